@@ -1,0 +1,154 @@
+"""Figure 6 of the report: error against downsample rate, a line a projector, the paper's points in a panel apart."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import paths
+from lab.paper.measured import Measured, fingerprint, load_measured, results_checksum
+from lab.study.ablation import Ablation, load_ablation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "conv_gmlp_rate"
+METRIC = "test_character_error_rate"
+LABELS = {
+    "conv_gmlp": "Conv-GMLP",
+    "mean_pool_mlp": "Mean pooling + MLP",
+    "mean_pool_gmlp": "Mean pooling + gated MLP (capacity control)",
+    "conv_gmlp_budget": "Conv-GMLP, parameters as at n = 2",
+    "frame_concat_mlp": "Frames concatenated + SwiGLU",
+    "conv1d_mlp": "Strided convolution + MLP",
+    "q_former": "Windowed Q-Former",
+}
+REPORTED_TITLE = "Baichuan-Omni report,\n1.5B model, mean WER over\nits ASR sets (secondary source)"
+# Factors on the x axis, so that error bars at one rate stand side by side: from one to the next, and over all of them.
+DODGE, WIDEST = 1.06, 1.3
+
+
+def figure_stem(ablation: Ablation, rung: str) -> Path:
+    """Beside this script (`NAME.RUNG` but for the first rung); in `mlruns/figures` where a rung is not recorded."""
+    if not ablation.rung(rung).recorded:
+        return paths.mlruns_dir() / "figures" / NAME
+    first = ablation.rungs[0].name == rung
+    return paths.repository_root() / "figures" / (NAME if first else f"{NAME}.{rung}")
+
+
+def main(rung: str = "cpu") -> list[Path]:
+    """Draw the rung's results as SVG and PNG; files that were drawn from the same results are left as they are."""
+    ablation = load_ablation(NAME)
+    stem = figure_stem(ablation, rung)
+    inputs = fingerprint(ablation, rung, [Path(__file__)])
+    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png")]
+    if not all(path.exists() and inputs.encode() in path.read_bytes() for path in files):
+        from lab.paper.style import paper_style, save
+
+        measured = load_measured(ablation, rung)
+        with paper_style():
+            files = save(draw(measured), stem, describe(measured, inputs))
+    for path in files:
+        print(f"figure: {path}")
+    return files
+
+
+def describe(measured: Measured, inputs: str) -> dict[str, str]:
+    """What the files say of themselves."""
+    runs = ", ".join(measured.results["run_id"])
+    checksum = results_checksum(measured.ablation, measured.rung)
+    return {
+        "Title": f"{NAME}, rung {measured.rung}",
+        "Description": f"drawn from {inputs}; sha256 of the results: {checksum}; MLflow runs: {runs}",
+    }
+
+
+def draw(measured: Measured) -> "Figure":
+    """Ours on the left, the paper's on the right; the axes are not shared, as the numbers cannot be compared."""
+    import textwrap
+
+    from matplotlib.figure import Figure
+
+    projectors = measured.results["projector"].nunique()
+    figure = Figure(figsize=(8.6, 4.4 if projectors <= 3 else 5.2), layout="constrained")
+    ours, reported = figure.subplots(1, 2, width_ratios=(2.6, 1.0))
+    draw_ours(ours, measured)
+    draw_reported(reported, measured.ablation)
+    handles, labels = ours.get_legend_handles_labels()
+    figure.legend(handles, labels, handlelength=3.5, loc="outside lower left", ncols=3 if len(handles) <= 3 else 2)
+    rung = measured.ablation.rung(measured.rung)
+    lines = textwrap.wrap(f"Rung {rung.name}: {rung.description}", 110)
+    figure.suptitle("Error against downsample rate\n" + "\n".join(lines), x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def draw_ours(axes: "Axes", measured: Measured) -> None:
+    """One line a projector: means with 95% intervals, single seeds as small points."""
+    from lab.paper.style import LOOKS
+
+    lines = measured.results
+    there = [projector for projector in LABELS if projector in set(lines["projector"])]
+    step = min(DODGE, WIDEST ** (1 / len(there)))
+    for at, projector in enumerate(there):
+        look = LOOKS[list(LABELS).index(projector)]
+        shift = step ** (at - (len(there) - 1) / 2)
+        cells = lines[lines["projector"] == projector].sort_values("downsample_rate")
+        points = cells.groupby("downsample_rate")[METRIC].mean() * 100
+        intervals = [
+            measured.interval(cells.loc[cells["downsample_rate"] == rate, "row"].iloc[0], "character_error_rate")
+            for rate in points.index
+        ]
+        bars = [
+            [max(0.0, mean - 100 * i.low) if i else 0.0 for mean, i in zip(points, intervals, strict=True)],
+            [max(0.0, 100 * i.high - mean) if i else 0.0 for mean, i in zip(points, intervals, strict=True)],
+        ]
+        axes.errorbar(
+            points.index * shift,
+            points,
+            yerr=bars,
+            color=look.colour,
+            marker=look.marker,
+            linestyle=look.line,
+            elinewidth=1.0,
+            label=LABELS[projector],
+        )
+        axes.plot(
+            cells["downsample_rate"] * shift * step**0.45,
+            cells[METRIC] * 100,
+            color=look.colour,
+            marker="o",
+            markersize=3.0,
+            markeredgewidth=0.4,
+            markeredgecolor="white",
+            zorder=4,
+            linestyle="none",
+        )
+    _rate_axis(axes, sorted(set(lines["downsample_rate"])))
+    num_seeds = lines["seed"].nunique()
+    seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    axes.set_ylabel("test CER (%)")
+    axes.set_title(f"{', '.join(measured.corpora)}, test set\n{seeds} (small points), 95% intervals")
+
+
+def draw_reported(axes: "Axes", ablation: Ablation) -> None:
+    """The paper's points, in black: another model, other test sets, another metric."""
+    rates = {row.key: row.changes.get("downsample_rate") for row in ablation.rows}
+    points = [(rates[entry.row], 100 * entry.value) for entry in ablation.reported if entry.value is not None]
+    axes.plot(*zip(*sorted(points), strict=True), color="black", marker="*", markersize=9, linestyle=(0, (4, 2)))
+    _rate_axis(axes, [rate for rate, _ in points])
+    axes.margins(y=0.8)
+    axes.locator_params(axis="y", nbins=6)
+    axes.set_ylabel("WER (%)")
+    axes.set_title(REPORTED_TITLE, fontsize="small")
+    axes.text(0.04, 0.03, "Conv-GMLP;\npooling: not found", transform=axes.transAxes, fontsize="small")
+
+
+def _rate_axis(axes: "Axes", rates: list[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(rates, [str(rate) for rate in rates])
+    axes.minorticks_off()
+    axes.set_xlim(min(rates) / 1.25, max(rates) * 1.25)
+    axes.set_xlabel("downsample rate n")
+
+
+if __name__ == "__main__":
+    main()

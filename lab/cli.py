@@ -1,0 +1,146 @@
+"""The `lab` command: one function a sub-command, no logic, every import inside so that `lab --help` is immediate."""
+
+import errno
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.errors import LabError, choose
+
+app = typer.Typer(
+    help="Reproduce the ablations of the Baichuan-Omni report, cell by cell.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str, typer.Argument(help="The ablation: a file of ablations/, without .py.")]
+Rung = Annotated[str, typer.Option(help="How large the study is run: the rungs that the ablation declares.")]
+Rows = Annotated[str, typer.Option(help="main, all, or row keys separated by commas.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds separated by commas [default: the ablation's].")]
+
+
+def _rows(text: str) -> str | list[str]:
+    return text if text in ("main", "all") else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise LabError(f"seeds are whole numbers separated by commas, such as 0,1,2; got {text!r}") from None
+
+
+@app.command()
+def reproduce(
+    name: Name,
+    rung: Rung = "cpu",
+    rows: Rows = "main",
+    seeds: Seeds = None,
+    workers: Annotated[int | None, typer.Option(help="Cells at once [default: the rung's, else one a core].")] = None,
+) -> None:
+    """Train and measure every cell that is missing or changed; a second call does nothing.
+
+    Results go to ablations/results/NAME.csv, every run to MLflow (mlruns/), executed notebooks to mlruns/notebooks/.
+    Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed.
+    """
+    from lab.study.ablation import load_ablation
+    from lab.study.plan import describe
+    from lab.study.sweep import reproduce as run
+
+    outcome = run(load_ablation(name), rung=rung, rows=_rows(rows), seeds=_seeds(seeds), workers=workers)
+    typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
+    for title, reason in outcome.failed.items():
+        typer.echo(f"failed: {title}: {reason}", err=True)
+    if outcome.interrupted:
+        raise typer.Exit(130)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(name: Name, rung: Rung = "cpu", rows: Rows = "all", seeds: Seeds = None) -> None:
+    """List the cells as done, running, failed (why), stale (what changed) or missing; starts nothing."""
+    from lab.study.ablation import load_ablation
+    from lab.study.plan import describe, reason
+    from lab.study.sweep import status as look
+
+    planned = look(load_ablation(name), rung, _rows(rows), _seeds(seeds))
+    for entry in planned:
+        typer.echo(f"{entry.state:8} {entry.cell.title:40} {entry.cell.key:16} {reason(entry)}".rstrip())
+    typer.echo(describe(planned))
+
+
+@app.command()
+def results(
+    name: Name,
+    rung: Rung = "cpu",
+    rebuild: Annotated[
+        bool, typer.Option(help="Write the file anew from the tracked runs, whatever is in it.")
+    ] = False,
+) -> None:
+    """Print the measured means by row, from ablations/results/NAME.csv."""
+    from lab.study import results as files
+    from lab.study.ablation import load_ablation
+
+    ablation = load_ablation(name)
+    if rebuild:
+        for path in files.rebuild_results(ablation):
+            typer.echo(f"written: {path}")
+    typer.echo(files.summary(ablation, rung).to_string(float_format="{:.4g}".format))
+
+
+@app.command()
+def prepare(name: Name, rung: Rung = "cpu", rows: Rows = "main") -> None:
+    """Fetch and compute once what the cells need (data, features, language model), without running any."""
+    from lab.study.ablation import load_ablation
+    from lab.study.sweep import prepare_cells
+
+    _, prepared = prepare_cells(load_ablation(name), rung, _rows(rows))
+    for ingredient, value in prepared.items():
+        typer.echo(f"{ingredient}: {value}")
+
+
+@app.command()
+def tables(name: Name, rung: Rung = "cpu") -> None:
+    """Write the Markdown table of an ablation, also between its markers in the README."""
+    from lab.paper.tables import write_tables
+
+    write_tables(name, rung)
+
+
+@app.command()
+def figures(name: Name, rung: Rung = "cpu") -> None:
+    """Draw figures/NAME.svg and .png from the tracked results."""
+    from lab.paths import repository_root
+
+    scripts = {path.stem: path for path in sorted((repository_root() / "figures").glob("[a-z]*.py"))}
+    _run_main(choose(scripts, name, "figure"), rung)
+
+
+def _run_main(path: Path, rung: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(rung)
+
+
+def main() -> None:
+    """Run the command; a user's own mistake is one line on stderr and exit code 2."""
+    try:
+        app()
+    except LabError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo(
+            f"error: the disk is full ({error.filename or 'while writing'}); free some space and run it again", err=True
+        )
+        sys.exit(2)

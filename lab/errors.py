@@ -1,0 +1,28 @@
+"""The one exception that is the user's to mend, and the look-up by name that raises it."""
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class LabError(Exception):
+    """A mistake in what the user asked for, or something missing that they can provide.
+
+    Its message is one clear sentence: the thing, what was expected, the choices. The command line prints it without
+    a traceback and exits with 2.
+    """
+
+
+def choose(choices: Mapping[str, T], name: str, what: str) -> T:
+    """Return `choices[name]`.
+
+    Raises:
+        LabError: `name` is not there; the message lists every choice, the closest first.
+    """
+    if name in choices:
+        return choices[name]
+    close = difflib.get_close_matches(str(name), choices, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise LabError(f"unknown {what} {name!r}{hint}; choose one of: {', '.join(sorted(choices))}")

@@ -1,0 +1,87 @@
+"""What a speech-to-text model scores on a split, utterance by utterance, and what it costs."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from lab.evaluation.decoding import decode
+from lab.evaluation.error_rates import character_error_rate, utterance_errors, word_error_rate
+from lab.evaluation.normalizers import Normalizer
+from lab.parts.audio_language_model import AudioLanguageModel
+from lab.training.speech import SpeechSplit, encoded
+
+
+@torch.inference_mode()
+def measure(
+    model: AudioLanguageModel,
+    data: SpeechSplit,
+    normalizer: Normalizer,
+    *,
+    num_beams: int = 1,
+    batch_size: int = 64,
+    frames_per_second: float = 50.0,
+    max_tokens_per_second: float = 25.0,
+) -> pd.DataFrame:
+    """Decode and score every utterance of a split; one line each, in the split's order.
+
+    Columns: corpus, split, speaker, those of `utterance_errors`, `loss` (nats, summed over the answer's tokens, end included) and
+    `num_tokens`. An answer is cut at `max_tokens_per_second` of its batch's longest audio, plus ten tokens.
+
+    Raises:
+        LabError: a reference is empty after normalisation.
+    """
+    model.eval()
+    frames = data.num_frames
+    order = sorted(range(len(data)), key=lambda i: frames[i])
+    hypotheses = [""] * len(data)
+    losses = [0.0] * len(data)
+    counts = [0] * len(data)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        features, lengths = encoded(model, data, indices)
+        scored = model(features, lengths, [model.codec.encode(data.texts[i]) for i in indices])
+        limit = math.ceil(int(lengths.max()) / frames_per_second * max_tokens_per_second) + 10
+        answers = decode(model, features, lengths, max_new_tokens=limit, num_beams=num_beams)
+        for i, answer, loss, count in zip(
+            indices, answers, scored.loss.tolist(), scored.num_tokens.tolist(), strict=True
+        ):
+            hypotheses[i], losses[i], counts[i] = model.codec.decode(answer), loss, count
+    table = utterance_errors(
+        [utterance.text for utterance in data.utterances],
+        hypotheses,
+        normalizer,
+        [utterance.id for utterance in data.utterances],
+    )
+    table.insert(0, "corpus", data.corpus.name)
+    table.insert(1, "split", data.split)
+    table.insert(2, "speaker", [utterance.speaker for utterance in data.utterances])
+    return table.assign(loss=losses, num_tokens=counts)
+
+
+def scores(table: pd.DataFrame, normalizer: Normalizer, prefix: str) -> dict[str, float]:
+    """Pooled rates and token-level loss of one split's table, under names that begin with `prefix`."""
+    measured = {
+        f"{prefix}_character_error_rate": character_error_rate(table),
+        f"{prefix}_loss": float(table["loss"].sum() / table["num_tokens"].sum()),
+    }
+    if "wer" in normalizer.reports:
+        measured[f"{prefix}_word_error_rate"] = word_error_rate(table)
+    return measured
+
+
+def costs(model: AudioLanguageModel, *, frames_per_second: float = 50.0) -> dict[str, float]:
+    """What the projector costs: parameters, language-model tokens and floating-point operations a second of audio."""
+    projector = model.projector
+    return {
+        "projector_parameters": float(sum(parameter.numel() for parameter in projector.parameters())),
+        "audio_tokens_per_second": frames_per_second / projector.downsample_rate,
+        "flops_per_audio_second": projector.flops_per_audio_second(frames_per_second),
+    }
+
+
+def samples(table: pd.DataFrame, count: int = 8) -> Sequence[tuple[str, str]]:
+    """References and hypotheses spread over the table, normalised, to look at."""
+    chosen = table.iloc[:: max(1, len(table) // count)].head(count)
+    return list(zip(chosen["reference_normalized"], chosen["hypothesis_normalized"], strict=True))

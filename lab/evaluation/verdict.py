@@ -1,0 +1,84 @@
+"""What the numbers say of the claim that one projector's error grows less with the downsample rate, in words."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lab.errors import LabError
+from lab.evaluation.statistics import Interaction
+
+Outcome = Literal["holds", "does not hold", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`effect` and `interval` are fractions (0.01 is one percentage point); `sentence` is Markdown-safe plain English.
+
+    `further_seeds`: how many more would be expected to decide it; 0 where it is decided, None where no number would or
+    none can be said (the sentence says why).
+    """
+
+    outcome: Outcome
+    effect: float
+    interval: tuple[float, float]
+    p_value: float
+    further_seeds: int | None
+    sentence: str
+
+
+def judge_interaction(result: Interaction, *, smallest_effect: float = 0.01) -> Verdict:
+    """Judge the claim "the gap between baseline and candidate grows from the low to the high downsample rate".
+
+    `smallest_effect`, a fraction of the error rate, is the smallest growth that would matter. The claim does not hold
+    where the whole interval lies below it: the gap shrinks, or grows by too little to matter (an interval between 0
+    and the smallest effect is that too). It holds where the interval lies above 0 and reaches the smallest effect.
+    Else, and with one seed always, it is undecided.
+
+    Raises:
+        LabError: `smallest_effect` is negative.
+    """
+    if smallest_effect < 0:
+        raise LabError(f"the smallest effect of interest is {smallest_effect}; it must be 0 or above, in error rate")
+    low, high = result.interval.low, result.interval.high
+    further, reason = result.seeds_to_decide(smallest_effect)
+    outcome: Outcome
+    if not result.interval.over_seeds:
+        outcome, tail = "undecided", f"{reason}: run at least three"
+    elif high < smallest_effect:
+        outcome = "does not hold"
+        if high < 0:
+            tail = "the gap shrinks"
+        else:
+            tail = f"growth of {_points(smallest_effect)} points, the smallest that would matter, is ruled out"
+    elif low > 0:
+        outcome, tail = "holds", "the gap grows"
+    elif further is None:
+        outcome, tail = "undecided", reason
+    else:
+        seeds = "1 further seed" if further == 1 else f"{further} further seeds"
+        outcome, tail = "undecided", f"{seeds} would decide it {reason}"
+    return Verdict(
+        outcome=outcome,
+        effect=result.interval.estimate,
+        interval=(low, high),
+        p_value=result.p_value,
+        further_seeds=further,
+        sentence=f"{outcome.capitalize()}: {_finding(result)}; {tail}.",
+    )
+
+
+def _finding(result: Interaction) -> str:
+    interval = result.interval
+    p_value = "p < 0.001" if result.p_value < 0.001 else f"p = {result.p_value:.3f}"
+    seeds = "1 seed" if interval.num_seeds == 1 else f"{interval.num_seeds} seeds"
+    return (
+        f"from n = {result.low_rate} to n = {result.high_rate} the gap between {result.baseline} and "
+        f"{result.candidate} goes from {_points(result.gap_low)} to {_points(result.gap_high)} percentage points of "
+        f"{result.metric.replace('_', ' ')}, a change of {_points(interval.estimate, '+')} "
+        f"({100 * interval.confidence:g}% interval {_points(interval.low, '+')} to {_points(interval.high, '+')}; "
+        f"{p_value}; {seeds}, {interval.num_utterances} utterances)"
+    )
+
+
+def _points(fraction: float, sign: str = "") -> str:
+    """Percentage points with two decimals, and never "-0.00"."""
+    return f"{round(100 * fraction, 2) + 0.0:{sign}.2f}"

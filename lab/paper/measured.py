@@ -1,0 +1,111 @@
+"""What tables and figures are drawn from: a rung's results, its test utterances, and a fingerprint of both."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import results
+from lab.study.ablation import Ablation
+from lab.study.identity import lab_modules, source_hash
+
+if TYPE_CHECKING:
+    import pandas
+
+    from lab.evaluation.statistics import Interval
+
+# Pooled from the utterances and from the cell itself; more than rounding apart means that they are not the same thing.
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """The measurements of one rung."""
+
+    ablation: Ablation
+    rung: str
+    results: "pandas.DataFrame"
+    """One line a cell."""
+    utterances: "pandas.DataFrame"
+    """Of the test split of `corpora`, with row, seed and the parameters that define the row."""
+    corpora: tuple[str, ...]
+    other_corpora: tuple[str, ...]
+    """Those that the parameter `out_of_domain_corpus` names: tested on as well, in no part of the training."""
+
+    def seeds(self, row: str) -> list[int]:
+        """The seeds that were run, in order."""
+        return sorted(int(seed) for seed in self.results.loc[self.results["row"] == row, "seed"])
+
+    def interval(self, row: str, metric: str) -> "Interval | None":
+        """The 95% interval of a pooled error rate, None where the row or too little of it was measured."""
+        from lab.evaluation.statistics import bootstrap_interval
+
+        try:
+            return bootstrap_interval(self.utterances, row, metric=metric)
+        except LabError:
+            return None
+
+    def mismatches(self) -> list[str]:
+        """The cells whose utterances do not add up to the character error rate of the results file."""
+        sums = self.utterances.groupby(["row", "seed"])[["character_errors", "num_characters"]].sum()
+        found = []
+        for line in self.results.to_dict("records"):
+            there = (line["row"], line["seed"])
+            if "test_character_error_rate" not in line or there not in sums.index:
+                continue
+            errors, length = sums.loc[there]
+            if not abs(errors / max(length, 1) - line["test_character_error_rate"]) <= _TOLERANCE:
+                found.append(f"{line['row']}, seed {line['seed']}")
+        return found
+
+
+def load_measured(ablation: Ablation, rung: str) -> Measured:
+    """Read the results file and the utterances of its cells.
+
+    Raises:
+        LabError: the rung is unknown or has no results, its file was changed by hand, or utterances were measured
+            on another machine.
+    """
+    ablation.rung(rung)
+    lines = results.load_results(ablation, rung)
+    frame = results.load_utterances(ablation, rung)
+    frame = frame[frame["split"] == "test"]
+    parameters = [ablation.resolve(row, rung) for row in lines["row"]]
+    outside = frame["corpus"].isin({of_row.get("out_of_domain_corpus", "") for of_row in parameters})
+    return Measured(
+        ablation=ablation,
+        rung=rung,
+        results=lines,
+        utterances=frame[~outside],
+        corpora=tuple(sorted(frame.loc[~outside, "corpus"].unique())),
+        other_corpora=tuple(sorted(frame.loc[outside, "corpus"].unique())),
+    )
+
+
+def results_checksum(ablation: Ablation, rung: str) -> str:
+    """The SHA-256 of the rung's results file.
+
+    Raises:
+        LabError: there are no results of that rung, or the file was changed by hand.
+    """
+    if not any(line["rung"] == rung for line in results.read_lines(ablation, rung)):
+        raise LabError(
+            f"there are no results of {ablation.name!r} at rung {rung!r}; "
+            f"run `lab reproduce {ablation.name} --rung {rung}`"
+        )
+    return hashlib.sha256(results.results_path(ablation, rung).read_bytes()).hexdigest()
+
+
+def fingerprint(ablation: Ablation, rung: str, scripts: Iterable[Path] = ()) -> str:
+    """16 hexadecimal digits of what a table or figure depends on: results, declaration, the code that draws, `scripts`.
+
+    Importing pandas, statsmodels and seaborn takes longer than a look at this, so what is up to date is not made anew.
+    """
+    declaration = paths.repository_root() / "ablations" / f"{ablation.name}.py"
+    parts = [results_checksum(ablation, rung)]
+    parts += [f"{name} {digest}" for name, digest in source_hash(lab_modules(("paper", "evaluation"))).items()]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (declaration, *scripts)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

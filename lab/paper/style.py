@@ -1,0 +1,81 @@
+"""The one style of the figures: legible in grey and for the colour-blind, and the same file from the same numbers."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How one series is drawn: each of colour, marker and line tells it apart by itself."""
+
+    colour: str
+    marker: str
+    line: str | tuple[int, tuple[float, ...]]
+
+
+# Okabe and Ito's palette (2008) without yellow, which vanishes on white; neighbours differ in lightness too.
+LOOKS = (
+    Look(colour="#0072B2", marker="o", line="-"),
+    Look(colour="#E69F00", marker="s", line=(0, (5, 2))),
+    Look(colour="#009E73", marker="^", line=(0, (1, 1.2))),
+    Look(colour="#D55E00", marker="D", line=(0, (5, 1.5, 1, 1.5))),
+    Look(colour="#56B4E9", marker="v", line=(0, (8, 2))),
+    Look(colour="#CC79A7", marker="P", line=(0, (3, 1, 1, 1, 1, 1))),
+    Look(colour="#000000", marker="X", line=(0, (2, 3))),
+)
+GREY = "#555555"
+
+# Any: matplotlib's stubs list every key as a literal of their own.
+RC_PARAMS: Any = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same letters on every machine
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 6.0,
+    "errorbar.capsize": 3.0,
+    "svg.hashsalt": "omni-lab",  # else the ids within an SVG are drawn at random
+    "svg.fonttype": "none",  # text that can be searched and read aloud
+}
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Draw in the style of the project for as long as the context lasts."""
+    with sns.plotting_context("paper", font_scale=1.1), sns.axes_style("ticks"), mpl.rc_context(RC_PARAMS):
+        yield
+
+
+def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
+    """Write `stem`.svg and `stem`.png; neither holds a date, so the same numbers give the same bytes.
+
+    Args:
+        metadata: `Title` and `Description`: SVG metadata and PNG text chunks.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    own = {
+        "svg": {**metadata, "Date": None, "Creator": "omni-lab"},
+        "png": {**metadata, "Software": "omni-lab"},
+    }
+    written = []
+    for ending, fields in own.items():
+        path = stem.with_name(f"{stem.name}.{ending}")
+        temporary = path.with_name(f".{path.name}.new")
+        figure.savefig(temporary, format=ending, metadata=fields)
+        temporary.replace(path)
+        written.append(path)
+    return written

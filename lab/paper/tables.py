@@ -1,0 +1,213 @@
+"""The Markdown table of an ablation: ours with intervals and costs, the paper's numbers apart, and the verdict.
+
+`write_tables` puts it into `ablations/results/NAME.RUNG.md` and between the README's markers. Rates are fractions in
+every file and percent only here.
+"""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab import paths
+from lab.errors import LabError
+from lab.paper.claims import Contrast, form_and_size, judge, load_contrasts, points, same_rate_comparisons
+from lab.paper.measured import Measured, fingerprint, load_measured
+from lab.study import store
+from lab.study.ablation import Ablation, Column, Row, load_ablation
+from lab.study.results import results_path
+
+NOT_MEASURED = "–"
+NOT_FOUND = "not found"
+NOT_IN_PAPER = "not in the paper"
+
+
+def table_path(ablation: Ablation, rung: str) -> Path:
+    """`ablations/results/NAME.RUNG.md`, or for a rung that is not recorded one beside the store."""
+    return results_path(ablation, rung).with_name(f"{ablation.name}.{rung}.md")
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The lines of the README between which the table of ablation `name` stands."""
+    return f"<!-- lab:{name}:begin -->", f"<!-- lab:{name}:end -->"
+
+
+def write_tables(name: str, rung: str) -> Path:
+    """Write the table of one rung; a recorded rung's also into the README. Says which, and returns the first.
+
+    A table whose results, declaration and code are what they were is left as it is.
+
+    Raises:
+        LabError: an unknown ablation or rung, no results, a results file changed by hand, or a README without the
+            markers (which is left as it is; the table's own file is written).
+    """
+    ablation = load_ablation(name)
+    recorded = ablation.rung(rung).recorded
+    inputs = f"<!-- written by `lab tables {name} --rung {rung}` from {fingerprint(ablation, rung)} -->"
+    path = table_path(ablation, rung)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if inputs not in text:
+        text = f"{inputs}\n\n{render(load_measured(ablation, rung), load_contrasts(name))}"
+        path.write_text(text, encoding="utf-8", newline="\n")
+    print(f"table: {path}")
+    if recorded:
+        readme = paths.repository_root() / "README.md"
+        write_between_markers(readme, name, text)
+        print(f"table: {readme}")
+    return path
+
+
+def write_between_markers(readme: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of ablation `name`; nothing else of the file changes.
+
+    Raises:
+        LabError: the file or a marker is missing, or they stand twice or in the wrong order; it is left as it is.
+    """
+    begin, end = markers(name)
+    content = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
+        raise LabError(
+            f"{readme} must hold the two lines {begin} and {end}, each once and in this order, for the table to stand "
+            "between them; it is left as it is"
+        )
+    before, _, rest = content.partition(begin)
+    _, _, after = rest.partition(end)
+    changed = f"{before}{begin}\n{text.strip()}\n{end}{after}"
+    if changed != content:
+        temporary = readme.with_name(f".{readme.name}.new")
+        temporary.write_text(changed, encoding="utf-8", newline="\n")
+        temporary.replace(readme)
+
+
+def render(measured: Measured, contrasts: Sequence[Contrast]) -> str:
+    """The table and what is said beneath it, as Markdown."""
+    ablation, rung = measured.ablation, measured.ablation.rung(measured.rung)
+    parts = [f"**{ablation.paper}.** Rung `{rung.name}`: {rung.description}."]
+    parts.append(_main_table(measured))
+    parts.append(_caption(measured))
+    parts.append(_comparisons(measured, contrasts))
+    parts.append(f"**Claim.** {ablation.claim}")
+    parts += [f"**{_title(contrast)}.** {judge(contrast, measured.utterances)}" for contrast in contrasts]
+    if len(contrasts) > 1 and (split := form_and_size(contrasts[0], contrasts[1], measured.utterances)):
+        parts.append(f"**Form and size.** In percentage points with 95% intervals: {split}.")
+    parts.append(_provenance(measured))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(contrast: Contrast) -> str:
+    return (contrast.label or f"{contrast.candidate} against {contrast.baseline}").capitalize()
+
+
+def _main_table(measured: Measured) -> str:
+    ablation, lines = measured.ablation, measured.results
+    columns = [column for column in ablation.columns if column.metric in lines]
+    heads = [f"{_capital(column.label)} ({column.unit})" if column.unit else column.label for column in columns]
+    table = [["Row", "Seeds", *heads, _reported_head(ablation)]]
+    run = set(lines["row"])
+    for row in (row for row in ablation.rows if row.main or row.key in run):
+        done = len(measured.seeds(row.key))
+        of = len(ablation.seeds)
+        seeds = str(done) if done >= of else f"{done} of {of} seeds"
+        values = [_value(measured, row, column) for column in columns]
+        table.append([row.label, seeds, *values, _reported(ablation, row)])
+    return _markdown(table, left=1)
+
+
+def _value(measured: Measured, row: Row, column: Column) -> str:
+    values = measured.results.loc[measured.results["row"] == row.key, column.metric].dropna()
+    if values.empty:
+        return NOT_MEASURED
+    percent = column.unit == "%"
+    text = f"{values.mean() * column.scale:.1f}" if percent else _number(values.mean() * column.scale)
+    # Only the utterances of the test set in the domain are drawn again; other columns are means over seeds.
+    if not percent or column.metric != "test_character_error_rate":
+        return text
+    if interval := measured.interval(row.key, column.metric.removeprefix("test_")):
+        text += f" ({interval.low * column.scale:.1f} to {interval.high * column.scale:.1f})"
+        text += "" if interval.over_seeds else "¹"
+    return text
+
+
+def _number(value: float) -> str:
+    """Three digits that count, or all of a larger whole number."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _reported_head(ablation: Ablation) -> str:
+    by_metric = {column.metric: column for column in ablation.columns}
+    metrics = dict.fromkeys(entry.metric for entry in ablation.reported)
+    shown = [f"{by_metric[m].label}, {by_metric[m].unit}" if m in by_metric else m for m in metrics]
+    notes = dict.fromkeys(entry.note for entry in ablation.reported if entry.note)
+    return f"Reported ({'; '.join([*shown, *notes])})" if metrics else "Reported"
+
+
+def _reported(ablation: Ablation, row: Row) -> str:
+    scales = {column.metric: column.scale for column in ablation.columns}
+    entries = [entry for entry in ablation.reported if entry.row == row.key]
+    values = [
+        NOT_FOUND if entry.value is None else f"{entry.value * scales.get(entry.metric, 1.0):.1f}" for entry in entries
+    ]
+    return ", ".join(values) or NOT_IN_PAPER
+
+
+def _caption(measured: Measured) -> str:
+    ablation = measured.ablation
+    sources = dict.fromkeys(entry.source for entry in ablation.reported if entry.value is not None)
+    sentences = [
+        "Means over seeds; beside the character error rate its 95% interval, over new seeds and new sentences at once."
+    ]
+    if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
+        sentences.append("¹ One seed: an interval over sentences only, too narrow for any claim on the row.")
+    if sources:
+        sentences.append(
+            f"Reported: the paper's own numbers, of another model on other test sets, never to be compared with ours "
+            f"line by line ({'; '.join(sources)}). {NOT_FOUND.capitalize()}: in no source at hand."
+        )
+    if wrong := measured.mismatches():
+        sentences.append(f"Warning: utterances and results differ in {'; '.join(wrong)}.")
+    return " ".join(sentences)
+
+
+def _comparisons(measured: Measured, contrasts: Sequence[Contrast]) -> str:
+    table = same_rate_comparisons(contrasts, measured.utterances)
+    if table is None:
+        return ""
+    lines = [["Same rate, baseline − candidate", "n", "Difference (points)", "95% interval", "p (Holm)"]]
+    for line in table.to_dict("records"):
+        p_value = "< 0.001" if line["p_value_holm"] < 0.001 else f"{line['p_value_holm']:.3f}"
+        interval = f"{points(line['low'])} to {points(line['high'])}"
+        names = f"{line['baseline']} − {line['candidate']}"
+        lines.append([names, str(line["downsample_rate"]), points(line["difference"]), interval, p_value])
+    seeds = int(table["num_seeds"].iloc[0])
+    return (
+        f"{_markdown(lines, left=1)}\n\nOn the same utterances and {seeds} seed{'s' if seeds > 1 else ''}; above 0 "
+        f"the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
+    )
+
+
+def _provenance(measured: Measured) -> str:
+    lines, frame = measured.results, measured.utterances
+    seeds = ", ".join(str(seed) for seed in sorted(set(lines["seed"])))
+    others = f"; out of domain: {', '.join(measured.other_corpora)}" if measured.other_corpora else ""
+    tested = f"{frame['utterance'].nunique()} test utterances ({frame['reference_normalized'].nunique()} sentences)"
+    return (
+        f"Corpus: {', '.join(measured.corpora)}, {tested}{others}. Seeds {seeds}; {len(lines)} cells; "
+        f"{_dates(set(lines['run_id']))}."
+    )
+
+
+def _dates(run_ids: set[str]) -> str:
+    starts = [run.start for run in store.read_runs() if run.run_id in run_ids]
+    if not starts:
+        return "their runs are not in the store of this machine, so without a date"
+    first, last = (datetime.datetime.fromtimestamp(at, datetime.UTC).date() for at in (min(starts), max(starts)))
+    return f"run on {first}" if first == last else f"run from {first} to {last}"
+
+
+def _markdown(table: Sequence[Sequence[str]], left: int) -> str:
+    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in table]
+    rule = ["---" if at < left else "---:" for at in range(len(head))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))

@@ -1,0 +1,21 @@
+"""Where things stand on disk: the checkout, what was fetched or computed once, and the tracked runs."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def repository_root() -> Path:
+    """The checkout that holds `ablations/`, `notebooks/` and `figures/` (the package is installed editable)."""
+    return Path(__file__).resolve().parent.parent
+
+
+def cache_dir() -> Path:
+    """Downloads, corpora, features and pretrained models; `OMNI_LAB_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("OMNI_LAB_CACHE") or platformdirs.user_cache_path("omni-lab"))
+
+
+def mlruns_dir() -> Path:
+    """The MLflow store and the executed notebooks; `OMNI_LAB_MLRUNS`, else `mlruns/` in the checkout."""
+    return Path(os.environ.get("OMNI_LAB_MLRUNS") or repository_root() / "mlruns")

@@ -1,0 +1,188 @@
+"""An ablation of the paper declared as data: rows, rungs, columns, and the numbers that the paper reports.
+
+A parameter's value is looked up in three places: `base`, then the rung (how large the study is run), then the row (what
+is compared); the seed is added last. A row and a rung may not change the same parameter: whichever won, either the
+rows would differ in something that the rung was meant to hold equal, or a small rung would not be small for that row.
+"""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType, ModuleType
+from typing import Any, Literal
+
+from lab import paths
+from lab.errors import LabError, choose
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9_]*")  # keys become names of files
+
+
+def _freeze(instance: object, name: str) -> None:
+    object.__setattr__(instance, name, MappingProxyType(dict(getattr(instance, name))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: the paper's printed label and only what differs from `base`."""
+
+    key: str
+    label: str
+    changes: Mapping[str, Any]
+    main: bool = True
+    """Part of the main study; the others are added by `--rows all`."""
+    cost: float = 1.0
+    """Roughly how long a cell takes, relative to the other rows: dear cells are started first."""
+
+    def __post_init__(self) -> None:
+        _freeze(self, "changes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One size of the same study, from seconds on two cores to the paper's own."""
+
+    name: str
+    description: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    workers: int | None = None
+    """Cells at once where the user does not say; None: as many as there are cores."""
+    recorded: bool = True
+    """Results go to the tracked `ablations/results`; a smoke rung's stay in `mlruns/results`."""
+
+    def __post_init__(self) -> None:
+        _freeze(self, "changes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One metric of the table; what is printed is `scale` times what was measured."""
+
+    metric: str
+    label: str
+    unit: str
+    better: Literal["lower", "higher"]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """A number of the paper, never mixed with ours; `value` is None where it was not found."""
+
+    row: str
+    metric: str
+    value: float | None
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """One table or figure of the paper as an experiment.
+
+    Raises:
+        LabError: the declaration contradicts itself (see the module's first lines); each message names the rows, the
+            rung and the parameter.
+    """
+
+    name: str
+    paper: str
+    claim: str
+    notebook: str
+    """Its stem: `notebooks/NOTEBOOK.ipynb`."""
+    seeds: tuple[int, ...]
+    base: Mapping[str, Any]
+    rungs: tuple[Rung, ...]
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    reported: tuple[Reported, ...] = ()
+
+    def __post_init__(self) -> None:
+        _freeze(self, "base")
+        for name in ("seeds", "rungs", "rows", "columns", "reported"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_names()
+        for part, what in ((self.rows, "row"), (self.rungs, "rung")):
+            for entry in part:
+                name = entry.key if isinstance(entry, Row) else entry.name
+                title = f"parameter in {what} {name!r} of {self.name!r}:"
+                for parameter in entry.changes:
+                    choose(self.base, parameter, title)
+        for row in self.rows:
+            for rung in self.rungs:
+                if both := sorted(row.changes.keys() & rung.changes.keys()):
+                    raise LabError(
+                        f"row {row.key!r} and rung {rung.name!r} of {self.name!r} both change {', '.join(both)}; "
+                        "a parameter belongs to the rows (what is compared) or to the rungs (how large it is run)"
+                    )
+        for rung in self.rungs:
+            seen: dict[str, str] = {}
+            for row in self.rows:
+                same = seen.setdefault(repr(sorted(self.resolve(row.key, rung.name).items())), row.key)
+                if same != row.key:
+                    raise LabError(
+                        f"rows {same!r} and {row.key!r} of {self.name!r} have the same parameters at rung "
+                        f"{rung.name!r}; leave one out, or write what differs into its `changes`"
+                    )
+
+    def _check_names(self) -> None:
+        keys = [row.key for row in self.rows]
+        names = [rung.name for rung in self.rungs]
+        for name in [self.name, *keys, *names]:
+            if not _KEY.fullmatch(name):
+                raise LabError(f"{name!r} in ablation {self.name!r} is not a key: use small letters, digits and _")
+        for values, what in ((keys, "row"), (names, "rung"), (self.seeds, "seed")):
+            if not values:
+                raise LabError(f"ablation {self.name!r} has no {what}")
+            if twice := sorted({str(value) for value in values if list(values).count(value) > 1}):
+                raise LabError(f"ablation {self.name!r} has the {what} {', '.join(twice)} twice")
+        if "seed" in self.base:
+            raise LabError(f"ablation {self.name!r} has 'seed' in base; the seeds stand in `seeds` alone")
+        for reported in self.reported:
+            choose({row.key: row for row in self.rows}, reported.row, f"row in `reported` of {self.name!r}:")
+
+    def row(self, key: str) -> Row:
+        """The row of that key; an unknown one raises a LabError that lists the choices."""
+        return choose({row.key: row for row in self.rows}, key, f"row of {self.name!r}:")
+
+    def rung(self, name: str) -> Rung:
+        """The rung of that name; an unknown one raises a LabError that lists the choices."""
+        return choose({rung.name: rung for rung in self.rungs}, name, f"rung of {self.name!r}:")
+
+    def resolve(self, row: str, rung: str) -> dict[str, Any]:
+        """Every parameter of a cell but its seed, in the order of `base`."""
+        return {**self.base, **self.rung(rung).changes, **self.row(row).changes}
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The parameters that define a row, in the order of `base`."""
+        changed = {parameter for row in self.rows for parameter in row.changes}
+        return tuple(parameter for parameter in self.base if parameter in changed)
+
+
+def load_module(name: str) -> ModuleType:
+    """Import `ablations/NAME.py`, which holds `ablation` and `prepare`.
+
+    Raises:
+        LabError: there is no such file (the message lists those there are), or it declares no `ablation`.
+    """
+    files = {path.stem: path for path in sorted((paths.repository_root() / "ablations").glob("[a-z]*.py"))}
+    path = choose(files, name, "ablation")
+    spec = importlib.util.spec_from_file_location(f"ablations.{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    if not isinstance(getattr(module, "ablation", None), Ablation):
+        raise LabError(f"ablations/{name}.py declares no `ablation = Ablation(...)`")
+    if module.ablation.name != name:
+        raise LabError(f"ablations/{name}.py declares the ablation {module.ablation.name!r}; one stem names both")
+    return module
+
+
+def load_ablation(name: str) -> Ablation:
+    """The `ablation` that `ablations/NAME.py` declares."""
+    ablation: Ablation = load_module(name).ablation
+    return ablation

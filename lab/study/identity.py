@@ -1,0 +1,178 @@
+"""A cell's identity: a hash of everything that decides its result, named piece by piece.
+
+The pieces (`ingredients`) are kept beside the run, so that a cell whose hash changed can say which piece did. What is
+hashed are the *resolved* parameters, never the difference to `base`: a baseline that two ablations share runs once, and
+a changed default is a new run.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lab
+from lab import paths
+from lab.errors import LabError
+from lab.study.cells import Cell
+from lab.study.parameters import cell_source, read_notebook
+
+ROOMS = ("data", "parts", "training", "evaluation")
+"""The rooms of `lab` whose code decides a result; the study's and the paper's own do not."""
+
+PACKAGES = ("torch", "transformers", "numpy", "jiwer")
+"""The packages whose version decides a result."""
+
+
+def _canonical(value: Any) -> Any:
+    """`value` for JSON, such that 1 and 1.0 are one, as are tuples and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise LabError(f"a parameter is {value}; only finite numbers have an identity")
+        return int(value) if value.is_integer() else value
+    if value is None or isinstance(value, str | int):
+        return value
+    raise LabError(f"a parameter is of type {type(value).__name__}; use numbers, strings, booleans, lists or None")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cell_key(ingredients: Mapping[str, Any]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the ingredients as canonical JSON."""
+    return _digest(json.dumps(_canonical(ingredients), sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+
+
+def _code(source: str) -> str:
+    """What the source does, without comments, formatting and docstrings: a better comment is no reason to train."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # Every bare string goes, as a class's attributes have theirs after them.
+            node.body = [
+                statement
+                for statement in node.body
+                if not (
+                    isinstance(statement, ast.Expr)
+                    and isinstance(statement.value, ast.Constant)
+                    and isinstance(statement.value.value, str)
+                )
+            ]
+    return ast.dump(tree)
+
+
+@cache
+def _file_hash(path: Path, modified: int, size: int) -> str:
+    return _digest(_code(path.read_text(encoding="utf-8")))
+
+
+def lab_modules(rooms: Iterable[str] = ROOMS) -> dict[str, Path]:
+    """The modules of the rooms and their files, by dotted name."""
+    root = Path(lab.__file__).resolve().parent
+    found = {}
+    for room in rooms:
+        for path in [root / f"{room}.py", *sorted((root / room).rglob("*.py"))]:
+            if path.is_file():
+                found[".".join(("lab", *path.relative_to(root).with_suffix("").parts))] = path
+    return found
+
+
+def source_hash(modules: Mapping[str, Path]) -> dict[str, str]:
+    """A hash of what each module does, by dotted name; comments and docstrings do not count."""
+    hashes = {}
+    for name, path in modules.items():
+        status = path.stat()
+        hashes[name] = _file_hash(path, status.st_mtime_ns, status.st_size)
+    return hashes
+
+
+def notebook_hash(path: Path) -> str:
+    """A hash of the code cells, the `parameters` cell among them; Markdown, outputs and comments do not count."""
+    parts = []
+    for cell in read_notebook(path)["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        source = cell_source(cell)
+        try:
+            parts.append(_code(source))
+        except SyntaxError:  # a line such as %matplotlib
+            parts.append(source)
+    return _digest("\n".join(parts))
+
+
+def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Installed versions, "missing" where there is none."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "missing"
+    return versions
+
+
+def is_prepared(cell: Cell, prepared: Mapping[str, Any]) -> bool:
+    """Whether the prepared mappings hold what this cell's parameters name (see `identify`)."""
+    return all(cell.parameters.get(name) in value for name, value in prepared.items() if isinstance(value, Mapping))
+
+
+def _prepared_for(cell: Cell, prepared: Mapping[str, Any]) -> dict[str, Any]:
+    """The prepared ingredients that concern this cell (see `identify`)."""
+    own = {}
+    for name, value in prepared.items():
+        if isinstance(value, Mapping):
+            chosen = cell.parameters.get(name)
+            if chosen not in value:
+                raise LabError(f"nothing was prepared for {name} = {chosen!r}, which {cell.title} needs")
+            own[name] = value[chosen]
+        else:
+            own[name] = value
+    return own
+
+
+def identify(cells: Sequence[Cell], notebook: Path, prepared: Mapping[str, Any]) -> list[Cell]:
+    """The cells with their ingredients and keys.
+
+    Args:
+        prepared: what the ablation's `prepare` returned (hashes of corpora and weights, the normaliser's version). A
+            plain value belongs to every cell. A mapping belongs to the parameter of the same name and is looked up
+            with the cell's value: `{"corpus": {"amazon_queen": "5b3c...", "espeak": "91aa..."}}`.
+    """
+    shared = {f"source.{name}": digest for name, digest in source_hash(lab_modules()).items()}
+    shared |= {f"package.{name}": version for name, version in package_versions().items()}
+    shared["notebook"] = notebook_hash(notebook)
+    identified = []
+    for cell in cells:
+        ingredients = {
+            **{f"parameter.{name}": _canonical(value) for name, value in cell.parameters.items()},
+            **{f"prepared.{name}": value for name, value in _prepared_for(cell, prepared).items()},
+            **shared,
+        }
+        identified.append(replace(cell, ingredients=ingredients, key=cell_key(ingredients)))
+    return identified
+
+
+def changed_ingredients(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One short phrase an ingredient that differs: `source.lab.data.text: 1f3a... -> 77b0...`."""
+    changes = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name, "absent"), now.get(name, "absent")
+        if old != new:
+            changes.append(f"{name}: {old} -> {new}")
+    return changes
+
+
+def checkpoint_of(notebook: str, parameters: Mapping[str, Any]) -> Path:
+    """Where a cell's checkpoint lies: the same for the same parameters, code and packages, so that a killed cell goes on."""
+    identity = {"parameters": dict(parameters), "modules": source_hash(lab_modules()), "packages": package_versions()}
+    return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{cell_key(identity)}.safetensors"

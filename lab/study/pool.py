@@ -1,0 +1,190 @@
+"""The worker processes of a sweep on this machine: started, fed with jobs, replaced when they die, stopped."""
+
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lab import paths
+from lab.errors import LabError
+from lab.study.worker import kill_children
+
+STOP_SECONDS = 8.0  # what a worker has to close its run, before it is killed
+TICK_SECONDS = 0.25
+
+Event = dict[str, Any]
+Job = dict[str, Any]
+
+
+def available_cores() -> int:
+    """The cores this process may use, a container's quota included."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        pass
+    return max(1, cores)
+
+
+def worker_environment(workers: int) -> dict[str, str]:
+    """The environment of a worker and of its kernels: threads divided, nothing of the user's Jupyter set-up."""
+    threads = str(max(1, available_cores() // workers))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {
+        **os.environ,
+        **dict.fromkeys(names, threads),
+        "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not a `python3` of the user's
+        "IPYTHONDIR": str(paths.mlruns_dir().resolve() / "ipython"),
+        "OMNI_LAB_MLRUNS": str(paths.mlruns_dir().resolve()),  # kernels start in another folder
+        "OMNI_LAB_CACHE": str(paths.cache_dir().resolve()),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+class _Worker:
+    def __init__(self, number: int, environment: dict[str, str], events: "queue.Queue[tuple[_Worker, Event]]") -> None:
+        self.job: Job | None = None
+        self.run_id = ""
+        self.ready = False
+        self.log = paths.mlruns_dir() / "logs" / f"worker-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{number}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lab.study.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # a Ctrl-C is the sweep's to hand on
+            )
+        self._events = events
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._events.put((self, json.loads(line)))
+        self.process.wait()
+        self._events.put((self, {"event": "exit", "code": self.process.returncode}))
+
+    def send(self, job: Job) -> None:
+        assert self.process.stdin is not None
+        self.job, self.run_id = job, ""
+        with suppress(BrokenPipeError):  # it died; its exit event follows
+            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def close(self) -> None:
+        """No more jobs: an idle worker ends, a busy one stops its cell."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def kill(self) -> None:
+        kill_children(self.process.pid)
+        self.process.kill()
+        self.process.wait()
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+class Pool:
+    """Runs jobs on N workers; `on_event(job, event)` hears of every start and end.
+
+    Events: started (run_id), finished (status, error, results, seconds), died (error: a worker was lost with its job).
+    """
+
+    def __init__(self, workers: int, on_event: Callable[[Job, Event], None], on_tick: Callable[[], None]) -> None:
+        self._events: queue.Queue[tuple[_Worker, Event]] = queue.Queue()
+        self._environment = worker_environment(workers)
+        self._on_event, self._on_tick = on_event, on_tick
+        self._started = 0
+        self._workers: list[_Worker] = []
+        for _ in range(workers):
+            self._start()
+
+    def _start(self) -> None:
+        self._workers.append(_Worker(self._started, self._environment, self._events))
+        self._started += 1
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run every job, in this order as workers come free.
+
+        Raises:
+            LabError: a worker could not start; the message has the last line of its log.
+        """
+        waiting = deque(jobs)
+        for worker in self._workers:
+            if worker.ready and waiting:
+                worker.send(waiting.popleft())
+        while waiting or any(worker.job for worker in self._workers):
+            self._on_tick()
+            try:
+                worker, event = self._events.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                continue
+            self._handle(worker, event)
+            if event["event"] == "exit" and waiting:
+                self._start()
+            if event["event"] in ("ready", "finished") and waiting:
+                worker.send(waiting.popleft())
+        self._on_tick()
+
+    def _handle(self, worker: _Worker, event: Event) -> None:
+        job = worker.job
+        if event["event"] == "ready":
+            worker.ready = True
+        elif event["event"] == "started":
+            worker.run_id = event["run_id"]
+        if event["event"] in ("finished", "exit"):
+            worker.job = None
+        if event["event"] == "exit":
+            self._workers.remove(worker)
+            if not worker.ready and event["code"]:
+                raise LabError(f"a worker could not start: {worker.last_words()} (log: {worker.log})")
+            if job is not None:
+                code = event["code"]
+                how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+                error = f"its worker died ({how}; log: {worker.log})"
+                self._on_event(job, {"event": "died", "run_id": worker.run_id, "error": error})
+        elif job is not None:
+            self._on_event(job, event)
+
+    def stop(self) -> None:
+        """End every worker: at once where idle; a cell that runs gets some seconds to close its run, then is killed.
+
+        A second Ctrl-C kills at once.
+        """
+        for worker in self._workers:
+            worker.close()
+        try:
+            deadline = time.monotonic() + STOP_SECONDS
+            while self._workers and time.monotonic() < deadline:
+                try:
+                    worker, event = self._events.get(timeout=TICK_SECONDS)
+                except queue.Empty:
+                    continue
+                if event["event"] == "exit" and not worker.ready:
+                    self._workers.remove(worker)
+                else:
+                    self._handle(worker, event)
+        except KeyboardInterrupt:
+            pass
+        for worker in list(self._workers):
+            worker.kill()
+            self._handle(worker, {"event": "exit", "code": -signal.SIGKILL})

@@ -1,0 +1,168 @@
+"""What the cells of a speech study share, made once before any of them runs: corpora, features, language model.
+
+The character model is pretrained in a process of its own while features are computed in this one. What was prepared is
+remembered in a small file under a hash of everything it depends on, so that a sweep with nothing to do need not import torch.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lab.errors import LabError, choose
+from lab.paths import cache_dir
+from lab.study.identity import lab_modules, package_versions, source_hash
+
+# The parameters of a cell that decide what is prepared; a notebook that needs a speech corpus declares them all.
+PREPARED_PARAMETERS = (
+    "corpus",
+    "num_utterances",
+    "out_of_domain_corpus",
+    "audio_encoder",
+    "encoder_window",
+    "train_encoder",
+    "speeds",
+    "max_training_utterances",
+    "max_test_utterances",
+    "language_model",
+    "pretraining_steps",
+    "normalizer",
+)
+Ingredients = dict[str, Any]
+
+
+def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredients:
+    """Make ready what these cells need and return what it was made from, by parameter and value.
+
+    Raises:
+        LabError: a source that cannot be fetched or does not match its hash, a full disk, an unknown name.
+    """
+    wanted = [
+        dict(pairs)
+        for pairs in dict.fromkeys(
+            tuple((name, _parameter(cell, name)) for name in PREPARED_PARAMETERS) for cell in parameters_of_cells
+        )
+    ]
+    sources = source_hash(lab_modules(("data", "parts", "training", "evaluation")))
+    identity = json.dumps([wanted, sources, package_versions()], sort_keys=True)
+    memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    if memo.is_file():
+        remembered = json.loads(memo.read_text(encoding="utf-8"))
+        if all(Path(folder).exists() for folder in remembered["folders"]):
+            return remembered["ingredients"]
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{memo}.lock"):
+        ingredients, folders = _prepare(wanted)
+        temporary = memo.with_suffix(".part")
+        temporary.write_text(json.dumps({"ingredients": ingredients, "folders": folders}), encoding="utf-8")
+        temporary.replace(memo)
+    return ingredients
+
+
+def _parameter(cell: Mapping[str, Any], name: str) -> Any:
+    if name not in cell:
+        raise LabError(f"a speech study's cells need the parameter {name!r}; add it to the ablation's `base`")
+    return cell[name]
+
+
+def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
+    # Imported here: they bring torch and transformers, which a remembered preparation does without.
+    from lab.evaluation.normalizers import NORMALIZERS
+
+    for cell in wanted:
+        choose(NORMALIZERS, cell["normalizer"], "normaliser")
+    character_steps = sorted({cell["pretraining_steps"] for cell in wanted if cell["language_model"] == "character"})
+    context = multiprocessing.get_context("spawn")
+    pretraining = [context.Process(target=_pretrain, args=(steps,)) for steps in character_steps]
+    _fetch_text(character_steps)
+    for process in pretraining:
+        process.start()
+    try:
+        ingredients, folders = _features(wanted)
+        for process in pretraining:
+            process.join()
+    finally:
+        for process in pretraining:
+            if process.is_alive():
+                process.terminate()
+    if any(process.exitcode for process in pretraining):
+        raise LabError("the character language model could not be pretrained; `lab pretrain` shows why")
+    ingredients["language_model"] = {}
+    for cell in wanted:
+        if cell["language_model"] == "character":
+            from lab.training.character_model import character_model_folder, description_sha256
+
+            folder = character_model_folder(cell["pretraining_steps"])
+            folders.append(str(folder))
+            ingredients["language_model"]["character"] = description_sha256(folder)
+        else:
+            ingredients["language_model"][cell["language_model"]] = _language_model_sha256(cell["language_model"])
+    ingredients["normalizer"] = {name: NORMALIZERS[name].version for name in {cell["normalizer"] for cell in wanted}}
+    return ingredients, sorted(set(folders))
+
+
+def _fetch_text(character_steps: Sequence[int]) -> None:
+    if character_steps:
+        from lab.data.text import training_text
+
+        training_text(punctuation=False)
+
+
+def _pretrain(steps: int) -> None:
+    """Run in a process of its own, on one thread: batches are too small to share between two."""
+    import torch
+
+    from lab.training.character_model import pretrained_character_model
+
+    torch.set_num_threads(1)
+    pretrained_character_model(steps=steps, progress=_say("language model, steps"))
+
+
+def _language_model_sha256(name: str) -> str:
+    from lab.training.speech import open_language_model
+
+    return open_language_model(name).sha256
+
+
+def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
+    import torch
+
+    from lab.evaluation.normalizers import NORMALIZERS
+    from lab.training.speech import cell_data, open_corpus, open_encoder
+
+    if any(cell["language_model"] == "character" for cell in wanted):
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    ingredients: Ingredients = {"corpus": {}, "out_of_domain_corpus": {}, "audio_encoder": {}}
+    folders: list[str] = []
+    for cell in wanted:
+        encoder = open_encoder(cell["audio_encoder"], window=cell["encoder_window"])
+        ingredients["audio_encoder"][cell["audio_encoder"]] = encoder.key
+        data = cell_data(cell, encoder, keep=NORMALIZERS[cell["normalizer"]], progress=_say("features, utterances"))
+        for parameter in ("corpus", "out_of_domain_corpus"):
+            if cell[parameter]:
+                corpus = open_corpus(cell[parameter], num_utterances=cell["num_utterances"])
+                ingredients[parameter][cell[parameter]] = f"{corpus.name} {corpus.sha256}"
+                folders.append(str(corpus.folder))
+            else:
+                ingredients[parameter][cell[parameter]] = "none"
+        for split in data.values():
+            folders += [str(store.folder) for store in split.stores]
+    torch.set_num_threads(os.cpu_count() or 1)
+    return ingredients, folders
+
+
+def _say(what: str) -> Any:
+    """A progress call that prints a line now and then."""
+
+    def say(done: int, total: int, loss: float | None = None) -> None:
+        if done == total or done % max(1, total // 20 // 50 * 50 or 50) == 0:
+            print(
+                f"preparing: {what} {done} of {total}" + (f", loss {loss:.3f}" if loss is not None else ""), flush=True
+            )
+
+    return say

@@ -1,0 +1,238 @@
+"""`ablations/results/NAME.csv`: one line a cell, written whole from the store, and never by hand.
+
+Its first line holds the SHA-256 of the rest, so that an edited number cannot pass for a measured one. Columns: row,
+rung, seed, key, run_id, the parameters that define a row, then the metrics.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import store, tracking
+from lab.study.ablation import Ablation
+from lab.study.cells import Cell, cells, notebook_path
+from lab.study.identity import identify, is_prepared
+from lab.study.plan import plan
+
+if TYPE_CHECKING:
+    import pandas
+
+MARK = "# sha256 of the lines below (written by `lab`, not by hand): "
+PLACE = ("row", "rung", "seed", "key", "run_id")
+
+Line = dict[str, str]
+
+
+def results_path(ablation: Ablation, rung: str) -> Path:
+    """The tracked file, or for a rung that is not recorded one beside the store."""
+    folder = paths.repository_root() / "ablations" if ablation.rung(rung).recorded else paths.mlruns_dir()
+    return folder / "results" / f"{ablation.name}.csv"
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def read_lines(ablation: Ablation, rung: str) -> list[Line]:
+    """The lines of every rung in that rung's file; none where there is no file.
+
+    Raises:
+        LabError: the file was changed by hand. It is left as it is.
+    """
+    path = results_path(ablation, rung)
+    if not path.exists():
+        return []
+    head, _, body = path.read_text(encoding="utf-8").partition("\n")  # universal newlines: git may have turned them
+    if not head.startswith(MARK) or head.removeprefix(MARK).strip() != _checksum(body):
+        shown = path.relative_to(paths.repository_root()) if path.is_relative_to(paths.repository_root()) else path
+        raise LabError(
+            f"{shown} was changed by hand (its checksum does not fit); it is left as it is. Restore it with `git "
+            f"checkout {shown}`, or write it anew from the tracked runs with `lab results {ablation.name} --rebuild`"
+        )
+    return list(csv.DictReader(io.StringIO(body)))
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def _line(ablation: Ablation, cell: Cell, run: store.RunRecord) -> Line:
+    place = {"row": cell.row, "rung": cell.rung, "seed": str(cell.seed), "key": cell.key, "run_id": run.run_id}
+    own = {name: str(cell.parameters[name]) for name in ablation.varied}
+    return {**place, **own, **{name: _number(value) for name, value in run.results.items()}}
+
+
+def _write(ablation: Ablation, rung: str, lines: Iterable[Line]) -> Path:
+    rungs = [entry.name for entry in ablation.rungs]
+    rows = [row.key for row in ablation.rows]
+
+    def order(line: Line) -> tuple[int, int, int, str]:
+        rank_rung = rungs.index(line["rung"]) if line["rung"] in rungs else len(rungs)
+        rank_row = rows.index(line["row"]) if line["row"] in rows else len(rows)
+        return rank_rung, rank_row, int(line["seed"]), line["key"]
+
+    ordered = sorted(lines, key=order)
+    head = [*PLACE, *ablation.varied]
+    measured = {name for line in ordered for name in line} - set(head)
+    shown = [column.metric for column in ablation.columns if column.metric in measured]
+    head += [*shown, *sorted(measured - set(shown))]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, head, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(ordered)
+    text = f"{MARK}{_checksum(buffer.getvalue())}\n{buffer.getvalue()}"
+    path = results_path(ablation, rung)
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _current(ablation: Ablation, rung: str, prepared: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
+    """Every cell of the rung that has an identity with what was prepared."""
+    every = cells(ablation, rung, "all", seeds)
+    return identify([cell for cell in every if is_prepared(cell, prepared)], notebook_path(ablation), prepared)
+
+
+def _merge(ablation: Ablation, rung: str, prepared: Mapping[str, Any], lines: Sequence[Line]) -> list[Line]:
+    """`lines` with those of this rung brought up to date.
+
+    A line of this rung stays where its cell is not among the store's done ones only if it has the cell's current key
+    (somebody else's run of the very same cell), or if this sweep prepared nothing that tells its key.
+    """
+    runs = [run for run in store.read_runs() if run.tags.get("kind") == "cell"]
+    own = [run for run in runs if (run.tags.get("ablation"), run.tags.get("rung")) == (ablation.name, rung)]
+    seeds = sorted(
+        {
+            *ablation.seeds,
+            *(int(run.tags["seed"]) for run in own),
+            *(int(line["seed"]) for line in lines if line["rung"] == rung),
+        }
+    )
+    current = _current(ablation, rung, prepared, seeds)
+    identified = {(cell.row, str(cell.seed)): cell.key for cell in current}
+    merged = {
+        (entry.cell.row, str(entry.cell.seed)): _line(ablation, entry.cell, entry.run)
+        for entry in plan(current, runs)
+        if entry.state == "done" and entry.run is not None
+    }
+    known = {row.key for row in ablation.rows}
+    others = []
+    for line in lines:
+        place = (line["row"], line["seed"])
+        if line["rung"] != rung:
+            others.append(line)
+        elif place not in merged and line["row"] in known and identified.get(place, line["key"]) == line["key"]:
+            merged[place] = line
+    return [*others, *merged.values()]
+
+
+def update_results(ablation: Ablation, rung: str, prepared: Mapping[str, Any]) -> Path | None:
+    """Write the rung's lines anew from the store, keep those of other rungs; None where there is no line at all.
+
+    Raises:
+        LabError: the file was changed by hand.
+    """
+    with _lock(ablation):
+        lines = _merge(ablation, rung, prepared, read_lines(ablation, rung))
+        return _write(ablation, rung, lines) if lines else None
+
+
+def rebuild_results(ablation: Ablation) -> list[Path]:
+    """Write the files from the tracked runs alone, whatever stands in them now.
+
+    Raises:
+        LabError: this machine has no tracked run of the ablation.
+    """
+    by_path: dict[Path, tuple[str, list[Line]]] = {}
+    for rung in (entry.name for entry in ablation.rungs):
+        if study := tracking.find_study(ablation.name, rung):
+            path = results_path(ablation, rung)
+            _, lines = by_path.get(path, (rung, []))
+            by_path[path] = (rung, _merge(ablation, rung, json.loads(study.tags["prepared"]), lines))
+    if not any(lines for _, lines in by_path.values()):
+        raise LabError(
+            f"{store.database()} has no tracked run of {ablation.name!r} to write results from; "
+            f"run `lab reproduce {ablation.name}` first"
+        )
+    with _lock(ablation):
+        return [_write(ablation, rung, lines) for rung, lines in by_path.values() if lines]
+
+
+def _lock(ablation: Ablation) -> FileLock:
+    paths.mlruns_dir().mkdir(parents=True, exist_ok=True)
+    return FileLock(paths.mlruns_dir() / f"results-{ablation.name}.lock")
+
+
+def load_results(ablation: Ablation, rung: str) -> "pandas.DataFrame":
+    """The lines of one rung, numbers as numbers, `None` for an empty string.
+
+    Raises:
+        LabError: the file was changed by hand, or has no line of the rung.
+    """
+    import pandas
+
+    lines = [line for line in read_lines(ablation, rung) if line["rung"] == rung]
+    if not lines:
+        raise LabError(
+            f"there are no results of {ablation.name!r} at rung {rung!r}; "
+            f"run `lab reproduce {ablation.name} --rung {rung}`"
+        )
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(lines[0]))
+    writer.writeheader()
+    writer.writerows(lines)
+    buffer.seek(0)
+    # A key may consist of digits alone, or look like 12e34567.
+    return pandas.read_csv(buffer, dtype={"row": str, "rung": str, "key": str, "run_id": str})
+
+
+def load_utterances(ablation: Ablation, rung: str) -> "pandas.DataFrame":
+    """The utterances of every cell in the results file, with its row, seed and the parameters that define the row.
+
+    Raises:
+        LabError: a cell's `utterances.parquet` is not on this machine (its run was made elsewhere).
+    """
+    import pandas
+
+    results = load_results(ablation, rung)
+    tables = []
+    for line in results.to_dict("records"):
+        run_id = line["run_id"]
+        path = paths.mlruns_dir() / "artifacts" / run_id / "artifacts" / "utterances.parquet"
+        if not path.exists():
+            raise LabError(
+                f"the utterances of {line['row']}, seed {line['seed']} (run {run_id}) are not in {paths.mlruns_dir()}; "
+                f"run `lab reproduce {ablation.name} --rung {rung}` to measure them here"
+            )
+        own = {name: line[name] for name in ablation.varied if name in line}
+        tables.append(pandas.read_parquet(path).assign(row=line["row"], seed=line["seed"], **own))
+    return pandas.concat(tables, ignore_index=True)
+
+
+def summary(ablation: Ablation, rung: str) -> "pandas.DataFrame":
+    """The mean over seeds of every column of the table, by row label, in the table's units."""
+    results = load_results(ablation, rung)
+    grouped = results.groupby("row", sort=False)
+    table = grouped.size().to_frame("seeds")
+    for column in ablation.columns:
+        if column.metric in results:
+            unit = f" ({column.unit})" if column.unit else ""
+            table[f"{column.label}{unit}"] = grouped[column.metric].mean() * column.scale
+    labels = {row.key: row.label for row in ablation.rows}
+    return table.rename(index=labels).rename_axis(None)

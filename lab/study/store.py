@@ -1,0 +1,238 @@
+"""The MLflow store on disk: made and migrated once under a lock, read with plain SQLite.
+
+Writing goes through MLflow's client. Reading does not: importing mlflow and connecting take 4 to 5 s, more than a sweep
+that finds everything done may take in all, and a second ledger beside the store could contradict it. The tables read
+here (runs, tags, experiments) are MLflow's own; a test holds this reader against MLflow's client.
+
+Layout of `mlruns/`: `mlflow.db`; `artifacts/RUN_ID/artifacts/`; `notebooks/` (executed copies); `spool/RUN_ID/` (what a
+running cell has written and MLflow has not taken yet); `owners/` (a lock for each living process that owns runs);
+`logs/`.
+"""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lab import paths
+from lab.errors import LabError
+from lab.study.identity import package_versions
+
+EXPERIMENT = "omni-lab"
+PREFIX = "omni_lab."
+"""Of every tag that the sweep reads back."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One MLflow run as the store has it; times in seconds since 1970."""
+
+    run_id: str
+    status: str
+    start: float
+    end: float | None
+    tags: Mapping[str, str]
+    """Those with our prefix, without it: kind, ablation, row, rung, seed, key, owner, host, error, results..."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran, None while it does."""
+        return None if self.end is None else self.end - self.start
+
+    @cached_property
+    def results(self) -> dict[str, float]:
+        """The measured numbers of a finished cell."""
+        return dict(json.loads(self.tags.get("results", "{}")))
+
+    def artifact(self, name: str) -> Path:
+        """Where that artifact of the run lies on this machine."""
+        return paths.mlruns_dir() / "artifacts" / self.run_id / "artifacts" / name
+
+
+def database() -> Path:
+    """The SQLite file of the store."""
+    return paths.mlruns_dir() / "mlflow.db"
+
+
+def store_uri(path: Path | None = None) -> str:
+    """The store as MLflow's tracking URI."""
+    return f"sqlite:///{path or database()}"
+
+
+@contextmanager
+def _connection() -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(sqlite3.connect(database(), timeout=30)) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            yield connection
+    except sqlite3.DatabaseError as error:
+        raise LabError(
+            f"the store {database()} cannot be read ({error}); "
+            f"restore it from a copy, or move {paths.mlruns_dir()} away"
+        ) from None
+
+
+def read_runs() -> list[RunRecord]:
+    """Every run that is not deleted, the oldest first; none where there is no store yet."""
+    if not database().exists():
+        return []
+    with _connection() as connection:
+        rows = connection.execute(
+            "SELECT run_uuid, status, start_time, end_time FROM runs WHERE lifecycle_stage = 'active' "
+            "ORDER BY start_time, run_uuid"
+        ).fetchall()
+        tags: dict[str, dict[str, str]] = {}
+        for run_id, key, value in connection.execute(
+            "SELECT run_uuid, key, value FROM tags WHERE key GLOB ?", (f"{PREFIX}*",)
+        ):
+            tags.setdefault(run_id, {})[key.removeprefix(PREFIX)] = value
+    return [
+        RunRecord(run_id, status, start / 1000, None if end is None else end / 1000, tags.get(run_id, {}))
+        for run_id, status, start, end in rows
+    ]
+
+
+def _experiment() -> tuple[str, str] | None:
+    """The experiment's id and the MLflow version that last migrated the store; None before it was made."""
+    if not database().exists():
+        return None
+    with _connection() as connection:
+        found = connection.execute(
+            "SELECT experiment_id, (SELECT value FROM experiment_tags t WHERE t.experiment_id = e.experiment_id "
+            "AND key = ?) FROM experiments e WHERE name = ?",
+            (f"{PREFIX}mlflow_version", EXPERIMENT),
+        ).fetchone()
+    return (str(found[0]), found[1] or "") if found else None
+
+
+def ensure_store() -> str:
+    """Make the store, or migrate it to the installed MLflow, unless that is done; return the experiment's id.
+
+    One process does it, under a lock, into a file of another name: processes that create one store together break it
+    for good, and so does a creation that is killed half way.
+
+    Raises:
+        LabError: the store cannot be read, made or migrated.
+    """
+    version = package_versions(["mlflow"])["mlflow"]
+    if (found := _experiment()) and found[1] == version:
+        return found[0]
+    folder = paths.mlruns_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "mlflow.db.lock"):
+        if (found := _experiment()) and found[1] == version:
+            return found[0]
+        quiet_mlflow()
+        fresh = folder / f"mlflow.db.{uuid.uuid4().hex}"
+        try:
+            if database().exists():
+                _copy(fresh)
+                _upgrade(fresh)
+            experiment_id = _create_experiment(fresh, version)
+            fresh.replace(database())
+        finally:
+            fresh.unlink(missing_ok=True)
+        with closing(sqlite3.connect(database())) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # a metric point costs half of what it does without
+        return experiment_id
+
+
+def _copy(target: Path) -> None:
+    try:
+        with closing(sqlite3.connect(database(), timeout=5)) as source, closing(sqlite3.connect(target)) as copy:
+            # Leaves nothing beside the file, which is about to be replaced; refused while somebody writes to it.
+            source.execute("PRAGMA journal_mode = DELETE")
+            source.backup(copy)
+    except sqlite3.DatabaseError as error:
+        raise LabError(
+            f"the store {database()} has to be migrated to the installed mlflow ({error}); close what has it open, "
+            "such as MLflow's page or a running sweep"
+        ) from None
+
+
+def _upgrade(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", "db", "upgrade", store_uri(path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LabError(
+            f"the store {database()} could not be migrated to the installed mlflow ({last}); it is unchanged"
+        )
+
+
+def _create_experiment(path: Path, version: str) -> str:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=store_uri(path))
+    found = client.get_experiment_by_name(EXPERIMENT)
+    location = (paths.mlruns_dir().resolve() / "artifacts").as_uri()
+    experiment_id = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=location)
+    client.set_experiment_tag(experiment_id, f"{PREFIX}mlflow_version", version)
+    return str(experiment_id)
+
+
+def quiet_mlflow() -> None:
+    """Before mlflow is imported: no usage reports, no lines about migrations."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+
+
+@contextmanager
+def owner() -> Iterator[dict[str, str]]:
+    """Be the owner of runs for as long as the context lasts; yields the tags that say so.
+
+    A process that dies in any way lets go of its lock, which a process id alone would not tell: ids are used again.
+    """
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    path = paths.mlruns_dir() / "owners" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path):
+            yield {"owner": name, "host": socket.gethostname(), "pid": str(os.getpid())}
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def is_abandoned(run: RunRecord) -> bool:
+    """Whether the run says RUNNING though the process on this host that owned it is gone."""
+    if run.status != "RUNNING" or "owner" not in run.tags or run.tags.get("host") != socket.gethostname():
+        return False
+    path = paths.mlruns_dir() / "owners" / f"{run.tags['owner']}.lock"
+    if not path.exists():
+        return True
+    try:
+        with FileLock(path, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def spool_dir(run_id: str) -> Path:
+    """What a running cell has written for MLflow."""
+    return paths.mlruns_dir() / "spool" / run_id
+
+
+def remove_spool(run_id: str) -> None:
+    """Forget the spool of a run that is closed."""
+    shutil.rmtree(spool_dir(run_id), ignore_errors=True)
+
+
+def read_ingredients(run: RunRecord) -> dict[str, Any]:
+    """What the run's identity was made of; empty where its artifacts are not on this machine."""
+    try:
+        return dict(json.loads(run.artifact("ingredients.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}

@@ -1,0 +1,233 @@
+"""`reproduce`: run the cells of a study that are missing or changed, each in a kernel of its own.
+
+Order: the parameters are held against the notebook, data and weights are prepared once, every cell's identity is
+looked up in the store, and what is left goes to worker processes. A call that finds everything done imports neither
+mlflow nor papermill.
+"""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import results, store, tracking
+from lab.study.ablation import Ablation, load_module
+from lab.study.cells import Cell, cells, notebook_path
+from lab.study.display import Display, make_display
+from lab.study.identity import identify, is_prepared
+from lab.study.parameters import check_parameters
+from lab.study.plan import PlannedCell, plan
+from lab.study.pool import Event, Job, Pool, available_cores
+
+Prepare = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+"""Makes ready what the cells need (their parameters are given), returns the ingredients that `identify` describes."""
+
+MAX_DEFAULT_WORKERS = 8  # a kernel with torch takes 0.5 GB and more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a sweep ended."""
+
+    planned: tuple[PlannedCell, ...]
+    """Each cell as it stands afterwards."""
+    failed: Mapping[str, str]
+    """The reason, by the title of the cell."""
+    interrupted: bool
+    results_file: Path | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chosen cell is done."""
+        return all(entry.state == "done" for entry in self.planned)
+
+
+def load_prepare(name: str) -> Prepare:
+    """The `prepare` of `ablations/NAME.py`."""
+    prepare: Prepare | None = getattr(load_module(name), "prepare", None)
+    if prepare is None:
+        raise LabError(f"ablations/{name}.py has no function prepare(parameters_of_cells)")
+    return prepare
+
+
+def prepare_cells(
+    ablation: Ablation,
+    rung: str,
+    rows: str | Sequence[str] = "main",
+    seeds: Sequence[int] | None = None,
+    prepare: Prepare | None = None,
+) -> tuple[list[Cell], dict[str, Any]]:
+    """Check the chosen cells, prepare what they need, and give them their identity.
+
+    Raises:
+        LabError: an unknown row or rung, parameters that do not fit the notebook, a results file changed by hand
+            (all before anything is fetched or started), or whatever the preparation lacks.
+    """
+    chosen = cells(ablation, rung, rows, seeds)
+    notebook = notebook_path(ablation)
+    check_parameters(chosen, notebook)
+    results.read_lines(ablation, rung)
+    prepared = dict((prepare or load_prepare(ablation.name))([dict(cell.parameters) for cell in chosen]))
+    return identify(chosen, notebook, prepared), prepared
+
+
+def status(
+    ablation: Ablation, rung: str, rows: str | Sequence[str] = "main", seeds: Sequence[int] | None = None
+) -> list[PlannedCell]:
+    """How the cells stand, judged by what the last `reproduce` of this rung prepared; nothing is fetched or started."""
+    chosen = cells(ablation, rung, rows, seeds)
+    notebook = notebook_path(ablation)
+    check_parameters(chosen, notebook)
+    parent = tracking.find_study(ablation.name, rung)
+    if parent is None:
+        return [PlannedCell(cell=cell, state="missing") for cell in chosen]
+    prepared = json.loads(parent.tags["prepared"])
+    known = identify([cell for cell in chosen if is_prepared(cell, prepared)], notebook, prepared)
+    planned = {(entry.cell.row, entry.cell.seed): entry for entry in plan(known)}
+    return [planned.get((cell.row, cell.seed), PlannedCell(cell=cell, state="missing")) for cell in chosen]
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """A SIGTERM stops the sweep as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _history(ablation: Ablation, rung: str) -> dict[str, list[float]]:
+    """Seconds of the finished cells of this rung, by row."""
+    seconds: dict[str, list[float]] = {}
+    wanted = {"kind": "cell", "ablation": ablation.name, "rung": rung}
+    for run in store.read_runs():
+        if wanted.items() <= run.tags.items() and run.status == "FINISHED" and run.seconds is not None:
+            seconds.setdefault(run.tags["row"], []).append(run.seconds)
+    return seconds
+
+
+def _jobs(todo: Sequence[Cell], notebook: Path, parent: str, tags: Mapping[str, str]) -> list[Job]:
+    folder = paths.mlruns_dir().resolve() / "notebooks"
+    return [
+        {
+            "id": number,
+            "cell": asdict(cell),
+            "notebook": str(notebook.resolve()),
+            "executed": str(folder / cell.ablation / f"{cell.row}-{cell.seed}-{cell.key}.ipynb"),
+            "parent": parent,
+            "tags": dict(tags),
+        }
+        for number, cell in enumerate(todo)
+    ]
+
+
+def _study_tags(ablation: Ablation, prepared: Mapping[str, Any]) -> dict[str, str]:
+    return {"prepared": json.dumps(prepared, sort_keys=True), "claim": ablation.claim}
+
+
+def _run(
+    ablation: Ablation, rung: str, todo: Sequence[Cell], prepared: Mapping[str, Any], workers: int, display: Display
+) -> tuple[dict[str, str], bool]:
+    """Run the cells; returns the reasons of those that failed, and whether the user stopped the sweep."""
+    failed: dict[str, str] = {}
+    lost: list[tuple[str, str]] = []
+
+    def hear(job: Job, event: Event) -> None:
+        cell = todo[job["id"]]
+        if event["event"] == "started":
+            display.started(cell)
+        elif event["event"] == "finished":
+            if event["status"] == "FAILED":
+                failed[cell.title] = event["error"]
+            display.finished(cell, event["status"], event["error"], event["results"], event["seconds"])
+        else:
+            failed[cell.title] = event["error"]
+            if event["run_id"]:
+                lost.append((event["run_id"], event["error"]))
+            display.finished(cell, "FAILED", event["error"], {}, 0.0)
+
+    interrupted = False
+    parent = ""
+    with store.owner() as owner, _terminated_as_interrupt():
+        pool = Pool(workers, hear, display.tick)  # the workers import while the parent run is made
+        try:
+            recorder = tracking.Recorder()
+            tags = tracking.provenance()
+            parent = recorder.study(ablation.name, rung, {**tags, **owner, **_study_tags(ablation, prepared)})
+            pool.run(_jobs(todo, notebook_path(ablation), parent, tags))
+        except KeyboardInterrupt:
+            interrupted = True
+            display.say("stopping: what is done stays, the next call goes on from here")
+        finally:
+            pool.stop()
+            display.close()
+            if parent:
+                for run_id, error in lost:
+                    recorder.finish(run_id, "KILLED" if interrupted else "FAILED", error)
+                tracking.close_abandoned(recorder)
+                recorder.finish(parent, "KILLED" if interrupted else "FAILED" if failed else "FINISHED")
+    return failed, interrupted
+
+
+def reproduce(
+    ablation: Ablation,
+    *,
+    rung: str = "cpu",
+    rows: str | Sequence[str] = "main",
+    seeds: Sequence[int] | None = None,
+    workers: int | None = None,
+    prepare: Prepare | None = None,
+    display: Display | None = None,
+) -> Outcome:
+    """Bring a study up to date: run what is missing, changed or failed before, then write its results file.
+
+    Args:
+        workers: cells at once; the rung's own number where None, else one a core, at most 8.
+        prepare: the function of `ablations/NAME.py` where None.
+
+    A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
+
+    Raises:
+        LabError: see `prepare_cells`; or a worker could not start.
+    """
+    if workers is not None and workers < 1:
+        raise LabError(f"workers is the number of cells run at once, from 1; got {workers}")
+    tracking.close_abandoned()
+    chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
+    store.ensure_store()
+    planned = plan(chosen)
+    costs = {row.key: row.cost for row in ablation.rows}
+    todo = sorted((entry.cell for entry in planned if entry.to_do), key=lambda cell: -costs[cell.row])
+    if workers is None:
+        workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
+    workers = max(1, min(workers, len(todo)))
+    display = display or make_display(ablation, rung)
+    display.begin(planned, workers, _history(ablation, rung) if todo else {})
+    failed: dict[str, str] = {}
+    interrupted = False
+    if todo:
+        failed, interrupted = _run(ablation, rung, todo, prepared, workers, display)
+        planned = plan(chosen)
+    elif (study := tracking.find_study(ablation.name, rung)) is None or not (
+        _study_tags(ablation, prepared).items() <= study.tags.items()
+    ):  # all cells are another ablation's, or what was prepared changed back
+        recorder = tracking.Recorder()
+        tags = {**tracking.provenance(), **_study_tags(ablation, prepared)}
+        recorder.finish(recorder.study(ablation.name, rung, tags), "FINISHED")
+    written = results.update_results(ablation, rung, prepared)
+    return Outcome(planned=tuple(planned), failed=failed, interrupted=interrupted, results_file=written)

@@ -1,0 +1,242 @@
+"""What is kept of a cell: the notebook's side (`cell_run`) and the sweep's side (`Recorder`).
+
+A notebook writes its metrics and tables to a spool folder, and whoever drives it moves them into MLflow: importing
+mlflow and connecting take a kernel 4 to 5 s, a line in a file nothing, and what a killed cell had measured is still
+there. A notebook opened by hand drives itself. Importing this module imports neither mlflow nor pandas.
+"""
+
+import atexit
+import json
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import store
+from lab.study.cells import Cell
+from lab.study.identity import PACKAGES, package_versions
+
+if TYPE_CHECKING:
+    import pandas
+
+MAX_PUBLISHED = 1000  # metric points MLflow takes in one call
+
+
+class CellRun:
+    """Where a notebook puts what it measures; `with cell_run(...) as run:` or `run = cell_run(...)`, `run.finish()`."""
+
+    def __init__(self, *, run_id: str, recorder: "Recorder | None" = None, resources: ExitStack | None = None) -> None:
+        self.run_id = run_id
+        self._directory = store.spool_dir(run_id)
+        self._recorder = recorder
+        self._resources = resources
+        self._open = True
+        if recorder is not None:
+            atexit.register(self.finish, "KILLED", "its kernel was shut down before finish()")
+
+    def log_metrics(self, metrics: Mapping[str, Iterable[tuple[int, float]]]) -> None:
+        """Add points (step, value) to curves, by name; thousands at once cost no more than one."""
+        now = int(time.time() * 1000)
+        lines = [
+            json.dumps([name, int(step), float(value), now])
+            for name, points in metrics.items()
+            for step, value in points
+        ]
+        if lines:
+            with (self._directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+        if self._recorder is not None:
+            self._recorder.publish(self.run_id)
+
+    def log_table(self, table: "pandas.DataFrame", name: str = "utterances") -> None:
+        """Keep a table as the Parquet artifact `NAME.parquet`."""
+        table.to_parquet(self._directory / "artifacts" / f"{name}.parquet", index=False)
+
+    def set_results(self, results: Mapping[str, float]) -> None:
+        """The cell's measured numbers, one line of the results file; a cell without them has failed.
+
+        Raises:
+            LabError: one of them is not a finite number.
+        """
+        own = {name: float(value) for name, value in results.items()}
+        if wrong := [f"{name} = {value}" for name, value in own.items() if not math.isfinite(value)]:
+            raise LabError(f"a result is not a finite number: {', '.join(wrong)}")
+        (self._directory / "results.json").write_text(json.dumps(own), encoding="utf-8")
+
+    def finish(self, status: str = "FINISHED", error: str = "") -> None:
+        """Close a run made by hand; where a sweep drives the notebook the sweep closes it."""
+        if self._recorder is not None and self._open:
+            self._open = False
+            self._recorder.finish(self.run_id, status, error)
+            atexit.unregister(self.finish)
+            if self._resources is not None:
+                self._resources.close()
+
+    def __enter__(self) -> "CellRun":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.finish("FAILED" if issubclass(kind, Exception) else "KILLED", f"{kind.__name__}: {error}")
+
+
+def cell_run(run_id: str | None, parameters: Mapping[str, Any]) -> CellRun:
+    """The run to record into: the sweep's own where it handed a `run_id`, else a new one, made by hand.
+
+    Raises:
+        LabError: no sweep is waiting for that run.
+    """
+    if run_id:
+        if not store.spool_dir(run_id).is_dir():
+            raise LabError(f"no sweep drives the run {run_id!r}; leave run_id empty to start a run by hand")
+        return CellRun(run_id=run_id)
+    resources = ExitStack()
+    recorder = Recorder()
+    tags = resources.enter_context(store.owner()) | provenance() | {"kind": "by hand"}
+    own = {name: value for name, value in parameters.items() if name != "run_id"}
+    return CellRun(run_id=recorder.start("by hand", own, tags), recorder=recorder, resources=resources)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=paths.repository_root(), capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def provenance() -> dict[str, str]:
+    """Tags that say which code made a run: commit, whether files differ from it, Python, machine, packages."""
+    packages = package_versions([*PACKAGES, "omni-lab", "papermill", "mlflow", "torchvision", "timm", "pandas"])
+    return {
+        "git_commit": _git("rev-parse", "HEAD") or "unknown",
+        "git_dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{f"package.{name}": version for name, version in packages.items()},
+    }
+
+
+class Recorder:
+    """The one writer to MLflow; slow to make (4 to 5 s), so one a process.
+
+    Raises:
+        LabError: the store cannot be read, made or migrated.
+    """
+
+    def __init__(self) -> None:
+        self.experiment_id = store.ensure_store()
+        store.quiet_mlflow()
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=store.store_uri())
+
+    def start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
+        """Make a RUNNING run with its spool folder; tags get our prefix. Returns its id."""
+        from mlflow.entities import Param
+
+        own = {f"{store.PREFIX}{tag}": str(value)[:8000] for tag, value in tags.items()}
+        own["mlflow.source.git.commit"] = tags.get("git_commit", "unknown")
+        if parent:
+            own["mlflow.parentRunId"] = parent
+        run_id: str = self._client.create_run(self.experiment_id, tags=own, run_name=name).info.run_id
+        (store.spool_dir(run_id) / "artifacts").mkdir(parents=True)
+        self._client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in parameters.items()])
+        return run_id
+
+    def start_cell(self, cell: Cell, tags: Mapping[str, str], parent: str) -> str:
+        """Make the run of a cell, with all that its identity is made of."""
+        named = {"ablation": cell.ablation, "row": cell.row, "rung": cell.rung, "seed": str(cell.seed), "key": cell.key}
+        prepared = {name: value for name, value in cell.ingredients.items() if name.startswith("prepared.")}
+        run_id = self.start(
+            f"{cell.row}, seed {cell.seed}", cell.parameters, {**tags, **named, **prepared, "kind": "cell"}, parent
+        )
+        text = json.dumps(dict(cell.ingredients), indent=1, sort_keys=True)
+        (store.spool_dir(run_id) / "artifacts" / "ingredients.json").write_text(text, encoding="utf-8")
+        return run_id
+
+    def study(self, ablation: str, rung: str, tags: Mapping[str, str]) -> str:
+        """The parent run of an ablation at a rung, made or found again, and set RUNNING with these tags."""
+        named = {"kind": "study", "ablation": ablation, "rung": rung}
+        with FileLock(paths.mlruns_dir() / "mlflow.db.lock"):
+            found = find_study(ablation, rung)
+            if found is None:
+                run_id = self.start(f"{ablation} ({rung})", {}, {**tags, **named})
+                store.remove_spool(run_id)
+                return run_id
+        for tag, value in tags.items():
+            self._client.set_tag(found.run_id, f"{store.PREFIX}{tag}", value)
+        self._client.update_run(found.run_id, status="RUNNING")
+        return found.run_id
+
+    def publish(self, run_id: str) -> None:
+        """Move what the spool has gained into MLflow; a point sent twice is one point there."""
+        from mlflow.entities import Metric
+
+        source, mark = store.spool_dir(run_id) / "metrics.jsonl", store.spool_dir(run_id) / "published"
+        if not source.exists():
+            return
+        with source.open("rb") as file:
+            begun = int(mark.read_text()) if mark.exists() else 0
+            file.seek(begun)
+            data = file.read()
+        data = data[: data.rfind(b"\n") + 1]  # the last line may be half written
+        lines = [json.loads(line) for line in data.splitlines()]
+        points = [Metric(name, value, timestamp, step) for name, step, value, timestamp in lines]
+        for begin in range(0, len(points), MAX_PUBLISHED):
+            self._client.log_batch(run_id, metrics=points[begin : begin + MAX_PUBLISHED])
+        mark.write_text(str(begun + len(data)))
+
+    def finish(self, run_id: str, status: str, error: str = "") -> dict[str, float]:
+        """Publish what is left and close the run: FINISHED, FAILED or KILLED. Returns its results.
+
+        The status comes last, so that a FINISHED run has all its artifacts.
+        """
+        from mlflow.entities import Metric, RunTag
+
+        spool = store.spool_dir(run_id)
+        self.publish(run_id)
+        results: dict[str, float] = {}
+        if (spool / "results.json").exists():
+            results = json.loads((spool / "results.json").read_text(encoding="utf-8"))
+        now = int(time.time() * 1000)
+        tags = [RunTag(f"{store.PREFIX}results", json.dumps(results))]
+        if error:
+            tags.append(RunTag(f"{store.PREFIX}error", error[:5000]))
+        self._client.log_batch(run_id, metrics=[Metric(name, results[name], now, 0) for name in results], tags=tags)
+        if (spool / "artifacts").is_dir():
+            self._client.log_artifacts(run_id, str(spool / "artifacts"))
+        self._client.set_terminated(run_id, status)
+        store.remove_spool(run_id)
+        return results
+
+
+def find_study(ablation: str, rung: str) -> store.RunRecord | None:
+    """The parent run of an ablation at a rung, or None."""
+    wanted = {"kind": "study", "ablation": ablation, "rung": rung}
+    return next((run for run in store.read_runs() if wanted.items() <= run.tags.items()), None)
+
+
+def close_abandoned(recorder: Recorder | None = None) -> list[str]:
+    """Close, as KILLED, the runs whose process on this host died; returns their ids. Without any, mlflow stays out."""
+    abandoned = [run for run in store.read_runs() if store.is_abandoned(run)]
+    if abandoned:
+        recorder = recorder or Recorder()
+        for run in abandoned:
+            recorder.finish(run.run_id, "KILLED", f"its process {run.tags['pid']} on {run.tags['host']} died")
+            (paths.mlruns_dir() / "owners" / f"{run.tags['owner']}.lock").unlink(missing_ok=True)
+    return [run.run_id for run in abandoned]

@@ -1,0 +1,177 @@
+"""The one training loop: AdamW, warm-up and cosine, clipping, checkpoints, a stop at the first loss that is not finite.
+
+Section 3 of the paper (cosine schedule for the audio branch; its learning rate is not found).
+"""
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lab.errors import LabError
+from lab.parts.audio_language_model import AnswerLoss
+from lab.training.checkpoints import Progress, load_checkpoint, save_checkpoint, trained_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How long and how a run trains.
+
+    `learning_rate` is the peak, after `warmup_steps`; from there a cosine down to a hundredth of it. `checkpoint_every`
+    is in steps, 0 for none. `precision` is "float32", "bfloat16" or "auto": bfloat16 where the machine has it in
+    hardware.
+
+    Raises:
+        LabError: a value outside its range.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    checkpoint_every: int = 0
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise LabError(f"steps is {self.steps}; expected at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise LabError(f"learning_rate is {self.learning_rate}; expected a positive number")
+        if not 0 <= self.warmup_steps < self.steps:
+            raise LabError(f"warmup_steps is {self.warmup_steps}; expected from 0 to below steps ({self.steps})")
+        if not 0 <= self.weight_decay < math.inf:
+            raise LabError(f"weight_decay is {self.weight_decay}; expected at least 0")
+        if not self.max_grad_norm > 0:
+            raise LabError(f"max_grad_norm is {self.max_grad_norm}; expected a positive number")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise LabError(f"betas are {self.betas}; expected two numbers from 0 to below 1")
+        if self.checkpoint_every < 0:
+            raise LabError(f"checkpoint_every is {self.checkpoint_every}; expected 0 (never) or a number of steps")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise LabError(f"unknown precision {self.precision!r}; choose one of: auto, bfloat16, float32")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of step `step` (from 0)."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@dataclass
+class TrainingRecord:
+    """What a run gave: loss (nats a token) and learning rate of each step, seconds, and peak memory.
+
+    All sittings of an interrupted run are in it, but for the memory, which is the last one's; that one began at
+    `first_step`.
+    """
+
+    losses: list[float]
+    learning_rates: list[float]
+    seconds: float
+    peak_memory_bytes: int
+    first_step: int
+
+
+def train(
+    model: nn.Module,
+    loss_of_step: Callable[[int], AnswerLoss],
+    options: TrainingOptions,
+    *,
+    checkpoint: Path | None = None,
+    key: str = "",
+    describe: str = "",
+    on_step: Callable[[int, float], None] | None = None,
+) -> TrainingRecord:
+    """Train what requires a gradient in `model`; `loss_of_step(step)` gives the losses of that step's batch.
+
+    The loss is the mean over all answer tokens of the batch. Where `checkpoint` exists and carries `key`, training goes
+    on behind its step, with the same batches that it would have seen; it is deleted when training has ended.
+
+    Raises:
+        LabError: a loss or gradient that is not finite (its step, `describe` and the learning rate are named), nothing
+            to train, or a checkpoint that cannot be read or written.
+    """
+    parameters = [parameter for _, parameter in trained_parameters(model)]
+    if not parameters:
+        raise LabError(f"nothing to train in {describe or 'the model'}: every part is frozen")
+    optimizer = torch.optim.AdamW(
+        parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+    )
+    losses, rates, seconds = Progress([], [], 0.0)
+    if checkpoint is not None and checkpoint.exists():
+        losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key)
+    first = len(losses)
+    device = parameters[0].device
+    bfloat16 = options.precision == "bfloat16" or (options.precision == "auto" and has_fast_bfloat16(device))
+    model.train()
+    started = time.perf_counter() - seconds
+    for step in range(first, options.steps):
+        rate = options.learning_rate_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            answer = loss_of_step(step)
+        loss = answer.loss.sum() / answer.num_tokens.sum()
+        value = float(loss.detach())
+        where = f"at step {step} of {describe or 'this run'}, learning rate {rate:.3g}"
+        if not math.isfinite(value):
+            raise LabError(f"the loss is {value} {where}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(parameters, options.max_grad_norm))
+        # Clipping by such a norm would spoil every weight, and the next checkpoint with them.
+        if not math.isfinite(norm):
+            raise LabError(f"the gradient's norm is {norm} {where}")
+        optimizer.step()
+        losses.append(value)
+        rates.append(rate)
+        if on_step:
+            on_step(step, value)
+        done = step + 1
+        due = options.checkpoint_every and done % options.checkpoint_every == 0 and done < options.steps
+        if checkpoint is not None and due:
+            progress = Progress(losses, rates, time.perf_counter() - started)
+            save_checkpoint(checkpoint, model=model, optimizer=optimizer, progress=progress, key=key)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    model.eval()
+    return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory so far: of the GPU where the model is on one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 run in hardware; where they do not, they are slower than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.backends.mkldnn.is_available() and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    return False
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises:
+        LabError: unknown name, or no GPU where one is asked for.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise LabError(f"unknown device {name!r}; choose one of: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise LabError("device is 'cuda', but torch finds no GPU; choose one of: auto, cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,129 @@
+import json
+
+import datasets
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from lab.data.corpora import load_corpus
+from lab.data.hub import own_split
+from lab.data.splits import split_of
+from lab.errors import LabError
+from tests.data.fakes import encoded, tone
+
+TEXTS = {
+    split: [f"This is {split} sentence number {n}." for n in range(12)] for split in ("train", "validation", "test")
+}
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """A folder of audio with a metadata file in each split, as the hub's audio data sets are laid out."""
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    root = tmp_path / "speech"
+
+    def write(splits=("train", "validation", "test"), column="transcription", speakers=True, texts=TEXTS):
+        for split in splits:
+            (root / split).mkdir(parents=True)
+            lines = []
+            for number, text in enumerate(texts[split]):
+                name = f"clip{number}.wav"
+                (root / split / name).write_bytes(encoded(tone(0.4, 22050), 22050, "", "wav"))
+                row = {"file_name": name, column: text}
+                lines.append(json.dumps({**row, "speaker_id": f"s{number % 3}"} if speakers else row))
+            (root / split / "metadata.jsonl").write_text("\n".join(lines))
+        return root
+
+    return write
+
+
+def test_columns_are_found_and_the_data_sets_own_splits_hold(dataset):
+    corpus = load_corpus(f"hub:{dataset()}")
+    assert {u.text for u in corpus.split("test")} == set(TEXTS["test"])
+    expected = {text for text in TEXTS["train"] if split_of(text) != "test"}
+    assert {u.text for u in corpus.split("train")} == expected
+    assert {u.text for u in corpus.split("dev")} == {t for t in TEXTS["validation"] if split_of(t) != "test"}
+    assert {u.speaker for u in corpus.utterances} == {"s0", "s1", "s2"}
+    assert corpus.audio(corpus.utterances[0]).size == pytest.approx(6400, abs=32)
+    dropped = sum(split_of(text) == "test" for text in TEXTS["train"])
+    assert corpus.manifest()["skipped"].get("train sentence of the test bucket", 0) == dropped
+
+
+def test_audio_stored_in_parquet_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    clip = {"bytes": encoded(tone(0.4), 16000, "", "wav"), "path": "a.wav"}
+    features = datasets.Features({"audio": datasets.Audio(), "sentence": datasets.Value("string")})
+    table = pa.table({"audio": [clip, {"bytes": None, "path": None}], "sentence": ["Hello there.", "No sound."]})
+    info = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
+    (tmp_path / "speech").mkdir()
+    parquet.write_table(table.replace_schema_metadata(info), tmp_path / "speech" / "test-00000-of-00001.parquet")
+    corpus = load_corpus(f"hub:{tmp_path / 'speech'}")
+    assert [(u.text, u.split) for u in corpus.utterances] == [("Hello there.", "test")]
+    assert corpus.manifest()["skipped"] == {"audio that cannot be read": 1}
+
+
+def test_training_leaves_out_what_the_data_sets_own_test_holds(dataset):
+    texts = {**TEXTS, "train": TEXTS["train"] + TEXTS["test"]}
+    corpus = load_corpus(f"hub:{dataset(texts=texts)}")
+    assert not {u.text for u in corpus.split("train")} & set(TEXTS["test"])
+
+
+def test_one_split_can_be_asked_for(dataset):
+    corpus = load_corpus(f"hub:{dataset()}::test")
+    assert {u.split for u in corpus.utterances} == {"test"}
+    assert len(corpus.utterances) == 12
+
+
+def test_limit_and_missing_speakers(dataset):
+    corpus = load_corpus(f"hub:{dataset(splits=('test',), column='sentence', speakers=False)}", limit=5)
+    assert len(corpus.utterances) == 5
+    assert {u.speaker for u in corpus.utterances} == {"unknown"}
+
+
+def test_a_data_set_without_splits_is_split_by_sentence(dataset):
+    texts = {"train": [f"Sentence {n} of many others." for n in range(40)]}
+    corpus = load_corpus(f"hub:{dataset(splits=('train',), texts=texts)}")
+    assert {u.text: u.split for u in corpus.utterances} == {text: split_of(text) for text in texts["train"]}
+
+
+def test_columns_can_be_named(dataset):
+    root = dataset(splits=("test",), column="what_was_said")
+    with pytest.raises(LabError, match=r"has no text column among text, sentence.*its columns are .*what_was_said"):
+        load_corpus(f"hub:{root}")
+    assert len(load_corpus(f"hub:{root}", text_column="what_was_said").utterances) == 12
+    with pytest.raises(LabError, match=r"has no speaker column voice; its columns are"):
+        load_corpus(f"hub:{root}", text_column="what_was_said", speaker_column="voice")
+
+
+def test_a_split_that_is_not_there_lists_the_choices(dataset):
+    with pytest.raises(LabError, match=r"has no split 'dev'; choose one of: .*validation"):
+        load_corpus(f"hub:{dataset()}::dev")
+
+
+def test_a_data_set_that_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LabError, match=r"data set .* cannot be opened: .*expected a hub name"):
+        load_corpus(f"hub:{tmp_path / 'empty'}")
+
+
+@pytest.mark.parametrize("name", ["hub::x", "hub:a:b:c:d"])
+def test_a_name_of_another_form_is_refused(name):
+    with pytest.raises(LabError, match=r"is not of the form hub:DATASET\[:CONFIG\[:SPLIT\]\]"):
+        load_corpus(name)
+
+
+def test_a_limit_below_one_is_refused():
+    with pytest.raises(LabError, match="limit is 0, expected at least 1"):
+        load_corpus("hub:anything", limit=0)
+
+
+def test_split_names_of_the_hub_are_understood():
+    assert [own_split(name) for name in ("train.360", "validation.clean", "dev", "test_net", "eval")] == [
+        "train",
+        "dev",
+        "dev",
+        "test",
+        "test",
+    ]
+    with pytest.raises(LabError, match="split 'other' is of no known kind"):
+        own_split("other")

@@ -1,0 +1,137 @@
+import itertools
+
+import pytest
+import torch
+
+from lab.errors import LabError
+from lab.evaluation.decoding import decode
+from lab.parts.audio_language_model import AudioLanguageModel
+from tests.parts.tiny_models import ARCHITECTURES, audio_batch, joined_model
+
+POSITIONS = ("sequential", "time_aligned")
+LENGTHS = [11, 4, 7, 2, 9]
+
+
+def next_scores(model: AudioLanguageModel, features: torch.Tensor, answer: list[int]) -> torch.Tensor:
+    """Log-probabilities behind an answer so far, the whole sequence computed anew, one utterance, no cache."""
+    joined = model.join(features[None], torch.tensor([len(features)]), [answer])
+    logits = model.language_model(
+        inputs_embeds=joined.embeddings,
+        attention_mask=joined.attention_mask,
+        position_ids=joined.position_ids,
+        use_cache=False,
+    ).logits
+    return logits[0, -1].log_softmax(-1)
+
+
+@torch.no_grad()
+def slow_greedy(model: AudioLanguageModel, features: torch.Tensor, max_new_tokens: int) -> list[int]:
+    answer: list[int] = []
+    while len(answer) < max_new_tokens:
+        token = int(next_scores(model, features, answer).argmax())
+        if token == model.codec.end_id:
+            break
+        answer.append(token)
+    return answer
+
+
+@torch.no_grad()
+def log_probability(model: AudioLanguageModel, features: torch.Tensor, answer: list[int]) -> float:
+    ended = [*answer, model.codec.end_id]
+    return sum(float(next_scores(model, features, ended[:i])[token]) for i, token in enumerate(ended))
+
+
+def with_end_bias(model: AudioLanguageModel, bias: float) -> AudioLanguageModel:
+    """Make the end likelier, so that answers of a random model end at different lengths."""
+    end = model.codec.end_id
+    model.language_model.lm_head.register_forward_hook(
+        lambda module, inputs, output: output + bias * torch.nn.functional.one_hot(torch.tensor(end), output.shape[-1])
+    )
+    return model
+
+
+def model_with_answers_of_many_lengths(architecture: str, positions: str) -> AudioLanguageModel:
+    return with_end_bias(joined_model(architecture, positions, seed=3), 2.0)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_with_cache_and_batch_is_greedy_without(architecture, positions):
+    model = model_with_answers_of_many_lengths(architecture, positions)
+    features, lengths = audio_batch(LENGTHS)
+    expected = [slow_greedy(model, features[row, :length], 8) for row, length in enumerate(LENGTHS)]
+    assert decode(model, features, lengths, max_new_tokens=8) == expected
+    assert decode(model, features, lengths, max_new_tokens=8, num_beams=1) == expected
+
+
+def test_the_greedy_cases_end_at_different_lengths():
+    """Else the test above would not see a row that leaves the batch."""
+    found = set()
+    for architecture, positions in itertools.product(ARCHITECTURES, POSITIONS):
+        model = model_with_answers_of_many_lengths(architecture, positions)
+        found |= {len(answer) for answer in decode(model, *audio_batch(LENGTHS), max_new_tokens=8)}
+    assert len(found) >= 4
+    assert 8 in found
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_beam_search_as_wide_as_all_answers_finds_the_best(positions, length_penalty):
+    model = with_end_bias(joined_model(positions=positions, alphabet="ab"), 1.0)
+    features, lengths = audio_batch([6, 3])
+    longest, vocabulary = 3, model.codec.vocab_size
+    found = decode(
+        model, features, lengths, max_new_tokens=longest, num_beams=vocabulary**longest, length_penalty=length_penalty
+    )
+    tokens = [token for token in range(vocabulary) if token != model.codec.end_id]
+    for row, length in enumerate(lengths.tolist()):
+        scores = {}
+        for size in range(longest):
+            for answer in itertools.product(tokens, repeat=size):
+                total = log_probability(model, features[row, :length], list(answer))
+                scores[answer] = total / (size + 1) ** length_penalty
+        assert tuple(found[row]) == max(scores, key=lambda answer: scores[answer])
+
+
+@pytest.mark.parametrize("num_beams", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_neighbours_do_not_change_an_answer(num_beams, seed):
+    model = with_end_bias(joined_model(positions="time_aligned", seed=seed), 2.0)
+    features, lengths = audio_batch(LENGTHS, seed=seed)
+    together = decode(model, features, lengths, max_new_tokens=10, num_beams=num_beams)
+    alone = [
+        decode(model, features[i : i + 1, :n], lengths[i : i + 1], max_new_tokens=10, num_beams=num_beams)[0]
+        for i, n in enumerate(LENGTHS)
+    ]
+    assert together == alone
+
+
+def test_two_beams_find_an_answer_at_least_as_likely_as_greedy_ones_on_the_whole():
+    model = with_end_bias(joined_model(seed=3), 2.0)
+    features, lengths = audio_batch(LENGTHS)
+    totals = []
+    for num_beams in (1, 8):
+        answers = decode(model, features, lengths, max_new_tokens=12, num_beams=num_beams, length_penalty=0.0)
+        totals.append(sum(log_probability(model, features[i, :n], answers[i]) for i, n in enumerate(LENGTHS)))
+    assert totals[1] >= totals[0] - 1e-4
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("max_new_tokens", [1, 5])
+def test_an_answer_that_never_ends_is_cut(num_beams, max_new_tokens):
+    model = with_end_bias(joined_model(), -1000.0)
+    answers = decode(model, *audio_batch([6, 2]), max_new_tokens=max_new_tokens, num_beams=num_beams)
+    assert [len(answer) for answer in answers] == [max_new_tokens] * 2
+    assert model.codec.end_id not in itertools.chain(*answers)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_an_answer_that_ends_at_once_is_empty(num_beams):
+    model = with_end_bias(joined_model(), 1000.0)
+    assert decode(model, *audio_batch([6, 2]), max_new_tokens=5, num_beams=num_beams) == [[], []]
+
+
+@pytest.mark.parametrize(("beams", "tokens"), [(0, 5), (1, 0)])
+def test_no_beams_or_no_tokens_are_refused(beams, tokens):
+    with pytest.raises(LabError, match=f"at least one beam and one new token, not {beams} and {tokens}"):
+        decode(joined_model(), *audio_batch([4]), max_new_tokens=tokens, num_beams=beams)

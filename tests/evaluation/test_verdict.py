@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from lab.errors import LabError
+from lab.evaluation.statistics import Interaction, interaction
+from lab.evaluation.verdict import Verdict, judge_interaction
+from tests.evaluation.results import exact, results
+
+POOL, CONV = "mean_pool_mlp", "conv_gmlp"
+
+
+def growth(high_baseline: list[int], length: int = 100) -> Interaction:
+    """Utterances are alike; both projectors make 20 errors of 100 at n = 2, the candidate 30 at n = 8."""
+    seeds = len(high_baseline)
+    cells = {
+        (POOL, 2): [[20] * 4] * seeds,
+        (CONV, 2): [[20] * 4] * seeds,
+        (POOL, 8): [[errors] * 4 for errors in high_baseline],
+        (CONV, 8): [[30] * 4] * seeds,
+    }
+    return interaction(exact(cells, length), baseline=POOL, candidate=CONV, low_rate=2, high_rate=8)
+
+
+def judged(high_baseline: list[int], **options: float) -> Verdict:
+    return judge_interaction(growth(high_baseline), **options)
+
+
+def test_claim_holds_where_the_interval_is_above_zero() -> None:
+    verdict = judged([41, 42, 43])  # growth 11, 12, 13: 12 +- 4.303 / sqrt(3) = 9.52 to 14.48
+    assert verdict.outcome == "holds"
+    assert verdict.further_seeds == 0
+    assert verdict.effect == pytest.approx(0.12)
+    assert verdict.interval == (pytest.approx(0.0952, abs=2e-4), pytest.approx(0.1448, abs=2e-4))
+    assert verdict.sentence == (
+        "Holds: from n = 2 to n = 8 the gap between mean_pool_mlp and conv_gmlp goes from 0.00 to 12.00 percentage "
+        f"points of character error rate, a change of +12.00 (95% interval +{100 * verdict.interval[0]:.2f} to "
+        f"+{100 * verdict.interval[1]:.2f}; p = 0.002; 3 seeds, 4 utterances); the gap grows."
+    )
+
+
+def test_claim_does_not_hold_where_the_interval_is_below_zero() -> None:
+    verdict = judged([19, 18, 17])
+    assert (verdict.outcome, verdict.further_seeds) == ("does not hold", 0)
+    assert verdict.interval[1] < 0
+    assert verdict.sentence.startswith("Does not hold: from n = 2")
+    assert verdict.sentence.endswith("; the gap shrinks.")
+
+
+def test_claim_does_not_hold_where_the_smallest_effect_of_interest_is_ruled_out() -> None:
+    verdict = judged([29, 30, 31], smallest_effect=0.03)  # 0 +- 2.48 points
+    assert verdict.outcome == "does not hold"
+    assert verdict.sentence.endswith("growth of 3.00 points, the smallest that would matter, is ruled out.")
+    assert judged([29, 30, 31], smallest_effect=0.02).outcome == "undecided"
+
+
+def test_growth_above_zero_but_below_the_smallest_effect_is_not_what_is_claimed() -> None:
+    result = growth([31, 31, 31])  # one point, in every seed
+    assert judge_interaction(result, smallest_effect=0.0).outcome == "holds"
+    assert judge_interaction(result, smallest_effect=0.02).outcome == "does not hold"
+
+
+def test_undecided_says_how_many_further_seeds_would_decide() -> None:
+    # Growth 0, 2, 4 points: mean 2, deviation 2. The interval leaves 0 out at the first K with t(K - 1) / sqrt(K) < 1,
+    # which is K = 7 (2.447 / 2.646; at 6, 2.571 / 2.449).
+    verdict = judged([30, 32, 34])
+    assert (verdict.outcome, verdict.further_seeds) == ("undecided", 4)
+    assert verdict.sentence.endswith(
+        "; 4 further seeds would decide it if the effect and the spread between seeds stay as estimated."
+    )
+
+
+def test_one_further_seed_is_singular() -> None:
+    # Growth 1, 4, 7 x 10/7: mean / deviation = 4 / 3 of 1.59 (K = 4: 3.182 / 2) but not of 2.48 (K = 3).
+    verdict = judged([32, 36, 36], smallest_effect=0.01)  # mean 4.67, deviation 2.31, ratio 2.02
+    assert (verdict.outcome, verdict.further_seeds) == ("undecided", 1)
+    assert "; 1 further seed would decide it" in verdict.sentence
+
+
+def test_undecided_by_utterances_alone_says_so() -> None:
+    rng = np.random.default_rng(0)
+    cells = {cell: [rng.integers(0, 9, 12).tolist()] * 3 for cell in [(POOL, 2), (CONV, 2), (POOL, 8), (CONV, 8)]}
+    result = interaction(exact(cells), baseline=POOL, candidate=CONV, low_rate=2, high_rate=8)
+    verdict = judge_interaction(result)
+    assert (verdict.outcome, verdict.further_seeds) == ("undecided", None)
+    assert verdict.sentence.endswith("; 12 utterances leave it open however many seeds are run.")
+
+
+def test_one_seed_never_decides() -> None:
+    verdict = judged([90])
+    assert (verdict.outcome, verdict.further_seeds) == ("undecided", None)
+    assert (
+        "1 seed, 4 utterances); one seed does not show how much seeds differ: run at least three." in verdict.sentence
+    )
+
+
+def test_sentence_is_one_line_of_plain_text_without_negative_zero() -> None:
+    frame = results({(POOL, 2): 0.3, (CONV, 2): 0.3, (POOL, 8): 0.5, (CONV, 8): 0.4})
+    result = interaction(frame, baseline=POOL, candidate=CONV, low_rate=2, high_rate=8, num_resamples=500)
+    sentence = judge_interaction(result).sentence
+    assert "\n" not in sentence
+    assert "|" not in sentence
+    assert "-0.00" not in judged([30, 30, 30], smallest_effect=0.0).sentence
+    assert sentence.endswith(".")
+
+
+def test_negative_smallest_effect_is_refused() -> None:
+    with pytest.raises(LabError, match=r"the smallest effect of interest is -0\.01; it must be 0 or above"):
+        judged([30, 31, 32], smallest_effect=-0.01)

@@ -1,0 +1,160 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from lab import paths
+from lab.errors import LabError
+from lab.paper import tables
+from lab.paper.claims import load_contrasts
+from lab.paper.measured import load_measured
+from lab.study.results import results_path
+from tests.paper.fakes import GROWING_GAP, NAME, README, write_checkout, write_results
+
+TWO_CELLS = {("conv_gmlp", 2): 0.2, ("mean_pool_mlp", 2): 0.3}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "checkout"
+    write_checkout(root)
+    monkeypatch.setattr(paths, "repository_root", lambda: root)
+    return root
+
+
+def lines_of(text: str, first_cell: str) -> list[str]:
+    found = next(line for line in text.splitlines() if line.startswith(f"| {first_cell} |"))
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_a_row_shows_its_mean_interval_costs_and_reported_number(checkout: Path) -> None:
+    ablation = write_results(GROWING_GAP)
+    text = tables.write_tables(NAME, "cpu").read_text()
+    head = lines_of(text, "Row")
+    assert head[1:5] == ["Seeds", "CER (%)", "WER (%)", "Projector (M parameters)"]
+    assert head[-1] == "Reported (WER, %; 1.5B audio LM)"
+    cells = lines_of(text, "CONV_GMLP, n = 2")
+    of_row = load_measured(ablation, "cpu").results.query("row == 'conv_gmlp_2'")
+    found = re.fullmatch(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", cells[2])
+    assert found is not None
+    mean, low, high = (float(number) for number in found.groups())
+    assert mean == pytest.approx(100 * of_row["test_character_error_rate"].mean(), abs=0.05)
+    assert low < mean < high
+    assert cells[1] == "3"
+    assert cells[4:] == ["3", "31", "7.7"]
+    assert lines_of(text, "MEAN_POOL_MLP, n = 2")[-1] == "not found"
+    assert lines_of(text, "MEAN_POOL_GMLP, n = 2")[-1] == "not in the paper"
+
+
+def test_the_verdict_the_control_and_the_conditions_are_said(checkout: Path) -> None:
+    write_results(GROWING_GAP)
+    text = tables.write_tables(NAME, "cpu").read_text()
+    assert "**Claim.** Pooling errs more at high rates." in text
+    assert "**The claim.** Holds: from n = 2 to n = 8 the gap between mean_pool_mlp and conv_gmlp" in text
+    assert "**Form alone.** Holds: from n = 2 to n = 8 the gap between mean_pool_gmlp and conv_gmlp" in text
+    assert "a small rung; not the paper's scale" in text
+    assert "Corpus: actors, 50 test utterances (50 sentences); out of domain: asterisk. Seeds 0, 1, 2; 27 cells" in text
+    assert "Warning" not in text
+
+
+def test_form_and_size_add_up_to_the_growth_of_the_claims_gap(checkout: Path) -> None:
+    write_results(GROWING_GAP)
+    text = tables.write_tables(NAME, "cpu").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("**Form and size.**"))
+    whole, form, size = (float(number) for number in re.findall(r"([+-][\d.]+) \(", line))
+    assert whole == pytest.approx(form + size, abs=0.011)
+
+
+def test_rows_are_compared_at_the_same_rate_with_holms_correction(checkout: Path) -> None:
+    write_results(GROWING_GAP)
+    text = tables.write_tables(NAME, "cpu").read_text()
+    compared = [line for line in text.splitlines() if line.startswith("| mean_pool") and "− conv_gmlp" in line]
+    assert len(compared) == 6
+    assert "p corrected for the 6 comparisons" in text
+    assert "| mean_pool_mlp − conv_gmlp | 8 | +" in text
+
+
+def test_other_splits_and_corpora_do_not_enter(checkout: Path) -> None:
+    measured = load_measured(write_results(GROWING_GAP), "cpu")
+    assert set(measured.utterances["split"]) == {"test"}
+    assert set(measured.utterances["corpus"]) == {"actors"}
+    assert measured.mismatches() == []
+
+
+def test_missing_cells_leave_a_table_of_what_is_there(checkout: Path) -> None:
+    there = {cell: rate for cell, rate in GROWING_GAP.items() if cell not in {("conv_gmlp", 8), ("mean_pool_gmlp", 4)}}
+    write_results(there, seeds=(0, 2))
+    text = tables.write_tables(NAME, "cpu").read_text()
+    assert lines_of(text, "CONV_GMLP, n = 2")[1] == "2 of 3 seeds"
+    assert lines_of(text, "CONV_GMLP, n = 8")[1:4] == ["0 of 3 seeds", "–", "–"]
+    assert "**The claim.** Not judged yet: no results of projector 'conv_gmlp' at downsample rate 8" in text
+    assert "QFORMER" not in text.replace("_", "")
+    assert "comparisons" in text
+
+
+def test_one_cell_alone_is_a_table_too(checkout: Path) -> None:
+    write_results({("mean_pool_mlp", 4): 0.3}, seeds=(1,))
+    text = tables.write_tables(NAME, "cpu").read_text()
+    assert lines_of(text, "MEAN_POOL_MLP, n = 4")[1] == "1 of 3 seeds"
+    assert "¹ One seed: an interval over sentences only" in text
+    assert "Not judged yet" in text
+
+
+def test_the_readme_changes_between_its_markers_alone(checkout: Path) -> None:
+    write_results(TWO_CELLS)
+    table = tables.write_tables(NAME, "cpu").read_text()
+    readme = (checkout / "README.md").read_text()
+    before, between, after = re.split(r"<!-- lab:conv_gmlp_rate:(?:begin|end) -->\n", readme)
+    assert (before, after) == ("# A readme\n\n", "\nThe rest.\n")
+    assert between.strip() == table.strip()
+
+
+@pytest.mark.parametrize("readme", ["# no markers\n", README.replace(":end", ":begin"), README + README])
+def test_a_readme_without_its_markers_is_named_and_left_alone(checkout: Path, readme: str) -> None:
+    write_results(TWO_CELLS)
+    (checkout / "README.md").write_text(readme)
+    with pytest.raises(LabError, match=r"README.md must hold .* <!-- lab:conv_gmlp_rate:begin --> and <!-- lab:"):
+        tables.write_tables(NAME, "cpu")
+    assert (checkout / "README.md").read_text() == readme
+    assert (checkout / "ablations" / "results" / f"{NAME}.cpu.md").exists()
+
+
+def test_a_smoke_table_stays_beside_the_store(checkout: Path) -> None:
+    write_results(TWO_CELLS, rung="smoke")
+    assert tables.write_tables(NAME, "smoke") == paths.mlruns_dir() / "results" / f"{NAME}.smoke.md"
+    assert (checkout / "README.md").read_text() == README
+
+
+def test_a_table_is_rendered_again_only_where_its_inputs_changed(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results(TWO_CELLS)
+    tables.write_tables(NAME, "cpu")
+    rendered = []
+    monkeypatch.setattr(tables, "render", lambda *given: rendered.append(given) or "new\n")
+    tables.write_tables(NAME, "cpu")
+    assert not rendered
+    write_results({cell: rate + 0.05 for cell, rate in TWO_CELLS.items()})
+    tables.write_tables(NAME, "cpu")
+    assert len(rendered) == 1
+
+
+def test_results_that_are_missing_or_edited_are_named(checkout: Path) -> None:
+    with pytest.raises(LabError, match="no results of 'conv_gmlp_rate' at rung 'cpu'; run `lab reproduce"):
+        tables.write_tables(NAME, "cpu")
+    with pytest.raises(LabError, match="unknown rung of 'conv_gmlp_rate': 'cpus'"):
+        tables.write_tables(NAME, "cpus")
+    path = results_path(write_results(TWO_CELLS), "cpu")
+    path.write_text(path.read_text().replace("0.2", "0.1"))
+    with pytest.raises(LabError, match="was changed by hand"):
+        tables.write_tables(NAME, "cpu")
+
+
+def test_utterances_that_do_not_add_up_are_warned_of(checkout: Path) -> None:
+    ablation = write_results(TWO_CELLS)
+    measured = load_measured(ablation, "cpu")
+    measured.results.loc[0, "test_character_error_rate"] += 0.01
+    assert measured.mismatches() == ["conv_gmlp_2, seed 0"]
+    assert "Warning: utterances and results differ in conv_gmlp_2, seed 0." in tables.render(
+        measured, load_contrasts(NAME)
+    )

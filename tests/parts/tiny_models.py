@@ -1,0 +1,121 @@
+"""Random language models of a few thousand weights, and joined models on them, for the tests of several rooms."""
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from lab.parts.audio_language_model import AudioLanguageModel
+from lab.parts.audio_projectors import build_audio_projector
+from lab.parts.language_models import CharacterCodec, LanguageModel
+
+HIDDEN_SIZE = 16
+NUM_FEATURES = 6
+# Far above the usual 0.02, so that a leak through attention moves the logits and greedy answers differ.
+SPREAD = 0.4
+
+
+def qwen3(vocab_size: int) -> PreTrainedModel:
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=vocab_size,
+            hidden_size=HIDDEN_SIZE,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            initializer_range=SPREAD,
+            tie_word_embeddings=False,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+    )
+
+
+def llama(vocab_size: int) -> PreTrainedModel:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=HIDDEN_SIZE,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=SPREAD,
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+    )
+
+
+def gpt2(vocab_size: int) -> PreTrainedModel:
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocab_size,
+            n_embd=HIDDEN_SIZE,
+            n_layer=2,
+            n_head=2,
+            n_positions=256,
+            initializer_range=SPREAD,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+ARCHITECTURES = {"qwen3": qwen3, "llama": llama, "gpt2": gpt2}
+
+
+def language_model(
+    architecture: str = "qwen3", alphabet: str = "abcd", frames_per_token: int | None = 3, seed: int = 0
+) -> LanguageModel:
+    torch.manual_seed(seed)
+    codec = CharacterCodec(alphabet=alphabet)
+    model = ARCHITECTURES[architecture](codec.vocab_size).eval()
+    return LanguageModel(f"tiny {architecture}", model, codec, "0", frames_per_token)
+
+
+def joined_model(
+    architecture: str = "qwen3",
+    positions: str = "sequential",
+    *,
+    alphabet: str = "abcd",
+    prompt: str = "ba",
+    rate: int = 2,
+    seed: int = 0,
+    train_language_model: bool = False,
+) -> AudioLanguageModel:
+    part = language_model(architecture, alphabet, seed=seed)
+    projector = build_audio_projector(
+        "mean_pool_mlp", hidden_size=NUM_FEATURES, output_size=HIDDEN_SIZE, downsample_rate=rate
+    )
+    for parameter in projector.parameters():
+        torch.nn.init.normal_(parameter, std=SPREAD)
+    return AudioLanguageModel(
+        projector=projector,
+        language_model=part,
+        feature_mean=torch.randn(NUM_FEATURES),
+        feature_std=torch.rand(NUM_FEATURES) + 0.5,
+        prompt=prompt,
+        positions=positions,
+        train_language_model=train_language_model,
+    ).eval()
+
+
+def audio_batch(lengths: list[int], seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of a right-padded batch; the padding is large, so that a leak would show."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.full((len(lengths), max(lengths), NUM_FEATURES), 50.0)
+    for row, length in enumerate(lengths):
+        features[row, :length] = torch.randn(length, NUM_FEATURES, generator=generator)
+    return features, torch.tensor(lengths)

@@ -1,0 +1,55 @@
+import io
+
+import pytest
+
+from lab.study.cells import cells
+from lab.study.display import Display, Forecast, LiveDisplay, clock
+from lab.study.plan import PlannedCell
+from tests.study.test_ablation import make
+
+
+def test_times_read_as_people_write_them() -> None:
+    assert [clock(seconds) for seconds in (7, 750, 3723)] == ["0:07", "12:30", "1:02:03"]
+
+
+def test_time_left_is_unknown_before_a_cell_has_finished() -> None:
+    assert Forecast(make(), 2, {}).left(["small"], {}) is None
+
+
+def test_time_left_divides_the_work_by_the_workers_and_waits_for_the_longest_cell() -> None:
+    forecast = Forecast(make(), 2, {"small": [10.0, 12.0, 11.0]})
+    assert forecast.left(["small"] * 4, {}) == pytest.approx(22.0)
+    assert forecast.left([], {"one": ("small", 4.0)}) == pytest.approx(7.0)
+
+
+def test_plain_lines_name_the_cell_its_score_and_a_failures_reason() -> None:
+    ablation = make()
+    file = io.StringIO()
+    display = Display(ablation, "cpu", file=file)
+    chosen = cells(ablation, "cpu")
+    display.begin([PlannedCell(cell=cell, state="missing") for cell in chosen], 1, {})
+    display.started(chosen[0])
+    display.finished(chosen[0], "FINISHED", "", {"error": 0.125}, 60.0)
+    display.finished(chosen[1], "FAILED", "the loss is nan", {}, 1.0)
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "toy (cpu): 4 cells: 4 missing"
+    assert lines[1] == "  small, seed 0: done in 1:00  0.125  [1 of 4, about 3:00 left]"
+    assert lines[2].startswith("  small, seed 1: FAILED: the loss is nan  [2 of 4")
+
+
+def test_the_live_table_has_a_line_a_row_and_says_each_state_in_words() -> None:
+    from rich.console import Console
+
+    ablation = make()
+    chosen = cells(ablation, "cpu")
+    display = LiveDisplay(ablation, "cpu")
+    display._console = Console(file=io.StringIO(), width=100)
+    display.begin([PlannedCell(cell=cell, state="done") for cell in chosen[:1]], 1, {})
+    display.states[chosen[1].row, 1] = ("waiting", "")
+    display.started(chosen[2])
+    display.finished(chosen[3], "FAILED", "no", {}, 1.0)
+    shown = Console(file=io.StringIO(), width=100)
+    shown.print(display._table())
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    for word in ("Small", "Large", "seed 0", "waiting", "running 0:00", "failed"):
+        assert word in text

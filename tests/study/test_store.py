@@ -1,0 +1,120 @@
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import store, tracking
+
+
+@pytest.mark.slow
+def test_two_processes_that_create_one_store_at_once_get_the_same_whole_store() -> None:
+    code = "from lab.study import store; print(store.ensure_store())"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        answers = [process.communicate(timeout=250) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], answers
+    assert answers[0][0] == answers[1][0] != ""
+    assert [path.name for path in paths.mlruns_dir().glob("mlflow.db.*")] == ["mlflow.db.lock"]
+    with closing(sqlite3.connect(store.database())) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        names = connection.execute("SELECT name FROM experiments ORDER BY experiment_id").fetchall()
+    assert names == [("Default",), (store.EXPERIMENT,)]
+
+
+def test_a_store_that_exists_is_found_without_importing_mlflow(store_maker: Callable[[], None]) -> None:
+    store_maker()
+    code = "import sys; from lab.study import store; store.ensure_store(); print('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_a_store_of_another_mlflow_is_migrated_with_its_runs(store_maker: Callable[[], None]) -> None:
+    store_maker()
+    code = "from lab.study.tracking import cell_run; cell_run('', {'size': 1}).finish()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    before = store.read_runs()
+    with closing(sqlite3.connect(store.database())) as connection:
+        connection.execute("UPDATE experiment_tags SET value = '3.0.0'")
+        connection.commit()
+    assert store._experiment() == ("1", "3.0.0")
+    with closing(sqlite3.connect(store.database())) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM runs").fetchone()
+        with pytest.raises(LabError, match=r"has to be migrated .*locked.*; close what has it open"):
+            store.ensure_store()
+    assert store.ensure_store() == "1"
+    assert store._experiment() != ("1", "3.0.0")
+    assert store.read_runs() == before
+    assert [run.status for run in before] == ["FINISHED"]
+
+
+def test_a_store_that_is_no_database_is_refused_and_left_as_it_is() -> None:
+    paths.mlruns_dir().mkdir(parents=True)
+    store.database().write_bytes(b"not a database, but quite long" * 100)
+    with pytest.raises(LabError, match=r"mlflow.db cannot be read \(file is not a database\); restore it"):
+        store.read_runs()
+    with pytest.raises(LabError, match="cannot be read"):
+        store.ensure_store()
+    assert store.database().read_bytes().startswith(b"not a database")
+
+
+def test_without_a_store_there_are_no_runs() -> None:
+    assert store.read_runs() == []
+    assert not paths.mlruns_dir().exists()
+
+
+def test_the_reader_agrees_with_mlflows_client(store_maker: Callable[[], None]) -> None:
+    store_maker()
+    recorder = tracking.Recorder()
+    one = recorder.start("one", {"size": 1}, {"kind": "cell", "row": "small"})
+    tracking.cell_run(one, {}).set_results({"error": 0.1})
+    recorder.finish(one, "FINISHED")
+    two = recorder.start("two", {}, {"kind": "cell"})
+    recorder.finish(two, "FAILED", "no reason")
+    runs = {run.run_id: run for run in store.read_runs()}
+    assert set(runs) == {one, two}
+    for run_id, run in runs.items():
+        theirs = recorder._client.get_run(run_id)
+        assert (run.status, int(run.start * 1000)) == (theirs.info.status, theirs.info.start_time)
+        assert run.end == theirs.info.end_time / 1000
+        ours = {name.removeprefix(store.PREFIX): value for name, value in theirs.data.tags.items() if "omni" in name}
+        assert dict(run.tags) == ours
+        assert str(run.artifact("x")).startswith(theirs.info.artifact_uri.removeprefix("file://"))
+    assert runs[one].results == {"error": 0.1}
+    assert runs[two].tags["error"] == "no reason"
+
+
+def test_a_run_is_abandoned_once_the_process_that_owns_it_is_gone(store_maker: Callable[[], None]) -> None:
+    store_maker()
+    recorder = tracking.Recorder()
+    with store.owner() as owner:
+        run_id = recorder.start("alive", {}, {"kind": "cell", **owner})
+        tracking.cell_run(run_id, {}).log_metrics({"train_loss": [(0, 1.0), (1, 0.5)]})
+        (run,) = store.read_runs()
+        assert not store.is_abandoned(run)
+        assert tracking.close_abandoned(recorder) == []
+    assert store.is_abandoned(run)
+    assert tracking.close_abandoned(recorder) == [run_id]
+    (run,) = store.read_runs()
+    assert run.status == "KILLED"
+    assert "died" in run.tags["error"]
+    assert len(recorder._client.get_metric_history(run_id, "train_loss")) == 2
+    assert not Path(store.spool_dir(run_id)).exists()
+
+
+def test_a_run_of_another_machine_is_left_alone() -> None:
+    run = store.RunRecord("id", "RUNNING", 0.0, None, {"owner": "x", "host": "elsewhere", "pid": "1"})
+    assert not store.is_abandoned(run)

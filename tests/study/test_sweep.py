@@ -1,0 +1,232 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import identity, store, sweep, tracking
+from lab.study.ablation import load_ablation
+from lab.study.cells import cells
+from lab.study.plan import describe, plan, reason
+from lab.study.pool import available_cores, worker_environment
+from lab.study.sweep import Outcome, reproduce
+from tests.conftest import write_notebook
+
+Sweep = tuple[Path, Outcome, str]
+
+
+def run_of(row: str) -> store.RunRecord:
+    return next(run for run in store.read_runs() if run.tags.get("row") == row)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def measured(row: str) -> store.RunRecord | None:
+    """The RUNNING run of that row once its kernel has begun to measure."""
+    for run in store.read_runs():
+        begun = (store.spool_dir(run.run_id) / "metrics.jsonl").exists()
+        if run.tags.get("row") == row and run.status == "RUNNING" and begun:
+            return run
+    return None
+
+
+@pytest.mark.slow
+def test_a_failing_cell_leaves_the_others_alone_and_keeps_its_reason(swept: Path, finished_sweep: Sweep) -> None:
+    _, outcome, printed = finished_sweep
+    assert {entry.cell.row: entry.state for entry in outcome.planned} == {
+        "small": "done",
+        "large": "done",
+        "broken": "failed",
+        "silent": "failed",
+    }
+    assert outcome.failed["broken, seed 0"] == "the loss is nan at step 3"
+    assert "without run.set_results" in outcome.failed["silent, seed 0"]
+    assert not outcome.complete
+    assert run_of("broken").status == "FAILED"
+    assert run_of("broken").tags["error"] == "the loss is nan at step 3"
+    assert "LabError" in run_of("broken").artifact("error.txt").read_text()
+    assert "broken, seed 0: FAILED: the loss is nan at step 3" in printed
+
+
+@pytest.mark.slow
+def test_dear_rows_start_first(finished_sweep: Sweep, swept: Path) -> None:
+    starts = {run.tags["row"]: run.start for run in store.read_runs() if run.tags.get("kind") == "cell"}
+    assert min(starts, key=lambda row: starts[row]) in ("large", "small")  # two workers take the first two
+    assert starts["large"] < max(starts["broken"], starts["silent"])
+
+
+@pytest.mark.slow
+def test_a_done_cell_keeps_everything_with_its_run(swept: Path) -> None:
+    run = run_of("large")
+    assert run.results == {"test_character_error_rate": 0.0625, "steps_done": 3.0}
+    client = tracking.Recorder()._client
+    theirs = client.get_run(run.run_id)
+    parent = client.get_run(theirs.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["omni_lab.kind"] == "study"
+    assert parent.info.status == "FAILED"
+    assert theirs.data.params == {"size": "4", "noise": "0.5", "mode": "plain", "steps": "3", "seed": "0"}
+    assert theirs.data.tags["omni_lab.prepared.corpus"] == "c0ffee"
+    assert theirs.data.tags["omni_lab.prepared.mode"] == "PLAIN"
+    assert {"omni_lab.git_commit", "omni_lab.git_dirty", "omni_lab.package.numpy"} <= theirs.data.tags.keys()
+    assert [point.value for point in client.get_metric_history(run.run_id, "train_loss")] == [1.0, 0.5, 1 / 3]
+    executed = json.loads(run.artifact("notebook.ipynb").read_text())
+    assert any("injected-parameters" in cell["metadata"].get("tags", []) for cell in executed["cells"])
+    copy = paths.mlruns_dir() / "notebooks" / "toy" / f"large-0-{run.tags['key']}.ipynb"
+    assert copy.exists()
+    assert store.read_ingredients(run)["parameter.size"] == 4
+
+
+@pytest.mark.slow
+def test_a_second_reproduce_does_nothing_and_imports_no_mlflow(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "Pool", None)
+    monkeypatch.setattr(tracking, "Recorder", None)
+    before = store.read_runs()
+    outcome = reproduce(load_ablation("toy"), rows=["small", "large"], seeds=[0])
+    assert outcome.complete
+    assert store.read_runs() == before
+
+
+@pytest.mark.slow
+def test_what_changed_is_told_of_a_stale_cell(swept: Path) -> None:
+    def changed(parameters: list[dict[str, Any]]) -> Mapping[str, Any]:
+        return {"corpus": "decaf", "mode": {"plain": "PLAIN"}}
+
+    _, prepared = sweep.prepare_cells(load_ablation("toy"), "cpu", ["small"], [0, 1], changed)
+    notebook = paths.repository_root() / "notebooks" / "toy.ipynb"
+    chosen = identity.identify(cells(load_ablation("toy"), "cpu", ["small"], [0, 1]), notebook, prepared)
+    planned = plan(chosen)
+    assert [entry.state for entry in planned] == ["stale", "missing"]
+    assert reason(planned[0]) == "changed: prepared.corpus: c0ffee -> decaf"
+    assert describe(planned) == "2 cells: 1 stale, 1 missing"
+
+
+@pytest.mark.slow
+def test_status_looks_without_preparing(swept: Path) -> None:
+    planned = sweep.status(load_ablation("toy"), "cpu", "all", [0])
+    states = {entry.cell.row: entry.state for entry in planned}
+    assert states == {"small": "done", "large": "done", "broken": "failed", "slow": "missing", "silent": "failed"}
+    assert {entry.state for entry in sweep.status(load_ablation("toy"), "smoke")} == {"missing"}
+
+
+@pytest.mark.slow
+def test_a_cell_that_another_ablation_ran_is_done(swept: Path) -> None:
+    other = replace(load_ablation("toy"), name="other")
+    notebook = paths.repository_root() / "notebooks" / "toy.ipynb"
+    prepared = sweep.load_prepare("toy")([])
+    (entry,) = plan(identity.identify(cells(other, "cpu", ["large"], [0]), notebook, prepared))
+    assert (entry.state, entry.run) == ("done", run_of("large"))
+
+
+def test_a_misspelt_parameter_is_refused_before_anything_is_prepared_or_made(toy_project: Path) -> None:
+    write_notebook(toy_project / "notebooks" / "toy.ipynb", parameters='sise: int = 1\nrun_id: str = ""')
+
+    def prepare(parameters: list[dict[str, Any]]) -> dict[str, Any]:
+        raise AssertionError("must not be called")
+
+    with pytest.raises(LabError, match=r"'size' is unknown \(did you mean 'sise'\?\)"):
+        reproduce(load_ablation("toy"), prepare=prepare)
+    assert not paths.mlruns_dir().exists()
+
+
+def test_an_ablation_without_prepare_and_a_wrong_number_of_workers_are_refused(toy_project: Path) -> None:
+    path = toy_project / "ablations" / "toy.py"
+    path.write_text(path.read_text().replace("def prepare", "def get_ready"))
+    with pytest.raises(LabError, match=r"ablations/toy.py has no function prepare"):
+        reproduce(load_ablation("toy"))
+    with pytest.raises(LabError, match="workers is the number of cells run at once, from 1; got 0"):
+        reproduce(load_ablation("toy"), workers=0)
+
+
+def test_threads_are_divided_among_the_workers() -> None:
+    cores = available_cores()
+    assert worker_environment(1)["OMP_NUM_THREADS"] == str(cores)
+    assert worker_environment(cores)["MKL_NUM_THREADS"] == "1"
+    assert worker_environment(10 * cores)["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_its_cell_alone(toy_project: Path, store_maker: Callable[[], None]) -> None:
+    store_maker()
+
+    def kill() -> None:
+        os.kill(int(wait_for(lambda: measured("slow")).tags["pid"]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcome = reproduce(load_ablation("toy"), rows=["slow", "large"], seeds=[0], workers=1)
+    killer.join()
+    assert {entry.cell.row: entry.state for entry in outcome.planned} == {"slow": "failed", "large": "done"}
+    assert "its worker died (signal SIGKILL; log:" in outcome.failed["slow, seed 0"]
+    assert {run.status for run in store.read_runs()} == {"FINISHED", "FAILED"}
+
+
+def test_a_sigterm_stops_as_ctrl_c_does() -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sweep._terminated_as_interrupt():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == former
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs; a container without an init leaves dead ones as zombies."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+STUDY = """
+import sys
+from pathlib import Path
+from lab import cli, paths
+root = Path(sys.argv.pop(1))
+paths.repository_root = lambda: root
+cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_is_stopped_leaves_no_run_running_and_no_process(
+    toy_project: Path, store_maker: Callable[[], None], number: signal.Signals
+) -> None:
+    store_maker()
+    command = [sys.executable, "-c", STUDY, str(toy_project), "reproduce", "toy", "--rows", "slow", "--workers", "1"]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        run = wait_for(lambda: measured("slow"))
+        family = psutil.Process(driver.pid).children(recursive=True)
+        assert len(family) >= 2  # worker and kernel
+        driver.send_signal(number)
+        begun = time.monotonic()
+        printed, _ = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    if number != signal.SIGKILL:
+        assert driver.returncode == 130, printed
+        assert "stopping: what is done stays" in printed
+    wait_for(lambda: not any(lives(process) for process in family), seconds=30)
+    assert time.monotonic() - begun < 60
+    tracking.close_abandoned()  # what the next sweep does first
+    runs = store.read_runs()
+    assert {entry.status for entry in runs} == {"KILLED"}
+    assert tracking.Recorder()._client.get_metric_history(run.run_id, "train_loss")
+    assert not any((paths.mlruns_dir() / "spool").iterdir())

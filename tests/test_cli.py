@@ -1,0 +1,106 @@
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lab import cli
+
+COMMANDS = ("reproduce", "status", "results", "prepare", "tables", "figures")
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run `lab ARGUMENTS` in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["lab", *arguments])
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    return int(exited.value.code or 0)
+
+
+def test_importing_the_command_imports_nothing_heavy() -> None:
+    code = "import sys, lab.cli; print(sorted({'torch', 'mlflow', 'papermill', 'pandas', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_sub_command_explains_itself() -> None:
+    runner = CliRunner()
+    overview = runner.invoke(cli.app, ["--help"])
+    assert overview.exit_code == 0
+    for command in COMMANDS:
+        assert command in overview.output
+        done = runner.invoke(cli.app, [command, "--help"])
+        assert done.exit_code == 0
+        assert "The ablation" in done.output
+
+
+def test_a_users_mistake_is_one_line_without_a_traceback(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in [
+        (["reproduce", "toys"], "error: unknown ablation 'toys' (did you mean 'toy'?); choose one of: toy"),
+        (["reproduce", "toy", "--rung", "cpux"], "error: unknown rung of 'toy': 'cpux' (did you mean 'cpu'?)"),
+        (["reproduce", "toy", "--rows", "smal,large"], "error: unknown row of 'toy' (or main, all): 'smal'"),
+        (["reproduce", "toy", "--seeds", "one"], "error: seeds are whole numbers separated by commas"),
+        (["results", "toy"], "error: there are no results of 'toy' at rung 'cpu'"),
+        (["figures", "tow"], "error: unknown figure 'tow'"),
+    ]:
+        assert call(monkeypatch, *arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(message)
+        assert len(captured.err.splitlines()) == 1
+        assert "Traceback" not in captured.err
+
+
+def test_a_full_disk_is_one_line_and_other_trouble_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(number: int) -> None:
+        raise OSError(number, "trouble", "results.csv")
+
+    monkeypatch.setattr(cli, "app", lambda: fail(errno.ENOSPC))
+    assert call(monkeypatch) == 2
+    assert capsys.readouterr().err == "error: the disk is full (results.csv); free some space and run it again\n"
+    monkeypatch.setattr(cli, "app", lambda: fail(errno.EACCES))
+    with pytest.raises(PermissionError):
+        cli.main()
+
+
+def test_a_figure_is_drawn_by_the_main_of_its_file(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (toy_project / "figures").mkdir()
+    (toy_project / "figures" / "toy.py").write_text("def main(rung):\n    print('drawn at', rung)\n")
+    assert call(monkeypatch, "figures", "toy", "--rung", "smoke") == 0
+    assert capsys.readouterr().out == "drawn at smoke\n"
+
+
+def test_preparing_prints_the_ingredients(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "prepare", "toy") == 0
+    assert "corpus: c0ffee" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_status_and_results_show_the_cells(
+    swept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "status", "toy", "--seeds", "0") == 0
+    printed = capsys.readouterr().out
+    assert "5 cells: 2 done, 2 failed, 1 missing" in printed
+    assert "the loss is nan at step 3" in printed
+    assert call(monkeypatch, "results", "toy") == 0
+    assert "Large" in capsys.readouterr().out
+    assert call(monkeypatch, "results", "toy", "--rebuild") == 0
+    assert "written:" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_study_that_is_done_says_so_and_exits_with_0(
+    swept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "reproduce", "toy", "--seeds", "0") == 0
+    assert "2 cells: 2 done; results:" in capsys.readouterr().out

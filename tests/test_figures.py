@@ -1,0 +1,138 @@
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from PIL import Image
+
+from lab import paths
+from lab.errors import LabError
+from lab.paper.measured import load_measured, results_checksum
+from lab.paper.style import LOOKS, paper_style
+from tests.paper.fakes import GROWING_GAP, write_checkout, write_results
+
+ROOT = Path(__file__).parent.parent
+TWO_CELLS = {("conv_gmlp", 2): 0.2, ("mean_pool_mlp", 2): 0.3}
+FIGURES = sorted((ROOT / "figures").glob("[a-z]*.py"))
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "checkout"
+    write_checkout(root)
+    monkeypatch.setattr(paths, "repository_root", lambda: root)
+    return root
+
+
+@pytest.fixture
+def rate_figure() -> ModuleType:
+    return load(ROOT / "figures" / "conv_gmlp_rate.py")
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
+def test_every_figure_names_an_ablation_and_has_a_main(path: Path) -> None:
+    assert (ROOT / "ablations" / path.name).exists()
+    assert callable(load(path).main)
+
+
+def test_the_files_name_the_rung_the_runs_and_the_results(checkout: Path, rate_figure: ModuleType) -> None:
+    ablation = write_results(GROWING_GAP)
+    svg, png = rate_figure.main("cpu")
+    assert [svg.name, png.name] == ["conv_gmlp_rate.svg", "conv_gmlp_rate.png"]
+    run_ids = load_measured(ablation, "cpu").results["run_id"]
+    with Image.open(png) as image:
+        description = image.text["Description"]
+    for text in (svg.read_text(), description):
+        assert all(run_id in text for run_id in run_ids)
+        assert results_checksum(ablation, "cpu") in text
+    drawn = svg.read_text().split("</metadata>")[1]
+    assert "Rung cpu: a small rung; not the paper's scale" in drawn
+    assert "secondary source" in drawn
+    assert "1.5B model" in drawn
+
+
+def test_the_same_results_give_the_same_bytes(checkout: Path, rate_figure: ModuleType) -> None:
+    write_results(TWO_CELLS)
+    files = rate_figure.main("cpu")
+    first = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    assert [path.read_bytes() for path in rate_figure.main("cpu")] == first
+
+
+def test_what_is_up_to_date_is_not_drawn_again(
+    checkout: Path, rate_figure: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results(TWO_CELLS)
+    rate_figure.main("cpu")
+    monkeypatch.setattr(rate_figure, "draw", lambda measured: pytest.fail("drawn again"))
+    rate_figure.main("cpu")
+    write_results({cell: rate + 0.05 for cell, rate in TWO_CELLS.items()})
+    with pytest.raises(pytest.fail.Exception, match="drawn again"):
+        rate_figure.main("cpu")
+
+
+def test_a_smoke_figure_stays_beside_the_store_and_another_rung_has_its_own(
+    checkout: Path, rate_figure: ModuleType
+) -> None:
+    write_results(TWO_CELLS, rung="smoke")
+    assert rate_figure.main("smoke")[0].parent == paths.mlruns_dir() / "figures"
+    assert not (checkout / "figures").exists()
+    write_results(TWO_CELLS, rung="gpu")
+    assert rate_figure.main("gpu")[0] == checkout / "figures" / "conv_gmlp_rate.gpu.svg"
+
+
+def test_lines_and_points_stand_at_the_measured_values(checkout: Path, rate_figure: ModuleType) -> None:
+    measured = load_measured(write_results(GROWING_GAP), "cpu")
+    with paper_style():
+        ours, reported = rate_figure.draw(measured).axes
+    of_row = measured.results.groupby("row")["test_character_error_rate"].mean() * 100
+    heights = [list(container.lines[0].get_ydata()) for container in ours.containers]
+    expected = [[of_row[f"{p}_{n}"] for n in (2, 4, 8)] for p in ("conv_gmlp", "mean_pool_mlp", "mean_pool_gmlp")]
+    assert heights == [pytest.approx(values) for values in expected]
+    assert list(reported.lines[0].get_ydata()) == pytest.approx([7.7])
+    assert ours.get_ylim() != reported.get_ylim()
+
+
+def test_missing_cells_leave_a_figure_of_what_is_there(checkout: Path, rate_figure: ModuleType) -> None:
+    write_results({("conv_gmlp", 2): 0.2, ("conv_gmlp", 8): 0.3, ("mean_pool_mlp", 4): 0.3}, seeds=(1,))
+    assert all(path.stat().st_size for path in rate_figure.main("cpu"))
+
+
+def test_no_results_are_named(checkout: Path, rate_figure: ModuleType) -> None:
+    with pytest.raises(LabError, match="no results of 'conv_gmlp_rate' at rung 'gpu'"):
+        rate_figure.main("gpu")
+
+
+def test_every_look_differs_in_colour_marker_and_line() -> None:
+    for part in ("colour", "marker", "line"):
+        assert len({str(getattr(look, part)) for look in LOOKS}) == len(LOOKS)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("target", "rung"), [("study", "cpu"), ("smoke", "smoke")])
+def test_make_reproduces_then_tabulates_then_draws(target: str, rung: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+    steps = [f"lab {command} conv_gmlp_rate --rung {rung}" for command in ("reproduce", "tables", "figures")]
+    places = [done.stdout.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_clean_leaves_results_and_runs() -> None:
+    done = subprocess.run(["make", "-n", "clean"], cwd=ROOT, capture_output=True, text=True, check=True)
+    removed = " ".join(line for line in done.stdout.splitlines() if line.startswith("rm"))
+    assert ".venv" in removed
+    assert "mlruns" not in done.stdout
+    assert "results" not in done.stdout

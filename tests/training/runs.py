@@ -1,0 +1,34 @@
+"""A regression of a few weights with dropout, so that a training run depends on its generator too."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from lab.parts.audio_language_model import AnswerLoss
+
+
+class Regression(nn.Module):
+    """A trained layer, a frozen one, and noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trained = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.3), nn.Linear(5, 3))
+        self.frozen = nn.Linear(3, 1).requires_grad_(False)
+
+    def loss_of_step(self, step: int) -> AnswerLoss:
+        """Four rows of as many tokens; the data of a step depend on nothing but its number."""
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        error = (self.frozen(self.trained(x)) - x.sum(1, keepdim=True)).square().squeeze(1)
+        return AnswerLoss(error * 2, torch.full((4,), 2))
+
+
+def counted(loss_of_step: Callable[[int], AnswerLoss], steps: list[int]) -> Callable[[int], AnswerLoss]:
+    """Note each step that is asked for."""
+
+    def ask(step: int) -> AnswerLoss:
+        steps.append(step)
+        return loss_of_step(step)
+
+    return ask

@@ -1,0 +1,275 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lab.errors import LabError
+from lab.parts.audio_language_model import AnswerLoss
+from lab.training import loop
+from lab.training.loop import TrainingOptions, has_fast_bfloat16, peak_memory_bytes, train
+from tests.parts.tiny_models import audio_batch, joined_model
+from tests.training.runs import Regression, counted
+
+
+def options(**changes: object) -> TrainingOptions:
+    return TrainingOptions(**{"steps": 10, "learning_rate": 0.05, "precision": "float32", **changes})  # type: ignore[arg-type]
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    return [value.clone() for value in model.state_dict().values()]
+
+
+def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_schedule_by_hand():
+    schedule = options(steps=8, warmup_steps=4, learning_rate=0.1)
+    # Up in four equal steps, then a quarter of the cosine's way a step, from 0.1 towards 0.001.
+    half, root = 0.099 / 2, math.sqrt(0.5)
+    expected = [0.025, 0.05, 0.075, 0.1, 0.1, 0.001 + half * (1 + root), 0.001 + half, 0.001 + half * (1 - root)]
+    assert [schedule.learning_rate_at(step) for step in range(8)] == pytest.approx(expected)
+
+
+def test_schedule_without_warm_up_starts_at_its_peak():
+    assert options(steps=1).learning_rate_at(0) == pytest.approx(0.05)
+
+
+def test_the_loss_is_the_mean_over_tokens_and_falls():
+    model = Regression()
+    steps: list[int] = []
+    seen: list[tuple[int, float]] = []
+    # Tokens count, not rows: (1 + 9) / (1 + 4).
+    model.trained[1].p = 0.0
+    record = train(
+        model, counted(model.loss_of_step, steps), options(steps=60), on_step=lambda *point: seen.append(point)
+    )
+    assert steps == list(range(60))
+    assert seen == list(enumerate(record.losses))
+    assert sum(record.losses[-10:]) < 0.2 * sum(record.losses[:10])
+    assert record.learning_rates == [options(steps=60).learning_rate_at(step) for step in range(60)]
+    assert record.first_step == 0
+    assert record.seconds > 0
+    assert record.peak_memory_bytes > 1e6
+    assert not model.training
+
+
+def test_a_long_answer_weighs_more_than_a_short_one():
+    weight = nn.Linear(1, 1)
+
+    def loss(step: int) -> AnswerLoss:
+        return AnswerLoss(weight(torch.zeros(2, 1))[:, 0] * 0 + torch.tensor([1.0, 9.0]), torch.tensor([1, 4]))
+
+    assert train(weight, loss, options(steps=1)).losses == [2.0]
+
+
+def test_one_step_is_the_optimisers_own_with_the_gradient_clipped():
+    model, reference = Regression().eval(), Regression().eval()
+    model.trained[1].p = reference.trained[1].p = 0.0
+    settings = options(steps=1, max_grad_norm=0.01, weight_decay=0.1, betas=(0.5, 0.6))
+    parameters = list(reference.trained.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1, betas=(0.5, 0.6))
+    answer = reference.loss_of_step(0)
+    (answer.loss.sum() / 8).backward()
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in parameters))
+    assert norm > 0.01
+    for parameter in parameters:
+        parameter.grad *= 0.01 / (norm + 1e-6)
+    optimizer.step()
+    train(model, model.loss_of_step, settings)
+    for found, expected in zip(model.trained.parameters(), parameters, strict=True):
+        torch.testing.assert_close(found, expected)
+        # What the clipping has done can be seen in the gradient itself: AdamW's first step hides its size.
+    total = math.sqrt(sum(float(p.grad.square().sum()) for p in model.trained.parameters()))
+    assert total == pytest.approx(0.01, rel=1e-3)
+
+
+def test_gradients_below_the_norm_are_left_alone():
+    model = Regression()
+    train(model, model.loss_of_step, options(steps=1, max_grad_norm=1e9))
+    assert math.sqrt(sum(float(p.grad.square().sum()) for p in model.trained.parameters())) > 0.1
+
+
+class Killed(BaseException):
+    """What a test kills a run with."""
+
+
+def run(checkpoint: Path | None, *, killed_at: int | None = None, steps: list[int] | None = None):
+    torch.manual_seed(5)
+    model = Regression()
+    torch.manual_seed(5)
+
+    def on_step(step: int, loss: float) -> None:
+        if step == killed_at:
+            raise Killed
+
+    asked = counted(model.loss_of_step, [] if steps is None else steps)
+    settings = options(checkpoint_every=3, warmup_steps=2)
+    try:
+        return model, train(model, asked, settings, checkpoint=checkpoint, key="cell", on_step=on_step)
+    except Killed:
+        return model, None
+
+
+@pytest.mark.parametrize("killed_at", [[3], [5], [8], [3, 7], [4, 4, 8]])
+def test_a_run_that_was_killed_ends_bit_equal_to_one_that_was_not(tmp_path, killed_at):
+    model, record = run(None)
+    checkpoint = tmp_path / "cell.safetensors"
+    for step in killed_at:
+        run(checkpoint, killed_at=step)
+    torch.rand(7)  # somebody else's use of the generator between two sittings
+    steps: list[int] = []
+    resumed, resumed_record = run(checkpoint, steps=steps)
+    assert equal(weights(model), weights(resumed))
+    assert resumed_record.losses == record.losses
+    assert resumed_record.learning_rates == record.learning_rates
+    first = killed_at[-1] // 3 * 3
+    assert steps == list(range(first, 10))
+    assert resumed_record.first_step == first
+    assert not checkpoint.exists()
+
+
+def test_seconds_are_those_of_all_sittings(tmp_path, monkeypatch):
+    clock = iter(range(0, 100000, 10))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(clock)))
+    checkpoint = tmp_path / "cell.safetensors"
+    run(checkpoint, killed_at=8)  # starts at 0, checkpoints at 10 and 20
+    _, record = run(checkpoint)  # starts at 30, checkpoints at 40 (9 steps), ends at 50 or so
+    assert record.seconds == 20 + (50 - 30 if record.first_step == 3 else 40 - 30)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
+    checkpoint = tmp_path / "cell.safetensors"
+    run(checkpoint, killed_at=1)
+    assert not checkpoint.exists()
+    assert equal(weights(run(checkpoint)[0]), weights(run(None)[0]))
+
+
+def test_a_joined_model_resumes_bit_equal_and_keeps_its_language_model(tmp_path):
+    def joined(killed_at: int | None, checkpoint: Path | None):
+        model = joined_model(positions="time_aligned")
+        before = weights(model.language_model)
+        features, lengths = audio_batch([9, 4])
+
+        def loss(step: int) -> AnswerLoss:
+            if step == killed_at:
+                raise Killed
+            return model(features + step, lengths, [[0, 1], [2]])
+
+        try:
+            train(model, loss, options(steps=6, checkpoint_every=2), checkpoint=checkpoint, key="cell")
+        except Killed:
+            return None
+        assert equal(before, weights(model.language_model))
+        return weights(model)
+
+    checkpoint = tmp_path / "cell.safetensors"
+    joined(5, checkpoint)
+    assert equal(joined(None, checkpoint), joined(None, None))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_loss_that_is_not_finite_names_step_description_and_learning_rate(value):
+    model = Regression()
+
+    def loss(step: int) -> AnswerLoss:
+        answer = model.loss_of_step(step)
+        return AnswerLoss(answer.loss * (value if step == 2 else 1.0), answer.num_tokens)
+
+    expected = f"the loss is {value} at step 2 of Conv-GMLP n = 8, seed 1, learning rate 0.0375"
+    with pytest.raises(LabError, match=expected):
+        train(model, loss, options(warmup_steps=4), describe="Conv-GMLP n = 8, seed 1")
+
+
+def test_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights():
+    model = Regression()
+    before = weights(model)
+
+    def loss(step: int) -> AnswerLoss:
+        answer = model.loss_of_step(step)
+        infinite_slope = (model.trained[0].weight.sum() * 0).sqrt()
+        return AnswerLoss(answer.loss + infinite_slope, answer.num_tokens)
+
+    with pytest.raises(LabError, match="the gradient's norm is nan at step 0 of this run, learning rate 0.05"):
+        train(model, loss, options())
+    assert equal(before, weights(model))
+
+
+@pytest.mark.parametrize(("describe", "named"), [("row 3", "row 3"), ("", "the model")])
+def test_nothing_to_train_is_refused(describe, named):
+    model = Regression().requires_grad_(False)
+    with pytest.raises(LabError, match=f"nothing to train in {named}: every part is frozen"):
+        train(model, model.loss_of_step, options(), describe=describe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; expected a positive number"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"learning_rate": math.inf}, "learning_rate is inf"),
+        ({"warmup_steps": 10}, r"warmup_steps is 10; expected from 0 to below steps \(10\)"),
+        ({"warmup_steps": -1}, "warmup_steps is -1"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; expected at least 0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; expected a positive number"),
+        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); expected two numbers from 0 to below 1"),
+        ({"checkpoint_every": -1}, r"checkpoint_every is -1; expected 0 \(never\)"),
+        ({"precision": "float16"}, "unknown precision 'float16'; choose one of: auto, bfloat16, float32"),
+    ],
+)
+def test_option_outside_its_range_is_refused(changes, message):
+    with pytest.raises(LabError, match=message):
+        options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "expected"),
+    [
+        ("float32", True, torch.float32),
+        ("bfloat16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+    ],
+)
+def test_products_are_in_bfloat16_where_asked_for_or_fast(monkeypatch, precision, fast, expected):
+    monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device: fast)
+    model = Regression()
+    seen = []
+    model.trained[2].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    train(model, model.loss_of_step, options(steps=1, precision=precision))
+    assert seen == [expected]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_is_fast_on_a_cpu_with_instructions_for_it(monkeypatch, supported):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert has_fast_bfloat16(torch.device("cpu")) is supported
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert has_fast_bfloat16(torch.device("cpu")) is False
+
+
+def test_bfloat16_is_not_taken_for_fast_where_nobody_can_say(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert has_fast_bfloat16(torch.device("cpu")) is False
+    assert has_fast_bfloat16(torch.device("meta")) is False
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_that_a_gpu_emulates_is_not_fast(monkeypatch, supported):
+    def is_supported(including_emulation: bool = True) -> bool:
+        return supported or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert has_fast_bfloat16(torch.device("cuda")) is supported
+
+
+def test_peak_memory_holds_what_was_once_taken():
+    size = 64 << 20
+    before = peak_memory_bytes(torch.device("cpu"))
+    held = torch.ones(size, dtype=torch.uint8)
+    assert peak_memory_bytes(torch.device("cpu")) >= max(before, held.numel())
