@@ -32,8 +32,8 @@ SECONDARY = "secondary: third-party reading notes that agree with the primary ta
 ablation = Ablation(
     name="conv_gmlp_rate",
     paper="Baichuan-Omni technical report (arXiv 2410.08565), section 4.5, figure 6",
-    claim="Pooling loses audio information when the projector downsamples hard; Conv-GMLP keeps more of it, so that its "
-    "error grows less from n = 2 to n = 8 than mean pooling's.",
+    claim="Pooling loses audio information when the projector downsamples hard; Conv-GMLP keeps more of it, so that "
+    "its error grows less from n = 2 to n = 8 than mean pooling's.",
     notebook="conv_gmlp_rate",
     seeds=(0, 1, 2),
     base={
@@ -42,6 +42,7 @@ ablation = Ablation(
         "out_of_domain_corpus": "asterisk",
         "max_training_utterances": 0,
         "max_test_utterances": 0,
+        "measure_dev": False,
         "audio_encoder": "whisper_tiny_en",
         "encoder_window": "cropped",
         "train_encoder": False,
@@ -72,13 +73,13 @@ ablation = Ablation(
     rungs=(
         Rung(
             name="cpu",
-            description="a small rung: Whisper-tiny.en, frozen, and a character language model of 1.3M parameters, about three "
-            "hours of speech, two CPU cores; not the paper's scale",
+            description="a small rung: Whisper-tiny.en, frozen, and a character language model of 1.3M parameters, a "
+            "few hours of speech, two CPU cores; not the paper's scale",
         ),
         Rung(
             name="gpu",
-            description="one GPU: Whisper-small trained with the projector, Qwen2.5-0.5B, LibriSpeech clean-100; not the "
-            "paper's scale",
+            description="one GPU: Whisper-small trained with the projector, Qwen2.5-0.5B, LibriSpeech clean-100; not "
+            "the paper's scale",
             workers=1,
             changes={
                 "corpus": "hub:openslr/librispeech_asr:clean:train.100",
@@ -99,8 +100,8 @@ ablation = Ablation(
         ),
         Rung(
             name="paper",
-            description="the paper's encoder and a 7B language model; its data, learning rate and number of steps are not "
-            "found, so these are ours",
+            description="the paper's encoder and a 7B language model; its data, learning rate and number of steps are "
+            "not found, so these are ours",
             workers=1,
             changes={
                 "corpus": "hub:wenet-e2e/wenetspeech",
@@ -143,8 +144,7 @@ ablation = Ablation(
         *rows("conv_gmlp", "Conv-GMLP", main=True),
         *rows("mean_pool_mlp", "Mean pooling + MLP", main=True),
         *rows("mean_pool_gmlp", "Mean pooling + gated MLP of Conv-GMLP's size", main=True),
-        # Conv-GMLP at n = 4 and 8 with the parameters it has at n = 2 and d = 384, LM width 192: 1,918,656. A Conv-GMLP of n = 8
-        # needs 599,424 for the layers that its inner width does not change.
+        # Conv-GMLP at n = 4 and 8 with the parameters that it has at n = 2 for d = 384 and an LM width of 192.
         *rows(
             "conv_gmlp_budget",
             "Conv-GMLP, parameters as at n = 2",

@@ -131,7 +131,7 @@ def draw_ours(axes: "Axes", measured: Measured) -> None:
 
 def draw_reported(axes: "Axes", ablation: Ablation) -> None:
     """The paper's points, in black: another model, other test sets, another metric."""
-    rates = {row.key: row.changes.get("downsample_rate") for row in ablation.rows}
+    rates = {row.key: int(row.changes["downsample_rate"]) for row in ablation.rows}
     points = [(rates[entry.row], 100 * entry.value) for entry in ablation.reported if entry.value is not None]
     axes.plot(*zip(*sorted(points), strict=True), color="black", marker="*", markersize=9, linestyle=(0, (4, 2)))
     _rate_axis(axes, [rate for rate, _ in points])

@@ -105,6 +105,25 @@ def prepare(name: Name, rung: Rung = "cpu", rows: Rows = "main") -> None:
 
 
 @app.command()
+def pretrain(
+    steps: Annotated[int | None, typer.Option(help="Training steps; the studies' own number where left out.")] = None,
+) -> None:
+    """Pretrain the character language model of the cpu rung (or open the cached one) and say what it was trained on."""
+    import json
+
+    import torch
+
+    from lab.training.character_model import DEFAULT_STEPS, describe, pretrained_character_model
+
+    torch.set_num_threads(1)  # its batches are too small to share between two
+    folder = pretrained_character_model(
+        steps=DEFAULT_STEPS if steps is None else steps,
+        progress=lambda done, total, loss: typer.echo(f"step {done} of {total}, loss {loss:.3f}"),
+    )
+    typer.echo(json.dumps({"folder": str(folder), **describe(folder)}, indent=2))
+
+
+@app.command()
 def tables(name: Name, rung: Rung = "cpu") -> None:
     """Write the Markdown table of an ablation, also between its markers in the README."""
     from lab.paper.tables import write_tables

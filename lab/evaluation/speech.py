@@ -26,8 +26,9 @@ def measure(
 ) -> pd.DataFrame:
     """Decode and score every utterance of a split; one line each, in the split's order.
 
-    Columns: corpus, split, speaker, those of `utterance_errors`, `loss` (nats, summed over the answer's tokens, end included) and
-    `num_tokens`. An answer is cut at `max_tokens_per_second` of its batch's longest audio, plus ten tokens.
+    Columns: corpus, split, speaker, those of `utterance_errors`, `loss` (nats, summed over the answer's tokens, end
+    included) and `num_tokens`. An answer is cut at `max_tokens_per_second` of its batch's longest audio,
+    plus ten tokens.
 
     Raises:
         LabError: a reference is empty after normalisation.

@@ -173,6 +173,6 @@ def changed_ingredients(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 
 def checkpoint_of(notebook: str, parameters: Mapping[str, Any]) -> Path:
-    """Where a cell's checkpoint lies: the same for the same parameters, code and packages, so that a killed cell goes on."""
+    """Where a cell's checkpoint lies: one place for the same parameters, code and packages; a killed cell goes on."""
     identity = {"parameters": dict(parameters), "modules": source_hash(lab_modules()), "packages": package_versions()}
     return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{cell_key(identity)}.safetensors"

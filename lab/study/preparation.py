@@ -1,14 +1,15 @@
 """What the cells of a speech study share, made once before any of them runs: corpora, features, language model.
 
 The character model is pretrained in a process of its own while features are computed in this one. What was prepared is
-remembered in a small file under a hash of everything it depends on, so that a sweep with nothing to do need not import torch.
+remembered in a small file under a hash of everything it depends on, so that a sweep with nothing to do need not import
+torch.
 """
 
 import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,14 @@ def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[st
     return ingredients, folders
 
 
-def _say(what: str) -> Any:
-    """A progress call that prints a line now and then."""
+def _say(what: str) -> Callable[..., None]:
+    """A progress call that prints a line at each twentieth of the work."""
+    said = -1
 
     def say(done: int, total: int, loss: float | None = None) -> None:
-        if done == total or done % max(1, total // 20 // 50 * 50 or 50) == 0:
+        nonlocal said
+        if done == total or done * 20 // total > said:
+            said = done * 20 // total
             print(
                 f"preparing: {what} {done} of {total}" + (f", loss {loss:.3f}" if loss is not None else ""), flush=True
             )

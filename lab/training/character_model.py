@@ -1,7 +1,7 @@
 """The project's own character language model: which text it is pretrained on, and where it is kept.
 
-One recipe: its key is the hash of the options, the text and the code's version; `lab pretrain` and the first study that needs it
-make it, everybody else opens it.
+One recipe: its key is the hash of the options, the text and the code's version; `lab pretrain` and the first study
+that needs it make it, everybody else opens it.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def _text() -> TrainingText:
 
 def held_out_sentences() -> list[str]:
     """Development sentences of the same text sources, in the model's alphabet; never trained on."""
-    sources = [name for name in available_text_sources()]
+    sources = available_text_sources()
     found = [s for s in sentences(sources) if split_of(s) == "dev" and not is_reserved(s)]
     return [to_alphabet(sentence, punctuation=False) for sentence in found][:MAX_HELD_OUT]
 

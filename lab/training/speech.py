@@ -1,7 +1,7 @@
 """A speech-to-text run put together from named parts: corpus, encoder features, language model, batches.
 
-Section 3 of the paper, audio branch: audio-text pairs, the language model frozen. Everything that can be computed once is
-kept under a key (corpora, features, the character language model), so that a cell opens it instead of computing it.
+Section 3 of the paper, audio branch: audio-text pairs, the language model frozen. Everything that can be computed once
+is kept under a key (corpora, features, the character language model), so that a cell opens it instead of computing it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,8 +61,8 @@ def open_language_model(name: str, *, pretraining_steps: int = DEFAULT_STEPS) ->
 class Augmentation:
     """What training does to an utterance's features; all of it off by default.
 
-    `num_time_masks` stretches of up to `time_mask_frames` frames are set to zero in each two seconds (SpecAugment's time
-    masking, Park et al. 2019); `noise` is the standard deviation of Gaussian noise, in standard deviations of a
+    `num_time_masks` stretches of up to `time_mask_frames` frames are set to zero in each two seconds (SpecAugment's
+    time masking, Park et al. 2019); `noise` is the standard deviation of Gaussian noise, in standard deviations of a
     channel; `shift` starts the first window up to `downsample_rate` - 1 frames early.
     """
 
@@ -130,8 +130,9 @@ def open_split(
     """One split of a corpus with its encoder features, computed where they are not there yet.
 
     `write` gives a transcript as the language model writes it. Left out: utterances shorter than `min_frames` encoder
-    frames, and texts of which `write` or `keep` leaves nothing (a normaliser that drops fillers empties "Hmm."). `limit`
-    takes the first so many of the rest (0: all). Without `features`, an encoder that is being trained computes them.
+    frames, and texts of which `write` or `keep` leaves nothing (a normaliser that drops fillers empties "Hmm.").
+    `limit` takes the first so many of the rest (0: all). Without `features`, an encoder that is being trained
+    computes them.
 
     Raises:
         LabError: nothing is left.
@@ -159,8 +160,8 @@ def cell_data(
 ) -> dict[str, SpeechSplit]:
     """The splits that a cell trains and is measured on: `train`, `dev`, `test`, and `out_of_domain` where it names one.
 
-    `parameters` are those of a cell; `keep` is its normaliser, which must leave something of a reference. Which utterances
-    are taken does not depend on the row: the shortest has `MIN_FRAMES` encoder frames.
+    `parameters` are those of a cell; `keep` is its normaliser, which must leave something of a reference. Which
+    utterances are taken does not depend on the row: the shortest has `MIN_FRAMES` encoder frames.
     """
     write = spoken_text if parameters["language_model"] == "character" else str.strip
     open_one = partial(
@@ -187,7 +188,7 @@ def cell_data(
 
 
 def spoken_text(text: str) -> str:
-    """A transcript in the character model's alphabet: lower case, no punctuation; empty where something else is left."""
+    """A transcript in the character model's alphabet: lower case, no punctuation; empty where it does not fit."""
     plain = to_alphabet(text, punctuation=False)
     return plain if set(plain) <= set(ALPHABET) else ""
 
@@ -215,8 +216,8 @@ class TrainingBatches:
         longest = int(np.argmax(self.lengths))
         if self.lengths[longest] > max_tokens:
             raise LabError(
-                f"utterance {data.utterances[longest].id!r} of {data.corpus.name!r} takes {self.lengths[longest]} tokens, more than "
-                f"{max_tokens}; raise max_tokens or downsample_rate, or leave it out"
+                f"utterance {data.utterances[longest].id!r} of {data.corpus.name!r} takes {self.lengths[longest]} "
+                f"tokens, more than {max_tokens}; raise max_tokens or downsample_rate, or leave it out"
             )
         self._batch_size = batch_size
         self._order = batches_from(self.lengths, batch_size=batch_size, seed=seed)
@@ -251,7 +252,7 @@ class TrainingBatches:
 def encoded(
     model: AudioLanguageModel, data: SpeechSplit, indices: Sequence[int]
 ) -> tuple[Float[Tensor, "batch frames features"], Int[Tensor, " batch"]]:
-    """Features of utterances as the model's own encoder gives them now, with gradients; where it has none, the stored."""
+    """Features of utterances as the model's own encoder gives them, with gradients; without one, the stored."""
     device = model.feature_mean.device
     if model.encoder is None:
         return pad_features([data.features(index) for index in indices], device)

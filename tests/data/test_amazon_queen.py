@@ -36,8 +36,8 @@ CLIPS = {
 
 def game(extra: dict[str, bytes] | None = None) -> bytes:
     clip = encoded(tone(0.5, 11025), 11025, "libmp3lame", "mp3")
-    entries = {"QUEEN2.JAS": NARRATION, "BOB1.DOG": DIALOGUE, "C1A.CUT": CUTSCENE, **{f"{name}.SB": clip for name in CLIPS}}
-    return game_file({**entries, **(extra or {})})
+    texts = {"QUEEN2.JAS": NARRATION, "BOB1.DOG": DIALOGUE, "C1A.CUT": CUTSCENE}
+    return game_file({**texts, **{f"{name}.SB": clip for name in CLIPS}, **(extra or {})})
 
 
 def test_segments_are_numbered_from_one_with_empty_ones_counted():

@@ -91,7 +91,6 @@ def test_resample_keeps_pitch_and_length():
     assert samples.dtype == np.float32
     assert samples.size == pytest.approx(16000, abs=1)
     assert frequency(samples, 16000) == pytest.approx(440, abs=2)
-    assert resample(tone(), 16000) is not None
 
 
 def test_resample_at_the_same_rate_changes_nothing():

@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.audio_language_model import AnswerLoss
 from lab.training import loop
-from lab.training.loop import TrainingOptions, has_fast_bfloat16, peak_memory_bytes, train
+from lab.training.loop import TrainingOptions, TrainingRecord, has_fast_bfloat16, peak_memory_bytes, train
 from tests.parts.tiny_models import audio_batch, joined_model
 from tests.training.runs import Regression, counted
 
@@ -37,11 +38,10 @@ def test_schedule_without_warm_up_starts_at_its_peak():
     assert options(steps=1).learning_rate_at(0) == pytest.approx(0.05)
 
 
-def test_the_loss_is_the_mean_over_tokens_and_falls():
+def test_each_step_is_taken_once_and_the_loss_falls():
     model = Regression()
     steps: list[int] = []
     seen: list[tuple[int, float]] = []
-    # Tokens count, not rows: (1 + 9) / (1 + 4).
     model.trained[1].p = 0.0
     record = train(
         model, counted(model.loss_of_step, steps), options(steps=60), on_step=lambda *point: seen.append(point)
@@ -60,6 +60,7 @@ def test_a_long_answer_weighs_more_than_a_short_one():
     weight = nn.Linear(1, 1)
 
     def loss(step: int) -> AnswerLoss:
+        # (1 + 9) / (1 + 4), not the mean of 1 / 1 and 9 / 4.
         return AnswerLoss(weight(torch.zeros(2, 1))[:, 0] * 0 + torch.tensor([1.0, 9.0]), torch.tensor([1, 4]))
 
     assert train(weight, loss, options(steps=1)).losses == [2.0]
@@ -81,7 +82,7 @@ def test_one_step_is_the_optimisers_own_with_the_gradient_clipped():
     train(model, model.loss_of_step, settings)
     for found, expected in zip(model.trained.parameters(), parameters, strict=True):
         torch.testing.assert_close(found, expected)
-        # What the clipping has done can be seen in the gradient itself: AdamW's first step hides its size.
+    # Seen in the gradient itself: AdamW's first step hides its size.
     total = math.sqrt(sum(float(p.grad.square().sum()) for p in model.trained.parameters()))
     assert total == pytest.approx(0.01, rel=1e-3)
 
@@ -96,7 +97,9 @@ class Killed(BaseException):
     """What a test kills a run with."""
 
 
-def run(checkpoint: Path | None, *, killed_at: int | None = None, steps: list[int] | None = None):
+def run(
+    checkpoint: Path | None, *, killed_at: int | None = None, steps: list[int] | None = None
+) -> tuple[Regression, TrainingRecord | None]:
     torch.manual_seed(5)
     model = Regression()
     torch.manual_seed(5)
@@ -132,12 +135,12 @@ def test_a_run_that_was_killed_ends_bit_equal_to_one_that_was_not(tmp_path, kill
 
 
 def test_seconds_are_those_of_all_sittings(tmp_path, monkeypatch):
-    clock = iter(range(0, 100000, 10))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(clock)))
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     checkpoint = tmp_path / "cell.safetensors"
-    run(checkpoint, killed_at=8)  # starts at 0, checkpoints at 10 and 20
-    _, record = run(checkpoint)  # starts at 30, checkpoints at 40 (9 steps), ends at 50 or so
-    assert record.seconds == 20 + (50 - 30 if record.first_step == 3 else 40 - 30)
+    run(checkpoint, killed_at=8)  # starts at 0; checkpoints of 3 and 6 steps at 10 and 20
+    _, record = run(checkpoint)  # goes on at 30; a checkpoint of 9 steps at 40; ends at 50
+    assert record.seconds == 20 + (50 - 30)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
@@ -148,7 +151,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
 
 
 def test_a_joined_model_resumes_bit_equal_and_keeps_its_language_model(tmp_path):
-    def joined(killed_at: int | None, checkpoint: Path | None):
+    def joined(killed_at: int | None, checkpoint: Path | None) -> list[torch.Tensor] | None:
         model = joined_model(positions="time_aligned")
         before = weights(model.language_model)
         features, lengths = audio_batch([9, 4])
