@@ -37,8 +37,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    "make PYTHON=/path/to/python3.12 $(or $(MAKECMDGOALS),study)" >&2; exit 1; \
 	fi; \
 	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	  echo "error: omni-lab needs Python 3.11 or later; $$python is" \
-	    "$$("$$python" --version 2>&1 || true)" >&2; exit 1; \
+	  found="$$("$$python" --version 2>/dev/null)"; \
+	  echo "error: omni-lab needs Python 3.11 or later; $$python is $${found:-no Python that runs}" >&2; exit 1; \
 	fi; \
 	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 	  echo "error: $$python has no venv module; install it (on Debian and Ubuntu: apt install python3-venv)" >&2; \

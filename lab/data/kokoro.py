@@ -177,8 +177,9 @@ def _extra(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        extra = "kokoro-zh" if module.startswith("misaki") else "kokoro"
         raise LabError(
-            f"the corpus kokoro needs {module.partition('.')[0]}: run pip install 'omni-lab[kokoro]', "
+            f"the corpus kokoro needs {module.partition('.')[0]}: run pip install 'omni-lab[{extra}]', "
             "or take the corpus espeak, which needs nothing more"
         ) from error
 

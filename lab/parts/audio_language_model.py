@@ -92,7 +92,10 @@ class AudioLanguageModel(nn.Module):
                 f"takes {language_model.hidden_size}"
             )
         self.projector = projector
-        self.encoder = encoder.requires_grad_(True) if encoder is not None else None
+        self.encoder = encoder
+        if encoder is not None:
+            encoder.requires_grad_(True)
+            encoder.whisper.embed_positions.requires_grad_(False)  # fixed sinusoids
         self.language_model = language_model.model
         self.codec = language_model.codec
         self.positions = positions

@@ -30,6 +30,7 @@ PREPARED_PARAMETERS = (
     "speeds",
     "max_training_utterances",
     "max_test_utterances",
+    "max_out_of_domain_utterances",
     "language_model",
     "pretraining_steps",
     "normalizer",

@@ -104,7 +104,11 @@ def train(
     if not parameters:
         raise LabError(f"nothing to train in {describe or 'the model'}: every part is frozen")
     optimizer = torch.optim.AdamW(
-        parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+        parameters,
+        lr=options.learning_rate,
+        betas=options.betas,
+        weight_decay=options.weight_decay,
+        fused=True,  # one pass over memory instead of many: what counts at 28M parameters
     )
     losses, rates, seconds = Progress([], [], 0.0)
     if checkpoint is not None and checkpoint.exists():

@@ -4,6 +4,7 @@ Section 3 of the paper, audio branch: audio-text pairs, the language model froze
 is kept under a key (corpora, features, the character language model), so that a cell opens it instead of computing it.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from lab.data.batching import batches_from, bucketed_epoch, padding_share
 from lab.data.corpora import Corpus, Utterance, default_corpus, load_corpus
 from lab.data.features import FeatureStore, mean_and_std, store_features
 from lab.data.fetch import fetch
+from lab.data.splits import Split
 from lab.data.text import to_alphabet
 from lab.errors import LabError
 from lab.parts.audio_encoders import AUDIO_ENCODERS, AudioEncoder, Window, load_audio_encoder
@@ -116,7 +118,7 @@ class SpeechSplit:
 
 def open_split(
     corpus: Corpus,
-    split: str,
+    split: Split,
     encoder: AudioEncoder,
     *,
     write: Callable[[str], str] = str.strip,
@@ -131,14 +133,19 @@ def open_split(
 
     `write` gives a transcript as the language model writes it. Left out: utterances shorter than `min_frames` encoder
     frames, and texts of which `write` or `keep` leaves nothing (a normaliser that drops fillers empties "Hmm.").
-    `limit` takes the first so many of the rest (0: all). Without `features`, an encoder that is being trained
+    `limit` draws so many of the rest, always the same (0: all). Without `features`, an encoder that is being trained
     computes them.
 
     Raises:
         LabError: nothing is left.
     """
     chosen = [u for u in corpus.split(split) if write(u.text) and keep(u.text)]
-    chosen = [u for u in chosen if encoder.num_frames(u.num_samples) >= min_frames][: limit or None]
+    chosen = [u for u in chosen if encoder.num_frames(u.num_samples) >= min_frames]
+    if limit:
+        # By hash, because corpora are in the order of their recording: the first would not stand for the rest.
+        drawn = sorted(chosen, key=lambda u: hashlib.sha256(u.id.encode()).hexdigest())[:limit]
+        taken = {u.id for u in drawn}
+        chosen = [u for u in chosen if u.id in taken]
     if not chosen:
         raise LabError(f"corpus {corpus.name!r} has no usable utterance in its {split} split")
     stores = tuple(
@@ -175,15 +182,15 @@ def cell_data(
     )
     corpus = open_corpus(parameters["corpus"], num_utterances=parameters["num_utterances"])
     speeds = tuple(float(speed) for speed in parameters["speeds"].split(",") if speed)
-    limits = {"train": parameters["max_training_utterances"], "dev": parameters["max_test_utterances"]}
-    limits["test"] = parameters["max_test_utterances"]
-    data = {
+    held_out = parameters["max_test_utterances"]
+    limits: dict[Split, int] = {"train": parameters["max_training_utterances"], "dev": held_out, "test": held_out}
+    data: dict[str, SpeechSplit] = {
         split: open_one(corpus, split, limit=limit, speeds=(1.0, *speeds) if split == "train" else (1.0,))
         for split, limit in limits.items()
     }
     if parameters["out_of_domain_corpus"]:
         other = open_corpus(parameters["out_of_domain_corpus"])
-        data["out_of_domain"] = open_one(other, "test", limit=parameters["max_test_utterances"])
+        data["out_of_domain"] = open_one(other, "test", limit=parameters["max_out_of_domain_utterances"])
     return data
 
 

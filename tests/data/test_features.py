@@ -156,10 +156,9 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(corpus, monkeypatch, part)
     monkeypatch.setattr(Path, "open", full)
     monkeypatch.setattr(Path, "write_bytes", lambda self, data: full(self, "wb").write(data))
     monkeypatch.setattr(Path, "write_text", lambda self, data, encoding: full(self, "w", encoding=encoding).write(data))
-    with pytest.raises(LabError, match="no space is left for the features of corpus 'fake:set/x' in .*features"):
+    with pytest.raises(LabError, match=r"no space is left for the features of corpus 'fake:set/x' in .*features"):
         store_features(corpus, Encoder(), encoder_key="k")
     assert stores() == []
-    monkeypatch.undo()
 
 
 def test_other_errors_of_the_disk_keep_their_traceback(corpus, monkeypatch):
@@ -189,7 +188,7 @@ def test_store_left_unfinished_is_not_opened(corpus):
 
 
 def test_no_utterances_are_refused(corpus):
-    with pytest.raises(LabError, match="not 0 of corpus 'fake:set/x' and 1.0"):
+    with pytest.raises(LabError, match=r"not 0 of corpus 'fake:set/x' and 1\.0"):
         store_features(corpus, Encoder(), encoder_key="k", utterances=[])
 
 

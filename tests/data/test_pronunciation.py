@@ -50,10 +50,10 @@ def test_tempo_differs_between_tellings_by_the_range_of_a_speaker():
 
 @pytest.mark.parametrize("error_rate", [0.2, 0.6])
 def test_three_fifths_of_the_errors_are_substitutions(error_rate):
-    """Every phoneme but the boundary is substituted with probability 0.6 * error_rate, and 1 in 40 of these by itself."""
+    """A phoneme is substituted with probability 0.6 * error_rate, in 1 of 40 cases by itself."""
     vowels = Pronunciation(np.full(4000, PHONEMES.index("a")))
     frames = vowels.frames(np.random.default_rng(0), error_rate=error_rate, variation=0.0)
-    # Each phoneme is 5 frames, shortened ones fewer: mean 2.5 of 5, so the share of frames is the share of phonemes / w.
+    # Each phoneme is 5 frames, a shortened one 2.5 on average: the fewer frames, the larger the share of the others.
     substituted, shortened = 0.6 * error_rate * (1 - 1 / (NUM_PHONEMES - 1)), 0.4 * error_rate
     clean = frames.argmax(1) == PHONEMES.index("a")
     assert 1 - clean.mean() == pytest.approx(substituted / (1 - shortened / 2), abs=0.05)

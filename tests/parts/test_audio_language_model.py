@@ -131,9 +131,9 @@ def test_positions_that_jump_are_never_taken_for_packed_samples(monkeypatch, len
     model = joined_model(positions="time_aligned")
     features, frames = audio_batch(lengths)
     assert model(features, frames, [[0, 1]] * len(lengths)).loss.isfinite().all()
+    # What it is guarded against: the same call without a mask.
+    joined = model.join(features, frames, [[0, 1]] * len(lengths))
     with pytest.raises(AssertionError, match="looked for packed"):
-        # What it is guarded against: the same call without a mask.
-        joined = model.join(features, frames, [[0, 1]] * len(lengths))
         model.language_model(inputs_embeds=joined.embeddings, position_ids=joined.position_ids, use_cache=False)
 
 

@@ -151,7 +151,7 @@ def test_damaged_weights_are_refused(request, fixture):
     folder = request.getfixturevalue(fixture)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(LabError, match="cannot be loaded: .+; expected one of"):
+    with pytest.raises(LabError, match=r"cannot be loaded: .+; expected one of"):
         load_language_model(str(folder))
 
 

@@ -195,7 +195,7 @@ def test_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(
         infinite_slope = (model.trained[0].weight.sum() * 0).sqrt()
         return AnswerLoss(answer.loss + infinite_slope, answer.num_tokens)
 
-    with pytest.raises(LabError, match="the gradient's norm is nan at step 0 of this run, learning rate 0.05"):
+    with pytest.raises(LabError, match=r"the gradient's norm is nan at step 0 of this run, learning rate 0.05"):
         train(model, loss, options())
     assert equal(before, weights(model))
 

@@ -1,0 +1,1 @@
+"""Our cell of a study against the same cell wired from stock parts."""

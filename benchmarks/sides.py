@@ -1,0 +1,180 @@
+"""The two ways to run a cell, each as a command of its own, and where their wall times went."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+from lab.paths import repository_root
+from lab.study import store
+from lab.study.ablation import Ablation
+from lab.study.cells import Cell
+from lab.study.parameters import cell_source, notebook_parameters, read_notebook
+from lab.study.pool import worker_environment
+from lab.study.sweep import prepare_cells, reproduce
+
+STOCK_NOTEBOOK = Path(__file__).parent / "stock_cell.ipynb"
+SAMPLE_UTTERANCES = 32  # encoded to tell what the features cost
+# What a notebook cell does is known by the first of these that stands in it.
+STAGES = (
+    ("imports", "import torch\n"),
+    ("data", "cell_data("),
+    ("model", "AudioLanguageModel("),
+    ("model", "TrainingArguments("),
+    ("training", "train("),
+    ("decoding", "measure(model, "),
+    ("tracking", "mlflow."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One way's wall time, where it went (seconds by stage), losses by step, and what it measured."""
+
+    wall_seconds: float
+    stages: dict[str, float]
+    losses: list[float]
+    results: dict[str, float]
+
+
+def prepare(ablation: Ablation, cell: Cell, folder: Path) -> tuple[float, float]:
+    """Make what both sides find ready; returns its seconds, and about those of all training utterances' features."""
+    begun = time.perf_counter()
+    prepare_cells(ablation, cell.rung, [cell.row], [cell.seed])
+    prepare_seconds = time.perf_counter() - begun
+    for side in ("ours", "stock"):
+        os.environ["OMNI_LAB_MLRUNS"] = str(folder / side)
+        store.ensure_store()
+    return prepare_seconds, _write_start(cell.parameters, folder / "start.safetensors")
+
+
+def _write_start(parameters: Mapping[str, Any], path: Path) -> float:
+    """The weights that our notebook draws from its seed, for the stock projector; returns the features' seconds."""
+    # Imported here: the processes that are timed import this module too.
+    import torch
+    from safetensors.torch import save_file
+
+    from benchmarks.stock_model import StockConvGMLP
+    from lab.evaluation.normalizers import NORMALIZERS
+    from lab.parts.audio_projectors import ConvGMLP
+    from lab.training.speech import cell_data, feature_statistics, open_encoder, open_language_model
+
+    encoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
+    train = cell_data(parameters, encoder, keep=NORMALIZERS[parameters["normalizer"]])["train"]
+    llm = open_language_model(parameters["language_model"], pretraining_steps=parameters["pretraining_steps"])
+    widths: dict[str, int] = {
+        "hidden_size": encoder.hidden_size,
+        "output_size": llm.hidden_size,
+        "downsample_rate": parameters["downsample_rate"],
+    }
+    torch.manual_seed(parameters["seed"])
+    ours = ConvGMLP(**widths)
+    mean, std = feature_statistics(train)
+    weights = StockConvGMLP(**widths).load_ours(ours).state_dict()
+    save_file({**weights, "feature_mean": mean, "feature_std": std}, path)
+    sample = train.utterances[:: max(1, len(train) // SAMPLE_UTTERANCES)][:SAMPLE_UTTERANCES]
+    begun = time.perf_counter()
+    encoder.encode([train.corpus.audio(utterance) for utterance in sample])
+    return (time.perf_counter() - begun) / len(sample) * len(train)
+
+
+def run_ours(arguments: Sequence[str], folder: Path) -> Side:
+    """Our way, in a process of its own, which `run_sweep` serves."""
+    environment = {**worker_environment(1), "OMNI_LAB_MLRUNS": str(folder / "ours")}
+    begun, seconds = _timed(
+        [sys.executable, str(Path(__file__).with_name("study.py")), *arguments, "--ours-in", str(folder / "ours")],
+        environment,
+    )
+    (executed,) = (folder / "ours" / "notebooks").rglob("*.ipynb")
+    losses, results = _tracked(folder / "ours", "loss")
+    return Side(wall_seconds=seconds, stages=_stages(executed, begun, begun + seconds), losses=losses, results=results)
+
+
+def run_sweep(ablation: Ablation, cell: Cell) -> None:
+    """The one cell, as `lab reproduce` runs it."""
+    outcome = reproduce(ablation, rung=cell.rung, rows=[cell.row], seeds=[cell.seed])
+    if not outcome.complete:
+        raise LabError(f"our cell failed: {', '.join(outcome.failed.values()) or 'it was stopped'}")
+
+
+def run_stock(cell: Cell, folder: Path) -> Side:
+    """The stock way: papermill's command."""
+    own = folder / "stock"
+    given = {**cell.parameters, "start": str(folder / "start.safetensors"), "output": str(own)}
+    command = [str(Path(sys.executable).with_name("papermill")), str(STOCK_NOTEBOOK), str(own / "executed.ipynb")]
+    for name in notebook_parameters(STOCK_NOTEBOOK):
+        # papermill's -p would read a text such as "1.0" as a number.
+        command += ["-r" if isinstance(given[name], str) else "-p", name, str(given[name])]
+    environment = {
+        **worker_environment(1),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(repository_root()), os.environ.get("PYTHONPATH", "")])),
+        "MLFLOW_TRACKING_URI": store.store_uri(own / "mlflow.db"),
+        "MLFLOW_EXPERIMENT_NAME": store.EXPERIMENT,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    begun, seconds = _timed([*command, "--no-progress-bar", "--cwd", str(own)], environment)
+    losses, results = _tracked(own, "loss")
+    stages = _stages(own / "executed.ipynb", begun, begun + seconds)
+    for stage, kind, target in (
+        ("training", "log_mel", "features"),
+        ("training", "encoder", "features"),
+        ("training", "tracking", "tracking"),
+        ("decoding", "log_mel", "features"),
+        ("decoding", "encoder", "features"),
+    ):
+        own_seconds = results.get(f"{stage}_clock_{kind}", 0.0)
+        stages[stage] -= own_seconds
+        stages[target] = stages.get(target, 0.0) + own_seconds
+    return Side(wall_seconds=seconds, stages=stages, losses=losses, results=results)
+
+
+def _timed(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
+    """Run a command; when it began (seconds since 1970) and how long it took."""
+    begun = time.time()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.time() - begun
+    if done.returncode:
+        raise LabError(f"{Path(command[0]).name} ended with exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return begun, seconds
+
+
+def _stages(executed: Path, begun: float, ended: float) -> dict[str, float]:
+    """Seconds by stage, from the times that papermill writes into every cell."""
+    stages: dict[str, float] = {}
+    starts, ends = [], []
+    for cell in read_notebook(executed)["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        timing = cell["metadata"]["papermill"]
+        starts.append(_seconds(timing["start_time"]))
+        ends.append(_seconds(timing["end_time"]))
+        text = cell_source(cell)
+        stage = next((name for name, needle in STAGES if needle in text), "rest")
+        stages[stage] = stages.get(stage, 0.0) + ends[-1] - starts[-1]
+    stages["launch"] = starts[0] - begun
+    stages["end"] = ended - ends[-1]
+    stages["rest"] = stages.get("rest", 0.0) + (ended - begun) - sum(stages.values())  # between cells
+    return stages
+
+
+def _seconds(moment: str) -> float:
+    parsed = datetime.fromisoformat(moment)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def _tracked(folder: Path, loss: str) -> tuple[list[float], dict[str, float]]:
+    """Losses by step and final numbers of the one finished run with losses in a store."""
+    store.quiet_mlflow()
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=store.store_uri(folder / "mlflow.db"))
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = [run for run in client.search_runs(experiments) if loss in run.data.metrics]
+    points = sorted(client.get_metric_history(run.info.run_id, loss), key=lambda point: point.step)
+    return [point.value for point in points], dict(run.data.metrics)
