@@ -78,12 +78,17 @@ ablation = Ablation(
             "few hours of speech, two CPU cores; not the paper's scale",
         ),
         Rung(
+            name="espeak",
+            description="the cpu rung on synthetic speech (eSpeak NG, 4,000 sentences); not the paper's scale",
+            changes={"corpus": "espeak"},
+        ),
+        Rung(
             name="gpu",
-            description="one GPU: Whisper-small trained with the projector, Qwen2.5-0.5B, LibriSpeech clean-100; not "
+            description="one GPU: Whisper-small trained with the projector, Qwen2.5-0.5B, LibriSpeech clean; not "
             "the paper's scale",
             workers=1,
             changes={
-                "corpus": "hub:openslr/librispeech_asr:clean:train.100",
+                "corpus": "hub:openslr/librispeech_asr:clean",
                 "out_of_domain_corpus": "",
                 "audio_encoder": "openai/whisper-small",
                 "encoder_window": "padded",

@@ -87,10 +87,8 @@ def _write_start(parameters: Mapping[str, Any], path: Path) -> float:
 def run_ours(arguments: Sequence[str], folder: Path) -> Side:
     """Our way, in a process of its own, which `run_sweep` serves."""
     environment = {**worker_environment(1), "OMNI_LAB_MLRUNS": str(folder / "ours")}
-    begun, seconds = _timed(
-        [sys.executable, str(Path(__file__).with_name("study.py")), *arguments, "--ours-in", str(folder / "ours")],
-        environment,
-    )
+    command = [sys.executable, str(Path(__file__).with_name("study.py")), *arguments, "--only-ours"]
+    begun, seconds = _timed(command, environment)
     (executed,) = (folder / "ours" / "notebooks").rglob("*.ipynb")
     losses, results = _tracked(folder / "ours", "loss")
     return Side(wall_seconds=seconds, stages=_stages(executed, begun, begun + seconds), losses=losses, results=results)

@@ -32,7 +32,7 @@ def markers(name: str) -> tuple[str, str]:
 
 
 def write_tables(name: str, rung: str) -> Path:
-    """Write the table of one rung; a recorded rung's also into the README. Says which, and returns the first.
+    """Write the table of one rung; the first rung's also into the README. Says which, and returns the first.
 
     A table whose results, declaration and code are what they were is left as it is.
 
@@ -41,7 +41,6 @@ def write_tables(name: str, rung: str) -> Path:
             markers (which is left as it is; the table's own file is written).
     """
     ablation = load_ablation(name)
-    recorded = ablation.rung(rung).recorded
     inputs = f"<!-- written by `lab tables {name} --rung {rung}` from {fingerprint(ablation, rung)} -->"
     path = table_path(ablation, rung)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -49,7 +48,7 @@ def write_tables(name: str, rung: str) -> Path:
         text = f"{inputs}\n\n{render(load_measured(ablation, rung), load_contrasts(name))}"
         path.write_text(text, encoding="utf-8", newline="\n")
     print(f"table: {path}")
-    if recorded:
+    if rung == ablation.rungs[0].name:
         readme = paths.repository_root() / "README.md"
         write_between_markers(readme, name, text)
         print(f"table: {readme}")

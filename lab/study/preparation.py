@@ -35,6 +35,8 @@ PREPARED_PARAMETERS = (
     "pretraining_steps",
     "normalizer",
 )
+# Those that decide what is compared: they are checked, by building every projector without its weights.
+PROJECTOR_PARAMETERS = ("projector", "downsample_rate", "parameter_budget")
 Ingredients = dict[str, Any]
 
 
@@ -42,16 +44,13 @@ def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
     """Make ready what these cells need and return what it was made from, by parameter and value.
 
     Raises:
-        LabError: a source that cannot be fetched or does not match its hash, a full disk, an unknown name.
+        LabError: a source that cannot be fetched or does not match its hash, a full disk, an unknown name, a projector
+            that cannot be built.
     """
-    wanted = [
-        dict(pairs)
-        for pairs in dict.fromkeys(
-            tuple((name, _parameter(cell, name)) for name in PREPARED_PARAMETERS) for cell in parameters_of_cells
-        )
-    ]
+    wanted = _distinct(parameters_of_cells, PREPARED_PARAMETERS)
+    projectors = _distinct(parameters_of_cells, PROJECTOR_PARAMETERS)
     sources = source_hash(lab_modules(("data", "parts", "training", "evaluation")))
-    identity = json.dumps([wanted, sources, package_versions()], sort_keys=True)
+    identity = json.dumps([wanted, projectors, sources, package_versions()], sort_keys=True)
     memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     if memo.is_file():
         remembered = json.loads(memo.read_text(encoding="utf-8"))
@@ -59,11 +58,33 @@ def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
             return remembered["ingredients"]
     memo.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{memo}.lock"):
+        _check_projectors(projectors)
         ingredients, folders = _prepare(wanted)
         temporary = memo.with_suffix(".part")
         temporary.write_text(json.dumps({"ingredients": ingredients, "folders": folders}), encoding="utf-8")
         temporary.replace(memo)
     return ingredients
+
+
+def _distinct(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the cells have under these names, each combination once."""
+    return [
+        dict(pairs)
+        for pairs in dict.fromkeys(tuple((name, _parameter(cell, name)) for name in names) for cell in cells)
+    ]
+
+
+def _check_projectors(projectors: Sequence[Mapping[str, Any]]) -> None:
+    import torch
+
+    from lab.parts.audio_projectors import build_audio_projector
+
+    # The smallest encoder and language model of any rung: a budget that holds there is the one to check.
+    widths = {"hidden_size": 384, "output_size": 192}
+    with torch.device("meta"):
+        for cell in projectors:
+            budget = {"parameter_budget": cell["parameter_budget"]} if cell["parameter_budget"] else {}
+            build_audio_projector(cell["projector"], downsample_rate=cell["downsample_rate"], **widths, **budget)
 
 
 def _parameter(cell: Mapping[str, Any], name: str) -> Any:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from lab.data.text import to_alphabet
 from lab.errors import LabError
 from lab.parts.audio_encoders import AUDIO_ENCODERS, AudioEncoder, Window, load_audio_encoder
 from lab.parts.audio_language_model import AnswerLoss, AudioLanguageModel
-from lab.parts.language_models import LANGUAGE_MODELS, LanguageModel, load_language_model
+from lab.parts.language_models import CHARACTER_FILE, LANGUAGE_MODELS, LanguageModel, load_language_model
 from lab.training.character_model import DEFAULT_STEPS, pretrained_character_model
 from lab.training.pretraining import ALPHABET
 
@@ -170,7 +171,7 @@ def cell_data(
     `parameters` are those of a cell; `keep` is its normaliser, which must leave something of a reference. Which
     utterances are taken does not depend on the row: the shortest has `MIN_FRAMES` encoder frames.
     """
-    write = spoken_text if parameters["language_model"] == "character" else str.strip
+    write = spoken_text if writes_characters(parameters["language_model"]) else str.strip
     open_one = partial(
         open_split,
         encoder=encoder,
@@ -192,6 +193,11 @@ def cell_data(
         other = open_corpus(parameters["out_of_domain_corpus"])
         data["out_of_domain"] = open_one(other, "test", limit=parameters["max_out_of_domain_utterances"])
     return data
+
+
+def writes_characters(language_model: str) -> bool:
+    """Whether that name, or folder, is a character model's."""
+    return language_model == "character" or (Path(language_model) / CHARACTER_FILE).is_file()
 
 
 def spoken_text(text: str) -> str:

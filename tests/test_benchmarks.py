@@ -1,0 +1,163 @@
+"""The stock side of the benchmark computes what ours does; the benchmark itself runs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from benchmarks.sides import STOCK_NOTEBOOK
+from benchmarks.stock_model import Clock, StockAudioLanguageModel, StockConvGMLP
+from benchmarks.study import chosen_cell, shortened
+from lab.errors import LabError
+from lab.evaluation.decoding import decode
+from lab.parts.audio_language_model import AudioLanguageModel
+from lab.parts.audio_projectors import ConvGMLP, build_audio_projector
+from lab.paths import repository_root
+from lab.study.parameters import notebook_parameters
+from lab.training.speech import Augmentation, pad_features
+from tests.parts.tiny_models import HIDDEN_SIZE, language_model
+
+FEATURES = 8
+NUM_FRAMES = [7, 20, 13]
+ANSWERS = ["ab", "dcba", "c"]
+
+
+def models(rate: int, frames_per_token: int | None) -> tuple[AudioLanguageModel, StockAudioLanguageModel]:
+    """Ours and the stock one on one language model, with the same weights."""
+    llm = language_model(frames_per_token=frames_per_token)
+    torch.manual_seed(0)
+    widths = {"hidden_size": FEATURES, "output_size": HIDDEN_SIZE, "downsample_rate": rate}
+    projector = build_audio_projector("conv_gmlp", **widths)
+    for parameter in projector.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    mean, std = torch.randn(FEATURES), torch.rand(FEATURES) + 0.5
+    ours = AudioLanguageModel(projector=projector, language_model=llm, feature_mean=mean, feature_std=std).eval()
+    assert isinstance(projector, ConvGMLP)
+    weights = StockConvGMLP(**widths).load_ours(projector).state_dict()
+    config = WhisperConfig(
+        d_model=FEATURES, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16, max_source_positions=1500
+    )
+    stock = StockAudioLanguageModel(
+        encoder=WhisperEncoder(config),
+        projector=StockConvGMLP(**widths),
+        language_model=llm,
+        start={**weights, "feature_mean": mean, "feature_std": std},
+        augmentation=Augmentation(),
+        clock=Clock(),
+        seed=0,
+    )
+    return ours, stock.eval()
+
+
+def spectrograms() -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    waveforms = [rng.standard_normal(n * 320).astype(np.float32) for n in NUM_FRAMES]
+    return WhisperFeatureExtractor(feature_size=80)(waveforms, sampling_rate=16000, return_tensors="pt")[
+        "input_features"
+    ]
+
+
+@pytest.mark.parametrize("rate", [1, 2, 4, 8])
+@pytest.mark.parametrize("num_frames", [8, 11])
+def test_the_convolutions_equal_our_matrix_products_forward_and_backward(rate: int, num_frames: int) -> None:
+    torch.manual_seed(0)
+    widths = {"hidden_size": 6, "output_size": 5, "downsample_rate": rate}
+    ours = ConvGMLP(**widths)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    stock = StockConvGMLP(**widths).load_ours(ours)
+    frames = torch.randn(2, num_frames, 6)
+    tokens, _ = ours(frames, torch.tensor([num_frames, num_frames]))
+    stock_tokens = stock(frames)
+    torch.testing.assert_close(stock_tokens, tokens, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(tokens)
+    (tokens * weight).sum().backward()
+    (stock_tokens * weight).sum().backward()
+    by_frame = ours.block.gate_proj.weight.grad.view(rate * 6, rate, 6)
+    torch.testing.assert_close(stock.gate.weight.grad, by_frame.transpose(1, 2), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stock.down.weight.grad, ours.block.down_proj.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames_per_token", [None, 3])
+@pytest.mark.parametrize("rate", [2, 4])
+def test_a_right_padded_batch_has_the_loss_of_our_left_padded_one(rate: int, frames_per_token: int | None) -> None:
+    ours, stock = models(rate, frames_per_token)
+    mels, lengths = spectrograms(), torch.tensor(NUM_FRAMES)
+    with torch.no_grad():
+        encoded = stock.encoder(mels).last_hidden_state
+        features, _ = pad_features([row[:n].numpy() for row, n in zip(encoded, NUM_FRAMES, strict=True)])
+        expected = ours(features, lengths, [ours.codec.encode(answer) for answer in ANSWERS])
+        codec = stock.codec
+        texts = [torch.tensor([*codec.start_ids, *codec.encode(answer), codec.end_id]) for answer in ANSWERS]
+        losses, counts = stock.score(*stock.encode(mels, lengths), texts)
+        padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+        mean = stock(mels, lengths, padded, torch.tensor([len(text) for text in texts]))["loss"]
+    torch.testing.assert_close(losses, expected.loss, rtol=1e-4, atol=1e-4)
+    assert counts.tolist() == expected.num_tokens.tolist() == [len(answer) + 1 for answer in ANSWERS]
+    torch.testing.assert_close(mean, expected.loss.sum() / expected.num_tokens.sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames_per_token", [None, 3])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_generate_gives_the_answers_of_our_decoder(num_beams: int, frames_per_token: int | None) -> None:
+    ours, stock = models(2, frames_per_token)
+    mels, lengths = spectrograms(), torch.tensor(NUM_FRAMES)
+    with torch.no_grad():
+        encoded = stock.encoder(mels).last_hidden_state
+        audio = stock.encode(mels, lengths)
+    features, _ = pad_features([row[:n].numpy() for row, n in zip(encoded, NUM_FRAMES, strict=True)])
+    expected = decode(ours, features, lengths, max_new_tokens=9, num_beams=num_beams)
+    assert stock.generate(*audio, max_new_tokens=9, num_beams=num_beams) == expected
+
+
+def test_the_stock_notebook_takes_its_parameters_from_the_cell_and_holds_no_outputs() -> None:
+    ablation = shortened("cpu", steps=None, test_utterances=5)
+    cell = chosen_cell(ablation, "cpu", "conv_gmlp_4", 0)
+    assert cell.parameters["steps"] <= 40
+    assert cell.parameters["max_test_utterances"] == 5
+    assert not ablation.rung("cpu").recorded
+    assert set(notebook_parameters(STOCK_NOTEBOOK)) - {"start", "output"} <= set(cell.parameters)
+    content = json.loads(STOCK_NOTEBOOK.read_text(encoding="utf-8"))
+    assert content["metadata"]["kernelspec"]["language"] == "python"
+    for entry in content["cells"]:
+        assert not entry.get("outputs")
+        assert entry.get("execution_count") is None
+
+
+@pytest.mark.parametrize(
+    ("rung", "row", "steps", "message"),
+    [
+        ("gpu", "conv_gmlp_4", None, "rung of the benchmark"),
+        ("smoke", "mean_pool_mlp_4", None, "row of the benchmark"),
+        ("smoke", "conv_gmlp_4", 1, "at least 2 steps"),
+    ],
+)
+def test_what_the_stock_side_does_not_have_is_refused(rung: str, row: str, steps: int | None, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        chosen_cell(shortened(rung, steps=steps, test_utterances=4), rung, row, 0)
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_a_ratio(user_cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (user_cache_dir / "language_models").is_dir():
+        pytest.skip("the cache is empty: run `make smoke` once")
+    monkeypatch.setenv("OMNI_LAB_CACHE", str(user_cache_dir))
+    script = repository_root() / "benchmarks" / "study.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--rung", "smoke", "--steps", "2", "--test-utterances", "4"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"ratio of wall times, stock / ours: ([0-9.]+)", done.stdout)
+    assert found is not None
+    assert float(found.group(1)) > 0
+    assert "training loss, mean of the last 2 steps" in done.stdout

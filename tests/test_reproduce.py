@@ -1,0 +1,83 @@
+"""The whole path of one tiny cell: papermill, kernel, training, MLflow, results file, per-utterance table."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import results
+from lab.study.ablation import Rung, load_ablation
+from lab.study.preparation import prepare_speech
+from lab.study.store import read_runs
+from lab.study.sweep import reproduce
+from tests.speech import tiny_parameters
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rung = Rung(name="tiny", description="a test's", changes=tiny_parameters(tmp_path), recorded=False)
+    return dataclasses.replace(load_ablation("conv_gmlp_rate"), rungs=(rung,))
+
+
+def run(study, **options):
+    return reproduce(study, rung="tiny", seeds=[0], workers=1, prepare=prepare_speech, **options)
+
+
+@pytest.mark.slow
+def test_one_cell_is_trained_tracked_and_not_run_again(study, store_maker):
+    store_maker()
+    outcome = run(study, rows=["conv_gmlp_2"])
+    assert outcome.failed == {}
+    assert outcome.complete
+    (line,) = results.read_lines(study, "tiny")
+    measured = {name: float(value) for name, value in line.items() if name.startswith("test_")}
+    table = results.load_utterances(study, "tiny")
+    test = table[table["split"] == "test"]
+    rate = test["character_errors"].sum() / test["num_characters"].sum()
+    assert measured["test_character_error_rate"] == pytest.approx(rate)
+    assert set(table["split"]) == {"dev", "test"}
+    (executed,) = paths.mlruns_dir().rglob("notebooks/conv_gmlp_rate/*.ipynb")
+    assert executed.stat().st_size > 1000
+    finished = [record for record in read_runs() if record.status == "FINISHED"]
+    again = run(study, rows=["conv_gmlp_2"])
+    assert again.complete
+    assert [r for r in read_runs() if r.status == "FINISHED"] == finished
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_fails_its_cell_with_step_row_and_learning_rate(study, store_maker):
+    store_maker()
+    rung = dataclasses.replace(study.rungs[0], changes={**study.rungs[0].changes, "learning_rate": 1e30, "steps": 30})
+    outcome = run(dataclasses.replace(study, rungs=(rung,)), rows=["conv_gmlp_2"])
+    (reason,) = outcome.failed.values()
+    assert "at step" in reason
+    assert "conv_gmlp at n = 2, seed 0" in reason
+    assert "learning rate" in reason
+
+
+def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(study):
+    cell = study.resolve("conv_gmlp_2", "tiny")
+    first = prepare_speech([cell])
+    assert first["corpus"][cell["corpus"]].startswith("hub:")
+    assert prepare_speech([cell]) == first
+    shutil.rmtree(paths.cache_dir() / "features")
+    assert prepare_speech([cell]) == first
+    assert list((paths.cache_dir() / "features").glob("*/features.f16"))
+
+
+def test_unknown_names_are_refused_before_anything_is_prepared(study):
+    cell = study.resolve("conv_gmlp_2", "tiny")
+    with pytest.raises(LabError, match=r"unknown normaliser 'english'.*whisper_english"):
+        prepare_speech([{**cell, "normalizer": "english"}])
+    with pytest.raises(LabError, match=r"unknown corpus 'amazon_quen'.*did you mean 'amazon_queen'"):
+        prepare_speech([{**cell, "corpus": "amazon_quen"}])
+    with pytest.raises(LabError, match=r"unknown audio projector 'conv_gmpl'.*did you mean 'conv_gmlp'"):
+        prepare_speech([{**cell, "projector": "conv_gmpl"}])
+    with pytest.raises(LabError, match="downsample_rate is 0; expected a whole number from 1 to 32"):
+        prepare_speech([{**cell, "downsample_rate": 0}])
+    with pytest.raises(LabError, match=r"need the parameter 'speeds'"):
+        prepare_speech([{name: value for name, value in cell.items() if name != "speeds"}])

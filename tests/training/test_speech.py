@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+
+from lab.errors import LabError
+from lab.evaluation.normalizers import NORMALIZERS
+from lab.evaluation.speech import costs, measure, samples, scores
+from lab.parts.audio_language_model import AudioLanguageModel
+from lab.parts.audio_projectors import build_audio_projector
+from lab.training.loop import TrainingOptions, train
+from lab.training.speech import (
+    Augmentation,
+    TrainingBatches,
+    cell_data,
+    encoded,
+    feature_statistics,
+    open_corpus,
+    open_encoder,
+    open_language_model,
+    open_split,
+    pad_features,
+    spoken_text,
+)
+from tests.speech import tiny_parameters, write_corpus, write_whisper
+
+NORMALIZER = NORMALIZERS["whisper_english"]
+CELL = {
+    "num_utterances": 0,
+    "encoder_window": "cropped",
+    "train_encoder": False,
+    "speeds": "",
+    "max_training_utterances": 0,
+    "max_out_of_domain_utterances": 0,
+}
+
+
+@pytest.fixture
+def cell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    return {**CELL, **tiny_parameters(tmp_path)}
+
+
+def build(cell, encoder, data, *, rate=2, train_encoder=False):
+    language_model = open_language_model(cell["language_model"])
+    torch.manual_seed(0)
+    mean, std = (None, None) if train_encoder else feature_statistics(data["train"])
+    return AudioLanguageModel(
+        projector=build_audio_projector(
+            "conv_gmlp", hidden_size=16, output_size=language_model.hidden_size, downsample_rate=rate
+        ),
+        language_model=language_model,
+        feature_mean=mean,
+        feature_std=std,
+        encoder=encoder if train_encoder else None,
+    )
+
+
+def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
+    encoder = open_encoder(cell["audio_encoder"])
+    data = cell_data(cell, encoder, keep=NORMALIZER)
+    assert {name: len(split) for name, split in data.items()} == {"train": 12, "dev": 3, "test": 3}
+    model = build(cell, encoder, data)
+    batches = TrainingBatches(data["train"], model, batch_size=4, seed=0, augmentation=Augmentation(1, 5, 0.1, True))
+    record = train(model, batches.loss, TrainingOptions(steps=20, learning_rate=3e-3))
+    assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
+    table = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=2)
+    assert table["utterance"].tolist() == [u.id for u in data["test"].utterances]
+    assert (table["num_tokens"] == [len(text) + 1 for text in data["test"].texts]).all()
+    alone = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=1)
+    assert np.allclose(table["loss"], alone["loss"], rtol=1e-4)
+    assert set(scores(table, NORMALIZER, "test")) == {
+        "test_character_error_rate",
+        "test_word_error_rate",
+        "test_loss",
+    }
+    assert len(samples(table, 2)) == 2
+    assert costs(model)["audio_tokens_per_second"] == 25.0
+
+
+def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for(cell):
+    encoder = open_encoder(cell["audio_encoder"])
+    data = cell_data(cell, encoder, keep=NORMALIZER)
+    model = build(cell, encoder, data)
+
+    def batches():
+        return TrainingBatches(data["train"], model, batch_size=4, seed=3, augmentation=Augmentation(1, 5, 0.1, True))
+
+    in_order = batches()
+    losses = [in_order.loss(step).loss.tolist() for step in range(7)]
+    assert batches().loss(5).loss.tolist() == losses[5]
+    again = batches()
+    assert [again.loss(step).loss.tolist() for step in (4, 2, 6)] == [losses[step] for step in (4, 2, 6)]
+
+
+def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_do_not(cell):
+    cell["train_encoder"] = True
+    encoder = open_encoder(cell["audio_encoder"])
+    data = cell_data(cell, encoder, keep=NORMALIZER)
+    assert data["train"].stores == ()
+    model = build(cell, encoder, data, train_encoder=True)
+    before = {name: value.clone() for name, value in encoder.named_parameters()}
+    batches = TrainingBatches(data["train"], model, batch_size=4, seed=0)
+    train(model, batches.loss, TrainingOptions(steps=2, learning_rate=1e-2))
+    changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
+    assert any("fc1" in name for name in changed)
+    assert not any("embed_positions" in name for name in changed)
+    assert len(measure(model, data["test"], NORMALIZER)) == 3
+
+
+def test_stored_features_are_what_the_encoder_gives(cell):
+    encoder = open_encoder(cell["audio_encoder"])
+    data = cell_data(cell, encoder, keep=NORMALIZER)["test"]
+    live, _ = pad_features(encoder.encode([data.corpus.audio(u) for u in data.utterances]))
+    stored, lengths = encoded(build(cell, encoder, {"train": data}), data, range(len(data)))
+    assert lengths.tolist() == data.num_frames
+    assert torch.allclose(live, stored, atol=5e-3)
+
+
+def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
+    drawn = [u.id for u in open_split(corpus, "train", encoder, limit=5, features=False).utterances]
+    order = [u.id for u in corpus.split("train")]
+    assert len(drawn) == 5
+    assert drawn == sorted(drawn, key=order.index)
+    assert drawn == [u.id for u in open_split(corpus, "train", encoder, limit=5, features=False).utterances]
+
+
+def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
+    kept = open_split(corpus, "train", encoder, keep=lambda text: text if "anna" in text else "", features=False)
+    assert {"anna" in text for text in kept.texts} == {True}
+    with pytest.raises(LabError, match="has no usable utterance in its train split"):
+        open_split(corpus, "train", encoder, keep=lambda text: "", features=False)
+
+
+def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
+    encoder = open_encoder(cell["audio_encoder"])
+    data = cell_data(cell, encoder, keep=NORMALIZER)
+    model = build(cell, encoder, data)
+    with pytest.raises(LabError, match=r"utterance '.*' of 'hub:.*' takes \d+ tokens, more than 20"):
+        TrainingBatches(data["train"], model, batch_size=4, seed=0, max_tokens=20)
+
+
+def test_augmentation_keeps_shape_and_masks_with_the_channel_means():
+    rng = np.random.default_rng(0)
+    frames, mean, std = np.ones((200, 3), np.float32), np.full(3, 7, np.float32), np.ones(3, np.float32)
+    same = Augmentation()(frames, rng, mean=mean, std=std, rate=4)
+    assert np.array_equal(same, frames)
+    masked = Augmentation(num_time_masks=2, time_mask_frames=20)(frames, rng, mean=mean, std=std, rate=4)
+    assert masked.shape == frames.shape
+    assert set(np.unique(masked)) == {1.0, 7.0}
+    assert np.array_equal(frames, np.ones((200, 3)))
+    shifted = {len(Augmentation(shift=True)(frames, rng, mean=mean, std=std, rate=4)) for _ in range(50)}
+    assert shifted == {200, 201, 202, 203}
+
+
+def test_texts_are_written_in_the_character_models_alphabet():
+    assert spoken_text("Whoah! That's IT...") == "whoah that's it"
+    assert spoken_text("Room 12.") == ""
