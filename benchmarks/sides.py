@@ -1,25 +1,27 @@
 """The two ways to run a cell, each as a command of its own, and where their wall times went."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lab import paths
 from lab.errors import LabError
-from lab.paths import repository_root
 from lab.study import store
-from lab.study.ablation import Ablation
+from lab.study.ablation import Ablation, Rung
 from lab.study.cells import Cell
 from lab.study.parameters import cell_source, notebook_parameters, read_notebook
 from lab.study.pool import worker_environment
 from lab.study.sweep import prepare_cells, reproduce
 
 STOCK_NOTEBOOK = Path(__file__).parent / "stock_cell.ipynb"
+RUNG_DESCRIPTION = "a rung of the benchmark: cut short"
 SAMPLE_UTTERANCES = 32  # encoded to tell what the features cost
 # What a notebook cell does is known by the first of these that stands in it.
 STAGES = (
@@ -47,11 +49,12 @@ def prepare(ablation: Ablation, cell: Cell, folder: Path) -> tuple[float, float]
     """Make what both sides find ready; returns its seconds, and about those of all training utterances' features."""
     begun = time.perf_counter()
     prepare_cells(ablation, cell.rung, [cell.row], [cell.seed])
-    prepare_seconds = time.perf_counter() - begun
-    for side in ("ours", "stock"):
-        os.environ["OMNI_LAB_MLRUNS"] = str(folder / side)
-        store.ensure_store()
-    return prepare_seconds, _write_start(cell.parameters, folder / "start.safetensors")
+    seconds = time.perf_counter() - begun
+    store.ensure_store()
+    rung = ablation.rung(cell.rung)
+    order = {"row": cell.row, "seed": cell.seed, "rung": {"name": rung.name, "changes": dict(rung.changes)}}
+    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    return seconds, _write_start(cell.parameters, folder / "start.safetensors")
 
 
 def _write_start(parameters: Mapping[str, Any], path: Path) -> float:
@@ -84,41 +87,43 @@ def _write_start(parameters: Mapping[str, Any], path: Path) -> float:
     return (time.perf_counter() - begun) / len(sample) * len(train)
 
 
-def run_ours(arguments: Sequence[str], folder: Path) -> Side:
+def run_ours(folder: Path) -> Side:
     """Our way, in a process of its own, which `run_sweep` serves."""
-    environment = {**worker_environment(1), "OMNI_LAB_MLRUNS": str(folder / "ours")}
-    command = [sys.executable, str(Path(__file__).with_name("study.py")), *arguments, "--only-ours"]
-    begun, seconds = _timed(command, environment)
-    (executed,) = (folder / "ours" / "notebooks").rglob("*.ipynb")
-    losses, results = _tracked(folder / "ours", "loss")
+    command = [sys.executable, str(Path(__file__).with_name("study.py")), "--order", str(folder / "order.json")]
+    begun, seconds = _timed(command, worker_environment(1))
+    (executed,) = (paths.mlruns_dir() / "notebooks").rglob("*.ipynb")
+    losses, results = _newest_run()
     return Side(wall_seconds=seconds, stages=_stages(executed, begun, begun + seconds), losses=losses, results=results)
 
 
-def run_sweep(ablation: Ablation, cell: Cell) -> None:
+def run_sweep(ablation: Ablation, order: Mapping[str, Any]) -> None:
     """The one cell, as `lab reproduce` runs it."""
-    outcome = reproduce(ablation, rung=cell.rung, rows=[cell.row], seeds=[cell.seed])
+    rung = Rung(**order["rung"], description=RUNG_DESCRIPTION, recorded=False)
+    outcome = reproduce(
+        replace(ablation, rungs=(rung,)), rung=rung.name, rows=[order["row"]], seeds=[order["seed"]], workers=1
+    )
     if not outcome.complete:
         raise LabError(f"our cell failed: {', '.join(outcome.failed.values()) or 'it was stopped'}")
 
 
 def run_stock(cell: Cell, folder: Path) -> Side:
     """The stock way: papermill's command."""
-    own = folder / "stock"
-    given = {**cell.parameters, "start": str(folder / "start.safetensors"), "output": str(own)}
-    command = [str(Path(sys.executable).with_name("papermill")), str(STOCK_NOTEBOOK), str(own / "executed.ipynb")]
+    executed = folder / "stock.ipynb"
+    given = {**cell.parameters, "start": str(folder / "start.safetensors"), "output": str(folder)}
+    command = [str(Path(sys.executable).with_name("papermill")), str(STOCK_NOTEBOOK), str(executed)]
     for name in notebook_parameters(STOCK_NOTEBOOK):
         # papermill's -p would read a text such as "1.0" as a number.
         command += ["-r" if isinstance(given[name], str) else "-p", name, str(given[name])]
     environment = {
         **worker_environment(1),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(repository_root()), os.environ.get("PYTHONPATH", "")])),
-        "MLFLOW_TRACKING_URI": store.store_uri(own / "mlflow.db"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(paths.repository_root()), os.environ.get("PYTHONPATH", "")])),
+        "MLFLOW_TRACKING_URI": store.store_uri(store.database().resolve()),
         "MLFLOW_EXPERIMENT_NAME": store.EXPERIMENT,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    begun, seconds = _timed([*command, "--no-progress-bar", "--cwd", str(own)], environment)
-    losses, results = _tracked(own, "loss")
-    stages = _stages(own / "executed.ipynb", begun, begun + seconds)
+    begun, seconds = _timed([*command, "--no-progress-bar", "--cwd", str(folder)], environment)
+    losses, results = _newest_run()
+    stages = _stages(executed, begun, begun + seconds)
     for stage, kind, target in (
         ("training", "log_mel", "features"),
         ("training", "encoder", "features"),
@@ -126,9 +131,9 @@ def run_stock(cell: Cell, folder: Path) -> Side:
         ("decoding", "log_mel", "features"),
         ("decoding", "encoder", "features"),
     ):
-        own_seconds = results.get(f"{stage}_clock_{kind}", 0.0)
-        stages[stage] -= own_seconds
-        stages[target] = stages.get(target, 0.0) + own_seconds
+        moved = results.get(f"{stage}_clock_{kind}", 0.0)
+        stages[stage] -= moved
+        stages[target] = stages.get(target, 0.0) + moved
     return Side(wall_seconds=seconds, stages=stages, losses=losses, results=results)
 
 
@@ -166,13 +171,14 @@ def _seconds(moment: str) -> float:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
-def _tracked(folder: Path, loss: str) -> tuple[list[float], dict[str, float]]:
-    """Losses by step and final numbers of the one finished run with losses in a store."""
+def _newest_run() -> tuple[list[float], dict[str, float]]:
+    """Losses by step and final numbers of the run that was tracked last."""
     store.quiet_mlflow()
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=store.store_uri(folder / "mlflow.db"))
+    client = MlflowClient(tracking_uri=store.store_uri())
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    (run,) = [run for run in client.search_runs(experiments) if loss in run.data.metrics]
-    points = sorted(client.get_metric_history(run.info.run_id, loss), key=lambda point: point.step)
+    runs = client.search_runs(experiments, order_by=["attributes.start_time DESC"])
+    run = next(run for run in runs if "loss" in run.data.metrics)
+    points = sorted(client.get_metric_history(run.info.run_id, "loss"), key=lambda point: point.step)
     return [point.value for point in points], dict(run.data.metrics)

@@ -7,7 +7,7 @@ a store of its own. The other is `papermill stock_cell.ipynb` (see there and `st
 
 The same on both sides: corpus, utterances, frozen Whisper and language model, first weights of the projector, mean and
 standard deviation of the features, augmentation, number of steps, batch size, AdamW and its schedule, clipping,
-precision, checkpoints (none before step 100), beams, length limits, normaliser, a point a step and a table in MLflow,
+precision, no checkpoints, beams, length limits, normaliser, a point a step and a table in MLflow,
 loss curve and samples in the notebook.
 
 Made before the clock starts, for both: corpora, language model, MLflow's store; for ours the features too,
@@ -26,7 +26,9 @@ within noise, not exactly.
 """
 
 import argparse
+import json
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -41,7 +43,7 @@ from lab.study.cells import Cell, cells
 
 sys.path.insert(0, str(repository_root()))  # `benchmarks` is no installed package
 
-from benchmarks.sides import Side, prepare, run_ours, run_stock, run_sweep
+from benchmarks.sides import RUNG_DESCRIPTION, Side, prepare, run_ours, run_stock, run_sweep
 
 STUDY = "conv_gmlp_rate"
 MEASURED = ("max_test_utterances", "max_out_of_domain_utterances")
@@ -73,10 +75,11 @@ def shortened(rung: str, *, steps: int | None, test_utterances: int) -> Ablation
     changes = {
         **chosen.changes,
         "steps": steps,
+        "checkpoint_every": 0,
         "warmup_steps": min(full["warmup_steps"], steps - 1),
         **{name: min(full[name] or test_utterances, test_utterances) for name in MEASURED},
     }
-    return replace(ablation, rungs=(replace(chosen, recorded=False, changes=changes),))
+    return replace(ablation, rungs=(replace(chosen, description=RUNG_DESCRIPTION, recorded=False, changes=changes),))
 
 
 def chosen_cell(ablation: Ablation, rung: str, row: str, seed: int) -> Cell:
@@ -84,6 +87,14 @@ def chosen_cell(ablation: Ablation, rung: str, row: str, seed: int) -> Cell:
     rows = {entry.key: entry for entry in ablation.rows if entry.changes["projector"] == "conv_gmlp"}
     choose(rows, row, "row of the benchmark:")
     return cells(ablation, rung, [row], [seed])[0]
+
+
+def compare(ablation: Ablation, cell: Cell, folder: Path) -> str:
+    """Prepare, run both sides in turn, and report; `folder` takes what they hand each other."""
+    prepared = prepare(ablation, cell, folder)
+    ours = run_ours(folder)
+    print(f"ours: {ours.wall_seconds:.1f} s; now the stock parts", flush=True)
+    return report(ours, run_stock(cell, folder), prepared)
 
 
 def report(ours: Side, stock: Side, prepared: tuple[float, float]) -> str:
@@ -126,34 +137,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help=f"training steps [the rung's, at most {MAX_STEPS}]")
     parser.add_argument("--seed", type=int, default=0, help="of both sides [0]")
     parser.add_argument("--test-utterances", type=int, default=32, help="at most, of each measured split [32]")
-    parser.add_argument("--only-ours", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--order", type=Path, help=argparse.SUPPRESS)  # for the process that is timed as our side
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run both sides in turn and print the report."""
     options = parse(arguments)
+    if options.order:
+        run_sweep(load_ablation(STUDY), json.loads(options.order.read_text(encoding="utf-8")))
+        return
     ablation = shortened(options.rung, steps=options.steps, test_utterances=options.test_utterances)
     cell = chosen_cell(ablation, options.rung, options.row, options.seed)
-    if options.only_ours:
-        run_sweep(ablation, cell)
-        return
-    own = cell.parameters
-    full = load_ablation(STUDY).resolve(cell.row, cell.rung)
-    shortened_to = [f"{name} {own[name]} (the study: {full[name]})" for name in ("steps", "batch_size", *MEASURED)]
-    print(
-        f"{cell.row} at rung {cell.rung}, seed {cell.seed}, the same on both sides:",
-        ", ".join(shortened_to),
-        flush=True,
-    )
+    own, full = cell.parameters, load_ablation(STUDY).resolve(cell.row, cell.rung)
+    cut = [f"{name} {own[name]} (the study: {full[name]})" for name in ("steps", "batch_size", *MEASURED)]
+    print(f"{cell.row}, rung {cell.rung}, seed {cell.seed}; on both sides {', '.join(cut)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="omni-lab-benchmark-") as scratch:
-        folder = Path(scratch)
-        prepared = prepare(ablation, cell, folder)
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        ours = run_ours(given, folder)
-        print(f"ours: {ours.wall_seconds:.1f} s; now the stock parts", flush=True)
-        stock = run_stock(cell, folder)
-    print(report(ours, stock, prepared))
+        os.environ["OMNI_LAB_MLRUNS"] = str(Path(scratch) / "mlruns")
+        print(compare(ablation, cell, Path(scratch)))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from lab.errors import LabError
+from lab.evaluation.key_value_cache import BeamCache
 from lab.parts.audio_language_model import AudioLanguageModel
 
 IMPOSSIBLE = float("-inf")
@@ -37,7 +37,7 @@ def decode(
     if num_beams < 1 or max_new_tokens < 1:
         raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {max_new_tokens}")
     joined = model.join(features, lengths, [[] for _ in range(len(features))])
-    cache = DynamicCache()
+    cache = BeamCache()
     output = model.language_model(
         inputs_embeds=joined.embeddings,
         attention_mask=joined.attention_mask,
@@ -59,15 +59,16 @@ class _State:
     def __init__(
         self,
         model: AudioLanguageModel,
-        cache: DynamicCache,
+        cache: BeamCache,
         mask: Int[Tensor, "rows tokens"],
         position_ids: Int[Tensor, " rows"],
     ) -> None:
         self.model, self.cache, self.mask, self.position_ids = model, cache, mask, position_ids
+        self._prefix = mask.shape[1]
 
-    def select(self, rows: Int[Tensor, " chosen"]) -> None:
-        """Keep these rows, in this order, repeats allowed."""
-        self.cache.batch_select_indices(rows)
+    def select(self, rows: Int[Tensor, " chosen"], *, same_utterances: bool = False) -> None:
+        """Keep these rows, in this order, repeats allowed; `same_utterances`: each in place of one of its own."""
+        self.cache.select_rows(rows, same_utterances=same_utterances, prefix=self._prefix)
         self.mask, self.position_ids = self.mask[rows], self.position_ids[rows]
 
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocabulary"]:
@@ -154,8 +155,9 @@ def _beam(
             kept_hypotheses.append(continued)
         if not going:
             break
+        same = going == active and beams == num_beams
         active, hypotheses, totals = going, kept_hypotheses, torch.tensor(kept_totals, device=device)
-        state.select(torch.tensor(rows, device=device))
+        state.select(torch.tensor(rows, device=device), same_utterances=same)
         scores = state.step(torch.tensor(tokens, device=device))
     return answers
 
