@@ -40,6 +40,7 @@ from lab.errors import LabError, choose
 from lab.paths import repository_root
 from lab.study.ablation import Ablation, load_ablation
 from lab.study.cells import Cell, cells
+from lab.study.pool import available_cores
 
 sys.path.insert(0, str(repository_root()))  # `benchmarks` is no installed package
 
@@ -107,11 +108,11 @@ def report(ours: Side, stock: Side, prepared: tuple[float, float]) -> str:
         f"the features of all training utterances cost about {prepared[1]:.0f} s, once for all cells; if this short "
         f"cell alone had to pay for them, the ratio would be {with_features:.2f}",
         "",
-        f"{'seconds':58}{'ours':>9}{'stock':>9}",
+        f"{'seconds':64}{'ours':>9}{'stock':>9}",
     ]
     for stage, label in LABELS.items():
-        lines.append(f"{label:58}{ours.stages.get(stage, 0.0):9.1f}{stock.stages.get(stage, 0.0):9.1f}")
-    lines.append(f"{'total':58}{ours.wall_seconds:9.1f}{stock.wall_seconds:9.1f}")
+        lines.append(f"{label:64}{ours.stages.get(stage, 0.0):9.1f}{stock.stages.get(stage, 0.0):9.1f}")
+    lines.append(f"{'total':64}{ours.wall_seconds:9.1f}{stock.wall_seconds:9.1f}")
     last = [side.losses[-LAST_STEPS:] for side in (ours, stock)]
     means = [statistics.fmean(losses) for losses in last]
     # The losses still fall over these steps, so that their spread is a little more than noise.
@@ -152,6 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own, full = cell.parameters, load_ablation(STUDY).resolve(cell.row, cell.rung)
     cut = [f"{name} {own[name]} (the study: {full[name]})" for name in ("steps", "batch_size", *MEASURED)]
     print(f"{cell.row}, rung {cell.rung}, seed {cell.seed}; on both sides {', '.join(cut)}", flush=True)
+    if (load := os.getloadavg()[0]) > available_cores() / 2:
+        # Two threads that wait for each other on a shared core were seen to take 20 times as long, on either side.
+        print(f"the machine is busy (load average {load:.1f}): these times will say little", flush=True)
     with tempfile.TemporaryDirectory(prefix="omni-lab-benchmark-") as scratch:
         os.environ["OMNI_LAB_MLRUNS"] = str(Path(scratch) / "mlruns")
         print(compare(ablation, cell, Path(scratch)))

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import signal
@@ -210,7 +211,14 @@ def test_a_sweep_that_is_stopped_leaves_no_run_running_and_no_process(
 ) -> None:
     store_maker()
     command = [sys.executable, "-c", STUDY, str(toy_project), "reproduce", "toy", "--rows", "slow", "--workers", "1"]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    driver = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Where the tests are a shell's background job they, and so the driver, were started with SIGINT ignored.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         run = wait_for(lambda: measured("slow"))
         family = psutil.Process(driver.pid).children(recursive=True)
