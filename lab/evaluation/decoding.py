@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab.errors import LabError
-from lab.evaluation.key_value_cache import BeamCache
-from lab.parts.audio_language_model import AudioLanguageModel
+from lab.evaluation.key_value_cache import AppendingCache
+from lab.parts.audio_language_model import AudioLanguageModel, JoinedSequence
 
 IMPOSSIBLE = float("-inf")
 
@@ -22,22 +22,25 @@ def decode(
     features: Float[Tensor, "batch frames features"],
     lengths: Int[Tensor, " batch"],
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     num_beams: int = 1,
     length_penalty: float = 1.0,
 ) -> list[list[int]]:
-    """Answers as token ids, without start and end; an answer that does not end is cut at `max_new_tokens`.
+    """Answers as token ids, without start and end; one that does not end is cut at `max_new_tokens`, its own or all's.
 
     With one beam this is greedy decoding. With more, the finished hypothesis of the largest
     log-probability / length ** `length_penalty` wins, as in transformers.
 
     Raises:
-        LabError: fewer than one beam or one new token.
+        LabError: fewer than one beam or one new token, or limits for another number of utterances.
     """
-    if num_beams < 1 or max_new_tokens < 1:
-        raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {max_new_tokens}")
+    limits = [max_new_tokens] * len(features) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    if num_beams < 1 or min(limits, default=1) < 1:
+        raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {min(limits)}")
+    if len(limits) != len(features):
+        raise LabError(f"max_new_tokens has {len(limits)} limits for {len(features)} utterances")
     joined = model.join(features, lengths, [[] for _ in range(len(features))])
-    cache = BeamCache()
+    cache = AppendingCache()
     output = model.language_model(
         inputs_embeds=joined.embeddings,
         attention_mask=joined.attention_mask,
@@ -47,68 +50,83 @@ def decode(
         logits_to_keep=1,
     )
     scores = output.logits[:, -1].float().log_softmax(-1)
-    state = _State(model, cache, joined.attention_mask, joined.position_ids[:, -1])
     if num_beams == 1:
-        return _greedy(state, scores, max_new_tokens)
-    return _beam(state, scores, max_new_tokens, num_beams, length_penalty)
+        return _greedy(_Continuation(model, cache, joined), scores, limits)
+    return _beam(_Continuation(model, cache, joined), scores, limits, num_beams, length_penalty)
 
 
-class _State:
-    """The cache and, for each of its rows, the mask and the position of the last token."""
+class _Continuation:
+    """What the language model has read of each utterance: the prefix, and behind it the tokens of all of its beams.
 
-    def __init__(
-        self,
-        model: AudioLanguageModel,
-        cache: BeamCache,
-        mask: Int[Tensor, "rows tokens"],
-        position_ids: Int[Tensor, " rows"],
-    ) -> None:
-        self.model, self.cache, self.mask, self.position_ids = model, cache, mask, position_ids
-        self._prefix = mask.shape[1]
+    A step appends one token a beam. They stand side by side in the cache for good, and a mask lets each see the prefix
+    and its own ancestors only, so that nothing is copied when beams die or branch, and the prefix is kept once::
 
-    def select(self, rows: Int[Tensor, " chosen"], *, same_utterances: bool = False) -> None:
-        """Keep these rows, in this order, repeats allowed; `same_utterances`: each in place of one of its own."""
-        self.cache.select_rows(rows, same_utterances=same_utterances, prefix=self._prefix)
-        self.mask, self.position_ids = self.mask[rows], self.position_ids[rows]
+        prefix | a b | c d      step 1: beams a, b; step 2: c and d both continue b
+        1 1 1 1  0 1   1 0      what c sees
+        1 1 1 1  0 1   0 1      what d sees
+    """
 
-    def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocabulary"]:
-        """Append one token to every row and return the log-probabilities of the next."""
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        self.position_ids = self.model.next_positions(self.position_ids)
-        logits = self.model.language_model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=self.position_ids[:, None],
-            past_key_values=self.cache,
+    def __init__(self, model: AudioLanguageModel, cache: AppendingCache, joined: JoinedSequence) -> None:
+        self._model, self._cache = model, cache
+        self.end_id = model.codec.end_id
+        self._prefix = joined.attention_mask.bool()
+        self._positions = joined.position_ids[:, -1]
+        self._ancestors = self._prefix.new_zeros(len(self._prefix), 1, 0)
+
+    def keep(self, rows: Int[Tensor, " chosen"]) -> None:
+        """Forget all utterances but these."""
+        self._cache.select_rows(rows)
+        self._prefix, self._positions = self._prefix[rows], self._positions[rows]
+        self._ancestors = self._ancestors[rows]
+
+    def step(
+        self, tokens: Int[Tensor, "batch beams"], parents: Int[Tensor, "batch beams"]
+    ) -> Float[Tensor, "batch beams vocabulary"]:
+        """Append a token to each beam, which continues the beam `parents` of the last step; what comes next."""
+        batch, beams = tokens.shape
+        own = torch.eye(beams, dtype=torch.bool, device=tokens.device).expand(batch, -1, -1)
+        inherited = self._ancestors.gather(1, parents[..., None].expand(-1, -1, self._ancestors.shape[2]))
+        self._ancestors = torch.cat([inherited, own], dim=2)
+        visible = torch.cat([self._prefix[:, None].expand(-1, beams, -1), self._ancestors], dim=2)[:, None]
+        language_model = self._model.language_model
+        # Added to the scores rather than boolean: both of transformers' attentions take it.
+        mask = torch.zeros(visible.shape, dtype=language_model.dtype, device=tokens.device)
+        mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
+        self._positions = self._model.next_positions(self._positions)
+        logits = language_model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=self._positions[:, None].expand(-1, beams),
+            past_key_values=self._cache,
             use_cache=True,
         ).logits
-        return logits[:, -1].float().log_softmax(-1)
+        return logits.float().log_softmax(-1)
 
 
-def _greedy(state: _State, scores: Float[Tensor, "batch vocabulary"], max_new_tokens: int) -> list[list[int]]:
+def _greedy(state: _Continuation, scores: Float[Tensor, "batch vocabulary"], limits: Sequence[int]) -> list[list[int]]:
     """Take the likeliest token each time; rows that have ended leave the batch."""
-    end = state.model.codec.end_id
+    end = state.end_id
     answers: list[list[int]] = [[] for _ in range(len(scores))]
     active = list(range(len(scores)))
-    for step in range(max_new_tokens):
+    while True:
         tokens = scores.argmax(-1)
         going = [row for row, token in enumerate(tokens.tolist()) if token != end]
         for row in going:
             answers[active[row]].append(int(tokens[row]))
-        if not going or step == max_new_tokens - 1:
-            break
+        going = [row for row in going if len(answers[active[row]]) < limits[active[row]]]
+        if not going:
+            return answers
         if len(going) < len(active):
             rows = torch.tensor(going, device=scores.device)
-            state.select(rows)
+            state.keep(rows)
             tokens, active = tokens[rows], [active[row] for row in going]
-        scores = state.step(tokens)
-    return answers
+        scores = state.step(tokens[:, None], torch.zeros_like(tokens)[:, None])[:, 0]
 
 
 def _beam(
-    state: _State,
+    state: _Continuation,
     scores: Float[Tensor, "batch vocabulary"],
-    max_new_tokens: int,
+    limits: Sequence[int],
     num_beams: int,
     length_penalty: float,
 ) -> list[list[int]]:
@@ -116,49 +134,51 @@ def _beam(
 
     An utterance that is decided leaves the batch, so that its neighbours' lengths do not change its answer.
     """
-    end, batch = state.model.codec.end_id, len(scores)
+    end, batch = state.end_id, len(scores)
     device = scores.device
     answers: list[list[int]] = [[] for _ in range(batch)]
     active = list(range(batch))
     finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
     hypotheses: list[list[list[int]]] = [[[]] for _ in range(batch)]
     totals = torch.zeros(batch, 1, device=device)
-    for step in range(max_new_tokens):
+    scores = scores[:, None]
+    for step in range(max(limits)):
         vocabulary = scores.shape[-1]
-        beams = totals.shape[1]
-        candidates = totals[..., None] + scores.view(len(active), beams, vocabulary)
+        candidates = (totals[..., None] + scores).flatten(1)
         # Twice as many as needed: at most one continuation of each beam ends it.
-        values, flat = candidates.flatten(1).topk(min(2 * num_beams, beams * vocabulary))
-        rows, tokens, going, kept_totals, kept_hypotheses = [], [], [], [], []
-        for b, utterance in enumerate(active):
+        values, flat = candidates.topk(min(2 * num_beams, candidates.shape[1]))
+        rows, tokens, parents, kept_totals, kept_hypotheses = [], [], [], [], []
+        for row, (own_values, own_flat) in enumerate(zip(values.tolist(), flat.tolist(), strict=True)):
+            utterance = active[row]
             chosen: list[tuple[float, int, int]] = []
-            for value, index in zip(values[b].tolist(), flat[b].tolist(), strict=True):
+            for value, index in zip(own_values, own_flat, strict=True):
                 beam, token = divmod(index, vocabulary)
                 if token == end:
                     if value > IMPOSSIBLE and len(chosen) < num_beams:
-                        length = len(hypotheses[b][beam]) + 1
-                        finished[utterance].append((value / length**length_penalty, hypotheses[b][beam]))
+                        length = len(hypotheses[row][beam]) + 1
+                        finished[utterance].append((value / length**length_penalty, hypotheses[row][beam]))
                 elif len(chosen) < num_beams:
                     chosen.append((value, beam, token))
             # Fewer than num_beams continuations only where the vocabulary is tiny: the rest is impossible.
             chosen += [(IMPOSSIBLE, 0, end)] * (num_beams - len(chosen))
             running = [value for value, _, _ in chosen]
-            continued = [[*hypotheses[b][beam], token] for _, beam, token in chosen]
+            continued = [[*hypotheses[row][beam], token] for _, beam, token in chosen]
             best_running = max(running) / (step + 1) ** length_penalty
-            if step == max_new_tokens - 1 or _decided(finished[utterance], best_running, num_beams):
+            if step == limits[utterance] - 1 or _decided(finished[utterance], best_running, num_beams):
                 answers[utterance] = _best(finished[utterance], continued, running)
                 continue
-            going.append(utterance)
-            rows += [b * beams + beam for _, beam, _ in chosen]
-            tokens += [token for _, _, token in chosen]
+            rows.append(row)
+            tokens.append([token for _, _, token in chosen])
+            parents.append([beam for _, beam, _ in chosen])
             kept_totals.append(running)
             kept_hypotheses.append(continued)
-        if not going:
+        if not rows:
             break
-        same = going == active and beams == num_beams
-        active, hypotheses, totals = going, kept_hypotheses, torch.tensor(kept_totals, device=device)
-        state.select(torch.tensor(rows, device=device), same_utterances=same)
-        scores = state.step(torch.tensor(tokens, device=device))
+        if len(rows) < len(active):
+            state.keep(torch.tensor(rows, device=device))
+        active, hypotheses = [active[row] for row in rows], kept_hypotheses
+        totals = torch.tensor(kept_totals, device=device)
+        scores = state.step(torch.tensor(tokens, device=device), torch.tensor(parents, device=device))
     return answers
 
 

@@ -1,19 +1,17 @@
-"""A key-value cache for beam search: written in place, and reordered only where the beams of an utterance differ.
+"""A key-value cache that is written in place: transformers' own copies everything it holds at every step.
 
-transformers' own cache copies everything twice a step (it concatenates, and selects all rows); on two cores that was
-two fifths of decoding. Axes: `rows` (utterances x beams), `heads`, `tokens`, `head_dim`.
+Axes: `rows` (utterances), `heads`, `tokens`, `head_dim`.
 """
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-_GROWTH = 64
+_LEAST_ROOM = 64
 
 
-class InPlaceLayer(DynamicLayer):
-    """Keys and values of one layer, in buffers with room for `_GROWTH` more tokens; `keys` and `values` are views."""
+class AppendingLayer(DynamicLayer):
+    """Keys and values of one layer, in buffers with room for more tokens; `keys` and `values` are views of them."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -31,15 +29,8 @@ class InPlaceLayer(DynamicLayer):
             buffer[:, :, start:end] = new
         return self._show(end)
 
-    def select(self, rows: Int[Tensor, " chosen"], *, shared: int = 0) -> None:
-        """Keep these rows; the first `shared` tokens of every row are known to be those of the row that replaces it."""
-        length = self.get_seq_length()
-        for buffer in self._buffers:
-            buffer[:, :, shared:length] = buffer[:, :, shared:length].index_select(0, rows)
-        self._show(length)
-
-    def take(self, rows: Int[Tensor, " chosen"]) -> None:
-        """Keep these rows, of another number than before."""
+    def select(self, rows: Int[Tensor, " chosen"]) -> None:
+        """Keep these rows, in this order."""
         length = self.get_seq_length()
         keys, values = self._buffers
         self._buffers = (keys.index_select(0, rows), values.index_select(0, rows))
@@ -52,30 +43,22 @@ class InPlaceLayer(DynamicLayer):
 
 
 def _grown(held: Tensor | None, new: Tensor, start: int, end: int) -> Tensor:
+    """A buffer with half as much room again, so that growing costs little however long an answer gets."""
     rows, heads, _, head_dim = new.shape
-    buffer = new.new_empty(rows, heads, end + _GROWTH, head_dim)
+    buffer = new.new_empty(rows, heads, end + max(_LEAST_ROOM, end // 2), head_dim)
     if held is not None and start:
         buffer[:, :, :start] = held
     return buffer
 
 
-class BeamCache(Cache):
-    """The cache of a decoder all of whose layers attend to everything before them."""
+class AppendingCache(Cache):
+    """The cache of a decoder all of whose layers attend to everything that their mask lets them."""
 
     def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=InPlaceLayer)
+        super().__init__(layer_class_to_replicate=AppendingLayer)
 
-    def select_rows(self, rows: Int[Tensor, " chosen"], *, same_utterances: bool, prefix: int) -> None:
-        """Keep these rows, repeats allowed.
-
-        With `same_utterances` every row is replaced by one of its own utterance, so that the first `prefix` tokens,
-        which its beams share, stay where they are.
-        """
-        if same_utterances and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
-            return
+    def select_rows(self, rows: Int[Tensor, " chosen"]) -> None:
+        """Keep these rows, in this order."""
         for layer in self.layers:
-            assert isinstance(layer, InPlaceLayer)
-            if same_utterances:
-                layer.select(rows, shared=prefix)
-            else:
-                layer.take(rows)
+            assert isinstance(layer, AppendingLayer)
+            layer.select(rows)

@@ -1,7 +1,7 @@
 """What a speech-to-text model scores on a split, utterance by utterance, and what it costs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -21,14 +21,15 @@ def measure(
     *,
     num_beams: int = 1,
     batch_size: int = 64,
+    batch_frames: int = 12_000,
     frames_per_second: float = 50.0,
     max_tokens_per_second: float = 25.0,
 ) -> pd.DataFrame:
     """Decode and score every utterance of a split; one line each, in the split's order.
 
     Columns: corpus, split, speaker, those of `utterance_errors`, `loss` (nats, summed over the answer's tokens, end
-    included) and `num_tokens`. An answer is cut at `max_tokens_per_second` of its batch's longest audio,
-    plus ten tokens.
+    included) and `num_tokens`. An answer is cut at `max_tokens_per_second` of its audio, plus ten tokens. A batch has
+    up to `batch_size` utterances of similar length and `batch_frames` encoder frames, padding included.
 
     Raises:
         LabError: a reference is empty after normalisation.
@@ -39,12 +40,11 @@ def measure(
     hypotheses = [""] * len(data)
     losses = [0.0] * len(data)
     counts = [0] * len(data)
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
+    for indices in _batches(order, frames, batch_size, batch_frames):
         features, lengths = encoded(model, data, indices)
         scored = model(features, lengths, [model.codec.encode(data.texts[i]) for i in indices])
-        limit = math.ceil(int(lengths.max()) / frames_per_second * max_tokens_per_second) + 10
-        answers = decode(model, features, lengths, max_new_tokens=limit, num_beams=num_beams)
+        limits = [math.ceil(n / frames_per_second * max_tokens_per_second) + 10 for n in lengths.tolist()]
+        answers = decode(model, features, lengths, max_new_tokens=limits, num_beams=num_beams)
         for i, answer, loss, count in zip(
             indices, answers, scored.loss.tolist(), scored.num_tokens.tolist(), strict=True
         ):
@@ -59,6 +59,17 @@ def measure(
     table.insert(1, "split", data.split)
     table.insert(2, "speaker", [utterance.speaker for utterance in data.utterances])
     return table.assign(loss=losses, num_tokens=counts)
+
+
+def _batches(order: Sequence[int], frames: Sequence[int], batch_size: int, batch_frames: int) -> Iterator[list[int]]:
+    """Cut `order`, from short to long: one utterance of 30 s would make all of a large batch as long."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * frames[index] > batch_frames):
+            yield batch
+            batch = []
+        batch.append(index)
+    yield batch
 
 
 def scores(table: pd.DataFrame, normalizer: Normalizer, prefix: str) -> dict[str, float]:

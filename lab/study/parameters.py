@@ -9,6 +9,7 @@ import ast
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def cell_source(cell: Mapping[str, Any]) -> str:
     """A notebook cell's text (nbformat allows a list of lines)."""
     source = cell["source"]
     return source if isinstance(source, str) else "".join(source)
+
+
+def imported_modules(notebook: Path) -> list[str]:
+    """The modules that a notebook's top-level imports name, in order, each once."""
+    names: dict[str, None] = {}
+    for cell in read_notebook(notebook)["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        with suppress(SyntaxError):  # a line such as %matplotlib
+            for node in ast.parse(cell_source(cell)).body:
+                if isinstance(node, ast.Import):
+                    names |= {alias.name: None for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names[node.module] = None
+    return list(names)
 
 
 def notebook_parameters(path: Path) -> dict[str, NotebookParameter]:

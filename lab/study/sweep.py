@@ -22,7 +22,7 @@ from lab.study.ablation import Ablation, load_module
 from lab.study.cells import Cell, cells, notebook_path
 from lab.study.display import Display, make_display
 from lab.study.identity import identify, is_prepared
-from lab.study.parameters import check_parameters
+from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
 from lab.study.pool import Event, Job, Pool, available_cores
 
@@ -164,7 +164,8 @@ def _run(
     interrupted = False
     parent = ""
     with store.owner() as owner, _terminated_as_interrupt():
-        pool = Pool(workers, hear, display.tick)  # the workers import while the parent run is made
+        # The workers import while the parent run is made.
+        pool = Pool(workers, hear, display.tick, imported_modules(notebook_path(ablation)))
         try:
             recorder = tracking.Recorder()
             tags = tracking.provenance()

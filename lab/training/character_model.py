@@ -6,6 +6,7 @@ that needs it make it, everybody else opens it.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,17 @@ from typing import Any
 
 from filelock import FileLock
 
+from lab.data import amazon_queen, fetch, splits, text
 from lab.data.splits import is_reserved, split_of
-from lab.data.text import TrainingText, available_text_sources, sentences, to_alphabet, training_text
+from lab.data.text import (
+    TEXT_SOURCES,
+    TrainingText,
+    available_text_sources,
+    sentences,
+    to_alphabet,
+    training_text,
+)
+from lab.errors import LabError
 from lab.paths import cache_dir
 from lab.training.pretraining import PretrainingOptions, pretrain_character_model
 
@@ -25,7 +35,23 @@ MAX_HELD_OUT = 400
 
 
 def _text() -> TrainingText:
-    return training_text(punctuation=False)
+    """The training text; reading and splitting it takes seconds, so it is kept under a hash of all that makes it."""
+    made_by = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (text, splits, amazon_queen)]
+    packages = {name: fetch.packages()[TEXT_SOURCES[name][0]].sha256 for name in available_text_sources()}
+    identity = json.dumps([packages, made_by, sorted(splits.reserved_hashes())])
+    kept = cache_dir() / "texts" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    if kept.exists():
+        return TrainingText(**json.loads(kept.read_text(encoding="utf-8")))
+    made = training_text(punctuation=False)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_text(json.dumps(asdict(made)), encoding="utf-8")
+        unfinished.replace(kept)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise LabError(f"the training text cannot be kept at {kept} ({error})") from None
+    return made
 
 
 def held_out_sentences() -> list[str]:
@@ -55,14 +81,14 @@ def pretrained_character_model(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
-                text = _text()
+                training = _text()
                 options = PretrainingOptions(steps=steps, warmup_steps=min(50, steps))
                 pretrain_character_model(
-                    text.sentences,
+                    training.sentences,
                     held_out_sentences(),
                     folder,
                     options,
-                    text_manifest=text.manifest,
+                    text_manifest=training.manifest,
                     progress=progress,
                 )
     return folder

@@ -41,6 +41,31 @@ def log_probability(model: AudioLanguageModel, features: torch.Tensor, answer: l
     return sum(float(next_scores(model, features, ended[:i])[token]) for i, token in enumerate(ended))
 
 
+@torch.no_grad()
+def slow_beam(model: AudioLanguageModel, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[int]:
+    """Beam search over one utterance that reads every hypothesis anew at every step."""
+    beams: list[tuple[float, list[int]]] = [(0.0, [])]
+    finished: list[tuple[float, list[int]]] = []
+    for step in range(max_new_tokens):
+        continued = []
+        for total, answer in beams:
+            scores = next_scores(model, features, answer)
+            continued += [(total + float(score), [*answer, token]) for token, score in enumerate(scores)]
+        continued = sorted(continued, key=lambda scored: -scored[0])[: 2 * num_beams]
+        beams = []
+        for total, answer in continued:
+            if len(beams) == num_beams:
+                break
+            if answer[-1] == model.codec.end_id:
+                finished.append((total / len(answer), answer[:-1]))
+            else:
+                beams.append((total, answer))
+        best = sorted((score for score, _ in finished), reverse=True)[:num_beams]
+        if len(best) == num_beams and best[-1] >= beams[0][0] / (step + 1):
+            break
+    return max(finished or beams, key=lambda scored: scored[0])[1]
+
+
 def with_end_bias(model: AudioLanguageModel, bias: float) -> AudioLanguageModel:
     """Make the end likelier, so that answers of a random model end at different lengths."""
     end = model.codec.end_id
@@ -62,6 +87,16 @@ def test_greedy_with_cache_and_batch_is_greedy_without(architecture, positions):
     expected = [slow_greedy(model, features[row, :length], 8) for row, length in enumerate(LENGTHS)]
     assert decode(model, features, lengths, max_new_tokens=8) == expected
     assert decode(model, features, lengths, max_new_tokens=8, num_beams=1) == expected
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("num_beams", [2, 3])
+def test_beams_that_share_a_cache_find_what_beams_without_one_do(architecture, positions, num_beams):
+    model = model_with_answers_of_many_lengths(architecture, positions)
+    features, lengths = audio_batch(LENGTHS)
+    answers = decode(model, features, lengths, max_new_tokens=9, num_beams=num_beams)
+    assert answers == [slow_beam(model, features[i, :n], 9, num_beams) for i, n in enumerate(LENGTHS)]
 
 
 def test_the_greedy_cases_end_at_different_lengths():
@@ -123,6 +158,19 @@ def test_an_answer_that_never_ends_is_cut(num_beams, max_new_tokens):
     answers = decode(model, *audio_batch([6, 2]), max_new_tokens=max_new_tokens, num_beams=num_beams)
     assert [len(answer) for answer in answers] == [max_new_tokens] * 2
     assert model.codec.end_id not in itertools.chain(*answers)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_every_utterance_may_have_a_limit_of_its_own(num_beams):
+    model = with_end_bias(joined_model(), -1000.0)
+    features, lengths = audio_batch([6, 2, 4])
+    answers = decode(model, features, lengths, max_new_tokens=[3, 1, 7], num_beams=num_beams)
+    assert [len(answer) for answer in answers] == [3, 1, 7]
+    unlimited = decode(model, features, lengths, max_new_tokens=7, num_beams=1)
+    if num_beams == 1:
+        assert answers == [answer[:limit] for answer, limit in zip(unlimited, [3, 1, 7], strict=True)]
+    with pytest.raises(LabError, match="max_new_tokens has 2 limits for 3 utterances"):
+        decode(model, features, lengths, max_new_tokens=[3, 1], num_beams=num_beams)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

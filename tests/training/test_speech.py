@@ -4,7 +4,7 @@ import torch
 
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech import costs, measure, samples, scores
+from lab.evaluation.speech import _batches, costs, measure, samples, scores
 from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import build_audio_projector
 from lab.training.loop import TrainingOptions, train
@@ -159,3 +159,10 @@ def test_augmentation_keeps_shape_and_masks_with_the_channel_means():
 def test_texts_are_written_in_the_character_models_alphabet():
     assert spoken_text("Whoah! That's IT...") == "whoah that's it"
     assert spoken_text("Room 12.") == ""
+
+
+def test_batches_to_measure_are_cut_by_number_and_by_padded_frames():
+    frames = [5, 6, 7, 8, 40, 50]
+    cut = list(_batches(range(6), frames, batch_size=3, batch_frames=80))
+    assert cut == [[0, 1, 2], [3, 4], [5]]  # 2 x 40 fits, 2 x 50 does not
+    assert list(_batches(range(2), [90, 100], batch_size=3, batch_frames=80)) == [[0], [1]]
