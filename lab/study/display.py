@@ -88,6 +88,11 @@ class Display:
         """A cell runs now."""
         self.states[cell.row, cell.seed] = ("running", time.monotonic())
 
+    def elsewhere(self, cell: Cell) -> None:
+        """Another sweep has that cell."""
+        self.states[cell.row, cell.seed] = ("elsewhere", "")
+        self.say(f"  {cell.title}: left to another sweep, which has it{self.progress()}")
+
     def finished(self, cell: Cell, status: str, error: str, results: Mapping[str, float], seconds: float) -> None:
         """A cell came to its end: FINISHED, FAILED or KILLED."""
         if status == "FINISHED":
@@ -102,7 +107,7 @@ class Display:
     def progress(self) -> str:
         """`  [5 of 27, about 12:30 left]`."""
         states = list(self.states.values())
-        ended = sum(state in ("done", "failed", "killed") for state, _ in states)
+        ended = sum(state in ("done", "failed", "killed", "elsewhere") for state, _ in states)
         left = self.left()
         return f"  [{ended} of {len(states)}{f', about {clock(left)} left' if left else ''}]"
 

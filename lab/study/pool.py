@@ -123,7 +123,8 @@ class Pool:
 
     `modules` are those that the notebooks import: every worker imports them once, for all of its kernels.
 
-    Events: started (run_id), finished (status, error, results, seconds), died (error: a worker was lost with its job).
+    Events: started (run_id), elsewhere (another sweep has the cell), finished (status, error, results, seconds), died
+    (error: a worker was lost with its job).
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Pool:
             self._handle(worker, event)
             if event["event"] == "exit" and waiting:
                 self._start()
-            if event["event"] in ("ready", "finished") and waiting:
+            if event["event"] in ("ready", "finished", "elsewhere") and waiting:
                 worker.send(waiting.popleft())
         self._on_tick()
 
@@ -175,7 +176,7 @@ class Pool:
             worker.ready = True
         elif event["event"] == "started":
             worker.run_id = event["run_id"]
-        if event["event"] in ("finished", "exit"):
+        if event["event"] in ("finished", "elsewhere", "exit"):
             worker.job = None
         if event["event"] == "exit":
             self._workers.remove(worker)

@@ -104,6 +104,20 @@ def read_runs() -> list[RunRecord]:
     ]
 
 
+def is_done(key: str) -> bool:
+    """Whether a run of the cell of that key has finished."""
+    if not database().exists():
+        return False
+    with _connection() as connection:
+        found = connection.execute(
+            "SELECT 1 FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = ? AND t.value = ? "
+            "JOIN tags k ON k.run_uuid = r.run_uuid AND k.key = ? AND k.value = 'cell' "
+            "WHERE r.lifecycle_stage = 'active' AND r.status = 'FINISHED' LIMIT 1",
+            (f"{PREFIX}key", key, f"{PREFIX}kind"),
+        ).fetchone()
+    return found is not None
+
+
 def _experiment() -> tuple[str, str] | None:
     """The experiment's id and the MLflow version that last migrated the store; None before it was made."""
     if not database().exists():
@@ -206,18 +220,24 @@ def owner() -> Iterator[dict[str, str]]:
         path.unlink(missing_ok=True)
 
 
+def owner_lives(name: str) -> bool:
+    """Whether the owner of that name, on this host, is still there."""
+    path = paths.mlruns_dir() / "owners" / f"{name}.lock"
+    if not path.exists():
+        return False
+    try:
+        # Somebody else who asks the same holds a dead owner's lock for a moment.
+        with FileLock(path, timeout=0.2, poll_interval=0.02):
+            return False
+    except Timeout:
+        return True
+
+
 def is_abandoned(run: RunRecord) -> bool:
     """Whether the run says RUNNING though the process on this host that owned it is gone."""
     if run.status != "RUNNING" or "owner" not in run.tags or run.tags.get("host") != socket.gethostname():
         return False
-    path = paths.mlruns_dir() / "owners" / f"{run.tags['owner']}.lock"
-    if not path.exists():
-        return True
-    try:
-        with FileLock(path, timeout=0):
-            return True
-    except Timeout:
-        return False
+    return not owner_lives(run.tags["owner"])
 
 
 def spool_dir(run_id: str) -> Path:

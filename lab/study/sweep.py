@@ -151,6 +151,8 @@ def _run(
         cell = todo[job["id"]]
         if event["event"] == "started":
             display.started(cell)
+        elif event["event"] == "elsewhere":
+            display.elsewhere(cell)
         elif event["event"] == "finished":
             if event["status"] == "FAILED":
                 failed[cell.title] = event["error"]

@@ -233,7 +233,11 @@ def find_study(ablation: str, rung: str) -> store.RunRecord | None:
 
 def close_abandoned(recorder: Recorder | None = None) -> list[str]:
     """Close, as KILLED, the runs whose process on this host died; returns their ids. Without any, mlflow stays out."""
-    abandoned = [run for run in store.read_runs() if store.is_abandoned(run)]
+    suspects = {run.run_id for run in store.read_runs() if store.is_abandoned(run)}
+    if not suspects:
+        return []
+    # An owner that ended well between reading its runs and asking for it had closed them before.
+    abandoned = [run for run in store.read_runs() if run.run_id in suspects and run.status == "RUNNING"]
     if abandoned:
         recorder = recorder or Recorder()
         for run in abandoned:

@@ -17,13 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.study import store
+from lab.errors import LabError
+from lab.study import claims, store
 from lab.study.cells import Cell
 
 if TYPE_CHECKING:
     from lab.study.tracking import Recorder
-
-PUBLISH_SECONDS = 5.0  # how far the curves on MLflow's page lag behind
 
 
 def kill_children(pid: int | None = None) -> None:
@@ -78,11 +77,32 @@ def _reason(error: Exception) -> str:
 
 
 def run_cell(job: dict[str, Any], recorder: "Recorder", owner: dict[str, str], orders: Orders) -> dict[str, Any]:
-    """Run one cell to its end, whatever that is, and close its run; returns the event for the sweep."""
-    import papermill
+    """Claim a cell and run it to its end, whatever that is; returns the event for the sweep.
 
+    A cell that another sweep runs, or has finished since ours was planned, is left alone.
+    """
     cell = Cell(**job["cell"])
     begun = time.monotonic()
+    try:
+        if not claims.claim(cell.key, cell.title, owner):
+            return {"event": "elsewhere", "id": job["id"]}
+        try:
+            if store.is_done(cell.key):
+                return {"event": "elsewhere", "id": job["id"]}
+            event = run_claimed(job, cell, recorder, owner, orders)
+        finally:
+            claims.release(cell.key, owner)
+    except LabError as error:
+        event = {"event": "finished", "status": "FAILED", "error": str(error), "run_id": "", "results": {}}
+    return {**event, "id": job["id"], "seconds": time.monotonic() - begun}
+
+
+def run_claimed(
+    job: dict[str, Any], cell: Cell, recorder: "Recorder", owner: dict[str, str], orders: Orders
+) -> dict[str, Any]:
+    """Run one cell in a run of its own, and close that."""
+    import papermill
+
     run_id = recorder.start_cell(cell, {**job["tags"], **owner}, job["parent"])
     emit({"event": "started", "id": job["id"], "run_id": run_id})
     spool, executed = store.spool_dir(run_id), Path(job["executed"])
@@ -90,8 +110,10 @@ def run_cell(job: dict[str, Any], recorder: "Recorder", owner: dict[str, str], o
     done = threading.Event()
 
     def publish() -> None:
-        while not done.wait(PUBLISH_SECONDS):
+        while not done.wait(claims.BEAT_SECONDS):
             recorder.publish(run_id)
+            with suppress(LabError):  # the claim itself tells what is wrong
+                claims.beat(owner)
 
     publisher = threading.Thread(target=publish, daemon=True)
     publisher.start()
@@ -119,12 +141,10 @@ def run_cell(job: dict[str, Any], recorder: "Recorder", owner: dict[str, str], o
     results = recorder.finish(run_id, status, error)
     return {
         "event": "finished",
-        "id": job["id"],
         "run_id": run_id,
         "status": status,
         "error": error,
         "results": results,
-        "seconds": time.monotonic() - begun,
     }
 
 

@@ -118,3 +118,21 @@ def test_a_run_is_abandoned_once_the_process_that_owns_it_is_gone(store_maker: C
 def test_a_run_of_another_machine_is_left_alone() -> None:
     run = store.RunRecord("id", "RUNNING", 0.0, None, {"owner": "x", "host": "elsewhere", "pid": "1"})
     assert not store.is_abandoned(run)
+
+
+def test_a_run_that_ends_well_while_somebody_looks_for_the_dead_is_not_killed(
+    store_maker: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_maker()
+    recorder = tracking.Recorder()
+    run_id = recorder.start("cell", {}, {"kind": "cell"})
+    tracking.cell_run(run_id, {}).set_results({"error": 1.0})
+
+    def ends_just_now(run: store.RunRecord) -> bool:
+        recorder.finish(run_id, "FINISHED")
+        return True
+
+    monkeypatch.setattr(store, "is_abandoned", ends_just_now)
+    assert tracking.close_abandoned(recorder) == []
+    (run,) = store.read_runs()
+    assert (run.status, run.results) == ("FINISHED", {"error": 1.0})

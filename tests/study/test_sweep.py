@@ -2,11 +2,13 @@ import functools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import identity, store, sweep, tracking
+from lab.study import claims, identity, store, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.plan import describe, plan, reason
@@ -238,3 +240,22 @@ def test_a_sweep_that_is_stopped_leaves_no_run_running_and_no_process(
     assert {entry.status for entry in runs} == {"KILLED"}
     assert tracking.Recorder()._client.get_metric_history(run.run_id, "train_loss")
     assert not any((paths.mlruns_dir() / "spool").iterdir())
+
+
+@pytest.mark.slow
+def test_sweeps_started_at_once_on_an_empty_store_run_every_cell_once(toy_project: Path) -> None:
+    rows = ["reproduce", "toy", "--rows", "small,large", "--seeds", "0,1", "--workers", "1"]
+    command = [sys.executable, "-c", STUDY, str(toy_project), *rows]
+    sweeps = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)]
+    printed = [one.communicate(timeout=240)[0] for one in sweeps]
+    assert [one.returncode for one in sweeps] == [0, 0, 0], printed
+    runs = [run for run in store.read_runs() if run.tags.get("kind") == "cell"]
+    assert sorted((run.tags["row"], run.tags["seed"]) for run in runs) == [
+        ("large", "0"),
+        ("large", "1"),
+        ("small", "0"),
+        ("small", "1"),
+    ]
+    assert {run.status for run in store.read_runs()} == {"FINISHED"}
+    with closing(sqlite3.connect(claims.database())) as connection:
+        assert connection.execute("SELECT * FROM claims").fetchall() == []

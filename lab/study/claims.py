@@ -1,0 +1,82 @@
+"""Who runs which cell: a claim in `mlruns/claims.db`, taken in one transaction, so that no cell runs twice.
+
+Two sweeps started at the same moment plan the same cells, and a schedule may overlap the last one: whoever claims a
+cell first runs it, the other leaves it alone. A claim is good for as long as its owner lives. On the owner's own host a
+lock tells that, whatever the clock does; from another host (an `mlruns/` on a shared disk) the owner's heartbeat does.
+What is done stands in the MLflow store; this file may be deleted whenever no sweep runs.
+"""
+
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import store
+
+BEAT_SECONDS = 5.0
+SILENT_SECONDS = 120.0  # without a heartbeat, an owner on another host is taken for dead
+
+_TABLE = """CREATE TABLE IF NOT EXISTS claims (
+    key TEXT PRIMARY KEY, owner TEXT NOT NULL, host TEXT NOT NULL, pid TEXT NOT NULL, title TEXT NOT NULL,
+    heartbeat REAL NOT NULL
+)"""
+
+
+def database() -> Path:
+    """The SQLite file of the claims."""
+    return paths.mlruns_dir() / "claims.db"
+
+
+@contextmanager
+def _transaction() -> Iterator[sqlite3.Connection]:
+    """One writer at a time; all of it or nothing."""
+    try:
+        with closing(sqlite3.connect(database(), timeout=60, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_TABLE)
+            yield connection
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise LabError(
+            f"the claims in {database()} cannot be used ({error}); free some disk or make the folder writable, or, "
+            "where no sweep is running, delete the file"
+        ) from None
+
+
+def _lives(owner: str, host: str, heartbeat: float) -> bool:
+    if host == socket.gethostname():
+        return store.owner_lives(owner)
+    return abs(time.time() - heartbeat) < SILENT_SECONDS
+
+
+def claim(key: str, title: str, owner: Mapping[str, str]) -> bool:
+    """Take the cell of that key for `owner` (what `store.owner` yields); False where somebody who lives has it.
+
+    Raises:
+        LabError: a full disk, a folder that cannot be written, a damaged file.
+    """
+    with _transaction() as connection:
+        held = connection.execute("SELECT owner, host, heartbeat FROM claims WHERE key = ?", (key,)).fetchone()
+        if held and held[0] != owner["owner"] and _lives(*held):
+            return False
+        connection.execute(
+            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)",
+            (key, owner["owner"], owner["host"], owner["pid"], title, time.time()),
+        )
+        return True
+
+
+def beat(owner: Mapping[str, str]) -> None:
+    """Say that this owner lives."""
+    with _transaction() as connection:
+        connection.execute("UPDATE claims SET heartbeat = ? WHERE owner = ?", (time.time(), owner["owner"]))
+
+
+def release(key: str, owner: Mapping[str, str]) -> None:
+    """Give the cell back, whatever became of it; nothing where it is another's."""
+    with _transaction() as connection:
+        connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, owner["owner"]))
