@@ -72,7 +72,7 @@ lab: $(INSTALLED) ## JupyterLab on this machine alone
 
 mlflow: $(INSTALLED) ## MLflow's page of the tracked runs, on this machine alone
 	@test -f $(MLRUNS)/mlflow.db || { echo "error: $(MLRUNS)/mlflow.db is not there yet; run make study or make smoke first" >&2; exit 1; }
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///$(MLRUNS)/mlflow.db \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(MLRUNS)/mlflow.db \
 	  --host 127.0.0.1 --port $(MLFLOW_PORT)
 
 clean: ## remove the environment and the caches of this checkout; never results, runs or downloads
