@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,9 @@ def reproduce(
     rows: Rows = "main",
     seeds: Seeds = None,
     workers: Annotated[int | None, typer.Option(help="Cells at once [default: the rung's, else one a core].")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Of a cell, as in 90m or 2h [default: none].")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Of a cell, as in 8GB [default: none].")] = None,
+    retries: Annotated[int, typer.Option(help="Further tries of a cell after what can pass, such as a download.")] = 2,
 ) -> None:
     """Train and measure every cell that is missing or changed; a second call does nothing.
 
@@ -48,10 +52,16 @@ def reproduce(
     Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed.
     """
     from lab.study.ablation import load_ablation
+    from lab.study.limits import Limits, parse_bytes, parse_seconds
     from lab.study.plan import describe
     from lab.study.sweep import reproduce as run
 
-    outcome = run(load_ablation(name), rung=rung, rows=_rows(rows), seeds=_seeds(seeds), workers=workers)
+    limits = Limits(
+        seconds=None if time_limit is None else parse_seconds(time_limit, "--time-limit"),
+        memory_bytes=None if memory_limit is None else parse_bytes(memory_limit, "--memory-limit"),
+        retries=retries,
+    )
+    outcome = run(load_ablation(name), rung=rung, rows=_rows(rows), seeds=_seeds(seeds), workers=workers, limits=limits)
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():
         typer.echo(f"failed: {title}: {reason}", err=True)
@@ -62,13 +72,25 @@ def reproduce(
 
 
 @app.command()
-def status(name: Name, rung: Rung = "cpu", rows: Rows = "all", seeds: Seeds = None) -> None:
-    """List the cells as done, running, failed (why), stale (what changed) or missing; starts nothing."""
+def status(
+    name: Name,
+    rung: Rung = "cpu",
+    rows: Rows = "all",
+    seeds: Seeds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: a JSON list of the cells.")] = False,
+) -> None:
+    """List the cells as done, running (where, since when), failed (why), stale (what changed) or missing.
+
+    Starts nothing.
+    """
     from lab.study.ablation import load_ablation
-    from lab.study.plan import describe, reason
+    from lab.study.plan import describe, reason, record
     from lab.study.sweep import status as look
 
     planned = look(load_ablation(name), rung, _rows(rows), _seeds(seeds))
+    if as_json:
+        typer.echo(json.dumps([record(entry) for entry in planned], indent=1))
+        return
     for entry in planned:
         typer.echo(f"{entry.state:8} {entry.cell.title:40} {entry.cell.key:16} {reason(entry)}".rstrip())
     typer.echo(describe(planned))

@@ -35,6 +35,7 @@ ablation = Ablation(
         Row(key="broken", label="Broken", changes={"mode": "fail"}, main=False),
         Row(key="slow", label="Slow", changes={"mode": "sleep"}, main=False),
         Row(key="silent", label="Silent", changes={"mode": "silent"}, main=False),
+        Row(key="flaky", label="Flaky", changes={"mode": "flaky"}, main=False),
     ),
     columns=(Column(metric="test_character_error_rate", label="CER", unit="%", better="lower", scale=100.0),),
     reported=(Reported(row="small", metric="test_character_error_rate", value=None, source="not found"),),
@@ -42,13 +43,13 @@ ablation = Ablation(
 
 
 def prepare(parameters_of_cells):
-    return {"corpus": "c0ffee", "mode": {name: name.upper() for name in ("plain", "fail", "sleep", "silent")}}
+    return {"corpus": "c0ffee", "mode": {name: name.upper() for name in ("plain", "fail", "sleep", "silent", "flaky")}}
 """
 
 TOY_PARAMETERS = """\
 size: int = 1  # as large as the toy is
 noise: float = 0.1  # standard deviation
-mode: str = "plain"  # plain, fail, sleep or silent
+mode: str = "plain"  # plain, fail, sleep, silent or flaky
 steps: int = 2  # points of the curve
 seed: int = 0
 run_id: "str" = ""  # given by the sweep
@@ -56,6 +57,7 @@ run_id: "str" = ""  # given by the sweep
 
 TOY_CODE = """\
 import time
+from pathlib import Path
 import pandas
 from lab.errors import LabError
 from lab.study.tracking import cell_run
@@ -64,6 +66,9 @@ run = cell_run(run_id, {"size": size, "noise": noise, "mode": mode, "steps": ste
 run.log_metrics({"train_loss": [(step, 1.0 / (step + 1)) for step in range(steps)]})
 if mode == "sleep":
     time.sleep(600)
+if mode == "flaky" and not Path("tried").exists():
+    Path("tried").touch()
+    raise ConnectionError("the hub is away")
 if mode == "fail":
     raise LabError("the loss is nan at step 3")
 run.log_table(pandas.DataFrame({"utterance": ["a", "b"], "character_errors": [size, seed]}))

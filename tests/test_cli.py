@@ -1,4 +1,5 @@
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,9 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
         (["reproduce", "toy", "--rung", "cpux"], "error: unknown rung of 'toy': 'cpux' (did you mean 'cpu'?)"),
         (["reproduce", "toy", "--rows", "smal,large"], "error: unknown row of 'toy' (or main, all): 'smal'"),
         (["reproduce", "toy", "--seeds", "one"], "error: seeds are whole numbers separated by commas"),
+        (["reproduce", "toy", "--time-limit", "90"], "error: --time-limit is '90'; expected a number with its unit"),
+        (["reproduce", "toy", "--memory-limit", "8"], "error: --memory-limit is '8'; expected a number with its unit"),
+        (["reproduce", "toy", "--retries", "-1"], "error: retries is how often a cell is tried again"),
         (["results", "toy"], "error: there are no results of 'toy' at rung 'cpu'"),
         (["figures", "tow"], "error: unknown figure 'tow'"),
     ]:
@@ -52,6 +56,17 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
         assert captured.err.startswith(message)
         assert len(captured.err.splitlines()) == 1
         assert "Traceback" not in captured.err
+
+
+def test_status_speaks_to_machines_as_well(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "status", "toy", "--json", "--rows", "small") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(cell["row"], cell["seed"], cell["state"]) for cell in told] == [
+        ("small", 0, "missing"),
+        ("small", 1, "missing"),
+    ]
 
 
 def test_a_full_disk_is_one_line_and_other_trouble_is_not_hidden(
@@ -90,7 +105,7 @@ def test_status_and_results_show_the_cells(
 ) -> None:
     assert call(monkeypatch, "status", "toy", "--seeds", "0") == 0
     printed = capsys.readouterr().out
-    assert "5 cells: 2 done, 2 failed, 1 missing" in printed
+    assert "6 cells: 2 done, 2 failed, 2 missing" in printed
     assert "the loss is nan at step 3" in printed
     assert call(monkeypatch, "results", "toy") == 0
     assert "Large" in capsys.readouterr().out

@@ -88,6 +88,10 @@ class Display:
         """A cell runs now."""
         self.states[cell.row, cell.seed] = ("running", time.monotonic())
 
+    def retrying(self, cell: Cell, error: str, seconds: float) -> None:
+        """A cell failed for what can pass, and is tried again after a pause."""
+        self.say(f"  {cell.title}: {error}; tried again in {seconds:.0f} s")
+
     def elsewhere(self, cell: Cell) -> None:
         """Another sweep has that cell."""
         self.states[cell.row, cell.seed] = ("elsewhere", "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from lab.study.cells import Cell
@@ -76,5 +77,31 @@ def reason(entry: PlannedCell) -> str:
     if entry.run is not None and entry.state in ("failed", "killed"):
         return entry.run.tags.get("error", "")
     if entry.run is not None and entry.state == "running":
-        return f"on {entry.run.tags.get('host', '?')}, process {entry.run.tags.get('pid', '?')}"
+        since = datetime.fromtimestamp(entry.run.start).astimezone().isoformat(" ", "seconds")
+        return f"since {since} on {entry.run.tags.get('host', '?')}, process {entry.run.tags.get('pid', '?')}"
     return ""
+
+
+def record(entry: PlannedCell) -> dict[str, object]:
+    """A cell's state for machines; times in seconds since 1970, what does not apply left out."""
+    told: dict[str, object] = {
+        "ablation": entry.cell.ablation,
+        "rung": entry.cell.rung,
+        "row": entry.cell.row,
+        "seed": entry.cell.seed,
+        "key": entry.cell.key,
+        "state": entry.state,
+    }
+    if entry.run is not None:
+        told |= {"run_id": entry.run.run_id, "start": entry.run.start}
+        if entry.state == "running":
+            told |= {name: entry.run.tags.get(name, "") for name in ("host", "pid")}
+        if entry.run.end is not None:
+            told["end"] = entry.run.end
+        if entry.state == "done":
+            told["results"] = entry.run.results
+        if entry.state in ("failed", "killed"):
+            told["error"] = entry.run.tags.get("error", "")
+    if entry.state == "stale":
+        told["changed"] = list(entry.changed)
+    return told

@@ -123,8 +123,8 @@ class Pool:
 
     `modules` are those that the notebooks import: every worker imports them once, for all of its kernels.
 
-    Events: started (run_id), elsewhere (another sweep has the cell), finished (status, error, results, seconds), died
-    (error: a worker was lost with its job).
+    Events: started (run_id), retrying (error; seconds: the pause), elsewhere (another sweep has the cell), finished
+    (status, error, results, seconds), died (error: a worker was lost with its job).
     """
 
     def __init__(

@@ -22,6 +22,7 @@ from lab.study.ablation import Ablation, load_module
 from lab.study.cells import Cell, cells, notebook_path
 from lab.study.display import Display, make_display
 from lab.study.identity import identify, is_prepared
+from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
 from lab.study.pool import Event, Job, Pool, available_cores
@@ -121,7 +122,7 @@ def _history(ablation: Ablation, rung: str) -> dict[str, list[float]]:
     return seconds
 
 
-def _jobs(todo: Sequence[Cell], notebook: Path, parent: str, tags: Mapping[str, str]) -> list[Job]:
+def _jobs(todo: Sequence[Cell], notebook: Path, parent: str, tags: Mapping[str, str], limits: Limits) -> list[Job]:
     folder = paths.mlruns_dir().resolve() / "notebooks"
     return [
         {
@@ -131,6 +132,7 @@ def _jobs(todo: Sequence[Cell], notebook: Path, parent: str, tags: Mapping[str, 
             "executed": str(folder / cell.ablation / f"{cell.row}-{cell.seed}-{cell.key}.ipynb"),
             "parent": parent,
             "tags": dict(tags),
+            "limits": asdict(limits),
         }
         for number, cell in enumerate(todo)
     ]
@@ -141,7 +143,13 @@ def _study_tags(ablation: Ablation, prepared: Mapping[str, Any]) -> dict[str, st
 
 
 def _run(
-    ablation: Ablation, rung: str, todo: Sequence[Cell], prepared: Mapping[str, Any], workers: int, display: Display
+    ablation: Ablation,
+    rung: str,
+    todo: Sequence[Cell],
+    prepared: Mapping[str, Any],
+    workers: int,
+    limits: Limits,
+    display: Display,
 ) -> tuple[dict[str, str], bool]:
     """Run the cells; returns the reasons of those that failed, and whether the user stopped the sweep."""
     failed: dict[str, str] = {}
@@ -151,6 +159,8 @@ def _run(
         cell = todo[job["id"]]
         if event["event"] == "started":
             display.started(cell)
+        elif event["event"] == "retrying":
+            display.retrying(cell, event["error"], event["seconds"])
         elif event["event"] == "elsewhere":
             display.elsewhere(cell)
         elif event["event"] == "finished":
@@ -172,7 +182,7 @@ def _run(
             recorder = tracking.Recorder()
             tags = tracking.provenance()
             parent = recorder.study(ablation.name, rung, {**tags, **owner, **_study_tags(ablation, prepared)})
-            pool.run(_jobs(todo, notebook_path(ablation), parent, tags))
+            pool.run(_jobs(todo, notebook_path(ablation), parent, tags, limits))
         except KeyboardInterrupt:
             interrupted = True
             display.say("stopping: what is done stays, the next call goes on from here")
@@ -194,6 +204,7 @@ def reproduce(
     rows: str | Sequence[str] = "main",
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     prepare: Prepare | None = None,
     display: Display | None = None,
 ) -> Outcome:
@@ -201,6 +212,7 @@ def reproduce(
 
     Args:
         workers: cells at once; the rung's own number where None, else one a core, at most 8.
+        limits: of each cell; one that is over a limit fails, one that failed for what can pass is tried again.
         prepare: the function of `ablations/NAME.py` where None.
 
     A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
@@ -224,7 +236,7 @@ def reproduce(
     failed: dict[str, str] = {}
     interrupted = False
     if todo:
-        failed, interrupted = _run(ablation, rung, todo, prepared, workers, display)
+        failed, interrupted = _run(ablation, rung, todo, prepared, workers, limits, display)
         planned = plan(chosen)
     elif (study := tracking.find_study(ablation.name, rung)) is None or not (
         _study_tags(ablation, prepared).items() <= study.tags.items()

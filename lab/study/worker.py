@@ -8,21 +8,13 @@ directory of the whole process.
 import json
 import os
 import queue
-import re
-import shutil
 import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lab.errors import LabError
-from lab.study import claims, store
-from lab.study.cells import Cell
-
-if TYPE_CHECKING:
-    from lab.study.tracking import Recorder
+from lab.study import store
 
 
 def kill_children(pid: int | None = None) -> None:
@@ -66,88 +58,6 @@ class Orders:
             time.sleep(0.2)
 
 
-def _reason(error: Exception) -> str:
-    """A failed notebook's last line, without terminal colours."""
-    name = getattr(error, "ename", None) or type(error).__name__
-    value = getattr(error, "evalue", None)
-    if value is None:
-        value = str(error)
-    text = value if name == "LabError" else f"{name}: {value}"
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
-
-
-def run_cell(job: dict[str, Any], recorder: "Recorder", owner: dict[str, str], orders: Orders) -> dict[str, Any]:
-    """Claim a cell and run it to its end, whatever that is; returns the event for the sweep.
-
-    A cell that another sweep runs, or has finished since ours was planned, is left alone.
-    """
-    cell = Cell(**job["cell"])
-    begun = time.monotonic()
-    try:
-        if not claims.claim(cell.key, cell.title, owner):
-            return {"event": "elsewhere", "id": job["id"]}
-        try:
-            if store.is_done(cell.key):
-                return {"event": "elsewhere", "id": job["id"]}
-            event = run_claimed(job, cell, recorder, owner, orders)
-        finally:
-            claims.release(cell.key, owner)
-    except LabError as error:
-        event = {"event": "finished", "status": "FAILED", "error": str(error), "run_id": "", "results": {}}
-    return {**event, "id": job["id"], "seconds": time.monotonic() - begun}
-
-
-def run_claimed(
-    job: dict[str, Any], cell: Cell, recorder: "Recorder", owner: dict[str, str], orders: Orders
-) -> dict[str, Any]:
-    """Run one cell in a run of its own, and close that."""
-    import papermill
-
-    run_id = recorder.start_cell(cell, {**job["tags"], **owner}, job["parent"])
-    emit({"event": "started", "id": job["id"], "run_id": run_id})
-    spool, executed = store.spool_dir(run_id), Path(job["executed"])
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    done = threading.Event()
-
-    def publish() -> None:
-        while not done.wait(claims.BEAT_SECONDS):
-            recorder.publish(run_id)
-            with suppress(LabError):  # the claim itself tells what is wrong
-                claims.beat(owner)
-
-    publisher = threading.Thread(target=publish, daemon=True)
-    publisher.start()
-    status, error = "FINISHED", ""
-    try:
-        if not orders.stopping.is_set():
-            papermill.execute_notebook(
-                job["notebook"],
-                str(executed),
-                parameters={**cell.parameters, "run_id": run_id},
-                cwd=str(Path(job["notebook"]).parent),
-                progress_bar=False,
-            )
-            if not (spool / "results.json").exists():
-                status, error = "FAILED", "the notebook came to its end without run.set_results(...)"
-    except Exception as raised:
-        status, error = "FAILED", _reason(raised)
-        (spool / "artifacts" / "error.txt").write_text(str(raised), encoding="utf-8")
-    if orders.stopping.is_set() and not (status == "FINISHED" and (spool / "results.json").exists()):
-        status, error = "KILLED", "the sweep was stopped"
-    done.set()
-    publisher.join()
-    if executed.exists():
-        shutil.copyfile(executed, spool / "artifacts" / "notebook.ipynb")
-    results = recorder.finish(run_id, status, error)
-    return {
-        "event": "finished",
-        "run_id": run_id,
-        "status": status,
-        "error": error,
-        "results": results,
-    }
-
-
 _events: Any = None
 
 
@@ -170,8 +80,14 @@ def main() -> None:
 
     template = use_forked_kernels(sys.argv[1:])
     import papermill  # noqa: F401  (2.6 s, before the first cell's time counts)
+    import psutil
 
+    from lab.study.execution import Execution
     from lab.study.tracking import Recorder
+
+    def kernels() -> list[psutil.Process]:
+        below = psutil.Process().children(recursive=True)
+        return [process for process in below if template is None or process.pid != template.pid]
 
     recorder = Recorder()
     if template is not None:
@@ -180,7 +96,7 @@ def main() -> None:
         orders.ready = True
         emit({"event": "ready"})
         while (job := orders.jobs.get()) is not None:
-            emit(run_cell(job, recorder, owner, orders))
+            emit(Execution(job, recorder, owner, orders.stopping, emit, kernels).run())
             if orders.stopping.is_set():
                 break
     sys.stderr.flush()

@@ -1,4 +1,5 @@
 import functools
+import io
 import json
 import os
 import signal
@@ -21,6 +22,8 @@ from lab.errors import LabError
 from lab.study import claims, identity, store, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
+from lab.study.display import Display
+from lab.study.limits import Limits
 from lab.study.plan import describe, plan, reason
 from lab.study.pool import available_cores, worker_environment
 from lab.study.sweep import Outcome, reproduce
@@ -125,7 +128,14 @@ def test_what_changed_is_told_of_a_stale_cell(swept: Path) -> None:
 def test_status_looks_without_preparing(swept: Path) -> None:
     planned = sweep.status(load_ablation("toy"), "cpu", "all", [0])
     states = {entry.cell.row: entry.state for entry in planned}
-    assert states == {"small": "done", "large": "done", "broken": "failed", "slow": "missing", "silent": "failed"}
+    assert states == {
+        "small": "done",
+        "large": "done",
+        "broken": "failed",
+        "slow": "missing",
+        "silent": "failed",
+        "flaky": "missing",
+    }
     assert {entry.state for entry in sweep.status(load_ablation("toy"), "smoke")} == {"missing"}
 
 
@@ -179,6 +189,32 @@ def test_a_worker_that_is_killed_loses_its_cell_alone(toy_project: Path, store_m
     assert {entry.cell.row: entry.state for entry in outcome.planned} == {"slow": "failed", "large": "done"}
     assert "its worker died (signal SIGKILL; log:" in outcome.failed["slow, seed 0"]
     assert {run.status for run in store.read_runs()} == {"FINISHED", "FAILED"}
+
+
+@pytest.mark.slow
+def test_what_can_pass_is_tried_again_and_what_takes_too_long_is_not(
+    toy_project: Path, store_maker: Callable[[], None]
+) -> None:
+    store_maker()
+    printed = io.StringIO()
+    toy = load_ablation("toy")
+    outcome = reproduce(
+        toy,
+        rows=["flaky", "slow", "broken"],
+        seeds=[0],
+        workers=2,
+        limits=Limits(seconds=20.0, retries=1),
+        display=Display(toy, "cpu", file=printed),
+    )
+    assert {entry.cell.row: entry.state for entry in outcome.planned} == {
+        "broken": "failed",
+        "slow": "failed",
+        "flaky": "done",
+    }
+    assert outcome.failed["slow, seed 0"] == "it ran longer than its limit of 20 s"
+    assert "flaky, seed 0: ConnectionError: the hub is away; tried again in 5 s" in printed.getvalue()
+    tries = [(run.tags["row"], run.status) for run in store.read_runs() if run.tags.get("kind") == "cell"]
+    assert sorted(tries) == [("broken", "FAILED"), ("flaky", "FAILED"), ("flaky", "FINISHED"), ("slow", "FAILED")]
 
 
 def test_a_sigterm_stops_as_ctrl_c_does() -> None:
