@@ -5,11 +5,14 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.errors import LabError, choose
+
+if TYPE_CHECKING:
+    from lab.study.limits import Limits
 
 app = typer.Typer(
     help="Reproduce the ablations of the Baichuan-Omni report, cell by cell.",
@@ -18,10 +21,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+schedule_app = typer.Typer(help="Sweeps at set times, on your crontab.", no_args_is_help=True)
+app.add_typer(schedule_app, name="schedule")
+
 Name = Annotated[str, typer.Argument(help="The ablation: a file of ablations/, without .py.")]
 Rung = Annotated[str, typer.Option(help="How large the study is run: the rungs that the ablation declares.")]
 Rows = Annotated[str, typer.Option(help="main, all, or row keys separated by commas.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds separated by commas [default: the ablation's].")]
+
+
+Workers = Annotated[int | None, typer.Option(help="Cells at once [default: the rung's, else one a core].")]
+TimeLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 90m or 2h [default: none].")]
+MemoryLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 8GB [default: none].")]
+Retries = Annotated[int, typer.Option(help="Further tries of a cell after what can pass, such as a download.")]
 
 
 def _rows(text: str) -> str | list[str]:
@@ -35,16 +47,26 @@ def _seeds(text: str | None) -> list[int] | None:
         raise LabError(f"seeds are whole numbers separated by commas, such as 0,1,2; got {text!r}") from None
 
 
+def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "Limits":
+    from lab.study.limits import Limits, parse_bytes, parse_seconds
+
+    return Limits(
+        seconds=None if time_limit is None else parse_seconds(time_limit, "--time-limit"),
+        memory_bytes=None if memory_limit is None else parse_bytes(memory_limit, "--memory-limit"),
+        retries=retries,
+    )
+
+
 @app.command()
 def reproduce(
     name: Name,
     rung: Rung = "cpu",
     rows: Rows = "main",
     seeds: Seeds = None,
-    workers: Annotated[int | None, typer.Option(help="Cells at once [default: the rung's, else one a core].")] = None,
-    time_limit: Annotated[str | None, typer.Option(help="Of a cell, as in 90m or 2h [default: none].")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="Of a cell, as in 8GB [default: none].")] = None,
-    retries: Annotated[int, typer.Option(help="Further tries of a cell after what can pass, such as a download.")] = 2,
+    workers: Workers = None,
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
+    retries: Retries = 2,
 ) -> None:
     """Train and measure every cell that is missing or changed; a second call does nothing.
 
@@ -52,15 +74,10 @@ def reproduce(
     Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed.
     """
     from lab.study.ablation import load_ablation
-    from lab.study.limits import Limits, parse_bytes, parse_seconds
     from lab.study.plan import describe
     from lab.study.sweep import reproduce as run
 
-    limits = Limits(
-        seconds=None if time_limit is None else parse_seconds(time_limit, "--time-limit"),
-        memory_bytes=None if memory_limit is None else parse_bytes(memory_limit, "--memory-limit"),
-        retries=retries,
-    )
+    limits = _limits(time_limit, memory_limit, retries)
     outcome = run(load_ablation(name), rung=rung, rows=_rows(rows), seeds=_seeds(seeds), workers=workers, limits=limits)
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():
@@ -69,6 +86,76 @@ def reproduce(
         raise typer.Exit(130)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def unattended(
+    name: Name,
+    rung: Rung = "cpu",
+    rows: Rows = "main",
+    seeds: Seeds = None,
+    workers: Workers = None,
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
+    retries: Retries = 2,
+) -> None:
+    """As reproduce, for schedulers: under a lock, logged to a file, with a report in mlruns/unattended/ and in MLflow.
+
+    Does nothing where the last one still runs. Exits with 1 where a cell failed.
+    """
+    from lab.study.ablation import load_ablation
+    from lab.study.unattended import run_unattended
+
+    report = run_unattended(
+        load_ablation(name),
+        rung=rung,
+        rows=_rows(rows),
+        seeds=_seeds(seeds),
+        workers=workers,
+        limits=_limits(time_limit, memory_limit, retries),
+    )
+    if report is None:
+        typer.echo(f"{name} ({rung}): left to the last unattended sweep, which is still running")
+        return
+    typer.echo(report.text)
+    if report.outcome is not None and report.outcome.failed:
+        raise typer.Exit(1)
+
+
+@schedule_app.command("add")
+def schedule_add(
+    name: Name,
+    when: Annotated[str, typer.Argument(help="Five fields, as in '0 2 * * *': every night at two.")],
+    rung: Rung = "cpu",
+    rows: Rows = "main",
+    seeds: Seeds = None,
+) -> None:
+    """Add a line to your crontab that brings the study up to date at set times."""
+    from lab.study import schedule
+    from lab.study.ablation import load_ablation
+
+    _seeds(seeds)
+    entry = schedule.add(load_ablation(name), when, rung=rung, rows=rows, seeds=seeds)
+    typer.echo(f"{name} ({rung}) at {entry.when}; next: {entry.next_start:%Y-%m-%d %H:%M %Z}")
+
+
+@schedule_app.command("list")
+def schedule_list() -> None:
+    """List the scheduled sweeps of this checkout with their next start."""
+    from lab.study import schedule
+
+    for entry in schedule.entries():
+        typer.echo(f"{entry.name} ({entry.rung}) at {entry.when}; next: {entry.next_start:%Y-%m-%d %H:%M %Z}")
+        typer.echo(f"  {entry.command}")
+
+
+@schedule_app.command("remove")
+def schedule_remove(name: Name, rung: Rung = "cpu") -> None:
+    """Take a scheduled sweep off your crontab."""
+    from lab.study import schedule
+
+    schedule.remove(name, rung)
+    typer.echo(f"{name} ({rung}) is no longer scheduled")
 
 
 @app.command()

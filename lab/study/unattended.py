@@ -1,0 +1,144 @@
+"""A sweep that nobody watches: under a lock, logged to a file, with a report of what it did and what had changed.
+
+Safe to start from cron, Airflow or any other scheduler at any time: where the last one still runs, it does nothing.
+`mlruns/unattended/` holds NAME-RUNG.log (appended), NAME-RUNG.md (the last report) and the lock; reports are kept with
+the study's run in MLflow too.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lab import paths
+from lab.errors import LabError
+from lab.study import tracking
+from lab.study.ablation import Ablation
+from lab.study.display import Display, clock
+from lab.study.limits import DEFAULT_LIMITS, Limits
+from lab.study.plan import PlannedCell, describe, reason
+from lab.study.sweep import Outcome, reproduce, status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a sweep left: its outcome (None where it could not start), and the Markdown of its report."""
+
+    outcome: Outcome | None
+    text: str
+    path: Path
+
+
+def folder() -> Path:
+    """Where logs and reports of unattended sweeps lie."""
+    return paths.mlruns_dir() / "unattended"
+
+
+def run_unattended(
+    ablation: Ablation,
+    *,
+    rung: str,
+    rows: str | Sequence[str] = "main",
+    seeds: Sequence[int] | None = None,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Report | None:
+    """Bring a study up to date and report; None where another unattended sweep of it is still running.
+
+    Raises:
+        LabError: as `reproduce`; the report then says why, too.
+    """
+    stem = folder() / f"{ablation.name}-{rung}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with stem.with_suffix(".log").open("a", encoding="utf-8", buffering=1) as log:
+        begun = datetime.now().astimezone()
+        print(f"{begun:%Y-%m-%d %H:%M:%S %Z} {ablation.name} ({rung}), process {os.getpid()}", file=log)
+        lock = FileLock(stem.with_suffix(".lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            print("left to the last one, which is still running", file=log)
+            return None
+        try:
+            return _sweep(ablation, rung, rows, seeds, workers, limits, Display(ablation, rung, file=log), begun, stem)
+        except LabError as error:
+            print(f"error: {error}", file=log)
+            text = f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n"
+            _write(stem.with_suffix(".md"), text)
+            raise
+        finally:
+            lock.release()
+
+
+def _sweep(
+    ablation: Ablation,
+    rung: str,
+    rows: str | Sequence[str],
+    seeds: Sequence[int] | None,
+    workers: int | None,
+    limits: Limits,
+    display: Display,
+    begun: datetime,
+    stem: Path,
+) -> Report:
+    before = status(ablation, rung, rows, seeds)
+    outcome = reproduce(ablation, rung=rung, rows=rows, seeds=seeds, workers=workers, limits=limits, display=display)
+    display.say(describe(outcome.planned))
+    ended = datetime.now().astimezone()
+    text = compose(ablation, rung, before, outcome, begun, ended)
+    path = _write(stem.with_suffix(".md"), text)
+    study = tracking.find_study(ablation.name, rung)
+    if study is not None:
+        tracking.Recorder().report(study.run_id, f"{begun:%Y%m%d-%H%M%S}", describe(outcome.planned), text)
+    return Report(outcome=outcome, text=text, path=path)
+
+
+def compose(
+    ablation: Ablation,
+    rung: str,
+    before: Sequence[PlannedCell],
+    outcome: Outcome,
+    begun: datetime,
+    ended: datetime,
+) -> str:
+    """The report: how the cells stood before and stand now, what had changed, what ran, what failed."""
+    place = {(entry.cell.row, entry.cell.seed): entry for entry in before}
+    ran = [
+        entry
+        for entry in outcome.planned
+        if entry.run is not None and entry.run.start >= begun.timestamp() and entry.state != "running"
+    ]
+    lines = [
+        _title(ablation, rung, begun),
+        "",
+        f"Took {clock((ended - begun).total_seconds())}. Before: {describe(before)}. Now: {describe(outcome.planned)}."
+        + (" It was stopped." if outcome.interrupted else ""),
+    ]
+    changes = list(dict.fromkeys(change for entry in before if entry.state == "stale" for change in entry.changed))
+    lines += ["", "## Changed since the last sweep", ""]
+    lines += [f"- {change}" for change in changes] or ["Nothing that a cell had been made from."]
+    if ran:
+        lines += ["", "## Run now", "", "| Cell | Was | Is | Took |", "| --- | --- | --- | ---: |"]
+    for entry in ran:
+        was = place.get((entry.cell.row, entry.cell.seed))
+        took = clock(entry.run.seconds or 0.0) if entry.run else ""
+        lines.append(f"| {entry.cell.title} | {was.state if was else 'missing'} | {entry.state} | {took} |")
+    failed = [entry for entry in outcome.planned if entry.state in ("failed", "killed")]
+    if failed:
+        lines += ["", "## Failed", ""]
+        lines += [f"- {entry.cell.title}: {reason(entry)}" for entry in failed]
+    return "\n".join(lines) + "\n"
+
+
+def _title(ablation: Ablation, rung: str, begun: datetime) -> str:
+    return f"# {ablation.name} ({rung}), {begun:%Y-%m-%d %H:%M %Z}"
+
+
+def _write(path: Path, text: str) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
