@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from lab.errors import LabError
 from lab.evaluation.decoding import decode
 from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import ConvGMLP, build_audio_projector
+from lab.paths import repository_root
 from lab.study.ablation import Rung, load_ablation
 from lab.study.cells import cells
 from lab.study.parameters import notebook_parameters
@@ -165,3 +168,12 @@ def test_both_sides_train_the_same_cell_and_a_ratio_is_printed(
     assert losses is not None
     # A language model of three steps knows next to nothing, so that both losses are near that of guessing.
     assert float(losses.group(2)) == pytest.approx(float(losses.group(1)), rel=0.2)
+
+
+@pytest.mark.slow
+def test_the_sweep_benchmark_times_all_three_in_one_run() -> None:
+    command = [sys.executable, "benchmarks/sweep.py", "--cells", "2", "--commands", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=repository_root())
+    assert re.search(r"ours: -?\d+\.\d\d s of overhead a cell, over 2 cells", done.stdout)
+    assert re.search(r"papermill's command: \d+\.\d\d s of overhead a cell, median of 1", done.stdout)
+    assert re.search(r"ratio, papermill's command / ours: -?\d+\.\d", done.stdout)
