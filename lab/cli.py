@@ -12,6 +12,7 @@ import typer
 from lab.errors import LabError, choose
 
 if TYPE_CHECKING:
+    from lab.study.forecast import Budget
     from lab.study.limits import Limits
 
 app = typer.Typer(
@@ -36,6 +37,12 @@ MemoryLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 8GB [def
 Retries = Annotated[int, typer.Option(help="Further tries of a cell after what can pass, such as a download.")]
 
 
+BudgetOption = Annotated[
+    str | None, typer.Option("--budget", help="Of this machine's time, as in 2h: refused where the forecast is above.")
+]
+Fit = Annotated[bool, typer.Option("--fit", help="With --budget: run what fits, whole rows first.")]
+
+
 def _rows(text: str) -> str | list[str]:
     return text if text in ("main", "all") else [part.strip() for part in text.split(",") if part.strip()]
 
@@ -57,6 +64,15 @@ def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "
     )
 
 
+def _budget(text: str | None, fit: bool) -> "Budget | None":
+    from lab.study.forecast import Budget
+    from lab.study.limits import parse_seconds
+
+    if text is None and fit:
+        raise LabError("--fit says what to do under a budget; give one, as in --budget 2h --fit")
+    return None if text is None else Budget(seconds=parse_seconds(text, "--budget"), fit=fit)
+
+
 @app.command()
 def reproduce(
     name: Name,
@@ -67,6 +83,8 @@ def reproduce(
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
     retries: Retries = 2,
+    budget: BudgetOption = None,
+    fit: Fit = False,
 ) -> None:
     """Train and measure every cell that is missing or changed; a second call does nothing.
 
@@ -78,7 +96,15 @@ def reproduce(
     from lab.study.sweep import reproduce as run
 
     limits = _limits(time_limit, memory_limit, retries)
-    outcome = run(load_ablation(name), rung=rung, rows=_rows(rows), seeds=_seeds(seeds), workers=workers, limits=limits)
+    outcome = run(
+        load_ablation(name),
+        rung=rung,
+        rows=_rows(rows),
+        seeds=_seeds(seeds),
+        workers=workers,
+        limits=limits,
+        budget=_budget(budget, fit),
+    )
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():
         typer.echo(f"failed: {title}: {reason}", err=True)

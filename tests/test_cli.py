@@ -48,6 +48,9 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
         (["reproduce", "toy", "--time-limit", "90"], "error: --time-limit is '90'; expected a number with its unit"),
         (["reproduce", "toy", "--memory-limit", "8"], "error: --memory-limit is '8'; expected a number with its unit"),
         (["reproduce", "toy", "--retries", "-1"], "error: retries is how often a cell is tried again"),
+        (["reproduce", "toy", "--budget", "2"], "error: --budget is '2'; expected a number with its unit"),
+        (["reproduce", "toy", "--fit"], "error: --fit says what to do under a budget; give one"),
+        (["schedule", "add", "toy", "at two"], "error: 'at two' is no time for cron; expected five fields"),
         (["results", "toy"], "error: there are no results of 'toy' at rung 'cpu'"),
         (["figures", "tow"], "error: unknown figure 'tow'"),
     ]:

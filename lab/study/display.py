@@ -3,11 +3,11 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lab.study.ablation import Ablation
 from lab.study.cells import Cell
+from lab.study.forecast import Forecast
 from lab.study.plan import PlannedCell, describe, reason
 
 if TYPE_CHECKING:
@@ -19,35 +19,6 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class Forecast:
-    """Time left, from how long finished cells of the same row took, else all rows by their cost."""
-
-    def __init__(self, ablation: Ablation, workers: int, history: Mapping[str, Sequence[float]]) -> None:
-        self._costs = {row.key: row.cost for row in ablation.rows}
-        self._seconds = {row: list(values) for row, values in history.items()}
-        self._workers = workers
-
-    def add(self, row: str, seconds: float) -> None:
-        """A cell of that row took so long."""
-        self._seconds.setdefault(row, []).append(seconds)
-
-    def cell_seconds(self, row: str) -> float | None:
-        """How long a cell of that row takes; None before any cell has finished."""
-        if own := self._seconds.get(row):
-            return median(own)
-        each = [value / self._costs.get(other, 1.0) for other, values in self._seconds.items() for value in values]
-        return median(each) * self._costs[row] if each else None
-
-    def left(self, waiting: Sequence[str], running: Mapping[str, tuple[str, float]]) -> float | None:
-        """Seconds until the end: rows of the waiting cells, and row and elapsed seconds of the running ones."""
-        parts = [self.cell_seconds(row) for row in waiting]
-        now = [(self.cell_seconds(row), elapsed) for row, elapsed in running.values()]
-        if any(part is None for part in parts) or any(part is None for part, _ in now):
-            return None
-        rests = [max(0.0, (part or 0.0) - elapsed) for part, elapsed in now]
-        return max([*rests, (sum(part or 0.0 for part in parts) + sum(rests)) / self._workers])
 
 
 class Display:
@@ -92,6 +63,11 @@ class Display:
         """A cell failed for what can pass, and is tried again after a pause."""
         self.say(f"  {cell.title}: {error}; tried again in {seconds:.0f} s")
 
+    def left_out(self, cell: Cell) -> None:
+        """What is left of the budget is not enough for that cell."""
+        self.states[cell.row, cell.seed] = ("over budget", "")
+        self.say(f"  {cell.title}: not started, it does not fit into what is left of the budget")
+
     def elsewhere(self, cell: Cell) -> None:
         """Another sweep has that cell."""
         self.states[cell.row, cell.seed] = ("elsewhere", "")
@@ -111,7 +87,7 @@ class Display:
     def progress(self) -> str:
         """`  [5 of 27, about 12:30 left]`."""
         states = list(self.states.values())
-        ended = sum(state in ("done", "failed", "killed", "elsewhere") for state, _ in states)
+        ended = sum(state in ("done", "failed", "killed", "elsewhere", "over budget") for state, _ in states)
         left = self.left()
         return f"  [{ended} of {len(states)}{f', about {clock(left)} left' if left else ''}]"
 

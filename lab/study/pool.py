@@ -124,7 +124,7 @@ class Pool:
     `modules` are those that the notebooks import: every worker imports them once, for all of its kernels.
 
     Events: started (run_id), retrying (error; seconds: the pause), elsewhere (another sweep has the cell), finished
-    (status, error, results, seconds), died (error: a worker was lost with its job).
+    (status, error, results, seconds), died (error: a worker was lost with its job), left_out (see `run`).
     """
 
     def __init__(
@@ -147,16 +147,25 @@ class Pool:
         self._workers.append(_Worker(self._started, self._modules, self._environment, self._events))
         self._started += 1
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Run every job, in this order as workers come free.
+    def run(self, jobs: Sequence[Job], may_start: Callable[[Job], bool] = lambda job: True) -> None:
+        """Run every job, in this order as workers come free; one that may not start is told of as `left_out`.
 
         Raises:
             LabError: a worker could not start; the message has the last line of its log.
         """
         waiting = deque(jobs)
+
+        def feed(worker: _Worker) -> None:
+            while waiting and worker.job is None:
+                job = waiting.popleft()
+                if may_start(job):
+                    worker.send(job)
+                else:
+                    self._on_event(job, {"event": "left_out"})
+
         for worker in self._workers:
-            if worker.ready and waiting:
-                worker.send(waiting.popleft())
+            if worker.ready:
+                feed(worker)
         while waiting or any(worker.job for worker in self._workers):
             self._on_tick()
             try:
@@ -166,8 +175,8 @@ class Pool:
             self._handle(worker, event)
             if event["event"] == "exit" and waiting:
                 self._start()
-            if event["event"] in ("ready", "finished", "elsewhere") and waiting:
-                worker.send(waiting.popleft())
+            if event["event"] in ("ready", "finished", "elsewhere"):
+                feed(worker)
         self._on_tick()
 
     def _handle(self, worker: _Worker, event: Event) -> None:

@@ -21,6 +21,7 @@ from lab.study import results, store, tracking
 from lab.study.ablation import Ablation, load_module
 from lab.study.cells import Cell, cells, notebook_path
 from lab.study.display import Display, make_display
+from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
 from lab.study.identity import identify, is_prepared
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.parameters import check_parameters, imported_modules
@@ -149,6 +150,7 @@ def _run(
     prepared: Mapping[str, Any],
     workers: int,
     limits: Limits,
+    meter: Meter,
     display: Display,
 ) -> tuple[dict[str, str], bool]:
     """Run the cells; returns the reasons of those that failed, and whether the user stopped the sweep."""
@@ -161,6 +163,8 @@ def _run(
             display.started(cell)
         elif event["event"] == "retrying":
             display.retrying(cell, event["error"], event["seconds"])
+        elif event["event"] == "left_out":
+            display.left_out(cell)
         elif event["event"] == "elsewhere":
             display.elsewhere(cell)
         elif event["event"] == "finished":
@@ -182,7 +186,8 @@ def _run(
             recorder = tracking.Recorder()
             tags = tracking.provenance()
             parent = recorder.study(ablation.name, rung, {**tags, **owner, **_study_tags(ablation, prepared)})
-            pool.run(_jobs(todo, notebook_path(ablation), parent, tags, limits))
+            jobs = _jobs(todo, notebook_path(ablation), parent, tags, limits)
+            pool.run(jobs, lambda job: meter.fits(todo[job["id"]].row))
         except KeyboardInterrupt:
             interrupted = True
             display.say("stopping: what is done stays, the next call goes on from here")
@@ -205,6 +210,7 @@ def reproduce(
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    budget: Budget | None = None,
     prepare: Prepare | None = None,
     display: Display | None = None,
 ) -> Outcome:
@@ -213,6 +219,7 @@ def reproduce(
     Args:
         workers: cells at once; the rung's own number where None, else one a core, at most 8.
         limits: of each cell; one that is over a limit fails, one that failed for what can pass is tried again.
+        budget: of this machine's time; a sweep whose forecast is above it is refused, or runs what fits.
         prepare: the function of `ablations/NAME.py` where None.
 
     A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
@@ -226,17 +233,23 @@ def reproduce(
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     store.ensure_store()
     planned = plan(chosen)
-    costs = {row.key: row.cost for row in ablation.rows}
-    todo = sorted((entry.cell for entry in planned if entry.to_do), key=lambda cell: -costs[cell.row])
+    todo = [entry.cell for entry in planned if entry.to_do]
     if workers is None:
         workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
     workers = max(1, min(workers, len(todo)))
+    history = _history(ablation, rung) if todo else {}
+    forecast = Forecast(ablation, workers, history)
+    if budget is not None:
+        check_budget(todo, forecast, budget)
+    todo = in_order(todo, forecast, budget)
     display = display or make_display(ablation, rung)
-    display.begin(planned, workers, _history(ablation, rung) if todo else {})
+    display.begin(planned, workers, history)
     failed: dict[str, str] = {}
     interrupted = False
     if todo:
-        failed, interrupted = _run(ablation, rung, todo, prepared, workers, limits, display)
+        failed, interrupted = _run(
+            ablation, rung, todo, prepared, workers, limits, Meter(budget, display.forecast), display
+        )
         planned = plan(chosen)
     elif (study := tracking.find_study(ablation.name, rung)) is None or not (
         _study_tags(ablation, prepared).items() <= study.tags.items()

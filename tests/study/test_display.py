@@ -1,25 +1,13 @@
 import io
 
-import pytest
-
 from lab.study.cells import cells
-from lab.study.display import Display, Forecast, LiveDisplay, clock
+from lab.study.display import Display, LiveDisplay, clock
 from lab.study.plan import PlannedCell
 from tests.study.test_ablation import make
 
 
 def test_times_read_as_people_write_them() -> None:
     assert [clock(seconds) for seconds in (7, 750, 3723)] == ["0:07", "12:30", "1:02:03"]
-
-
-def test_time_left_is_unknown_before_a_cell_has_finished() -> None:
-    assert Forecast(make(), 2, {}).left(["small"], {}) is None
-
-
-def test_time_left_divides_the_work_by_the_workers_and_waits_for_the_longest_cell() -> None:
-    forecast = Forecast(make(), 2, {"small": [10.0, 12.0, 11.0]})
-    assert forecast.left(["small"] * 4, {}) == pytest.approx(22.0)
-    assert forecast.left([], {"one": ("small", 4.0)}) == pytest.approx(7.0)
 
 
 def test_plain_lines_name_the_cell_its_score_and_a_failures_reason() -> None:

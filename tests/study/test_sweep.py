@@ -23,6 +23,7 @@ from lab.study import claims, identity, store, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.display import Display
+from lab.study.forecast import Budget
 from lab.study.limits import Limits
 from lab.study.plan import describe, plan, reason
 from lab.study.pool import available_cores, worker_environment
@@ -215,6 +216,29 @@ def test_what_can_pass_is_tried_again_and_what_takes_too_long_is_not(
     assert "flaky, seed 0: ConnectionError: the hub is away; tried again in 5 s" in printed.getvalue()
     tries = [(run.tags["row"], run.status) for run in store.read_runs() if run.tags.get("kind") == "cell"]
     assert sorted(tries) == [("broken", "FAILED"), ("flaky", "FAILED"), ("flaky", "FINISHED"), ("slow", "FAILED")]
+
+
+@pytest.mark.slow
+def test_a_budget_starts_only_what_fits_and_leaves_the_rest_missing(
+    toy_project: Path, store_maker: Callable[[], None]
+) -> None:
+    store_maker()
+    toy = load_ablation("toy")
+    with pytest.raises(LabError, match="no cell of this study has been timed"):
+        reproduce(toy, rows=["small"], seeds=[0], budget=Budget(seconds=3600))
+    assert not [run for run in store.read_runs() if run.tags.get("kind") == "cell"]
+    printed = io.StringIO()
+    outcome = reproduce(
+        toy,
+        rows=["small", "large"],
+        seeds=[0],
+        workers=1,
+        budget=Budget(seconds=1e-3, fit=True),
+        display=Display(toy, "cpu", file=printed),
+    )
+    assert [entry.state for entry in outcome.planned] == ["missing", "missing"]
+    assert "small, seed 0: not started, it does not fit into what is left of the budget" in printed.getvalue()
+    assert {run.status for run in store.read_runs()} == {"FINISHED"}  # the study's own
 
 
 def test_a_sigterm_stops_as_ctrl_c_does() -> None:

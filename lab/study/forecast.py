@@ -1,0 +1,103 @@
+"""How long cells take, from those that have finished; in which order they start; what fits into a budget."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from lab.errors import LabError
+from lab.study.ablation import Ablation
+from lab.study.cells import Cell
+
+
+class Forecast:
+    """Time left, from how long finished cells of the same row took, else all rows by their cost."""
+
+    def __init__(self, ablation: Ablation, workers: int, history: Mapping[str, Sequence[float]]) -> None:
+        self._costs = {row.key: row.cost for row in ablation.rows}
+        self._seconds = {row: list(values) for row, values in history.items()}
+        self._workers = workers
+
+    def add(self, row: str, seconds: float) -> None:
+        """A cell of that row took so long."""
+        self._seconds.setdefault(row, []).append(seconds)
+
+    def cell_seconds(self, row: str) -> float | None:
+        """How long a cell of that row takes; None before any cell has finished."""
+        if own := self._seconds.get(row):
+            return median(own)
+        each = [value / self._costs.get(other, 1.0) for other, values in self._seconds.items() for value in values]
+        return median(each) * self._costs[row] if each else None
+
+    def rank(self, row: str) -> float:
+        """For ordering: seconds of a cell of that row, or its declared cost where nothing was timed."""
+        return self.cell_seconds(row) or self._costs.get(row, 1.0)
+
+    def left(self, waiting: Sequence[str], running: Mapping[str, tuple[str, float]]) -> float | None:
+        """Seconds until the end: rows of the waiting cells, and row and elapsed seconds of the running ones."""
+        parts = [self.cell_seconds(row) for row in waiting]
+        now = [(self.cell_seconds(row), elapsed) for row, elapsed in running.values()]
+        if any(part is None for part in parts) or any(part is None for part, _ in now):
+            return None
+        rests = [max(0.0, (part or 0.0) - elapsed) for part, elapsed in now]
+        return max([*rests, (sum(part or 0.0 for part in parts) + sum(rests)) / self._workers])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Seconds of this machine that a sweep may take; `fit` runs what fits where the whole does not."""
+
+    seconds: float
+    fit: bool = False
+
+
+def in_order(todo: Sequence[Cell], forecast: Forecast, budget: Budget | None = None) -> list[Cell]:
+    """The order in which cells start: the longest first, so that none is left for a lone worker at the end.
+
+    Under a budget that does not hold them all, row by row, the cheapest rows first: a row with all of its seeds can
+    stand in the table, three rows with one seed each cannot.
+    """
+    if budget is None or (forecast.left([cell.row for cell in todo], {}) or 0.0) <= budget.seconds:
+        return sorted(todo, key=lambda cell: -forecast.rank(cell.row))
+    by_row: dict[str, list[Cell]] = {}
+    for cell in todo:
+        by_row.setdefault(cell.row, []).append(cell)
+    rows = sorted(by_row, key=lambda row: len(by_row[row]) * forecast.rank(row))
+    return [cell for row in rows for cell in by_row[row]]
+
+
+def check_budget(todo: Sequence[Cell], forecast: Forecast, budget: Budget) -> None:
+    """Refuse a sweep whose forecast is above its budget, unless what fits was asked for.
+
+    Raises:
+        LabError: the forecast is above the budget, or there is none because no cell was ever timed here.
+    """
+    if budget.fit or not todo:
+        return
+    left = forecast.left([cell.row for cell in todo], {})
+    rest = "add --fit to run what fits, whole rows first"
+    if left is None:
+        raise LabError(
+            "no cell of this study has been timed on this machine, so that nothing tells what the sweep would take; "
+            f"run one cell first, or {rest}"
+        )
+    if left > budget.seconds:
+        raise LabError(
+            f"the {len(todo)} cells would take about {left / 60:.0f} minutes, the budget is {budget.seconds / 60:.0f}; "
+            f"raise it, choose fewer rows or seeds, or {rest}"
+        )
+
+
+class Meter:
+    """Tells whether one more cell fits into what is left of a budget, from the moment it was made."""
+
+    def __init__(self, budget: Budget | None, forecast: Forecast) -> None:
+        self._budget, self._forecast = budget, forecast
+        self._begun = time.monotonic()
+
+    def fits(self, row: str) -> bool:
+        """Whether a cell of that row would end in time; one that nothing tells about may start while time is left."""
+        if self._budget is None:
+            return True
+        left = self._budget.seconds - (time.monotonic() - self._begun)
+        return left > 0 and (self._forecast.cell_seconds(row) or 0.0) <= left
