@@ -164,6 +164,21 @@ def test_a_kernel_is_a_session_of_its_own_can_be_interrupted_and_its_death_is_se
 
 
 @pytest.mark.slow
+def test_a_forked_kernel_runs_its_exit_handlers_and_leaves_by_itself_when_asked_to(tmp_path: Path) -> None:
+    with forking() as template:
+        assert template.is_safe()
+        manager, client = start_new_kernel(kernel_name="python3", startup_timeout=60)
+        pid = pid_of(manager)
+        printed(client, f"import atexit, pathlib; atexit.register(pathlib.Path({str(tmp_path / 'left')!r}).touch)")
+        client.shutdown()
+        assert manager.provisioner.process.wait(10) == 0  # type: ignore[union-attr]  # nobody has killed it
+        assert gone(pid)
+        assert (tmp_path / "left").exists()
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["close", "kill"])
 def test_kernels_end_with_the_process_they_were_forked_from(how: str) -> None:
     with forking() as template, kernel() as (manager, _):
