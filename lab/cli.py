@@ -144,7 +144,7 @@ def unattended(
         typer.echo(f"{name} ({rung}): left to the last unattended sweep, which is still running")
         return
     typer.echo(report.text)
-    if report.outcome is not None and report.outcome.failed:
+    if report.outcome.failed:
         raise typer.Exit(1)
 
 

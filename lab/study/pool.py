@@ -19,8 +19,8 @@ from lab import paths
 from lab.errors import LabError
 from lab.study.worker import kill_children
 
-# Gradients of tens of megabytes come and go every step; keeping their pages, and huge ones, made steps of Conv-GMLP at
-# n = 8 a seventh shorter on two cores (glibc and torch read these; elsewhere they do nothing).
+# Gradients of tens of megabytes come and go every step; keeping their pages, and huge ones, saves the page faults
+# (glibc and torch read these; elsewhere they do nothing).
 ALLOCATION = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),

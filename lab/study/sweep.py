@@ -38,6 +38,8 @@ MAX_DEFAULT_WORKERS = 8  # a kernel with torch takes 0.5 GB and more
 class Outcome:
     """How a sweep ended."""
 
+    before: tuple[PlannedCell, ...]
+    """Each cell as it stood when everything was prepared, before any ran."""
     planned: tuple[PlannedCell, ...]
     """Each cell as it stands afterwards."""
     failed: Mapping[str, str]
@@ -232,7 +234,7 @@ def reproduce(
     tracking.close_abandoned()
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     store.ensure_store()
-    planned = plan(chosen)
+    before = planned = plan(chosen)
     todo = [entry.cell for entry in planned if entry.to_do]
     if workers is None:
         workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
@@ -258,4 +260,10 @@ def reproduce(
         tags = {**tracking.provenance(), **_study_tags(ablation, prepared)}
         recorder.finish(recorder.study(ablation.name, rung, tags), "FINISHED")
     written = results.update_results(ablation, rung, prepared)
-    return Outcome(planned=tuple(planned), failed=failed, interrupted=interrupted, results_file=written)
+    return Outcome(
+        before=tuple(before),
+        planned=tuple(planned),
+        failed=failed,
+        interrupted=interrupted,
+        results_file=written,
+    )

@@ -19,15 +19,15 @@ from lab.study import tracking
 from lab.study.ablation import Ablation
 from lab.study.display import Display, clock
 from lab.study.limits import DEFAULT_LIMITS, Limits
-from lab.study.plan import PlannedCell, describe, reason
-from lab.study.sweep import Outcome, reproduce, status
+from lab.study.plan import describe, reason
+from lab.study.sweep import Outcome, reproduce
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a sweep left: its outcome (None where it could not start), and the Markdown of its report."""
+    """What a sweep left: its outcome, and the Markdown of its report."""
 
-    outcome: Outcome | None
+    outcome: Outcome
     text: str
     path: Path
 
@@ -84,11 +84,10 @@ def _sweep(
     begun: datetime,
     stem: Path,
 ) -> Report:
-    before = status(ablation, rung, rows, seeds)
     outcome = reproduce(ablation, rung=rung, rows=rows, seeds=seeds, workers=workers, limits=limits, display=display)
     display.say(describe(outcome.planned))
     ended = datetime.now().astimezone()
-    text = compose(ablation, rung, before, outcome, begun, ended)
+    text = compose(ablation, rung, outcome, begun, ended)
     path = _write(stem.with_suffix(".md"), text)
     study = tracking.find_study(ablation.name, rung)
     if study is not None:
@@ -99,33 +98,29 @@ def _sweep(
 def compose(
     ablation: Ablation,
     rung: str,
-    before: Sequence[PlannedCell],
     outcome: Outcome,
     begun: datetime,
     ended: datetime,
 ) -> str:
     """The report: how the cells stood before and stand now, what had changed, what ran, what failed."""
-    place = {(entry.cell.row, entry.cell.seed): entry for entry in before}
-    ran = [
-        entry
-        for entry in outcome.planned
-        if entry.run is not None and entry.run.start >= begun.timestamp() and entry.state != "running"
-    ]
+    pairs = list(zip(outcome.before, outcome.planned, strict=True))
+    ran = [(was, now) for was, now in pairs if now.run is not None and now.run != was.run and now.state != "running"]
     lines = [
         _title(ablation, rung, begun),
         "",
-        f"Took {clock((ended - begun).total_seconds())}. Before: {describe(before)}. Now: {describe(outcome.planned)}."
-        + (" It was stopped." if outcome.interrupted else ""),
+        f"Took {clock((ended - begun).total_seconds())}. Before: {describe(outcome.before)}. "
+        f"Now: {describe(outcome.planned)}." + (" It was stopped." if outcome.interrupted else ""),
     ]
-    changes = list(dict.fromkeys(change for entry in before if entry.state == "stale" for change in entry.changed))
+    changes = list(
+        dict.fromkeys(change for entry in outcome.before if entry.state == "stale" for change in entry.changed)
+    )
     lines += ["", "## Changed since the last sweep", ""]
     lines += [f"- {change}" for change in changes] or ["Nothing that a cell had been made from."]
     if ran:
         lines += ["", "## Run now", "", "| Cell | Was | Is | Took |", "| --- | --- | --- | ---: |"]
-    for entry in ran:
-        was = place.get((entry.cell.row, entry.cell.seed))
-        took = clock(entry.run.seconds or 0.0) if entry.run else ""
-        lines.append(f"| {entry.cell.title} | {was.state if was else 'missing'} | {entry.state} | {took} |")
+    for was, now in ran:
+        took = clock(now.run.seconds or 0.0) if now.run else ""
+        lines.append(f"| {now.cell.title} | {was.state} | {now.state} | {took} |")
     failed = [entry for entry in outcome.planned if entry.state in ("failed", "killed")]
     if failed:
         lines += ["", "## Failed", ""]

@@ -9,7 +9,6 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import sweep, tracking, unattended
 from lab.study.ablation import load_ablation
-from lab.study.plan import PlannedCell
 from lab.study.sweep import Outcome
 from lab.study.unattended import run_unattended
 
@@ -38,18 +37,11 @@ def test_a_sweep_leaves_a_log_a_report_and_a_copy_with_the_studys_run(
 
     changed = dict(sweep.load_prepare("toy")([]), corpus="decaf")
     monkeypatch.setattr(sweep, "load_prepare", lambda name: lambda cells: changed)
-    tracking.Recorder()._client.set_tag(study.run_id, "omni_lab.prepared", unattended_prepared(changed))
     second = run_unattended(load_ablation("toy"), rung="cpu", rows=["small"], seeds=[0], workers=1)
     assert second is not None
     assert "- prepared.corpus: c0ffee -> decaf" in second.text
     assert "| small, seed 0 | stale | done |" in second.text
     assert (paths.mlruns_dir() / "unattended" / "toy-cpu.log").read_text().startswith(log)
-
-
-def unattended_prepared(prepared: dict[str, object]) -> str:
-    import json
-
-    return json.dumps(prepared, sort_keys=True)
 
 
 def test_one_that_is_still_running_is_left_alone(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +70,8 @@ def test_a_sweep_that_cannot_start_says_so_in_its_report(toy_project: Path, monk
 def test_a_sweep_with_nothing_to_do_reports_that_nothing_changed(toy_project: Path) -> None:
     toy = load_ablation("toy")
     begun = datetime.now().astimezone()
-    planned: tuple[PlannedCell, ...] = ()
-    outcome = Outcome(planned=planned, failed={}, interrupted=True, results_file=None)
-    text = unattended.compose(toy, "cpu", [], outcome, begun, begun + timedelta(seconds=65))
+    outcome = Outcome(before=(), planned=(), failed={}, interrupted=True, results_file=None)
+    text = unattended.compose(toy, "cpu", outcome, begun, begun + timedelta(seconds=65))
     assert "Took 1:05." in text
     assert "It was stopped." in text
     assert "Nothing that a cell had been made from." in text
