@@ -27,7 +27,7 @@ import psutil
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import identity, store
+from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, Rung
 from lab.study.limits import Limits
 from lab.study.sweep import reproduce
@@ -78,7 +78,6 @@ def study(cells: int) -> Ablation:
 def drive(root: Path, cells: int, workers: int) -> None:
     """One sweep, in the process that is going to be killed."""
     paths.repository_root = lambda: root
-    identity.lab_modules = lambda rooms=(): {}  # the cells depend on nothing of `lab`
     reproduce(study(cells), workers=workers, limits=Limits(retries=0), prepare=lambda parameters: {})
 
 

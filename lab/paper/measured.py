@@ -10,7 +10,8 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import results
 from lab.study.ablation import Ablation
-from lab.study.identity import lab_modules, source_hash
+from lab.study.identity import source_hash
+from lab.study.reach import lab_modules
 
 if TYPE_CHECKING:
     import pandas
