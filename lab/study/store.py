@@ -233,13 +233,6 @@ def owner_lives(name: str) -> bool:
         return True
 
 
-def is_abandoned(run: RunRecord) -> bool:
-    """Whether the run says RUNNING though the process on this host that owned it is gone."""
-    if run.status != "RUNNING" or "owner" not in run.tags or run.tags.get("host") != socket.gethostname():
-        return False
-    return not owner_lives(run.tags["owner"])
-
-
 def spool_dir(run_id: str) -> Path:
     """What a running cell has written for MLflow."""
     return paths.mlruns_dir() / "spool" / run_id

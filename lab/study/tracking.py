@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import store
+from lab.study import claims, store
 from lab.study.cells import Cell
 from lab.study.identity import PACKAGES, package_versions
 
@@ -238,7 +238,7 @@ def find_study(ablation: str, rung: str) -> store.RunRecord | None:
 
 def close_abandoned(recorder: Recorder | None = None) -> list[str]:
     """Close, as KILLED, the runs whose process on this host died; returns their ids. Without any, mlflow stays out."""
-    suspects = {run.run_id for run in store.read_runs() if store.is_abandoned(run)}
+    suspects = {run.run_id for run in store.read_runs() if claims.is_abandoned(run)}
     if not suspects:
         return []
     # An owner that ended well between reading its runs and asking for it had closed them before.

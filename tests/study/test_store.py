@@ -9,7 +9,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import store, tracking
+from lab.study import claims, store, tracking
 
 
 @pytest.mark.slow
@@ -104,20 +104,15 @@ def test_a_run_is_abandoned_once_the_process_that_owns_it_is_gone(store_maker: C
         run_id = recorder.start("alive", {}, {"kind": "cell", **owner})
         tracking.cell_run(run_id, {}).log_metrics({"train_loss": [(0, 1.0), (1, 0.5)]})
         (run,) = store.read_runs()
-        assert not store.is_abandoned(run)
+        assert not claims.is_abandoned(run)
         assert tracking.close_abandoned(recorder) == []
-    assert store.is_abandoned(run)
+    assert claims.is_abandoned(run)
     assert tracking.close_abandoned(recorder) == [run_id]
     (run,) = store.read_runs()
     assert run.status == "KILLED"
     assert "died" in run.tags["error"]
     assert len(recorder._client.get_metric_history(run_id, "train_loss")) == 2
     assert not Path(store.spool_dir(run_id)).exists()
-
-
-def test_a_run_of_another_machine_is_left_alone() -> None:
-    run = store.RunRecord("id", "RUNNING", 0.0, None, {"owner": "x", "host": "elsewhere", "pid": "1"})
-    assert not store.is_abandoned(run)
 
 
 def test_a_run_that_ends_well_while_somebody_looks_for_the_dead_is_not_killed(
@@ -132,7 +127,7 @@ def test_a_run_that_ends_well_while_somebody_looks_for_the_dead_is_not_killed(
         recorder.finish(run_id, "FINISHED")
         return True
 
-    monkeypatch.setattr(store, "is_abandoned", ends_just_now)
+    monkeypatch.setattr(claims, "is_abandoned", ends_just_now)
     assert tracking.close_abandoned(recorder) == []
     (run,) = store.read_runs()
     assert (run.status, run.results) == ("FINISHED", {"error": 1.0})
