@@ -292,9 +292,16 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _THE_USERS:
             raise
-        typer.echo(
-            f"error: the disk is full ({error.filename or 'while writing'}); free some space and run it again", err=True
-        )
+        where = error.filename or "while writing"
+        typer.echo(f"error: {_THE_USERS[error.errno]} ({where}); what was recorded is kept", err=True)
         sys.exit(2)
+
+
+_THE_USERS = {
+    errno.ENOSPC: "the disk is full: free some space and run it again",
+    errno.EDQUOT: "your disk quota is used up: free some space and run it again",
+    errno.EROFS: "the disk is read-only: make it writable, or name other folders (OMNI_LAB_MLRUNS, OMNI_LAB_CACHE)",
+    errno.EACCES: "no permission to write: take the folder over, or name others (OMNI_LAB_MLRUNS, OMNI_LAB_CACHE)",
+}

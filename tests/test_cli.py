@@ -72,17 +72,24 @@ def test_status_speaks_to_machines_as_well(
     ]
 
 
-def test_a_full_disk_is_one_line_and_other_trouble_is_not_hidden(
+def test_a_disk_that_cannot_be_written_is_one_line_and_other_trouble_is_not_hidden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(number: int) -> None:
         raise OSError(number, "trouble", "results.csv")
 
-    monkeypatch.setattr(cli, "app", lambda: fail(errno.ENOSPC))
-    assert call(monkeypatch) == 2
-    assert capsys.readouterr().err == "error: the disk is full (results.csv); free some space and run it again\n"
-    monkeypatch.setattr(cli, "app", lambda: fail(errno.EACCES))
-    with pytest.raises(PermissionError):
+    for number, sentence in (
+        (errno.ENOSPC, "the disk is full: free some space and run it again"),
+        (errno.EROFS, "the disk is read-only: make it writable, or name other folders"),
+        (errno.EACCES, "no permission to write: take the folder over"),
+    ):
+        monkeypatch.setattr(cli, "app", lambda number=number: fail(number))
+        assert call(monkeypatch) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {sentence}")
+        assert told.endswith("(results.csv); what was recorded is kept\n")
+    monkeypatch.setattr(cli, "app", lambda: fail(errno.EIO))
+    with pytest.raises(OSError, match="trouble"):
         cli.main()
 
 

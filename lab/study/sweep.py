@@ -120,7 +120,8 @@ def _history(ablation: Ablation, rung: str) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {}
     wanted = {"kind": "cell", "ablation": ablation.name, "rung": rung}
     for run in store.read_runs():
-        if wanted.items() <= run.tags.items() and run.status == "FINISHED" and run.seconds is not None:
+        told = wanted.items() <= run.tags.items() and run.status == "FINISHED"
+        if told and run.seconds is not None and run.seconds > 0:  # a clock may have been set back
             seconds.setdefault(run.tags["row"], []).append(run.seconds)
     return seconds
 

@@ -64,9 +64,9 @@ def test_a_store_of_another_mlflow_is_migrated_with_its_runs(store_maker: Callab
 def test_a_store_that_is_no_database_is_refused_and_left_as_it_is() -> None:
     paths.mlruns_dir().mkdir(parents=True)
     store.database().write_bytes(b"not a database, but quite long" * 100)
-    with pytest.raises(LabError, match=r"mlflow.db cannot be read \(file is not a database\); restore it"):
+    with pytest.raises(LabError, match=r"mlflow.db cannot be used \(file is not a database\); restore it"):
         store.read_runs()
-    with pytest.raises(LabError, match="cannot be read"):
+    with pytest.raises(LabError, match="the store cannot be read: "):
         store.ensure_store()
     assert store.database().read_bytes().startswith(b"not a database")
 
