@@ -81,7 +81,14 @@ ablation = Ablation(
             name="espeak",
             description="the cpu rung's models on synthetic speech (eSpeak NG, 12,000 sentences), trained for longer; "
             "hours for all cells; not the paper's scale",
-            changes={"corpus": "espeak", "num_utterances": 12_000, "steps": 2000, "batch_size": 16, "num_beams": 5},
+            changes={
+                "corpus": "espeak",
+                "num_utterances": 12_000,
+                "pretraining_steps": 14_000,
+                "steps": 2000,
+                "batch_size": 16,
+                "num_beams": 5,
+            },
         ),
         Rung(
             name="gpu",
