@@ -208,26 +208,23 @@ class Pool:
         elif job is not None:
             self._on_event(job, event)
 
-    def stop(self) -> None:
+    def stop(self, at_once: Callable[[], bool] = lambda: False) -> None:
         """End every worker: at once where idle; a cell that runs gets some seconds to close its run, then is killed.
 
-        A second Ctrl-C kills at once.
+        Nobody is waited for any more when `at_once` says so.
         """
         for worker in self._workers:
             worker.close()
-        try:
-            deadline = time.monotonic() + STOP_SECONDS
-            while self._workers and time.monotonic() < deadline:
-                try:
-                    worker, event = self._events.get(timeout=TICK_SECONDS)
-                except queue.Empty:
-                    continue
-                if event["event"] == "exit" and not worker.ready:
-                    self._workers.remove(worker)
-                else:
-                    self._handle(worker, event)
-        except KeyboardInterrupt:
-            pass
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._workers and time.monotonic() < deadline and not at_once():
+            try:
+                worker, event = self._events.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                continue
+            if event["event"] == "exit" and not worker.ready:
+                self._workers.remove(worker)
+            else:
+                self._handle(worker, event)
         for worker in list(self._workers):
             worker.kill()
             self._handle(worker, {"event": "exit", "code": -signal.SIGKILL})

@@ -6,13 +6,9 @@ mlflow nor papermill.
 """
 
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lab import paths
@@ -23,6 +19,7 @@ from lab.study.cells import Cell, cells, notebook_path
 from lab.study.display import Display, make_display
 from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
 from lab.study.identity import identify, is_prepared
+from lab.study.interrupts import Interrupts
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
@@ -98,23 +95,6 @@ def status(
     return [planned.get((cell.row, cell.seed), PlannedCell(cell=cell, state="missing")) for cell in chosen]
 
 
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """A SIGTERM stops the sweep as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
 def _history(ablation: Ablation, rung: str) -> dict[str, list[float]]:
     """Seconds of the finished cells of this rung, by row."""
     seconds: dict[str, list[float]] = {}
@@ -182,7 +162,7 @@ def _run(
 
     interrupted = False
     parent = ""
-    with store.owner() as owner, _terminated_as_interrupt():
+    with store.owner() as owner, Interrupts() as interrupts:
         # The workers import while the parent run is made.
         pool = Pool(workers, hear, display.tick, imported_modules(notebook_path(ablation)))
         try:
@@ -195,7 +175,7 @@ def _run(
             interrupted = True
             display.say("stopping: what is done stays, the next call goes on from here")
         finally:
-            pool.stop()
+            pool.stop(lambda: interrupts.again)
             display.close()
             if parent:
                 for run_id, error in lost:
