@@ -1,12 +1,12 @@
 """What a sweep costs on top of its cells: ours against papermill's command, over the same work as a plain call.
 
-    python benchmarks/sweep.py [--cells 12] [--commands 3]
+    python benchmarks/sweep.py [--cells 20] [--commands 3]
 
 The work is a cell that imports what a study's notebook imports (torch, transformers, the parts of `lab`) and multiplies
 two matrices. A plain function call does it in this process, imports done. Ours is `lab reproduce` on an ablation of
 that many cells, one worker, MLflow and all; its seconds a cell are taken between the ends of the first and of the last
 cell, and what comes before (imports, once a worker) is printed apart. papermill's command runs the same notebook
-without tracking. All three in turn, in one run.
+without tracking. All three in turn, in one run. Where our seconds go is read from what papermill leaves in the notebooks.
 """
 
 import argparse
@@ -91,6 +91,21 @@ def time_ours(cells: int) -> tuple[float, float]:
     return (watch.ends[-1] - watch.ends[0]) / (cells - 1), watch.ends[0] - begun
 
 
+def breakdown(a_cell: float) -> dict[str, float]:
+    """Seconds a cell by what they went into, from papermill's own times in the executed notebooks."""
+    whole, inside = [], []
+    for path in (paths.mlruns_dir() / "notebooks").rglob("*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        whole.append(notebook["metadata"]["papermill"]["duration"])
+        inside.append(sum(cell["metadata"]["papermill"]["duration"] for cell in notebook["cells"]))
+    notebooks, cells = statistics.median(whole), statistics.median(inside)
+    return {
+        "the notebook's cells": cells,
+        "kernel's start and end, saving": notebooks - cells,
+        "claim, tracking, the pool": a_cell - notebooks,
+    }
+
+
 def time_papermill(notebook: Path, commands: int) -> list[float]:
     """Seconds of each of so many calls of papermill's command."""
     program = str(Path(sys.executable).with_name("papermill"))
@@ -122,7 +137,7 @@ def time_plain(calls: int) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time the three in turn and print overheads and their ratio."""
     parser = argparse.ArgumentParser(description="Seconds that a sweep adds to a cell, ours and papermill's command.")
-    parser.add_argument("--cells", type=int, default=12, help="cells of our sweep, at least 2 [12]")
+    parser.add_argument("--cells", type=int, default=20, help="cells of our sweep, at least 2 [20]")
     parser.add_argument("--commands", type=int, default=3, help="calls of papermill's command [3]")
     options = parser.parse_args(arguments)
     if options.cells < 2 or options.commands < 1:
@@ -135,11 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         paths.repository_root = lambda: root
         identity.reached_modules = lambda notebook: {}  # the benchmark's cells depend on nothing
         ours, first = time_ours(options.cells)
+        parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in breakdown(ours).items())
         theirs = time_papermill(notebook, options.commands)
     plain = time_plain(options.cells)
     own, other = ours - plain, statistics.median(theirs) - plain
     print(f"the work itself, a plain call: {plain * 1000:.1f} ms")
     print(f"ours: {own:.2f} s of overhead a cell, over {options.cells} cells (and {first:.1f} s up to the first's end)")
+    print(f"  of these: {parts} (medians)")
     print(f"papermill's command: {other:.2f} s of overhead a cell, median of {options.commands}")
     print(f"ratio, papermill's command / ours: {other / own:.1f}")
 

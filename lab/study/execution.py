@@ -128,6 +128,8 @@ class Execution:
     def _execute(self, run_id: str, executed: Path) -> None:
         import papermill
 
+        from lab.study.quick_client import QuickManager
+
         notebook = self._job["notebook"]
         papermill.execute_notebook(
             notebook,
@@ -135,6 +137,7 @@ class Execution:
             parameters={**self._cell.parameters, "run_id": run_id},
             cwd=str(Path(notebook).parent),
             progress_bar=False,
+            kernel_manager_class=QuickManager,
         )
 
     def _publish(self, run_id: str, done: threading.Event) -> None:

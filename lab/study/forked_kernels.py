@@ -5,6 +5,7 @@ papermill's parameters, outputs and saved notebooks are the same with either. Wh
 already initialised, threads), kernels are plain ones.
 """
 
+import asyncio
 import json
 import os
 import queue
@@ -12,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import EntryPoint
@@ -23,8 +23,11 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
+from lab.study.spare_kernel import SpareKernel
+
 NAME = "omni-lab-forked"
 START_SECONDS = 300.0  # importing everything, on a machine that is busy
+LEAVE_SECONDS = 1.0  # then Jupyter goes on as with a plain kernel: 2.5 s later it terminates it
 
 
 class ForkedKernel:
@@ -32,7 +35,7 @@ class ForkedKernel:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid: int, ended: Mapping[int, int]) -> None:
+    def __init__(self, pid: int, ended: "_Ended") -> None:
         self.pid, self._ended = pid, ended
 
     @property
@@ -50,17 +53,17 @@ class ForkedKernel:
         Raises:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self.poll()) is None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("kernel", timeout or 0.0)
-            time.sleep(0.02)
+        with self._ended.changed:
+            self._ended.changed.wait_for(lambda: self.poll() is not None, timeout)
+        if (code := self.poll()) is None:
+            raise subprocess.TimeoutExpired("kernel", timeout or 0.0)
         return code
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it alone."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended, and the template's word is still under way
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -74,7 +77,10 @@ class ForkedKernel:
 class _Ended(dict[int, int]):
     """Exit codes by process id; once the template is gone, every kernel of it is."""
 
-    template_gone = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.template_gone = False
+        self.changed = threading.Condition()
 
     def get(self, pid: int, default: Any = None) -> Any:
         return super().get(pid, -int(signal.SIGKILL) if self.template_gone else default)
@@ -83,7 +89,7 @@ class _Ended(dict[int, int]):
 class KernelTemplate:
     """The process that kernels are forked from (`lab.study.kernel_template`)."""
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], spare: bool = False) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lab.study.kernel_template", *modules],
             stdin=subprocess.PIPE,
@@ -92,22 +98,28 @@ class KernelTemplate:
         self._ended = _Ended()
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._safe: bool | None = None
+        self._forking = threading.Lock()
+        self._with_spare = spare
+        self._spare: SpareKernel | None = None
         threading.Thread(target=self._read, daemon=True).start()
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
+    def idle_pids(self) -> set[int | None]:
+        """Its process, and the spare kernel's: those below this process that run no notebook."""
+        return {self._process.pid, self._spare.pid if self._spare else None}
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             event = json.loads(line)
             if event["event"] == "exited":
-                self._ended[event["pid"]] = event["code"]
+                with self._ended.changed:
+                    self._ended[event["pid"]] = event["code"]
+                    self._ended.changed.notify_all()
             else:
                 self._answers.put(event)
-        self._ended.template_gone = True
+        with self._ended.changed:
+            self._ended.template_gone = True
+            self._ended.changed.notify_all()
         self._answers.put(None)
 
     def _answer(self) -> dict[str, Any] | None:
@@ -122,27 +134,44 @@ class KernelTemplate:
             self._safe = bool(ready and ready["safe"])
         return self._safe
 
-    def fork(self, connection_file: str, *, cwd: str, env: Mapping[str, str]) -> ForkedKernel | None:
-        """A new kernel; None where this process cannot, or must not, fork one."""
+    def fork(self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> ForkedKernel | None:
+        """A new kernel of `ipykernel_launcher ARGUMENTS`; None where this process cannot, or must not, fork one."""
         if not self.is_safe():
             return None
-        request = {"connection_file": connection_file, "cwd": cwd, "env": dict(env)}
+        request = {"arguments": list(arguments), "cwd": cwd, "env": dict(env)}
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            answer = None
-        else:
-            answer = self._answer()
+        with self._forking:
+            try:
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.flush()
+            except (BrokenPipeError, ValueError):  # ended, or closed here
+                answer = None
+            else:
+                answer = self._answer()
         if answer is None:
             self._safe = False
             return None
         return ForkedKernel(answer["pid"], self._ended)
 
+    def kernel(
+        self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], spare: bool = True
+    ) -> tuple[ForkedKernel | None, KernelConnectionInfo | None]:
+        """A kernel as `fork` gives it, or the spare one, which has connection details of its own."""
+        if not (spare and self._with_spare):
+            return self.fork(arguments, cwd=cwd, env=env), None
+        former, self._spare = self._spare, None
+        kernel = former.take(arguments, cwd=cwd, env=env) if former else None
+        info = former.connection_info if former and kernel else None
+        kernel = kernel or self.fork(arguments, cwd=cwd, env=env)
+        if kernel is not None:
+            self._spare = SpareKernel(self.fork, arguments, cwd=cwd, env=env)
+        return kernel, info
+
     def close(self) -> None:
         """End the process and whatever kernels it still has; later kernels are plain ones."""
         self._safe = False
+        if self._spare:
+            self._spare.end()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -157,28 +186,38 @@ class ForkedProvisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the kernel of that command line."""
-        kernel = None
+        kernel = info = None
+        encrypted = "curve_publickey" in self.connection_info  # a spare kernel could not be
         if _template is not None and "ipykernel_launcher" in cmd and "-f" in cmd:
-            connection_file = cmd[cmd.index("-f") + 1]
+            arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
             cwd = str(kwargs.get("cwd") or Path.cwd())
-            kernel = _template.fork(connection_file, cwd=cwd, env=kwargs.get("env") or os.environ)
+            env = kwargs.get("env") or os.environ
+            kernel, info = _template.kernel(arguments, cwd=cwd, env=env, spare=not encrypted)
         if kernel is None:
             return await super().launch_kernel(cmd, **kwargs)
         self.process = kernel  # type: ignore[assignment]  # what is used of a Popen
         self.pid = self.pgid = kernel.pid
         self.cwd = kwargs.get("cwd")
-        return self.connection_info
+        return info or self.connection_info
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """Wait for a fork that leaves by itself: Jupyter would look every 100 ms, and a fork needs 60 ms."""
+        kernel: Any = self.process
+        if isinstance(kernel, ForkedKernel):
+            with suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(kernel.wait, LEAVE_SECONDS)
 
 
-def use_forked_kernels(modules: Sequence[str]) -> KernelTemplate | None:
+def use_forked_kernels(modules: Sequence[str], *, spare: bool = False) -> KernelTemplate | None:
     """Let every kernel that this process asks Jupyter for be forked from one that has imported `modules`.
 
-    Returns at once: the importing goes on beside. None where the platform does not fork safely.
+    Returns at once: the importing goes on beside. None where the platform does not fork safely. With `spare`, the next
+    kernel is started while one runs, for a process that executes one notebook after another.
     """
     global _template
     if not sys.platform.startswith("linux"):
         return None
-    _template = KernelTemplate(modules)
+    _template = KernelTemplate(modules, spare)
     factory = KernelProvisionerFactory.instance()
     factory.provisioners[NAME] = EntryPoint(NAME, f"{__name__}:ForkedProvisioner", factory.GROUP_NAME)
     factory.default_provisioner_name = NAME

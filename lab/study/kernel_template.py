@@ -1,13 +1,14 @@
 """A process that has imported what the notebooks import, and forks a kernel from itself in half a second.
 
 `lab.study.forked_kernels` starts `python -m lab.study.kernel_template MODULE...`. It reads requests as JSON lines
-(connection file, folder, environment of a kernel) and answers with events as JSON lines: `ready`, `forked` (pid),
+(arguments, folder, environment of a kernel) and answers with events as JSON lines: `ready`, `forked` (pid),
 `exited` (pid, code). The end of its input ends it and its kernels. It has one thread and never starts another: a fork
 copies only the thread that calls it, with every lock that others held.
 """
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-REAP_SECONDS = 0.05  # how late the end of a kernel is noticed
+REAP_SECONDS = 0.05  # how late the end of a kernel is noticed where the system has no pidfd_open
 
 
 def why_not_fork() -> str:
@@ -46,6 +47,14 @@ def _exit_code(status: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def _end_of(pid: int) -> int | None:
+    """A descriptor that becomes readable when that process ends; None where the system has none (before Linux 5.3)."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
 class Template:
     """The loop of the template process; `serve` returns only in a forked child, with its request."""
 
@@ -56,7 +65,7 @@ class Template:
         os.dup2(2, 1)  # whatever a library or a kernel prints goes to the log
         os.close(null)
         self._pending = b""
-        self._kernels: set[int] = set()
+        self._kernels: dict[int, int | None] = {}
 
     def reply(self, event: dict[str, Any]) -> None:
         """Answer; whoever started this process may be gone."""
@@ -66,13 +75,11 @@ class Template:
     def serve(self) -> dict[str, Any]:
         """Fork a kernel for every request; returns the request in the child."""
         while True:
-            readable, _, _ = select.select([self._requests], [], [], REAP_SECONDS if self._kernels else None)
-            for pid in list(self._kernels):
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    self._kernels.remove(pid)
-                    self.reply({"event": "exited", "pid": pid, "code": _exit_code(status)})
-            if not readable:
+            ends = [end for end in self._kernels.values() if end is not None]
+            pause = REAP_SECONDS if len(ends) < len(self._kernels) else None
+            readable, _, _ = select.select([self._requests, *ends], [], [], pause)
+            self._reap()
+            if self._requests not in readable:
                 continue
             chunk = os.read(self._requests, 65536)
             if not chunk:
@@ -82,6 +89,15 @@ class Template:
                 request = json.loads(line)
                 if self._fork():
                     return request
+
+    def _reap(self) -> None:
+        for pid, end in list(self._kernels.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del self._kernels[pid]
+                if end is not None:
+                    os.close(end)
+                self.reply({"event": "exited", "pid": pid, "code": _exit_code(status)})
 
     def _fork(self) -> bool:
         """Fork; whether this is the child. The parent answers once the child leads a session of its own."""
@@ -93,11 +109,14 @@ class Template:
             os.close(ready_in_child)
             os.close(self._requests)
             os.close(self._replies)
+            for end in self._kernels.values():
+                if end is not None:
+                    os.close(end)
             return True
         os.close(ready_in_child)
         os.read(ready, 1)
         os.close(ready)
-        self._kernels.add(pid)
+        self._kernels[pid] = _end_of(pid)
         self.reply({"event": "forked", "pid": pid})
         return False
 
@@ -109,7 +128,7 @@ class Template:
 
 
 def run_kernel(request: dict[str, Any]) -> NoReturn:
-    """Be the kernel that `python -m ipykernel_launcher -f CONNECTION_FILE` would have been."""
+    """Be the kernel that `python -m ipykernel_launcher ARGUMENTS` would have been."""
     from ipykernel.kernelapp import IPKernelApp
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -119,7 +138,7 @@ def run_kernel(request: dict[str, Any]) -> NoReturn:
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # two kernels would draw the same "random" numbers
-    sys.argv = ["ipykernel_launcher", "-f", request["connection_file"]]
+    sys.argv = ["ipykernel_launcher", *request["arguments"]]
     IPKernelApp.launch_instance(argv=sys.argv[1:])
     # A thread of IPython's that is no daemon ends in an exit handler, for which the interpreter would wait for that
     # very thread first: in a fork that takes until Jupyter terminates it, 2.5 s later.
@@ -145,6 +164,10 @@ def main() -> None:
     reason = why_not_fork()
     if reason:
         print(f"kernels are started afresh: {reason}", file=sys.stderr, flush=True)
+    # What was imported stays: a kernel that leaves has IPython collect garbage, which went through every object of
+    # torch and transformers for 0.3 s, and wrote to (so copied) the pages that it shares with this process.
+    gc.collect()
+    gc.freeze()
     template.reply({"event": "ready", "safe": not reason})
     run_kernel(template.serve())
 

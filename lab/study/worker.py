@@ -78,7 +78,7 @@ def main() -> None:
     store.quiet_mlflow()
     from lab.study.forked_kernels import use_forked_kernels
 
-    template = use_forked_kernels(sys.argv[1:])
+    template = use_forked_kernels(sys.argv[1:], spare=True)
     import papermill  # noqa: F401  (2.6 s, before the first cell's time counts)
     import psutil
 
@@ -87,7 +87,7 @@ def main() -> None:
 
     def kernels() -> list[psutil.Process]:
         below = psutil.Process().children(recursive=True)
-        return [process for process in below if template is None or process.pid != template.pid]
+        return [process for process in below if template is None or process.pid not in template.idle_pids()]
 
     recorder = Recorder()
     if template is not None:
@@ -99,6 +99,8 @@ def main() -> None:
             emit(Execution(job, recorder, owner, orders.stopping, emit, kernels).run())
             if orders.stopping.is_set():
                 break
+    if template is not None:
+        template.close()
     sys.stderr.flush()
     os._exit(0)  # the reading thread would kill nothing more, and exit handlers of the libraries cost 0.3 s
 

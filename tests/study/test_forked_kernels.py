@@ -1,3 +1,4 @@
+import asyncio
 import os
 import queue
 import signal
@@ -14,19 +15,21 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager, start_new_kernel
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_core.paths import jupyter_runtime_dir
 
 from lab.study import forked_kernels, kernel_template
 from lab.study.forked_kernels import KernelTemplate, use_forked_kernels
 from lab.study.parameters import imported_modules
+from lab.study.quick_client import QuickClient, QuickManager
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels are forked on Linux only")
 
 
 @contextmanager
-def forking(*modules: str) -> Iterator[KernelTemplate]:
+def forking(*modules: str, spare: bool = False) -> Iterator[KernelTemplate]:
     factory = KernelProvisionerFactory.instance()
     former = factory.default_provisioner_name
-    template = use_forked_kernels(modules)
+    template = use_forked_kernels(modules, spare=spare)
     assert template is not None
     try:
         yield template
@@ -67,6 +70,13 @@ def pid_of(manager: KernelManager) -> int:
     return int(manager.provisioner.pid)  # type: ignore[attr-defined]
 
 
+def spare_pid(template: KernelTemplate) -> int:
+    assert template._spare is not None
+    template._spare._starting.join()
+    assert template._spare.pid is not None
+    return template._spare.pid
+
+
 def gone(pid: int, seconds: float = 10.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -97,10 +107,10 @@ def write(path: Path) -> Path:
     return path
 
 
-def execute(notebook: Path, output: Path) -> list[dict[str, Any]]:
+def execute(notebook: Path, output: Path, **options: Any) -> list[dict[str, Any]]:
     with pytest.raises(papermill.PapermillExecutionError, match="division by zero"):
         papermill.execute_notebook(
-            str(notebook), str(output), {"size": 3, "name": "x"}, cwd=str(output.parent), progress_bar=False
+            str(notebook), str(output), {"size": 3, "name": "x"}, cwd=str(output.parent), progress_bar=False, **options
         )
     cells = []
     for cell in nbformat.read(output, as_version=4).cells:
@@ -119,11 +129,64 @@ def test_papermills_notebook_is_the_same_from_a_forked_kernel_as_from_a_plain_on
     monkeypatch.setenv("ASKED", "yes")
     notebook = write(tmp_path / "study.ipynb")
     plain = execute(notebook, tmp_path / "executed.ipynb")
-    with forking("numpy", "matplotlib.pyplot") as template:
+    with forking("numpy", "matplotlib.pyplot", spare=True) as template:
         assert template.is_safe()
         forked = execute(notebook, tmp_path / "executed.ipynb")
-    assert forked == plain
+        spare = spare_pid(template)
+        # What a worker does, with the kernel that was started meanwhile.
+        second = execute(notebook, tmp_path / "executed.ipynb", kernel_manager_class=QuickManager)
+        assert spare_pid(template) != spare
+    assert gone(spare)
+    assert forked == second == plain
     assert any("image/png" in shown.get("data", {}) for cell in forked for shown in cell["outputs"])
+
+
+@pytest.mark.slow
+def test_the_next_kernel_is_started_while_one_runs_and_only_used_where_it_is_the_same(tmp_path: Path) -> None:
+    ask = "import os; print(os.getpid(), os.getcwd(), os.environ.get('ASKED'))"
+    runtime = Path(jupyter_runtime_dir())
+    before = set(runtime.glob("kernel-*.json")) if runtime.exists() else set()
+    with forking(spare=True) as template:
+        with kernel(cwd=str(tmp_path)) as (_, client):
+            first = printed(client, ask).split()
+            assert template.idle_pids() == {template._process.pid, spare := spare_pid(template)}
+        with kernel(cwd=str(tmp_path)) as (manager, client):
+            second = printed(client, ask).split()
+            assert second == [str(spare), *first[1:]]
+            assert pid_of(manager) == spare != spare_pid(template)
+        killed = spare_pid(template)
+        os.kill(killed, signal.SIGKILL)
+        assert template._spare is not None
+        assert template._spare._kernel.wait(10) == -signal.SIGKILL
+        with kernel(cwd=str(tmp_path)) as (manager, client):
+            assert printed(client, ask).split()[1:] == first[1:]
+            assert pid_of(manager) != killed
+        unused = spare_pid(template)
+        with kernel(cwd=str(tmp_path), env={**os.environ, "ASKED": "yes"}) as (manager, client):
+            assert printed(client, ask).split()[1:] == [first[1], "yes"]
+            assert pid_of(manager) != unused
+        assert gone(unused)
+        last = spare_pid(template)
+    assert gone(last)
+    assert set(runtime.glob("kernel-*.json")) <= before
+
+
+@pytest.mark.parametrize(
+    ("alive", "message"), [(True, "Kernel didn't respond in 0.01 seconds"), (False, "Kernel died before replying")]
+)
+def test_a_client_that_gets_no_answer_says_whether_the_kernel_died(
+    alive: bool, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answers(client: QuickClient) -> bool:
+        return False
+
+    async def lives(client: QuickClient) -> bool:
+        return alive
+
+    monkeypatch.setattr(QuickClient, "_answers", answers)
+    monkeypatch.setattr(QuickClient, "is_alive", lives)
+    with pytest.raises(RuntimeError, match=message):
+        asyncio.run(QuickClient().wait_for_ready(timeout=0.01))
 
 
 @pytest.mark.slow
