@@ -1,10 +1,10 @@
 """Looking at a claim again and again as seeds are added: when to look, and at which level.
 
-Who looks at a 95% interval after every few seeds and stops as soon as it decides is wrong far more often than 5 times in
-100 (Armitage, McPherson & Rowe, Repeated significance tests on accumulating data, JRSS A 132, 1969). So the 5% are
-divided among the looks, as Lan & DeMets spend a level over interim analyses (Discrete sequential boundaries for clinical
-trials, Biometrika 70, 1983), and each look's interval has its own share: a repeated confidence interval (Jennison &
-Turnbull, JRSS B 51, 1989), of which all hold at once with 95% confidence, whenever and for whatever reason it ends.
+Who looks at a 95% interval after every few seeds and stops as soon as it decides is wrong far more often than 5 times
+in 100 (Armitage, McPherson & Rowe, Repeated significance tests on accumulating data, JRSS A 132, 1969). So the 5% are
+divided among the looks, as Lan & DeMets spend a level over interim analyses (Discrete sequential boundaries for
+clinical trials, Biometrika 70, 1983), and each look's interval has its own share: a repeated confidence interval
+(Jennison & Turnbull, JRSS B 51, 1989), all of which hold at once with 95% confidence, whenever and why ever it ends.
 
 That the shares add up to 5% is enough by Bonferroni's inequality (P(any miss) <= sum of P(miss)), however the looks
 depend on each other. They do so in no textbook's way: later looks hold the earlier seeds, and all of them the same test
@@ -12,20 +12,19 @@ sentences, so a boundary from the joint distribution of independent increments w
 simulated, 3 to 4% of sweeps with four looks ever leave the truth out, and 15% would with 95% at each look.
 
 Looks are at `first`, twice, four times... as many seeds. The numbers follow from the first alone, because a share holds
-for a number of seeds that was fixed beforehand: had the forecast of the last look chosen it, misses could collect at the
-numbers that it likes to choose (Proschan, Follmann & Waclawiw, Biometrics 48, 1992). Doubling keeps the looks, and so
-the price of each, few. To look less often, or to stop for want of time or hope, is always safe.
+for a number of seeds that was fixed beforehand: had the forecast of the last look chosen it, misses could collect at
+the numbers that it likes to choose (Proschan, Follmann & Waclawiw, Biometrics 48, 1992). Doubling keeps the looks, and
+so the price of each, few. To look less often, or to stop for want of time or hope, is always safe.
 
 How the shares were chosen: simulated with looks at 3, 6, 12 and 24 seeds (normal seeds, no sentences), equal shares
-decide 88% of the cases whose effect is 0.8 standard deviations between seeds, shares of 1 / (k (k + 1)), which need no
-number of looks to be known, 73%; for effects of 2 deviations both need 7 seeds on average. An equal share leaves nothing
-for looks that nobody planned, so a tenth is kept for those: a maximum that was raised, cells that were measured anew.
+decide 88% of the cases whose effect is 0.8 standard deviations between seeds, and shares of 1 / (k (k + 1)), which need
+no number of looks to be known, 73%; for effects of 2 deviations both need 7 seeds on average. Equal shares leave
+nothing for looks that nobody planned, so a tenth is kept for those: a maximum that was raised, cells measured anew.
 """
 
 import math
 
 from lab.errors import LabError
-from lab.evaluation.statistics import NUM_RESAMPLES
 
 ALPHA = 0.05
 KEPT = 0.1
@@ -68,4 +67,6 @@ def resamples_at(confidence: float) -> int:
     half width would vary from one bootstrap to the next by 0.7% of itself rather than 0.5%; with these 44,000 it is
     0.4%. The most is reached at 99.5%.
     """
+    from lab.evaluation.statistics import NUM_RESAMPLES  # with pandas, which levels do without
+
     return min(_MOST_RESAMPLES, max(NUM_RESAMPLES, math.ceil(round(NUM_RESAMPLES * ALPHA / (1 - confidence), 6))))
