@@ -179,7 +179,7 @@ def unattended(
         workers=workers,
         limits=_limits(time_limit, memory_limit, retries),
         budget=_budget(budget, fit),
-        sweep=_sweep(ablation, rung, True, max_seeds) if until_decided or max_seeds is not None else None,
+        sweep=_sweep(ablation, rung, until_decided, max_seeds),
     )
     if report is None:
         typer.echo(f"{name} ({rung}): left to the last unattended sweep, which is still running")

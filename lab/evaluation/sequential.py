@@ -42,7 +42,8 @@ def look_sizes(first: int, most: int) -> list[int]:
     if first < 2:
         raise LabError(f"{first} seed does not show how much seeds differ; looks begin with two or more")
     if first > most:
-        raise LabError(f"at most {most} seeds are wanted, but {first} were run or are asked for already; allow more")
+        seeds = "seed is" if most == 1 else "seeds are"
+        raise LabError(f"at most {most} {seeds} wanted, but {first} were run or are asked for already; allow more")
     return [first * 2**doubled for doubled in range((most // first).bit_length())]
 
 

@@ -3,7 +3,8 @@
 Levels and numbers of seeds are those of `lab.evaluation.sequential`; the looks are kept by `lab.study.looks`. A second
 call goes on from the last look: what was looked at is not looked at again, and a claim that was decided stays so
 without a cell being run. Where the cells have changed since (code, data, another machine) and came out differently,
-looking at them is a further look of the same sequence.
+looking at them is a further look of the same sequence. What nothing here can count is the interval of a table that was
+written before: who adds seeds because that was open has looked once more.
 """
 
 import time
