@@ -12,8 +12,12 @@ import typer
 from lab.errors import LabError, choose
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab.study.ablation import Ablation
     from lab.study.forecast import Budget
     from lab.study.limits import Limits
+    from lab.study.sweep import Outcome
 
 app = typer.Typer(
     help="Reproduce the ablations of the Baichuan-Omni report, cell by cell.",
@@ -41,6 +45,17 @@ BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Of this machine's time, as in 2h: refused where the forecast is above.")
 ]
 Fit = Annotated[bool, typer.Option("--fit", help="With --budget: run what fits, whole rows first.")]
+UntilDecided = Annotated[
+    bool,
+    typer.Option(
+        "--until-decided",
+        help="Then add seeds to the rows that decide the claim, doubling them, until its interval decides or the "
+        "budget or --max-seeds ends it; each look has its share of the 5%.",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None, typer.Option(min=1, help="With --until-decided: of a row [default: 24, or those looked at already].")
+]
 
 
 def _rows(text: str) -> str | list[str]:
@@ -73,6 +88,22 @@ def _budget(text: str | None, fit: bool) -> "Budget | None":
     return None if text is None else Budget(seconds=parse_seconds(text, "--budget"), fit=fit)
 
 
+def _sweep(ablation: "Ablation", rung: str, until_decided: bool, max_seeds: int | None) -> "Callable[..., Outcome]":
+    """What brings the study up to date: `reproduce`, or rounds of it with looks at the claim."""
+    if not until_decided:
+        if max_seeds is not None:
+            raise LabError("--max-seeds says where adding seeds ends; it needs --until-decided")
+        from lab.study.sweep import reproduce
+
+        return reproduce
+    from functools import partial
+
+    from lab.paper.looking import question_of
+    from lab.study.adaptive import until_decided as rounds
+
+    return partial(rounds, question=question_of(ablation, rung), most_seeds=max_seeds)
+
+
 @app.command()
 def reproduce(
     name: Name,
@@ -85,19 +116,22 @@ def reproduce(
     retries: Retries = 2,
     budget: BudgetOption = None,
     fit: Fit = False,
+    until_decided: UntilDecided = False,
+    max_seeds: MaxSeeds = None,
 ) -> None:
     """Train and measure every cell that is missing or changed; a second call does nothing.
 
     Results go to ablations/results/NAME.csv, every run to MLflow (mlruns/), executed notebooks to mlruns/notebooks/.
-    Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed.
+    Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed. With --until-decided,
+    looks at the claim are kept in ablations/results/NAME.RUNG.looks.json; undecided is a result, and no failure.
     """
     from lab.study.ablation import load_ablation
     from lab.study.plan import describe
-    from lab.study.sweep import reproduce as run
 
     limits = _limits(time_limit, memory_limit, retries)
-    outcome = run(
-        load_ablation(name),
+    ablation = load_ablation(name)
+    outcome = _sweep(ablation, rung, until_decided, max_seeds)(
+        ablation,
         rung=rung,
         rows=_rows(rows),
         seeds=_seeds(seeds),
@@ -124,6 +158,10 @@ def unattended(
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
     retries: Retries = 2,
+    budget: BudgetOption = None,
+    fit: Fit = False,
+    until_decided: UntilDecided = False,
+    max_seeds: MaxSeeds = None,
 ) -> None:
     """As reproduce, for schedulers: under a lock, logged to a file, with a report in mlruns/unattended/ and in MLflow.
 
@@ -132,13 +170,16 @@ def unattended(
     from lab.study.ablation import load_ablation
     from lab.study.unattended import run_unattended
 
+    ablation = load_ablation(name)
     report = run_unattended(
-        load_ablation(name),
+        ablation,
         rung=rung,
         rows=_rows(rows),
         seeds=_seeds(seeds),
         workers=workers,
         limits=_limits(time_limit, memory_limit, retries),
+        budget=_budget(budget, fit),
+        sweep=_sweep(ablation, rung, until_decided, max_seeds),
     )
     if report is None:
         typer.echo(f"{name} ({rung}): left to the last unattended sweep, which is still running")

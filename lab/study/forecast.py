@@ -10,6 +10,10 @@ from lab.study.ablation import Ablation
 from lab.study.cells import Cell
 
 
+class OverBudget(LabError):
+    """The forecast is above the budget, or there is none."""
+
+
 class Forecast:
     """Time left, from how long finished cells of the same row took, else all rows by their cost."""
 
@@ -70,19 +74,19 @@ def check_budget(todo: Sequence[Cell], forecast: Forecast, budget: Budget) -> No
     """Refuse a sweep whose forecast is above its budget, unless what fits was asked for.
 
     Raises:
-        LabError: the forecast is above the budget, or there is none because no cell was ever timed here.
+        OverBudget: the forecast is above the budget, or there is none because no cell was ever timed here.
     """
     if budget.fit or not todo:
         return
     left = forecast.left([cell.row for cell in todo], {})
     rest = "add --fit to run what fits, whole rows first"
     if left is None:
-        raise LabError(
+        raise OverBudget(
             "no cell of this study has been timed on this machine, so that nothing tells what the sweep would take; "
             f"run one cell first, or {rest}"
         )
     if left > budget.seconds:
-        raise LabError(
+        raise OverBudget(
             f"the {len(todo)} cells would take about {left / 60:.0f} minutes, the budget is {budget.seconds / 60:.0f}; "
             f"raise it, choose fewer rows or seeds, or {rest}"
         )

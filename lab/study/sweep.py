@@ -43,6 +43,8 @@ class Outcome:
     """The reason, by the title of the cell."""
     interrupted: bool
     results_file: Path | None
+    notes: tuple[str, ...] = ()
+    """What else is to be said of it, a line each: the looks at the claim, where seeds were added until it decides."""
 
     @property
     def complete(self) -> bool:

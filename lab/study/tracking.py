@@ -240,6 +240,11 @@ class Recorder:
         return results
 
     @_writing()
+    def keep(self, run_id: str, name: str, text: str) -> None:
+        """Keep a text with a run, as the artifact of that name; one that is there already is replaced."""
+        self._client.log_text(run_id, text, name)
+
+    @_writing()
     def report(self, run_id: str, name: str, summary: str, text: str) -> None:
         """Keep a sweep's report with the run of its study: `reports/NAME.md`, and its one line as a tag."""
         self._client.log_text(run_id, text, f"reports/{name}.md")
