@@ -42,7 +42,8 @@ Retries = Annotated[int, typer.Option(help="Further tries of a cell after what c
 
 
 BudgetOption = Annotated[
-    str | None, typer.Option("--budget", help="Of this machine's time, as in 2h: refused where the forecast is above.")
+    str | None,
+    typer.Option("--budget", help="Of this machine's time, as in 2h: above it, a terminal asks, and all else refuses."),
 ]
 Fit = Annotated[bool, typer.Option("--fit", help="With --budget: run what fits, whole rows first.")]
 UntilDecided = Annotated[
@@ -79,13 +80,23 @@ def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "
     )
 
 
-def _budget(text: str | None, fit: bool) -> "Budget | None":
+def _budget(text: str | None, fit: bool, ask: bool = False) -> "Budget | None":
     from lab.study.forecast import Budget
     from lab.study.limits import parse_seconds
 
     if text is None and fit:
         raise LabError("--fit says what to do under a budget; give one, as in --budget 2h --fit")
-    return None if text is None else Budget(seconds=parse_seconds(text, "--budget"), fit=fit)
+    if text is None:
+        return None
+    return Budget(seconds=parse_seconds(text, "--budget"), fit=fit, ask=_go_on if ask and _is_terminal() else None)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _go_on(above: str) -> bool:
+    return typer.confirm(f"{above}. Run all of it nevertheless?")
 
 
 def _sweep(ablation: "Ablation", rung: str, until_decided: bool, max_seeds: int | None) -> "Callable[..., Outcome]":
@@ -137,7 +148,7 @@ def reproduce(
         seeds=_seeds(seeds),
         workers=workers,
         limits=limits,
-        budget=_budget(budget, fit),
+        budget=_budget(budget, fit, ask=True),
     )
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():

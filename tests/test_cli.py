@@ -61,6 +61,26 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
         assert "Traceback" not in captured.err
 
 
+def test_a_terminal_is_asked_about_a_forecast_above_the_budget_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(cli.typer, "confirm", lambda text: asked.append(text) or True)
+    monkeypatch.setattr(cli, "_is_terminal", lambda: True)
+    budget = cli._budget("2h", False, ask=True)
+    assert budget is not None
+    assert budget.ask is not None
+    assert budget.ask("3 cells would take 9 hours")
+    assert asked == ["3 cells would take 9 hours. Run all of it nevertheless?"]
+    unattended = cli._budget("2h", False)
+    assert unattended is not None
+    assert unattended.ask is None
+    monkeypatch.setattr(cli, "_is_terminal", lambda: False)
+    piped = cli._budget("2h", False, ask=True)
+    assert piped is not None
+    assert piped.ask is None
+
+
 def test_status_speaks_to_machines_as_well(
     toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

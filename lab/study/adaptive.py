@@ -58,13 +58,20 @@ class _Sweeps:
     budget: Budget | None
     options: dict[str, Any]
     begun: float
+    gpu_seconds: float = 0.0
     outcome: Outcome | None = None
 
     def run(self, rows: str | Sequence[str], seeds: Sequence[int]) -> Outcome:
         left = self.budget
         if left is not None:
-            left = replace(left, seconds=max(0.0, left.seconds - (time.monotonic() - self.begun)))
+            spent = self.gpu_seconds if left.gpus else time.monotonic() - self.begun
+            # Whoever was asked was asked once, for the study itself.
+            ask = left.ask if self.outcome is None else None
+            left = replace(left, seconds=max(0.0, left.seconds - spent), ask=ask)
         now = reproduce(self.ablation, rung=self.rung, rows=rows, seeds=seeds, budget=left, **self.options)
+        if left is not None:
+            ran = [is_.run for was, is_ in zip(now.before, now.planned, strict=True) if is_.run not in (None, was.run)]
+            self.gpu_seconds += left.gpus * sum(run.seconds or 0.0 for run in ran if run is not None)
         if self.outcome is None:
             self.outcome = now
             return now

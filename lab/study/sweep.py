@@ -8,6 +8,7 @@ mlflow nor papermill.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
 from lab.study.pool import Event, Job, Pool, available_cores
+from lab.study.trial import KIND, try_out
 
 Prepare = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """Makes ready what the cells need (their parameters are given), returns the ingredients that `identify` describes."""
@@ -137,6 +139,7 @@ def _run(
     limits: Limits,
     meter: Meter,
     display: Display,
+    kind: str = "cell",
 ) -> tuple[dict[str, str], bool]:
     """Run the cells; returns the reasons of those that failed, and whether the user stopped the sweep."""
     failed: dict[str, str] = {}
@@ -151,8 +154,10 @@ def _run(
         elif event["event"] == "left_out":
             display.left_out(cell)
         elif event["event"] == "elsewhere":
+            meter.ended(cell.row, 0.0)
             display.elsewhere(cell)
         elif event["event"] == "finished":
+            meter.ended(cell.row, event["seconds"])
             if event["status"] == "FAILED":
                 failed[cell.title] = event["error"]
             display.finished(cell, event["status"], event["error"], event["results"], event["seconds"])
@@ -171,7 +176,7 @@ def _run(
             recorder = tracking.Recorder()
             tags = tracking.provenance()
             parent = recorder.study(ablation.name, rung, {**tags, **owner, **_study_tags(ablation, prepared)})
-            jobs = _jobs(todo, notebook_path(ablation), parent, tags, limits)
+            jobs = _jobs(todo, notebook_path(ablation), parent, {**tags, "kind": kind}, limits)
             pool.run(jobs, lambda job: meter.fits(todo[job["id"]].row))
         except KeyboardInterrupt:
             interrupted = True
@@ -204,7 +209,8 @@ def reproduce(
     Args:
         workers: cells at once; the rung's own number where None, else one a core, at most 8.
         limits: of each cell; one that is over a limit fails, one that failed for what can pass is tried again.
-        budget: of this machine's time; a sweep whose forecast is above it is refused, or runs what fits.
+        budget: of this machine's time; a sweep whose forecast is above it is refused, or runs what fits. Where no
+            cell was timed, the ablation's `trial` makes the forecast.
         prepare: the function of `ablations/NAME.py` where None.
 
     A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
@@ -223,9 +229,12 @@ def reproduce(
         workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
     workers = max(1, min(workers, len(todo)))
     history = _history(ablation, rung) if todo else {}
+    if budget is not None and not history and todo and ablation.trial is not None:
+        run = partial(_run, ablation, rung, prepared=prepared, workers=workers, limits=limits, kind=KIND)
+        history, budget = try_out(ablation, todo, prepared, run, display or Display(ablation, rung), budget)
     forecast = Forecast(ablation, workers, history)
     if budget is not None:
-        check_budget(todo, forecast, budget)
+        budget = check_budget(todo, forecast, budget)
     todo = in_order(todo, forecast, budget)
     display = display or make_display(ablation, rung)
     display.begin(planned, workers, history)

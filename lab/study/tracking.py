@@ -171,11 +171,11 @@ class Recorder:
         return run_id
 
     def start_cell(self, cell: Cell, tags: Mapping[str, str], parent: str) -> str:
-        """Make the run of a cell, with all that its identity is made of."""
+        """Make the run of a cell, with all that its identity is made of; of another kind where the tags have one."""
         named = {"ablation": cell.ablation, "row": cell.row, "rung": cell.rung, "seed": str(cell.seed), "key": cell.key}
         prepared = {name: value for name, value in cell.ingredients.items() if name.startswith("prepared.")}
         run_id = self.start(
-            f"{cell.row}, seed {cell.seed}", cell.parameters, {**tags, **named, **prepared, "kind": "cell"}, parent
+            f"{cell.row}, seed {cell.seed}", cell.parameters, {"kind": "cell", **tags, **named, **prepared}, parent
         )
         text = json.dumps(dict(cell.ingredients), indent=1, sort_keys=True)
         (store.spool_dir(run_id) / "artifacts" / "ingredients.json").write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
+from lab.evaluation import sequential
 from lab.evaluation.sequential import look_level
 from lab.evaluation.verdict import Verdict
 from lab.paper.looking import ClaimQuestion, question_of
@@ -20,6 +21,7 @@ from lab.study.cells import Cell, cells
 from lab.study.display import Display
 from lab.study.forecast import Budget, OverBudget
 from lab.study.plan import PlannedCell
+from lab.study.store import RunRecord
 from lab.study.sweep import Outcome
 from tests.paper.fakes import GROWING_GAP, NAME, Rates, write_checkout, write_results
 
@@ -56,7 +58,7 @@ class Sweeps:
         if new and budget is not None and not budget.fit and len(new) > budget.seconds:
             raise OverBudget(f"the {len(new)} cells would take too long")
         self.new.append([(cell.row, cell.seed) for cell in new])
-        before = [self.entry(cell, "missing" if cell in new else "done") for cell in chosen]
+        before = [self.entry(cell, "missing" if cell in new else "done", cell not in new) for cell in chosen]
         ended = {(c.row, c.seed): "done" if c not in new or c.seed < 3 else self.becomes for c in chosen}
         self.done |= {place for place, state in ended.items() if state == "done"}
         self.write(rung)
@@ -73,8 +75,10 @@ class Sweeps:
         there = {cell: rate for cell, rate in self.rates.items() if by_cell[cell]}
         write_results(there, rung, (), {cell: sorted(seeds) for cell, seeds in by_cell.items()})
 
-    def entry(self, cell: Cell, state: Any) -> PlannedCell:
-        return PlannedCell(cell=cell, state=state)
+    def entry(self, cell: Cell, state: Any, ran: bool = True) -> PlannedCell:
+        """A cell takes ten seconds."""
+        run = RunRecord(f"{cell.row} {cell.seed}", "FINISHED", 0.0, 10.0, {})
+        return PlannedCell(cell=cell, state=state, run=run if ran else None)
 
 
 @pytest.fixture
@@ -84,6 +88,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     write_checkout(root)
     monkeypatch.setattr(paths, "repository_root", lambda: root)
     monkeypatch.setattr(adaptive, "prepare_cells", lambda *given: ([], {}))
+    monkeypatch.setattr(sequential, "resamples_at", lambda confidence: 2_000)
 
     def put(rates: Rates) -> Sweeps:
         sweeps = Sweeps(rates)
@@ -212,6 +217,17 @@ def test_rounds_share_one_budget_and_one_that_does_not_fit_is_not_begun(
     assert [len(look.seeds) for look in looks.read_looks(load_ablation(NAME), "cpu")] == [3, 6, 12]
     assert outcome.notes[-1] == "no more seeds: the budget ends here: the 48 cells would take too long"
     assert not outcome.failed
+
+
+def test_rounds_share_gpu_hours_by_what_their_cells_took(study: Any) -> None:
+    sweeps = study(NO_GAP)
+    decide(fixed=OPEN, most_seeds=12, budget=Budget(seconds=10_000.0, gpus=2.0, ask=lambda above: True))
+    # 27 cells, then 12, at 10 s on two GPUs each.
+    assert [call[2].seconds for call in sweeps.calls] == [10_000.0, 10_000.0 - 540.0, 10_000.0 - 540.0 - 240.0]
+    assert [call[2].ask is None for call in sweeps.calls] == [False, True, True]
+    sweeps.calls.clear()
+    decide(fixed=OPEN, most_seeds=12, budget=Budget(seconds=10_000.0, gpus=2.0))
+    assert {call[2].seconds for call in sweeps.calls} == {10_000.0}  # nothing ran
 
 
 def test_a_first_sweep_above_the_budget_is_refused_like_any(study: Any) -> None:
