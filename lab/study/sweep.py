@@ -115,11 +115,11 @@ def _terminated_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _history(ablation: Ablation, rung: str) -> dict[str, list[float]]:
+def _history(ablation: Ablation, rung: str, runs: Sequence[store.RunRecord]) -> dict[str, list[float]]:
     """Seconds of the finished cells of this rung, by row."""
     seconds: dict[str, list[float]] = {}
     wanted = {"kind": "cell", "ablation": ablation.name, "rung": rung}
-    for run in store.read_runs():
+    for run in runs:
         if wanted.items() <= run.tags.items() and run.status == "FINISHED" and run.seconds is not None:
             seconds.setdefault(run.tags["row"], []).append(run.seconds)
     return seconds
@@ -234,12 +234,13 @@ def reproduce(
     tracking.close_abandoned()
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     store.ensure_store()
-    before = planned = plan(chosen)
+    runs = store.read_runs(store.PLAN_TAGS)
+    before = planned = plan(chosen, runs)
     todo = [entry.cell for entry in planned if entry.to_do]
     if workers is None:
         workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
     workers = max(1, min(workers, len(todo)))
-    history = _history(ablation, rung) if todo else {}
+    history = _history(ablation, rung, runs) if todo else {}
     forecast = Forecast(ablation, workers, history)
     if budget is not None:
         check_budget(todo, forecast, budget)
