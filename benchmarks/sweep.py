@@ -6,7 +6,8 @@ The work is a cell that imports what a study's notebook imports (torch, transfor
 two matrices. A plain function call does it in this process, imports done. Ours is `lab reproduce` on an ablation of
 that many cells, one worker, MLflow and all; its seconds a cell are taken between the ends of the first and of the last
 cell, and what comes before (imports, once a worker) is printed apart. papermill's command runs the same notebook
-without tracking. All three in turn, in one run. Where our seconds go is read from what papermill leaves in notebooks.
+without tracking. All three in turn, in one run. Where our seconds go is read from papermill's own times in the
+executed notebooks.
 """
 
 import argparse

@@ -14,6 +14,7 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from benchmarks.filled_store import TableClient, record
 from benchmarks.sides import STOCK_NOTEBOOK
 from benchmarks.stock_model import Clock, StockAudioLanguageModel, StockConvGMLP
 from benchmarks.study import chosen_cell, compare, shortened
@@ -22,9 +23,11 @@ from lab.evaluation.decoding import decode
 from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import ConvGMLP, build_audio_projector
 from lab.paths import repository_root
+from lab.study import store
 from lab.study.ablation import Rung, load_ablation
-from lab.study.cells import cells
+from lab.study.cells import Cell, cells
 from lab.study.parameters import notebook_parameters
+from lab.study.tracking import Recorder, provenance
 from lab.training.speech import Augmentation, pad_features
 from tests.parts.tiny_models import HIDDEN_SIZE, language_model
 from tests.speech import tiny_parameters
@@ -177,3 +180,48 @@ def test_the_sweep_benchmark_times_all_three_in_one_run() -> None:
     assert re.search(r"ours: -?\d+\.\d\d s of overhead a cell, over 2 cells", done.stdout)
     assert re.search(r"papermill's command: \d+\.\d\d s of overhead a cell, median of 1", done.stdout)
     assert re.search(r"ratio, papermill's command / ours: -?\d+\.\d", done.stdout)
+
+
+def test_a_run_written_into_the_tables_reads_back_as_one_by_mlflows_client(
+    store_maker: Callable[[], None],
+) -> None:
+    store_maker()
+    recorder = Recorder()
+    theirs = recorder._client
+    cell = Cell(ablation="toy", row="small", rung="cpu", seed=0, parameters={"size": 1, "rate": 1e-3}, key="c0ffee")
+    cell = replace(cell, ingredients={"parameter.size": 1, "prepared.corpus": "5b3c"})
+    own = TableClient()
+    with store.owner() as owner:
+        for client in (theirs, own):
+            recorder._client = client
+            for status in ("FINISHED", "FAILED", "RUNNING"):
+                record(recorder, cell, {**provenance(), **owner}, status, {"error": 0.25, "steps": 3.0})
+        own.write()
+    runs = sorted(store.read_runs(), key=lambda run: run.status)
+    assert len(runs) == 6
+    for first, second in zip(runs[::2], runs[1::2], strict=True):
+        assert (first.status, first.tags) == (second.status, second.tags)
+        assert store.read_ingredients(first) == store.read_ingredients(second)
+        one, other = (theirs.get_run(run.run_id) for run in (first, second))
+        assert one.data.to_dictionary() == other.data.to_dictionary()
+        for name in ("status", "lifecycle_stage", "experiment_id", "run_name", "user_id"):
+            assert getattr(one.info, name) == getattr(other.info, name)
+        assert one.info.artifact_uri.replace(first.run_id, second.run_id) == other.info.artifact_uri
+        assert (one.info.end_time is None) == (other.info.end_time is None)
+        for name in ("error", "steps"):
+            curves = [theirs.get_metric_history(run.run_id, name) for run in (first, second)]
+            points = [[(point.step, point.value) for point in curve] for curve in curves]
+            assert points[0] == points[1]
+
+
+@pytest.mark.slow
+def test_the_ledger_benchmark_times_both_commands_over_cells_in_every_state() -> None:
+    options = ["--runs", "200", "--rows", "20", "--seeds", "5", "--repeats", "1"]
+    command = [sys.executable, "benchmarks/ledger.py", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=repository_root())
+    assert "200 finished cells written in" in done.stdout
+    looked = re.search(r"lab status of 100 cells: \d+\.\d\d s .*: 100 cells: (.*)", done.stdout)
+    assert looked is not None
+    counts = {state: int(count) for count, state in (part.split() for part in looked.group(1).split(", "))}
+    assert counts == {"done": 89, "failed": 2, "running": 1, "stale": 5, "missing": 3}
+    assert re.search(r"planning a sweep of 100 cells: \d+\.\d\d s .*: 10 cells to do", done.stdout)

@@ -8,7 +8,7 @@ from typing import Literal
 from lab.study.cells import Cell
 from lab.study.claims import is_abandoned
 from lab.study.identity import changed_ingredients
-from lab.study.store import RunRecord, read_ingredients, read_runs
+from lab.study.store import PLAN_TAGS, RunRecord, read_ingredients, read_runs
 
 State = Literal["done", "running", "failed", "killed", "stale", "missing"]
 
@@ -36,7 +36,7 @@ def plan(cells: Sequence[Cell], runs: Iterable[RunRecord] | None = None) -> list
     """
     by_key: dict[str, list[RunRecord]] = {}
     by_place: dict[tuple[str, ...], RunRecord] = {}
-    for run in read_runs() if runs is None else runs:
+    for run in read_runs(PLAN_TAGS) if runs is None else runs:
         if run.tags.get("kind") != "cell":
             continue
         by_key.setdefault(run.tags.get("key", ""), []).append(run)

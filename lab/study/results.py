@@ -115,7 +115,7 @@ def _merge(ablation: Ablation, rung: str, prepared: Mapping[str, Any], lines: Se
     A line of this rung stays where its cell is not among the store's done ones only if it has the cell's current key
     (somebody else's run of the very same cell), or if this sweep prepared nothing that tells its key.
     """
-    runs = [run for run in store.read_runs() if run.tags.get("kind") == "cell"]
+    runs = [run for run in store.read_runs(store.PLAN_TAGS) if run.tags.get("kind") == "cell"]
     own = [run for run in runs if (run.tags.get("ablation"), run.tags.get("rung")) == (ablation.name, rung)]
     seeds = sorted(
         {

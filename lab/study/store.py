@@ -18,7 +18,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +34,9 @@ from lab.study.identity import package_versions
 EXPERIMENT = "omni-lab"
 PREFIX = "omni_lab."
 """Of every tag that the sweep reads back."""
+
+PLAN_TAGS = ("kind", "ablation", "row", "rung", "seed", "key", "owner", "host", "pid", "error", "results")
+"""What a plan and the results file need of a cell's run; what else it has (commit, packages, ...) is for people."""
 
 
 @dataclass(frozen=True)
@@ -112,22 +115,51 @@ def _open() -> sqlite3.Connection:
     return connection
 
 
-def read_runs() -> list[RunRecord]:
-    """Every run that is not deleted, the oldest first; none where there is no store yet."""
+def read_runs(tags: Collection[str] | None = None) -> list[RunRecord]:
+    """Every run that is not deleted, the oldest first; none where there is no store yet.
+
+    Args:
+        tags: those to read; all of ours where None. Of 10,000 runs all 30 take 0.22 s, and `PLAN_TAGS` 0.11 s.
+    """
+    if tags is None:
+        return _read("TRUE", "key GLOB :ours")
+    # Going through the whole table takes half of what looking each name up in an index does.
+    return _read("TRUE", "key IN (SELECT :prefix || value FROM json_each(:names))", tags)
+
+
+def running_runs() -> list[RunRecord]:
+    """The runs that say RUNNING."""
+    return _few("status = 'RUNNING'")
+
+
+def study_runs() -> list[RunRecord]:
+    """The parent runs of studies."""
+    return _few("run_uuid IN (SELECT run_uuid FROM tags WHERE key = :prefix || 'kind' AND value = 'study')")
+
+
+def _few(which: str) -> list[RunRecord]:
+    return _read(which, f"key GLOB :ours AND run_uuid IN (SELECT run_uuid FROM runs WHERE {which})", index="")
+
+
+def _read(which: str, tags: str, names: Collection[str] = (), index: str = "NOT INDEXED") -> list[RunRecord]:
+    """The runs for which one condition holds, with the tags for which the other does."""
     if not database().exists():
         return []
+    values = {"prefix": PREFIX, "ours": f"{PREFIX}*", "names": json.dumps(list(names))}
     with _connection() as connection:
         rows = connection.execute(
-            "SELECT run_uuid, status, start_time, end_time FROM runs WHERE lifecycle_stage = 'active' "
-            "ORDER BY start_time, run_uuid"
+            f"SELECT run_uuid, status, start_time, end_time FROM runs WHERE lifecycle_stage = 'active' AND {which} "
+            "ORDER BY start_time, run_uuid",
+            values,
         ).fetchall()
-        tags: dict[str, dict[str, str]] = {}
+        found: dict[str, dict[str, str]] = {run_id: {} for run_id, *_ in rows}
         for run_id, key, value in connection.execute(
-            "SELECT run_uuid, key, value FROM tags WHERE key GLOB ?", (f"{PREFIX}*",)
+            f"SELECT run_uuid, key, value FROM tags {index} WHERE {tags}", values
         ):
-            tags.setdefault(run_id, {})[key.removeprefix(PREFIX)] = value
+            if run_id in found:
+                found[run_id][key[len(PREFIX) :]] = value
     return [
-        RunRecord(run_id, status, start / 1000, None if end is None else end / 1000, tags.get(run_id, {}))
+        RunRecord(run_id, status, start / 1000, None if end is None else end / 1000, found[run_id])
         for run_id, status, start, end in rows
     ]
 
@@ -252,6 +284,23 @@ def owner() -> Iterator[dict[str, str]]:
 def owner_lives(name: str) -> bool:
     """Whether the owner of that name, on this host, is still there."""
     path = paths.mlruns_dir() / "owners" / f"{name}.lock"
+    try:
+        import fcntl
+    except ImportError:
+        return _lock_is_held(path)
+    try:
+        # Shared, so that two who ask at once are not taken for the owner, and a living one costs no waiting.
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+def _lock_is_held(path: Path) -> bool:
+    """The same where there is no flock, as on Windows."""
     if not path.exists():
         return False
     try:

@@ -99,11 +99,11 @@ def status(
     return [planned.get((cell.row, cell.seed), PlannedCell(cell=cell, state="missing")) for cell in chosen]
 
 
-def _history(ablation: Ablation, rung: str) -> dict[str, list[float]]:
+def _history(ablation: Ablation, rung: str, runs: Sequence[store.RunRecord]) -> dict[str, list[float]]:
     """Seconds of the finished cells of this rung, by row."""
     seconds: dict[str, list[float]] = {}
     wanted = {"kind": "cell", "ablation": ablation.name, "rung": rung}
-    for run in store.read_runs():
+    for run in runs:
         told = wanted.items() <= run.tags.items() and run.status == "FINISHED"
         if told and run.seconds is not None and run.seconds > 0:  # a clock may have been set back
             seconds.setdefault(run.tags["row"], []).append(run.seconds)
@@ -223,12 +223,13 @@ def reproduce(
     tracking.close_abandoned()
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     store.ensure_store()
-    before = planned = plan(chosen)
+    runs = store.read_runs(store.PLAN_TAGS)
+    before = planned = plan(chosen, runs)
     todo = [entry.cell for entry in planned if entry.to_do]
     if workers is None:
         workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
     workers = max(1, min(workers, len(todo)))
-    history = _history(ablation, rung) if todo else {}
+    history = _history(ablation, rung, runs) if todo else {}
     if budget is not None and not history and todo and ablation.trial is not None:
         run = partial(_run, ablation, rung, prepared=prepared, workers=workers, limits=limits, kind=KIND)
         history, budget = try_out(ablation, todo, prepared, run, display or Display(ablation, rung), budget)

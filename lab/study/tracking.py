@@ -254,16 +254,16 @@ class Recorder:
 def find_study(ablation: str, rung: str) -> store.RunRecord | None:
     """The parent run of an ablation at a rung, or None."""
     wanted = {"kind": "study", "ablation": ablation, "rung": rung}
-    return next((run for run in store.read_runs() if wanted.items() <= run.tags.items()), None)
+    return next((run for run in store.study_runs() if wanted.items() <= run.tags.items()), None)
 
 
 def close_abandoned(recorder: Recorder | None = None) -> list[str]:
     """Close, as KILLED, the runs whose process on this host died; returns their ids. Without any, mlflow stays out."""
-    suspects = {run.run_id for run in store.read_runs() if claims.is_abandoned(run)}
+    suspects = {run.run_id for run in store.running_runs() if claims.is_abandoned(run)}
     if not suspects:
         return []
     # An owner that ended well between reading its runs and asking for it had closed them before.
-    abandoned = [run for run in store.read_runs() if run.run_id in suspects and run.status == "RUNNING"]
+    abandoned = [run for run in store.running_runs() if run.run_id in suspects]
     if abandoned:
         recorder = recorder or Recorder()
         for run in abandoned:

@@ -159,5 +159,5 @@ def test_a_run_that_a_clock_let_end_before_it_began_tells_nothing_of_the_time_ce
         run_id = recorder.start("small, seed 0", {}, tags)
         monkeypatch.setattr(time, "time", lambda ended=ended: ended)
         recorder.finish(run_id, "FINISHED")
-    assert _history(load_ablation("toy"), "cpu") == {"small": [pytest.approx(7, abs=0.01)]}
+    assert _history(load_ablation("toy"), "cpu", store.read_runs()) == {"small": [pytest.approx(7, abs=0.01)]}
     assert paths.mlruns_dir().exists()

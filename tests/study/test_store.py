@@ -115,6 +115,48 @@ def test_a_run_is_abandoned_once_the_process_that_owns_it_is_gone(store_maker: C
     assert not Path(store.spool_dir(run_id)).exists()
 
 
+def test_what_is_read_can_be_narrowed_to_some_tags_and_to_runs_of_a_kind(store_maker: Callable[[], None]) -> None:
+    assert store.running_runs() == store.study_runs() == store.read_runs(("kind",)) == []
+    store_maker()
+    recorder = tracking.Recorder()
+    study = recorder.study("toy", "cpu", {"claim": "none"})
+    ended, deleted = (recorder.start(name, {}, {"kind": "cell", "row": name}) for name in ("ended", "deleted"))
+    recorder.finish(ended, "FINISHED")
+    recorder._client.delete_run(deleted)
+    everything = {run.run_id: run for run in store.read_runs()}
+    assert set(everything) == {study, ended}
+    assert store.running_runs() == store.study_runs() == [everything[study]]
+    assert everything[study].tags == {"kind": "study", "ablation": "toy", "rung": "cpu", "claim": "none"}
+    narrow = {run.run_id: dict(run.tags) for run in store.read_runs(("kind", "row"))}
+    assert narrow == {study: {"kind": "study"}, ended: {"kind": "cell", "row": "ended"}}
+    assert all(not run.tags for run in store.read_runs(()))
+
+
+@pytest.mark.parametrize("system", ["flock", "none"])
+def test_an_owner_lives_as_long_as_its_lock_is_held_whoever_else_asks(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "none":
+        monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with store.owner() as owner:
+        assert store.owner_lives(owner["owner"])
+        path = paths.mlruns_dir() / "owners" / f"{owner['owner']}.lock"
+    assert not path.exists()
+    assert not store.owner_lives(owner["owner"])
+    path.touch()  # its process was killed
+    assert not store.owner_lives(owner["owner"])
+
+
+def test_who_asks_for_an_owner_is_not_taken_for_it() -> None:
+    fcntl = pytest.importorskip("fcntl")
+    path = paths.mlruns_dir() / "owners" / "dead.lock"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with path.open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not store.owner_lives("dead")
+
+
 def test_a_run_that_ends_well_while_somebody_looks_for_the_dead_is_not_killed(
     store_maker: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
