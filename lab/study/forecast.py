@@ -103,7 +103,7 @@ def check_budget(todo: Sequence[Cell], forecast: Forecast, budget: Budget) -> Bu
     if left > budget.seconds:
         unit = "GPU minutes" if budget.gpus else "minutes"
         above = (
-            f"the {len(todo)} cells would take about {left / 60:.0f} {unit}, the budget is {budget.seconds / 60:.0f}"
+            f"the {len(todo)} cells would take about {_minutes(left)} {unit}, the budget is {_minutes(budget.seconds)}"
         )
         if budget.ask is None:
             raise OverBudget(f"{above}; raise it, choose fewer rows or seeds, or {rest}")
@@ -111,6 +111,11 @@ def check_budget(todo: Sequence[Cell], forecast: Forecast, budget: Budget) -> Bu
             raise OverBudget(f"{above}, and nothing was started")
         return None
     return budget
+
+
+def _minutes(seconds: float) -> str:
+    """Whole minutes, a few of them with one decimal."""
+    return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"
 
 
 class Meter:

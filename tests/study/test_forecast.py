@@ -49,6 +49,8 @@ def test_a_forecast_above_the_budget_is_refused_unless_what_fits_is_wanted():
     )
     with pytest.raises(LabError, match=message):
         check_budget(chosen, known, Budget(seconds=3600))
+    with pytest.raises(LabError, match=r"about 80 minutes, the budget is 0\.3; raise it"):
+        check_budget(chosen, known, Budget(seconds=20))
     check_budget(chosen, known, Budget(seconds=3600, fit=True))
     check_budget(chosen, known, Budget(seconds=4800))
     check_budget([], known, Budget(seconds=1))
