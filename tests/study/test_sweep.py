@@ -146,7 +146,8 @@ def test_a_cell_that_another_ablation_ran_is_done(swept: Path) -> None:
     notebook = paths.repository_root() / "notebooks" / "toy.ipynb"
     prepared = sweep.load_prepare("toy")([])
     (entry,) = plan(identity.identify(cells(other, "cpu", ["large"], [0]), notebook, prepared))
-    assert (entry.state, entry.run) == ("done", run_of("large"))
+    assert entry.run is not None
+    assert (entry.state, entry.run.run_id) == ("done", run_of("large").run_id)
 
 
 def test_a_misspelt_parameter_is_refused_before_anything_is_prepared_or_made(toy_project: Path) -> None:
