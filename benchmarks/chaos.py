@@ -1,12 +1,13 @@
 """A sweep that is killed again and again, and resumed each time, against one that nobody disturbs.
 
-    python benchmarks/chaos.py [--kills 100] [--cells 60] [--workers 4] [--minutes 60] [--seed 0]
+    python benchmarks/chaos.py [--kills 100] [--cells 60] [--workers 4] [--minutes 60] [--seed 0] [--sweeps 8]
 
 At random moments a kill -9 hits the sweep itself, a worker, the process that kernels are forked from, or a kernel. A
 sweep that ends, killed or not, is started again, until the kills are spent (or the minutes) and every cell is done.
 Then: every cell has finished exactly once, no run is left RUNNING, every finished run has each of its metric points
-exactly once, and the results file is, but for the runs' ids, byte for byte that of a sweep that was left alone. Ends
-with 1 where any of that is not so.
+exactly once, and the results file (but for the runs' ids) and a figure drawn from it are byte for byte those of a sweep
+that was left alone. Last, so many sweeps of the same cells are started at once on an empty store: none may end with an
+error, and no cell may run twice. Ends with 1 where any of that is not so.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import psutil
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import identity, store
+from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, Rung
 from lab.study.limits import Limits
 from lab.study.sweep import reproduce
@@ -78,7 +79,6 @@ def study(cells: int) -> Ablation:
 def drive(root: Path, cells: int, workers: int) -> None:
     """One sweep, in the process that is going to be killed."""
     paths.repository_root = lambda: root
-    identity.lab_modules = lambda rooms=(): {}  # the cells depend on nothing of `lab`
     reproduce(study(cells), workers=workers, limits=Limits(retries=0), prepare=lambda parameters: {})
 
 
@@ -154,6 +154,41 @@ def lines(mlruns: Path) -> list[list[str]]:
     return [row[:column] + row[column + 1 :] for row in rows]
 
 
+def draw(mlruns: Path) -> list[bytes]:
+    """A figure of the results file, in the style of the project's: the bytes of its SVG and PNG."""
+    from matplotlib.figure import Figure
+
+    from lab.paper.style import paper_style, save
+
+    head, *rows = lines(mlruns)
+    with paper_style():
+        figure = Figure()
+        axes = figure.subplots()
+        for size in sorted({row[head.index("size")] for row in rows}):
+            own = [row for row in rows if row[head.index("size")] == size]
+            seeds = [int(row[head.index("seed")]) for row in own]
+            axes.plot(seeds, [float(row[head.index("error")]) for row in own], label=f"size {size}")
+        axes.set(xlabel="seed", ylabel="error")
+        axes.legend()
+        files = save(figure, mlruns / "figures" / "chaos", {"Title": "chaos"})
+    return [path.read_bytes() for path in files]
+
+
+def crowd(root: Path, mlruns: Path, *, cells: int, sweeps: int) -> list[str]:
+    """Start so many sweeps at once on an empty store; what is not as it should be when all have ended."""
+    started = [start(root, mlruns, cells, 1) for _ in range(sweeps)]
+    codes = [one.wait() for one in started]
+    os.environ["OMNI_LAB_MLRUNS"] = str(mlruns)
+    runs = [run for run in store.read_runs() if run.tags.get("kind") == "cell"]
+    times = Counter(run.tags["key"] for run in runs)
+    found = [f"a sweep of the crowd ended with {code}" for code in codes if code]
+    if len(times) != 3 * -(-cells // 3):
+        found.append(f"the crowd ran {len(times)} of {3 * -(-cells // 3)} cells")
+    found += [f"the crowd ran cell {key} {count} times" for key, count in times.items() if count != 1]
+    found += [f"the crowd left run {run.run_id} {run.status}" for run in store.read_runs() if run.status != "FINISHED"]
+    return found
+
+
 def faults(disturbed: Path, calm: Path, cells: int) -> list[str]:
     """What is not as it should be after the disturbed sweep."""
     os.environ["OMNI_LAB_MLRUNS"] = str(disturbed)
@@ -176,6 +211,8 @@ def faults(disturbed: Path, calm: Path, cells: int) -> list[str]:
                 found.append(f"run {run.run_id} has the steps {steps}")
     if lines(disturbed) != lines(calm):
         found.append("the results file differs from the undisturbed sweep's")
+    if draw(disturbed) != draw(calm):
+        found.append("the figure differs from the undisturbed sweep's")
     return found
 
 
@@ -187,14 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=4, help="cells at once [4]")
     parser.add_argument("--minutes", type=float, default=60.0, help="no more kills after this long [60]")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and victims [0]")
+    parser.add_argument("--sweeps", type=int, default=8, help="sweeps at once on an empty store [8]")
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.drive:
         order = json.loads(options.drive)
         drive(Path(order["root"]), order["cells"], order["workers"])
         return
-    if options.kills < 0 or options.cells < 1 or options.workers < 1:
-        raise LabError("chaos needs at least 0 kills, 1 cell and 1 worker")
+    if options.kills < 0 or min(options.cells, options.workers, options.sweeps) < 1:
+        raise LabError("chaos needs at least 0 kills, 1 cell, 1 worker and 1 sweep")
     with tempfile.TemporaryDirectory(prefix="omni-lab-chaos-") as scratch:
         root = Path(scratch)
         write_checkout(root)
@@ -212,12 +250,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         took = time.monotonic() - begun - calm
         found = faults(root / "disturbed", root / "calm", options.cells)
+        found += crowd(root, root / "crowd", cells=min(12, options.cells), sweeps=options.sweeps)
         hits = ", ".join(f"{count} of a {kind}" for kind, count in sorted(killed.items()))
         print(f"{options.cells} cells: {calm:.0f} s undisturbed, {took:.0f} s with {killed.total()} kills ({hits})")
         if found:
             print((root / "sweeps.log").read_text(errors="replace")[-4000:])
             sys.exit("\n".join(["FAULTS:", *found]))
-        print("every cell done once, no run left open, no metric lost or double, the same results file")
+        print("every cell done once, no run left open, no metric lost or double, the same results file and figure")
+        print(f"{options.sweeps} sweeps started at once on an empty store: no error, no cell twice")
 
 
 if __name__ == "__main__":

@@ -123,8 +123,9 @@ def draw_ours(axes: "Axes", measured: Measured) -> None:
             linestyle="none",
         )
     _rate_axis(axes, sorted(set(lines["downsample_rate"])))
-    num_seeds = lines["seed"].nunique()
-    seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    counts = lines.groupby("row")["seed"].nunique()
+    few, many = int(counts.min()), int(counts.max())
+    seeds = f"{few} to {many} seeds" if few < many else "1 seed" if many == 1 else f"{many} seeds"
     axes.set_ylabel("test CER (%)")
     axes.set_title(f"{', '.join(measured.corpora)}, test set\n{seeds} (small points), 95% intervals")
 

@@ -12,8 +12,12 @@ import typer
 from lab.errors import LabError, choose
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab.study.ablation import Ablation
     from lab.study.forecast import Budget
     from lab.study.limits import Limits
+    from lab.study.sweep import Outcome
 
 app = typer.Typer(
     help="Reproduce the ablations of the Baichuan-Omni report, cell by cell.",
@@ -38,9 +42,21 @@ Retries = Annotated[int, typer.Option(help="Further tries of a cell after what c
 
 
 BudgetOption = Annotated[
-    str | None, typer.Option("--budget", help="Of this machine's time, as in 2h: refused where the forecast is above.")
+    str | None,
+    typer.Option("--budget", help="Of this machine's time, as in 2h: above it, a terminal asks, and all else refuses."),
 ]
 Fit = Annotated[bool, typer.Option("--fit", help="With --budget: run what fits, whole rows first.")]
+UntilDecided = Annotated[
+    bool,
+    typer.Option(
+        "--until-decided",
+        help="Then add seeds to the rows that decide the claim, doubling them, until its interval decides or the "
+        "budget or --max-seeds ends it; each look has its share of the 5%.",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None, typer.Option(min=1, help="With --until-decided: of a row [default: 24, or those looked at already].")
+]
 
 
 def _rows(text: str) -> str | list[str]:
@@ -64,13 +80,39 @@ def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "
     )
 
 
-def _budget(text: str | None, fit: bool) -> "Budget | None":
+def _budget(text: str | None, fit: bool, ask: bool = False) -> "Budget | None":
     from lab.study.forecast import Budget
     from lab.study.limits import parse_seconds
 
     if text is None and fit:
         raise LabError("--fit says what to do under a budget; give one, as in --budget 2h --fit")
-    return None if text is None else Budget(seconds=parse_seconds(text, "--budget"), fit=fit)
+    if text is None:
+        return None
+    return Budget(seconds=parse_seconds(text, "--budget"), fit=fit, ask=_go_on if ask and _is_terminal() else None)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _go_on(above: str) -> bool:
+    return typer.confirm(f"{above}. Run all of it nevertheless?")
+
+
+def _sweep(ablation: "Ablation", rung: str, until_decided: bool, max_seeds: int | None) -> "Callable[..., Outcome]":
+    """What brings the study up to date: `reproduce`, or rounds of it with looks at the claim."""
+    if not until_decided:
+        if max_seeds is not None:
+            raise LabError("--max-seeds says where adding seeds ends; it needs --until-decided")
+        from lab.study.sweep import reproduce
+
+        return reproduce
+    from functools import partial
+
+    from lab.paper.looking import question_of
+    from lab.study.adaptive import until_decided as rounds
+
+    return partial(rounds, question=question_of(ablation, rung), most_seeds=max_seeds)
 
 
 @app.command()
@@ -85,25 +127,28 @@ def reproduce(
     retries: Retries = 2,
     budget: BudgetOption = None,
     fit: Fit = False,
+    until_decided: UntilDecided = False,
+    max_seeds: MaxSeeds = None,
 ) -> None:
     """Train and measure every cell that is missing or changed; a second call does nothing.
 
     Results go to ablations/results/NAME.csv, every run to MLflow (mlruns/), executed notebooks to mlruns/notebooks/.
-    Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed.
+    Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed. With --until-decided,
+    looks at the claim are kept in ablations/results/NAME.RUNG.looks.json; undecided is a result, and no failure.
     """
     from lab.study.ablation import load_ablation
     from lab.study.plan import describe
-    from lab.study.sweep import reproduce as run
 
     limits = _limits(time_limit, memory_limit, retries)
-    outcome = run(
-        load_ablation(name),
+    ablation = load_ablation(name)
+    outcome = _sweep(ablation, rung, until_decided, max_seeds)(
+        ablation,
         rung=rung,
         rows=_rows(rows),
         seeds=_seeds(seeds),
         workers=workers,
         limits=limits,
-        budget=_budget(budget, fit),
+        budget=_budget(budget, fit, ask=True),
     )
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():
@@ -124,6 +169,10 @@ def unattended(
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
     retries: Retries = 2,
+    budget: BudgetOption = None,
+    fit: Fit = False,
+    until_decided: UntilDecided = False,
+    max_seeds: MaxSeeds = None,
 ) -> None:
     """As reproduce, for schedulers: under a lock, logged to a file, with a report in mlruns/unattended/ and in MLflow.
 
@@ -132,13 +181,16 @@ def unattended(
     from lab.study.ablation import load_ablation
     from lab.study.unattended import run_unattended
 
+    ablation = load_ablation(name)
     report = run_unattended(
-        load_ablation(name),
+        ablation,
         rung=rung,
         rows=_rows(rows),
         seeds=_seeds(seeds),
         workers=workers,
         limits=_limits(time_limit, memory_limit, retries),
+        budget=_budget(budget, fit),
+        sweep=_sweep(ablation, rung, until_decided, max_seeds),
     )
     if report is None:
         typer.echo(f"{name} ({rung}): left to the last unattended sweep, which is still running")
@@ -292,9 +344,16 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _THE_USERS:
             raise
-        typer.echo(
-            f"error: the disk is full ({error.filename or 'while writing'}); free some space and run it again", err=True
-        )
+        where = error.filename or "while writing"
+        typer.echo(f"error: {_THE_USERS[error.errno]} ({where}); what was recorded is kept", err=True)
         sys.exit(2)
+
+
+_THE_USERS = {
+    errno.ENOSPC: "the disk is full: free some space and run it again",
+    errno.EDQUOT: "your disk quota is used up: free some space and run it again",
+    errno.EROFS: "the disk is read-only: make it writable, or name other folders (OMNI_LAB_MLRUNS, OMNI_LAB_CACHE)",
+    errno.EACCES: "no permission to write: take the folder over, or name others (OMNI_LAB_MLRUNS, OMNI_LAB_CACHE)",
+}

@@ -150,7 +150,7 @@ def store_maker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], None]:
 def use_checkout(root: Path, patch: pytest.MonkeyPatch) -> None:
     """Put that checkout in place of this one; the toy's identity depends on none of our modules."""
     patch.setattr(paths, "repository_root", lambda: root)
-    patch.setattr(identity, "lab_modules", lambda: {"ablations.toy": root / "ablations" / "toy.py"})
+    patch.setattr(identity, "reached_modules", lambda notebook: {"ablations.toy": root / "ablations" / "toy.py"})
 
 
 @pytest.fixture

@@ -61,6 +61,26 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
         assert "Traceback" not in captured.err
 
 
+def test_a_terminal_is_asked_about_a_forecast_above_the_budget_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(cli.typer, "confirm", lambda text: asked.append(text) or True)
+    monkeypatch.setattr(cli, "_is_terminal", lambda: True)
+    budget = cli._budget("2h", False, ask=True)
+    assert budget is not None
+    assert budget.ask is not None
+    assert budget.ask("3 cells would take 9 hours")
+    assert asked == ["3 cells would take 9 hours. Run all of it nevertheless?"]
+    unattended = cli._budget("2h", False)
+    assert unattended is not None
+    assert unattended.ask is None
+    monkeypatch.setattr(cli, "_is_terminal", lambda: False)
+    piped = cli._budget("2h", False, ask=True)
+    assert piped is not None
+    assert piped.ask is None
+
+
 def test_status_speaks_to_machines_as_well(
     toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,17 +92,24 @@ def test_status_speaks_to_machines_as_well(
     ]
 
 
-def test_a_full_disk_is_one_line_and_other_trouble_is_not_hidden(
+def test_a_disk_that_cannot_be_written_is_one_line_and_other_trouble_is_not_hidden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(number: int) -> None:
         raise OSError(number, "trouble", "results.csv")
 
-    monkeypatch.setattr(cli, "app", lambda: fail(errno.ENOSPC))
-    assert call(monkeypatch) == 2
-    assert capsys.readouterr().err == "error: the disk is full (results.csv); free some space and run it again\n"
-    monkeypatch.setattr(cli, "app", lambda: fail(errno.EACCES))
-    with pytest.raises(PermissionError):
+    for number, sentence in (
+        (errno.ENOSPC, "the disk is full: free some space and run it again"),
+        (errno.EROFS, "the disk is read-only: make it writable, or name other folders"),
+        (errno.EACCES, "no permission to write: take the folder over"),
+    ):
+        monkeypatch.setattr(cli, "app", lambda number=number: fail(number))
+        assert call(monkeypatch) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {sentence}")
+        assert told.endswith("(results.csv); what was recorded is kept\n")
+    monkeypatch.setattr(cli, "app", lambda: fail(errno.EIO))
+    with pytest.raises(OSError, match="trouble"):
         cli.main()
 
 

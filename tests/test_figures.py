@@ -110,6 +110,13 @@ def test_missing_cells_leave_a_figure_of_what_is_there(checkout: Path, rate_figu
     assert all(path.stat().st_size for path in rate_figure.main("cpu"))
 
 
+def test_rows_with_added_seeds_are_told_in_the_title(checkout: Path, rate_figure: ModuleType) -> None:
+    measured = load_measured(write_results(GROWING_GAP, more_seeds={("conv_gmlp", 8): (3, 4, 5)}), "cpu")
+    with paper_style():
+        ours = rate_figure.draw(measured).axes[0]
+    assert "3 to 6 seeds (small points)" in ours.get_title("left")
+
+
 def test_no_results_are_named(checkout: Path, rate_figure: ModuleType) -> None:
     with pytest.raises(LabError, match="no results of 'conv_gmlp_rate' at rung 'gpu'"):
         rate_figure.main("gpu")

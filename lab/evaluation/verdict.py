@@ -14,7 +14,7 @@ class Verdict:
     """`effect` and `interval` are fractions (0.01 is one percentage point); `sentence` is Markdown-safe plain English.
 
     `further_seeds`: how many more would be expected to decide it; 0 where it is decided, None where no number would or
-    none can be said (the sentence says why).
+    none can be said; `reason` is why, the end of the sentence.
     """
 
     outcome: Outcome
@@ -22,6 +22,7 @@ class Verdict:
     interval: tuple[float, float]
     p_value: float
     further_seeds: int | None
+    reason: str
     sentence: str
 
 
@@ -62,6 +63,7 @@ def judge_interaction(result: Interaction, *, smallest_effect: float = 0.01) -> 
         interval=(low, high),
         p_value=result.p_value,
         further_seeds=further,
+        reason=tail,
         sentence=f"{outcome.capitalize()}: {_finding(result)}; {tail}.",
     )
 
@@ -69,12 +71,15 @@ def judge_interaction(result: Interaction, *, smallest_effect: float = 0.01) -> 
 def _finding(result: Interaction) -> str:
     interval = result.interval
     p_value = "p < 0.001" if result.p_value < 0.001 else f"p = {result.p_value:.3f}"
+    if (level := round(1 - interval.confidence, 9)) != 0.05:  # whoever reads a p value thinks of 0.05
+        p_value += f", to be compared with {level:.3g}"
     seeds = "1 seed" if interval.num_seeds == 1 else f"{interval.num_seeds} seeds"
+    confidence = f"{round(100 * interval.confidence, 3):g}%"
     return (
         f"from n = {result.low_rate} to n = {result.high_rate} the gap between {result.baseline} and "
         f"{result.candidate} goes from {_points(result.gap_low)} to {_points(result.gap_high)} percentage points of "
         f"{result.metric.replace('_', ' ')}, a change of {_points(interval.estimate, '+')} "
-        f"({100 * interval.confidence:g}% interval {_points(interval.low, '+')} to {_points(interval.high, '+')}; "
+        f"({confidence} interval {_points(interval.low, '+')} to {_points(interval.high, '+')}; "
         f"{p_value}; {seeds}, {interval.num_utterances} utterances)"
     )
 

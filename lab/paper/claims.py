@@ -14,6 +14,8 @@ from lab.study.ablation import load_module
 if TYPE_CHECKING:
     import pandas
 
+    from lab.evaluation.verdict import Verdict
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
@@ -34,30 +36,43 @@ def load_contrasts(name: str) -> tuple[Contrast, ...]:
     return tuple(getattr(load_module(name), "contrasts", ()))
 
 
-def judge(contrast: Contrast, utterances: "pandas.DataFrame") -> str:
+def judge(contrast: Contrast, utterances: "pandas.DataFrame", confidence: float = 0.95) -> str:
     """The verdict as one sentence, or why there is none yet."""
+    try:
+        return verdict(contrast, utterances, confidence).sentence
+    except LabError as error:
+        return f"Not judged yet: {error}."
+
+
+def verdict(contrast: Contrast, utterances: "pandas.DataFrame", confidence: float = 0.95) -> "Verdict":
+    """What the seeds that all four cells have say of the contrast.
+
+    Raises:
+        LabError: as `interaction`; or the four have no seed in common.
+    """
+    from lab.evaluation.sequential import resamples_at
     from lab.evaluation.statistics import interaction
     from lab.evaluation.verdict import judge_interaction
 
-    try:
-        result = interaction(
-            _of_contrast(contrast, utterances),
-            baseline=contrast.baseline,
-            candidate=contrast.candidate,
-            low_rate=contrast.low_rate,
-            high_rate=contrast.high_rate,
-            metric=contrast.metric,
-        )
-    except LabError as error:
-        return f"Not judged yet: {error}."
-    return judge_interaction(result, smallest_effect=contrast.smallest_effect).sentence
+    result = interaction(
+        of_contrast(contrast, utterances),
+        baseline=contrast.baseline,
+        candidate=contrast.candidate,
+        low_rate=contrast.low_rate,
+        high_rate=contrast.high_rate,
+        metric=contrast.metric,
+        confidence=confidence,
+        num_resamples=resamples_at(confidence),
+    )
+    return judge_interaction(result, smallest_effect=contrast.smallest_effect)
 
 
 def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFrame") -> str | None:
     """How much of the growth of the claim's gap is the projector's form and how much its size; None without the cells.
 
     Against a control of the same size what is left is form. The rest is the interaction between the two baselines,
-    (baseline - control)[high] - (baseline - control)[low], which has an interval of its own.
+    (baseline - control)[high] - (baseline - control)[low], which has an interval of its own. All three are of the seeds
+    that all six cells have: of others they would not add up.
     """
     from lab.evaluation.statistics import interaction
 
@@ -65,6 +80,11 @@ def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFr
     if claim.candidate != control.candidate or rates != (control.low_rate, control.high_rate):
         return None
     parts = []
+    projectors = (claim.baseline, control.baseline, claim.candidate)
+    try:
+        utterances = _common(utterances, [(p, rate) for p in projectors for rate in rates])
+    except LabError:
+        return None
     for baseline, candidate in (
         (claim.baseline, claim.candidate),
         (control.baseline, claim.candidate),
@@ -124,15 +144,19 @@ def points(fraction: float) -> str:
     return f"{round(100 * fraction, 2) + 0.0:+.2f}"
 
 
-def _of_contrast(contrast: Contrast, utterances: "pandas.DataFrame") -> "pandas.DataFrame":
+def of_contrast(contrast: Contrast, utterances: "pandas.DataFrame") -> "pandas.DataFrame":
+    """The utterances of its four cells, at the seeds that all of them have."""
     rates = (contrast.low_rate, contrast.high_rate)
     return _common(utterances, [(p, rate) for p in (contrast.baseline, contrast.candidate) for rate in rates])
 
 
 def _common(utterances: "pandas.DataFrame", cells: Sequence[tuple[str, int]]) -> "pandas.DataFrame":
     """The cells (projector, rate) at the seeds that all of them have; a study half run compares what it can."""
-    pairs = list(zip(utterances["projector"], utterances["downsample_rate"], strict=True))
-    chosen = utterances[[pair in set(cells) for pair in pairs]]
+    import numpy as np
+
+    pairs = zip(utterances["projector"], utterances["downsample_rate"], strict=True)
+    # As an array: of an empty frame, an empty list would choose columns.
+    chosen = utterances[np.array([pair in set(cells) for pair in pairs], dtype=bool)]
     seeds = [set(group["seed"]) for _, group in chosen.groupby("row")]
     if not seeds:
         return chosen

@@ -1,7 +1,7 @@
 """What tables and figures are drawn from: a rung's results, its test utterances, and a fingerprint of both."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,9 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import results
 from lab.study.ablation import Ablation
-from lab.study.identity import lab_modules, source_hash
+from lab.study.identity import source_hash
+from lab.study.looks import Look, read_looks
+from lab.study.reach import lab_modules
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +36,8 @@ class Measured:
     corpora: tuple[str, ...]
     other_corpora: tuple[str, ...]
     """Those that the parameter `out_of_domain_corpus` names: tested on as well, in no part of the training."""
+    looks: tuple[Look, ...] = ()
+    """Those taken at the claim, where seeds were added until it decides."""
 
     def seeds(self, row: str) -> list[int]:
         """The seeds that were run, in order."""
@@ -71,10 +75,8 @@ def load_measured(ablation: Ablation, rung: str) -> Measured:
     """
     ablation.rung(rung)
     lines = results.load_results(ablation, rung)
-    frame = results.load_utterances(ablation, rung)
-    frame = frame[frame["split"] == "test"]
-    parameters = [ablation.resolve(row, rung) for row in lines["row"]]
-    outside = frame["corpus"].isin({of_row.get("out_of_domain_corpus", "") for of_row in parameters})
+    frame = _test_utterances(ablation, rung, None)
+    outside = frame["corpus"].isin(_out_of_domain(ablation, rung, lines["row"]))
     return Measured(
         ablation=ablation,
         rung=rung,
@@ -82,7 +84,27 @@ def load_measured(ablation: Ablation, rung: str) -> Measured:
         utterances=frame[~outside],
         corpora=tuple(sorted(frame.loc[~outside, "corpus"].unique())),
         other_corpora=tuple(sorted(frame.loc[outside, "corpus"].unique())),
+        looks=read_looks(ablation, rung),
     )
+
+
+def load_rows(ablation: Ablation, rung: str, rows: Sequence[str]) -> "pandas.DataFrame":
+    """The test utterances of these rows, those of the corpora out of the domain left out.
+
+    Raises:
+        LabError: as `load_measured`.
+    """
+    frame = _test_utterances(ablation, rung, rows)
+    return frame[~frame["corpus"].isin(_out_of_domain(ablation, rung, rows))]
+
+
+def _test_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None) -> "pandas.DataFrame":
+    frame = results.load_utterances(ablation, rung, rows)
+    return frame[frame["split"] == "test"]
+
+
+def _out_of_domain(ablation: Ablation, rung: str, rows: Iterable[str]) -> set[str]:
+    return {ablation.resolve(row, rung).get("out_of_domain_corpus", "") for row in rows}
 
 
 def results_checksum(ablation: Ablation, rung: str) -> str:
@@ -100,12 +122,13 @@ def results_checksum(ablation: Ablation, rung: str) -> str:
 
 
 def fingerprint(ablation: Ablation, rung: str, scripts: Iterable[Path] = ()) -> str:
-    """16 hexadecimal digits of what a table or figure depends on: results, declaration, the code that draws, `scripts`.
+    """16 hexadecimal digits of what a table or figure depends on: results, looks, declaration, code, `scripts`.
 
     Importing pandas, statsmodels and seaborn takes longer than a look at this, so what is up to date is not made anew.
     """
     declaration = paths.repository_root() / "ablations" / f"{ablation.name}.py"
     parts = [results_checksum(ablation, rung)]
+    parts += [repr(look) for look in read_looks(ablation, rung)]
     parts += [f"{name} {digest}" for name, digest in source_hash(lab_modules(("paper", "evaluation"))).items()]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (declaration, *scripts)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

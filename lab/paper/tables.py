@@ -11,6 +11,7 @@ from pathlib import Path
 from lab import paths
 from lab.errors import LabError
 from lab.paper.claims import Contrast, form_and_size, judge, load_contrasts, points, same_rate_comparisons
+from lab.paper.looking import judge_looked, unlooked
 from lab.paper.measured import Measured, fingerprint, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
@@ -85,9 +86,12 @@ def render(measured: Measured, contrasts: Sequence[Contrast]) -> str:
     parts.append(_caption(measured))
     parts.append(_comparisons(measured, contrasts))
     parts.append(f"**Claim.** {ablation.claim}")
-    parts += [f"**{_title(contrast)}.** {judge(contrast, measured.utterances)}" for contrast in contrasts]
-    if len(contrasts) > 1 and (split := form_and_size(contrasts[0], contrasts[1], measured.utterances)):
-        parts.append(f"**Form and size.** In percentage points with 95% intervals: {split}.")
+    for at, contrast in enumerate(contrasts):  # seeds are added for the first alone
+        judged = judge(contrast, unlooked(measured)) if at else judge_looked(contrast, measured)
+        parts.append(f"**{_title(contrast)}.** {judged}")
+    if len(contrasts) > 1 and (split := form_and_size(contrasts[0], contrasts[1], unlooked(measured))):
+        on = f", on seeds {_first_seeds(measured)} alone" if measured.looks else ""
+        parts.append(f"**Form and size.** In percentage points with 95% intervals{on}: {split}.")
     parts.append(_provenance(measured))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -105,7 +109,7 @@ def _main_table(measured: Measured) -> str:
     for row in (row for row in ablation.rows if row.main or row.key in run):
         done = len(measured.seeds(row.key))
         of = len(ablation.seeds)
-        seeds = str(done) if done >= of else f"{done} of {of} seeds"
+        seeds = f"{done} of {of} seeds" if done < of else str(done) if done == of else f"{done} ({done - of} added²)"
         values = [_value(measured, row, column) for column in columns]
         table.append([row.label, seeds, *values, _reported(ablation, row)])
     return _markdown(table, left=1)
@@ -160,6 +164,15 @@ def _caption(measured: Measured) -> str:
     ]
     if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
         sentences.append("¹ One seed: an interval over sentences only, too narrow for any claim on the row.")
+    if any(len(measured.seeds(row)) > len(ablation.seeds) for row in set(measured.results["row"])):
+        why = (
+            " Seeds were added by looking at the claim (below), for which the 95% intervals of these rows are not "
+            "corrected."
+        )
+        sentences.append(
+            f"² Beyond the {len(ablation.seeds)} seeds of the study: these rows rest on more than the others."
+            f"{why if measured.looks else ''}"
+        )
     if sources:
         sentences.append(
             f"Reported: the paper's own numbers, of another model on other test sets, never to be compared with ours "
@@ -171,7 +184,7 @@ def _caption(measured: Measured) -> str:
 
 
 def _comparisons(measured: Measured, contrasts: Sequence[Contrast]) -> str:
-    table = same_rate_comparisons(contrasts, measured.utterances)
+    table = same_rate_comparisons(contrasts, unlooked(measured))
     if table is None:
         return ""
     lines = [["Same rate, baseline − candidate", "n", "Difference (points)", "95% interval", "p (Holm)"]]
@@ -182,9 +195,14 @@ def _comparisons(measured: Measured, contrasts: Sequence[Contrast]) -> str:
         lines.append([names, str(line["downsample_rate"]), points(line["difference"]), interval, p_value])
     seeds = int(table["num_seeds"].iloc[0])
     return (
-        f"{_markdown(lines, left=1)}\n\nOn the same utterances and {seeds} seed{'s' if seeds > 1 else ''}; above 0 "
+        f"{_markdown(lines, left=1)}\n\nOn the same utterances and {seeds} seed{'s' if seeds > 1 else ''}"
+        f"{f' ({_first_seeds(measured)}, which no look chose)' if measured.looks else ''}; above 0 "
         f"the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
     )
+
+
+def _first_seeds(measured: Measured) -> str:
+    return ", ".join(str(seed) for seed in measured.looks[0].seeds)
 
 
 def _provenance(measured: Measured) -> str:

@@ -78,6 +78,24 @@ class Reported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How to find out what a cell takes where none was timed: by two that do only a little of the work."""
+
+    parameter: str
+    """The one that counts the work, such as `steps`."""
+    values: tuple[int, int]
+    """What it is in the two trial cells: as small as it may be, and large enough for the difference to be measured."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What else a cell so short needs."""
+
+    def __post_init__(self) -> None:
+        _freeze(self, "changes")
+        few, more = self.values
+        if not 0 < few < more:
+            raise LabError(f"the values of a trial are two, above 0 and the smaller first; got {few} and {more}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ablation:
     """One table or figure of the paper as an experiment.
 
@@ -97,6 +115,7 @@ class Ablation:
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     reported: tuple[Reported, ...] = ()
+    trial: Trial | None = None
 
     def __post_init__(self) -> None:
         _freeze(self, "base")
@@ -109,6 +128,8 @@ class Ablation:
                 title = f"parameter in {what} {name!r} of {self.name!r}:"
                 for parameter in entry.changes:
                     choose(self.base, parameter, title)
+        for parameter in () if self.trial is None else (self.trial.parameter, *self.trial.changes):
+            choose(self.base, parameter, f"parameter in the trial of {self.name!r}:")
         for row in self.rows:
             for rung in self.rungs:
                 if both := sorted(row.changes.keys() & rung.changes.keys()):

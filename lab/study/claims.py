@@ -16,9 +16,11 @@ from pathlib import Path
 from lab import paths
 from lab.errors import LabError
 from lab.study import store
+from lab.study.store import RunRecord
 
 BEAT_SECONDS = 5.0
-SILENT_SECONDS = 120.0  # without a heartbeat, an owner on another host is taken for dead
+SILENT_SECONDS = 120.0  # an owner on another host without a heartbeat for so long is watched,
+WATCHED_BEATS = 3  # and taken for dead when none comes meanwhile
 
 _TABLE = """CREATE TABLE IF NOT EXISTS claims (
     key TEXT PRIMARY KEY, owner TEXT NOT NULL, host TEXT NOT NULL, pid TEXT NOT NULL, title TEXT NOT NULL,
@@ -47,10 +49,28 @@ def _transaction() -> Iterator[sqlite3.Connection]:
         ) from None
 
 
-def _lives(owner: str, host: str, heartbeat: float) -> bool:
-    if host == socket.gethostname():
-        return store.owner_lives(owner)
-    return abs(time.time() - heartbeat) < SILENT_SECONDS
+def _is_silent(held: tuple[str, str, float]) -> bool:
+    """Whether the heart of an owner on another host has stopped.
+
+    Its clock or ours may be wrong, or have jumped: what looks old is watched for some beats by a clock that cannot.
+    """
+    owner, _, heartbeat = held
+    if abs(time.time() - heartbeat) < SILENT_SECONDS:
+        return False
+    ends = time.monotonic() + WATCHED_BEATS * BEAT_SECONDS
+    while time.monotonic() < ends:
+        time.sleep(BEAT_SECONDS / 5)
+        if _last_beat(owner) != heartbeat:
+            return False
+    return True
+
+
+def _last_beat(owner: str) -> float | None:
+    with _transaction() as connection:
+        newest: float | None = connection.execute(
+            "SELECT MAX(heartbeat) FROM claims WHERE owner = ?", (owner,)
+        ).fetchone()[0]
+    return newest
 
 
 def claim(key: str, title: str, owner: Mapping[str, str]) -> bool:
@@ -59,15 +79,37 @@ def claim(key: str, title: str, owner: Mapping[str, str]) -> bool:
     Raises:
         LabError: a full disk, a folder that cannot be written, a damaged file.
     """
-    with _transaction() as connection:
-        held = connection.execute("SELECT owner, host, heartbeat FROM claims WHERE key = ?", (key,)).fetchone()
-        if held and held[0] != owner["owner"] and _lives(*held):
+    silent = None
+    while True:
+        with _transaction() as connection:
+            held = connection.execute("SELECT owner, host, heartbeat FROM claims WHERE key = ?", (key,)).fetchone()
+            here = held is not None and held[1] == socket.gethostname()
+            if held in (None, silent) or held[0] == owner["owner"] or (here and not store.owner_lives(held[0])):
+                connection.execute(
+                    "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)",
+                    (key, owner["owner"], owner["host"], owner["pid"], title, time.time()),
+                )
+                return True
+        # Not watched within the transaction: the owner could not write its beat.
+        if here or not _is_silent(held):
             return False
-        connection.execute(
-            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)",
-            (key, owner["owner"], owner["host"], owner["pid"], title, time.time()),
-        )
-        return True
+        silent = held
+
+
+def is_abandoned(run: RunRecord) -> bool:
+    """Whether the run says RUNNING though the process that owned it is gone.
+
+    A cell on another host is, where its owner's heart has stopped or it holds no claim: a cell is claimed before its
+    run begins, and released after it has ended.
+    """
+    if run.status != "RUNNING" or "owner" not in run.tags:
+        return False
+    if run.tags.get("host") == socket.gethostname():
+        return not store.owner_lives(run.tags["owner"])
+    if run.tags.get("kind") != "cell":
+        return False
+    last = _last_beat(run.tags["owner"])
+    return last is None or _is_silent((run.tags["owner"], run.tags.get("host", ""), last))
 
 
 def beat(owner: Mapping[str, str]) -> None:

@@ -1,5 +1,8 @@
 """A cell's identity: a hash of everything that decides its result, named piece by piece.
 
+Parameters, the notebook, the modules of `lab` that it reaches, what was prepared (corpora, weights, the normaliser's
+version), and the versions of the packages that decide a result.
+
 The pieces (`ingredients`) are kept beside the run, so that a cell whose hash changed can say which piece did. What is
 hashed are the *resolved* parameters, never the difference to `base`: a baseline that two ablations share runs once, and
 a changed default is a new run.
@@ -16,14 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import lab
 from lab import paths
 from lab.errors import LabError
 from lab.study.cells import Cell
 from lab.study.parameters import cell_source, read_notebook
-
-ROOMS = ("data", "parts", "training", "evaluation")
-"""The rooms of `lab` whose code decides a result; the study's and the paper's own do not."""
+from lab.study.reach import reached_modules
 
 PACKAGES = ("torch", "transformers", "numpy", "jiwer")
 """The packages whose version decides a result."""
@@ -74,17 +74,6 @@ def _code(source: str) -> str:
 @cache
 def _file_hash(path: Path, modified: int, size: int) -> str:
     return _digest(_code(path.read_text(encoding="utf-8")))
-
-
-def lab_modules(rooms: Iterable[str] = ROOMS) -> dict[str, Path]:
-    """The modules of the rooms and their files, by dotted name."""
-    root = Path(lab.__file__).resolve().parent
-    found = {}
-    for room in rooms:
-        for path in [root / f"{room}.py", *sorted((root / room).rglob("*.py"))]:
-            if path.is_file():
-                found[".".join(("lab", *path.relative_to(root).with_suffix("").parts))] = path
-    return found
 
 
 def source_hash(modules: Mapping[str, Path]) -> dict[str, str]:
@@ -148,7 +137,7 @@ def identify(cells: Sequence[Cell], notebook: Path, prepared: Mapping[str, Any])
             plain value belongs to every cell. A mapping belongs to the parameter of the same name and is looked up
             with the cell's value: `{"corpus": {"amazon_queen": "5b3c...", "espeak": "91aa..."}}`.
     """
-    shared = {f"source.{name}": digest for name, digest in source_hash(lab_modules()).items()}
+    shared = {f"source.{name}": digest for name, digest in source_hash(reached_modules(notebook)).items()}
     shared |= {f"package.{name}": version for name, version in package_versions().items()}
     shared["notebook"] = notebook_hash(notebook)
     identified = []
@@ -174,5 +163,6 @@ def changed_ingredients(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 def checkpoint_of(notebook: str, parameters: Mapping[str, Any]) -> Path:
     """Where a cell's checkpoint lies: one place for the same parameters, code and packages; a killed cell goes on."""
-    identity = {"parameters": dict(parameters), "modules": source_hash(lab_modules()), "packages": package_versions()}
+    modules = reached_modules(paths.repository_root() / "notebooks" / f"{notebook}.ipynb")
+    identity = {"parameters": dict(parameters), "modules": source_hash(modules), "packages": package_versions()}
     return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{cell_key(identity)}.safetensors"

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Literal
 
 from lab.study.cells import Cell
+from lab.study.claims import is_abandoned
 from lab.study.identity import changed_ingredients
-from lab.study.store import PLAN_TAGS, RunRecord, is_abandoned, read_ingredients, read_runs
+from lab.study.store import PLAN_TAGS, RunRecord, read_ingredients, read_runs
 
 State = Literal["done", "running", "failed", "killed", "stale", "missing"]
 

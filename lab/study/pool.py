@@ -17,6 +17,7 @@ from typing import Any
 
 from lab import paths
 from lab.errors import LabError
+from lab.study import gpus
 from lab.study.worker import kill_children
 
 # Gradients of tens of megabytes come and go every step; keeping their pages, and huge ones, saves the page faults
@@ -69,10 +70,12 @@ class _Worker:
         modules: Sequence[str],
         environment: dict[str, str],
         events: "queue.Queue[tuple[_Worker, Event]]",
+        devices: str | None = None,
     ) -> None:
         self.job: Job | None = None
         self.run_id = ""
         self.ready = False
+        self.devices = devices
         self.log = paths.mlruns_dir() / "logs" / f"worker-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{number}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
@@ -81,7 +84,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env=environment if devices is None else {**environment, gpus.VARIABLE: devices},
                 start_new_session=True,  # a Ctrl-C is the sweep's to hand on
             )
         self._events = events
@@ -121,7 +124,8 @@ class _Worker:
 class Pool:
     """Runs jobs on N workers; `on_event(job, event)` hears of every start and end.
 
-    `modules` are those that the notebooks import: every worker imports them once, for all of its kernels.
+    `modules` are those that the notebooks import: every worker imports them once, for all of its kernels. `devices` is
+    what each worker has as CUDA_VISIBLE_DEVICES (see `gpus.shares`); without any, all see what this process sees.
 
     Events: started (run_id), retrying (error; seconds: the pause), elsewhere (another sweep has the cell), finished
     (status, error, results, seconds), died (error: a worker was lost with its job), left_out (see `run`).
@@ -133,9 +137,11 @@ class Pool:
         on_event: Callable[[Job, Event], None],
         on_tick: Callable[[], None],
         modules: Sequence[str] = (),
+        devices: Sequence[str] = (),
     ) -> None:
         self._events: queue.Queue[tuple[_Worker, Event]] = queue.Queue()
         self._modules = modules
+        self._devices = list(devices)
         self._environment = worker_environment(workers)
         self._on_event, self._on_tick = on_event, on_tick
         self._started = 0
@@ -144,7 +150,8 @@ class Pool:
             self._start()
 
     def _start(self) -> None:
-        self._workers.append(_Worker(self._started, self._modules, self._environment, self._events))
+        devices = self._devices.pop(0) if self._devices else None  # those of a worker that died are free again
+        self._workers.append(_Worker(self._started, self._modules, self._environment, self._events, devices))
         self._started += 1
 
     def run(self, jobs: Sequence[Job], may_start: Callable[[Job], bool] = lambda job: True) -> None:
@@ -189,6 +196,8 @@ class Pool:
             worker.job = None
         if event["event"] == "exit":
             self._workers.remove(worker)
+            if worker.devices is not None:
+                self._devices.append(worker.devices)
             if not worker.ready and event["code"]:
                 raise LabError(f"a worker could not start: {worker.last_words()} (log: {worker.log})")
             if job is not None:
@@ -199,26 +208,23 @@ class Pool:
         elif job is not None:
             self._on_event(job, event)
 
-    def stop(self) -> None:
+    def stop(self, at_once: Callable[[], bool] = lambda: False) -> None:
         """End every worker: at once where idle; a cell that runs gets some seconds to close its run, then is killed.
 
-        A second Ctrl-C kills at once.
+        Nobody is waited for any more when `at_once` says so.
         """
         for worker in self._workers:
             worker.close()
-        try:
-            deadline = time.monotonic() + STOP_SECONDS
-            while self._workers and time.monotonic() < deadline:
-                try:
-                    worker, event = self._events.get(timeout=TICK_SECONDS)
-                except queue.Empty:
-                    continue
-                if event["event"] == "exit" and not worker.ready:
-                    self._workers.remove(worker)
-                else:
-                    self._handle(worker, event)
-        except KeyboardInterrupt:
-            pass
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._workers and time.monotonic() < deadline and not at_once():
+            try:
+                worker, event = self._events.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                continue
+            if event["event"] == "exit" and not worker.ready:
+                self._workers.remove(worker)
+            else:
+                self._handle(worker, event)
         for worker in list(self._workers):
             worker.kill()
             self._handle(worker, {"event": "exit", "code": -signal.SIGKILL})

@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from lab.errors import LabError, choose
 from lab.paths import cache_dir
-from lab.study.identity import lab_modules, package_versions, source_hash
+from lab.study.identity import package_versions, source_hash
+from lab.study.reach import lab_modules
 
 # The parameters of a cell that decide what is prepared; a notebook that needs a speech corpus declares them all.
 PREPARED_PARAMETERS = (

@@ -202,8 +202,10 @@ def load_results(ablation: Ablation, rung: str) -> "pandas.DataFrame":
     return pandas.read_csv(buffer, dtype={"row": str, "rung": str, "key": str, "run_id": str})
 
 
-def load_utterances(ablation: Ablation, rung: str) -> "pandas.DataFrame":
+def load_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None = None) -> "pandas.DataFrame":
     """The utterances of every cell in the results file, with its row, seed and the parameters that define the row.
+
+    Of every row where `rows` is None.
 
     Raises:
         LabError: a cell's `utterances.parquet` is not on this machine (its run was made elsewhere).
@@ -211,6 +213,8 @@ def load_utterances(ablation: Ablation, rung: str) -> "pandas.DataFrame":
     import pandas
 
     results = load_results(ablation, rung)
+    if rows is not None:
+        results = results[results["row"].isin(rows)]
     tables = []
     for line in results.to_dict("records"):
         run_id = line["run_id"]

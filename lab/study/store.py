@@ -10,6 +10,7 @@ running cell has written and MLflow has not taken yet); `owners/` (a lock for ea
 """
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,17 +75,44 @@ def store_uri(path: Path | None = None) -> str:
     return f"sqlite:///{path or database()}"
 
 
+FULL_BYTES = 1_000_000  # with less than that free, a database cannot be written any more
+
+
+def trouble(error: BaseException | str) -> str:
+    """Why the store cannot be used, and what helps, as the rest of a sentence."""
+    reason = (str(error).strip().splitlines() or ["no message"])[0]
+    with suppress(OSError):
+        if shutil.disk_usage(paths.mlruns_dir()).free < FULL_BYTES:
+            return f"the disk is full ({reason}); free some space and run it again, nothing recorded is lost"
+    if any(sign in reason for sign in ("readonly", "read-only", "Read-only", "unable to open")):
+        return f"{paths.mlruns_dir()} cannot be written ({reason}); make it writable, or name another: OMNI_LAB_MLRUNS"
+    return f"{database()} cannot be used ({reason}); restore it from a copy, or move {paths.mlruns_dir()} away"
+
+
 @contextmanager
 def _connection() -> Iterator[sqlite3.Connection]:
     try:
-        with closing(sqlite3.connect(database(), timeout=30)) as connection:
+        with closing(_open()) as connection:
             connection.execute("PRAGMA query_only = ON")
             yield connection
     except sqlite3.DatabaseError as error:
-        raise LabError(
-            f"the store {database()} cannot be read ({error}); "
-            f"restore it from a copy, or move {paths.mlruns_dir()} away"
-        ) from None
+        raise LabError(f"the store cannot be read: {trouble(error)}") from None
+
+
+def _open() -> sqlite3.Connection:
+    """A connection to read from, on a full or read-only disk too."""
+    connection = sqlite3.connect(database(), timeout=30)
+    try:
+        connection.execute("SELECT 1 FROM runs LIMIT 1")
+    except sqlite3.OperationalError:
+        connection.close()
+        # In WAL mode even a reader makes files beside the store; without a log to heed it need not.
+        log = database().with_name(f"{database().name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        uri = f"{database().resolve().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True)
+    return connection
 
 
 def read_runs(tags: Collection[str] | None = None) -> list[RunRecord]:
@@ -234,6 +262,7 @@ def quiet_mlflow() -> None:
     """Before mlflow is imported: no usage reports, no lines about migrations."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what we say in one sentence
 
 
 @contextmanager
@@ -280,13 +309,6 @@ def _lock_is_held(path: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def is_abandoned(run: RunRecord) -> bool:
-    """Whether the run says RUNNING though the process on this host that owned it is gone."""
-    if run.status != "RUNNING" or "owner" not in run.tags or run.tags.get("host") != socket.gethostname():
-        return False
-    return not owner_lives(run.tags["owner"])
 
 
 def spool_dir(run_id: str) -> Path:

@@ -6,13 +6,10 @@ mlflow nor papermill.
 """
 
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lab import paths
@@ -23,10 +20,12 @@ from lab.study.cells import Cell, cells, notebook_path
 from lab.study.display import Display, make_display
 from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
 from lab.study.identity import identify, is_prepared
+from lab.study.interrupts import Interrupts
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
 from lab.study.pool import Event, Job, Pool, available_cores
+from lab.study.trial import KIND, try_out
 
 Prepare = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """Makes ready what the cells need (their parameters are given), returns the ingredients that `identify` describes."""
@@ -46,6 +45,8 @@ class Outcome:
     """The reason, by the title of the cell."""
     interrupted: bool
     results_file: Path | None
+    notes: tuple[str, ...] = ()
+    """What else is to be said of it, a line each: the looks at the claim, where seeds were added until it decides."""
 
     @property
     def complete(self) -> bool:
@@ -98,29 +99,13 @@ def status(
     return [planned.get((cell.row, cell.seed), PlannedCell(cell=cell, state="missing")) for cell in chosen]
 
 
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """A SIGTERM stops the sweep as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
 def _history(ablation: Ablation, rung: str, runs: Sequence[store.RunRecord]) -> dict[str, list[float]]:
     """Seconds of the finished cells of this rung, by row."""
     seconds: dict[str, list[float]] = {}
     wanted = {"kind": "cell", "ablation": ablation.name, "rung": rung}
     for run in runs:
-        if wanted.items() <= run.tags.items() and run.status == "FINISHED" and run.seconds is not None:
+        told = wanted.items() <= run.tags.items() and run.status == "FINISHED"
+        if told and run.seconds is not None and run.seconds > 0:  # a clock may have been set back
             seconds.setdefault(run.tags["row"], []).append(run.seconds)
     return seconds
 
@@ -154,6 +139,7 @@ def _run(
     limits: Limits,
     meter: Meter,
     display: Display,
+    kind: str = "cell",
 ) -> tuple[dict[str, str], bool]:
     """Run the cells; returns the reasons of those that failed, and whether the user stopped the sweep."""
     failed: dict[str, str] = {}
@@ -168,8 +154,10 @@ def _run(
         elif event["event"] == "left_out":
             display.left_out(cell)
         elif event["event"] == "elsewhere":
+            meter.ended(cell.row, 0.0)
             display.elsewhere(cell)
         elif event["event"] == "finished":
+            meter.ended(cell.row, event["seconds"])
             if event["status"] == "FAILED":
                 failed[cell.title] = event["error"]
             display.finished(cell, event["status"], event["error"], event["results"], event["seconds"])
@@ -181,20 +169,20 @@ def _run(
 
     interrupted = False
     parent = ""
-    with store.owner() as owner, _terminated_as_interrupt():
+    with store.owner() as owner, Interrupts() as interrupts:
         # The workers import while the parent run is made.
         pool = Pool(workers, hear, display.tick, imported_modules(notebook_path(ablation)))
         try:
             recorder = tracking.Recorder()
             tags = tracking.provenance()
             parent = recorder.study(ablation.name, rung, {**tags, **owner, **_study_tags(ablation, prepared)})
-            jobs = _jobs(todo, notebook_path(ablation), parent, tags, limits)
+            jobs = _jobs(todo, notebook_path(ablation), parent, {**tags, "kind": kind}, limits)
             pool.run(jobs, lambda job: meter.fits(todo[job["id"]].row))
         except KeyboardInterrupt:
             interrupted = True
             display.say("stopping: what is done stays, the next call goes on from here")
         finally:
-            pool.stop()
+            pool.stop(lambda: interrupts.again)
             display.close()
             if parent:
                 for run_id, error in lost:
@@ -221,7 +209,8 @@ def reproduce(
     Args:
         workers: cells at once; the rung's own number where None, else one a core, at most 8.
         limits: of each cell; one that is over a limit fails, one that failed for what can pass is tried again.
-        budget: of this machine's time; a sweep whose forecast is above it is refused, or runs what fits.
+        budget: of this machine's time; a sweep whose forecast is above it is refused, or runs what fits. Where no
+            cell was timed, the ablation's `trial` makes the forecast.
         prepare: the function of `ablations/NAME.py` where None.
 
     A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
@@ -241,9 +230,12 @@ def reproduce(
         workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
     workers = max(1, min(workers, len(todo)))
     history = _history(ablation, rung, runs) if todo else {}
+    if budget is not None and not history and todo and ablation.trial is not None:
+        run = partial(_run, ablation, rung, prepared=prepared, workers=workers, limits=limits, kind=KIND)
+        history, budget = try_out(ablation, todo, prepared, run, display or Display(ablation, rung), budget)
     forecast = Forecast(ablation, workers, history)
     if budget is not None:
-        check_budget(todo, forecast, budget)
+        budget = check_budget(todo, forecast, budget)
     todo = in_order(todo, forecast, budget)
     display = display or make_display(ablation, rung)
     display.begin(planned, workers, history)

@@ -11,8 +11,8 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import store
+from lab.study import claims, store
 from lab.study.cells import Cell
 from lab.study.identity import PACKAGES, package_versions
 
@@ -131,11 +131,22 @@ def provenance() -> dict[str, str]:
     }
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what a store says that cannot be written into one clear sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise LabError(f"a run cannot be recorded: {store.trouble(error)}") from error
+
+
 class Recorder:
     """The one writer to MLflow; slow to make (4 to 5 s), so one a process.
 
     Raises:
-        LabError: the store cannot be read, made or migrated.
+        LabError: the store cannot be read, made or migrated; from every method, that it cannot be written.
     """
 
     def __init__(self) -> None:
@@ -145,6 +156,7 @@ class Recorder:
 
         self._client = MlflowClient(tracking_uri=store.store_uri())
 
+    @_writing()
     def start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
         """Make a RUNNING run with its spool folder; tags get our prefix. Returns its id."""
         from mlflow.entities import Param
@@ -159,16 +171,17 @@ class Recorder:
         return run_id
 
     def start_cell(self, cell: Cell, tags: Mapping[str, str], parent: str) -> str:
-        """Make the run of a cell, with all that its identity is made of."""
+        """Make the run of a cell, with all that its identity is made of; of another kind where the tags have one."""
         named = {"ablation": cell.ablation, "row": cell.row, "rung": cell.rung, "seed": str(cell.seed), "key": cell.key}
         prepared = {name: value for name, value in cell.ingredients.items() if name.startswith("prepared.")}
         run_id = self.start(
-            f"{cell.row}, seed {cell.seed}", cell.parameters, {**tags, **named, **prepared, "kind": "cell"}, parent
+            f"{cell.row}, seed {cell.seed}", cell.parameters, {"kind": "cell", **tags, **named, **prepared}, parent
         )
         text = json.dumps(dict(cell.ingredients), indent=1, sort_keys=True)
         (store.spool_dir(run_id) / "artifacts" / "ingredients.json").write_text(text, encoding="utf-8")
         return run_id
 
+    @_writing()
     def study(self, ablation: str, rung: str, tags: Mapping[str, str]) -> str:
         """The parent run of an ablation at a rung, made or found again, and set RUNNING with these tags."""
         named = {"kind": "study", "ablation": ablation, "rung": rung}
@@ -183,6 +196,7 @@ class Recorder:
         self._client.update_run(found.run_id, status="RUNNING")
         return found.run_id
 
+    @_writing()
     def publish(self, run_id: str) -> None:
         """Move what the spool has gained into MLflow; a point sent twice is one point there."""
         from mlflow.entities import Metric
@@ -201,6 +215,7 @@ class Recorder:
             self._client.log_batch(run_id, metrics=points[begin : begin + MAX_PUBLISHED])
         mark.write_text(str(begun + len(data)))
 
+    @_writing()
     def finish(self, run_id: str, status: str, error: str = "") -> dict[str, float]:
         """Publish what is left and close the run: FINISHED, FAILED or KILLED. Returns its results.
 
@@ -224,6 +239,12 @@ class Recorder:
         store.remove_spool(run_id)
         return results
 
+    @_writing()
+    def keep(self, run_id: str, name: str, text: str) -> None:
+        """Keep a text with a run, as the artifact of that name; one that is there already is replaced."""
+        self._client.log_text(run_id, text, name)
+
+    @_writing()
     def report(self, run_id: str, name: str, summary: str, text: str) -> None:
         """Keep a sweep's report with the run of its study: `reports/NAME.md`, and its one line as a tag."""
         self._client.log_text(run_id, text, f"reports/{name}.md")
@@ -238,7 +259,7 @@ def find_study(ablation: str, rung: str) -> store.RunRecord | None:
 
 def close_abandoned(recorder: Recorder | None = None) -> list[str]:
     """Close, as KILLED, the runs whose process on this host died; returns their ids. Without any, mlflow stays out."""
-    suspects = {run.run_id for run in store.running_runs() if store.is_abandoned(run)}
+    suspects = {run.run_id for run in store.running_runs() if claims.is_abandoned(run)}
     if not suspects:
         return []
     # An owner that ended well between reading its runs and asking for it had closed them before.

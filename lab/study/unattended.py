@@ -6,9 +6,10 @@ the study's run in MLflow too.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +19,7 @@ from lab.errors import LabError
 from lab.study import tracking
 from lab.study.ablation import Ablation
 from lab.study.display import Display, clock
+from lab.study.forecast import Budget
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.plan import describe, reason
 from lab.study.sweep import Outcome, reproduce
@@ -45,8 +47,12 @@ def run_unattended(
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    budget: Budget | None = None,
+    sweep: Callable[..., Outcome] | None = None,
 ) -> Report | None:
     """Bring a study up to date and report; None where another unattended sweep of it is still running.
+
+    `sweep` takes the place of `reproduce`, with its arguments: `lab.study.adaptive.until_decided` with its question.
 
     Raises:
         LabError: as `reproduce`; the report then says why, too.
@@ -63,7 +69,8 @@ def run_unattended(
             print("left to the last one, which is still running", file=log)
             return None
         try:
-            return _sweep(ablation, rung, rows, seeds, workers, limits, Display(ablation, rung, file=log), begun, stem)
+            run = partial(sweep or reproduce, ablation, rows=rows, seeds=seeds, workers=workers, limits=limits)
+            return _sweep(ablation, rung, partial(run, budget=budget), Display(ablation, rung, file=log), begun, stem)
         except LabError as error:
             print(f"error: {error}", file=log)
             text = f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n"
@@ -76,15 +83,12 @@ def run_unattended(
 def _sweep(
     ablation: Ablation,
     rung: str,
-    rows: str | Sequence[str],
-    seeds: Sequence[int] | None,
-    workers: int | None,
-    limits: Limits,
+    run: Callable[..., Outcome],
     display: Display,
     begun: datetime,
     stem: Path,
 ) -> Report:
-    outcome = reproduce(ablation, rung=rung, rows=rows, seeds=seeds, workers=workers, limits=limits, display=display)
+    outcome = run(rung=rung, display=display)
     display.say(describe(outcome.planned))
     ended = datetime.now().astimezone()
     text = compose(ablation, rung, outcome, begun, ended)
@@ -121,6 +125,8 @@ def compose(
     for was, now in ran:
         took = clock(now.run.seconds or 0.0) if now.run else ""
         lines.append(f"| {now.cell.title} | {was.state} | {now.state} | {took} |")
+    if outcome.notes:
+        lines += ["", "## Looks at the claim", "", *(f"- {note}" for note in outcome.notes)]
     failed = [entry for entry in outcome.planned if entry.state in ("failed", "killed")]
     if failed:
         lines += ["", "## Failed", ""]

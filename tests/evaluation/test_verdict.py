@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from lab.errors import LabError
@@ -101,6 +102,20 @@ def test_sentence_is_one_line_of_plain_text_without_negative_zero() -> None:
     assert "|" not in sentence
     assert "-0.00" not in judged([30, 30, 30], smallest_effect=0.0).sentence
     assert sentence.endswith(".")
+
+
+def test_at_another_level_the_sentence_names_it_and_what_the_p_value_is_to_be_held_against() -> None:
+    frame = exact({(POOL, 2): [[20] * 4] * 3, (CONV, 2): [[20] * 4] * 3, (CONV, 8): [[30] * 4] * 3}, 100)
+    high = exact({(POOL, 8): [[errors] * 4 for errors in (41, 42, 43)]}, 100)
+    result = interaction(
+        pd.concat([frame, high]), baseline=POOL, candidate=CONV, low_rate=2, high_rate=8, confidence=1 - 0.045 / 4
+    )
+    verdict = judge_interaction(result)
+    # 12 +- t(0.994375; 2) / sqrt(3), t = 9.37: 6.59 to 17.41.
+    assert verdict.interval == (pytest.approx(0.0659, abs=5e-4), pytest.approx(0.1741, abs=5e-4))
+    assert "98.875% interval +6." in verdict.sentence
+    assert "; p = 0.002, to be compared with 0.0112; 3 seeds" in verdict.sentence
+    assert verdict.sentence.endswith(f"; {verdict.reason}.")
 
 
 def test_negative_smallest_effect_is_refused() -> None:

@@ -1,7 +1,8 @@
 """A checkout with made-up results of a rate study: its declaration, its results file, its utterances, its README."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -87,12 +88,17 @@ def cell_utterances(rate: float, projector: str, downsample_rate: int, seed: int
     return pd.concat([frame, noise.assign(split="dev"), noise.assign(corpus="asterisk")], ignore_index=True)
 
 
-def write_results(rates: Rates, rung: str = "cpu", seeds: tuple[int, ...] = (0, 1, 2)) -> Ablation:
-    """A results file and the utterances of its runs, as a sweep would have left them."""
+def write_results(
+    rates: Rates,
+    rung: str = "cpu",
+    seeds: Sequence[int] = (0, 1, 2),
+    more_seeds: Mapping[tuple[str, int], Sequence[int]] = MappingProxyType({}),
+) -> Ablation:
+    """A results file and the utterances of its runs, as a sweep would have left them; `more_seeds` of single cells."""
     ablation = load_ablation(NAME)
     lines = []
     for (projector, downsample_rate), rate in rates.items():
-        for seed in seeds:
+        for seed in (*seeds, *more_seeds.get((projector, downsample_rate), ())):
             run_id = f"{projector}{downsample_rate}s{seed}{rung}".replace("_", "").ljust(32, "0")
             frame = cell_utterances(rate, projector, downsample_rate, seed)
             path = paths.mlruns_dir() / "artifacts" / run_id / "artifacts" / "utterances.parquet"

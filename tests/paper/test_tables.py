@@ -1,15 +1,21 @@
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from lab import paths
 from lab.errors import LabError
+from lab.evaluation.sequential import look_level
 from lab.paper import tables
-from lab.paper.claims import load_contrasts
+from lab.paper.claims import load_contrasts, verdict
+from lab.paper.looking import question_of
 from lab.paper.measured import load_measured
+from lab.study import looks
+from lab.study.ablation import Ablation
+from lab.study.looks import Look
 from lab.study.results import results_path
-from tests.paper.fakes import GROWING_GAP, NAME, README, write_checkout, write_results
+from tests.paper.fakes import GROWING_GAP, NAME, README, Rates, write_checkout, write_results
 
 TWO_CELLS = {("conv_gmlp", 2): 0.2, ("mean_pool_mlp", 2): 0.3}
 
@@ -137,6 +143,107 @@ def test_a_table_is_rendered_again_only_where_its_inputs_changed(
     write_results({cell: rate + 0.05 for cell, rate in TWO_CELLS.items()})
     tables.write_tables(NAME, "cpu")
     assert len(rendered) == 1
+
+
+FOUR = [(projector, n) for projector in ("conv_gmlp", "mean_pool_mlp") for n in (2, 8)]
+
+
+def looked(rates: Rates, seeds: Sequence[int], sizes: Sequence[int], outcome: str = "undecided") -> Ablation:
+    """Results in which `seeds` were added to the deciding rows, and looks at so many seeds each, the last at these."""
+    ablation = write_results(rates, more_seeds=dict.fromkeys(FOUR, seeds))
+    question = question_of(ablation, "cpu")
+    for number, size in enumerate(sizes, 1):
+        looks.record_look(
+            ablation,
+            "cpu",
+            Look(
+                number=number,
+                planned=4,
+                seeds=tuple(range(size)),
+                confidence=1 - look_level(number, 4),
+                effect=0.0,
+                low=0.0,
+                high=0.0,
+                outcome=outcome,
+                data=question.data(range(size)),
+                when="2026-01-02T03:04:05+00:00",
+            ),
+        )
+    return ablation
+
+
+def paragraph(text: str, title: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(f"**{title}.**"))
+
+
+def test_a_claim_that_was_looked_at_is_judged_at_the_level_of_the_last_look_and_says_so(checkout: Path) -> None:
+    ablation = looked(GROWING_GAP, (3, 4, 5), (3, 6), "holds")
+    text = tables.write_tables(NAME, "cpu").read_text()
+    claim = paragraph(text, "The claim")
+    assert claim.startswith("**The claim.** Holds: ")
+    assert "98.875% interval" in claim
+    assert "to be compared with 0.0112; 6 seeds, 50 utterances" in claim
+    assert claim.endswith(
+        "Seeds were added until it would be decided: 2 looks were taken (at 3, 6 seeds), which share a level of 5% so "
+        "that all of their intervals hold at once in 95% of such studies; this one is the last one's, and allows for "
+        "the effect itself leaning, on average, towards where looking stopped."
+    )
+    # What was not looked at stands on the seeds that no look chose, at 95%.
+    assert "95% interval" in paragraph(text, "Form alone")
+    assert "3 seeds, 50 utterances" in paragraph(text, "Form alone")
+    assert "with 95% intervals, on seeds 0, 1, 2 alone: " in paragraph(text, "Form and size")
+    assert "On the same utterances and 3 seeds (0, 1, 2, which no look chose)" in text
+    assert lines_of(text, "CONV_GMLP, n = 2")[1] == "6 (3 added²)"
+    assert lines_of(text, "CONV_GMLP, n = 4")[1] == "3"
+    assert "² Beyond the 3 seeds of the study: these rows rest on more than the others. Seeds were added by " in text
+    whole = verdict(load_contrasts(NAME)[0], load_measured(ablation, "cpu").utterances)
+    corrected = [float(x) for x in re.findall(r"interval ([+-][\d.]+) to ([+-][\d.]+);", claim)[0]]
+    assert corrected[0] < 100 * whole.interval[0]
+    assert corrected[1] > 100 * whole.interval[1]
+
+
+def test_seeds_of_a_round_that_was_not_looked_at_do_not_enter_the_verdict(checkout: Path) -> None:
+    looked(GROWING_GAP, (3, 4), (3,), "holds")
+    claim = paragraph(tables.write_tables(NAME, "cpu").read_text(), "The claim")
+    assert "; 3 seeds, 50 utterances" in claim
+    assert "1 look was taken (at 3 seeds)" in claim
+
+
+def test_results_that_are_not_those_of_the_last_look_are_judged_as_one_look_more(checkout: Path) -> None:
+    looked(GROWING_GAP, (3, 4, 5), (3, 6))
+    write_results({cell: rate + 0.01 for cell, rate in GROWING_GAP.items()})  # measured anew, and not in all seeds
+    claim = paragraph(tables.write_tables(NAME, "cpu").read_text(), "The claim")
+    assert "98.875% interval" in claim  # the third of four
+    assert "3 seeds, 50 utterances" in claim
+    assert claim.endswith(
+        "the results here are not those of the last one (undecided), so this is given at the level of one look more."
+    )
+    write_results(GROWING_GAP, more_seeds=dict.fromkeys(FOUR, (3, 4, 5)))  # and now they are again
+    assert "this one is the last one's." in tables.write_tables(NAME, "cpu").read_text()
+
+
+def test_looks_alone_make_a_table_out_of_date(checkout: Path) -> None:
+    write_results(GROWING_GAP)
+    assert "look" not in tables.write_tables(NAME, "cpu").read_text()
+    looked(GROWING_GAP, (), (3,), "holds")
+    assert "1 look was taken" in tables.write_tables(NAME, "cpu").read_text()
+
+
+def test_seeds_added_by_hand_are_told_without_looks(checkout: Path) -> None:
+    write_results(GROWING_GAP, more_seeds={("conv_gmlp", 2): (3, 4)})
+    text = tables.write_tables(NAME, "cpu").read_text()
+    assert lines_of(text, "CONV_GMLP, n = 2")[1] == "5 (2 added²)"
+    assert "² Beyond the 3 seeds of the study: these rows rest on more than the others." in text
+    assert "looking" not in text
+    whole, form, size = (float(x) for x in re.findall(r"([+-][\d.]+) \(", paragraph(text, "Form and size")))
+    assert whole == pytest.approx(form + size, abs=0.011)
+
+
+def test_form_and_size_add_up_though_the_claims_rows_have_more_seeds(checkout: Path) -> None:
+    write_results(GROWING_GAP, more_seeds=dict.fromkeys(FOUR, (3, 4, 5)))
+    line = paragraph(tables.write_tables(NAME, "cpu").read_text(), "Form and size")
+    whole, form, size = (float(x) for x in re.findall(r"([+-][\d.]+) \(", line))
+    assert whole == pytest.approx(form + size, abs=0.011)
 
 
 def test_results_that_are_missing_or_edited_are_named(checkout: Path) -> None:

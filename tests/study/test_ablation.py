@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
-from lab.study.ablation import Ablation, Column, Reported, Row, Rung, load_ablation, load_module
+from lab.study.ablation import Ablation, Column, Reported, Row, Rung, Trial, load_ablation, load_module
 from lab.study.cells import cells, notebook_path
 
 
@@ -42,6 +42,17 @@ def test_a_row_or_rung_that_names_no_parameter_of_base_is_refused() -> None:
         make(rows=(Row(key="large", label="Large", changes={"sise": 4}),))
     with pytest.raises(LabError, match="unknown parameter in rung 'cpu' of 'toy': 'step'"):
         make(rungs=(Rung(name="cpu", description="", changes={"step": 4}),))
+
+
+def test_a_trial_names_parameters_of_base_and_two_amounts_of_work() -> None:
+    assert make(trial=Trial(parameter="steps", values=(1, 5), changes={"noise": 0.0})).trial is not None
+    with pytest.raises(LabError, match=r"unknown parameter in the trial of 'toy': 'step' .did you mean 'steps'"):
+        make(trial=Trial(parameter="step", values=(1, 5)))
+    with pytest.raises(LabError, match="unknown parameter in the trial of 'toy': 'warmup'"):
+        make(trial=Trial(parameter="steps", values=(1, 5), changes={"warmup": 0}))
+    for values in ((5, 1), (2, 2), (0, 5)):
+        with pytest.raises(LabError, match="the values of a trial are two, above 0 and the smaller first; got"):
+            Trial(parameter="steps", values=values)
 
 
 def test_two_rows_with_the_same_parameters_are_refused() -> None:

@@ -4,12 +4,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
 from lab import paths
 from lab.errors import LabError
 from lab.study import claims, store
+from lab.study.store import RunRecord
 
 
 def elsewhere(name: str) -> dict[str, str]:
@@ -58,20 +60,67 @@ def test_the_claim_of_a_dead_process_is_free_whatever_the_clock_says(monkeypatch
         assert claims.claim("key", "small, seed 0", other)
 
 
-def test_an_owner_on_another_host_is_dead_when_its_heart_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(claims.time, "time", lambda: now)
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Both clocks, and whoever is called while somebody sleeps."""
+    told = SimpleNamespace(wall=1000.0, steady=0.0, meanwhile=lambda: None)
+
+    def sleep(seconds: float) -> None:
+        told.wall += seconds
+        told.steady += seconds
+        told.meanwhile()
+
+    monkeypatch.setattr(
+        claims,
+        "time",
+        SimpleNamespace(time=lambda: told.wall, monotonic=lambda: told.steady, sleep=sleep),
+    )
+    return told
+
+
+def test_an_owner_on_another_host_is_dead_when_its_heart_has_stopped(clocks: SimpleNamespace) -> None:
     far = elsewhere("far")
     assert far["host"] != socket.gethostname()
     assert claims.claim("key", "small, seed 0", far)
-    now += claims.SILENT_SECONDS - 1
+    clocks.wall += claims.SILENT_SECONDS - 1
     with store.owner() as here:
         assert not claims.claim("key", "small, seed 0", here)
         claims.beat(far)
-        now += claims.SILENT_SECONDS - 1
+        clocks.wall += claims.SILENT_SECONDS - 1
         assert not claims.claim("key", "small, seed 0", here)
-        now += 2
+        clocks.wall += 2
         assert claims.claim("key", "small, seed 0", here)
+        assert clocks.steady == pytest.approx(claims.WATCHED_BEATS * claims.BEAT_SECONDS)
+
+
+@pytest.mark.parametrize("jump", [10_000.0, -10_000.0])
+def test_a_clock_that_jumps_takes_no_cell_from_an_owner_whose_heart_beats(clocks: SimpleNamespace, jump: float) -> None:
+    far = elsewhere("far")
+    claims.claim("key", "small, seed 0", far)
+    run = RunRecord("run", "RUNNING", 0.0, None, {**far, "kind": "cell"})
+    clocks.wall += jump
+
+    def beat_of_its_own_clock() -> None:
+        with closing(sqlite3.connect(claims.database())) as connection:
+            connection.execute("UPDATE claims SET heartbeat = heartbeat + 5 WHERE owner = 'far'")
+            connection.commit()
+
+    clocks.meanwhile = beat_of_its_own_clock
+    with store.owner() as here:
+        assert not claims.claim("key", "small, seed 0", here)
+        assert not claims.is_abandoned(run)
+        clocks.meanwhile = lambda: None
+        assert claims.is_abandoned(run)
+        assert claims.claim("key", "small, seed 0", here)
+
+
+def test_a_cell_of_another_host_is_abandoned_without_a_claim_and_a_study_never() -> None:
+    tags = {"owner": "x", "host": "elsewhere", "pid": "1"}
+    assert claims.is_abandoned(RunRecord("run", "RUNNING", 0.0, None, {**tags, "kind": "cell"}))
+    assert not claims.is_abandoned(RunRecord("run", "RUNNING", 0.0, None, {**tags, "kind": "study"}))
+    assert not claims.is_abandoned(RunRecord("run", "FINISHED", 0.0, 1.0, {**tags, "kind": "cell"}))
+    claims.claim("key", "small, seed 0", elsewhere("x"))
+    assert not claims.is_abandoned(RunRecord("run", "RUNNING", 0.0, None, {**tags, "kind": "cell"}))
 
 
 def test_a_damaged_file_or_a_full_disk_is_one_clear_sentence() -> None:

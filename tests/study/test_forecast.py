@@ -5,7 +5,7 @@ import pytest
 from lab.errors import LabError
 from lab.study import forecast as forecasts
 from lab.study.cells import cells
-from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
+from lab.study.forecast import Budget, Forecast, Meter, OverBudget, check_budget, in_order
 from tests.study.test_ablation import make
 
 SMALL_AND_LARGE = {"small": [10.0], "large": [30.0]}
@@ -58,6 +58,51 @@ def test_without_a_recorded_time_a_budget_is_refused_with_the_ways_out():
     chosen = cells(make(), "cpu", ["small"], [0])
     with pytest.raises(LabError, match=r"no cell of this study has been timed.*run one cell first, or add"):
         check_budget(chosen, Forecast(make(), 1, {}), Budget(seconds=3600))
+
+
+def test_gpu_hours_count_every_cell_times_its_gpus_however_many_run_at_once():
+    chosen = cells(make(), "cpu", ["small", "large"], [0, 1])
+    known = Forecast(make(), 4, {"small": [600.0], "large": [1800.0]})
+    # 2 x 600 + 2 x 1800 = 4800 s of cells: 80 minutes on half a GPU each are 40 of a GPU; four at once end in 30.
+    check_budget(chosen, known, Budget(seconds=1800))
+    check_budget(chosen, known, Budget(seconds=2400, gpus=0.5))
+    with pytest.raises(OverBudget, match="the 4 cells would take about 160 GPU minutes, the budget is 60; raise it"):
+        check_budget(chosen, known, Budget(seconds=3600, gpus=2))
+    assert names(in_order(chosen, known, Budget(seconds=3600, gpus=2)))[:2] == ["small 0", "small 1"]
+    with pytest.raises(OverBudget, match="no cell of this study has been timed"):
+        check_budget(chosen, Forecast(make(), 4, {}), Budget(seconds=3600, gpus=2))
+
+
+def test_gpu_seconds_are_set_aside_when_a_cell_starts_and_corrected_when_it_ends():
+    meter = Meter(Budget(seconds=100, gpus=2), Forecast(make(), 4, SMALL_AND_LARGE))
+    assert meter.fits("large")  # 60 of 100
+    assert not meter.fits("large")
+    assert meter.fits("small")  # 80
+    assert meter.fits("small")  # 100
+    assert not meter.fits("small")
+    meter.ended("large", 20.0)  # 40 rather than 60
+    assert meter.fits("small")
+    assert not meter.fits("small")
+    meter.ended("small", 0.0)  # another sweep had it
+    assert meter.fits("small")
+    Meter(None, Forecast(make(), 1, {})).ended("small", 1.0)
+
+
+def test_whoever_is_there_is_asked_and_may_go_on_without_the_budget():
+    chosen = cells(make(), "cpu", ["small", "large"], [0, 1])
+    known = Forecast(make(), 1, {"small": [600.0], "large": [1800.0]})
+    asked = []
+
+    def answer(with_: bool):
+        return lambda above: asked.append(above) or with_
+
+    assert check_budget(chosen, known, Budget(seconds=3600, ask=answer(True))) is None
+    with pytest.raises(OverBudget, match="the budget is 60, and nothing was started"):
+        check_budget(chosen, known, Budget(seconds=3600, ask=answer(False)))
+    assert asked == ["the 4 cells would take about 80 minutes, the budget is 60"] * 2
+    enough = Budget(seconds=4800, ask=answer(False))
+    assert check_budget(chosen, known, enough) is enough
+    assert len(asked) == 2
 
 
 def test_no_cell_is_started_that_would_not_end_in_time(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from lab.errors import LabError
 from lab.study import identity
 from lab.study.cells import Cell
+from lab.study.reach import lab_modules
 from tests.conftest import TOY_CODE, write_notebook
 
 MODULE = '''"""What it is for."""
@@ -85,7 +86,7 @@ def test_a_constant_changes_a_module(tmp_path: Path) -> None:
 
 
 def test_the_modules_that_decide_results_are_those_of_four_rooms() -> None:
-    names = identity.lab_modules()
+    names = lab_modules()
     assert "lab.parts.audio_projectors" in names
     assert not [name for name in names if name.startswith(("lab.study", "lab.paper", "lab.cli"))]
 

@@ -26,7 +26,7 @@ from lab.study.display import Display
 from lab.study.forecast import Budget
 from lab.study.limits import Limits
 from lab.study.plan import describe, plan, reason
-from lab.study.pool import available_cores, worker_environment
+from lab.study.pool import STOP_SECONDS, available_cores, worker_environment
 from lab.study.sweep import Outcome, reproduce
 from tests.conftest import write_notebook
 
@@ -242,13 +242,6 @@ def test_a_budget_starts_only_what_fits_and_leaves_the_rest_missing(
     assert {run.status for run in store.read_runs()} == {"FINISHED"}  # the study's own
 
 
-def test_a_sigterm_stops_as_ctrl_c_does() -> None:
-    former = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), sweep._terminated_as_interrupt():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == former
-
-
 def lives(process: psutil.Process) -> bool:
     """Whether it runs; a container without an init leaves dead ones as zombies."""
     try:
@@ -267,21 +260,24 @@ cli.main()
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_sweep_that_is_stopped_leaves_no_run_running_and_no_process(
-    toy_project: Path, store_maker: Callable[[], None], number: signal.Signals
-) -> None:
-    store_maker()
-    command = [sys.executable, "-c", STUDY, str(toy_project), "reproduce", "toy", "--rows", "slow", "--workers", "1"]
-    driver = subprocess.Popen(
-        command,
+def start_slow(root: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", STUDY, str(root), "reproduce", "toy", "--rows", "slow", "--workers", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         # Where the tests are a shell's background job they, and so the driver, were started with SIGINT ignored.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_is_stopped_leaves_no_run_running_and_no_process(
+    toy_project: Path, store_maker: Callable[[], None], number: signal.Signals
+) -> None:
+    store_maker()
+    driver = start_slow(toy_project)
     try:
         run = wait_for(lambda: measured("slow"))
         family = psutil.Process(driver.pid).children(recursive=True)
@@ -301,6 +297,33 @@ def test_a_sweep_that_is_stopped_leaves_no_run_running_and_no_process(
     assert {entry.status for entry in runs} == {"KILLED"}
     assert tracking.Recorder()._client.get_metric_history(run.run_id, "train_loss")
     assert not any((paths.mlruns_dir() / "spool").iterdir())
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_does_not_wait_for_a_worker_that_hangs(
+    toy_project: Path, store_maker: Callable[[], None]
+) -> None:
+    store_maker()
+    driver = start_slow(toy_project)
+    try:
+        wait_for(lambda: measured("slow"))
+        (worker,) = [
+            child for child in psutil.Process(driver.pid).children() if "lab.study.worker" in " ".join(child.cmdline())
+        ]
+        family = [worker, *worker.children(recursive=True)]
+        worker.suspend()  # it hears nothing of the end
+        begun = time.monotonic()
+        driver.send_signal(signal.SIGINT)
+        assert driver.stdout is not None
+        while "stopping: what is done stays" not in driver.stdout.readline():
+            assert driver.poll() is None
+        driver.send_signal(signal.SIGINT)
+        driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    assert time.monotonic() - begun < STOP_SECONDS
+    wait_for(lambda: not any(lives(process) for process in family), seconds=30)
+    assert {entry.status for entry in store.read_runs()} == {"KILLED"}
 
 
 @pytest.mark.slow
