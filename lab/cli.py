@@ -14,6 +14,7 @@ from lab.errors import LabError, choose
 if TYPE_CHECKING:
     from lab.study.forecast import Budget
     from lab.study.limits import Limits
+    from lab.study.machines import Machines
 
 app = typer.Typer(
     help="Reproduce the ablations of the Baichuan-Omni report, cell by cell.",
@@ -41,6 +42,18 @@ BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Of this machine's time, as in 2h: refused where the forecast is above.")
 ]
 Fit = Annotated[bool, typer.Option("--fit", help="With --budget: run what fits, whole rows first.")]
+RayOption = Annotated[str, typer.Option("--ray", metavar="HOST:PORT", help="Run the cells on that Ray cluster.")]
+SlurmOption = Annotated[
+    str,
+    typer.Option("--slurm", metavar="slurm|local", help="Run the cells as Slurm jobs; local: submitit's stand-in."),
+]
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option("--slurm-option", metavar="KEY=VALUE", help="For submitit, as in slurm_partition=gpu; repeatable."),
+]
+TrackingUri = Annotated[
+    str, typer.Option(metavar="http://HOST:PORT", help="With --ray or --slurm: an MLflow server of mlruns/ that runs.")
+]
 
 
 def _rows(text: str) -> str | list[str]:
@@ -64,6 +77,12 @@ def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "
     )
 
 
+def _machines(ray: str, slurm: str, slurm_options: list[str] | None, tracking_uri: str) -> "Machines":
+    from lab.study.machines import Machines
+
+    return Machines(ray=ray, slurm=slurm, slurm_options=tuple(slurm_options or ()), tracking_uri=tracking_uri)
+
+
 def _budget(text: str | None, fit: bool) -> "Budget | None":
     from lab.study.forecast import Budget
     from lab.study.limits import parse_seconds
@@ -85,6 +104,10 @@ def reproduce(
     retries: Retries = 2,
     budget: BudgetOption = None,
     fit: Fit = False,
+    ray: RayOption = "",
+    slurm: SlurmOption = "",
+    slurm_option: SlurmOptions = None,
+    tracking_uri: TrackingUri = "",
 ) -> None:
     """Train and measure every cell that is missing or changed; a second call does nothing.
 
@@ -102,6 +125,7 @@ def reproduce(
         rows=_rows(rows),
         seeds=_seeds(seeds),
         workers=workers,
+        machines=_machines(ray, slurm, slurm_option, tracking_uri),
         limits=limits,
         budget=_budget(budget, fit),
     )
@@ -124,6 +148,10 @@ def unattended(
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
     retries: Retries = 2,
+    ray: RayOption = "",
+    slurm: SlurmOption = "",
+    slurm_option: SlurmOptions = None,
+    tracking_uri: TrackingUri = "",
 ) -> None:
     """As reproduce, for schedulers: under a lock, logged to a file, with a report in mlruns/unattended/ and in MLflow.
 
@@ -138,6 +166,7 @@ def unattended(
         rows=_rows(rows),
         seeds=_seeds(seeds),
         workers=workers,
+        machines=_machines(ray, slurm, slurm_option, tracking_uri),
         limits=_limits(time_limit, memory_limit, retries),
     )
     if report is None:

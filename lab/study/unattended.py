@@ -19,6 +19,7 @@ from lab.study import tracking
 from lab.study.ablation import Ablation
 from lab.study.display import Display, clock
 from lab.study.limits import DEFAULT_LIMITS, Limits
+from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.plan import describe, reason
 from lab.study.sweep import Outcome, reproduce
 
@@ -44,6 +45,7 @@ def run_unattended(
     rows: str | Sequence[str] = "main",
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
+    machines: Machines = THIS_MACHINE,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Report | None:
     """Bring a study up to date and report; None where another unattended sweep of it is still running.
@@ -63,7 +65,8 @@ def run_unattended(
             print("left to the last one, which is still running", file=log)
             return None
         try:
-            return _sweep(ablation, rung, rows, seeds, workers, limits, Display(ablation, rung, file=log), begun, stem)
+            display = Display(ablation, rung, file=log)
+            return _sweep(ablation, rung, rows, seeds, workers, machines, limits, display, begun, stem)
         except LabError as error:
             print(f"error: {error}", file=log)
             text = f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n"
@@ -79,12 +82,22 @@ def _sweep(
     rows: str | Sequence[str],
     seeds: Sequence[int] | None,
     workers: int | None,
+    machines: Machines,
     limits: Limits,
     display: Display,
     begun: datetime,
     stem: Path,
 ) -> Report:
-    outcome = reproduce(ablation, rung=rung, rows=rows, seeds=seeds, workers=workers, limits=limits, display=display)
+    outcome = reproduce(
+        ablation,
+        rung=rung,
+        rows=rows,
+        seeds=seeds,
+        workers=workers,
+        machines=machines,
+        limits=limits,
+        display=display,
+    )
     display.say(describe(outcome.planned))
     ended = datetime.now().astimezone()
     text = compose(ablation, rung, outcome, begun, ended)

@@ -19,7 +19,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import claims, identity, store, sweep, tracking
+from lab.study import claims, identity, machines, store, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.display import Display
@@ -103,7 +103,7 @@ def test_a_done_cell_keeps_everything_with_its_run(swept: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_reproduce_does_nothing_and_imports_no_mlflow(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "Pool", None)
+    monkeypatch.setattr(machines, "Pool", None)
     monkeypatch.setattr(tracking, "Recorder", None)
     before = store.read_runs()
     outcome = reproduce(load_ablation("toy"), rows=["small", "large"], seeds=[0])
