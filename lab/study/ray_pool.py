@@ -19,8 +19,13 @@ from lab.errors import LabError
 from lab.study.pool import Event, Job
 
 CONNECT_SECONDS = 5.0
-CHECK_SECONDS = 30.0  # importing Ray and connecting take 3 s on a quiet machine
+CHECK_SECONDS = 20.0  # importing Ray and connecting take 3 s on a quiet machine
 EMPTY_SECONDS = 120.0  # how long a cluster may be without any node that can take a cell
+
+_NOT_OURS = (
+    "what is at {address} does not answer as a Ray cluster of which this machine is a node "
+    "(a machine joins by: ray start --address {address})"
+)
 
 _CHECK = """
 import json, sys, ray
@@ -67,8 +72,8 @@ def check_ray(address: str, gpus: float) -> int:
         asked = subprocess.run(
             [sys.executable, "-c", _CHECK, address], capture_output=True, text=True, check=False, timeout=CHECK_SECONDS
         )
-    except subprocess.TimeoutExpired:
-        raise LabError(f"what is at {address} does not answer as a Ray cluster; {expected}") from None
+    except subprocess.TimeoutExpired:  # Ray waits for a node on this machine, or for an answer
+        raise LabError(f"{_NOT_OURS.format(address=address)}; {expected}") from None
     told = [line for line in asked.stdout.splitlines() if line.startswith("nodes:")]
     if not told:
         raise LabError(_refusal(address, asked.stderr, expected))
@@ -88,10 +93,8 @@ def _refusal(address: str, printed: str, expected: str) -> str:
     if start is not None:
         told = " ".join(lines[start:])
         return f"the Ray cluster at {address} is another version ({told}); all machines need the same Ray and Python"
-    if any("node_ip_address.json" in line or "Can't find" in line or "raylet" in line for line in lines):
-        return f"this machine is no node of the Ray cluster at {address}; join it: ray start --address {address}"
     last = lines[-1] if lines else "it said nothing"
-    return f"what is at {address} does not answer as a Ray cluster ({last}); {expected}"
+    return f"{_NOT_OURS.format(address=address)} ({last}); {expected}"
 
 
 def _cell_task(job: Job, gpus: float) -> Iterator[Event]:

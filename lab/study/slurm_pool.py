@@ -56,13 +56,9 @@ def _executor(kind: str, options: Mapping[str, Any], gpus: float) -> Any:
     try:
         import submitit
     except ImportError:
-        raise LabError(
-            "--slurm needs the package submitit, which is missing: pip install -e '.[slurm]'"
-        ) from None
+        raise LabError("--slurm needs the package submitit, which is missing: pip install -e '.[slurm]'") from None
     if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
-        raise LabError(
-            "--slurm slurm needs Slurm's sbatch and srun, which this machine has not; run it where they are"
-        )
+        raise LabError("--slurm slurm needs Slurm's sbatch and srun, which this machine has not; run it where they are")
     executor = submitit.AutoExecutor(folder=paths.mlruns_dir().resolve() / "slurm", cluster=kind)
     own = {"name": "omni-lab", "timeout_min": DEFAULT_MINUTES, "gpus_per_node": math.ceil(gpus)}
     try:

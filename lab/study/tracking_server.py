@@ -86,9 +86,7 @@ def check_store(uri: str, run_id: str) -> None:
     except LabError as error:
         raise LabError(f"the tracking server {uri} does not serve this store ({error}); expected: {expected}") from None
     if not probe.exists():
-        raise LabError(
-            f"the tracking server {uri} keeps artifacts elsewhere than in this store; expected: {expected}"
-        )
+        raise LabError(f"the tracking server {uri} keeps artifacts elsewhere than in this store; expected: {expected}")
     probe.unlink()
 
 
