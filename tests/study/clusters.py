@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lab.study import claims, store
 from tests.conftest import TOY_CODE, write_notebook, write_toy_project
 
@@ -61,3 +63,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
             return value
         time.sleep(0.1)
     raise AssertionError("waited in vain")
+
+
+def processes(word: str) -> list[psutil.Process]:
+    """Those of this user that have the word in their command."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word in part for part in process.info["cmdline"] or []):
+            found.append(process)
+    return found
