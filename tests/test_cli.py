@@ -50,6 +50,13 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
         (["reproduce", "toy", "--retries", "-1"], "error: retries is how often a cell is tried again"),
         (["reproduce", "toy", "--budget", "2"], "error: --budget is '2'; expected a number with its unit"),
         (["reproduce", "toy", "--fit"], "error: --fit says what to do under a budget; give one"),
+        (["reproduce", "toy", "--ray", "a:1", "--slurm", "slurm"], "error: --ray and --slurm exclude each other"),
+        (
+            ["reproduce", "toy", "--slurm", "pbs"],
+            "error: unknown cluster for --slurm: 'pbs'; choose one of: local, slurm",
+        ),
+        (["reproduce", "toy", "--slurm", "local", "--slurm-option", "a"], "error: --slurm-option is 'a'; expected key"),
+        (["unattended", "toy", "--tracking-uri", "http://a:1"], "error: --tracking-uri is for cells on other machines"),
         (["schedule", "add", "toy", "at two"], "error: 'at two' is no time for cron; expected five fields"),
         (["results", "toy"], "error: there are no results of 'toy' at rung 'cpu'"),
         (["figures", "tow"], "error: unknown figure 'tow'"),

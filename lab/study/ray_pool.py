@@ -197,14 +197,12 @@ class RayCluster:
         return f"its Ray task ended ({type(error).__name__}: {last[-1]})"
 
     def leave_out(self, node: str) -> bool:
-        """Give that node no more cells; False where no other would be left."""
-        self._left_out |= {
-            entry["NodeID"]
-            for entry in self._ray.nodes()
-            if node == f"{entry['NodeManagerAddress']} ({entry['NodeID'][:8]})"
-        }
-        self._slots = self._count()
-        return self._slots > 0
+        """Give that node no more cells; False, and it stays, where no other would be left."""
+        nodes = self._nodes()
+        others = [entry for entry in nodes if node != f"{entry['NodeManagerAddress']} ({entry['NodeID'][:8]})"]
+        if others:
+            self._left_out |= {entry["NodeID"] for entry in nodes if entry not in others}
+        return bool(others)
 
     def stop(self, seconds: float) -> None:
         """Cancel every task; one that has not ended in time loses its process, and its cell by that the cell's."""

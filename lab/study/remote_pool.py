@@ -9,10 +9,12 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lab.errors import LabError
 from lab.study import claims, store, tracking
 from lab.study.cells import Cell
 from lab.study.limits import PAUSES, Limits
@@ -46,7 +48,7 @@ class Cluster(Protocol):
         """What has happened, by the job's id; waits so long for something to happen."""
 
     def leave_out(self, node: str) -> bool:
-        """Give that node no more cells; False where no other would be left."""
+        """Give that node no more cells; False, and it stays, where no other would be left."""
 
     def stop(self, seconds: float) -> None:
         """Stop every cell, wait so long for their ends, and let go of the cluster."""
@@ -123,7 +125,8 @@ class RemotePool:
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten > claims.BEAT_SECONDS:
-            claims.beat(self._owner)
+            with suppress(LabError):  # a claim that cannot be taken says what is wrong
+                claims.beat(self._owner)
             self._beaten = time.monotonic()
 
     def _start(self, job: Job) -> None:

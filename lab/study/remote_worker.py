@@ -72,6 +72,7 @@ class NodeExecution(Execution):
             wanted, self._heard = self._recorder.is_open(run_id), time.monotonic()
         if not wanted:
             worker.kill_children()
+            store.remove_spool(run_id)
             os._exit(3)
 
 

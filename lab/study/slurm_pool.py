@@ -22,6 +22,7 @@ from lab.study.pool import Event, Job, available_cores
 
 KINDS = {"slurm": "sbatch on this machine", "local": "processes of this machine"}
 LATE_SECONDS = 10.0  # what a shared disk may take to show the last words of a job that has ended
+ASK_SECONDS = 60.0  # between two calls of sacct, which is what tells of a node that died
 UNLIMITED = 1_000_000  # cells that Slurm's own queue takes
 DEFAULT_MINUTES = 24 * 60  # submitit's own five would end every cell
 HOPELESS = ("TIMEOUT", "OUT_OF_MEMORY", "CANCELLED")
@@ -60,7 +61,9 @@ def _executor(kind: str, options: Mapping[str, Any], gpus: float) -> Any:
     if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         raise LabError("--slurm slurm needs Slurm's sbatch and srun, which this machine has not; run it where they are")
     executor = submitit.AutoExecutor(folder=paths.mlruns_dir().resolve() / "slurm", cluster=kind)
-    own = {"name": "omni-lab", "timeout_min": DEFAULT_MINUTES, "gpus_per_node": math.ceil(gpus)}
+    own: dict[str, Any] = {"name": "omni-lab", "timeout_min": DEFAULT_MINUTES}
+    if gpus:
+        own["gpus_per_node"] = math.ceil(gpus)
     try:
         executor.update_parameters(**{**own, **options})
     except (NameError, TypeError, ValueError, AssertionError) as error:
@@ -129,6 +132,7 @@ class SlurmCluster:
         self._stop = self._folder / "stop"
         self._submitted: list[_Submitted] = []
         self._count = 0
+        self._asked = time.monotonic()
 
     def slots(self) -> int:
         """How many cells are submitted at once."""
@@ -140,12 +144,15 @@ class SlurmCluster:
         events = self._folder / f"{self._count}.jsonl"
         at_once = available_cores() if self._kind == "local" else 1
         handle = self._executor.submit(run_job, job, str(events), str(self._stop), at_once)
-        handle._cancel_at_deletion = False
         self._submitted.append(_Submitted(job["id"], handle, events))
 
     def events(self, seconds: float) -> list[tuple[int, Event]]:
         """What the jobs have written since the last look."""
         found = []
+        asked = time.monotonic()
+        if self._submitted and asked - self._asked > ASK_SECONDS:  # submitit by itself asks every ten minutes
+            self._submitted[0].handle.done(force_check=True)
+            self._asked = asked
         for entry in list(self._submitted):
             ended = entry.handle.done()
             own = self._read(entry)

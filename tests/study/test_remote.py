@@ -284,3 +284,31 @@ def test_stopping_closes_what_runs_as_killed(pool_of: Any, monkeypatch: pytest.M
     assert [(event["event"], event["status"]) for event in told] == [("finished", "KILLED")]
     assert [(run.status, run.tags["error"]) for run in store.read_runs()] == [("KILLED", "the sweep was stopped")]
     assert_nothing_is_open()
+
+
+def test_a_cell_that_the_driver_has_closed_or_left_ends_itself(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked:
+        answer: bool | Exception = True
+
+        def is_open(self, run_id: str) -> bool:
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(remote_worker.os, "_exit", leave)
+    recorder, stopping = Asked(), threading.Event()
+    cell = remote_worker.NodeExecution(job_of("small"), recorder, {}, stopping, lambda event: None, list)  # type: ignore[arg-type]
+    cell._heard = time.monotonic()
+    cell._beat("run")
+    recorder.answer = ConnectionError("busy")
+    cell._beat("run")
+    cell._heard -= claims.SILENT_SECONDS + 1
+    with pytest.raises(SystemExit):
+        cell._beat("run")
+    recorder.answer = False
+    cell._heard = time.monotonic()
+    with pytest.raises(SystemExit):
+        cell._beat("run")

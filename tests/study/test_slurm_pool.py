@@ -1,8 +1,10 @@
 import builtins
 import functools
+import os
 import re
 import signal
 import subprocess
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -101,6 +103,49 @@ def test_a_job_that_dies_is_told_with_its_log_and_tried_again(
         r"small, seed 0: its job \d+ ended as \w+ \(log: .*_log.err\); tried again", capsys.readouterr().out
     )
     assert sorted(run.status for run in cell_runs()) == ["FAILED", "FINISHED"]
+    assert_nothing_is_open()
+
+
+SLURM = {
+    # sbatch runs the script at once, srun the command after its options; sacct knows of no end but by the events.
+    "sbatch": """
+        export SLURM_JOB_ID=$$ SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0
+        setsid sh "$1" > /dev/null 2>&1 &
+        echo "Submitted batch job $$"
+        """,
+    "srun": """
+        while case "$1" in --output|--error) shift 2 ;; -*) shift ;; *) false ;; esac; do :; done
+        exec "$@"
+        """,
+    "sacct": "printf 'JobID|State|NodeList\\n'",
+    "scancel": "exit 0",
+}
+
+
+@pytest.mark.slow
+def test_a_cell_is_a_job_of_slurm(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, script in SLURM.items():
+        path = tmp_path / "bin" / name
+        path.write_text("#!/bin/sh\n" + textwrap.dedent(script))
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm_pool, "_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(slurm_pool, "ASK_SECONDS", 1.0)
+    options = ("slurm_partition=gpu", "timeout_min=600")
+    outcome = reproduce(
+        load_ablation("toy"),
+        rows=["small"],
+        seeds=[0],
+        machines=Machines(slurm="slurm", slurm_options=options, gpus=0.5),
+    )
+    assert outcome.complete, outcome.failed
+    (run,) = cell_runs()
+    assert_whole(run)
+    assert re.fullmatch(r".+ \(job \d+\)", run.tags["node"])
+    (submission,) = (paths.mlruns_dir() / "slurm").glob("*_submission.sh")
+    for line in ("--partition=gpu", "--time=600", "--gpus-per-node=1", "--job-name=omni-lab"):
+        assert f"#SBATCH {line}\n" in submission.read_text()
     assert_nothing_is_open()
 
 
