@@ -142,16 +142,17 @@ class RemotePool:
             self._cluster.submit(job)
 
     def _hear(self, running: _Running, event: Event) -> None:
+        assert self._recorder is not None
         if event["event"] == "placed":
             running.node = event["node"]
         elif event["event"] == "started":
             if running.run_id:  # a queue starts a job again whose node died
-                self._close_open(running, "FAILED", "its node died, and the cluster started it again")
+                self._recorder.finish(running.run_id, "FAILED", "its node died, and the cluster started it again")
             running.run_id = event["run_id"]
             self._on_event(running.job, event)
         elif event["event"] == "lost":
-            self._close_open(running, "FAILED", event["error"])
-            self._ended(running, {**event, "status": "FAILED", "results": {}}, event.get("passing", False))
+            ended = self._close_open(running, "FAILED", event["error"])
+            self._ended(running, ended, event.get("passing", False))
         else:
             if event["run_id"]:
                 self._close(running, event)
@@ -171,13 +172,23 @@ class RemotePool:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(executed, target)
 
-    def _close_open(self, running: _Running, status: str, error: str) -> None:
-        """Close the cell's runs that are still RUNNING, told of or not: a node may die before its first word."""
+    def _close_open(self, running: _Running, status: str, error: str) -> Event:
+        """Close the cell's runs that are still RUNNING, told of or not: a node may die before its first word.
+
+        One that had delivered all is done, though the word of it was lost. Returns how the cell ended.
+        """
         assert self._recorder is not None
+        ended: Event = {"status": status, "error": error, "results": {}}
         for run in store.read_runs():
             own = (run.tags.get("owner"), run.tags.get("key")) == (self._owner["owner"], running.cell.key)
-            if run.status == "RUNNING" and run.tags.get("kind") == "cell" and own:
+            if run.status != "RUNNING" or run.tags.get("kind") != "cell" or not own:
+                continue
+            if run.tags.get("delivered") == "FINISHED":
+                ended = {"status": "FINISHED", "error": "", "run_id": run.run_id, "results": run.results}
+                self._close(running, ended)
+            else:
                 self._recorder.finish(run.run_id, status, error)
+        return ended
 
     def _record_refusal(self, running: _Running, error: str) -> None:
         """A node that could not even begin leaves a run too, so that `lab status` can say why."""
@@ -210,8 +221,6 @@ class RemotePool:
             self._cluster.stop(0.0)
         finally:
             for running in list(self._running.values()):
-                error = "the sweep was stopped"
-                self._close_open(running, "KILLED", error)
-                self._ended(running, {"status": "KILLED", "error": error, "results": {}}, again=False)
+                self._ended(running, self._close_open(running, "KILLED", "the sweep was stopped"), again=False)
             if isinstance(self._server, TrackingServer):
                 self._server.stop()

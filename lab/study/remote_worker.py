@@ -38,7 +38,8 @@ class NodeRecorder(tracking.Recorder):
         self._client = MlflowClient(tracking_uri=uri)
 
     def close(self, run_id: str, status: str, error: str = "") -> None:
-        """Leave the run's status, and why, to the driver."""
+        """Say that all is delivered, and leave the run's status, and why, to the driver."""
+        self._client.set_tag(run_id, f"{store.PREFIX}delivered", status)
         store.remove_spool(run_id)
 
     def is_open(self, run_id: str) -> bool:

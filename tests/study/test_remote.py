@@ -244,6 +244,23 @@ def test_a_cell_whose_nodes_die_is_tried_as_often_as_its_limits_say(pool_of: Any
     assert [event["event"] for event in told] == ["finished"]
 
 
+def test_a_cell_that_had_delivered_all_is_done_though_its_node_died(pool_of: Any) -> None:
+    job = job_of("small")
+    run_id = start(job)
+    results = {"test_character_error_rate": 0.25}
+    spool = store.spool_dir(run_id)
+    (spool / "results.json").write_text(json.dumps(results))
+    recorder = tracking.Recorder()
+    recorder.deliver(run_id)
+    recorder._client.set_tag(run_id, "omni_lab.delivered", "FINISHED")
+    pool, told = pool_of(FakeCluster([{"event": "started", "run_id": run_id}, DIED]))
+    pool.run([job])
+    assert [event["event"] for event in told] == ["started", "finished"]
+    assert (told[-1]["status"], told[-1]["results"]) == ("FINISHED", results)
+    assert [(run.status, run.results) for run in store.read_runs()] == [("FINISHED", results)]
+    assert_nothing_is_open()
+
+
 def test_a_job_that_a_queue_starts_again_closes_its_first_run(pool_of: Any) -> None:
     job = job_of("small")
     first = start(job)
