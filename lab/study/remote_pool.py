@@ -107,7 +107,8 @@ class RemotePool:
         while waiting or self._running:
             self._on_tick()
             self._beat()
-            room = self._cluster.slots() if self._at_most is None else self._at_most
+            slots = self._cluster.slots()
+            room = slots if self._at_most is None else self._at_most
             while waiting and len(self._running) < room:
                 job = waiting.popleft()
                 if may_start(job):
