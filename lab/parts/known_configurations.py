@@ -1,0 +1,80 @@
+"""Published sizes of the models that studies name on the hub, so that their cost is known before anything is fetched.
+
+Section 3.1 of the paper names SigLIP-so400m and Whisper-large-v3; its 7B language model is unnamed, Qwen2.5-7B is ours.
+A configuration here serves for counting alone: a run loads the hub's own. A test holds the numbers of parameters that
+follow from each against the published ones.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig, WhisperConfig
+
+from lab.errors import LabError, choose
+
+
+def _whisper(width: int, layers: int, heads: int, num_mel_bins: int = 80, vocab_size: int = 51865) -> WhisperConfig:
+    """Whisper's paper (arXiv 2212.04356), table 1: width, layers of encoder and of decoder, heads; inner width 4 d."""
+    return WhisperConfig(
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
+        num_mel_bins=num_mel_bins,
+        vocab_size=vocab_size,
+    )
+
+
+def _qwen2_5(width: int, inner: int, layers: int, heads: int, kv_heads: int, vocab_size: int, tied: bool) -> Qwen2Config:
+    """Qwen2.5's report (arXiv 2412.15115), table 1: layers, heads, tied embeddings; widths from the model's card."""
+    return Qwen2Config(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocab_size,
+        tie_word_embeddings=tied,
+    )
+
+
+def _siglip_so400m() -> SiglipVisionConfig:
+    """So400m's shape (arXiv 2305.13035): width 1152, 27 layers, inner width 4304, 16 heads; 384 px in patches of 14."""
+    return SiglipVisionConfig(
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_hidden_layers=27,
+        num_attention_heads=16,
+        image_size=384,
+        patch_size=14,
+    )
+
+
+KNOWN_CONFIGURATIONS: dict[str, Callable[[], PreTrainedConfig]] = {
+    # The paper's section 3.1 as well: 128 mel bins, 1280 channels; v3 has one token more than v2, for Cantonese.
+    "openai/whisper-large-v3": lambda: _whisper(1280, 32, 20, num_mel_bins=128, vocab_size=51866),
+    "openai/whisper-small": lambda: _whisper(768, 12, 12),
+    "whisper_base": lambda: _whisper(512, 6, 8),
+    "whisper_tiny_en": lambda: _whisper(384, 4, 6, vocab_size=51864),
+    "Qwen/Qwen2.5-0.5B": lambda: _qwen2_5(896, 4864, 24, 14, 2, 151936, True),
+    "Qwen/Qwen2.5-1.5B": lambda: _qwen2_5(1536, 8960, 28, 12, 2, 151936, True),
+    "Qwen/Qwen2.5-7B": lambda: _qwen2_5(3584, 18944, 28, 28, 4, 152064, False),
+    "google/siglip-so400m-patch14-384": _siglip_so400m,
+}
+
+
+def known_configuration(name_or_path: str) -> PreTrainedConfig:
+    """The configuration of a known hub name, or of a local folder; nothing is downloaded.
+
+    Raises:
+        LabError: neither; the message lists the known names. Or the folder holds no configuration.
+    """
+    if Path(name_or_path).is_dir():
+        try:
+            return AutoConfig.from_pretrained(name_or_path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise LabError(f"{name_or_path} holds no configuration of transformers ({error})") from error
+    return choose(KNOWN_CONFIGURATIONS, name_or_path, "configuration (a known hub name, or a local folder):")()
