@@ -12,7 +12,8 @@ Saved for the backward pass, a layer (attention is the fused kernel's, so that n
 - encoder (LayerNorm, attention, LayerNorm, GELU), trained: both norms' inputs, 2 r d, with 16 for means and deviations;
   what queries, keys and values and what the inner layer are computed from, c d each (autocast casts that anew for each
   of the four products, else queries, keys and values share one); queries, keys, values and result 4 c d, with 4 h for
-  the softmax; GELU's input and output, 2 c f.
+  the softmax, and c d for Whisper's result in the next product's order (kernels of GPUs spare this one); GELU's input
+  and output, 2 c f.
 - decoder (RMSNorm, attention, RMSNorm, SwiGLU): both norms' inputs in float32, 8 d, with 8; queries, result, and keys
   and values repeated for every head, 4 c a, with 4 h; SwiGLU's three factors, 3 c f; a float mask of `tokens` squared
   an utterance, where utterances differ in length. A *frozen* decoder keeps all this too, because the gradient
@@ -167,7 +168,8 @@ def encoder_layer_bytes(positions: int, config: PreTrainedConfig, precision: Pre
     """Saved by one trained layer of Whisper's or SigLIP's encoder (see the module's formulas)."""
     d, c, f = config.hidden_size, precision.compute, _inner(config)
     norms = 2 * precision.residual * d + 16
-    attention = precision.inputs(3, d) + 4 * c * d + 4 * config.num_attention_heads
+    attended = 5 if config.model_type == "whisper" else 4
+    attention = precision.inputs(3, d) + attended * c * d + 4 * config.num_attention_heads
     return positions * (norms + attention + precision.inputs(1, d) + 2 * c * f)
 
 

@@ -22,7 +22,18 @@ from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.training.memory import PRECISIONS, Memory, Sample, part_memory, speech_memory, vision_encoder_saved
+from lab.training.memory import (
+    PRECISIONS,
+    Memory,
+    Sample,
+    Saved,
+    decoder_layer_bytes,
+    encoder_layer_bytes,
+    part_memory,
+    speech_memory,
+    vision_encoder_saved,
+)
+from tests.parts.tiny_models import gpt2
 
 VOCABULARY = 300
 ALPHABET = "".join(chr(0x4E00 + i) for i in range(VOCABULARY - 2))
@@ -161,23 +172,179 @@ class Trained:
             model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGER], ids=["small", "larger"])
-@pytest.mark.parametrize(
-    "trained",
-    [
-        {"audio_projector"},
-        {"audio_encoder", "audio_projector"},
-        {"audio_encoder", "audio_projector", "language_model"},
-        {"language_model"},
-    ],
-    ids=lambda trained: "+".join(sorted(trained)),
-)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_prediction_is_what_a_small_model_takes_in_training(size, trained, precision):
-    memory, real = predicted(size, trained, precision), Trained(size, trained, precision)
+def assert_as_trained(memory: Memory, real: Trained) -> None:
     assert sum(part.weights for part in memory.parts) == real.weights
     assert sum(part.gradients for part in memory.parts) == real.gradients
     assert sum(part.optimizer for part in memory.parts) == real.optimizer
     activations = sum(part.saved.everything for part in memory.parts)
-    print(activations / real.activations)
-    assert activations == pytest.approx(real.activations, rel=0.15)
+    # The issue asks for 15%; the formulas leave out index tensors alone.
+    assert activations == pytest.approx(real.activations, rel=0.03)
+
+
+PROJECTOR, SPEECH = {"audio_projector"}, {"audio_encoder", "audio_projector"}
+EVERYTHING = {*SPEECH, "language_model"}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGER], ids=["small", "larger"])
+@pytest.mark.parametrize("trained", [PROJECTOR, SPEECH, EVERYTHING], ids=["projector", "with encoder", "everything"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_prediction_is_what_a_small_model_takes_in_training(size, trained, precision):
+    assert_as_trained(predicted(size, trained, precision), Trained(size, trained, precision))
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+@pytest.mark.parametrize("trained", [PROJECTOR, EVERYTHING], ids=["projector", "everything"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_prediction_holds_for_other_language_models(kind, trained, precision):
+    assert_as_trained(predicted(LARGER, trained, precision, kind), Trained(LARGER, trained, precision, kind))
+
+
+@pytest.mark.parametrize("name", sorted(set(AUDIO_PROJECTORS) - {"conv_gmlp_budget"}))
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_prediction_holds_for_every_projector(name, precision):
+    assert_as_trained(
+        predicted(SMALL, SPEECH, precision, name=name), Trained(SMALL, SPEECH, precision, name=name)
+    )
+
+
+@pytest.mark.parametrize("trained", [PROJECTOR, EVERYTHING], ids=["projector", "everything"])
+def test_weights_in_bfloat16_take_a_master_copy_that_adamw_alone_does_not_have(trained):
+    memory = predicted(LARGER, trained, "bfloat16_weights")
+    real = Trained(LARGER, trained, "bfloat16_weights")
+    learning = sum(part.trained_parameters for part in memory.parts)
+    statistics = 2 * 2 * LARGER["encoder"]  # kept in float32 by the prediction, in bfloat16 by the model of this test
+    assert sum(part.weights for part in memory.parts) == real.weights + statistics
+    assert sum(part.gradients for part in memory.parts) == real.gradients == 2 * learning
+    # torch keeps the moments as the weights are, 2 bytes each; 4 each and a float32 copy of the weight are predicted.
+    assert sum(part.optimizer for part in memory.parts) == real.optimizer + (4 + 4) * learning
+    activations = sum(part.saved.everything for part in memory.parts)
+    assert activations == pytest.approx(real.activations, rel=0.03)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_prediction_holds_with_gradient_checkpointing(precision):
+    memory = predicted(LARGER, EVERYTHING, precision)
+    real = Trained(LARGER, EVERYTHING, precision, checkpointing=True)
+    checkpointed = sum(part.saved.checkpointed for part in memory.parts)
+    assert checkpointed == pytest.approx(real.activations, rel=0.05)
+    assert memory.total_checkpointed < memory.total
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_prediction_holds_for_a_vision_encoder(precision):
+    config = SiglipVisionConfig(
+        hidden_size=48,
+        intermediate_size=100,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=56,
+        patch_size=14,
+        vision_use_head=False,  # the prediction leaves the pooling head out
+    )
+    model = SiglipVisionModel(config).train()
+    kept: dict[int, torch.Tensor] = {}
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    cast = torch.autocast("cpu", torch.bfloat16, enabled=PRECISIONS[precision].autocast)
+    with cast, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        patches = model(torch.randn(3, 3, 56, 56)).last_hidden_state
+    assert patches.shape[1] == 16
+    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    saved = vision_encoder_saved(model, 3, config, PRECISIONS[precision])
+    assert saved.everything == pytest.approx(real, rel=0.03)
+
+
+def test_encoder_outside_the_loop_takes_nothing():
+    part = predicted(SMALL, PROJECTOR).parts[0]
+    assert (part.name, part.weights, part.gradients, part.optimizer) == ("audio_encoder", 0, 0, 0)
+    assert part.saved.everything == 0
+    assert part.parameters == sum(p.numel() for p in whisper(SMALL).parameters())
+
+
+def test_fixed_positions_of_whisper_are_not_trained():
+    part = predicted(SMALL, SPEECH).parts[0]
+    assert part.parameters - part.trained_parameters == SAMPLE.frames * SMALL["encoder"]
+
+
+def test_frozen_language_model_keeps_activations_because_the_gradient_flows_through_it():
+    part = predicted(SMALL, PROJECTOR).parts[2]
+    assert part.trained_parameters == part.gradients == part.optimizer == 0
+    positions = SAMPLE.batch_size * (2 + 16 + 1 + 10)
+    assert part.saved.everything > positions * SMALL["layers"] * 4 * (2 * 32 + 3 * 96)
+
+
+def test_layer_of_whisper_large_by_hand():
+    # Autocast, d = 1280, f = 5120, 20 heads: norms 2 * 4 d + 16; four casts and five results of attention 2 d each;
+    # softmax 4 * 20; GELU 2 * 2 f.
+    by_hand = 2 * 4 * 1280 + 16 + 4 * 2 * 1280 + 5 * 2 * 1280 + 4 * 20 + 2 * 2 * 5120
+    config = known_configuration("openai/whisper-large-v3")
+    assert encoder_layer_bytes(1500, config, PRECISIONS["bfloat16"]) == 1500 * by_hand
+
+
+def test_layer_of_a_frozen_7b_by_hand():
+    # Autocast, d = 3584, f = 18944, 28 heads of 128: norms 8 d + 8; four of attention's 2 d each; softmax 4 * 28;
+    # SwiGLU's three factors 2 f each; the mask 2 * 512 squared.
+    by_hand = 8 * 3584 + 8 + 4 * 2 * 3584 + 4 * 28 + 3 * 2 * 18944
+    config = known_configuration("Qwen/Qwen2.5-7B")
+    found = decoder_layer_bytes(2, 512, config, PRECISIONS["bfloat16"], trained=False)
+    assert found == 2 * 512 * by_hand + 2 * 2 * 512**2
+
+
+def test_unmasked_batch_of_one_does_not_repeat_keys_and_values():
+    config = known_configuration("Qwen/Qwen2.5-7B")
+    one = decoder_layer_bytes(1, 512, config, PRECISIONS["float32"], trained=False)
+    two = decoder_layer_bytes(2, 512, config, PRECISIONS["float32"], trained=False)
+    assert two - 2 * one == 4 * 2 * 512**2 + 2 * 512 * 4 * 2 * (28 - 4) * 128
+
+
+def test_a_trained_parameter_takes_sixteen_bytes_in_float32_and_with_a_master_copy():
+    layer = nn.Linear(10, 10, bias=False)
+    for name in ("float32", "bfloat16", "bfloat16_weights"):
+        part = part_memory("x", layer, PRECISIONS[name], trained=True, saved=Saved())
+        assert part.weights + part.gradients + part.optimizer == 16 * 100 + 4
+    assert part_memory("x", layer, PRECISIONS["bfloat16_weights"], trained=False, saved=Saved()).weights == 200
+
+
+def changed(**changes: object) -> Memory:
+    with torch.device("meta"):
+        arguments = {
+            "encoder": whisper(SMALL),
+            "build_projector": lambda: build_audio_projector("conv_gmlp", **projector_options(SMALL)),
+            "language_model": AutoModelForCausalLM.from_config(language_config("qwen2", SMALL)),
+            "sample": SAMPLE,
+            "trained": PROJECTOR,
+            "precision": PRECISIONS["float32"],
+        }
+    return speech_memory(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trained": {"audio_decoder"}}, "unknown part 'audio_decoder'.*; choose one of: audio_encoder"),
+        ({"trained": set()}, "nothing is trained: choose at least one of: audio_encoder"),
+        ({"language_model": gpt2(10)}, "unknown form of language model for the formulas: 'gpt2'"),
+        ({"max_tokens": 28}, "an utterance takes 29 tokens, more than max_tokens 28"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(changes, message):
+    with pytest.raises(LabError, match=message):
+        changed(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"encoder_frames": 63}, "encoder_frames is 63; expected at least 64"),
+        ({"answer_tokens": -1}, "answer_tokens is -1; expected at least 0"),
+    ],
+)
+def test_batch_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(LabError, match=message):
+        Sample(**{**vars(SAMPLE), **changes})

@@ -1,0 +1,216 @@
+"""Weights that a stage leaves behind, and where they come from: a chain of hashes of stages and weights (section 3).
+
+A link is a stage's declaration, the weights of every part behind it, and the links that it started from; its hash is
+over all of these, so that an ancestor cannot be exchanged unnoticed. The chain is kept in the weights' own file. A file
+holds the parts that the stage or one of its ancestors trained; what is still as it was pretrained is known by its hash.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lab.errors import LabError
+from lab.parts.language_models import weights_sha256
+from lab.training.stages import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ancestor:
+    """One link: a stage that was trained, and what came out of it."""
+
+    stage: str
+    declaration: Mapping[str, Any]
+    weights: Mapping[str, str]
+    """SHA-256 of each part's weights and buffers after the stage, the frozen parts' too."""
+    trained: tuple[str, ...]
+    """Parts that this stage or an ancestor trained."""
+    parents: tuple[str, ...]
+    """The links that it started from, by their `sha256`."""
+
+    @property
+    def sha256(self) -> str:
+        """Of all of the link, and so of all links behind it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+Ancestry = tuple[Ancestor, ...]
+"""Oldest first."""
+
+
+def declaration(stage: Stage) -> dict[str, Any]:
+    """What of a stage decides its weights, as JSON has it."""
+    facts = {name: value for name, value in vars(stage).items() if name not in ("name", "paper")}
+    plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in facts.items()}
+    described: dict[str, Any] = json.loads(json.dumps(plain))
+    return described
+
+
+def save_stage(path: Path, model_parts: Mapping[str, nn.Module], stage: Stage, ancestry: Ancestry = ()) -> Ancestry:
+    """Write what the stage made of the parts, and return its ancestry, itself the last.
+
+    `ancestry` is what `load_stage` returned before the stage was trained.
+
+    Raises:
+        LabError: a stage that it starts from is not in `ancestry`, or the file cannot be written.
+    """
+    parents = [_youngest(ancestry, name, stage) for name in stage.starts_from or ()]
+    trained = {part for parent in parents for part in parent.trained} | set(stage.trained)
+    link = Ancestor(
+        stage=stage.name,
+        declaration=declaration(stage),
+        weights={part: weights_sha256(module) for part, module in model_parts.items()},
+        trained=tuple(part for part in model_parts if part in trained),
+        parents=tuple(parent.sha256 for parent in parents),
+    )
+    chain = (*ancestry, link)
+    tensors = {
+        # Cloned: tied weights share their memory, which safetensors refuses.
+        f"{part}.{name}": tensor.detach().clone().contiguous()
+        for part in link.trained
+        for name, tensor in model_parts[part].state_dict().items()
+    }
+    metadata = {"ancestry": json.dumps([{**asdict(entry), "sha256": entry.sha256} for entry in chain])}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
+            unfinished = Path(scratch, path.name)
+            save_file(tensors, unfinished, metadata=metadata)
+            os.replace(unfinished, path)
+    except (SafetensorError, OSError) as error:
+        raise LabError(f"weights of stage {stage.name!r} cannot be written to {path} ({error})") from error
+    return chain
+
+
+def read_ancestry(path: Path) -> Ancestry:
+    """The chain behind a file of weights.
+
+    Raises:
+        LabError: it cannot be read, holds no ancestry, or one whose hashes do not fit.
+    """
+    return _open(path)[0]
+
+
+def load_stage(
+    stage: Stage, model_parts: Mapping[str, nn.Module], files: Mapping[str, Path], stages: Mapping[str, Stage]
+) -> Ancestry:
+    """Put the weights of the stages that `stage` starts from into the parts, and return where they come from.
+
+    The parts come as they were pretrained. Every file is checked before any part is changed; a part that several files
+    hold must be the same in all, so that branches which trained different parts can be joined.
+
+    Args:
+        stage: what is to be trained next.
+        model_parts: the model's parts by name.
+        files: the file of each stage that it starts from.
+        stages: the stages as they are declared today.
+
+    Raises:
+        LabError: `stage` starts from others than those of `files`, a file holds another stage's weights, one of its
+            ancestors was declared otherwise than today, a part that it left frozen is another one here, its weights are
+            not those that were hashed or do not fit, or two files hold different weights of one part.
+    """
+    if stage.starts_from is None:
+        raise LabError(
+            f"what stage {stage.name!r} starts from is not found in the paper; give it with dataclasses.replace"
+        )
+    if set(files) != set(stage.starts_from):
+        raise LabError(f"stage {stage.name!r} starts from {_list(stage.starts_from)}; got files of {_list(files)}")
+    chosen: dict[str, tuple[str, dict[str, Tensor]]] = {}
+    chain: dict[str, Ancestor] = {}
+    untouched: dict[str, str] = {}
+    for name in stage.starts_from:
+        ancestry, tensors = _open(files[name])
+        youngest = ancestry[-1]
+        if youngest.stage != name:
+            raise LabError(
+                f"stage {stage.name!r} starts from {name!r}, but {files[name]} holds the weights of {youngest.stage!r}"
+            )
+        _check_declarations(ancestry, stages, files[name])
+        for part, module in model_parts.items():
+            if part in youngest.trained:
+                weights = _checked_weights(tensors, part, module, files[name])
+                known = chosen.setdefault(part, (name, weights))
+                if known[0] != name and not _equal(known[1], weights):
+                    raise LabError(f"stages {known[0]!r} and {name!r} trained {part!r} to different weights; take one")
+            else:
+                untouched.setdefault(part, weights_sha256(module))
+                if untouched[part] != youngest.weights.get(part):
+                    raise LabError(f"{files[name]} was trained with another {part!r} than this model's")
+        chain |= {entry.sha256: entry for entry in ancestry}
+        _check_hashes(youngest, tensors, files[name])
+    for part, (_, weights) in chosen.items():
+        model_parts[part].load_state_dict(weights)
+    return tuple(chain.values())
+
+
+def _open(path: Path) -> tuple[Ancestry, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise LabError(f"weights {path} cannot be read ({error})") from error
+    if "ancestry" not in metadata:
+        raise LabError(f"{path} does not say which stage its weights come from; save it with save_stage")
+    chain: list[Ancestor] = []
+    for entry in json.loads(metadata["ancestry"]):
+        told = entry.pop("sha256")
+        link = Ancestor(**{**entry, "trained": tuple(entry["trained"]), "parents": tuple(entry["parents"])})
+        known = {ancestor.sha256 for ancestor in chain}
+        if link.sha256 != told or not set(link.parents) <= known:
+            raise LabError(f"the ancestry in {path} does not fit itself at stage {link.stage!r}; train that stage anew")
+        chain.append(link)
+    return tuple(chain), tensors
+
+
+def _checked_weights(tensors: Mapping[str, Tensor], part: str, module: nn.Module, path: Path) -> dict[str, Tensor]:
+    weights = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+    expected = module.state_dict()
+    if weights.keys() != expected.keys() or any(weights[n].shape != expected[n].shape for n in expected):
+        raise LabError(f"weights of {part!r} in {path} do not fit this model's")
+    return weights
+
+
+def _check_hashes(link: Ancestor, tensors: Mapping[str, Tensor], path: Path) -> None:
+    for part in link.trained:
+        holder = nn.Module()
+        holder.state_dict = lambda part=part: {  # type: ignore[method-assign, assignment, misc]
+            name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")
+        }
+        if weights_sha256(holder) != link.weights[part]:
+            raise LabError(f"weights of {part!r} in {path} are not those that stage {link.stage!r} left")
+
+
+def _check_declarations(ancestry: Ancestry, stages: Mapping[str, Stage], path: Path) -> None:
+    for entry in ancestry:
+        if entry.stage in stages and declaration(stages[entry.stage]) != entry.declaration:
+            now = declaration(stages[entry.stage])
+            changed = sorted(key for key in now if now[key] != entry.declaration.get(key))
+            raise LabError(
+                f"{path} comes from a stage {entry.stage!r} with other {', '.join(changed)}; train it anew"
+            )
+
+
+def _youngest(ancestry: Ancestry, name: str, stage: Stage) -> Ancestor:
+    for entry in reversed(ancestry):
+        if entry.stage == name:
+            return entry
+    raise LabError(f"stage {stage.name!r} starts from {name!r}, which is not in its ancestry; load it first")
+
+
+def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def _list(names: Sequence[str] | Mapping[str, Path]) -> str:
+    return ", ".join(map(repr, names)) or "the pretrained parts alone"

@@ -1,0 +1,279 @@
+"""The stages of training as data: what trains, on which data, how fast, and from which weights it starts.
+
+Section 3 of the paper, whose stages are `PAPER_STAGES`. `None` says that the paper's number is not found; a stage is run
+only once every such value that it needs was given, by `dataclasses.replace`.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from lab.errors import LabError, choose
+
+PARTS = {
+    "vision_encoder": "SigLIP-so400m",
+    "visual_projector": "pooling and a two-layer MLP, for images",
+    "video_projector": "the same for frames of a video",
+    "audio_encoder": "Whisper-large-v3's encoder",
+    "audio_projector": "Conv-GMLP",
+    "language_model": "an unnamed 7B",
+}
+SCHEDULES = {
+    "cosine": "warm-up, then half a cosine down to a hundredth of the peak",
+    "constant": "warm-up, then the peak",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training; parts are named as in `PARTS`.
+
+    Raises:
+        LabError: an unknown part or schedule (the choices are listed), a part both trained and frozen, nothing trained,
+            a trained part without a learning rate or a rate for another part, a number that is not positive, both steps
+            and tokens, or a stage that starts from itself.
+    """
+
+    name: str
+    paper: str
+    """The paper's section, and what of the stage is not the paper's own table."""
+    trained: tuple[str, ...]
+    frozen: tuple[str, ...] = ()
+    """Parts that take part and do not change."""
+    learning_rates: Mapping[str, float | None]
+    """The peak of each trained part."""
+    data: Mapping[str, float | None]
+    """Mixing weights of the kinds of data, relative to each other."""
+    steps: int | None = None
+    tokens: int | None = None
+    """In place of `steps`."""
+    schedule: str | None = None
+    starts_from: tuple[str, ...] | None = ()
+    """Stages by name; empty: the parts as they were pretrained."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rates", "data"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        where = f"stage {self.name!r}"
+        for part in (*self.trained, *self.frozen, *self.learning_rates):
+            choose(PARTS, part, f"part in {where}:")
+        if not self.trained:
+            raise LabError(f"{where} trains nothing; choose at least one of: {', '.join(PARTS)}")
+        if both := sorted(set(self.trained) & set(self.frozen)):
+            raise LabError(f"{where} both trains and freezes {', '.join(both)}")
+        if missing := [part for part in self.trained if part not in self.learning_rates]:
+            raise LabError(f"{where} trains {', '.join(missing)} without a learning rate; give one, or None: not found")
+        if others := sorted(set(self.learning_rates) - set(self.trained)):
+            raise LabError(
+                f"{where} has a learning rate for {', '.join(others)}; it trains only: {', '.join(self.trained)}"
+            )
+        self._check_numbers(where)
+        if self.schedule is not None:
+            choose(SCHEDULES, self.schedule, f"schedule in {where}:")
+        if self.name in (self.starts_from or ()):
+            raise LabError(f"{where} starts from itself; name an earlier stage")
+
+    def _check_numbers(self, where: str) -> None:
+        named = {
+            **{f"learning rate of {part}": rate for part, rate in self.learning_rates.items()},
+            **{f"mixing weight of {data}": weight for data, weight in self.data.items()},
+            "number of steps": self.steps,
+            "number of tokens": self.tokens,
+        }
+        for name, value in named.items():
+            if value is not None and not 0 < value < math.inf:
+                raise LabError(f"{name} in {where} is {value}; expected a positive number, or None: not found")
+        if self.steps is not None and self.tokens is not None:
+            raise LabError(f"{where} is as long as its steps or as its tokens; give one of them")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that take part."""
+        return (*self.trained, *self.frozen)
+
+    @property
+    def mixing_shares(self) -> dict[str, float]:
+        """The share of each kind of data; they sum to one.
+
+        Raises:
+            LabError: one of several weights is not found.
+        """
+        if len(self.data) == 1:
+            return dict.fromkeys(self.data, 1.0)
+        found = {name: weight for name, weight in self.data.items() if weight is not None}
+        if unknown := sorted(set(self.data) - set(found)):
+            raise _not_found(self, f"mixing weight of {', '.join(unknown)}")
+        return {name: weight / sum(found.values()) for name, weight in found.items()}
+
+
+def stages_by_name(stages: Iterable[Stage]) -> dict[str, Stage]:
+    """The stages by name, each behind those that it starts from.
+
+    Raises:
+        LabError: a name twice, a stage that starts from one that does not exist, or stages that start from each other.
+    """
+    given: dict[str, Stage] = {}
+    for stage in stages:
+        if stage.name in given:
+            raise LabError(f"there are two stages {stage.name!r}; names tell them apart")
+        given[stage.name] = stage
+    ordered: dict[str, Stage] = {}
+    for stage in given.values():
+        for name in stage.starts_from or ():
+            choose(given, name, f"stage that {stage.name!r} starts from:")
+    while waiting := [stage for name, stage in given.items() if name not in ordered]:
+        ready = {stage.name: stage for stage in waiting if set(stage.starts_from or ()) <= ordered.keys()}
+        if not ready:
+            raise LabError(f"stages start from each other in a circle: {', '.join(stage.name for stage in waiting)}")
+        ordered |= ready
+    return ordered
+
+
+def apply_stage(
+    model_parts: Mapping[str, nn.Module], stage: Stage, *, fixed: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Freeze all parts but the stage's, and return one optimiser group for each that trains: `params`, `lr`, `name`.
+
+    A frozen part has no gradient and stays in evaluation mode whatever `train()` is called, on the model, the part or
+    anything in it, so that batch norm's statistics do not change either; a later stage that trains it sets it free.
+
+    Args:
+        model_parts: the model's parts by name; they may be attributes of one model.
+        stage: what trains.
+        fixed: parameters or modules of trained parts that never train, as in `audio_encoder.whisper.embed_positions`.
+
+    Raises:
+        LabError: a trained part that the model lacks, a learning rate that is not found, an unknown `fixed`, a
+            parameter of two parts of which one is frozen, or a part without anything to train. Nothing has changed.
+    """
+    rates = {part: _rate(stage, part) for part in stage.trained}
+    for part in stage.trained:
+        choose(model_parts, part, f"part of the model, trained in stage {stage.name!r}:")
+    held = [parameter for name in fixed for parameter in _fixed_parameters(model_parts, name)]
+    learning: dict[str, list[nn.Parameter]] = {}
+    not_learning = {id(parameter) for parameter in held}
+    owner: dict[int, str] = {}
+    for part, module in model_parts.items():
+        for parameter in module.parameters():
+            other = owner.setdefault(id(parameter), part)
+            if other != part:
+                raise LabError(f"parts {other!r} and {part!r} share a parameter; make them one part, or untie it")
+        if part in rates:
+            learning[part] = [p for p in module.parameters() if id(p) not in not_learning]
+            if not learning[part]:
+                raise LabError(f"part {part!r} has nothing to train in stage {stage.name!r}")
+    for part, module in model_parts.items():
+        for inner in module.modules():
+            inner.__dict__.pop("train", None)
+            if part not in rates:
+                # On each module of its own: a model's train() calls that of its children, whatever they are.
+                inner.__dict__["train"] = partial(_stay_in_evaluation_mode, inner)
+        module.train(part in rates)
+        for parameter in module.parameters():
+            parameter.requires_grad_(part in rates and id(parameter) not in not_learning)
+            parameter.grad = None
+    return [{"name": part, "params": learning[part], "lr": rate} for part, rate in rates.items()]
+
+
+def _stay_in_evaluation_mode(module: nn.Module, mode: bool = True) -> nn.Module:
+    return type(module).train(module, False)
+
+
+def _fixed_parameters(model_parts: Mapping[str, nn.Module], name: str) -> list[nn.Parameter]:
+    part, _, inside = name.partition(".")
+    module = choose(model_parts, part, f"part in fixed {name!r}:")
+    found = [p for key, p in module.named_parameters() if key == inside or key.startswith(f"{inside}.")]
+    if not found:
+        raise LabError(f"part {part!r} has no parameter {inside!r} to hold fixed")
+    return found
+
+
+def _rate(stage: Stage, part: str) -> float:
+    rate = stage.learning_rates[part]
+    if rate is None:
+        raise _not_found(stage, f"learning rate of {part}")
+    return rate
+
+
+def _not_found(stage: Stage, what: str) -> LabError:
+    return LabError(f"{what} in stage {stage.name!r} is not found in the paper; give one with dataclasses.replace")
+
+
+def _same(parts: tuple[str, ...], rate: float | None) -> dict[str, float | None]:
+    return dict.fromkeys(parts, rate)
+
+
+_IMAGE = ("visual_projector", "vision_encoder", "language_model")
+_AUDIO = ("audio_encoder", "audio_projector")
+_VQA_DATA = ("vqa", "synthetic_ocr_and_chart_qa", "interleaved", "captions")
+_NOT_FOUND = "steps, schedule and mixing weights not found"
+
+PAPER_STAGES: dict[str, Stage] = stages_by_name(
+    (
+        Stage(
+            name="image_1",
+            paper=f"section 3, image-language branch, stage 1; {_NOT_FOUND}",
+            trained=("visual_projector",),
+            frozen=("vision_encoder", "language_model"),
+            learning_rates={"visual_projector": 1e-3},
+            data={"captions": None},
+        ),
+        Stage(
+            name="image_2",
+            paper=f"section 3, image-language branch, stage 2 (130k of its samples synthetic); {_NOT_FOUND}",
+            trained=("visual_projector", "vision_encoder"),
+            frozen=("language_model",),
+            learning_rates=_same(("visual_projector", "vision_encoder"), 1e-5),
+            data=dict.fromkeys(_VQA_DATA),
+            starts_from=("image_1",),
+        ),
+        Stage(
+            name="image_3",
+            paper=f"section 3, image-language branch, stage 3 ('all' are its own parts); {_NOT_FOUND}",
+            trained=_IMAGE,
+            learning_rates=_same(_IMAGE, 1e-5),
+            data=dict.fromkeys((*_VQA_DATA, "pure_text")),
+            starts_from=("image_2",),
+        ),
+        Stage(
+            name="video",
+            paper=f"section 3, video-language branch, image-text first, then both; {_NOT_FOUND}, nor its start",
+            trained=("video_projector",),
+            frozen=("vision_encoder", "language_model"),
+            learning_rates={"video_projector": 4e-6},
+            data={"image_text": None, "video_text": None},
+            starts_from=None,
+        ),
+        Stage(
+            name="audio",
+            paper="section 3, audio-language branch; learning rate, steps and start not found",
+            trained=_AUDIO,
+            frozen=("language_model",),
+            learning_rates=_same(_AUDIO, None),
+            data={"asr_audio_text": None},
+            schedule="cosine",
+            starts_from=None,
+        ),
+        Stage(
+            name="omni_alignment",
+            paper=f"section 3 and figure 4, of the three branches; learning rate, {_NOT_FOUND}",
+            trained=tuple(PARTS),
+            learning_rates=_same(tuple(PARTS), None),
+            data={"image_text": None, "video_text": None, "audio_text": None},
+            starts_from=("image_3", "video", "audio"),
+        ),
+        Stage(
+            name="sft",
+            paper=f"section 3, about 600K pairs, packed; that all parts train is secondary; learning rate, {_NOT_FOUND}",
+            trained=tuple(PARTS),
+            learning_rates=_same(tuple(PARTS), None),
+            data={"instruction_pairs": None},
+            starts_from=("omni_alignment",),
+        ),
+    )
+)

@@ -1,0 +1,53 @@
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, Qwen2Config
+
+from lab.errors import LabError
+from lab.parts.audio_encoders import AUDIO_ENCODERS
+from lab.parts.known_configurations import KNOWN_CONFIGURATIONS, known_configuration
+
+# Of the models' own cards and papers: Whisper (arXiv 2212.04356, table 1), Qwen2.5's cards, the paper's table 8.
+PUBLISHED = {
+    "openai/whisper-large-v3": 1550e6,
+    "openai/whisper-small": 244e6,
+    "whisper_base": 74e6,
+    "whisper_tiny_en": 39e6,
+    "Qwen/Qwen2.5-0.5B": 0.49e9,
+    "Qwen/Qwen2.5-1.5B": 1.54e9,
+    "Qwen/Qwen2.5-7B": 7.61e9,
+    "google/siglip-so400m-patch14-384": 428e6,
+}
+
+
+@pytest.mark.parametrize("name", KNOWN_CONFIGURATIONS)
+def test_parameters_that_follow_are_the_published_ones(name):
+    config = known_configuration(name)
+    model_class = AutoModelForCausalLM if config.model_type == "qwen2" else AutoModel
+    with torch.device("meta"):
+        model = model_class.from_config(config)
+    # Whisper's table rounds to a million and counts tiny's a little otherwise; the others are held closer.
+    tolerance = 0.04 if name == "whisper_tiny_en" else 0.02
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(PUBLISHED[name], rel=tolerance)
+
+
+@pytest.mark.parametrize("name", AUDIO_ENCODERS)
+def test_packaged_encoders_have_the_shape_that_their_weights_must_have(name):
+    config, packaged = known_configuration(name), AUDIO_ENCODERS[name]
+    found = (config.d_model, config.encoder_layers, config.encoder_attention_heads, config.num_mel_bins)
+    expected = (packaged.hidden_size, packaged.num_hidden_layers, packaged.num_attention_heads, packaged.num_mel_bins)
+    assert found == expected
+
+
+def test_local_folder_is_read(tmp_path):
+    Qwen2Config(hidden_size=24).save_pretrained(tmp_path)
+    assert known_configuration(str(tmp_path)).hidden_size == 24
+
+
+def test_folder_without_a_configuration_is_named(tmp_path):
+    with pytest.raises(LabError, match="holds no configuration of transformers"):
+        known_configuration(str(tmp_path))
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(LabError, match=r"did you mean 'Qwen/Qwen2.5-7B'.*choose one of: Qwen/Qwen2.5-0.5B"):
+        known_configuration("Qwen/Qwen2.5-8B")
