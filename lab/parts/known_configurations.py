@@ -28,7 +28,9 @@ def _whisper(width: int, layers: int, heads: int, num_mel_bins: int = 80, vocab_
     )
 
 
-def _qwen2_5(width: int, inner: int, layers: int, heads: int, kv_heads: int, vocab_size: int, tied: bool) -> Qwen2Config:
+def _qwen2_5(
+    width: int, inner: int, layers: int, heads: int, kv_heads: int, vocab_size: int, tied: bool
+) -> Qwen2Config:
     """Qwen2.5's report (arXiv 2412.15115), table 1: layers, heads, tied embeddings; widths from the model's card."""
     return Qwen2Config(
         hidden_size=width,

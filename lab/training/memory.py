@@ -1,13 +1,13 @@
 """What training a speech model takes, counted before anything is rented: parameters, tokens, bytes by part.
 
-Section 3 of the paper (its hardware is not found). In the formulas N is positions (batch times length), d `hidden_size`,
-f `intermediate_size`, h `num_attention_heads`, a = h times `head_dim`, c the bytes of a number in matrix products and r
-those of one in the residual stream.
+Section 3 of the paper (its hardware is not found). In the formulas, d is `hidden_size`, f `intermediate_size`, h
+`num_attention_heads`, a = h times `head_dim`, c the bytes of a number in matrix products and r those of one in the
+residual stream.
 
 Per parameter: its weight, and where it is trained a gradient, AdamW's two moments (and a copy of the weight in float32
 where weights are kept in less), plus 4 bytes a tensor for AdamW's count of steps.
 
-Saved for the backward pass, a layer (attention is the fused kernel's, so that no N times N scores are kept):
+Saved for the backward pass, a layer and position (attention is a fused kernel's, which keeps no table of scores):
 
 - encoder (LayerNorm, attention, LayerNorm, GELU), trained: both norms' inputs, 2 r d, with 16 for means and deviations;
   what queries, keys and values and what the inner layer are computed from, c d each (autocast casts that anew for each
@@ -19,8 +19,8 @@ Saved for the backward pass, a layer (attention is the fused kernel's, so that n
   an utterance, where utterances differ in length. A *frozen* decoder keeps all this too, because the gradient
   flows through it on its way to the projector. Trained, it also keeps what its weights are multiplied with: the
   normalised input of both norms, 2 r d; the five products' inputs; SwiGLU's result, c f.
-- A frozen encoder keeps nothing: nothing below it learns. Here it even stays outside the loop, its features are computed
-  once; so its bytes are 0.
+- A frozen encoder keeps nothing: nothing below it learns. Here it even stays outside the loop, its features are
+  computed once; so its bytes are 0.
 
 Besides: Whisper's two convolutions; the last norm; the projector, traced without memory, so that a new one needs no
 formula; and the logits, 4 bytes for each of the vocabulary at each scored position. Autocast (`bfloat16`) keeps weights
@@ -159,7 +159,7 @@ class Memory:
 
     @property
     def total_checkpointed(self) -> int:
-        """The same with gradient checkpointing; the loss's gradient and a layer computed again are never there at once."""
+        """With gradient checkpointing; the loss's gradient and a layer computed again are never there at once."""
         again = max(part.saved.computed_again for part in self.parts)
         return self.kept + max(again, self.logits) + sum(part.saved.checkpointed for part in self.parts)
 
@@ -347,9 +347,7 @@ def speech_memory(
     traced = Saved()
     if above:
         traced = projector_saved(build_projector, sample, precision, gradient_flows_on=trains["audio_encoder"])
-    decoded = decoder_saved(
-        language_model, config, sample, tokens, precision, trained=trains["language_model"]
-    )
+    decoded = decoder_saved(language_model, config, sample, tokens, precision, trained=trains["language_model"])
     return Memory(
         parts=(
             encoder_part,

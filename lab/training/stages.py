@@ -1,7 +1,7 @@
 """The stages of training as data: what trains, on which data, how fast, and from which weights it starts.
 
-Section 3 of the paper, whose stages are `PAPER_STAGES`. `None` says that the paper's number is not found; a stage is run
-only once every such value that it needs was given, by `dataclasses.replace`.
+Section 3 of the paper, whose stages are `PAPER_STAGES`. `None` says that the paper's number is not found; a stage is
+run only once every such value that it needs was given, by `dataclasses.replace`.
 """
 
 import math
@@ -269,7 +269,7 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         ),
         Stage(
             name="sft",
-            paper=f"section 3, about 600K pairs, packed; that all parts train is secondary; learning rate, {_NOT_FOUND}",
+            paper=f"section 3, about 600K pairs, packed; what trains is secondary; learning rate, {_NOT_FOUND}",
             trained=tuple(PARTS),
             learning_rates=_same(tuple(PARTS), None),
             data={"instruction_pairs": None},

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -202,9 +201,7 @@ def test_prediction_holds_for_other_language_models(kind, trained, precision):
 @pytest.mark.parametrize("name", sorted(set(AUDIO_PROJECTORS) - {"conv_gmlp_budget"}))
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_prediction_holds_for_every_projector(name, precision):
-    assert_as_trained(
-        predicted(SMALL, SPEECH, precision, name=name), Trained(SMALL, SPEECH, precision, name=name)
-    )
+    assert_as_trained(predicted(SMALL, SPEECH, precision, name=name), Trained(SMALL, SPEECH, precision, name=name))
 
 
 @pytest.mark.parametrize("trained", [PROJECTOR, EVERYTHING], ids=["projector", "everything"])
