@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.errors import LabError
-from lab.parts.language_models import weights_sha256
 from lab.training.stages import Stage
 
 
@@ -68,7 +67,7 @@ def save_stage(path: Path, model_parts: Mapping[str, nn.Module], stage: Stage, a
     link = Ancestor(
         stage=stage.name,
         declaration=declaration(stage),
-        weights={part: weights_sha256(module) for part, module in model_parts.items()},
+        weights={part: _sha256(module.state_dict()) for part, module in model_parts.items()},
         trained=tuple(part for part in model_parts if part in trained),
         parents=tuple(parent.sha256 for parent in parents),
     )
@@ -143,7 +142,7 @@ def load_stage(
                 if known[0] != name and not _equal(known[1], weights):
                     raise LabError(f"stages {known[0]!r} and {name!r} trained {part!r} to different weights; take one")
             else:
-                untouched.setdefault(part, weights_sha256(module))
+                untouched.setdefault(part, _sha256(module.state_dict()))
                 if untouched[part] != youngest.weights.get(part):
                     raise LabError(f"{files[name]} was trained with another {part!r} than this model's")
         chain |= {entry.sha256: entry for entry in ancestry}
@@ -173,8 +172,21 @@ def _open(path: Path) -> tuple[Ancestry, dict[str, Tensor]]:
     return tuple(chain), tensors
 
 
+def _of_part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _sha256(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        # reshape: a buffer without dimensions has no view as bytes.
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _checked_weights(tensors: Mapping[str, Tensor], part: str, module: nn.Module, path: Path) -> dict[str, Tensor]:
-    weights = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+    weights = _of_part(tensors, part)
     expected = module.state_dict()
     if weights.keys() != expected.keys() or any(weights[n].shape != expected[n].shape for n in expected):
         raise LabError(f"weights of {part!r} in {path} do not fit this model's")
@@ -183,11 +195,7 @@ def _checked_weights(tensors: Mapping[str, Tensor], part: str, module: nn.Module
 
 def _check_hashes(link: Ancestor, tensors: Mapping[str, Tensor], path: Path) -> None:
     for part in link.trained:
-        holder = nn.Module()
-        holder.state_dict = lambda part=part: {  # type: ignore[method-assign, assignment, misc]
-            name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")
-        }
-        if weights_sha256(holder) != link.weights[part]:
+        if _sha256(_of_part(tensors, part)) != link.weights[part]:
             raise LabError(f"weights of {part!r} in {path} are not those that stage {link.stage!r} left")
 
 
@@ -196,9 +204,7 @@ def _check_declarations(ancestry: Ancestry, stages: Mapping[str, Stage], path: P
         if entry.stage in stages and declaration(stages[entry.stage]) != entry.declaration:
             now = declaration(stages[entry.stage])
             changed = sorted(key for key in now if now[key] != entry.declaration.get(key))
-            raise LabError(
-                f"{path} comes from a stage {entry.stage!r} with other {', '.join(changed)}; train it anew"
-            )
+            raise LabError(f"{path} comes from a stage {entry.stage!r} with other {', '.join(changed)}; train it anew")
 
 
 def _youngest(ancestry: Ancestry, name: str, stage: Stage) -> Ancestor:
