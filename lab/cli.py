@@ -342,6 +342,35 @@ def prepare(name: Name, rung: Rung = "cpu", rows: Rows = "main") -> None:
 
 
 @app.command()
+def scale(
+    name: Name,
+    rung: Rung = "paper",
+    rows: Rows = "main",
+    seconds: Annotated[float, typer.Option(help="Of audio in each utterance of the batch.")] = 30.0,
+    answer_tokens: Annotated[int, typer.Option(help="Tokens of each utterance's transcript.")] = 128,
+    batch_size: Annotated[int | None, typer.Option(help="Utterances at once (default: the rung's).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or bfloat16_weights (default: the rung's, as on a GPU).")
+    ] = None,
+) -> None:
+    """Say what a rung needs before it is rented: parameters, tokens and memory, by row, part and stage.
+
+    Fetches nothing and trains nothing.
+    """
+    from lab.study.ablation import load_ablation
+    from lab.study.scale import scale as count
+    from lab.study.scale import table
+
+    asked: dict[str, Any] = {
+        "seconds": seconds,
+        "answer_tokens": answer_tokens,
+        "batch_size": batch_size,
+        "precision": precision,
+    }
+    typer.echo(table(count(load_ablation(name), rung, _rows(rows), **asked)))
+
+
+@app.command()
 def pretrain(
     steps: Annotated[int | None, typer.Option(help="Training steps; the studies' own number where left out.")] = None,
 ) -> None:

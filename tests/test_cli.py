@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from lab import cli
 from lab.study import schedule
 
-COMMANDS = ("reproduce", "status", "results", "prepare", "tables", "figures")
+COMMANDS = ("reproduce", "status", "results", "prepare", "scale", "tables", "figures")
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

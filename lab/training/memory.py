@@ -31,6 +31,7 @@ With gradient checkpointing a layer keeps its input alone, r d, and one layer at
 Not counted: the device's own context, fragmentation, workspaces, and buffers of the features' reading.
 """
 
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -269,7 +270,12 @@ def projector_saved(
         frames = torch.empty(windows, rate, projector.hidden_size, dtype=precision.dtype)
         frames.requires_grad_(gradient_flows_on)
         cast = torch.autocast("cpu", torch.bfloat16) if precision.autocast else nullcontext()
-        with cast, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        # A norm without a fused kernel on this machine is nothing to warn of: nothing is computed.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            cast,
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        ):
             # The result is held until all is counted: the graph behind it must not be freed before.
             result = projector.project(frames, torch.full((windows,), rate))
         own = {parameter.untyped_storage()._cdata for parameter in projector.parameters()}
