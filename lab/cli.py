@@ -2,10 +2,11 @@
 
 import errno
 import importlib.util
+import inspect
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,18 +33,25 @@ app.add_typer(schedule_app, name="schedule")
 Name = Annotated[str, typer.Argument(help="The ablation: a file of ablations/, without .py.")]
 Rung = Annotated[str, typer.Option(help="How large the study is run: the rungs that the ablation declares.")]
 Rows = Annotated[str, typer.Option(help="main, all, or row keys separated by commas.")]
-Seeds = Annotated[str | None, typer.Option(help="Seeds separated by commas [default: the ablation's].")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds separated by commas (default: the ablation's).")]
 
 
-Workers = Annotated[int | None, typer.Option(help="Cells at once [default: the rung's, else one a core].")]
-TimeLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 90m or 2h [default: none].")]
-MemoryLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 8GB [default: none].")]
+Workers = Annotated[int | None, typer.Option(help="Cells at once (default: the rung's, else one a core).")]
+TimeLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 90m or 2h (default: none).")]
+MemoryLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 8GB (default: none).")]
 Retries = Annotated[int, typer.Option(help="Further tries of a cell after what can pass, such as a download.")]
 
 
+Gpus = Annotated[
+    float, typer.Option(help="GPUs of each cell's own, or a share of one, as in 2 or 0.5 (default: all see all).")
+]
 BudgetOption = Annotated[
     str | None,
-    typer.Option("--budget", help="Of this machine's time, as in 2h: above it, a terminal asks, and all else refuses."),
+    typer.Option(
+        "--budget",
+        help="Of this machine's time, with --gpus of GPU time, as in 2h: where the forecast is above it, a terminal "
+        "asks, and all else refuses.",
+    ),
 ]
 Fit = Annotated[bool, typer.Option("--fit", help="With --budget: run what fits, whole rows first.")]
 UntilDecided = Annotated[
@@ -55,7 +63,19 @@ UntilDecided = Annotated[
     ),
 ]
 MaxSeeds = Annotated[
-    int | None, typer.Option(min=1, help="With --until-decided: of a row [default: 24, or those looked at already].")
+    int | None, typer.Option(min=1, help="With --until-decided: of a row (default: 24, or those looked at already).")
+]
+RayOption = Annotated[str, typer.Option("--ray", metavar="HOST:PORT", help="Run the cells on that Ray cluster.")]
+SlurmOption = Annotated[
+    str,
+    typer.Option("--slurm", metavar="slurm|local", help="Run the cells as Slurm jobs; local: submitit's stand-in."),
+]
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option("--slurm-option", metavar="KEY=VALUE", help="For submitit, as in slurm_partition=gpu; repeatable."),
+]
+TrackingUri = Annotated[
+    str, typer.Option(metavar="http://HOST:PORT", help="With --ray or --slurm: an MLflow server of mlruns/ that runs.")
 ]
 
 
@@ -80,7 +100,28 @@ def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "
     )
 
 
-def _budget(text: str | None, fit: bool, ask: bool = False) -> "Budget | None":
+def _arguments(asked: dict[str, Any], ask: bool = False) -> dict[str, Any]:
+    """The arguments of a sweep from the options of `reproduce`; `ask`: above a budget, where there is a terminal."""
+    from lab.study.machines import Machines
+
+    return {
+        "rung": asked["rung"],
+        "rows": _rows(asked["rows"]),
+        "seeds": _seeds(asked["seeds"]),
+        "workers": asked["workers"],
+        "machines": Machines(
+            ray=asked["ray"],
+            slurm=asked["slurm"],
+            slurm_options=tuple(asked["slurm_option"] or ()),
+            tracking_uri=asked["tracking_uri"],
+            gpus=asked["gpus"],
+        ),
+        "limits": _limits(asked["time_limit"], asked["memory_limit"], asked["retries"]),
+        "budget": _budget(asked["budget"], asked["fit"], asked["gpus"], ask),
+    }
+
+
+def _budget(text: str | None, fit: bool, gpus: float = 0.0, ask: bool = False) -> "Budget | None":
     from lab.study.forecast import Budget
     from lab.study.limits import parse_seconds
 
@@ -88,7 +129,8 @@ def _budget(text: str | None, fit: bool, ask: bool = False) -> "Budget | None":
         raise LabError("--fit says what to do under a budget; give one, as in --budget 2h --fit")
     if text is None:
         return None
-    return Budget(seconds=parse_seconds(text, "--budget"), fit=fit, ask=_go_on if ask and _is_terminal() else None)
+    ask = ask and _is_terminal()
+    return Budget(seconds=parse_seconds(text, "--budget"), fit=fit, gpus=gpus, ask=_go_on if ask else None)
 
 
 def _is_terminal() -> bool:
@@ -122,6 +164,7 @@ def reproduce(
     rows: Rows = "main",
     seeds: Seeds = None,
     workers: Workers = None,
+    gpus: Gpus = 0.0,
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
     retries: Retries = 2,
@@ -129,6 +172,10 @@ def reproduce(
     fit: Fit = False,
     until_decided: UntilDecided = False,
     max_seeds: MaxSeeds = None,
+    ray: RayOption = "",
+    slurm: SlurmOption = "",
+    slurm_option: SlurmOptions = None,
+    tracking_uri: TrackingUri = "",
 ) -> None:
     """Train and measure every cell that is missing or changed; a second call does nothing.
 
@@ -136,20 +183,12 @@ def reproduce(
     Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed. With --until-decided,
     looks at the claim are kept in ablations/results/NAME.RUNG.looks.json; undecided is a result, and no failure.
     """
+    arguments = _arguments(locals(), ask=True)
     from lab.study.ablation import load_ablation
     from lab.study.plan import describe
 
-    limits = _limits(time_limit, memory_limit, retries)
     ablation = load_ablation(name)
-    outcome = _sweep(ablation, rung, until_decided, max_seeds)(
-        ablation,
-        rung=rung,
-        rows=_rows(rows),
-        seeds=_seeds(seeds),
-        workers=workers,
-        limits=limits,
-        budget=_budget(budget, fit, ask=True),
-    )
+    outcome = _sweep(ablation, rung, until_decided, max_seeds)(ablation, **arguments)
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():
         typer.echo(f"failed: {title}: {reason}", err=True)
@@ -159,41 +198,29 @@ def reproduce(
         raise typer.Exit(1)
 
 
+def _with_the_options_of_reproduce(command: "Callable[..., None]") -> "Callable[..., None]":
+    """Typer reads options from a signature; two commands that take the same should not declare them twice."""
+    command.__signature__ = inspect.signature(reproduce)  # type: ignore[attr-defined]
+    command.__annotations__ = reproduce.__annotations__
+    return command
+
+
 @app.command()
-def unattended(
-    name: Name,
-    rung: Rung = "cpu",
-    rows: Rows = "main",
-    seeds: Seeds = None,
-    workers: Workers = None,
-    time_limit: TimeLimit = None,
-    memory_limit: MemoryLimit = None,
-    retries: Retries = 2,
-    budget: BudgetOption = None,
-    fit: Fit = False,
-    until_decided: UntilDecided = False,
-    max_seeds: MaxSeeds = None,
-) -> None:
+@_with_the_options_of_reproduce
+def unattended(**asked: Any) -> None:
     """As reproduce, for schedulers: under a lock, logged to a file, with a report in mlruns/unattended/ and in MLflow.
 
     Does nothing where the last one still runs. Exits with 1 where a cell failed.
     """
+    arguments = _arguments(asked)
     from lab.study.ablation import load_ablation
     from lab.study.unattended import run_unattended
 
-    ablation = load_ablation(name)
-    report = run_unattended(
-        ablation,
-        rung=rung,
-        rows=_rows(rows),
-        seeds=_seeds(seeds),
-        workers=workers,
-        limits=_limits(time_limit, memory_limit, retries),
-        budget=_budget(budget, fit),
-        sweep=_sweep(ablation, rung, until_decided, max_seeds),
-    )
+    ablation = load_ablation(asked["name"])
+    sweep = _sweep(ablation, asked["rung"], asked["until_decided"], asked["max_seeds"])
+    report = run_unattended(ablation, **arguments, sweep=sweep)
     if report is None:
-        typer.echo(f"{name} ({rung}): left to the last unattended sweep, which is still running")
+        typer.echo(f"{ablation.name} ({asked['rung']}): left to the last unattended sweep, which is still running")
         return
     typer.echo(report.text)
     if report.outcome.failed:
@@ -207,14 +234,37 @@ def schedule_add(
     rung: Rung = "cpu",
     rows: Rows = "main",
     seeds: Seeds = None,
+    options: Annotated[
+        str, typer.Option(help="Further options of lab unattended, as in '--time-limit 2h --until-decided'.")
+    ] = "",
 ) -> None:
     """Add a line to your crontab that brings the study up to date at set times."""
     from lab.study import schedule
     from lab.study.ablation import load_ablation
 
     _seeds(seeds)
-    entry = schedule.add(load_ablation(name), when, rung=rung, rows=rows, seeds=seeds)
+    ablation = load_ablation(name)
+    more = _checked_options(ablation, rung, options)
+    entry = schedule.add(ablation, when, rung=rung, rows=rows, seeds=seeds, options=more)
     typer.echo(f"{name} ({rung}) at {entry.when}; next: {entry.next_start:%Y-%m-%d %H:%M %Z}")
+
+
+def _checked_options(ablation: "Ablation", rung: str, text: str) -> list[str]:
+    """The words of a scheduled sweep's further options, read as its line will be, but now."""
+    import shlex
+
+    command: Any = typer.main.get_command(app)  # a class of click's, or of the copy that newer typers carry
+    try:
+        words = shlex.split(text)
+        asked = command.commands["unattended"].make_context("lab unattended", [ablation.name, *words]).params
+    except Exception as error:
+        told = error.format_message() if hasattr(error, "format_message") else str(error)
+        raise LabError(f"--options are {text!r}: {told}; `lab unattended --help` lists them") from None
+    if given := [word for word in ("--rung", "--rows", "--seeds") if any(part.startswith(word) for part in words)]:
+        raise LabError(f"{given[0]} is an option of `lab schedule add` itself; give it there")
+    _arguments(asked)
+    _sweep(ablation, rung, asked["until_decided"], asked["max_seeds"])
+    return words
 
 
 @schedule_app.command("list")

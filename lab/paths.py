@@ -7,8 +7,11 @@ import platformdirs
 
 
 def repository_root() -> Path:
-    """The checkout that holds `ablations/`, `notebooks/` and `figures/` (the package is installed editable)."""
-    return Path(__file__).resolve().parent.parent
+    """The checkout that holds `ablations/`, `notebooks/` and `figures/`.
+
+    `OMNI_LAB_CHECKOUT`, else where the package lies (it is installed editable).
+    """
+    return Path(os.environ.get("OMNI_LAB_CHECKOUT") or Path(__file__).resolve().parent.parent)
 
 
 def cache_dir() -> Path:

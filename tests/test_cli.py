@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lab import cli
+from lab.study import schedule
 
 COMMANDS = ("reproduce", "status", "results", "prepare", "tables", "figures")
 
@@ -50,6 +51,13 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
         (["reproduce", "toy", "--retries", "-1"], "error: retries is how often a cell is tried again"),
         (["reproduce", "toy", "--budget", "2"], "error: --budget is '2'; expected a number with its unit"),
         (["reproduce", "toy", "--fit"], "error: --fit says what to do under a budget; give one"),
+        (["reproduce", "toy", "--ray", "a:1", "--slurm", "slurm"], "error: --ray and --slurm exclude each other"),
+        (
+            ["reproduce", "toy", "--slurm", "pbs"],
+            "error: unknown cluster for --slurm: 'pbs'; choose one of: local, slurm",
+        ),
+        (["reproduce", "toy", "--slurm", "local", "--slurm-option", "a"], "error: --slurm-option is 'a'; expected key"),
+        (["unattended", "toy", "--tracking-uri", "http://a:1"], "error: --tracking-uri is for cells on other machines"),
         (["schedule", "add", "toy", "at two"], "error: 'at two' is no time for cron; expected five fields"),
         (["results", "toy"], "error: there are no results of 'toy' at rung 'cpu'"),
         (["figures", "tow"], "error: unknown figure 'tow'"),
@@ -149,3 +157,30 @@ def test_a_study_that_is_done_says_so_and_exits_with_0(
 ) -> None:
     assert call(monkeypatch, "reproduce", "toy", "--seeds", "0") == 0
     assert "2 cells: 2 done; results:" in capsys.readouterr().out
+
+
+def test_options_of_a_scheduled_sweep_are_read_before_the_line_is_written(
+    toy_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tab = tmp_path / "crontab"
+    tab.write_text("")
+    add = schedule.add
+    monkeypatch.setattr(schedule, "add", lambda *given, **options: add(*given, **options, tabfile=tab))
+    nightly = ("schedule", "add", "toy", "0 2 * * *")
+    for options, told in (
+        ("--time-limit 2", "--time-limit is '2'; expected a number with its unit"),
+        ("--retires 2", "No such option"),
+        ("--time-limit", "requires an argument"),
+        ("'", "No closing quotation"),
+        ("--rows all", "--rows is an option of `lab schedule add` itself"),
+        ("--budget 2", "--budget is '2'"),
+        ("--fit", "--fit says what to do under a budget"),
+        ("--gpus 1.5", "--gpus is 1.5"),
+        ("--until-decided", "contrasts"),
+        ("--max-seeds 4", "needs --until-decided"),
+    ):
+        assert call(monkeypatch, *nightly, "--options", options) == 2
+        assert told in capsys.readouterr().err
+        assert tab.read_text() == ""
+    assert call(monkeypatch, *nightly, "--options", "--time-limit 2h --retries 3 --budget 6h --fit") == 0
+    assert "unattended toy --rung cpu --rows main --time-limit 2h --retries 3 --budget 6h --fit #" in tab.read_text()

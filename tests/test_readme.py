@@ -3,8 +3,8 @@
 import ast
 import re
 import shlex
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -33,13 +33,24 @@ def test_commands_are_found() -> None:
     assert {"reproduce", "status", "tables", "figures", "schedule", "unattended"} <= names
 
 
+def context_of(words: list[str]) -> Any:
+    """Have the command line read the words; raises what it would tell the user."""
+    command: Any = typer.main.get_command(cli.app)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    return command.make_context("lab", list(words)) if words else command  # the bare name is how prose speaks of one
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_and_its_options_exist(words: list[str]) -> None:
-    command: click.Command = typer.main.get_command(cli.app)
-    while isinstance(command, click.Group):
-        command, words = command.commands[words[0]], words[1:]
     if "NAME" not in words:
-        command.make_context("lab", list(words), resilient_parsing=False)
+        context_of(words)
+
+
+@pytest.mark.parametrize("words", [["reproduce", "x", "--rugn", "cpu"], ["reprduce", "x"], ["schedule", "add", "x"]])
+def test_a_command_that_does_not_exist_would_be_noticed(words: list[str]) -> None:
+    with pytest.raises(Exception, match=r"No such option|reprduce|Missing (argument|parameter)"):
+        context_of(words)
 
 
 def test_python_examples_parse() -> None:

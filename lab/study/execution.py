@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 
-def _reason(error: Exception) -> tuple[str, str]:
+def reason_of(error: Exception) -> tuple[str, str]:
     """The name of a failed notebook's exception, and its last line without terminal colours."""
     name = getattr(error, "ename", None) or type(error).__name__
     value = getattr(error, "evalue", None)
@@ -109,7 +109,7 @@ class Execution:
                 if not (spool / "results.json").exists():
                     status, error = "FAILED", "the notebook came to its end without run.set_results(...)"
         except Exception as raised:
-            name, error = _reason(raised)
+            name, error = reason_of(raised)
             status, passing = "FAILED", name in PASSING
             (spool / "artifacts" / "error.txt").write_text(str(raised), encoding="utf-8")
         watch.stop()
@@ -147,4 +147,7 @@ class Execution:
             with suppress(Exception):
                 self._recorder.publish(run_id)
             with suppress(LabError):
-                claims.beat(self._owner)
+                self._beat(run_id)
+
+    def _beat(self, run_id: str) -> None:
+        claims.beat(self._owner)

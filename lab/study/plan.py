@@ -79,7 +79,8 @@ def reason(entry: PlannedCell) -> str:
         return entry.run.tags.get("error", "")
     if entry.run is not None and entry.state == "running":
         since = datetime.fromtimestamp(entry.run.start).astimezone().isoformat(" ", "seconds")
-        return f"since {since} on {entry.run.tags.get('host', '?')}, process {entry.run.tags.get('pid', '?')}"
+        node = f", on node {entry.run.tags['node']}" if "node" in entry.run.tags else ""
+        return f"since {since} on {entry.run.tags.get('host', '?')}, process {entry.run.tags.get('pid', '?')}{node}"
     return ""
 
 

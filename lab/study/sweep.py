@@ -22,9 +22,10 @@ from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
 from lab.study.identity import identify, is_prepared
 from lab.study.interrupts import Interrupts
 from lab.study.limits import DEFAULT_LIMITS, Limits
+from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
-from lab.study.pool import Event, Job, Pool, available_cores
+from lab.study.pool import Event, Job, available_cores
 from lab.study.trial import KIND, try_out
 
 Prepare = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
@@ -135,7 +136,8 @@ def _run(
     rung: str,
     todo: Sequence[Cell],
     prepared: Mapping[str, Any],
-    workers: int,
+    workers: int | None,
+    machines: Machines,
     limits: Limits,
     meter: Meter,
     display: Display,
@@ -171,7 +173,7 @@ def _run(
     parent = ""
     with store.owner() as owner, Interrupts() as interrupts:
         # The workers import while the parent run is made.
-        pool = Pool(workers, hear, display.tick, imported_modules(notebook_path(ablation)))
+        pool = machines.make_pool(workers, hear, display.tick, imported_modules(notebook_path(ablation)), owner)
         try:
             recorder = tracking.Recorder()
             tags = tracking.provenance()
@@ -199,6 +201,7 @@ def reproduce(
     rows: str | Sequence[str] = "main",
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
+    machines: Machines = THIS_MACHINE,
     limits: Limits = DEFAULT_LIMITS,
     budget: Budget | None = None,
     prepare: Prepare | None = None,
@@ -207,7 +210,9 @@ def reproduce(
     """Bring a study up to date: run what is missing, changed or failed before, then write its results file.
 
     Args:
-        workers: cells at once; the rung's own number where None, else one a core, at most 8.
+        workers: cells at once; where None the rung's own number, else one a core, at most 8, and on other machines as
+            many as they have room for.
+        machines: where the cells run; others are looked for before anything is prepared.
         limits: of each cell; one that is over a limit fails, one that failed for what can pass is tried again.
         budget: of this machine's time; a sweep whose forecast is above it is refused, or runs what fits. Where no
             cell was timed, the ablation's `trial` makes the forecast.
@@ -216,10 +221,11 @@ def reproduce(
     A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
 
     Raises:
-        LabError: see `prepare_cells`; or a worker could not start.
+        LabError: see `prepare_cells` and `Machines.check`; or a worker could not start.
     """
     if workers is not None and workers < 1:
         raise LabError(f"workers is the number of cells run at once, from 1; got {workers}")
+    room, asked = machines.check(workers), workers
     tracking.close_abandoned()
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     store.ensure_store()
@@ -227,11 +233,21 @@ def reproduce(
     before = planned = plan(chosen, runs)
     todo = [entry.cell for entry in planned if entry.to_do]
     if workers is None:
-        workers = ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
+        workers = room or ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
     workers = max(1, min(workers, len(todo)))
     history = _history(ablation, rung, runs) if todo else {}
     if budget is not None and not history and todo and ablation.trial is not None:
-        run = partial(_run, ablation, rung, prepared=prepared, workers=workers, limits=limits, kind=KIND)
+        at_once = asked if machines.remote else workers
+        run = partial(
+            _run,
+            ablation,
+            rung,
+            prepared=prepared,
+            workers=at_once,
+            machines=machines,
+            limits=limits,
+            kind=KIND,
+        )
         history, budget = try_out(ablation, todo, prepared, run, display or Display(ablation, rung), budget)
     forecast = Forecast(ablation, workers, history)
     if budget is not None:
@@ -243,7 +259,15 @@ def reproduce(
     interrupted = False
     if todo:
         failed, interrupted = _run(
-            ablation, rung, todo, prepared, workers, limits, Meter(budget, display.forecast), display
+            ablation,
+            rung,
+            todo,
+            prepared,
+            asked if machines.remote else workers,
+            machines,
+            limits,
+            Meter(budget, display.forecast),
+            display,
         )
         planned = plan(chosen)
     elif (study := tracking.find_study(ablation.name, rung)) is None or not (

@@ -222,6 +222,19 @@ class Recorder:
 
         The status comes last, so that a FINISHED run has all its artifacts.
         """
+        results = self.deliver(run_id)
+        self.close(run_id, status, error)
+        return results
+
+    def close(self, run_id: str, status: str, error: str = "") -> None:
+        """Give a run whose results and artifacts are delivered its last status."""
+        if error:
+            self._client.set_tag(run_id, f"{store.PREFIX}error", error[:5000])
+        self._client.set_terminated(run_id, status)
+        store.remove_spool(run_id)
+
+    def deliver(self, run_id: str) -> dict[str, float]:
+        """Move all that the spool holds into MLflow, and leave the run RUNNING. Returns its results."""
         from mlflow.entities import Metric, RunTag
 
         spool = store.spool_dir(run_id)
@@ -231,14 +244,13 @@ class Recorder:
             results = json.loads((spool / "results.json").read_text(encoding="utf-8"))
         now = int(time.time() * 1000)
         tags = [RunTag(f"{store.PREFIX}results", json.dumps(results))]
-        if error:
-            tags.append(RunTag(f"{store.PREFIX}error", error[:5000]))
         self._client.log_batch(run_id, metrics=[Metric(name, results[name], now, 0) for name in results], tags=tags)
         if (spool / "artifacts").is_dir():
-            self._client.log_artifacts(run_id, str(spool / "artifacts"))
-        self._client.set_terminated(run_id, status)
-        store.remove_spool(run_id)
+            self._keep(run_id, str(spool / "artifacts"))
         return results
+
+    def _keep(self, run_id: str, folder: str) -> None:
+        self._client.log_artifacts(run_id, folder)
 
     @_writing()
     def keep(self, run_id: str, name: str, text: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +22,7 @@ from lab.study.ablation import Ablation
 from lab.study.display import Display, clock
 from lab.study.forecast import Budget
 from lab.study.limits import DEFAULT_LIMITS, Limits
+from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.plan import describe, reason
 from lab.study.sweep import Outcome, reproduce
 
@@ -46,6 +48,7 @@ def run_unattended(
     rows: str | Sequence[str] = "main",
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
+    machines: Machines = THIS_MACHINE,
     limits: Limits = DEFAULT_LIMITS,
     budget: Budget | None = None,
     sweep: Callable[..., Outcome] | None = None,
@@ -69,8 +72,9 @@ def run_unattended(
             print("left to the last one, which is still running", file=log)
             return None
         try:
-            run = partial(sweep or reproduce, ablation, rows=rows, seeds=seeds, workers=workers, limits=limits)
-            return _sweep(ablation, rung, partial(run, budget=budget), Display(ablation, rung, file=log), begun, stem)
+            options: dict[str, Any] = {"rows": rows, "seeds": seeds, "workers": workers, "machines": machines}
+            run = partial(sweep or reproduce, ablation, **options, limits=limits, budget=budget)
+            return _sweep(ablation, rung, run, Display(ablation, rung, file=log), begun, stem)
         except LabError as error:
             print(f"error: {error}", file=log)
             text = f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n"

@@ -68,12 +68,16 @@ def emit(event: dict[str, Any]) -> None:
         _events.flush()
 
 
-def main() -> None:
-    """Work until the input ends."""
+def keep_output_for_events() -> None:
+    """Events go to the real output alone; whatever a library or a kernel prints goes to the log."""
     global _events
-    # Events go to the real output alone; whatever a library or a kernel prints goes to the log.
     _events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+
+
+def main() -> None:
+    """Work until the input ends."""
+    keep_output_for_events()
     orders = Orders(0)
     store.quiet_mlflow()
     from lab.study.forked_kernels import use_forked_kernels

@@ -19,16 +19,17 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import claims, identity, store, sweep, tracking
+from lab.study import claims, identity, machines, store, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.display import Display
 from lab.study.forecast import Budget
 from lab.study.limits import Limits
+from lab.study.machines import Machines
 from lab.study.plan import describe, plan, reason
 from lab.study.pool import STOP_SECONDS, available_cores, worker_environment
 from lab.study.sweep import Outcome, reproduce
-from tests.conftest import write_notebook
+from tests.conftest import TOY_CODE, write_notebook
 
 Sweep = tuple[Path, Outcome, str]
 
@@ -103,7 +104,7 @@ def test_a_done_cell_keeps_everything_with_its_run(swept: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_reproduce_does_nothing_and_imports_no_mlflow(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "Pool", None)
+    monkeypatch.setattr(machines, "Pool", None)
     monkeypatch.setattr(tracking, "Recorder", None)
     before = store.read_runs()
     outcome = reproduce(load_ablation("toy"), rows=["small", "large"], seeds=[0])
@@ -343,3 +344,25 @@ def test_sweeps_started_at_once_on_an_empty_store_run_every_cell_once(toy_projec
     assert {run.status for run in store.read_runs()} == {"FINISHED"}
     with closing(sqlite3.connect(claims.database())) as connection:
         assert connection.execute("SELECT * FROM claims").fetchall() == []
+
+
+@pytest.mark.slow
+def test_each_cell_sees_the_gpus_that_are_its_own(
+    toy_project: Path, store_maker: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_maker()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    # A cell waits for the other, so that both run at once whatever the machine.
+    code = TOY_CODE.replace("import time\n", "import os, time\n").replace(
+        "run.set_results({",
+        "Path(f'{seed}.there').touch()\n"
+        "    while len(list(Path().glob('?.there'))) < 2: time.sleep(0.05)\n"
+        "    run.set_results({'device': float(os.environ['CUDA_VISIBLE_DEVICES']), ",
+    )
+    write_notebook(toy_project / "notebooks" / "toy.ipynb", code=code)
+    toy = load_ablation("toy")
+    with pytest.raises(LabError, match="3 cells at once with 1 GPUs each need more than the 2 of this machine"):
+        reproduce(toy, rows=["small"], seeds=[0, 1], workers=3, machines=Machines(gpus=1))
+    outcome = reproduce(toy, rows=["small"], seeds=[0, 1], machines=Machines(gpus=1), limits=Limits(seconds=60))
+    assert outcome.complete, outcome.failed
+    assert {entry.run.results["device"] for entry in outcome.planned if entry.run} == {5.0, 7.0}

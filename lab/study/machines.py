@@ -1,0 +1,105 @@
+"""Where the cells of a sweep run: on this machine, on a Ray cluster, or as Slurm jobs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lab.errors import LabError
+from lab.study.gpus import check_gpus, shares
+from lab.study.pool import Event, Job, Pool
+
+if TYPE_CHECKING:
+    from lab.study.remote_pool import Cluster
+
+
+class AnyPool(Protocol):
+    """What a sweep asks of the pool that runs its cells (see `lab.study.pool.Pool`)."""
+
+    def run(self, jobs: Sequence[Job], may_start: Callable[[Job], bool] = ...) -> None:
+        """Run every job."""
+
+    def stop(self, at_once: Callable[[], bool] = ...) -> None:
+        """End what still runs, within some seconds, or when `at_once` says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """The machines of a sweep; this one where neither `ray` nor `slurm` is given."""
+
+    ray: str = ""
+    """The address of a Ray cluster, HOST:PORT."""
+    slurm: str = ""
+    """`slurm`, or `local` for submitit's stand-in on this machine."""
+    slurm_options: tuple[str, ...] = ()
+    """submitit's parameters as key=value."""
+    tracking_uri: str = ""
+    """A tracking server that serves this machine's store already; else a sweep on others starts one."""
+    gpus: float = 0.0
+    """GPUs of each cell's own: a share of one, or whole ones; Slurm gives whole ones."""
+
+    def __post_init__(self) -> None:
+        if self.ray and self.slurm:
+            raise LabError("--ray and --slurm exclude each other; give one of them")
+        if self.slurm_options and not self.slurm:
+            raise LabError("--slurm-option is for --slurm; give that too, as in --slurm slurm")
+        if self.tracking_uri and not self.remote:
+            raise LabError("--tracking-uri is for cells on other machines; give --ray ADDRESS or --slurm slurm too")
+        check_gpus(self.gpus)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the cells run elsewhere than in this machine's own workers."""
+        return bool(self.ray or self.slurm)
+
+    def check(self, workers: int | None = None) -> int | None:
+        """Refuse what cannot be reached or is not there for `workers` cells at once, before anything is prepared.
+
+        Returns how many cells run at once; None where nothing but this machine's cores says.
+
+        Raises:
+            LabError: the name, and what was expected.
+        """
+        if self.tracking_uri:
+            from lab.study.tracking_server import check_server
+
+            check_server(self.tracking_uri)
+        if self.ray:
+            from lab.study.ray_pool import check_ray
+
+            return check_ray(self.ray, self.gpus)
+        if self.slurm:
+            from lab.study.slurm_pool import check_slurm
+
+            return check_slurm(self.slurm, self.slurm_options, self.gpus)
+        return len(shares(self.gpus, workers)) if self.gpus else None
+
+    def _cluster(self) -> "Cluster":
+        if self.ray:
+            from lab.study.ray_pool import RayCluster
+
+            return RayCluster(self.ray, self.gpus)
+        from lab.study.slurm_pool import SlurmCluster
+
+        return SlurmCluster(self.slurm, self.slurm_options, self.gpus)
+
+    def make_pool(
+        self,
+        workers: int | None,
+        on_event: Callable[[Job, Event], None],
+        on_tick: Callable[[], None],
+        modules: Sequence[str],
+        owner: Mapping[str, str],
+    ) -> AnyPool:
+        """The pool that runs the cells, `workers` at once; on others as many as they have room for where None."""
+        if not self.remote:
+            devices = shares(self.gpus, workers or 1) if self.gpus else ()
+            return Pool(workers or 1, on_event, on_tick, modules, devices)
+        from lab.study.remote_pool import RemotePool
+        from lab.study.tracking_server import TrackingServer
+
+        cluster = self._cluster()
+        server = self.tracking_uri or TrackingServer(cluster.host)
+        return RemotePool(cluster, server, owner, workers, on_event, on_tick)
+
+
+THIS_MACHINE = Machines()
