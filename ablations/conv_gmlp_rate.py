@@ -111,6 +111,8 @@ ablation = Ablation(
                 "num_time_masks": 0,
                 "shift_windows": False,
                 "checkpoint_every": 1000,
+                "device": "cuda",
+                "precision": "bfloat16",
             },
         ),
         Rung(
@@ -134,6 +136,8 @@ ablation = Ablation(
                 "num_time_masks": 0,
                 "shift_windows": False,
                 "checkpoint_every": 1000,
+                "device": "cuda",
+                "precision": "bfloat16",
                 "normalizer": "chinese_characters",
             },
         ),

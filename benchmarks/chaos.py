@@ -1,6 +1,6 @@
 """A sweep that is killed again and again, and resumed each time, against one that nobody disturbs.
 
-    python benchmarks/chaos.py [--kills 100] [--cells 60] [--workers 4] [--minutes 60] [--seed 0] [--sweeps 8]
+    python benchmarks/chaos.py [--kills 100] [--cells 400] [--workers 4] [--minutes 60] [--seed 0] [--sweeps 8]
 
 At random moments a kill -9 hits the sweep itself, a worker, the process that kernels are forked from, or a kernel. A
 sweep that ends, killed or not, is started again, until the kills are spent (or the minutes) and every cell is done.
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run both sweeps and compare what they left."""
     parser = argparse.ArgumentParser(description="Kill a sweep again and again; nothing may be lost or run twice.")
     parser.add_argument("--kills", type=int, default=100, help="kills in all [100]")
-    parser.add_argument("--cells", type=int, default=60, help="short cells [60]")
+    parser.add_argument("--cells", type=int, default=400, help="short cells [400]")
     parser.add_argument("--workers", type=int, default=4, help="cells at once [4]")
     parser.add_argument("--minutes", type=float, default=60.0, help="no more kills after this long [60]")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and victims [0]")

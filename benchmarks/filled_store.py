@@ -61,6 +61,10 @@ class TableClient:
         self._rows["params"] += [(run_id, param.key, param.value) for param in params]
         self._rows["tags"] += [(run_id, tag.key, tag.value) for tag in tags]
 
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        """As the client's."""
+        self.log_batch(run_id, tags=[SimpleNamespace(key=key, value=value)])
+
     def log_artifacts(self, run_id: str, local_dir: str) -> None:
         """Files, at once; moved, as removing a folder takes 2 ms."""
         target = paths.mlruns_dir() / "artifacts" / run_id / "artifacts"

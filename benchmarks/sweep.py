@@ -1,6 +1,6 @@
 """What a sweep costs on top of its cells: ours against papermill's command, over the same work as a plain call.
 
-    python benchmarks/sweep.py [--cells 20] [--commands 3]
+    python benchmarks/sweep.py [--cells 20] [--commands 3] [--imports CODE]
 
 The work is a cell that imports what a study's notebook imports (torch, transformers, the parts of `lab`) and multiplies
 two matrices. A plain function call does it in this process, imports done. Ours is `lab reproduce` on an ablation of
@@ -34,7 +34,6 @@ IMPORTS = """\
 import torch
 from lab.evaluation.speech import measure
 from lab.parts.audio_projectors import build_audio_projector
-from lab.study.tracking import cell_run
 from lab.training.loop import train
 from lab.training.speech import cell_data
 """
@@ -43,13 +42,16 @@ torch.manual_seed(seed)
 value = float((torch.randn(size, size) @ torch.randn(size, size)).square().mean())
 """
 PARAMETERS = 'size: int = 64  # of the matrices\nseed: int = 0\nrun_id: str = ""  # given by the sweep\n'
-TRACKED = "run = cell_run(run_id, {}) if run_id else None\n"
+TRACKED = """\
+from lab.study.tracking import cell_run
+run = cell_run(run_id, {}) if run_id else None
+"""
 KEPT = "if run is not None:\n    run.set_results({'value': value})\n    run.finish()\n"
 
 
-def write_notebook(path: Path) -> None:
+def write_notebook(path: Path, imports: str = IMPORTS) -> None:
     """The cell as a notebook."""
-    sources = [(PARAMETERS, ["parameters"]), (IMPORTS, []), (TRACKED + WORK + KEPT, [])]
+    sources = [(PARAMETERS, ["parameters"]), (imports, []), (TRACKED + WORK + KEPT, [])]
     cells = [
         {"cell_type": "code", "execution_count": None, "metadata": {"tags": tags}, "outputs": [], "source": source}
         for source, tags in sources
@@ -124,10 +126,10 @@ def time_papermill(notebook: Path, commands: int) -> list[float]:
     return seconds
 
 
-def time_plain(calls: int) -> float:
+def time_plain(calls: int, imports: str) -> float:
     """Seconds of a plain call, imports done."""
     names: dict[str, object] = {"size": 64, "seed": 0}
-    exec(IMPORTS, names)
+    exec(imports, names)
     begun = time.perf_counter()
     for seed in range(calls):
         names["seed"] = seed
@@ -140,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Seconds that a sweep adds to a cell, ours and papermill's command.")
     parser.add_argument("--cells", type=int, default=20, help="cells of our sweep, at least 2 [20]")
     parser.add_argument("--commands", type=int, default=3, help="calls of papermill's command [3]")
+    parser.add_argument("--imports", default=IMPORTS, help="what the cell imports [what a study's notebook does]")
     options = parser.parse_args(arguments)
     if options.cells < 2 or options.commands < 1:
         raise LabError("the benchmark needs at least 2 cells and 1 call of papermill's command")
@@ -147,13 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         root = Path(scratch)
         os.environ["OMNI_LAB_MLRUNS"] = str(root / "mlruns")
         notebook = root / "notebooks" / "overhead.ipynb"
-        write_notebook(notebook)
+        write_notebook(notebook, options.imports)
         paths.repository_root = lambda: root
         identity.reached_modules = lambda notebook: {}  # the benchmark's cells depend on nothing
         ours, first = time_ours(options.cells)
         parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in breakdown(ours).items())
         theirs = time_papermill(notebook, options.commands)
-    plain = time_plain(options.cells)
+    plain = time_plain(options.cells, options.imports)
     own, other = ours - plain, statistics.median(theirs) - plain
     print(f"the work itself, a plain call: {plain * 1000:.1f} ms")
     print(f"ours: {own:.2f} s of overhead a cell, over {options.cells} cells (and {first:.1f} s up to the first's end)")

@@ -4,14 +4,16 @@ import dataclasses
 import shutil
 
 import pytest
+import torch
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import results
+from lab.study import preparation, results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.preparation import prepare_speech
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
+from lab.training import loop
 from tests.speech import tiny_parameters
 
 
@@ -81,3 +83,19 @@ def test_unknown_names_are_refused_before_anything_is_prepared(study):
         prepare_speech([{**cell, "downsample_rate": 0}])
     with pytest.raises(LabError, match=r"need the parameter 'speeds'"):
         prepare_speech([{name: value for name, value in cell.items() if name != "speeds"}])
+
+
+def test_a_machine_that_computes_otherwise_makes_other_cells_and_a_named_precision_the_same(study, monkeypatch):
+    tiny = {**study.resolve("conv_gmlp_2", "tiny"), "device": "auto", "precision": "auto"}
+    told = []
+    for fast, machine in ((True, ["flags : bf16"]), (False, ["flags :"])):
+        monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(preparation, "_arithmetic", lambda machine=machine: machine)
+        told.append([prepare_speech([cell])["precision"] for cell in (tiny, {**tiny, "precision": "float32"})])
+    assert told == [
+        [{"auto": "bfloat16"}, {"float32": "float32"}],
+        [{"auto": "float32"}, {"float32": "float32"}],
+    ]
+    assert prepare_speech([tiny])["device"] == {"auto": "cuda" if torch.cuda.is_available() else "cpu"}
+    with pytest.raises(LabError, match=r"unknown device 'tpu'; choose one of: auto, cpu, cuda"):
+        prepare_speech([{**tiny, "device": "tpu"}])

@@ -1,7 +1,7 @@
 """A cell's identity: a hash of everything that decides its result, named piece by piece.
 
 Parameters, the notebook, the modules of `lab` that it reaches, what was prepared (corpora, weights, the normaliser's
-version), and the versions of the packages that decide a result.
+version, what `auto` comes to as device and precision), and the versions of the packages that decide a result.
 
 The pieces (`ingredients`) are kept beside the run, so that a cell whose hash changed can say which piece did. What is
 hashed are the *resolved* parameters, never the difference to `base`: a baseline that two ablations share runs once, and

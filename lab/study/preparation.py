@@ -9,7 +9,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from filelock import FileLock
 
 from lab.errors import LabError, choose
 from lab.paths import cache_dir
+from lab.study.gpus import visible_gpus
 from lab.study.identity import package_versions, source_hash
 from lab.study.reach import lab_modules
 
@@ -35,6 +38,8 @@ PREPARED_PARAMETERS = (
     "language_model",
     "pretraining_steps",
     "normalizer",
+    "device",
+    "precision",
 )
 # Those that decide what is compared: they are checked, by building every projector without its weights.
 PROJECTOR_PARAMETERS = ("projector", "downsample_rate", "parameter_budget")
@@ -51,7 +56,7 @@ def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
     wanted = _distinct(parameters_of_cells, PREPARED_PARAMETERS)
     projectors = _distinct(parameters_of_cells, PROJECTOR_PARAMETERS)
     sources = source_hash(lab_modules(("data", "parts", "training", "evaluation")))
-    identity = json.dumps([wanted, projectors, sources, package_versions()], sort_keys=True)
+    identity = json.dumps([wanted, projectors, sources, package_versions(), _arithmetic()], sort_keys=True)
     memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     if memo.is_file():
         remembered = json.loads(memo.read_text(encoding="utf-8"))
@@ -65,6 +70,25 @@ def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
         temporary.write_text(json.dumps({"ingredients": ingredients, "folders": folders}), encoding="utf-8")
         temporary.replace(memo)
     return ingredients
+
+
+def _arithmetic() -> list[str]:
+    """What tells whether `auto` comes to the same as before, without asking torch: the processor's abilities, GPUs."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return [next((line for line in lines if line.startswith(("flags", "Features"))), ""), *visible_gpus()]
+    return [platform.processor(), *visible_gpus()]
+
+
+def _computed_with(cell: Mapping[str, Any]) -> Ingredients:
+    """Device and precision of a cell, where it says `auto` what that is on this machine: they move a result."""
+    from lab.training.loop import choose_device, choose_precision
+
+    device, precision = cell["device"], cell["precision"]
+    if "auto" in (device, precision) or device != "cuda":  # cells that name all may be for another machine
+        chosen = choose_device(device)
+        device, precision = chosen.type, choose_precision(precision, chosen)
+    return {"device": {cell["device"]: device}, "precision": {cell["precision"]: precision}}
 
 
 def _distinct(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -100,6 +124,7 @@ def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str
 
     for cell in wanted:
         choose(NORMALIZERS, cell["normalizer"], "normaliser")
+        _computed_with(cell)
     character_steps = sorted({cell["pretraining_steps"] for cell in wanted if cell["language_model"] == "character"})
     context = multiprocessing.get_context("spawn")
     pretraining = [context.Process(target=_pretrain, args=(steps,)) for steps in character_steps]
@@ -126,6 +151,9 @@ def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str
             ingredients["language_model"]["character"] = description_sha256(folder)
         else:
             ingredients["language_model"][cell["language_model"]] = _language_model_sha256(cell["language_model"])
+    for cell in wanted:
+        for name, chosen in _computed_with(cell).items():
+            ingredients.setdefault(name, {}).update(chosen)
     ingredients["normalizer"] = {name: NORMALIZERS[name].version for name in {cell["normalizer"] for cell in wanted}}
     return ingredients, sorted(set(folders))
 

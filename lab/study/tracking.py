@@ -205,7 +205,8 @@ class Recorder:
         if not source.exists():
             return
         with source.open("rb") as file:
-            begun = int(mark.read_text()) if mark.exists() else 0
+            # Empty where a full disk, or a kill -9, came between the mark's opening and its writing.
+            begun = int(mark.read_text() or 0) if mark.exists() else 0
             file.seek(begun)
             data = file.read()
         data = data[: data.rfind(b"\n") + 1]  # the last line may be half written

@@ -115,7 +115,7 @@ def train(
         losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key)
     first = len(losses)
     device = parameters[0].device
-    bfloat16 = options.precision == "bfloat16" or (options.precision == "auto" and has_fast_bfloat16(device))
+    bfloat16 = choose_precision(options.precision, device) == "bfloat16"
     model.train()
     started = time.perf_counter() - seconds
     for step in range(first, options.steps):
@@ -166,6 +166,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.backends.mkldnn.is_available() and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
     return False
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """What `name` comes to on that device: `auto` is bfloat16 where that is fast, else float32."""
+    if name != "auto":
+        return name
+    return "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
 def choose_device(name: str) -> torch.device:

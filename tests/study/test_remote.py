@@ -116,9 +116,9 @@ def test_a_cell_is_stopped_by_closing_its_generator_or_by_its_question(checkout:
         ({"ray": "a:1", "slurm": "slurm"}, "--ray and --slurm exclude each other"),
         ({"slurm_options": ("a=1",)}, "--slurm-option is for --slurm"),
         ({"tracking_uri": "http://a:1"}, "--tracking-uri is for cells on other machines"),
-        ({"gpus": 1.5}, "gpus is a part of one GPU or whole ones for each cell, as 0.5 or 2; got 1.5"),
-        ({"gpus": -1.0}, "got -1"),
-        ({"gpus": float("nan")}, "got nan"),
+        ({"gpus": 1.5}, "--gpus is 1.5; expected GPUs of each cell"),
+        ({"gpus": -1.0}, "--gpus is -1; expected GPUs"),
+        ({"gpus": float("nan")}, "--gpus is nan; expected GPUs"),
     ],
 )
 def test_machines_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -182,7 +182,7 @@ class FakeCluster:
         self.left_out.append(node)
         return self.others
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float, at_once: Callable[[], bool] = lambda: False) -> None:
         return
 
 

@@ -206,7 +206,7 @@ def test_what_can_pass_is_tried_again_and_what_takes_too_long_is_not(
         rows=["flaky", "slow", "broken"],
         seeds=[0],
         workers=2,
-        limits=Limits(seconds=20.0, retries=1),
+        limits=Limits(seconds=10.0, retries=1),
         display=Display(toy, "cpu", file=printed),
     )
     assert {entry.cell.row: entry.state for entry in outcome.planned} == {
@@ -214,7 +214,7 @@ def test_what_can_pass_is_tried_again_and_what_takes_too_long_is_not(
         "slow": "failed",
         "flaky": "done",
     }
-    assert outcome.failed["slow, seed 0"] == "it ran longer than its limit of 20 s"
+    assert outcome.failed["slow, seed 0"] == "it ran longer than its limit of 10 s"
     assert "flaky, seed 0: ConnectionError: the hub is away; tried again in 5 s" in printed.getvalue()
     tries = [(run.tags["row"], run.status) for run in store.read_runs() if run.tags.get("kind") == "cell"]
     assert sorted(tries) == [("broken", "FAILED"), ("flaky", "FAILED"), ("flaky", "FINISHED"), ("slow", "FAILED")]

@@ -20,7 +20,10 @@ def test_points_reach_mlflow_once_however_often_they_are_published(recorder: tra
         run.log_metrics({"train_loss": [(step, 1.0 / (step + 1)) for step in range(begin, begin + 1500)]})
         recorder.publish(run_id)
         recorder.publish(run_id)
-    (store.spool_dir(run_id) / "published").unlink()  # a driver that died before it noted what it had sent
+    mark = store.spool_dir(run_id) / "published"
+    mark.unlink()  # a driver that died before it noted what it had sent
+    recorder.publish(run_id)
+    mark.write_text("")  # or while it did
     recorder.publish(run_id)
     history = recorder._client.get_metric_history(run_id, "train_loss")
     assert sorted(point.step for point in history) == list(range(3000))
