@@ -10,15 +10,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli_options import (
+    BudgetOption,
+    Fit,
+    Gpus,
+    MaxSeeds,
+    MemoryLimit,
+    Name,
+    RayOption,
+    Retries,
+    Rows,
+    Rung,
+    Seeds,
+    SlurmOption,
+    SlurmOptions,
+    TimeLimit,
+    TrackingUri,
+    UntilDecided,
+    Workers,
+    rows_of,
+    seeds_of,
+    sweep_arguments,
+    sweep_of,
+)
 from lab.errors import LabError, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lab.study.ablation import Ablation
-    from lab.study.forecast import Budget
-    from lab.study.limits import Limits
-    from lab.study.sweep import Outcome
 
 app = typer.Typer(
     help="Reproduce the ablations of the Baichuan-Omni report, cell by cell.",
@@ -29,132 +49,6 @@ app = typer.Typer(
 
 schedule_app = typer.Typer(help="Sweeps at set times, on your crontab.", no_args_is_help=True)
 app.add_typer(schedule_app, name="schedule")
-
-Name = Annotated[str, typer.Argument(help="The ablation: a file of ablations/, without .py.")]
-Rung = Annotated[str, typer.Option(help="How large the study is run: the rungs that the ablation declares.")]
-Rows = Annotated[str, typer.Option(help="main, all, or row keys separated by commas.")]
-Seeds = Annotated[str | None, typer.Option(help="Seeds separated by commas (default: the ablation's).")]
-
-
-Workers = Annotated[int | None, typer.Option(help="Cells at once (default: the rung's, else one a core).")]
-TimeLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 90m or 2h (default: none).")]
-MemoryLimit = Annotated[str | None, typer.Option(help="Of a cell, as in 8GB (default: none).")]
-Retries = Annotated[int, typer.Option(help="Further tries of a cell after what can pass, such as a download.")]
-
-
-Gpus = Annotated[
-    float, typer.Option(help="GPUs of each cell's own, or a share of one, as in 2 or 0.5 (default: all see all).")
-]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        help="Of this machine's time, with --gpus of GPU time, as in 2h: where the forecast is above it, a terminal "
-        "asks, and all else refuses.",
-    ),
-]
-Fit = Annotated[bool, typer.Option("--fit", help="With --budget: run what fits, whole rows first.")]
-UntilDecided = Annotated[
-    bool,
-    typer.Option(
-        "--until-decided",
-        help="Then add seeds to the rows that decide the claim, doubling them, until its interval decides or the "
-        "budget or --max-seeds ends it; each look has its share of the 5%.",
-    ),
-]
-MaxSeeds = Annotated[
-    int | None, typer.Option(min=1, help="With --until-decided: of a row (default: 24, or those looked at already).")
-]
-RayOption = Annotated[str, typer.Option("--ray", metavar="HOST:PORT", help="Run the cells on that Ray cluster.")]
-SlurmOption = Annotated[
-    str,
-    typer.Option("--slurm", metavar="slurm|local", help="Run the cells as Slurm jobs; local: submitit's stand-in."),
-]
-SlurmOptions = Annotated[
-    list[str] | None,
-    typer.Option("--slurm-option", metavar="KEY=VALUE", help="For submitit, as in slurm_partition=gpu; repeatable."),
-]
-TrackingUri = Annotated[
-    str, typer.Option(metavar="http://HOST:PORT", help="With --ray or --slurm: an MLflow server of mlruns/ that runs.")
-]
-
-
-def _rows(text: str) -> str | list[str]:
-    return text if text in ("main", "all") else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    try:
-        return None if text is None else [int(part) for part in text.split(",")]
-    except ValueError:
-        raise LabError(f"seeds are whole numbers separated by commas, such as 0,1,2; got {text!r}") from None
-
-
-def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "Limits":
-    from lab.study.limits import Limits, parse_bytes, parse_seconds
-
-    return Limits(
-        seconds=None if time_limit is None else parse_seconds(time_limit, "--time-limit"),
-        memory_bytes=None if memory_limit is None else parse_bytes(memory_limit, "--memory-limit"),
-        retries=retries,
-    )
-
-
-def _arguments(asked: dict[str, Any], ask: bool = False) -> dict[str, Any]:
-    """The arguments of a sweep from the options of `reproduce`; `ask`: above a budget, where there is a terminal."""
-    from lab.study.machines import Machines
-
-    return {
-        "rung": asked["rung"],
-        "rows": _rows(asked["rows"]),
-        "seeds": _seeds(asked["seeds"]),
-        "workers": asked["workers"],
-        "machines": Machines(
-            ray=asked["ray"],
-            slurm=asked["slurm"],
-            slurm_options=tuple(asked["slurm_option"] or ()),
-            tracking_uri=asked["tracking_uri"],
-            gpus=asked["gpus"],
-        ),
-        "limits": _limits(asked["time_limit"], asked["memory_limit"], asked["retries"]),
-        "budget": _budget(asked["budget"], asked["fit"], asked["gpus"], ask),
-    }
-
-
-def _budget(text: str | None, fit: bool, gpus: float = 0.0, ask: bool = False) -> "Budget | None":
-    from lab.study.forecast import Budget
-    from lab.study.limits import parse_seconds
-
-    if text is None and fit:
-        raise LabError("--fit says what to do under a budget; give one, as in --budget 2h --fit")
-    if text is None:
-        return None
-    ask = ask and _is_terminal()
-    return Budget(seconds=parse_seconds(text, "--budget"), fit=fit, gpus=gpus, ask=_go_on if ask else None)
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def _go_on(above: str) -> bool:
-    return typer.confirm(f"{above}. Run all of it nevertheless?")
-
-
-def _sweep(ablation: "Ablation", rung: str, until_decided: bool, max_seeds: int | None) -> "Callable[..., Outcome]":
-    """What brings the study up to date: `reproduce`, or rounds of it with looks at the claim."""
-    if not until_decided:
-        if max_seeds is not None:
-            raise LabError("--max-seeds says where adding seeds ends; it needs --until-decided")
-        from lab.study.sweep import reproduce
-
-        return reproduce
-    from functools import partial
-
-    from lab.paper.looking import question_of
-    from lab.study.adaptive import until_decided as rounds
-
-    return partial(rounds, question=question_of(ablation, rung), most_seeds=max_seeds)
 
 
 @app.command()
@@ -183,12 +77,12 @@ def reproduce(
     Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed. With --until-decided,
     looks at the claim are kept in ablations/results/NAME.RUNG.looks.json; undecided is a result, and no failure.
     """
-    arguments = _arguments(locals(), ask=True)
+    arguments = sweep_arguments(locals(), ask=True)
     from lab.study.ablation import load_ablation
     from lab.study.plan import describe
 
     ablation = load_ablation(name)
-    outcome = _sweep(ablation, rung, until_decided, max_seeds)(ablation, **arguments)
+    outcome = sweep_of(ablation, rung, until_decided, max_seeds)(ablation, **arguments)
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():
         typer.echo(f"failed: {title}: {reason}", err=True)
@@ -212,12 +106,12 @@ def unattended(**asked: Any) -> None:
 
     Does nothing where the last one still runs. Exits with 1 where a cell failed.
     """
-    arguments = _arguments(asked)
+    arguments = sweep_arguments(asked)
     from lab.study.ablation import load_ablation
     from lab.study.unattended import run_unattended
 
     ablation = load_ablation(asked["name"])
-    sweep = _sweep(ablation, asked["rung"], asked["until_decided"], asked["max_seeds"])
+    sweep = sweep_of(ablation, asked["rung"], asked["until_decided"], asked["max_seeds"])
     report = run_unattended(ablation, **arguments, sweep=sweep)
     if report is None:
         typer.echo(f"{ablation.name} ({asked['rung']}): left to the last unattended sweep, which is still running")
@@ -242,7 +136,7 @@ def schedule_add(
     from lab.study import schedule
     from lab.study.ablation import load_ablation
 
-    _seeds(seeds)
+    seeds_of(seeds)
     ablation = load_ablation(name)
     more = _checked_options(ablation, rung, options)
     entry = schedule.add(ablation, when, rung=rung, rows=rows, seeds=seeds, options=more)
@@ -262,8 +156,8 @@ def _checked_options(ablation: "Ablation", rung: str, text: str) -> list[str]:
         raise LabError(f"--options are {text!r}: {told}; `lab unattended --help` lists them") from None
     if given := [word for word in ("--rung", "--rows", "--seeds") if any(part.startswith(word) for part in words)]:
         raise LabError(f"{given[0]} is an option of `lab schedule add` itself; give it there")
-    _arguments(asked)
-    _sweep(ablation, rung, asked["until_decided"], asked["max_seeds"])
+    sweep_arguments(asked)
+    sweep_of(ablation, rung, asked["until_decided"], asked["max_seeds"])
     return words
 
 
@@ -302,7 +196,7 @@ def status(
     from lab.study.plan import describe, reason, record
     from lab.study.sweep import status as look
 
-    planned = look(load_ablation(name), rung, _rows(rows), _seeds(seeds))
+    planned = look(load_ablation(name), rung, rows_of(rows), seeds_of(seeds))
     if as_json:
         typer.echo(json.dumps([record(entry) for entry in planned], indent=1))
         return
@@ -336,7 +230,7 @@ def prepare(name: Name, rung: Rung = "cpu", rows: Rows = "main") -> None:
     from lab.study.ablation import load_ablation
     from lab.study.sweep import prepare_cells
 
-    _, prepared = prepare_cells(load_ablation(name), rung, _rows(rows))
+    _, prepared = prepare_cells(load_ablation(name), rung, rows_of(rows))
     for ingredient, value in prepared.items():
         typer.echo(f"{ingredient}: {value}")
 
@@ -367,7 +261,7 @@ def scale(
         "batch_size": batch_size,
         "precision": precision,
     }
-    typer.echo(table(count(load_ablation(name), rung, _rows(rows), **asked)))
+    typer.echo(table(count(load_ablation(name), rung, rows_of(rows), **asked)))
 
 
 @app.command()

@@ -22,3 +22,19 @@ def cache_dir() -> Path:
 def mlruns_dir() -> Path:
     """The MLflow store and the executed notebooks; `OMNI_LAB_MLRUNS`, else `mlruns/` in the checkout."""
     return Path(os.environ.get("OMNI_LAB_MLRUNS") or repository_root() / "mlruns")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all, in place of the one that is there; lines end in LF everywhere.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path

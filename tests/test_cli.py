@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab import cli
+from lab import cli, cli_options
 from lab.study import schedule
 
 COMMANDS = ("reproduce", "status", "results", "prepare", "scale", "tables", "figures")
@@ -73,18 +73,18 @@ def test_a_terminal_is_asked_about_a_forecast_above_the_budget_and_nothing_else_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(cli.typer, "confirm", lambda text: asked.append(text) or True)
-    monkeypatch.setattr(cli, "_is_terminal", lambda: True)
-    budget = cli._budget("2h", False, ask=True)
+    monkeypatch.setattr(cli_options.typer, "confirm", lambda text: asked.append(text) or True)
+    monkeypatch.setattr(cli_options, "_is_terminal", lambda: True)
+    budget = cli_options._budget("2h", False, ask=True)
     assert budget is not None
     assert budget.ask is not None
     assert budget.ask("3 cells would take 9 hours")
     assert asked == ["3 cells would take 9 hours. Run all of it nevertheless?"]
-    unattended = cli._budget("2h", False)
+    unattended = cli_options._budget("2h", False)
     assert unattended is not None
     assert unattended.ask is None
-    monkeypatch.setattr(cli, "_is_terminal", lambda: False)
-    piped = cli._budget("2h", False, ask=True)
+    monkeypatch.setattr(cli_options, "_is_terminal", lambda: False)
+    piped = cli_options._budget("2h", False, ask=True)
     assert piped is not None
     assert piped.ask is None
 

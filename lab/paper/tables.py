@@ -47,7 +47,7 @@ def write_tables(name: str, rung: str) -> Path:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if inputs not in text:
         text = f"{inputs}\n\n{render(load_measured(ablation, rung), load_contrasts(name))}"
-        path.write_text(text, encoding="utf-8", newline="\n")
+        paths.write_whole(path, text)
     print(f"table: {path}")
     if rung == ablation.rungs[0].name:
         readme = paths.repository_root() / "README.md"
@@ -73,9 +73,7 @@ def write_between_markers(readme: Path, name: str, text: str) -> None:
     _, _, after = rest.partition(end)
     changed = f"{before}{begin}\n{text.strip()}\n{end}{after}"
     if changed != content:
-        temporary = readme.with_name(f".{readme.name}.new")
-        temporary.write_text(changed, encoding="utf-8", newline="\n")
-        temporary.replace(readme)
+        paths.write_whole(readme, changed)
 
 
 def render(measured: Measured, contrasts: Sequence[Contrast]) -> str:

@@ -8,7 +8,6 @@ whatever an older checkout holds.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,13 +113,7 @@ def record_look(ablation: Ablation, rung: str, look: Look) -> tuple[Look, ...]:
         looks = (*taken, look)
         entries = [asdict(one) for one in looks]
         text = json.dumps({"sha256": _checksum(entries), "looks": entries}, indent=1) + "\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        paths.write_whole(path, text)
         if (study := tracking.find_study(ablation.name, rung)) is not None:
             tracking.Recorder().keep(study.run_id, "looks.json", text)
     return looks

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from lab.errors import LabError, choose
-from lab.paths import cache_dir
+from lab.paths import cache_dir, write_whole
 from lab.study.gpus import visible_gpus
 from lab.study.identity import package_versions, source_hash
 from lab.study.reach import lab_modules
@@ -66,9 +66,7 @@ def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
     with FileLock(f"{memo}.lock"):
         _check_projectors(projectors)
         ingredients, folders = _prepare(wanted)
-        temporary = memo.with_suffix(".part")
-        temporary.write_text(json.dumps({"ingredients": ingredients, "folders": folders}), encoding="utf-8")
-        temporary.replace(memo)
+        write_whole(memo, json.dumps({"ingredients": ingredients, "folders": folders}))
     return ingredients
 
 

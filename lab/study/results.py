@@ -8,7 +8,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,14 +92,7 @@ def _write(ablation: Ablation, rung: str, lines: Iterable[Line]) -> Path:
     path = results_path(ablation, rung)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return paths.write_whole(path, text)
 
 
 def _current(ablation: Ablation, rung: str, prepared: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:

@@ -20,8 +20,9 @@ from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
-from lab.training.memory import PRECISIONS, SPEECH_PARTS, Memory, Sample, speech_memory
+from lab.training.memory import SPEECH_PARTS, Memory, speech_memory
 from lab.training.pretraining import ALPHABET, PretrainingOptions, build_character_model
+from lab.training.saved_bytes import PRECISIONS, Sample
 from lab.training.stages import PAPER_STAGES
 
 FRAMES_PER_SECOND = 50  # of every Whisper encoder

@@ -78,7 +78,7 @@ def run_unattended(
         except LabError as error:
             print(f"error: {error}", file=log)
             text = f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n"
-            _write(stem.with_suffix(".md"), text)
+            paths.write_whole(stem.with_suffix(".md"), text)
             raise
         finally:
             lock.release()
@@ -96,7 +96,7 @@ def _sweep(
     display.say(describe(outcome.planned))
     ended = datetime.now().astimezone()
     text = compose(ablation, rung, outcome, begun, ended)
-    path = _write(stem.with_suffix(".md"), text)
+    path = paths.write_whole(stem.with_suffix(".md"), text)
     study = tracking.find_study(ablation.name, rung)
     if study is not None:
         tracking.Recorder().report(study.run_id, f"{begun:%Y%m%d-%H%M%S}", describe(outcome.planned), text)
@@ -140,10 +140,3 @@ def compose(
 
 def _title(ablation: Ablation, rung: str, begun: datetime) -> str:
     return f"# {ablation.name} ({rung}), {begun:%Y-%m-%d %H:%M %Z}"
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path

@@ -7,8 +7,6 @@ holds the parts that the stage or one of its ancestors trained; what is still as
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.errors import LabError
+from lab.training.checkpoints import write_tensors
 from lab.training.stages import Stage
 
 
@@ -80,11 +78,7 @@ def save_stage(path: Path, model_parts: Mapping[str, nn.Module], stage: Stage, a
     }
     metadata = {"ancestry": json.dumps([{**asdict(entry), "sha256": entry.sha256} for entry in chain])}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
-            unfinished = Path(scratch, path.name)
-            save_file(tensors, unfinished, metadata=metadata)
-            os.replace(unfinished, path)
+        write_tensors(path, tensors, metadata)
     except (SafetensorError, OSError) as error:
         raise LabError(f"weights of stage {stage.name!r} cannot be written to {path} ({error})") from error
     return chain

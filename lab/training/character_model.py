@@ -6,7 +6,6 @@ that needs it make it, everybody else opens it.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from lab.data.text import (
     training_text,
 )
 from lab.errors import LabError
-from lab.paths import cache_dir
+from lab.paths import cache_dir, write_whole
 from lab.training.pretraining import PretrainingOptions, pretrain_character_model
 
 # Raise it when the same options and text would give another model.
@@ -43,13 +42,9 @@ def _text() -> TrainingText:
     if kept.exists():
         return TrainingText(**json.loads(kept.read_text(encoding="utf-8")))
     made = training_text(punctuation=False)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.part")
     try:
-        unfinished.write_text(json.dumps(asdict(made)), encoding="utf-8")
-        unfinished.replace(kept)
+        write_whole(kept, json.dumps(asdict(made)))
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise LabError(f"the training text cannot be kept at {kept} ({error})") from None
     return made
 

@@ -3,7 +3,9 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.errors import LabError
+
+NO_BUFFERS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Progress(NamedTuple):
@@ -24,11 +28,18 @@ class Progress(NamedTuple):
 
 
 def save_checkpoint(
-    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, key: str
+    path: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    key: str,
+    buffers: Mapping[str, Tensor] = NO_BUFFERS,
 ) -> None:
     """Write what is trained, the optimiser's state, the generators' and `progress` to `path`, replacing it in one move.
 
-    `key` names the run; a checkpoint of another run is refused when it is loaded.
+    `key` names the run; a checkpoint of another run is refused when it is loaded. `buffers`: what else training
+    changes, such as batch norm's statistics.
 
     Raises:
         LabError: it cannot be written, as on a full disk; the previous checkpoint stays.
@@ -36,6 +47,7 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = {
         f"model.{name}": parameter.detach().contiguous() for name, parameter in trained_parameters(model)
     }
+    tensors |= {f"buffer.{name}": buffer.clone().contiguous() for name, buffer in buffers.items()}
     scalars: dict[str, float] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -49,21 +61,36 @@ def save_checkpoint(
     tensors["progress"] = _curves(progress)
     metadata = {"seconds": repr(progress.seconds), "key": key, "scalars": json.dumps(scalars)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
-            unfinished = Path(scratch, path.name)
-            save_file(tensors, unfinished, metadata=metadata)
-            os.replace(unfinished, path)
+        write_tensors(path, tensors, metadata)
     except (SafetensorError, OSError) as error:
-        # safetensors reports a full disk as an error of its own, without errno.
         raise LabError(f"checkpoint {path} cannot be written ({error}); the previous one, if any, is intact") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all, in place of the one that is there.
+
+    Raises:
+        SafetensorError, OSError: it cannot be written; a full disk comes as the first, without errno.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
+        unfinished = Path(scratch, path.name)
+        save_file(dict(tensors), unfinished, metadata=dict(metadata))
+        os.replace(unfinished, path)
 
 
 def _curves(progress: Progress) -> Float64[Tensor, "curves steps"]:
     return torch.tensor([progress.losses, progress.learning_rates], dtype=torch.float64)
 
 
-def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, key: str) -> Progress:
+def load_checkpoint(
+    path: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    key: str,
+    buffers: Mapping[str, Tensor] = NO_BUFFERS,
+) -> Progress:
     """Restore a checkpoint and return what the run has gone through; its steps done are as many as its losses.
 
     Raises:
@@ -79,18 +106,18 @@ def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Opti
         raise LabError(
             f"checkpoint {path} belongs to run {metadata.get('key')!r}, not to {key!r}; delete it to start again"
         )
-    trained = dict(trained_parameters(model))
-    expected = {f"model.{name}" for name in trained}
-    found = {name for name in tensors if name.startswith("model.")}
+    restored: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in trained_parameters(model)}
+    restored |= {f"buffer.{name}": buffer for name, buffer in buffers.items()}
+    found = {name for name in tensors if name.startswith(("model.", "buffer."))}
     if (
-        expected != found
+        restored.keys() != found
         or "progress" not in tensors
-        or any(trained[n].shape != tensors[f"model.{n}"].shape for n in trained)
+        or any(restored[name].shape != tensors[name].shape for name in restored)
     ):
         raise LabError(f"checkpoint {path} does not fit the model: delete it to start this run again")
     with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(tensors[f"model.{name}"])
+        for name, tensor in restored.items():
+            tensor.copy_(tensors[name])
     state: dict[int, dict[str, Tensor | float]] = {}
     for name, value in [*tensors.items(), *json.loads(metadata["scalars"]).items()]:
         if name.startswith("optimizer."):

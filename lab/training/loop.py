@@ -7,16 +7,17 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lab.errors import LabError
 from lab.parts.audio_language_model import AnswerLoss
-from lab.training.checkpoints import Progress, load_checkpoint, save_checkpoint, trained_parameters
+from lab.training.checkpoints import NO_BUFFERS, Progress, load_checkpoint, save_checkpoint, trained_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,9 @@ def train(
     loss_of_step: Callable[[int], AnswerLoss],
     options: TrainingOptions,
     *,
+    groups: Sequence[dict[str, Any]] | None = None,
+    learning_rates: Callable[[int], Sequence[float]] | None = None,
+    buffers: Mapping[str, Tensor] = NO_BUFFERS,
     checkpoint: Path | None = None,
     key: str = "",
     describe: str = "",
@@ -96,15 +100,22 @@ def train(
     The loss is the mean over all answer tokens of the batch. Where `checkpoint` exists and carries `key`, training goes
     on behind its step, with the same batches that it would have seen; it is deleted when training has ended.
 
+    Args:
+        groups: of the optimiser, which hold all that trains; one where None.
+        learning_rates: each group's at a step, of which the highest is recorded; the options' own where None.
+        buffers: what else training changes, to stand in the checkpoint.
+
     Raises:
         LabError: a loss or gradient that is not finite (its step, `describe` and the learning rate are named), nothing
             to train, or a checkpoint that cannot be read or written.
     """
-    parameters = [parameter for _, parameter in trained_parameters(model)]
+    if groups is None:
+        groups = [{"params": [parameter for _, parameter in trained_parameters(model)]}]
+    parameters = [parameter for group in groups for parameter in group["params"]]
     if not parameters:
         raise LabError(f"nothing to train in {describe or 'the model'}: every part is frozen")
     optimizer = torch.optim.AdamW(
-        parameters,
+        groups,
         lr=options.learning_rate,
         betas=options.betas,
         weight_decay=options.weight_decay,
@@ -112,16 +123,17 @@ def train(
     )
     losses, rates, seconds = Progress([], [], 0.0)
     if checkpoint is not None and checkpoint.exists():
-        losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key)
+        losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key, buffers=buffers)
     first = len(losses)
     device = parameters[0].device
     bfloat16 = choose_precision(options.precision, device) == "bfloat16"
     model.train()
     started = time.perf_counter() - seconds
     for step in range(first, options.steps):
-        rate = options.learning_rate_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        own = learning_rates(step) if learning_rates else [options.learning_rate_at(step)] * len(groups)
+        for group, own_rate in zip(optimizer.param_groups, own, strict=True):
+            group["lr"] = own_rate
+        rate = max(own)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             answer = loss_of_step(step)
         loss = answer.loss.sum() / answer.num_tokens.sum()
@@ -144,7 +156,7 @@ def train(
         due = options.checkpoint_every and done % options.checkpoint_every == 0 and done < options.steps
         if checkpoint is not None and due:
             progress = Progress(losses, rates, time.perf_counter() - started)
-            save_checkpoint(checkpoint, model=model, optimizer=optimizer, progress=progress, key=key)
+            save_checkpoint(checkpoint, model=model, optimizer=optimizer, progress=progress, key=key, buffers=buffers)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     model.eval()

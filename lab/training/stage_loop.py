@@ -1,28 +1,22 @@
 """Training of one stage: the one loop's steps with a learning rate of its own for every part (section 3 of the paper).
 
-`lab.training.loop.train` knows one learning rate, and every change of it would make recorded results stale, so this
-stands beside it, with the loop's own options, schedule, precision, checkpoints and record.
+The steps, checkpoints and record are those of `lab.training.loop.train`; a stage says what trains, at which rates, from
+which weights.
 """
 
-import glob
 import hashlib
 import json
-import math
-import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lab.errors import LabError, choose
 from lab.parts.audio_language_model import AnswerLoss
 from lab.training.ancestry import Ancestry, declaration
-from lab.training.checkpoints import Progress, load_checkpoint, save_checkpoint, trained_parameters
-from lab.training.loop import TrainingOptions, TrainingRecord, has_fast_bfloat16, peak_memory_bytes
+from lab.training.checkpoints import trained_parameters
+from lab.training.loop import TrainingOptions, TrainingRecord, train
 from lab.training.stages import SCHEDULES, Stage, apply_stage
 
 
@@ -88,51 +82,18 @@ def train_stage(
             f"{stray[0]} would train in stage {stage.name!r} and belongs to no part; freeze it or name its part"
         )
     peaks = [group["lr"] for group in groups]
-    optimizer = torch.optim.AdamW(groups, betas=options.betas, weight_decay=options.weight_decay, fused=True)
-    key = stage_key(stage, ancestry)
-    losses, rates, seconds = Progress([], [], 0.0)
-    if checkpoint is not None and checkpoint.exists():
-        losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key)
-        _load_buffers(checkpoint, len(losses), model_parts, stage)
-    first = len(losses)
-    device = parameters[0].device
-    bfloat16 = options.precision == "bfloat16" or (options.precision == "auto" and has_fast_bfloat16(device))
-    model.train()
-    started = time.perf_counter() - seconds
-    for step in range(first, options.steps):
-        factor = schedule(options, step)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            answer = loss_of_step(step)
-        loss = answer.loss.sum() / answer.num_tokens.sum()
-        value = float(loss.detach())
-        where = f"at step {step} of stage {stage.name!r}"
-        if not math.isfinite(value):
-            raise LabError(f"the loss is {value} {where}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(parameters, options.max_grad_norm))
-        if not math.isfinite(norm):
-            raise LabError(f"the gradient's norm is {norm} {where}")
-        optimizer.step()
-        losses.append(value)
-        rates.append(max(peaks) * factor)
-        if on_step:
-            on_step(step, value)
-        done = step + 1
-        due = options.checkpoint_every and done % options.checkpoint_every == 0 and done < options.steps
-        if checkpoint is not None and due:
-            progress = Progress(losses, rates, time.perf_counter() - started)
-            # Before the checkpoint, which names its steps: killed in between, the old pair is still whole.
-            _save_buffers(checkpoint, done, model_parts, stage)
-            save_checkpoint(checkpoint, model=model, optimizer=optimizer, progress=progress, key=key)
-            _forget_buffers(checkpoint, but=done)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-        _forget_buffers(checkpoint)
-    model.eval()
-    return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
+    return train(
+        model,
+        loss_of_step,
+        options,
+        groups=groups,
+        learning_rates=lambda step: [peak * schedule(options, step) for peak in peaks],
+        buffers=_buffers(model_parts, stage),
+        checkpoint=checkpoint,
+        key=stage_key(stage, ancestry),
+        describe=f"stage {stage.name!r}",
+        on_step=on_step,
+    )
 
 
 def _cosine(options: TrainingOptions, step: int) -> float:
@@ -153,39 +114,3 @@ def _buffers(model_parts: Mapping[str, nn.Module], stage: Stage) -> dict[str, Te
         kept = model_parts[part].state_dict().keys()
         found |= {f"{part}.{name}": value for name, value in model_parts[part].named_buffers() if name in kept}
     return found
-
-
-def _buffers_file(checkpoint: Path, steps: int) -> Path:
-    return checkpoint.with_name(f"{checkpoint.name}.{steps}.buffers")
-
-
-def _save_buffers(checkpoint: Path, steps: int, model_parts: Mapping[str, nn.Module], stage: Stage) -> None:
-    buffers = {name: value.clone().contiguous() for name, value in _buffers(model_parts, stage).items()}
-    if not buffers:
-        return
-    try:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        save_file(buffers, _buffers_file(checkpoint, steps))
-    except (SafetensorError, OSError) as error:
-        raise LabError(f"buffers beside checkpoint {checkpoint} cannot be written ({error})") from error
-
-
-def _load_buffers(checkpoint: Path, steps: int, model_parts: Mapping[str, nn.Module], stage: Stage) -> None:
-    buffers = _buffers(model_parts, stage)
-    if not buffers:
-        return
-    try:
-        saved = load_file(_buffers_file(checkpoint, steps))
-    except (SafetensorError, OSError) as error:
-        raise LabError(
-            f"buffers beside checkpoint {checkpoint} cannot be read ({error}); delete it to start this stage again"
-        ) from error
-    for name, buffer in buffers.items():
-        buffer.copy_(saved[name])
-
-
-def _forget_buffers(checkpoint: Path, but: int | None = None) -> None:
-    kept = None if but is None else _buffers_file(checkpoint, but)
-    for path in checkpoint.parent.glob(f"{glob.escape(checkpoint.name)}.*.buffers"):
-        if path != kept:
-            path.unlink(missing_ok=True)

@@ -1,6 +1,9 @@
 """What the tests of cells on other machines share: a checkout, and what a sweep must leave."""
 
+import functools
+import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -56,7 +59,19 @@ def assert_nothing_is_open() -> None:
             assert connection.execute("SELECT * FROM claims").fetchall() == []
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def start(command: list[str]) -> "subprocess.Popen[str]":
+    """Start a sweep that can be stopped with Ctrl-C."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Where the tests are a shell's background job they, and so the driver, were started with SIGINT ignored.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():

@@ -1,5 +1,4 @@
 import builtins
-import functools
 import signal
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from tests.study.clusters import (
     cell_runs,
     finished,
     processes,
+    start,
     wait_for,
     write_checkout,
 )
@@ -124,14 +124,7 @@ def test_a_node_that_dies_in_mid_sweep_loses_nothing_and_no_cell_is_done_twice(
 @pytest.mark.slow
 def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(driver: Nodes) -> None:
     command = [*DRIVER, "reproduce", "toy", "--rows", "slow", "--seeds", "0,1", "--ray", driver.address]
-    sweeping = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Where the tests are a shell's background job they, and so the driver, were started with SIGINT ignored.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    sweeping = start(command)
     try:
         wait_for(lambda: [run for run in cell_runs() if run.status == "RUNNING"], 90)
         before = processes("remote_worker")

@@ -1,9 +1,7 @@
 import builtins
-import functools
 import os
 import re
 import signal
-import subprocess
 import textwrap
 import threading
 import time
@@ -26,6 +24,7 @@ from tests.study.clusters import (
     assert_whole,
     cell_runs,
     processes,
+    start,
     wait_for,
     write_checkout,
 )
@@ -61,14 +60,7 @@ def test_jobs_write_through_a_server_that_the_user_started_and_one_that_fails_le
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_jobs_within_ten_seconds(checkout: Path) -> None:
-    sweeping = subprocess.Popen(
-        [*DRIVER, "reproduce", "toy", "--rows", "slow", "--seeds", "0", "--slurm", "local"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Where the tests are a shell's background job they, and so the driver, were started with SIGINT ignored.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    sweeping = start([*DRIVER, "reproduce", "toy", "--rows", "slow", "--seeds", "0", "--slurm", "local"])
     try:
         wait_for(lambda: [run for run in cell_runs() if run.status == "RUNNING"], 90)
         begun = time.monotonic()

@@ -1,4 +1,3 @@
-import functools
 import io
 import json
 import os
@@ -30,21 +29,13 @@ from lab.study.plan import describe, plan, reason
 from lab.study.pool import STOP_SECONDS, available_cores, worker_environment
 from lab.study.sweep import Outcome, reproduce
 from tests.conftest import TOY_CODE, write_notebook
+from tests.study.clusters import start, wait_for
 
 Sweep = tuple[Path, Outcome, str]
 
 
 def run_of(row: str) -> store.RunRecord:
     return next(run for run in store.read_runs() if run.tags.get("row") == row)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
 
 
 def measured(row: str) -> store.RunRecord | None:
@@ -262,14 +253,7 @@ cli.main()
 
 
 def start_slow(root: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", STUDY, str(root), "reproduce", "toy", "--rows", "slow", "--workers", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Where the tests are a shell's background job they, and so the driver, were started with SIGINT ignored.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    return start([sys.executable, "-c", STUDY, str(root), "reproduce", "toy", "--rows", "slow", "--workers", "1"])
 
 
 @pytest.mark.slow

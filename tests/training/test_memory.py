@@ -21,15 +21,13 @@ from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.training.memory import (
+from lab.training.memory import Memory, part_memory, speech_memory
+from lab.training.saved_bytes import (
     PRECISIONS,
-    Memory,
     Sample,
     Saved,
     decoder_layer_bytes,
     encoder_layer_bytes,
-    part_memory,
-    speech_memory,
     vision_encoder_saved,
 )
 from tests.parts.tiny_models import gpt2
