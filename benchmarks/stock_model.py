@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lab.parts.audio_language_model import IGNORE_INDEX
 from lab.parts.audio_projectors import ConvGMLP
+from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import LanguageModel
 from lab.training.speech import Augmentation
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lab.errors import LabError
 from lab.evaluation.key_value_cache import AppendingCache
-from lab.parts.audio_language_model import AudioLanguageModel, JoinedSequence
+from lab.parts.audio_language_model import AudioLanguageModel
+from lab.parts.joined_sequences import JoinedSequence
 
 IMPOSSIBLE = float("-inf")
 

@@ -3,47 +3,26 @@
 Section 3 of the paper. Axes: `batch`, `frames` (encoder frames), `tokens` (positions of the joined sequence, padding
 included), `hidden_size` (the language model's width).
 
-A batch of three looks like this (`p` prompt, `a` audio, `s` start of the answer, `t` text, `e` end, `.` padding)::
-
-    . . . p a a s t t t e        padding stands on the left, so that all answers end together: the language
-    p a a a a a s t t t e        model's head then runs on the last columns alone, and decoding continues
-    . . . . p a a a s t e        every row at the same column
+A row is prompt, audio, start and answer, laid out as in `lab.parts.joined_sequences`.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector
+from lab.parts.joined_sequences import AnswerLoss, JoinedSequence, answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 
-IGNORE_INDEX = -100
 POSITION_SCHEMES = {
     "sequential": "every token one further than the last, as transformers do by default",
     "time_aligned": "a position is an encoder frame: an audio token stands at its window's centre, a token of the "
     "answer at `frames_per_token` frames each",
 }
-
-
-class JoinedSequence(NamedTuple):
-    """Embeddings of joined sequences, padded on the left, with what the language model must know about them."""
-
-    embeddings: Float[Tensor, "batch tokens hidden_size"]
-    attention_mask: Int[Tensor, "batch tokens"]
-    position_ids: Int[Tensor, "batch tokens"]
-
-
-class AnswerLoss(NamedTuple):
-    """Summed negative log-likelihood (nats) of each answer, and the number of its tokens, end included."""
-
-    loss: Float[Tensor, " batch"]
-    num_tokens: Int[Tensor, " batch"]
 
 
 class AudioLanguageModel(nn.Module):
@@ -138,11 +117,7 @@ class AudioLanguageModel(nn.Module):
             num_audio = int(audio_lengths[row])
             rows.append(torch.cat([words[:num_prompt], audio[row, :num_audio], words[num_prompt:]]))
             positions.append(self._positions(num_audio, len(words) - num_prompt))
-        longest = max(len(row) for row in rows)
-        embeddings = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-        position_ids = torch.stack([F.pad(p, (longest - len(p), 0)) for p in positions]).to(device)
-        return JoinedSequence(embeddings, mask, position_ids)
+        return pad_left(rows, positions)
 
     def _positions(self, num_audio: int, num_answer: int) -> Int[Tensor, " tokens"]:
         """Positions of one sequence: at n = 4, no prompt and four frames a token, `2 6 10 | 0 4 8 12 16`."""
@@ -169,19 +144,4 @@ class AudioLanguageModel(nn.Module):
         With start `s`, answer `t u` and end `e`, the columns `s t u` predict `t u e`; nothing else is scored.
         """
         joined = self.join(features, lengths, answers)
-        longest = max(len(answer) for answer in answers) + 1
-        # The mask is always handed over: without one, transformers takes position_ids that do not rise by one for the
-        # boundaries of packed samples and cuts the attention there.
-        logits = self.language_model(
-            inputs_embeds=joined.embeddings,
-            attention_mask=joined.attention_mask,
-            position_ids=joined.position_ids,
-            logits_to_keep=longest,
-            use_cache=False,
-        ).logits
-        labels = torch.full((len(answers), longest), IGNORE_INDEX)
-        for row, answer in enumerate(answers):
-            labels[row, longest - len(answer) - 1 :] = torch.tensor([*answer, self.codec.end_id])
-        labels = labels.to(logits.device)
-        losses = F.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
-        return AnswerLoss(losses.sum(1), (labels != IGNORE_INDEX).sum(1))
+        return answer_loss(self.language_model, joined, answers, end_id=self.codec.end_id)

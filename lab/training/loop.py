@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.errors import LabError
-from lab.parts.audio_language_model import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss
 from lab.training.checkpoints import NO_BUFFERS, Progress, load_checkpoint, save_checkpoint, trained_parameters
 
 

@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lab.data.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
 from lab.errors import LabError
-from lab.parts.audio_language_model import IGNORE_INDEX
+from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import CHARACTER_FILE, CharacterCodec
 
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"

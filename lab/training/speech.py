@@ -24,7 +24,8 @@ from lab.data.splits import Split
 from lab.data.text import to_alphabet
 from lab.errors import LabError
 from lab.parts.audio_encoders import AUDIO_ENCODERS, AudioEncoder, Window, load_audio_encoder
-from lab.parts.audio_language_model import AnswerLoss, AudioLanguageModel
+from lab.parts.audio_language_model import AudioLanguageModel
+from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import CHARACTER_FILE, LANGUAGE_MODELS, LanguageModel, load_language_model
 from lab.training.character_model import DEFAULT_STEPS, pretrained_character_model
 from lab.training.pretraining import ALPHABET

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lab.errors import LabError, choose
-from lab.parts.audio_language_model import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss
 from lab.training.ancestry import Ancestry, declaration
 from lab.training.checkpoints import trained_parameters
 from lab.training.loop import TrainingOptions, TrainingRecord, train

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from lab.parts.audio_language_model import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss
 
 
 class Regression(nn.Module):

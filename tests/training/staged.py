@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from lab.parts.audio_language_model import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss
 from lab.training.stages import Stage, stages_by_name
 
 NAMES = ("vision_encoder", "visual_projector", "language_model")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lab.errors import LabError
-from lab.parts.audio_language_model import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss
 from lab.training import loop
 from lab.training.loop import TrainingOptions, TrainingRecord, has_fast_bfloat16, peak_memory_bytes, train
 from tests.parts.tiny_models import audio_batch, joined_model

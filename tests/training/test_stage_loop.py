@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lab.errors import LabError
-from lab.parts.audio_language_model import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss
 from lab.training.ancestry import load_stage, save_stage
 from lab.training.loop import TrainingOptions, TrainingRecord
 from lab.training.stage_loop import stage_options, train_stage
