@@ -3,14 +3,14 @@
 Axes as in `strided_projection`. The paper's symbols: d is `hidden_size`, n is `downsample_rate`, D = n * d.
 """
 
-import inspect
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.errors import LabError, choose
+from lab.errors import LabError
+from lab.parts.construction import build_by_name
 from lab.parts.strided_projection import MAX_DOWNSAMPLE_RATE, AudioProjector
 from lab.parts.window_q_former import QFormer
 
@@ -238,11 +238,4 @@ def build_audio_projector(name: str, **options: Any) -> AudioProjector:
     Raises:
         LabError: an unknown projector, an option it does not have, or a missing one; the message lists the choices.
     """
-    projector = choose(AUDIO_PROJECTORS, name, "audio projector")
-    parameters = inspect.signature(projector).parameters
-    for option in options:
-        choose(parameters, option, f"option of audio projector {name!r}:")
-    missing = [key for key, p in parameters.items() if p.default is inspect.Parameter.empty and key not in options]
-    if missing:
-        raise LabError(f"audio projector {name!r} also needs: {', '.join(missing)}")
-    return projector(**options)
+    return build_by_name(AUDIO_PROJECTORS, name, "audio projector", options)
