@@ -144,7 +144,8 @@ def test_grey_of_an_unknown_range_is_refused(top, kind):
 
 @pytest.mark.parametrize(("lab", "expected"), [((255, 128, 128), (255,) * 3), ((0, 128, 128), (0,) * 3)])
 def test_lightness_and_two_colour_axes_become_red_green_blue(lab, expected):
-    assert read_image(stored(Image.new("LAB", (2, 2), lab), "TIFF")).getpixel((0, 0)) == expected
+    image = read_image(stored(Image.new("LAB", (2, 2), lab), "TIFF"))
+    assert np.abs(np.asarray(image, dtype=int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
