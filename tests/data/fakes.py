@@ -2,15 +2,18 @@
 
 import gzip
 import io
+import json
 import struct
 import zipfile
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import soundfile
+from PIL import Image
 
 from lab.data.fetch import packages
 from lab.data.recordings import Reading, Recording
@@ -134,3 +137,41 @@ def fortunes_package(text: str) -> None:
 
 def reading(recordings: Iterable[Recording], **options: object) -> Reading:
     return Reading(language="en", licence="none", sources={"fake": "0"}, recordings=iter(recordings), **options)  # type: ignore[arg-type]
+
+
+def drawing(colour: tuple[int, int, int, int] = (255, 0, 0, 255), size: int = 16) -> bytes:
+    """A PNG: a square of one colour on a transparent ground."""
+    image = Image.new("RGBA", (size, size))
+    image.paste(colour, (size // 4, size // 4, size - size // 4, size - size // 4))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def animation(frames: int = 3) -> bytes:
+    """A WebP of 16 x 16 pixels; one frame stands still."""
+    images = [Image.new("RGB", (16, 16), (80 * index, 0, 0)) for index in range(frames)]
+    buffer = io.BytesIO()
+    images[0].save(buffer, "WEBP", save_all=frames > 1, append_images=images[1:], duration=100)
+    return buffer.getvalue()
+
+
+def stamps_package(stamps: dict[str, str], others: dict[str, bytes] | None = None) -> None:
+    """Stamps with a PNG, by place and caption text, and other files as they are."""
+    files = dict(others or {})
+    for place, text in stamps.items():
+        files[f"{place}.txt"] = text.encode()
+        files.setdefault(f"{place}.png", drawing())
+    installed("tuxpaint-stamps-default", {f"usr/share/tuxpaint/stamps/{path}": data for path, data in files.items()})
+
+
+def emoji_packages(
+    names: list[dict[str, Any]], chinese: dict[str, str], stills: dict[str, bytes], animations: dict[str, bytes]
+) -> None:
+    """Emojibase's entries (`names`), Chinese labels by hexcode, and the files of the other two packages by stem."""
+    zh = [{"hexcode": code, "label": label} for code, label in chinese.items()]
+    groups = {"groups": {"3": "animals-nature"}, "subgroups": {"36": "animal-mammal"}}
+    tables = {"en/data.json": names, "zh/data.json": zh, "meta/groups.json": groups}
+    installed("emojibase-data", {f"package/{path}": json.dumps(table).encode() for path, table in tables.items()})
+    installed("emoji-datasource-google", {f"package/img/google/64/{stem}.png": data for stem, data in stills.items()})
+    installed("fluent-emoji-anim-1", {f"package/assets/{stem}.webp": data for stem, data in animations.items()})
