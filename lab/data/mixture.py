@@ -136,7 +136,7 @@ class Mixture:
         return counts
 
     def _block(self, block: int) -> _Block:
-        """Return of each draw of a block the source, as a place in `shares`, and its number among the source's draws."""
+        """Return each draw's source, as a place in `shares`, and its number among that source's draws."""
         if block not in self._blocks:
             before, after = self._counts_before(block), self._counts_before(block + 1)
             rng = np.random.default_rng([self.seed, block, *_digest("order of sources")])
