@@ -6,8 +6,9 @@ import pytest
 
 from lab.data.fonts import TYPEFACES, sized_font, typefaces_for
 from lab.data.page_questions import questions
+from lab.data.page_settings import PAGES, PageSettings
 from lab.data.page_values import VALUES, characters, draw_values, words
-from lab.data.rendered_text import MARGIN, PAGES, Entry, PageSettings, make_page, render
+from lab.data.rendered_text import MARGIN, Entry, make_page, render
 from lab.data.splits import SPLITS, split_of
 from lab.errors import LabError
 
