@@ -177,7 +177,14 @@ ablation = Ablation(
         *rows("q_former", "Windowed Q-Former (SALMONN)", main=False),
     ),
     columns=(
-        Column(metric="test_character_error_rate", label="test CER", unit="%", better="lower", scale=100),
+        Column(
+            metric="test_character_error_rate",
+            label="test CER",
+            unit="%",
+            better="lower",
+            scale=100,
+            interval="character_error_rate",
+        ),
         Column(metric="test_word_error_rate", label="test WER", unit="%", better="lower", scale=100),
         Column(
             metric="out_of_domain_character_error_rate", label="CER, out of domain", unit="%", better="lower", scale=100

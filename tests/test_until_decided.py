@@ -28,7 +28,14 @@ ablation = Ablation(
         for p in ("pool", "conv")
         for n in (2, 8)
     ],
-    columns=(Column(metric="test_character_error_rate", label="CER", unit="%", better="lower", scale=100),),
+    columns=(Column(
+            metric="test_character_error_rate",
+            label="CER",
+            unit="%",
+            better="lower",
+            scale=100,
+            interval="character_error_rate",
+        ),),
 )
 contrasts = (Contrast(label="the claim", baseline="pool", candidate="conv", low_rate=2, high_rate=8),)
 

@@ -50,8 +50,8 @@ def read(
     """
     if limit is not None and limit < 1:
         raise LabError(f"limit is {limit}, expected at least 1")
-    name, config, only = _parse(dataset)
-    splits = _open(name, config, revision)
+    name, config, only = parse_name(dataset)
+    splits = open_streams(name, config, revision)
     if only is not None and only not in splits:
         raise LabError(f"data set {name!r} has no split {only!r}; choose one of: {', '.join(map(str, splits))}")
     chosen = {split: stream for split, stream in splits.items() if only in (None, split)}
@@ -99,7 +99,12 @@ def own_split(name: str) -> Split:
     )
 
 
-def _parse(dataset: str) -> tuple[str, str | None, str | None]:
+def parse_name(dataset: str) -> tuple[str, str | None, str | None]:
+    """Cut `DATASET[:CONFIG[:SPLIT]]` into its three parts.
+
+    Raises:
+        LabError: it is of another form.
+    """
     parts = dataset.split(":")
     if not parts[0] or len(parts) > 3:
         raise LabError(f"'hub:{dataset}' is not of the form hub:DATASET[:CONFIG[:SPLIT]]")
@@ -107,7 +112,12 @@ def _parse(dataset: str) -> tuple[str, str | None, str | None]:
     return str(name), config or None, split or None
 
 
-def _open(name: str, config: str | None, revision: str | None) -> Mapping[str, Any]:
+def open_streams(name: str, config: str | None, revision: str | None) -> Mapping[str, Any]:
+    """Open every split of a data set as a stream; `revision` pins a commit of the hub.
+
+    Raises:
+        LabError: no such data set, no access, or no network.
+    """
     # Two seconds of import that only this corpus needs.
     import datasets
 

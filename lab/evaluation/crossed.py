@@ -22,9 +22,33 @@ from scipy import stats
 
 from lab.errors import LabError, choose
 
+
+@dataclass(frozen=True, kw_only=True)
+class CountedMetric:
+    """An error rate by the columns that it is counted from; `item` names what was tested, `cluster` what may repeat.
+
+    Items of one cluster are no independent witnesses: two speakers of one sentence, two questions on one scene.
+    """
+
+    errors: str
+    length: str
+    item: str = "utterance"
+    cluster: str = "reference_normalized"
+    items: str = "utterances"
+    clusters: str = "sentences"
+
+
 METRICS = {
-    "character_error_rate": ("character_errors", "num_characters"),
-    "word_error_rate": ("word_errors", "num_words"),
+    "character_error_rate": CountedMetric(errors="character_errors", length="num_characters"),
+    "word_error_rate": CountedMetric(errors="word_errors", length="num_words"),
+    "error_rate": CountedMetric(
+        errors="wrong_answers",
+        length="num_questions",
+        item="question",
+        cluster="group",
+        items="questions",
+        clusters="groups of questions",
+    ),
 }
 # Draws at a time: 2,000 x 500 weights are 8 MB, where all of them for a large test set would fill the memory.
 _RESAMPLES_AT_ONCE = 2_000
@@ -68,20 +92,21 @@ class CrossedErrors:
 def crossed_errors(frame: pd.DataFrame, metric: str) -> CrossedErrors:
     """Lay out per-utterance results as a crossed design; the order of the lines of `frame` does not matter.
 
-    `frame` holds one corpus and split: one line for each `row`, `seed` and `utterance`.
+    `frame` holds one corpus and split: one line for each `row`, `seed` and item of the metric (`METRICS`).
 
     Raises:
         LabError: an unknown metric; a missing column; a result that stands twice; a row without a seed that another row
             has; a cell without an utterance that another cell has; one utterance with two references; fewer than two
             sentences; nothing to count.
     """
-    errors, length = choose(METRICS, metric, "metric")
-    _check(frame, errors, length)
-    ordered = frame.sort_values(["utterance", "row", "seed"])
+    counted = choose(METRICS, metric, "metric")
+    errors, length = counted.errors, counted.length
+    _check(frame, counted)
+    ordered = frame.sort_values([counted.item, "row", "seed"])
     rows, seeds = tuple(sorted(frame["row"].unique())), tuple(sorted(int(seed) for seed in frame["seed"].unique()))
     shape = (-1, len(rows), len(seeds))
     one_cell = ordered.iloc[:: len(rows) * len(seeds)]
-    sentence, sentences = pd.factorize(one_cell["reference_normalized"], sort=True)
+    sentence, sentences = pd.factorize(one_cell[counted.cluster], sort=True)
     summed_errors = np.zeros((len(sentences), *shape[1:]))
     summed_lengths = np.zeros(len(sentences))
     np.add.at(summed_errors, sentence, ordered[errors].to_numpy(np.float64).reshape(shape))
@@ -91,18 +116,20 @@ def crossed_errors(frame: pd.DataFrame, metric: str) -> CrossedErrors:
     )
 
 
-def _check(frame: pd.DataFrame, errors: str, length: str) -> None:
-    needed = ["row", "seed", "utterance", "reference_normalized", errors, length]
+def _check(frame: pd.DataFrame, counted: CountedMetric) -> None:
+    item, items, length = counted.item, counted.items, counted.length
+    needed = ["row", "seed", item, counted.cluster, counted.errors, length]
     if missing := [name for name in needed if name not in frame]:
-        raise LabError(f"per-utterance results lack the columns {', '.join(missing)}; needed are {', '.join(needed)}")
+        raise LabError(f"results of single {items} lack the columns {', '.join(missing)}; needed: {', '.join(needed)}")
     if frame.empty:
-        raise LabError("no per-utterance results were given; at least one row with two sentences is needed")
-    doubled = frame[frame.duplicated(["row", "seed", "utterance"])]
-    if not doubled.empty:
-        row, seed, utterance = doubled[["row", "seed", "utterance"]].iloc[0]
         raise LabError(
-            f"row {row!r}, seed {seed}, has two results for utterance {utterance!r}; "
-            f"give one corpus, split and run a cell"
+            f"no results of single {items} were given; at least one row with two {counted.clusters} is needed"
+        )
+    doubled = frame[frame.duplicated(["row", "seed", item])]
+    if not doubled.empty:
+        row, seed, one = doubled[["row", "seed", item]].iloc[0]
+        raise LabError(
+            f"row {row!r}, seed {seed}, has two results for {item} {one!r}; give one corpus, split and run a cell"
         )
     seeds = set(frame["seed"])
     if lacking := [
@@ -112,22 +139,22 @@ def _check(frame: pd.DataFrame, errors: str, length: str) -> None:
     ]:
         listed = ", ".join(map(str, sorted(seeds)))
         raise LabError(f"rows are compared on the same seeds, but of seeds {listed} row {'; row '.join(lacking)}")
-    utterances = set(frame["utterance"])
+    every = set(frame[item])
     for (row, seed), group in frame.groupby(["row", "seed"]):
-        if absent := utterances - set(group["utterance"]):
+        if absent := every - set(group[item]):
             named = ", ".join(repr(name) for name in sorted(absent)[:3]) + (", ..." if len(absent) > 3 else "")
             raise LabError(
-                f"rows are compared on the same utterances, but row {row!r}, seed {seed}, lacks {len(absent)} that "
+                f"rows are compared on the same {items}, but row {row!r}, seed {seed}, lacks {len(absent)} that "
                 f"other cells have: {named}"
             )
-    references = frame.groupby("utterance")[["reference_normalized", length]].nunique()
+    references = frame.groupby(item)[[counted.cluster, length]].nunique()
     if not (differing := references[(references > 1).any(axis=1)]).empty:
         raise LabError(
-            f"utterance {differing.index[0]!r} has different references in different cells; score all cells with one "
+            f"{item} {differing.index[0]!r} has different references in different cells; score all cells with one "
             f"corpus and one normaliser"
         )
-    if frame["reference_normalized"].nunique() < 2:
-        raise LabError("all utterances are of one sentence; an interval over utterances needs at least two sentences")
+    if frame[counted.cluster].nunique() < 2:
+        raise LabError(f"an interval over {items} needs at least two {counted.clusters}; all {items} are of one")
     if frame[length].sum() == 0:
         raise LabError(f"{length} is 0 in every result, so there is nothing to count: choose another metric")
 

@@ -1,10 +1,12 @@
-"""What the numbers say of the claim that one projector's error grows less with the downsample rate, in words."""
+"""What the numbers say of a claim, in words: that an error grows less with the rate, or that one row beats another."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from lab.errors import LabError
-from lab.evaluation.statistics import Interaction
+from lab.evaluation.crossed import METRICS
+from lab.evaluation.difference import Difference
+from lab.evaluation.interaction import Interaction
 
 Outcome = Literal["holds", "does not hold", "undecided"]
 
@@ -37,8 +39,25 @@ def judge_interaction(result: Interaction, *, smallest_effect: float = 0.01) -> 
     Raises:
         LabError: `smallest_effect` is negative.
     """
+    return _judge(result, smallest_effect, _growth(result), ("the gap grows", "the gap shrinks", "growth"))
+
+
+def judge_difference(result: Difference, *, smallest_effect: float = 0.01) -> Verdict:
+    """Judge the claim "the candidate errs less than the baseline", by the same rules.
+
+    Raises:
+        LabError: `smallest_effect` is negative.
+    """
+    said = (f"{result.candidate} is better", f"{result.candidate} is worse", "an advantage")
+    return _judge(result, smallest_effect, _advantage(result), said)
+
+
+def _judge(
+    result: Interaction | Difference, smallest_effect: float, finding: str, words: tuple[str, str, str]
+) -> Verdict:
     if smallest_effect < 0:
         raise LabError(f"the smallest effect of interest is {smallest_effect}; it must be 0 or above, in error rate")
+    above, below, effect = words
     low, high = result.interval.low, result.interval.high
     further, reason = result.seeds_to_decide(smallest_effect)
     outcome: Outcome
@@ -47,11 +66,11 @@ def judge_interaction(result: Interaction, *, smallest_effect: float = 0.01) -> 
     elif high < smallest_effect:
         outcome = "does not hold"
         if high < 0:
-            tail = "the gap shrinks"
+            tail = below
         else:
-            tail = f"growth of {_points(smallest_effect)} points, the smallest that would matter, is ruled out"
+            tail = f"{effect} of {_points(smallest_effect)} points, the smallest that would matter, is ruled out"
     elif low > 0:
-        outcome, tail = "holds", "the gap grows"
+        outcome, tail = "holds", above
     elif further is None:
         outcome, tail = "undecided", reason
     else:
@@ -64,11 +83,27 @@ def judge_interaction(result: Interaction, *, smallest_effect: float = 0.01) -> 
         p_value=result.p_value,
         further_seeds=further,
         reason=tail,
-        sentence=f"{outcome.capitalize()}: {_finding(result)}; {tail}.",
+        sentence=f"{outcome.capitalize()}: {finding}; {tail}.",
     )
 
 
-def _finding(result: Interaction) -> str:
+def _growth(result: Interaction) -> str:
+    return (
+        f"from n = {result.low_rate} to n = {result.high_rate} the gap between {result.baseline} and "
+        f"{result.candidate} goes from {_points(result.gap_low)} to {_points(result.gap_high)} percentage points of "
+        f"{result.metric.replace('_', ' ')}, a change of {_evidence(result)}"
+    )
+
+
+def _advantage(result: Difference) -> str:
+    return (
+        f"of the {METRICS[result.metric].items} {result.baseline} gets {_points(1 - result.rate_baseline)}% right and "
+        f"{result.candidate} {_points(1 - result.rate_candidate)}%, a difference in percentage points of "
+        f"{_evidence(result)}"
+    )
+
+
+def _evidence(result: Interaction | Difference) -> str:
     interval = result.interval
     p_value = "p < 0.001" if result.p_value < 0.001 else f"p = {result.p_value:.3f}"
     if (level := round(1 - interval.confidence, 9)) != 0.05:  # whoever reads a p value thinks of 0.05
@@ -76,11 +111,8 @@ def _finding(result: Interaction) -> str:
     seeds = "1 seed" if interval.num_seeds == 1 else f"{interval.num_seeds} seeds"
     confidence = f"{round(100 * interval.confidence, 3):g}%"
     return (
-        f"from n = {result.low_rate} to n = {result.high_rate} the gap between {result.baseline} and "
-        f"{result.candidate} goes from {_points(result.gap_low)} to {_points(result.gap_high)} percentage points of "
-        f"{result.metric.replace('_', ' ')}, a change of {_points(interval.estimate, '+')} "
-        f"({confidence} interval {_points(interval.low, '+')} to {_points(interval.high, '+')}; "
-        f"{p_value}; {seeds}, {interval.num_utterances} utterances)"
+        f"{_points(interval.estimate, '+')} ({confidence} interval {_points(interval.low, '+')} to "
+        f"{_points(interval.high, '+')}; {p_value}; {seeds}, {interval.num_utterances} {METRICS[result.metric].items})"
     )
 
 

@@ -1,20 +1,46 @@
-"""The claim of an ablation as contrasts between projectors, declared beside its rows and judged from its utterances.
+"""The claim of an ablation as contrasts, declared beside its rows and judged from what was answered, item by item.
 
-An ablation's module holds `contrasts = (Contrast(...), ...)`: the first is the claim itself, the second the same claim
-against a capacity control, so that their difference says how much of the effect is the projector's size.
+An ablation's module holds `contrasts = (Contrast(...), ...)`, or `Comparison`s: the first is the claim itself. Where
+the second of two `Contrast`s is the same claim against a capacity control, their difference says how much of the effect
+is the projector's size.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lab.errors import LabError
-from lab.study.ablation import load_module
+from lab.study.ablation import Ablation, load_module
 
 if TYPE_CHECKING:
     import pandas
 
     from lab.evaluation.verdict import Verdict
+
+
+class Claim(Protocol):
+    """What can be judged: a `Contrast` or a `Comparison`."""
+
+    @property
+    def metric(self) -> str:
+        """A key of `lab.evaluation.crossed.METRICS`."""
+
+    @property
+    def title(self) -> str:
+        """What stands before its verdict."""
+
+    @property
+    def cell_columns(self) -> tuple[str, ...]:
+        """The columns that tell its cells apart."""
+
+    def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
+        """The keys of the rows that decide it; a LabError where there are none."""
+
+    def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
+        """What its cells answered, at the seeds that all of them have; a LabError where they share none."""
+
+    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
+        """What the seeds that all its cells have say of it; a LabError where they cannot be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,113 +56,126 @@ class Contrast:
     """The smallest growth that would matter, as a fraction (0.01: one percentage point)."""
     label: str = ""
 
+    cell_columns = ("projector", "downsample_rate")
 
-def load_contrasts(name: str) -> tuple[Contrast, ...]:
+    @property
+    def title(self) -> str:
+        """Its label, or what is compared."""
+        return (self.label or f"{self.candidate} against {self.baseline}").capitalize()
+
+    def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
+        """The four rows, found by their projector and downsample rate.
+
+        Raises:
+            LabError: no row, or more than one, is a cell of it.
+        """
+        rows = []
+        for rate in (self.low_rate, self.high_rate):
+            for projector in (self.baseline, self.candidate):
+                found = [row.key for row in ablation.rows if _is(ablation.resolve(row.key, rung), projector, rate)]
+                if len(found) != 1:
+                    which = f"rows {', '.join(found)} all have" if found else "no row has"
+                    raise LabError(
+                        f"the claim of {ablation.name!r} is decided by one row with projector {projector!r} at "
+                        f"downsample rate {rate}, but {which} these"
+                    )
+                rows += found
+        return tuple(rows)
+
+    def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
+        """What its four cells answered, at the seeds that all of them have."""
+        rates = (self.low_rate, self.high_rate)
+        return cells_at_common_seeds(frame, [(p, rate) for p in (self.baseline, self.candidate) for rate in rates])
+
+    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
+        """What the seeds that all four cells have say of it.
+
+        Raises:
+            LabError: as `interaction`; or the four have no seed in common.
+        """
+        from lab.evaluation.interaction import interaction
+        from lab.evaluation.sequential import resamples_at
+        from lab.evaluation.verdict import judge_interaction
+
+        result = interaction(
+            self.items(frame),
+            baseline=self.baseline,
+            candidate=self.candidate,
+            low_rate=self.low_rate,
+            high_rate=self.high_rate,
+            metric=self.metric,
+            confidence=confidence,
+            num_resamples=resamples_at(confidence),
+        )
+        return judge_interaction(result, smallest_effect=self.smallest_effect)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """ "`candidate` errs less than `baseline`": rows by key."""
+
+    baseline: str
+    candidate: str
+    metric: str = "error_rate"
+    smallest_effect: float = 0.01
+    """The smallest advantage that would matter, as a fraction (0.01: one percentage point)."""
+    label: str = ""
+
+    cell_columns = ("row",)
+
+    @property
+    def title(self) -> str:
+        """Its label, or what is compared."""
+        return (self.label or f"{self.candidate} against {self.baseline}").capitalize()
+
+    def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
+        """Its two rows.
+
+        Raises:
+            LabError: the ablation lacks one.
+        """
+        return tuple(ablation.row(key).key for key in (self.baseline, self.candidate))
+
+    def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
+        """What its two rows answered, at the seeds that both have."""
+        return common_seeds(frame[frame["row"].isin([self.baseline, self.candidate])])
+
+    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
+        """What the seeds that both rows have say of it.
+
+        Raises:
+            LabError: as `difference`; or the two have no seed in common.
+        """
+        from lab.evaluation.difference import difference
+        from lab.evaluation.sequential import resamples_at
+        from lab.evaluation.verdict import judge_difference
+
+        result = difference(
+            self.items(frame),
+            baseline=self.baseline,
+            candidate=self.candidate,
+            metric=self.metric,
+            confidence=confidence,
+            num_resamples=resamples_at(confidence),
+        )
+        return judge_difference(result, smallest_effect=self.smallest_effect)
+
+
+def _is(parameters: dict[str, object], projector: str, rate: int) -> bool:
+    return parameters.get("projector") == projector and parameters.get("downsample_rate") == rate
+
+
+def load_contrasts(name: str) -> tuple[Claim, ...]:
     """The `contrasts` of `ablations/NAME.py`; none where it declares none."""
     return tuple(getattr(load_module(name), "contrasts", ()))
 
 
-def judge(contrast: Contrast, utterances: "pandas.DataFrame", confidence: float = 0.95) -> str:
+def judge(claim: Claim, items: "pandas.DataFrame", confidence: float = 0.95) -> str:
     """The verdict as one sentence, or why there is none yet."""
     try:
-        return verdict(contrast, utterances, confidence).sentence
+        return claim.verdict(items, confidence).sentence
     except LabError as error:
         return f"Not judged yet: {error}."
-
-
-def verdict(contrast: Contrast, utterances: "pandas.DataFrame", confidence: float = 0.95) -> "Verdict":
-    """What the seeds that all four cells have say of the contrast.
-
-    Raises:
-        LabError: as `interaction`; or the four have no seed in common.
-    """
-    from lab.evaluation.sequential import resamples_at
-    from lab.evaluation.statistics import interaction
-    from lab.evaluation.verdict import judge_interaction
-
-    result = interaction(
-        of_contrast(contrast, utterances),
-        baseline=contrast.baseline,
-        candidate=contrast.candidate,
-        low_rate=contrast.low_rate,
-        high_rate=contrast.high_rate,
-        metric=contrast.metric,
-        confidence=confidence,
-        num_resamples=resamples_at(confidence),
-    )
-    return judge_interaction(result, smallest_effect=contrast.smallest_effect)
-
-
-def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFrame") -> str | None:
-    """How much of the growth of the claim's gap is the projector's form and how much its size; None without the cells.
-
-    Against a control of the same size what is left is form. The rest is the interaction between the two baselines,
-    (baseline - control)[high] - (baseline - control)[low], which has an interval of its own. All three are of the seeds
-    that all six cells have: of others they would not add up.
-    """
-    from lab.evaluation.statistics import interaction
-
-    rates = (claim.low_rate, claim.high_rate)
-    if claim.candidate != control.candidate or rates != (control.low_rate, control.high_rate):
-        return None
-    parts = []
-    projectors = (claim.baseline, control.baseline, claim.candidate)
-    try:
-        utterances = _common(utterances, [(p, rate) for p in projectors for rate in rates])
-    except LabError:
-        return None
-    for baseline, candidate in (
-        (claim.baseline, claim.candidate),
-        (control.baseline, claim.candidate),
-        (claim.baseline, control.baseline),
-    ):
-        try:
-            frame = _common(utterances, [(p, rate) for p in (baseline, candidate) for rate in rates])
-            found = interaction(
-                frame,
-                baseline=baseline,
-                candidate=candidate,
-                low_rate=claim.low_rate,
-                high_rate=claim.high_rate,
-                metric=claim.metric,
-            ).interval
-        except LabError:
-            return None
-        parts.append(f"{points(found.estimate)} ({points(found.low)} to {points(found.high)})")
-    whole, form, size = parts
-    return (
-        f"of the growth of the gap to {claim.baseline}, {whole} points, {form} are left against {control.baseline}, "
-        f"which is as large (form), and {size} lie between those two (size, and whatever else tells them apart)"
-    )
-
-
-def same_rate_comparisons(contrasts: Sequence[Contrast], utterances: "pandas.DataFrame") -> "pandas.DataFrame | None":
-    """Baseline against candidate at every rate where both were measured, corrected together after Holm.
-
-    Columns as of `pairwise_comparisons`, and `baseline`, `candidate`, `downsample_rate`. None where no pair is there.
-    """
-    from lab.evaluation.statistics import pairwise_comparisons
-
-    if not contrasts:
-        return None
-    metric = contrasts[0].metric
-    rows = {
-        cell: group["row"].iloc[0]
-        for cell, group in utterances.groupby(["projector", "downsample_rate"])
-        if group["row"].nunique() == 1
-    }
-    wanted = list(dict.fromkeys((contrast.baseline, contrast.candidate) for contrast in contrasts))
-    rates = sorted({rate for _, rate in rows})
-    there = [(b, c, rate) for b, c in wanted for rate in rates if (b, rate) in rows and (c, rate) in rows]
-    if not there:
-        return None
-    frame = _common(utterances, sorted({(p, rate) for b, c, rate in there for p in (b, c)}))
-    try:
-        table = pairwise_comparisons(frame, [(rows[b, rate], rows[c, rate]) for b, c, rate in there], metric=metric)
-    except LabError:
-        return None
-    baselines, candidates, at = zip(*there, strict=True)
-    return table.assign(baseline=baselines, candidate=candidates, downsample_rate=at)
 
 
 def points(fraction: float) -> str:
@@ -144,22 +183,24 @@ def points(fraction: float) -> str:
     return f"{round(100 * fraction, 2) + 0.0:+.2f}"
 
 
-def of_contrast(contrast: Contrast, utterances: "pandas.DataFrame") -> "pandas.DataFrame":
-    """The utterances of its four cells, at the seeds that all of them have."""
-    rates = (contrast.low_rate, contrast.high_rate)
-    return _common(utterances, [(p, rate) for p in (contrast.baseline, contrast.candidate) for rate in rates])
-
-
-def _common(utterances: "pandas.DataFrame", cells: Sequence[tuple[str, int]]) -> "pandas.DataFrame":
+def cells_at_common_seeds(utterances: "pandas.DataFrame", cells: Sequence[tuple[str, int]]) -> "pandas.DataFrame":
     """The cells (projector, rate) at the seeds that all of them have; a study half run compares what it can."""
     import numpy as np
 
     pairs = zip(utterances["projector"], utterances["downsample_rate"], strict=True)
     # As an array: of an empty frame, an empty list would choose columns.
-    chosen = utterances[np.array([pair in set(cells) for pair in pairs], dtype=bool)]
-    seeds = [set(group["seed"]) for _, group in chosen.groupby("row")]
+    return common_seeds(utterances[np.array([pair in set(cells) for pair in pairs], dtype=bool)])
+
+
+def common_seeds(items: "pandas.DataFrame") -> "pandas.DataFrame":
+    """The lines at the seeds that all rows have.
+
+    Raises:
+        LabError: there are none.
+    """
+    seeds = [set(group["seed"]) for _, group in items.groupby("row")]
     if not seeds:
-        return chosen
+        return items
     if not (shared := set.intersection(*seeds)):
         raise LabError("the rows to be compared have no seed in common")
-    return chosen[chosen["seed"].isin(shared)]
+    return items[items["seed"].isin(shared)]

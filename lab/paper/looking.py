@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
-from lab.paper.claims import Contrast, judge, load_contrasts, of_contrast, verdict
+from lab.paper.claims import Claim, judge, load_contrasts
 from lab.paper.measured import Measured, load_rows
 from lab.study.ablation import Ablation
 from lab.study.adaptive import percent
@@ -24,7 +24,7 @@ class ClaimQuestion:
 
     ablation: Ablation
     rung: str
-    contrast: Contrast
+    contrast: Claim
     rows: tuple[str, ...]
 
     def data(self, seeds: Sequence[int]) -> str:
@@ -33,7 +33,7 @@ class ClaimQuestion:
 
     def judge(self, seeds: Sequence[int], confidence: float) -> "Verdict":
         """What they say of the claim."""
-        return verdict(self.contrast, self._utterances(seeds), confidence)
+        return self.contrast.verdict(self._utterances(seeds), confidence)
 
     def _utterances(self, seeds: Sequence[int]) -> "pandas.DataFrame":
         frame = load_rows(self.ablation, self.rung, self.rows)
@@ -41,10 +41,10 @@ class ClaimQuestion:
 
 
 def question_of(ablation: Ablation, rung: str) -> ClaimQuestion:
-    """The claim as a question, with the four rows that decide it, found by their projector and downsample rate.
+    """The claim as a question, with the rows that decide it.
 
     Raises:
-        LabError: the ablation declares no contrasts; no row, or more than one, is a cell of the first.
+        LabError: the ablation declares no contrasts, or lacks a row of the first.
     """
     contrasts = load_contrasts(ablation.name)
     if not contrasts:
@@ -53,35 +53,21 @@ def question_of(ablation: Ablation, rung: str) -> ClaimQuestion:
             "--until-decided"
         )
     contrast = contrasts[0]
-    rows = []
-    for rate in (contrast.low_rate, contrast.high_rate):
-        for projector in (contrast.baseline, contrast.candidate):
-            found = [row.key for row in ablation.rows if _is(ablation.resolve(row.key, rung), projector, rate)]
-            if len(found) != 1:
-                which = f"rows {', '.join(found)} all have" if found else "no row has"
-                raise LabError(
-                    f"the claim of {ablation.name!r} is decided by one row with projector {projector!r} at downsample "
-                    f"rate {rate}, but {which} these"
-                )
-            rows += found
-    return ClaimQuestion(ablation=ablation, rung=rung, contrast=contrast, rows=tuple(rows))
+    return ClaimQuestion(ablation=ablation, rung=rung, contrast=contrast, rows=contrast.rows(ablation, rung))
 
 
-def _is(parameters: dict[str, object], projector: str, rate: int) -> bool:
-    return parameters.get("projector") == projector and parameters.get("downsample_rate") == rate
-
-
-def data_hash(contrast: Contrast, utterances: "pandas.DataFrame") -> str:
-    """16 hexadecimal digits of what a verdict rests on: the contrast, and the counted errors of its four cells.
+def data_hash(contrast: Claim, utterances: "pandas.DataFrame") -> str:
+    """16 hexadecimal digits of what a verdict rests on: the contrast, and the counted errors of its cells.
 
     Of neither keys nor runs: cells run again that come out the same are nothing new to look at.
     """
     from lab.evaluation.crossed import METRICS
 
-    four = of_contrast(contrast, utterances)
-    counted = ["projector", "downsample_rate", "seed", "utterance", *METRICS[contrast.metric]]
-    lines = four[counted].sort_values(counted[:4]).to_csv(index=False, lineterminator="\n")
-    asked = {name: value for name, value in asdict(contrast).items() if name != "label"}
+    metric = METRICS[contrast.metric]
+    cells = contrast.items(utterances)
+    places = [*contrast.cell_columns, "seed", metric.item]
+    lines = cells[[*places, metric.errors, metric.length]].sort_values(places).to_csv(index=False, lineterminator="\n")
+    asked = {name: value for name, value in vars(contrast).items() if name != "label"}
     return hashlib.sha256(f"{json.dumps(asked, sort_keys=True)}\n{lines}".encode()).hexdigest()[:16]
 
 
@@ -96,7 +82,7 @@ def unlooked(measured: Measured) -> "pandas.DataFrame":
     return measured.utterances[measured.utterances["seed"].isin(measured.looks[0].seeds)]
 
 
-def judge_looked(contrast: Contrast, measured: Measured) -> str:
+def judge_looked(contrast: Claim, measured: Measured) -> str:
     """The verdict on the first contrast, at the level of the last look taken at it, and how it came about.
 
     Where the results are not those of the last look, it is given at the level that one more look would have: they may

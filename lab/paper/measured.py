@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lab import paths
 from lab.errors import LabError
 from lab.study import results
-from lab.study.ablation import Ablation
+from lab.study.ablation import Ablation, Column
 from lab.study.identity import source_hash
 from lab.study.looks import Look, read_looks
 from lab.study.reach import lab_modules
@@ -17,6 +17,7 @@ from lab.study.reach import lab_modules
 if TYPE_CHECKING:
     import pandas
 
+    from lab.evaluation.crossed import CountedMetric
     from lab.evaluation.statistics import Interval
 
 # Pooled from the utterances and from the cell itself; more than rounding apart means that they are not the same thing.
@@ -52,16 +53,28 @@ class Measured:
         except LabError:
             return None
 
+    @property
+    def counted(self) -> "tuple[Column, CountedMetric] | None":
+        """The column that is counted from the utterances, and how; None where the ablation has none."""
+        from lab.evaluation.crossed import METRICS
+
+        column = next((column for column in self.ablation.columns if column.interval), None)
+        return (column, METRICS[column.interval]) if column else None
+
     def mismatches(self) -> list[str]:
-        """The cells whose utterances do not add up to the character error rate of the results file."""
-        sums = self.utterances.groupby(["row", "seed"])[["character_errors", "num_characters"]].sum()
+        """The cells whose utterances do not add up to what the results file says of them."""
+        if self.counted is None:
+            return []
+        column, metric = self.counted
+        sums = self.utterances.groupby(["row", "seed"])[[metric.errors, metric.length]].sum()
         found = []
         for line in self.results.to_dict("records"):
             there = (line["row"], line["seed"])
-            if "test_character_error_rate" not in line or there not in sums.index:
+            if column.metric not in line or there not in sums.index:
                 continue
             errors, length = sums.loc[there]
-            if not abs(errors / max(length, 1) - line["test_character_error_rate"]) <= _TOLERANCE:
+            rate = errors / max(length, 1)
+            if not abs((1 - rate if column.better == "higher" else rate) - line[column.metric]) <= _TOLERANCE:
                 found.append(f"{line['row']}, seed {line['seed']}")
         return found
 

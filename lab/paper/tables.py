@@ -7,15 +7,21 @@ every file and percent only here.
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab import paths
 from lab.errors import LabError
-from lab.paper.claims import Contrast, form_and_size, judge, load_contrasts, points, same_rate_comparisons
+from lab.paper.claims import Claim, Contrast, judge, load_contrasts
+from lab.paper.comparison_tables import comparisons, first_seeds, markdown
 from lab.paper.looking import judge_looked, unlooked
 from lab.paper.measured import Measured, fingerprint, load_measured
+from lab.paper.rate_study import form_and_size
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
 from lab.study.results import results_path
+
+if TYPE_CHECKING:
+    pass
 
 NOT_MEASURED = "–"
 NOT_FOUND = "not found"
@@ -76,26 +82,23 @@ def write_between_markers(readme: Path, name: str, text: str) -> None:
         paths.write_whole(readme, changed)
 
 
-def render(measured: Measured, contrasts: Sequence[Contrast]) -> str:
+def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
     """The table and what is said beneath it, as Markdown."""
     ablation, rung = measured.ablation, measured.ablation.rung(measured.rung)
     parts = [f"**{ablation.paper}.** Rung `{rung.name}`: {rung.description}."]
     parts.append(_main_table(measured))
     parts.append(_caption(measured))
-    parts.append(_comparisons(measured, contrasts))
+    parts.append(comparisons(measured, contrasts))
     parts.append(f"**Claim.** {ablation.claim}")
     for at, contrast in enumerate(contrasts):  # seeds are added for the first alone
         judged = judge(contrast, unlooked(measured)) if at else judge_looked(contrast, measured)
-        parts.append(f"**{_title(contrast)}.** {judged}")
-    if len(contrasts) > 1 and (split := form_and_size(contrasts[0], contrasts[1], unlooked(measured))):
-        on = f", on seeds {_first_seeds(measured)} alone" if measured.looks else ""
+        parts.append(f"**{contrast.title}.** {judged}")
+    rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
+    if len(rates) > 1 and (split := form_and_size(rates[0], rates[1], unlooked(measured))):
+        on = f", on seeds {first_seeds(measured)} alone" if measured.looks else ""
         parts.append(f"**Form and size.** In percentage points with 95% intervals{on}: {split}.")
     parts.append(_provenance(measured))
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _title(contrast: Contrast) -> str:
-    return (contrast.label or f"{contrast.candidate} against {contrast.baseline}").capitalize()
 
 
 def _main_table(measured: Measured) -> str:
@@ -110,7 +113,7 @@ def _main_table(measured: Measured) -> str:
         seeds = f"{done} of {of} seeds" if done < of else str(done) if done == of else f"{done} ({done - of} added²)"
         values = [_value(measured, row, column) for column in columns]
         table.append([row.label, seeds, *values, _reported(ablation, row)])
-    return _markdown(table, left=1)
+    return markdown(table, left=1)
 
 
 def _value(measured: Measured, row: Row, column: Column) -> str:
@@ -119,11 +122,12 @@ def _value(measured: Measured, row: Row, column: Column) -> str:
         return NOT_MEASURED
     percent = column.unit == "%"
     text = f"{values.mean() * column.scale:.1f}" if percent else _number(values.mean() * column.scale)
-    # Only the utterances of the test set in the domain are drawn again; other columns are means over seeds.
-    if not percent or column.metric != "test_character_error_rate":
-        return text
-    if interval := measured.interval(row.key, column.metric.removeprefix("test_")):
-        text += f" ({interval.low * column.scale:.1f} to {interval.high * column.scale:.1f})"
+    # Only what was asked of the test set in the domain is drawn again; other columns are means over seeds.
+    if column.interval and (interval := measured.interval(row.key, column.interval)):
+        ends = [interval.low, interval.high]
+        if column.better == "higher":
+            ends = [1 - end for end in reversed(ends)]
+        text += f" ({ends[0] * column.scale:.1f} to {ends[1] * column.scale:.1f})"
         text += "" if interval.over_seeds else "¹"
     return text
 
@@ -157,11 +161,18 @@ def _reported(ablation: Ablation, row: Row) -> str:
 def _caption(measured: Measured) -> str:
     ablation = measured.ablation
     sources = dict.fromkeys(entry.source for entry in ablation.reported if entry.value is not None)
-    sentences = [
-        "Means over seeds; beside the character error rate its 95% interval, over new seeds and new sentences at once."
-    ]
-    if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
-        sentences.append("¹ One seed: an interval over sentences only, too narrow for any claim on the row.")
+    if measured.counted:
+        column, metric = measured.counted
+        sentences = [
+            f"Means over seeds; beside {column.label} its 95% interval, over new seeds and new {metric.clusters} at "
+            "once."
+        ]
+        if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
+            sentences.append(
+                f"¹ One seed: an interval over {metric.clusters} only, too narrow for any claim on the row."
+            )
+    else:
+        sentences = ["Means over seeds."]
     if any(len(measured.seeds(row)) > len(ablation.seeds) for row in set(measured.results["row"])):
         why = (
             " Seeds were added by looking at the claim (below), for which the 95% intervals of these rows are not "
@@ -181,35 +192,17 @@ def _caption(measured: Measured) -> str:
     return " ".join(sentences)
 
 
-def _comparisons(measured: Measured, contrasts: Sequence[Contrast]) -> str:
-    table = same_rate_comparisons(contrasts, unlooked(measured))
-    if table is None:
-        return ""
-    lines = [["Same rate, baseline − candidate", "n", "Difference (points)", "95% interval", "p (Holm)"]]
-    for line in table.to_dict("records"):
-        p_value = "< 0.001" if line["p_value_holm"] < 0.001 else f"{line['p_value_holm']:.3f}"
-        interval = f"{points(line['low'])} to {points(line['high'])}"
-        names = f"{line['baseline']} − {line['candidate']}"
-        lines.append([names, str(line["downsample_rate"]), points(line["difference"]), interval, p_value])
-    seeds = int(table["num_seeds"].iloc[0])
-    return (
-        f"{_markdown(lines, left=1)}\n\nOn the same utterances and {seeds} seed{'s' if seeds > 1 else ''}"
-        f"{f' ({_first_seeds(measured)}, which no look chose)' if measured.looks else ''}; above 0 "
-        f"the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
-    )
-
-
-def _first_seeds(measured: Measured) -> str:
-    return ", ".join(str(seed) for seed in measured.looks[0].seeds)
-
-
 def _provenance(measured: Measured) -> str:
     lines, frame = measured.results, measured.utterances
     seeds = ", ".join(str(seed) for seed in sorted(set(lines["seed"])))
     others = f"; out of domain: {', '.join(measured.other_corpora)}" if measured.other_corpora else ""
-    tested = f"{frame['utterance'].nunique()} test utterances ({frame['reference_normalized'].nunique()} sentences)"
+    tested = ""
+    if measured.counted:
+        metric = measured.counted[1]
+        counts = frame[metric.item].nunique(), frame[metric.cluster].nunique()
+        tested = f", {counts[0]} test {metric.items} ({counts[1]} {metric.clusters})"
     return (
-        f"Corpus: {', '.join(measured.corpora)}, {tested}{others}. Seeds {seeds}; {len(lines)} cells; "
+        f"Corpus: {', '.join(measured.corpora)}{tested}{others}. Seeds {seeds}; {len(lines)} cells; "
         f"{_dates(set(lines['run_id']))}."
     )
 
@@ -220,9 +213,3 @@ def _dates(run_ids: set[str]) -> str:
         return "their runs are not in the store of this machine, so without a date"
     first, last = (datetime.datetime.fromtimestamp(at, datetime.UTC).date() for at in (min(starts), max(starts)))
     return f"run on {first}" if first == last else f"run from {first} to {last}"
-
-
-def _markdown(table: Sequence[Sequence[str]], left: int) -> str:
-    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in table]
-    rule = ["---" if at < left else "---:" for at in range(len(head))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))

@@ -9,7 +9,8 @@ from scipy import stats
 from statsmodels.formula.api import ols
 
 from lab.errors import LabError
-from lab.evaluation.statistics import bootstrap_interval, interaction, pairwise_comparisons
+from lab.evaluation.interaction import interaction
+from lab.evaluation.statistics import bootstrap_interval, pairwise_comparisons
 from tests.evaluation.results import exact, results
 
 POOL, CONV = "mean_pool_mlp", "conv_gmlp"
@@ -292,8 +293,8 @@ def claim(frame: pd.DataFrame, **changes: object) -> object:
         ),
         (lambda: bootstrap_interval(FRAME, f"{POOL} 2", metric="bleu"), "unknown metric 'bleu'; choose one of: char"),
         (lambda: bootstrap_interval(pd.DataFrame(), "x"), "lack the columns row, which say what each cell is"),
-        (lambda: compare(FRAME.drop(columns=["utterance"])), "lack the columns utterance; needed are row, seed, "),
-        (lambda: compare(FRAME[:0]), "no per-utterance results were given"),
+        (lambda: compare(FRAME.drop(columns=["utterance"])), "lack the columns utterance; needed: row, seed, "),
+        (lambda: compare(FRAME[:0]), "no results of single utterances were given"),
         (
             lambda: compare(pd.concat([FRAME, FRAME[:1]])),
             "row 'mean_pool_mlp 2', seed 0, has two results for utterance 'u0'",
@@ -310,7 +311,7 @@ def claim(frame: pd.DataFrame, **changes: object) -> object:
             lambda: compare(FRAME.assign(reference_normalized=["other", *FRAME["reference_normalized"][1:]])),
             "utterance 'u0' has different references in different cells",
         ),
-        (lambda: compare(FRAME.assign(reference_normalized="a")), "all utterances are of one sentence"),
+        (lambda: compare(FRAME.assign(reference_normalized="a")), "needs at least two sentences"),
         (lambda: compare(FRAME.assign(num_characters=0)), "num_characters is 0 in every result"),
         (lambda: compare(FRAME[FRAME["row"] == f"{CONV} 8"]), "at least two rows; there is only 'conv_gmlp 8'"),
         (lambda: pairwise_comparisons(FRAME, []), "no pair of rows was given"),

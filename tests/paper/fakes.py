@@ -37,7 +37,14 @@ ablation = Ablation(
     ),
     rows=ROWS,
     columns=(
-        Column(metric="test_character_error_rate", label="CER", unit="%", better="lower", scale=100),
+        Column(
+            metric="test_character_error_rate",
+            label="CER",
+            unit="%",
+            better="lower",
+            scale=100,
+            interval="character_error_rate",
+        ),
         Column(metric="test_word_error_rate", label="WER", unit="%", better="lower", scale=100),
         Column(metric="projector_parameters", label="projector", unit="M parameters", better="lower", scale=1e-6),
         Column(metric="training_seconds", label="training", unit="s", better="lower"),

@@ -8,7 +8,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.evaluation.sequential import look_level
 from lab.paper import tables
-from lab.paper.claims import load_contrasts, verdict
+from lab.paper.claims import load_contrasts
 from lab.paper.looking import question_of
 from lab.paper.measured import load_measured
 from lab.study import looks
@@ -196,7 +196,7 @@ def test_a_claim_that_was_looked_at_is_judged_at_the_level_of_the_last_look_and_
     assert lines_of(text, "CONV_GMLP, n = 2")[1] == "6 (3 added²)"
     assert lines_of(text, "CONV_GMLP, n = 4")[1] == "3"
     assert "² Beyond the 3 seeds of the study: these rows rest on more than the others. Seeds were added by " in text
-    whole = verdict(load_contrasts(NAME)[0], load_measured(ablation, "cpu").utterances)
+    whole = load_contrasts(NAME)[0].verdict(load_measured(ablation, "cpu").utterances, 0.95)
     corrected = [float(x) for x in re.findall(r"interval ([+-][\d.]+) to ([+-][\d.]+);", claim)[0]]
     assert corrected[0] < 100 * whole.interval[0]
     assert corrected[1] > 100 * whole.interval[1]

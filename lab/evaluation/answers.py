@@ -1,0 +1,78 @@
+"""How often a model chooses the right answer: each choice is scored as a continuation, the likeliest is taken.
+
+Section 4 of the paper (top-1 accuracy). As lm-eval does for multiple choice: the sum of a choice's log-likelihood, its
+end included, without division by its length.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+
+from lab.parts.vision_language_model import VisionLanguageModel
+from lab.training.vision_data import VisionSplit
+
+
+@torch.inference_mode()
+def measure_answers(model: VisionLanguageModel, data: VisionSplit, *, batch_tokens: int = 8192) -> pd.DataFrame:
+    """Answer every question of a split; one line each, in the split's order.
+
+    Columns: corpus, split, `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`, `wrong_answers` (0 or 1),
+    `num_questions` (1), `num_choices`, `loss` (nats, over the right answer's tokens, end included) and `num_tokens`.
+    """
+    model.eval()
+    lines: list[dict[str, object]] = [{} for _ in range(len(data))]
+    for batch in _batches(model, data, batch_tokens):
+        questions = [data.question(i, model) for i in batch]
+        seen = model.visual_tokens(questions)
+        rows = [(at, choice) for at, i in enumerate(batch) for choice in data.examples[i].choices]
+        answers = [data.answer_ids(choice, model) for _, choice in rows]
+        scored = model.losses([seen[at] for at, _ in rows], [questions[at] for at, _ in rows], answers)
+        losses = scored.loss.tolist()
+        counts = scored.num_tokens.tolist()
+        for at, i in enumerate(batch):
+            example = data.examples[i]
+            own = {c: (losses[r], counts[r]) for r, (where, c) in enumerate(rows) if where == at}
+            chosen = min(own, key=lambda choice: own[choice][0])
+            lines[i] = {
+                "question": example.id,
+                "group": example.group,
+                "kind": example.kind,
+                "asked": example.question,
+                "answer": example.answer,
+                "chosen": chosen,
+                "wrong_answers": int(chosen != example.answer),
+                "num_questions": 1,
+                "num_choices": len(example.choices),
+                "loss": own[example.answer][0],
+                "num_tokens": own[example.answer][1],
+            }
+    return pd.DataFrame(lines).assign(corpus=data.name)
+
+
+def _batches(model: VisionLanguageModel, data: VisionSplit, batch_tokens: int) -> Iterator[list[int]]:
+    """Questions of like length whose rows, one a choice, have about so many positions."""
+    sizes = [data.num_tokens(i, model) for i in range(len(data))]
+    batch: list[int] = []
+    rows = 0
+    for i in sorted(range(len(data)), key=lambda i: sizes[i]):
+        more = len(data.examples[i].choices)
+        if batch and (rows + more) * sizes[i] > batch_tokens:
+            yield batch
+            batch, rows = [], 0
+        batch.append(i)
+        rows += more
+    if batch:
+        yield batch
+
+
+def answer_scores(table: pd.DataFrame, split: str) -> dict[str, float]:
+    """`SPLIT_accuracy`, that of each kind of question, what guessing gives, and the right answers' loss a token."""
+    right = 1 - table["wrong_answers"]
+    scores = {
+        f"{split}_accuracy": float(right.mean()),
+        f"{split}_chance": float((1 / table["num_choices"]).mean()),
+        f"{split}_loss": float(table["loss"].sum() / table["num_tokens"].sum()),
+    }
+    scores |= {f"{split}_accuracy_{kind}": float(value) for kind, value in right.groupby(table["kind"]).mean().items()}
+    return scores

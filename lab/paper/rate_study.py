@@ -1,0 +1,82 @@
+"""What a study of downsample rates says beyond its verdicts: form against size, and every rate by itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lab.errors import LabError
+from lab.paper.claims import Contrast, cells_at_common_seeds, points
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFrame") -> str | None:
+    """How much of the growth of the claim's gap is the projector's form and how much its size; None without the cells.
+
+    Against a control of the same size what is left is form. The rest is the interaction between the two baselines,
+    (baseline - control)[high] - (baseline - control)[low], which has an interval of its own. All three are of the seeds
+    that all six cells have: of others they would not add up.
+    """
+    from lab.evaluation.interaction import interaction
+
+    rates = (claim.low_rate, claim.high_rate)
+    if claim.candidate != control.candidate or rates != (control.low_rate, control.high_rate):
+        return None
+    parts = []
+    projectors = (claim.baseline, control.baseline, claim.candidate)
+    try:
+        utterances = cells_at_common_seeds(utterances, [(p, rate) for p in projectors for rate in rates])
+    except LabError:
+        return None
+    for baseline, candidate in (
+        (claim.baseline, claim.candidate),
+        (control.baseline, claim.candidate),
+        (claim.baseline, control.baseline),
+    ):
+        try:
+            frame = cells_at_common_seeds(utterances, [(p, rate) for p in (baseline, candidate) for rate in rates])
+            found = interaction(
+                frame,
+                baseline=baseline,
+                candidate=candidate,
+                low_rate=claim.low_rate,
+                high_rate=claim.high_rate,
+                metric=claim.metric,
+            ).interval
+        except LabError:
+            return None
+        parts.append(f"{points(found.estimate)} ({points(found.low)} to {points(found.high)})")
+    whole, form, size = parts
+    return (
+        f"of the growth of the gap to {claim.baseline}, {whole} points, {form} are left against {control.baseline}, "
+        f"which is as large (form), and {size} lie between those two (size, and whatever else tells them apart)"
+    )
+
+
+def same_rate_comparisons(contrasts: Sequence[Contrast], utterances: "pandas.DataFrame") -> "pandas.DataFrame | None":
+    """Baseline against candidate at every rate where both were measured, corrected together after Holm.
+
+    Columns as of `pairwise_comparisons`, and `baseline`, `candidate`, `downsample_rate`. None where no pair is there.
+    """
+    from lab.evaluation.statistics import pairwise_comparisons
+
+    if not contrasts:
+        return None
+    metric = contrasts[0].metric
+    rows = {
+        cell: group["row"].iloc[0]
+        for cell, group in utterances.groupby(["projector", "downsample_rate"])
+        if group["row"].nunique() == 1
+    }
+    wanted = list(dict.fromkeys((contrast.baseline, contrast.candidate) for contrast in contrasts))
+    rates = sorted({rate for _, rate in rows})
+    there = [(b, c, rate) for b, c in wanted for rate in rates if (b, rate) in rows and (c, rate) in rows]
+    if not there:
+        return None
+    frame = cells_at_common_seeds(utterances, sorted({(p, rate) for b, c, rate in there for p in (b, c)}))
+    try:
+        table = pairwise_comparisons(frame, [(rows[b, rate], rows[c, rate]) for b, c, rate in there], metric=metric)
+    except LabError:
+        return None
+    baselines, candidates, at = zip(*there, strict=True)
+    return table.assign(baseline=baselines, candidate=candidates, downsample_rate=at)

@@ -1,0 +1,85 @@
+"""In which order a video branch sees images and video: the curricula that Table 10 of the paper compares, as stages.
+
+Section 3 of the paper: image-text first, then image-text and video-text mixed. All curricula have the same number of
+steps, and a step has the same number of language-model tokens whatever its data, so they cost the same; an image gives
+fewer decoded frames a token than a video, which is counted and reported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lab.errors import LabError, choose
+from lab.training.stages import Stage, stages_by_name
+
+IMAGE, VIDEO = "image_text", "video_text"
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stretch of a curriculum on one mixture of data; `first` is the one that a `first_share` is the length of."""
+
+    kinds: tuple[str, ...]
+    first: bool = False
+
+
+CURRICULA: dict[str, tuple[Leg, ...]] = {
+    # Video-text from the start: the paper's "without video pretraining".
+    "direct": (Leg((VIDEO,)),),
+    # The paper's.
+    "staged": (Leg((IMAGE,), first=True), Leg((IMAGE, VIDEO))),
+    # Controls that the paper lacks: the images without the order, and the order without images behind it.
+    "mixed": (Leg((IMAGE, VIDEO)),),
+    "image_then_video": (Leg((IMAGE,), first=True), Leg((VIDEO,))),
+    # For studies of images.
+    "image": (Leg((IMAGE,)),),
+}
+
+
+def curriculum_stages(
+    name: str,
+    *,
+    steps: int,
+    first_share: float,
+    image_share: float,
+    learning_rates: Mapping[str, float],
+    frozen: tuple[str, ...] = (),
+    schedule: str = "cosine",
+) -> tuple[Stage, ...]:
+    """The stages of a curriculum, `steps` in all.
+
+    Args:
+        name: a key of `CURRICULA`.
+        steps: of all stages together.
+        first_share: share of the steps that a first stage on image-text has.
+        image_share: share of image-text among the tokens where both are mixed.
+        learning_rates: peak of each part that trains, in every stage.
+        frozen: the parts that do not.
+        schedule: of every stage, a key of `stages.SCHEDULES`.
+
+    Raises:
+        LabError: an unknown curriculum, a share outside 0 to 1, or too few steps for its stages.
+    """
+    legs = choose(CURRICULA, name, "curriculum")
+    for what, share in (("first_share", first_share), ("image_share", image_share)):
+        if not 0 < share < 1:
+            raise LabError(f"{what} is {share}; expected a share above 0 and below 1")
+    if steps < len(legs):
+        raise LabError(f"curriculum {name!r} has {len(legs)} stages; {steps} steps are too few")
+    first = min(max(round(first_share * steps), 1), steps - 1) if len(legs) > 1 else steps
+    stages: list[Stage] = []
+    for leg in legs:
+        weights = {IMAGE: image_share, VIDEO: 1 - image_share} if len(leg.kinds) > 1 else dict.fromkeys(leg.kinds, 1.0)
+        stages.append(
+            Stage(
+                name=f"{name}_{len(stages) + 1}",
+                paper="section 3, video-language branch; steps, shares and learning rates are this study's",
+                trained=tuple(learning_rates),
+                frozen=frozen,
+                learning_rates=dict(learning_rates),
+                data=weights,
+                steps=first if leg.first else steps - first if len(legs) > 1 else steps,
+                schedule=schedule,
+                starts_from=(stages[-1].name,) if stages else (),
+            )
+        )
+    return tuple(stages_by_name(stages).values())

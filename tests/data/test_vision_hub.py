@@ -1,0 +1,342 @@
+import io
+import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import datasets
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from lab.data import vision_hub
+from lab.data.vision_forms import FORMS
+from lab.data.vision_hub import media_file, read_samples
+from lab.errors import LabError
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A function that lays out a data set of JSON rows and returns its name."""
+
+    def write(rows, splits=("train",)):
+        root = tmp_path / "data"
+        root.mkdir()
+        for split in splits:
+            (root / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        return f"hub:{root}"
+
+    return write
+
+
+def png(colour="red"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def llava(key, *turns, **more):
+    who = ("human", "gpt")
+    return {"id": key, "conversations": [{"from": who[i % 2], "value": t} for i, t in enumerate(turns)], **more}
+
+
+def samples_of(name, form, **options):
+    reading = read_samples(name, form=form, **options)
+    return list(reading.samples), dict(reading.skipped)
+
+
+def test_llava_conversations_keep_their_turns_and_the_images_place(folder, tmp_path):
+    rows = [
+        llava("a", "<image>\nWhat is it?", "A cat.", "Its colour?", "Black.", image="coco/1.jpg"),
+        llava("b", "What is it?\n<image>", "A dog.", image="coco/2.jpg"),
+        llava("c", "Unmarked?", "Yes.", image="coco/3.jpg"),
+        llava("d", "Text only?", "Yes.", image=None),
+    ]
+    samples, skipped = samples_of(folder(rows), "conversation", root=tmp_path)
+    assert not skipped
+    assert [s.id for s in samples] == ["a", "b", "c", "d"]
+    assert samples[0].question == "<image>\nWhat is it?"
+    assert samples[0].answer == "A cat."
+    assert samples[0].later_turns == (("Its colour?", "Black."),)
+    assert samples[0].images == (tmp_path / "coco/1.jpg",)
+    assert samples[1].question == "What is it?\n<image>"
+    assert samples[2].question == "<image>\nUnmarked?"
+    assert samples[3].images == ()
+    assert samples[3].question == "Text only?"
+    assert all(s.video is None and s.choices == () for s in samples)
+
+
+def test_conversations_by_role_and_about_videos_are_read(folder, tmp_path):
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "<image>\nWhat happens?"},
+        {"role": "assistant", "content": "Rain."},
+    ]
+    (sample,), _ = samples_of(folder([{"id": 7, "conversations": turns, "video": "a/b.mp4"}]), "conversation")
+    assert sample.id == "7"
+    assert sample.question == "<video>\nWhat happens?"
+    assert str(sample.video) == "a/b.mp4"
+    assert sample.images == ()
+
+
+def test_several_images_stand_at_their_marks(folder):
+    good = llava("a", "<image> or <image>?", "The first.", images=["1.png", "2.png"])
+    (sample,), _ = samples_of(folder([good]), "conversation")
+    assert len(sample.images) == sample.question.count("<image>") == 2
+
+
+def test_rows_that_do_not_fit_are_counted_by_reason_and_never_guessed(folder):
+    rows = [
+        llava("good", "<image> What?", "A cat.", image="1.jpg"),
+        llava("two marks", "<image><image> What?", "A cat.", image="1.jpg"),
+        llava("no answer", "<image> What?", image="1.jpg"),
+        llava("no turns", image="1.jpg"),
+        llava("empty", "<image> What?", "  ", image="1.jpg"),
+        {"id": "stranger", "conversations": [{"from": "bot", "value": "Hello."}], "image": "1.jpg"},
+    ]
+    samples, skipped = samples_of(folder(rows), "conversation")
+    assert [s.id for s in samples] == ["good"]
+    assert skipped == {
+        "another number of marks than of images or videos": 1,
+        "turns that are not questions and answers in alternation": 3,
+        "empty turn": 1,
+    }
+
+
+def test_a_row_of_another_shape_is_counted(folder):
+    samples, skipped = samples_of(folder([{"conversations": ["Hello."]}]), "conversation")
+    assert samples == []
+    assert skipped == {"a row of another shape": 1}
+
+
+def test_images_and_a_video_in_one_row_are_left_out(folder):
+    _, skipped = samples_of(folder([llava("a", "What?", "That.", image="1.png", video="1.mp4")]), "conversation")
+    assert skipped == {"both images and a video": 1}
+
+
+def test_images_stored_in_parquet_come_as_their_bytes(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    stored = [
+        {"bytes": png("red"), "path": "a.png"},
+        {"bytes": None, "path": None},
+        {"bytes": png("blue"), "path": None},
+    ]
+    table = pa.table({"image": stored, "caption": ["Red.", "Nothing.", None]})
+    info = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
+    (tmp_path / "pictures").mkdir()
+    parquet.write_table(table.replace_schema_metadata(info), tmp_path / "pictures" / "test-00000-of-00001.parquet")
+    (sample,), skipped = samples_of(f"hub:{tmp_path / 'pictures'}::test", "image_caption")
+    assert sample.images == (png("red"),)
+    assert sample.answer == "Red."
+    assert sample.question == "<image>\nDescribe the image."
+    assert sample.id == "test-00000000"
+    assert skipped == {"no image or video in the row": 1, "empty caption": 1}
+
+
+def test_sharegpt4video_gives_the_caption_of_the_whole(folder, tmp_path):
+    captions = [{"idx": "1", "content": "A door."}, {"idx": "2", "content": "It opens."}]
+    rows = [
+        {
+            "video_id": "v1",
+            "video_path": "panda/v1.mp4",
+            "captions": [*captions, {"idx": "-1", "content": "A door opens."}],
+        },
+        {"video_id": "v2", "video_path": "panda/v2.mp4", "captions": captions},
+    ]
+    (sample,), skipped = samples_of(folder(rows), "sharegpt4video", root=tmp_path)
+    assert (sample.id, sample.answer, sample.video) == ("v1", "A door opens.", tmp_path / "panda/v1.mp4")
+    assert skipped == {"no caption of the whole video": 1}
+
+
+def test_webvid_gives_the_address_or_a_file(folder):
+    row = {
+        "videoid": 21,
+        "contentUrl": "https://example.org/21.mp4",
+        "name": "Waves at dusk",
+        "duration": "PT00H00M08S",
+    }
+    (sample,), _ = samples_of(folder([row]), "webvid")
+    assert (sample.id, sample.video, sample.answer) == ("21", "https://example.org/21.mp4", "Waves at dusk")
+
+
+def test_webvid_with_other_column_names(folder, tmp_path):
+    row = {"file": "0/21.mp4", "text": "Waves at dusk"}
+    columns = {"video": "file", "name": "text"}
+    (sample,), _ = samples_of(folder([row]), "webvid", columns=columns, root=tmp_path)
+    assert (sample.id, sample.video, sample.answer) == ("train-00000000", tmp_path / "0/21.mp4", "Waves at dusk")
+
+
+def test_activitynet_qa_finds_the_file_whatever_its_suffix(folder, tmp_path):
+    (tmp_path / "v_1QIUV7WYKXg.mkv").touch()
+    rows = [{"video_name": name, "question": "is it day", "question_id": f"{name}_3", "answer": "yes", "type": "3"}
+            for name in ("1QIUV7WYKXg", "missing")]  # fmt: skip
+    samples, _ = samples_of(folder(rows), "activitynet_qa", root=tmp_path)
+    assert [s.video for s in samples] == [tmp_path / "v_1QIUV7WYKXg.mkv", tmp_path / "v_missing.mp4"]
+    assert (samples[0].id, samples[0].answer, samples[0].choices) == ("1QIUV7WYKXg_3", "yes", ())
+    assert samples[0].question == "<video>\nis it day"
+
+
+def next_qa(answer, **more):
+    return {"video": 4010069381, "question": "why did he turn", "answer": answer, "qid": 6, "type": "CW", **more}
+
+
+CHOICES = {f"a{k}": f"reason {k}" for k in range(5)}
+
+
+def test_next_qa_gives_the_choice_that_the_number_names(folder, tmp_path):
+    samples, skipped = samples_of(folder([next_qa(3, **CHOICES), next_qa(5, **CHOICES)]), "next_qa", root=tmp_path)
+    assert samples[0].choices == tuple(CHOICES.values())
+    assert samples[0].answer == "reason 3"
+    assert samples[0].video == tmp_path / "4010069381.mp4"
+    assert len(samples) == 1
+    assert skipped == {"an answer that is no number of a choice": 1}
+
+
+def test_open_next_qa_has_no_choices(folder):
+    (sample,), _ = samples_of(folder([next_qa("to catch it")]), "next_qa")
+    assert (sample.answer, sample.choices) == ("to catch it", ())
+
+
+def test_reading_goes_on_at_any_row(folder):
+    rows = [next_qa(f"answer {n}") for n in range(10)]
+    name = folder(rows)
+    everything, _ = samples_of(name, "next_qa")
+    assert len(everything) == 10
+    assert samples_of(name, "next_qa", first=4)[0] == everything[4:]
+    assert samples_of(name, "next_qa", first=4, limit=3)[0] == everything[4:7]
+
+
+def test_a_split_has_to_be_named_where_there_are_several(folder):
+    name = folder([next_qa("a")], splits=("train", "test"))
+    with pytest.raises(LabError, match=r"has no split None; choose one of: train, test"):
+        read_samples(name, form="next_qa")
+    with pytest.raises(LabError, match=r"has no split 'dev'; choose one of: train, test"):
+        read_samples(f"{name}::dev", form="next_qa")
+    (sample,), _ = samples_of(f"{name}::test", "next_qa")
+    assert sample.id == "test-00000000"
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_columns_that_are_missing_are_listed_with_what_the_form_needs(folder, form):
+    name = folder([{"colour": "red", "size": 3}])
+    with pytest.raises(
+        LabError, match=rf"is not of the form '{form}'.*the columns are colour, size: name them"
+    ) as error:
+        read_samples(name, form=form)
+    for alternatives in FORMS[form].required:
+        assert " or ".join(alternatives) in str(error.value)
+
+
+def test_what_is_asked_wrongly_is_refused(folder):
+    name = folder([next_qa("a")])
+    with pytest.raises(
+        LabError, match=r"unknown form .* 'nextqa' \(did you mean 'next_qa'\?\); choose one of: activitynet"
+    ):
+        read_samples(name, form="nextqa")
+    with pytest.raises(LabError, match="first row and limit are -1 and None, expected at least 0 and 1"):
+        read_samples(name, form="next_qa", first=-1)
+    with pytest.raises(LabError, match="first row and limit are 0 and 0"):
+        read_samples(name, form="next_qa", limit=0)
+    with pytest.raises(LabError, match=r"'lmms-lab/NExTQA' does not begin with 'hub:', expected hub:OWNER"):
+        read_samples("lmms-lab/NExTQA", form="next_qa")
+    with pytest.raises(LabError, match=r"is not of the form hub:DATASET\[:CONFIG\[:SPLIT\]\]"):
+        read_samples("hub:a:b:c:d", form="next_qa")
+    with pytest.raises(
+        LabError, match="form 'next_qa' has no column 'reply'; choose one of: video, question, answer, a0"
+    ):
+        read_samples(name, form="next_qa", columns={"reply": "answer"})
+
+
+class Stream:
+    """What `datasets` gives, as far as it is used; it breaks after so many rows."""
+
+    features = None
+
+    def __init__(self, rows, breaks_after):
+        self.rows, self.breaks_after = rows, breaks_after
+        self.info = datasets.DatasetInfo()
+
+    def __iter__(self):
+        for number, row in enumerate(self.rows):
+            if number == self.breaks_after:
+                raise ConnectionError("Couldn't reach the hub\nand more")
+            yield row
+
+    def take(self, count):
+        return Stream(self.rows[:count], self.breaks_after)
+
+
+def test_a_network_that_fails_is_named_with_the_row_to_go_on_from(monkeypatch):
+    rows = [next_qa(f"answer {n}") for n in range(5)]
+    monkeypatch.setattr(vision_hub, "open_streams", lambda *_: {"train": Stream(rows, 3)})
+    reading = read_samples("hub:lmms-lab/NExTQA:OE", form="next_qa")
+    assert [next(reading.samples).answer for _ in range(3)] == ["answer 0", "answer 1", "answer 2"]
+    with pytest.raises(LabError, match=r"lmms-lab/NExTQA:train broke off at row 3: Couldn't reach the hub; .*first=3"):
+        next(reading.samples)
+
+
+def test_a_network_that_fails_before_the_first_row_is_named(monkeypatch):
+    monkeypatch.setattr(vision_hub, "open_streams", lambda *_: {"train": Stream([next_qa("a")], 0)})
+    with pytest.raises(
+        LabError, match=r"NExTQA:train cannot be read: Couldn't reach the hub; check access and network"
+    ):
+        read_samples("hub:lmms-lab/NExTQA:OE", form="next_qa")
+
+
+def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch):
+    def refuse(*args, **options):
+        raise ConnectionError("Couldn't reach 'lmms-lab/NExTQA' on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(LabError, match=r"'lmms-lab/NExTQA' cannot be opened: Couldn't reach .*access and network"):
+        read_samples("hub:lmms-lab/NExTQA:MC:test", form="next_qa")
+
+
+def test_media_become_files(tmp_path):
+    folder = tmp_path / "media"
+    image = media_file(png(), folder=folder)
+    assert image.read_bytes() == png()
+    assert media_file(png(), folder=folder) == image
+    assert media_file(png("blue"), folder=folder) != image
+    assert media_file(image, folder=folder) == image
+    with pytest.raises(LabError, match=r"no\.mp4 is not there; expected the unpacked files .* as root"):
+        media_file(tmp_path / "no.mp4", folder=folder)
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a web server on this machine, and the folder that it serves."""
+    (tmp_path / "served").mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", tmp_path / "served"
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_an_address_leads_to_is_kept_once(web, tmp_path):
+    address, served = web
+    (served / "a.mp4").write_bytes(b"a video")
+    path = media_file(f"{address}/a.mp4?width=3", folder=tmp_path / "media")
+    assert path.read_bytes() == b"a video"
+    assert path.suffix == ".mp4"
+    (served / "a.mp4").unlink()
+    assert media_file(f"{address}/a.mp4?width=3", folder=tmp_path / "media") == path
+
+
+def test_an_address_that_leads_nowhere_is_named_and_leaves_nothing(web, tmp_path):
+    address, _ = web
+    with pytest.raises(LabError, match=r"/none\.mp4 cannot be read: .*check the network and the address"):
+        media_file(f"{address}/none.mp4", folder=tmp_path / "media")
+    assert list((tmp_path / "media").iterdir()) == []
