@@ -20,6 +20,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.errors import LabError
 from lab.parts.ctranslate2 import load_ctranslate2_whisper
+from lab.parts.weights import weights_sha256
 
 Window = Literal["padded", "cropped"]
 
@@ -74,7 +75,7 @@ class AudioEncoder(nn.Module):
         self.samples_per_frame: int = feature_extractor.hop_length * MEL_FRAMES_PER_FRAME
         self.frames_per_second: float = self.sampling_rate / self.samples_per_frame
         self.max_frames: int = whisper.config.max_source_positions
-        self.weights_sha256 = _sha256(whisper)
+        self.weights_sha256 = weights_sha256(whisper)
 
     @property
     def key(self) -> str:
@@ -312,11 +313,3 @@ def _load_transformers(name_or_path: str | Path) -> tuple[WhisperEncoder, Whispe
         # A checkpoint saved without its front end: Whisper's differ in the number of mel bins only.
         feature_extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
     return whisper, feature_extractor
-
-
-def _sha256(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
