@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lab.data.scene_casts import Cast, Dice, draw_background, standard_cast
-from lab.data.scene_stage import SceneOptions, Stage, Twin, leaving, moving, standing, visiting
+from lab.data.scene_stage import ROUND_TRIP, SceneOptions, Stage, Twin, bouncing, leaving, moving, standing, visiting
 from lab.data.scenes import THOUSAND, Actor, Key, Question, Scene
 from lab.data.splits import SPLITS, Split
 from lab.errors import LabError, choose
@@ -23,16 +23,20 @@ _VISITS = 4
 
 
 def _moves(stage: Stage) -> list[Twin]:
-    """One of three things goes along its lane; all have a second place that they could have come from."""
+    """One of three things goes along its lane and bounces off the edges: at any moment it can be anywhere there."""
     words = stage.words(3)
     things = [(word, stage.picture(word), stage.size()) for word in words]
-    lanes, (milliseconds, (span,)) = stage.lanes(), stage.events(1)
+    upright, lanes = stage.dice.between(0, 1), stage.lane_middles()
+    starts = [stage.along() for _ in things]
+    spots = [(lane, start) if upright else (start, lane) for lane, start in zip(lanes, starts, strict=True)]
+    milliseconds, (span,) = stage.events(1)
+    way = stage.dice.pick((1, -1)) * stage.dice.pick((ROUND_TRIP, stage.dice.between(500, 1000)))
     choices, text = tuple(stage.dice.shuffled(words)), stage.dice.pick(("What moves?", "Which thing moves?"))
     twins = []
     for mover in words:
         actors = [
-            Actor(picture, word, moving(ends[0], ends[1], span, size) if word == mover else standing(ends[0], size))
-            for (word, picture, size), ends in zip(things, lanes, strict=True)
+            Actor(picture, word, bouncing(spot, way, span, size, upright) if word == mover else standing(spot, size))
+            for (word, picture, size), spot in zip(things, spots, strict=True)
         ]
         twins.append(Twin(milliseconds, actors, Question("moves", text, choices, mover)))
     return twins
@@ -70,19 +74,19 @@ def _direction(stage: Stage) -> list[Twin]:
 
 
 def _came_first(stage: Stage) -> list[Twin]:
-    """Two things come and go, one after the other."""
+    """Two things come, and go in the order in which they came."""
     return _in_turn(stage, "came_first", "came", visits=True)
 
 
 def _left_first(stage: Stage) -> list[Twin]:
-    """Two things go away and come back, one after the other."""
+    """Two things go away, and come back in the order in which they went."""
     return _in_turn(stage, "left_first", "went away", visits=False)
 
 
 def _in_turn(stage: Stage, kind: str, verb: str, *, visits: bool) -> list[Twin]:
     words = stage.words(2 + stage.still_count(2))
     things = [(word, stage.picture(word), stage.size()) for word in words]
-    spots, (milliseconds, spans) = [lane[0] for lane in stage.lanes()], stage.events(2)
+    spots, (milliseconds, spans) = stage.lane_spots(), stage.overlapping()
     a, b = stage.dice.shuffled(words[:2])
     text = f"Which {verb} first, the {a} or the {b}?"
     others = [Actor(picture, word, standing(spots[2], size)) for word, picture, size in things[2:]]
@@ -98,22 +102,23 @@ def _in_turn(stage: Stage, kind: str, verb: str, *, visits: bool) -> list[Twin]:
 
 
 def _before(stage: Stage) -> list[Twin]:
-    """One thing comes and goes before another comes and goes, and a third one after it."""
+    """Three things come and go in turn, round and round from any of them; the twin goes round the other way."""
     words = stage.words(3)
     things = [(word, stage.picture(word), stage.size()) for word in words]
-    spots, (milliseconds, spans) = [lane[0] for lane in stage.lanes()], stage.events(3)
-    middle = stage.dice.between(0, 2)
-    around = [word for word in words if word != words[middle]]
+    spots, (milliseconds, spans) = stage.lane_spots(), stage.events(_VISITS)
+    begin, asked = stage.dice.between(0, 2), stage.dice.pick(words)
+    around = [word for word in words if word != asked]
     choices = tuple(stage.dice.shuffled(around))
-    text = stage.dice.pick(("What was there before the {} came?", "What did one see before the {}?"))
+    text = stage.dice.pick(("What came just before the {}?", "Right before the {}, what was there?")).format(asked)
     twins = []
     for answer in around:
-        order = [answer, words[middle], *(word for word in around if word != answer)]
+        circle = [answer, asked, *(word for word in around if word != answer)]
+        visits = {word: [n for n in range(_VISITS) if circle[(begin + n) % 3] == word] for word in words}
         actors = [
-            Actor(picture, word, visiting([spot], [spans[order.index(word)]], size))
+            Actor(picture, word, visiting([spot] * _VISITS, [spans[n] for n in visits[word]], size))
             for (word, picture, size), spot in zip(things, spots, strict=True)
         ]
-        twins.append(Twin(milliseconds, actors, Question("before", text.format(words[middle]), choices, answer)))
+        twins.append(Twin(milliseconds, actors, Question("before", text, choices, answer)))
     return twins
 
 
@@ -122,7 +127,7 @@ def _how_many(stage: Stage) -> list[Twin]:
     words = stage.words(3)
     things = [(word, stage.picture(word), stage.size()) for word in words]
     milliseconds, spans = stage.events(_VISITS)
-    spots = [stage.dice.pick(lane) for lane in (*stage.lanes(), *stage.lanes())[:_VISITS]]
+    spots = [*stage.lane_spots(), *stage.lane_spots()][:_VISITS]
     choices = tuple(stage.dice.shuffled(NUMBERS))
     text = stage.dice.pick(("How many different things came in all?", "How many different things were there in all?"))
     # The first two classes are of the split by themselves, so they are the ones that come when only two do.
@@ -141,7 +146,7 @@ def _how_many(stage: Stage) -> list[Twin]:
 def _size_change(stage: Stage) -> list[Twin]:
     """A thing comes, grows or shrinks, and goes: one course is the other backwards."""
     words = stage.words(1 + stage.still_count(1))
-    spots, (milliseconds, ((start, end),)) = [lane[0] for lane in stage.lanes()], stage.events(1)
+    spots, (milliseconds, ((start, end),)) = stage.lane_spots(), stage.events(1)
     others = [
         Actor(stage.picture(word), word, standing(spot, stage.size()))
         for word, spot in zip(words[1:], spots[1:], strict=False)
@@ -165,7 +170,7 @@ def _size_change(stage: Stage) -> list[Twin]:
 def _turns(stage: Stage) -> list[Twin]:
     """A thing stands at some angle; in one twin it turns round once and ends as it began."""
     words = stage.words(1 + stage.still_count(1))
-    spots, (milliseconds, ((start, end),)) = [lane[0] for lane in stage.lanes()], stage.events(1)
+    spots, (milliseconds, ((start, end),)) = stage.lane_spots(), stage.events(1)
     others = [
         Actor(stage.picture(word), word, standing(spot, stage.size(), stage.dice.between(0, 359)))
         for word, spot in zip(words[1:], spots[1:], strict=False)
@@ -189,7 +194,7 @@ def _hides(stage: Stage) -> list[Twin]:
     """A small thing goes behind one of two large ones, stays there unseen, and comes back."""
     *covers, word = stage.words(3, among=COVERS)
     across, back, upright = (
-        stage.dice.pick(((170, 830), (830, 170))),
+        stage.dice.pick(((195, 805), (805, 195))),
         stage.dice.between(200, 800),
         stage.dice.between(0, 1),
     )
@@ -202,7 +207,7 @@ def _hides(stage: Stage) -> list[Twin]:
     ]
     picture, size = stage.picture(word), stage.dice.between(160, 190)
     milliseconds, ((start, end),) = stage.events(1)
-    way = min(1200, (end - start) // 3)
+    way = min(1000, (end - start) // 3)
     a, b = stage.dice.shuffled(covers)
     text = f"What did the {word} hide behind, the {a} or the {b}?"
     twins = []
