@@ -19,6 +19,7 @@ from lab.errors import LabError, choose
 _KEPT_PIXELS = 256
 _ANGLE_STEP = 3
 _CAPTION_PIXELS = 16
+_GAP_PIXELS = 2
 
 Colour = tuple[int, int, int]
 
@@ -154,7 +155,7 @@ def write_video(scene: Scene, path: Path, *, size: int = 256, frames_per_second:
 
 def contact_sheet(scenes: Sequence[Scene], *, columns: int = 10, size: int = 128) -> Image.Image:
     """Lay scenes out to be looked at, one a row with its question below: the start, the events, evenly, and the end."""
-    sheet = Image.new("RGB", (columns * size, len(scenes) * (size + _CAPTION_PIXELS)), "white")
+    sheet = Image.new("RGB", (columns * (size + _GAP_PIXELS), len(scenes) * (size + _CAPTION_PIXELS)), "white")
     draw = ImageDraw.Draw(sheet)
     for row, scene in enumerate(scenes):
         top = row * (size + _CAPTION_PIXELS)
@@ -162,7 +163,7 @@ def contact_sheet(scenes: Sequence[Scene], *, columns: int = 10, size: int = 128
         first, last = max(0, times[0] - 300), min(scene.milliseconds, times[-1] + 300)
         inner = [first + (last - first) * n // max(1, columns - 3) for n in range(columns - 2)]
         for column, moment in enumerate([0, *inner, scene.milliseconds][:columns]):
-            sheet.paste(Image.fromarray(frame(scene, moment / THOUSAND, size)), (column * size, top))
+            sheet.paste(Image.fromarray(frame(scene, moment / THOUSAND, size)), (column * (size + _GAP_PIXELS), top))
         question = scene.question
         caption = f"{scene.seconds:.1f} s  {question.text}  {', '.join(question.choices)}: {question.answer}"
         draw.text((2, top + size + 1), caption, fill="black")

@@ -145,7 +145,7 @@ def named(name: str) -> str:
 
 
 def _with_article(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name.lstrip('“')[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def listed(parts: list[str]) -> str:

@@ -1,4 +1,5 @@
 from collections import Counter, defaultdict
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -15,13 +16,20 @@ CASTS = {split: cast_of(stand_ins(), split) for split in ("train", "dev", "test"
 CYCLE = 108
 STEP = 50  # ms, of the one who sees the whole course
 
-# What a single moment may tell above chance, with the sampling error of the tests; measured at 20,000 scenes a kind.
+# What one moment may tell above chance, as measured with 12,000 scenes a kind (standard error 0.006): nothing at the
+# start, the middle and the end, but for the thing on its way in `direction` (whether along or across) and `hides`; a
+# quarter into a scene, "first" is likelier than "second" because the order of a pair cannot be hidden near the start.
+MOMENTS = {"first": 0.0, "quarter": 0.25, "middle": 0.5, "last": 1.0}
 LEAKS = {
-    "first": dict.fromkeys(KINDS, 0.0),
-    "middle": {**dict.fromkeys(KINDS, 0.0), "moves": 0.02, "direction": 0.04, "hides": 0.03},
-    "last": dict.fromkeys(KINDS, 0.0),
+    ("direction", "quarter"): 0.023,
+    ("direction", "middle"): 0.024,
+    ("came_first", "quarter"): 0.069,
+    ("left_first", "quarter"): 0.064,
+    ("size_change", "quarter"): 0.016,
+    ("hides", "quarter"): 0.05,
+    ("hides", "middle"): 0.06,
 }
-SAMPLING_ERROR = 0.045
+SAMPLING_ERROR = 0.045  # three standard errors of 1,200 answers
 NOT_SEEN = -999
 
 
@@ -100,15 +108,17 @@ def at_one_moment(scene, milliseconds):
     return (row + [NOT_SEEN] * 15)[:15]
 
 
-def single_moment_leak(kind, when, count, seed=3):
-    """Accuracy above chance, on unseen groups, of a learner that is given all states at one moment."""
-    moments = {"first": lambda t: 0, "middle": lambda t: t // 2, "last": lambda t: t}
+def single_moment_leaks(kind, count, seed=3):
+    """Accuracy above chance, on unseen groups, of a learner that is given all states at one moment, by moment."""
     made = scenes(kind, count, seed=seed)
-    shown = np.array([at_one_moment(scene, moments[when](scene.milliseconds)) for scene in made], dtype=float)
     answers = np.array([answer_place(scene) for scene in made])
     half = count // 2 // 12 * 12
-    learner = HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(shown[:half], answers[:half])
-    return float((learner.predict(shown[half:]) == answers[half:]).mean()) - 1 / KINDS[kind].answers
+    leaks = {}
+    for name, share in MOMENTS.items():
+        shown = np.array([at_one_moment(scene, int(share * scene.milliseconds)) for scene in made], dtype=float)
+        learner = HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(shown[:half], answers[:half])
+        leaks[name] = float((learner.predict(shown[half:]) == answers[half:]).mean()) - 1 / KINDS[kind].answers
+    return leaks
 
 
 def answer_place(scene):
@@ -148,11 +158,10 @@ def test_a_text_only_guesser_is_at_chance_in_every_wording(split):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", LEAKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_single_moment_tells_little(kind, when):
-    leak = single_moment_leak(kind, when, 2400)
-    assert leak < LEAKS[when][kind] + SAMPLING_ERROR
+def test_a_single_moment_tells_little(kind):
+    for moment, leak in single_moment_leaks(kind, 2400).items():
+        assert leak < LEAKS.get((kind, moment), 0.0) + SAMPLING_ERROR, moment
 
 
 def test_the_leak_test_finds_a_leak(monkeypatch):
@@ -167,7 +176,24 @@ def test_the_leak_test_finds_a_leak(monkeypatch):
         return [yes, type(no)(no.milliseconds, actors, no.question)]
 
     monkeypatch.setitem(KINDS, "turns", type(kind)(2, upright_where_it_does_not_turn))
-    assert single_moment_leak("turns", "first", 240) > 0.3
+    assert single_moment_leaks("turns", 240)["first"] > 0.3
+
+
+def ceiling(kind, num_frames, count):
+    """The best accuracy with so many evenly chosen frames: twins alike in all of them cannot be told apart."""
+    groups = defaultdict(list)
+    for scene in scenes(kind, count):
+        moments = [int(scene.milliseconds * (2 * n + 1) / (2 * num_frames)) for n in range(num_frames)]
+        shown = [sorted((a.word, astuple(a.state(t))) for a in scene.actors if a.state(t).visible) for t in moments]
+        groups[scene.twins].append(str(shown))
+    return sum(1 / twins.count(shown) for twins in groups.values() for shown in twins) / count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_frames_miss_what_many_show(kind):
+    few, many = (ceiling(kind, number, 120) for number in (4, 48))
+    assert few < many - 0.02
+    assert many > 0.97
 
 
 def test_ends_of_a_way_are_the_same_for_opposite_directions():
