@@ -7,7 +7,8 @@ that no text tells it, as with the questions about time.
 import re
 
 from lab.data.scene_casts import Cast
-from lab.data.scene_questions import NUMBERS, Kind, scene_of
+from lab.data.scene_orders import NUMBERS
+from lab.data.scene_questions import Kind, scene_of
 from lab.data.scene_stage import SceneOptions, Spot, Stage, Twin, standing
 from lab.data.scenes import Actor, Question, Scene
 from lab.data.splits import Split

@@ -1,12 +1,14 @@
 from collections import Counter, defaultdict
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from lab.data.scene_casts import THING_CLASSES, cast_of
-from lab.data.scene_questions import DIRECTIONS, KINDS, video_scene
+from lab.data.scene_courses import DIRECTIONS
+from lab.data.scene_orders import NUMBERS
+from lab.data.scene_questions import KINDS, video_scene
 from lab.data.scene_stage import SceneOptions
 from lab.data.scenes import THOUSAND
 from lab.errors import LabError
@@ -123,7 +125,7 @@ def single_moment_leaks(kind, count, seed=3):
 
 def answer_place(scene):
     question = scene.question
-    fixed = {"direction": DIRECTIONS, "how_many": ("one", "two", "three")}
+    fixed = {"direction": DIRECTIONS, "how_many": NUMBERS}
     fixed |= {"size_change": ("grow", "shrink"), "turns": ("yes", "no")}
     return fixed.get(question.kind, question.choices).index(question.answer)
 
@@ -169,11 +171,8 @@ def test_the_leak_test_finds_a_leak(monkeypatch):
 
     def upright_where_it_does_not_turn(stage):
         yes, no = kind.group(stage)
-        actors = [
-            type(a)(a.picture, a.word, tuple(type(k)(k.milliseconds, k.x, k.y, k.size) for k in a.keys))
-            for a in no.actors
-        ]
-        return [yes, type(no)(no.milliseconds, actors, no.question)]
+        upright = [replace(a, keys=tuple(replace(key, angle=0) for key in a.keys)) for a in no.actors]
+        return [yes, replace(no, actors=upright)]
 
     monkeypatch.setitem(KINDS, "turns", type(kind)(2, upright_where_it_does_not_turn))
     assert single_moment_leaks("turns", 240)["first"] > 0.3
