@@ -60,6 +60,9 @@ def test_every_class_meets_as_many_others_in_each_split():
             met[combination_split(pair)][word] += 1
     assert {split: set(counts.values()) for split, counts in met.items()} == {"train": {6}, "dev": {1}, "test": {2}}
     assert combination_split(["animal"]) == "train"
+    circle = list(THING_CLASSES)
+    assert {combination_split(pair) for pair in zip(circle, circle[1:] + circle[:1], strict=True)} == {"test"}
+    assert {combination_split(pair) for pair in zip(circle[:5], circle[5:], strict=True)} == {"dev"}
 
 
 @pytest.mark.parametrize("split", SPLITS)
