@@ -49,16 +49,23 @@ def read_audio(
             if not container.streams.audio:
                 raise LabError(f"{name} holds no audio stream; expected an audio file")
             stream = container.streams.audio[0]
+            _refuse_unknown_codec(stream, name)
             _check(name, "sampling rate", stream.rate, expected_rate, " Hz")
             _check(name, "number of channels", stream.channels, expected_channels, "")
-            return _decode(container, stream, sampling_rate, name)
+            return decode_audio(container, stream, sampling_rate, name=name)
     except av.error.FFmpegError as error:
         raise LabError(f"{name} is not audio that can be read ({error.strerror})") from error
 
 
-def _decode(
-    container: av.container.InputContainer, stream: av.AudioStream, sampling_rate: int, name: str
+def decode_audio(
+    container: av.container.InputContainer, stream: av.AudioStream, sampling_rate: int = SAMPLING_RATE, *, name: str
 ) -> Float[ndarray, " samples"]:
+    """Decode one stream of an open container, from where it stands, as `read_audio` does with a whole file.
+
+    Raises:
+        LabError: truncated, broken, without samples, of an unknown codec.
+    """
+    _refuse_unknown_codec(stream, name)
     # A FLAC header says how long the audio is; for most others FFmpeg guesses from the size of the file.
     declared = None
     if stream.codec.name == "flac" and stream.duration and stream.time_base:
@@ -92,6 +99,11 @@ def _read_bytes(path: Path, name: str) -> bytes:
 def _check(name: str, what: str, found: int, expected: int | None, unit: str) -> None:
     if expected is not None and found != expected:
         raise LabError(f"{name} has {what} {found}{unit}, expected {expected}{unit}")
+
+
+def _refuse_unknown_codec(stream: av.AudioStream, name: str) -> None:
+    if stream.codec_context is None:
+        raise LabError(f"{name} has sound that is coded in a way that FFmpeg does not know")
 
 
 def _refuse_truncated_wave(data: bytes, name: str) -> None:

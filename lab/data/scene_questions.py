@@ -10,212 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lab.data.scene_casts import Cast, Dice, draw_background, standard_cast
-from lab.data.scene_stage import SceneOptions, Stage, Twin, leaving, moving, standing, visiting
-from lab.data.scenes import THOUSAND, Actor, Key, Question, Scene
+from lab.data.scene_courses import direction, hides, size_change, turns, what_moves
+from lab.data.scene_orders import came_first, how_many, just_before, left_first
+from lab.data.scene_stage import SceneOptions, Stage, Twin
+from lab.data.scenes import Scene
 from lab.data.splits import SPLITS, Split
 from lab.errors import LabError, choose
-
-DIRECTIONS = ("left", "right", "up", "down")
-NUMBERS = ("one", "two", "three")
-# Broad enough that a small thing behind them is not seen, and always drawn whole.
-COVERS = ("vehicle", "building", "flag", "food", "face", "sign")
-_VISITS = 4
-
-
-def _moves(stage: Stage) -> list[Twin]:
-    """One of three things goes along its lane; all have a second place that they could have come from."""
-    words = stage.words(3)
-    things = [(word, stage.picture(word), stage.size()) for word in words]
-    lanes, (milliseconds, (span,)) = stage.lanes(), stage.events(1)
-    choices, text = tuple(stage.dice.shuffled(words)), stage.dice.pick(("What moves?", "Which thing moves?"))
-    twins = []
-    for mover in words:
-        actors = [
-            Actor(picture, word, moving(ends[0], ends[1], span, size) if word == mover else standing(ends[0], size))
-            for (word, picture, size), ends in zip(things, lanes, strict=True)
-        ]
-        twins.append(Twin(milliseconds, actors, Question("moves", text, choices, mover)))
-    return twins
-
-
-def _direction(stage: Stage) -> list[Twin]:
-    """A thing goes from one place to another, straight or out at one side and in at the other: both ways end alike."""
-    count = stage.still_count(1)
-    words = stage.words(1 + count)
-    size = stage.size()
-    (left, right), (top, bottom) = stage.apart(), stage.apart()
-    corners = [(x, y) for x in (left, right) for y in (top, bottom)]
-    others = [
-        Actor(stage.picture(word), word, standing(spot, stage.size()))
-        for word, spot in zip(words[1:], stage.beside(corners, count), strict=False)
-    ]
-    picture, (milliseconds, (span,)) = stage.picture(words[0]), stage.events(1)
-    in_front = stage.dice.between(0, 1)
-    choices, period = tuple(stage.dice.shuffled(DIRECTIONS)), THOUSAND + size
-    text = stage.dice.pick((f"Which way does the {words[0]} go?", f"Where does the {words[0]} move to?"))
-    twins = []
-    for way in DIRECTIONS:
-        start = (left, top)
-        forth_x, forth_y = (right - left) % period, (bottom - top) % period
-        end = {
-            "left": (left + forth_x - period, top),
-            "right": (left + forth_x, top),
-            "up": (left, top + forth_y - period),
-            "down": (left, top + forth_y),
-        }[way]
-        mover = Actor(picture, words[0], moving(start, end, span, size))
-        actors = [*others, mover] if in_front else [mover, *others]
-        twins.append(Twin(milliseconds, actors, Question("direction", text, choices, way)))
-    return twins
-
-
-def _came_first(stage: Stage) -> list[Twin]:
-    """Two things come and go, one after the other."""
-    return _in_turn(stage, "came_first", "came", visits=True)
-
-
-def _left_first(stage: Stage) -> list[Twin]:
-    """Two things go away and come back, one after the other."""
-    return _in_turn(stage, "left_first", "went away", visits=False)
-
-
-def _in_turn(stage: Stage, kind: str, verb: str, *, visits: bool) -> list[Twin]:
-    words = stage.words(2 + stage.still_count(2))
-    things = [(word, stage.picture(word), stage.size()) for word in words]
-    spots, (milliseconds, spans) = [lane[0] for lane in stage.lanes()], stage.events(2)
-    a, b = stage.dice.shuffled(words[:2])
-    text = f"Which {verb} first, the {a} or the {b}?"
-    others = [Actor(picture, word, standing(spots[2], size)) for word, picture, size in things[2:]]
-    twins = []
-    for first in words[:2]:
-        actors = []
-        for (word, picture, size), spot in zip(things[:2], spots[:2], strict=True):
-            span = spans[0] if word == first else spans[1]
-            keys = visiting([spot], [span], size) if visits else leaving(spot, span, size)
-            actors.append(Actor(picture, word, keys))
-        twins.append(Twin(milliseconds, [*others, *actors], Question(kind, text, (a, b), first)))
-    return twins
-
-
-def _before(stage: Stage) -> list[Twin]:
-    """One thing comes and goes before another comes and goes, and a third one after it."""
-    words = stage.words(3)
-    things = [(word, stage.picture(word), stage.size()) for word in words]
-    spots, (milliseconds, spans) = [lane[0] for lane in stage.lanes()], stage.events(3)
-    middle = stage.dice.between(0, 2)
-    around = [word for word in words if word != words[middle]]
-    choices = tuple(stage.dice.shuffled(around))
-    text = stage.dice.pick(("What was there before the {} came?", "What did one see before the {}?"))
-    twins = []
-    for answer in around:
-        order = [answer, words[middle], *(word for word in around if word != answer)]
-        actors = [
-            Actor(picture, word, visiting([spot], [spans[order.index(word)]], size))
-            for (word, picture, size), spot in zip(things, spots, strict=True)
-        ]
-        twins.append(Twin(milliseconds, actors, Question("before", text.format(words[middle]), choices, answer)))
-    return twins
-
-
-def _how_many(stage: Stage) -> list[Twin]:
-    """Four times something comes and goes, never two at once: one thing again and again, or two, or three."""
-    words = stage.words(3)
-    things = [(word, stage.picture(word), stage.size()) for word in words]
-    milliseconds, spans = stage.events(_VISITS)
-    spots = [stage.dice.pick(lane) for lane in (*stage.lanes(), *stage.lanes())[:_VISITS]]
-    choices = tuple(stage.dice.shuffled(NUMBERS))
-    text = stage.dice.pick(("How many different things came in all?", "How many different things were there in all?"))
-    # The first two classes are of the split by themselves, so they are the ones that come when only two do.
-    one, both, every = [stage.dice.pick(words)], words[:2], words
-    twins = []
-    for number, cast in zip(NUMBERS, (one, both, every), strict=True):
-        visitors = stage.dice.shuffled([*cast, *(stage.dice.pick(cast) for _ in range(_VISITS - len(cast)))])
-        actors = []
-        for word, picture, size in things:
-            own = [visit for visit, visitor in enumerate(visitors) if visitor == word]
-            actors.append(Actor(picture, word, visiting([spots[v] for v in own], [spans[v] for v in own], size)))
-        twins.append(Twin(milliseconds, actors, Question("how_many", text, choices, number)))
-    return twins
-
-
-def _size_change(stage: Stage) -> list[Twin]:
-    """A thing comes, grows or shrinks, and goes: one course is the other backwards."""
-    words = stage.words(1 + stage.still_count(1))
-    spots, (milliseconds, ((start, end),)) = [lane[0] for lane in stage.lanes()], stage.events(1)
-    others = [
-        Actor(stage.picture(word), word, standing(spot, stage.size()))
-        for word, spot in zip(words[1:], spots[1:], strict=False)
-    ]
-    picture, small = stage.picture(words[0]), stage.dice.between(150, 240)
-    large = small * stage.dice.between(170, 210) // 100
-    choices = tuple(stage.dice.shuffled(("grow", "shrink")))
-    text = f"Does the {words[0]} {choices[0]} or {choices[1]}?"
-    twins = []
-    for answer, first, last in (("grow", small, large), ("shrink", large, small)):
-        keys = (
-            Key(0, *spots[0], first, visible=False),
-            Key(start, *spots[0], first),
-            Key(end, *spots[0], last, visible=False),
-        )
-        actors = [*others, Actor(picture, words[0], keys)]
-        twins.append(Twin(milliseconds, actors, Question("size_change", text, choices, answer)))
-    return twins
-
-
-def _turns(stage: Stage) -> list[Twin]:
-    """A thing stands at some angle; in one twin it turns round once and ends as it began."""
-    words = stage.words(1 + stage.still_count(1))
-    spots, (milliseconds, ((start, end),)) = [lane[0] for lane in stage.lanes()], stage.events(1)
-    others = [
-        Actor(stage.picture(word), word, standing(spot, stage.size(), stage.dice.between(0, 359)))
-        for word, spot in zip(words[1:], spots[1:], strict=False)
-    ]
-    picture, size, angle = stage.picture(words[0]), stage.size(), stage.dice.between(0, 359)
-    way = stage.dice.pick((360, -360))
-    choices = tuple(stage.dice.shuffled(("yes", "no")))
-    twins = []
-    for answer, turn in (("yes", way), ("no", 0)):
-        keys = (
-            Key(0, *spots[0], size, angle),
-            Key(start, *spots[0], size, angle),
-            Key(end, *spots[0], size, angle + turn),
-        )
-        question = Question("turns", f"Does the {words[0]} turn?", choices, answer)
-        twins.append(Twin(milliseconds, [*others, Actor(picture, words[0], keys)], question))
-    return twins
-
-
-def _hides(stage: Stage) -> list[Twin]:
-    """A small thing goes behind one of two large ones, stays there unseen, and comes back."""
-    *covers, word = stage.words(3, among=COVERS)
-    across, back, upright = (
-        stage.dice.pick(((170, 830), (830, 170))),
-        stage.dice.between(200, 800),
-        stage.dice.between(0, 1),
-    )
-    along = [stage.dice.between(230, 770) for _ in covers]
-    spots = [(a, b) if upright else (b, a) for a, b in zip(across, along, strict=True)]
-    home = (500, back) if upright else (back, 500)
-    others = [
-        Actor(stage.picture(cover), cover, standing(spot, stage.dice.between(340, 380)))
-        for cover, spot in zip(covers, spots, strict=True)
-    ]
-    picture, size = stage.picture(word), stage.dice.between(160, 190)
-    milliseconds, ((start, end),) = stage.events(1)
-    way = min(1200, (end - start) // 3)
-    a, b = stage.dice.shuffled(covers)
-    text = f"What did the {word} hide behind, the {a} or the {b}?"
-    twins = []
-    for cover, spot in zip(covers, spots, strict=True):
-        keys = (
-            Key(0, *home, size),
-            Key(start, *home, size),
-            Key(start + way, *spot, size, visible=False),
-            Key(end - way, *spot, size),
-            Key(end, *home, size),
-        )
-        twins.append(Twin(milliseconds, [Actor(picture, word, keys), *others], Question("hides", text, (a, b), cover)))
-    return twins
 
 
 @dataclass(frozen=True)
@@ -227,15 +27,15 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "moves": Kind(3, _moves),
-    "direction": Kind(4, _direction),
-    "came_first": Kind(2, _came_first),
-    "left_first": Kind(2, _left_first),
-    "before": Kind(2, _before),
-    "how_many": Kind(3, _how_many),
-    "size_change": Kind(2, _size_change),
-    "turns": Kind(2, _turns),
-    "hides": Kind(2, _hides),
+    "moves": Kind(3, what_moves),
+    "direction": Kind(4, direction),
+    "came_first": Kind(2, came_first),
+    "left_first": Kind(2, left_first),
+    "before": Kind(2, just_before),
+    "how_many": Kind(3, how_many),
+    "size_change": Kind(2, size_change),
+    "turns": Kind(2, turns),
+    "hides": Kind(2, hides),
 }
 
 

@@ -15,6 +15,8 @@ Spot = tuple[int, int]
 Span = tuple[int, int]
 
 _EDGE = 165
+# From anywhere on a line to both of its ends and back.
+ROUND_TRIP = 2 * (THOUSAND - 2 * _EDGE)
 _LANES = (170, 500, 830)
 _MARGIN = 500
 _GAP = (300, 1200)
@@ -91,40 +93,56 @@ class Stage:
         low, high = self.options.size
         return self.dice.between(round(low * THOUSAND), round(high * THOUSAND))
 
-    def events(self, count: int) -> tuple[int, list[Span]]:
+    def events(self, count: int, longer: int = 0) -> tuple[int, list[Span]]:
         """Draw the length of a scene and `count` events, one after the other, somewhere in it.
+
+        There is room for `longer` milliseconds behind the last one.
 
         Where in the scene they lie is uniform, so that a moment does not tell whether it is early or late in them.
         """
         low, high = (round(seconds * THOUSAND) for seconds in self.options.event_seconds)
         shortest, longest = (round(seconds * THOUSAND) for seconds in self.options.seconds)
-        needed = count * (low + _GAP[1]) + 2 * _MARGIN
+        needed = count * (low + _GAP[1]) + 2 * _MARGIN + longer
         milliseconds = self.dice.between(max(shortest, needed), max(longest, needed))
-        most = (milliseconds - 2 * _MARGIN) // count - _GAP[1]
+        most = (milliseconds - 2 * _MARGIN - longer) // count - _GAP[1]
         lengths = [self.dice.between(low, min(high, most)) for _ in range(count)]
         gaps = [self.dice.between(*_GAP) for _ in range(count - 1)]
-        start = self.dice.between(_MARGIN, milliseconds - _MARGIN - sum(lengths) - sum(gaps))
+        start = self.dice.between(_MARGIN, milliseconds - _MARGIN - longer - sum(lengths) - sum(gaps))
         spans = []
         for length, gap in zip(lengths, [*gaps, 0], strict=True):
             spans.append((start, start + length))
             start += length + gap
         return milliseconds, spans
 
-    def lanes(self) -> list[list[Spot]]:
-        """Draw three lanes side by side, each with two spots 300 or more apart; who keeps to a lane meets nobody."""
+    def overlapping(self) -> tuple[int, list[Span]]:
+        """Draw the length of a scene and two spans, the second of which begins and ends a little later than the first.
+
+        It is later by half the shortest event to the whole of it: the less, the less a moment tells which is the first.
+        Both overlap for at least one event's length.
+        """
+        low = round(self.options.event_seconds[0] * THOUSAND)
+        milliseconds, ((start, end),) = self.events(1, longer=2 * low)
+        early, late = (self.dice.between(low // 2, low) for _ in range(2))
+        return milliseconds, [(start, end + 2 * low - late), (start + early, end + 2 * low)]
+
+    def lane_middles(self) -> list[int]:
+        """Draw the order of three lanes side by side; who keeps to a lane meets nobody."""
+        return [middle + self.dice.between(-15, 15) for middle in self.dice.shuffled(_LANES)]
+
+    def lane_spots(self) -> list[Spot]:
+        """Draw a spot in each of three lanes, all across or all upright."""
         upright = self.dice.between(0, 1)
-        lanes = []
-        for middle in self.dice.shuffled(_LANES):
-            across = middle + self.dice.between(-15, 15)
-            ends = self.apart()
-            lanes.append([(across, along) if upright else (along, across) for along in ends])
-        return lanes
+        return [(lane, self.along()) if upright else (self.along(), lane) for lane in self.lane_middles()]
+
+    def along(self) -> int:
+        """Draw a place on a line where a thing is wholly in the frame."""
+        return self.dice.between(_EDGE, THOUSAND - _EDGE)
 
     def apart(self) -> tuple[int, int]:
-        """Draw two places on a line, at least 300 apart, either of them the first."""
+        """Draw two places on a line, at least 250 apart, either of them the first."""
         while True:
-            first, second = (self.dice.between(_EDGE, THOUSAND - _EDGE) for _ in range(2))
-            if abs(first - second) >= 300:
+            first, second = self.along(), self.along()
+            if abs(first - second) >= 250:
                 return first, second
 
     def beside(self, taken: Sequence[Spot], count: int) -> list[Spot]:
@@ -133,7 +151,7 @@ class Stage:
         for _ in range(_TRIES):
             if len(spots) == count:
                 break
-            spot = (self.dice.between(_EDGE, THOUSAND - _EDGE), self.dice.between(_EDGE, THOUSAND - _EDGE))
+            spot = (self.along(), self.along())
             if all(max(abs(spot[0] - x), abs(spot[1] - y)) >= 270 for x, y in [*taken, *spots]):
                 spots.append(spot)
         return spots
@@ -149,10 +167,25 @@ def moving(start: Spot, end: Spot, span: Span, size: int) -> tuple[Key, ...]:
     return (Key(0, *start, size), Key(span[0], *start, size), Key(span[1], *end, size))
 
 
+def bouncing(start: Spot, way: int, span: Span, size: int, upright: int) -> tuple[Key, ...]:
+    """Let a thing go `way` thousandths along its line, right or down where that is above 0, and turn at the ends.
+
+    From a start that is uniform on the line it is so at every moment, so where it is does not tell that it moves.
+    """
+    place, left, keys = start[1] if upright else start[0], abs(way), [Key(0, *start, size), Key(span[0], *start, size)]
+    down = way > 0
+    while left:
+        step = min(left, THOUSAND - _EDGE - place if down else place - _EDGE)
+        place, left, down = place + step if down else place - step, left - step, not down
+        spot = (start[0], place) if upright else (place, start[1])
+        keys.append(Key(span[1] - (span[1] - span[0]) * left // abs(way), *spot, size))
+    return tuple(keys)
+
+
 def visiting(spots: Sequence[Spot], spans: Sequence[Span], size: int) -> tuple[Key, ...]:
-    """Let a thing be there for some spans of time only, each at its own spot."""
+    """Let a thing be there for some spans of time only, each at a spot of its own; further spots do not count."""
     keys = [Key(0, *spots[0], size, visible=False)] if spots else [Key(0, 500, 500, size, visible=False)]
-    for spot, (start, end) in zip(spots, spans, strict=True):
+    for spot, (start, end) in zip(spots, spans, strict=False):
         keys += [Key(start, *spot, size), Key(end, *spot, size, visible=False)]
     return tuple(keys)
 

@@ -1,21 +1,31 @@
-"""Single frames out of a video stream at the price of few others: packets are counted first, then only what is needed is decoded.
+"""Single frames out of a video file at the price of few others: its packets are counted, then only some are decoded.
 
 A frame can be decoded from the key frame before it on. So decoding jumps to that key frame, leaves out what no other
 frame refers to, and stops at the last frame that is wanted before the next key frame that is.
 """
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from lab.errors import LabError
+
+T = TypeVar("T")
 # Decoders that know from a packet's head whether any frame refers to it, so that leaving it out changes no other pixel;
 # HEVC's mark holds for one temporal layer only.
 _SKIPPING = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -74,36 +84,75 @@ def scan(container: InputContainer, stream: VideoStream) -> Packets:
     )
 
 
+def declared_seconds(stream: VideoStream) -> float:
+    """How long the stream is by its header or its tags; 0 where neither says."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    parts = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska's
+    return sum(float(part) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0.0
+
+
 def decode(
-    container: InputContainer, stream: VideoStream, packets: Packets, wanted: Int[ndarray, " wanted"]
-) -> Iterator[tuple[int, VideoFrame]]:
-    """The frames of the given numbers, each once and with its number, in any order.
+    path: Path, packets: Packets, wanted: Int[ndarray, " wanted"], convert: Callable[[VideoFrame], T], *, threads: int
+) -> dict[int, T]:
+    """Decode the frames of the given numbers and convert each at once, so that no other frame outlives its decoding.
 
     A packet that gives no frame of its own (some VP8 streams have such) gives the frame shown before it. A frame that a
-    jump does not bring is looked for again from the start of the file, so jumps can cost time but no frame.
+    jump does not bring is looked for again from the start of the file, so jumps can cost time but no frame; what does
+    not come even then is not in the result.
+
+    Raises:
+        FFmpegError: broken.
     """
     numbers = np.unique(wanted)
-    missing = set(numbers.tolist())
-    if packets.stamped:
-        for number, frame in _jumping(container, stream, packets, numbers):
-            missing.discard(number)
-            yield number, frame
-    if missing:
-        yield from _from_the_start(container, stream, packets, sorted(missing))
-
-
-def _jumping(
-    container: InputContainer, stream: VideoStream, packets: Packets, numbers: Int[ndarray, " wanted"]
-) -> Iterator[tuple[int, VideoFrame]]:
+    groups = _groups(packets, packets.position[numbers]) if packets.stamped else []
     by_pts = {int(packets.pts[packets.position[number]]): int(number) for number in numbers}
-    for key, last in _groups(packets, packets.position[numbers]):
-        try:
-            container.seek(int(packets.pts[key]), stream=stream)
-            for frame in _decode_group(container, stream, packets, key, last, by_pts):
-                if frame.pts in by_pts and not frame.is_corrupt:
-                    yield by_pts[frame.pts], frame
-        except (av.error.FFmpegError, OSError):
-            continue  # what is missing then, or broken, is seen from the start
+    found: dict[int, T] = {}
+
+    def work(todo: SimpleQueue[tuple[int, int]], frame_threads: int) -> None:
+        with open_video(path, threads=frame_threads) as (container, stream), suppress(Empty):
+            while True:
+                key, last = todo.get_nowait()
+                with suppress(av.error.FFmpegError, OSError):  # what is missing then is looked for from the start
+                    for frame in _decode_group(container, stream, packets, key, last, by_pts):
+                        if frame.pts in by_pts and not frame.is_corrupt:
+                            found[by_pts[frame.pts]] = convert(frame)
+
+    todo: SimpleQueue[tuple[int, int]] = SimpleQueue()
+    for group in groups:
+        todo.put(group)
+    if len(groups) > threads > 1:  # a thread a group wastes less than threads that wait for one another in a group
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(work, todo, 1) for _ in range(threads)]:
+                done.result()
+    elif groups:
+        work(todo, threads)
+    missing = sorted(set(numbers.tolist()) - set(found))
+    if missing:
+        with open_video(path, threads=threads) as (container, stream):
+            for number, frame in _from_the_start(container, stream, packets, missing):
+                found[number] = convert(frame)
+    return found
+
+
+@contextmanager
+def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open the file and its first stream of moving pictures; the cover of a piece of music is none.
+
+    Raises:
+        LabError: no such stream, or of an unknown codec.
+        FFmpegError: missing, or nothing that FFmpeg reads.
+    """
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
+        pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+        stream = next((stream for stream in container.streams.video if not stream.disposition & pictures), None)
+        if stream is None or container.format.name == "tty":  # to FFmpeg, text is a picture of a terminal
+            raise LabError(f"{path} holds no moving picture; expected a video file")
+        if stream.codec_context is None:
+            raise LabError(f"{path} is coded in a way that FFmpeg does not know; expected a video file")
+        stream.codec_context.thread_count = threads
+        stream.thread_type = "FRAME" if threads > 1 else "NONE"
+        yield container, stream
 
 
 def _groups(packets: Packets, positions: Int[ndarray, " wanted"]) -> list[tuple[int, int]]:
@@ -120,12 +169,15 @@ def _groups(packets: Packets, positions: Int[ndarray, " wanted"]) -> list[tuple[
 
 
 def _decode_group(
-    container: InputContainer, stream: VideoStream, packets: Packets, key: int, last: int, by_pts: dict[int, int]
+    container: InputContainer, stream: VideoStream, packets: Packets, key: int, last: int, by_pts: Mapping[int, int]
 ) -> Iterator[VideoFrame]:
     context = stream.codec_context
     skips = context.name in _SKIPPING
     first, place = int(packets.pts[key]), None
+    container.seek(first, stream=stream)
     for packet in container.demux(stream):
+        if not packet.size:  # the end, or AVI's sign that the frame before goes on
+            continue
         if place is None:
             if packet.pts != first:
                 continue
@@ -133,7 +185,7 @@ def _decode_group(
         if skips:
             context.skip_frame = "DEFAULT" if packet.pts in by_pts else "NONREF"
         yield from context.decode(packet)
-        if place == last or not packet.size:
+        if place == last:
             break
         place += 1
     if skips:
@@ -145,8 +197,6 @@ def _from_the_start(
     container: InputContainer, stream: VideoStream, packets: Packets, numbers: list[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decode everything up to the last frame that is wanted; the frame shown last stands for one that does not come."""
-    begin = int(packets.pts.min()) if packets.stamped else 0
-    container.seek(begin, stream=stream)
     awaited = deque((int(packets.pts[packets.position[number]]), number) for number in numbers)
     shown: VideoFrame | None = None
     for count, frame in enumerate(container.decode(stream)):
