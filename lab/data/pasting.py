@@ -7,8 +7,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image
 
+from lab.data.images import read_cutout
 from lab.data.things import Picture
-from lab.errors import LabError
 
 MAX_ROTATION_DEGREES = 20.0
 SMALLEST_SHARE = 0.45
@@ -22,17 +22,13 @@ def cutouts(pictures: Sequence[Picture], *, longest_side: int) -> list[Image.Ima
     """Read pictures as RGBA, cropped to what is not transparent, made smaller where they exceed `longest_side` pixels.
 
     Raises:
-        LabError: a picture cannot be read; the message names its file.
+        LabError: a picture cannot be read, as `lab.data.images.read_cutout`.
     """
     return [_cutout(picture, longest_side) for picture in pictures]
 
 
 def _cutout(picture: Picture, longest_side: int) -> Image.Image:
-    try:
-        with Image.open(picture.path) as image:
-            cutout = image.convert("RGBA")
-    except OSError as error:
-        raise LabError(f"{picture.path} cannot be read ({error}); expected an image of {picture.id}") from error
+    cutout = read_cutout(picture.path)
     cutout = cutout.crop(cutout.getchannel("A").getbbox() or (0, 0, *cutout.size))
     cutout.thumbnail((longest_side, longest_side))
     return cutout

@@ -22,14 +22,8 @@ from lab.data.pasting import cutouts, paste
 from lab.data.pictures import Picture, thing
 from lab.data.splits import Split
 from lab.errors import LabError
-from lab.training.vision_pretraining import (
-    DEFAULT_STEPS,
-    Pair,
-    load_pair,
-    pretrained_vision_tower,
-    tower_pictures,
-    training_text,
-)
+from lab.training.contrastive import DEFAULT_STEPS, Pair, training_text
+from lab.training.vision_pretraining import load_pair, pretrained_vision_tower, tower_pictures
 
 
 @dataclass(frozen=True)

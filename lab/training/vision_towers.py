@@ -110,11 +110,10 @@ def _timm_model(architecture: str, image_size: int) -> nn.Module:
         close = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         hint = f"the closest are: {', '.join(close)}" if close else "`timm.list_models()` lists them"
         raise LabError(f"unknown timm model {architecture!r}; {hint}")
-    try:
-        # Transformers are built for one size; most convolutional models know no such argument.
-        model: nn.Module = timm.create_model(architecture, num_classes=0, img_size=image_size)
-    except TypeError:
-        model = timm.create_model(architecture, num_classes=0)
+    # A model that takes any size has no such option.
+    fixed = getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False)
+    sized: dict[str, Any] = {"img_size": image_size} if fixed else {}
+    model: nn.Module = timm.create_model(architecture, num_classes=0, **sized)
     return model
 
 

@@ -14,7 +14,7 @@ from lab.evaluation.vision_towers import (
     tower_quality,
 )
 from lab.training import vision_pretraining
-from lab.training.vision_pretraining import VisionPretrainingOptions, train_pair
+from lab.training.contrastive import VisionPretrainingOptions, train_pair
 from tests.training.pictures import coloured_pictures
 
 NAME = "timm:test_convnext"
