@@ -8,7 +8,7 @@ import torch
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import preparation, results
+from lab.study import remembered, results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.preparation import prepare_speech
 from lab.study.store import read_runs
@@ -90,7 +90,7 @@ def test_a_machine_that_computes_otherwise_makes_other_cells_and_a_named_precisi
     told = []
     for fast, machine in ((True, ["flags : bf16"]), (False, ["flags :"])):
         monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device, fast=fast: fast)
-        monkeypatch.setattr(preparation, "_arithmetic", lambda machine=machine: machine)
+        monkeypatch.setattr(remembered, "_arithmetic", lambda machine=machine: machine)
         told.append([prepare_speech([cell])["precision"] for cell in (tiny, {**tiny, "precision": "float32"})])
     assert told == [
         [{"auto": "bfloat16"}, {"float32": "float32"}],

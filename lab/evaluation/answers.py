@@ -76,3 +76,16 @@ def answer_scores(table: pd.DataFrame, split: str) -> dict[str, float]:
     }
     scores |= {f"{split}_accuracy_{kind}": float(value) for kind, value in right.groupby(table["kind"]).mean().items()}
     return scores
+
+
+def answer_costs(model: VisionLanguageModel, data: VisionSplit) -> dict[str, float]:
+    """What is paid for an answer: the projector's parameters, visual tokens a frame, and tokens and frames a question."""
+    part = model.parts()[data.branch]
+    seen = [len(data.store[example.id].seconds) for example in data.examples]
+    visual = [data.num_visual_tokens(i, model) for i in range(len(data))]
+    return {
+        "projector_parameters": float(sum(parameter.numel() for parameter in part.parameters())),
+        "visual_tokens_per_frame": sum(visual) / sum(seen) if sum(seen) else 0.0,
+        "visual_tokens_per_question": sum(visual) / len(visual),
+        "frames_per_question": sum(seen) / len(seen),
+    }

@@ -25,7 +25,7 @@ from lab.study.cells import Cell
 from lab.study.parameters import cell_source, read_notebook
 from lab.study.reach import reached_modules
 
-PACKAGES = ("torch", "transformers", "numpy", "jiwer")
+PACKAGES = ("torch", "transformers", "timm", "numpy", "pillow", "jiwer")
 """The packages whose version decides a result."""
 
 

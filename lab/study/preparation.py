@@ -1,27 +1,15 @@
 """What the cells of a speech study share, made once before any of them runs: corpora, features, language model.
 
-The character model is pretrained in a process of its own while features are computed in this one. What was prepared is
-remembered in a small file under a hash of everything it depends on, so that a sweep with nothing to do need not import
-torch.
+The character model is pretrained in a process of its own while features are computed in this one.
 """
 
-import hashlib
-import json
 import multiprocessing
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lab.errors import LabError, choose
-from lab.paths import cache_dir, write_whole
-from lab.study.gpus import visible_gpus
-from lab.study.identity import package_versions, source_hash
-from lab.study.reach import lab_modules
+from lab.study.remembered import Ingredients, computed_with, distinct, remembered, say
 
 # The parameters of a cell that decide what is prepared; a notebook that needs a speech corpus declares them all.
 PREPARED_PARAMETERS = (
@@ -43,7 +31,6 @@ PREPARED_PARAMETERS = (
 )
 # Those that decide what is compared: they are checked, by building every projector without its weights.
 PROJECTOR_PARAMETERS = ("projector", "downsample_rate", "parameter_budget")
-Ingredients = dict[str, Any]
 
 
 def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredients:
@@ -53,48 +40,14 @@ def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
         LabError: a source that cannot be fetched or does not match its hash, a full disk, an unknown name, a projector
             that cannot be built.
     """
-    wanted = _distinct(parameters_of_cells, PREPARED_PARAMETERS)
-    projectors = _distinct(parameters_of_cells, PROJECTOR_PARAMETERS)
-    sources = source_hash(lab_modules(("data", "parts", "training", "evaluation")))
-    identity = json.dumps([wanted, projectors, sources, package_versions(), _arithmetic()], sort_keys=True)
-    memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
-    if memo.is_file():
-        remembered = json.loads(memo.read_text(encoding="utf-8"))
-        if all(Path(folder).exists() for folder in remembered["folders"]):
-            return remembered["ingredients"]
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{memo}.lock"):
+    wanted = distinct(parameters_of_cells, PREPARED_PARAMETERS)
+    projectors = distinct(parameters_of_cells, PROJECTOR_PARAMETERS)
+
+    def make() -> tuple[Ingredients, list[str]]:
         _check_projectors(projectors)
-        ingredients, folders = _prepare(wanted)
-        write_whole(memo, json.dumps({"ingredients": ingredients, "folders": folders}))
-    return ingredients
+        return _prepare(wanted)
 
-
-def _arithmetic() -> list[str]:
-    """What tells whether `auto` comes to the same as before, without asking torch: the processor's abilities, GPUs."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return [next((line for line in lines if line.startswith(("flags", "Features"))), ""), *visible_gpus()]
-    return [platform.processor(), *visible_gpus()]
-
-
-def _computed_with(cell: Mapping[str, Any]) -> Ingredients:
-    """Device and precision of a cell, where it says `auto` what that is on this machine: they move a result."""
-    from lab.training.loop import choose_device, choose_precision
-
-    device, precision = cell["device"], cell["precision"]
-    if "auto" in (device, precision) or device != "cuda":  # cells that name all may be for another machine
-        chosen = choose_device(device)
-        device, precision = chosen.type, choose_precision(precision, chosen)
-    return {"device": {cell["device"]: device}, "precision": {cell["precision"]: precision}}
-
-
-def _distinct(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """What the cells have under these names, each combination once."""
-    return [
-        dict(pairs)
-        for pairs in dict.fromkeys(tuple((name, _parameter(cell, name)) for name in names) for cell in cells)
-    ]
+    return remembered([wanted, projectors], make)
 
 
 def _check_projectors(projectors: Sequence[Mapping[str, Any]]) -> None:
@@ -110,19 +63,25 @@ def _check_projectors(projectors: Sequence[Mapping[str, Any]]) -> None:
             build_audio_projector(cell["projector"], downsample_rate=cell["downsample_rate"], **widths, **budget)
 
 
-def _parameter(cell: Mapping[str, Any], name: str) -> Any:
-    if name not in cell:
-        raise LabError(f"a speech study's cells need the parameter {name!r}; add it to the ablation's `base`")
-    return cell[name]
-
-
 def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
     # Imported here: they bring torch and transformers, which a remembered preparation does without.
     from lab.evaluation.normalizers import NORMALIZERS
 
     for cell in wanted:
         choose(NORMALIZERS, cell["normalizer"], "normaliser")
-        _computed_with(cell)
+        computed_with(cell)
+    ingredients, folders = with_language_models(wanted, lambda: _features(wanted))
+    for cell in wanted:
+        for name, chosen in computed_with(cell).items():
+            ingredients.setdefault(name, {}).update(chosen)
+    ingredients["normalizer"] = {name: NORMALIZERS[name].version for name in {cell["normalizer"] for cell in wanted}}
+    return ingredients, sorted(set(folders))
+
+
+def with_language_models(
+    wanted: Sequence[Mapping[str, Any]], make: Callable[[], tuple[Ingredients, list[str]]]
+) -> tuple[Ingredients, list[str]]:
+    """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own."""
     character_steps = sorted({cell["pretraining_steps"] for cell in wanted if cell["language_model"] == "character"})
     context = multiprocessing.get_context("spawn")
     pretraining = [context.Process(target=_pretrain, args=(steps,)) for steps in character_steps]
@@ -130,7 +89,7 @@ def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str
     for process in pretraining:
         process.start()
     try:
-        ingredients, folders = _features(wanted)
+        ingredients, folders = make()
         for process in pretraining:
             process.join()
     finally:
@@ -149,11 +108,7 @@ def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str
             ingredients["language_model"]["character"] = description_sha256(folder)
         else:
             ingredients["language_model"][cell["language_model"]] = _language_model_sha256(cell["language_model"])
-    for cell in wanted:
-        for name, chosen in _computed_with(cell).items():
-            ingredients.setdefault(name, {}).update(chosen)
-    ingredients["normalizer"] = {name: NORMALIZERS[name].version for name in {cell["normalizer"] for cell in wanted}}
-    return ingredients, sorted(set(folders))
+    return ingredients, folders
 
 
 def _fetch_text(character_steps: Sequence[int]) -> None:
@@ -170,7 +125,7 @@ def _pretrain(steps: int) -> None:
     from lab.training.character_model import pretrained_character_model
 
     torch.set_num_threads(1)
-    pretrained_character_model(steps=steps, progress=_say("language model, steps"))
+    pretrained_character_model(steps=steps, progress=say("language model, steps"))
 
 
 def _language_model_sha256(name: str) -> str:
@@ -192,7 +147,7 @@ def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[st
     for cell in wanted:
         encoder = open_encoder(cell["audio_encoder"], window=cell["encoder_window"])
         ingredients["audio_encoder"][cell["audio_encoder"]] = encoder.key
-        data = cell_data(cell, encoder, keep=NORMALIZERS[cell["normalizer"]], progress=_say("features, utterances"))
+        data = cell_data(cell, encoder, keep=NORMALIZERS[cell["normalizer"]], progress=say("features, utterances"))
         for parameter in ("corpus", "out_of_domain_corpus"):
             if cell[parameter]:
                 corpus = open_corpus(cell[parameter], num_utterances=cell["num_utterances"])
@@ -204,18 +159,3 @@ def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[st
             folders += [str(store.folder) for store in split.stores]
     torch.set_num_threads(os.cpu_count() or 1)
     return ingredients, folders
-
-
-def _say(what: str) -> Callable[..., None]:
-    """A progress call that prints a line at each twentieth of the work."""
-    said = -1
-
-    def say(done: int, total: int, loss: float | None = None) -> None:
-        nonlocal said
-        if done == total or done * 20 // total > said:
-            said = done * 20 // total
-            print(
-                f"preparing: {what} {done} of {total}" + (f", loss {loss:.3f}" if loss is not None else ""), flush=True
-            )
-
-    return say

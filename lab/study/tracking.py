@@ -60,6 +60,11 @@ class CellRun:
         """Keep a table as the Parquet artifact `NAME.parquet`."""
         table.to_parquet(self._directory / "artifacts" / f"{name}.parquet", index=False)
 
+    def log_json(self, value: Any, name: str) -> None:
+        """Keep something as the artifact `NAME.json`."""
+        text = json.dumps(value, indent=1) + "\n"
+        (self._directory / "artifacts" / f"{name}.json").write_text(text, encoding="utf-8")
+
     def set_results(self, results: Mapping[str, float]) -> None:
         """The cell's measured numbers, one line of the results file; a cell without them has failed.
 

@@ -66,17 +66,19 @@ class VisionSplit:
         """An answer or choice as token ids, without start and end."""
         return model.codec.encode(self.write(text))
 
+    def num_visual_tokens(self, index: int, model: VisionLanguageModel) -> int:
+        """Visual tokens of an example, all frames together."""
+        stored = self.store[self.examples[index].id]
+        grid = model.view_grid(self.branch, self.store.view_shape)
+        tiled = num_views(stored.grid) > 1
+        per_frame = len(_order(stored.size, self.image_size, self.tiling, grid)) if tiled else grid[0] * grid[1]
+        return len(stored.seconds) * per_frame
+
     def num_tokens(self, index: int, model: VisionLanguageModel) -> int:
         """Positions of an example's joined sequence, its answer included."""
-        example, stored = self.examples[index], self.store[self.examples[index].id]
-        rows, columns = model.view_grid(self.branch, self.store.view_shape)
-        per_frame = (
-            len(_order(stored.size, self.image_size, self.tiling, (rows, columns)))
-            if num_views(stored.grid) > 1
-            else rows * columns
-        )
+        example = self.examples[index]
         text = len(model.codec.encode(self.write(example.question))) + len(self.answer_ids(example.answer, model))
-        return len(stored.seconds) * per_frame + text + len(model.codec.start_ids) + 1
+        return self.num_visual_tokens(index, model) + text + len(model.codec.start_ids) + 1
 
 
 @lru_cache(maxsize=4096)

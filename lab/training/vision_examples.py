@@ -4,6 +4,7 @@ Section 3 of the paper, image and video branch; at the `cpu` rung scenes compose
 captions, and rendered text. What is asked of test data was never trained on: things, backgrounds, combinations, words.
 """
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from lab.data.fetch import packages
 from lab.data.moments import chosen_seconds
 from lab.data.page_questions import questions
 from lab.data.page_settings import PAGES
@@ -25,6 +27,8 @@ from lab.data.scenes import Scene
 from lab.data.splits import Split
 from lab.errors import LabError, choose
 
+# Raise it when the same source and options would give other questions or pictures.
+EXAMPLES_VERSION = 1
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
 
 
@@ -148,18 +152,38 @@ def _range(text: str) -> tuple[float, float]:
     return low, high
 
 
-EXAMPLES: dict[str, Callable[..., list[VisionExample]]] = {
-    "scenes": scene_examples,
-    "stills": still_examples,
-    "pages": page_examples,
+@dataclass(frozen=True)
+class ExampleSource:
+    """How a source's examples are made, and the packages that they are made of."""
+
+    read: Callable[..., list[VisionExample]]
+    packages: tuple[str, ...]
+
+
+_PICTURES = ("tuxpaint-stamps-default", "emoji-datasource-google", "emojibase-data")
+
+EXAMPLES: dict[str, ExampleSource] = {
+    "scenes": ExampleSource(scene_examples, _PICTURES),
+    "stills": ExampleSource(still_examples, _PICTURES),
+    "pages": ExampleSource(page_examples, ("fonts-wqy-microhei",)),
 }
-"""A source's name, as in "scenes" or "scenes:8-48:2-6"; what follows colons are its options in their order."""
+"""Named as in "scenes" or "scenes:8-48:2-6"; what follows colons are the options in their order."""
 
 
 def open_examples(source: str, split: Split, count: int, sight: Sight) -> list[VisionExample]:
-    """The first `count` examples of one side of a source."""
+    """The first `count` examples of one side of a source.
+
+    Raises:
+        LabError: an unknown source, or options that it does not take.
+    """
     name, *options = source.split(":")
-    read = choose(EXAMPLES, name, "source of pictures or video")
+    read = choose(EXAMPLES, name, "source of pictures or video").read
     if len(options) > (most := len(inspect.signature(read).parameters) - 3):
         raise LabError(f"{source!r} has {len(options)} options; source {name!r} takes at most {most}")
     return read(split, count, sight, *options)
+
+
+def sources_sha256(source: str) -> str:
+    """A hash of the packages that a source's examples are made of."""
+    kind = choose(EXAMPLES, source.partition(":")[0], "source of pictures or video")
+    return hashlib.sha256("".join(packages()[name].sha256 for name in kind.packages).encode()).hexdigest()

@@ -1,0 +1,94 @@
+"""What the cells of a study share is made once, and remembered under a hash of everything that it depends on.
+
+So a sweep with nothing to do need not import torch.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lab.errors import LabError
+from lab.paths import cache_dir, write_whole
+from lab.study.gpus import visible_gpus
+from lab.study.identity import package_versions, source_hash
+from lab.study.reach import lab_modules
+
+Ingredients = dict[str, Any]
+
+
+def remembered(facts: Sequence[Any], make: Callable[[], tuple[Ingredients, list[str]]]) -> Ingredients:
+    """What `make` returned when it was last run on the same facts, code, packages and processor; else it is run.
+
+    `make` gives what was prepared, by parameter and value, and the folders that must still be there for it to count.
+    """
+    sources = source_hash(lab_modules(("data", "parts", "training", "evaluation")))
+    identity = json.dumps([*facts, sources, package_versions(), _arithmetic()], sort_keys=True)
+    memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    if memo.is_file():
+        known = json.loads(memo.read_text(encoding="utf-8"))
+        if all(Path(folder).exists() for folder in known["folders"]):
+            ingredients: Ingredients = known["ingredients"]
+            return ingredients
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{memo}.lock"):
+        ingredients, folders = make()
+        write_whole(memo, json.dumps({"ingredients": ingredients, "folders": folders}))
+    return ingredients
+
+
+def distinct(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the cells have under these names, each combination once.
+
+    Raises:
+        LabError: a cell lacks one.
+    """
+    return [
+        dict(pairs)
+        for pairs in dict.fromkeys(tuple((name, _parameter(cell, name)) for name in names) for cell in cells)
+    ]
+
+
+def _parameter(cell: Mapping[str, Any], name: str) -> Any:
+    if name not in cell:
+        raise LabError(f"this study's cells need the parameter {name!r}; add it to the ablation's `base`")
+    return cell[name]
+
+
+def computed_with(cell: Mapping[str, Any]) -> Ingredients:
+    """Device and precision of a cell, where it says `auto` what that is on this machine: they move a result."""
+    from lab.training.loop import choose_device, choose_precision
+
+    device, precision = cell["device"], cell["precision"]
+    if "auto" in (device, precision) or device != "cuda":  # cells that name all may be for another machine
+        chosen = choose_device(device)
+        device, precision = chosen.type, choose_precision(precision, chosen)
+    return {"device": {cell["device"]: device}, "precision": {cell["precision"]: precision}}
+
+
+def say(what: str) -> Callable[..., None]:
+    """A progress call that prints a line at each twentieth of the work."""
+    said = -1
+
+    def print_line(done: int, total: int, loss: float | None = None) -> None:
+        nonlocal said
+        if done == total or done * 20 // total > said:
+            said = done * 20 // total
+            print(
+                f"preparing: {what} {done} of {total}" + (f", loss {loss:.3f}" if loss is not None else ""), flush=True
+            )
+
+    return print_line
+
+
+def _arithmetic() -> list[str]:
+    """What tells whether `auto` comes to the same as before, without asking torch: the processor's abilities, GPUs."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return [next((line for line in lines if line.startswith(("flags", "Features"))), ""), *visible_gpus()]
+    return [platform.processor(), *visible_gpus()]

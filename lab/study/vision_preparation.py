@@ -1,0 +1,103 @@
+"""What the cells of a vision study share, made once before any of them runs: pictures, views, language model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lab.errors import LabError, choose
+from lab.study.preparation import with_language_models
+from lab.study.remembered import Ingredients, computed_with, distinct, remembered, say
+
+# The parameters of a cell that decide what is prepared; a notebook of a vision study declares them all.
+PREPARED_PARAMETERS = (
+    "curriculum",
+    "images",
+    "num_images",
+    "videos",
+    "num_videos",
+    "test_source",
+    "num_test",
+    "measure_dev",
+    "vision_encoder",
+    "image_size",
+    "stride",
+    "train_encoder",
+    "frame_size",
+    "frames_per_second",
+    "max_frames",
+    "max_tiles",
+    "fit",
+    "unpad",
+    "newline",
+    "language_model",
+    "pretraining_steps",
+    "device",
+    "precision",
+)
+# Those that decide what is compared: they are checked before anything is made.
+CHECKED_PARAMETERS = (
+    "projector",
+    "pool_size",
+    "steps",
+    "first_share",
+    "image_share",
+    "curriculum",
+    "video_projector_start",
+    "videos",
+    "learning_rate",
+    "train_language_model",
+    "language_model_learning_rate",
+    "train_encoder",
+    "encoder_learning_rate",
+)
+
+
+def prepare_vision(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredients:
+    """Make ready what these cells need and return what it was made from, by parameter and value.
+
+    Raises:
+        LabError: a package that cannot be fetched or does not match its hash, a full disk, an unknown name, a
+            projector or curriculum that cannot be built.
+    """
+    wanted = distinct(parameters_of_cells, PREPARED_PARAMETERS)
+    checked = distinct(parameters_of_cells, CHECKED_PARAMETERS)
+
+    def make() -> tuple[Ingredients, list[str]]:
+        _check(checked)
+        for cell in wanted:
+            computed_with(cell)
+        ingredients, folders = with_language_models(wanted, lambda: _views(wanted))
+        for cell in wanted:
+            for name, chosen in computed_with(cell).items():
+                ingredients.setdefault(name, {}).update(chosen)
+        return ingredients, sorted(set(folders))
+
+    return remembered(["vision", wanted, checked], make)
+
+
+def _check(cells: Sequence[Mapping[str, Any]]) -> None:
+    from lab.parts.visual_projectors import VISUAL_PROJECTORS
+    from lab.training.vision_cell import VIDEO_STARTS, cell_stages
+
+    for cell in cells:
+        choose(VISUAL_PROJECTORS, cell["projector"], "visual projector")
+        choose({start: start for start in VIDEO_STARTS}, cell["video_projector_start"], "start of the video projector")
+        if cell["video_projector_start"] == "image_projector" and not cell["videos"]:
+            raise LabError("a cell without videos has no video projector to start from the image projector")
+        cell_stages(cell)
+
+
+def _views(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
+    from lab.training.vision import open_vision_encoder
+    from lab.training.vision_cell import vision_cell_data
+    from lab.training.vision_examples import sources_sha256
+
+    ingredients: Ingredients = {"images": {}, "videos": {}, "test_source": {}, "vision_encoder": {}}
+    folders: list[str] = []
+    for cell in wanted:
+        encoder = open_vision_encoder(cell["vision_encoder"], image_size=cell["image_size"], stride=cell["stride"])
+        ingredients["vision_encoder"][cell["vision_encoder"]] = encoder.weights_sha256
+        for name in ("images", "videos", "test_source"):
+            ingredients[name][cell[name]] = sources_sha256(cell[name]) if cell[name] else "none"
+        data = vision_cell_data(cell, encoder, progress=say("pictures and frames, samples"))
+        folders += [str(split.store.folder) for split in data.values()]
+    return ingredients, folders

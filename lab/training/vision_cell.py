@@ -1,0 +1,169 @@
+"""What one cell of a vision study is made of: its data, its model and its stages, from its parameters.
+
+Sections 2 and 3 of the paper. The image branch passes its pictures through the visual projector; the video branch
+passes video, and the images that it is trained on first or beside, through the video projector, which starts afresh or
+from an image projector that was trained before it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from lab.data.text import to_alphabet
+from lab.data.view_features import view_statistics
+from lab.errors import LabError, choose
+from lab.parts.language_models import LanguageModel
+from lab.parts.vision_encoders import VisionEncoder
+from lab.parts.vision_language_model import Branch, VisionLanguageModel
+from lab.parts.visual_projectors import build_visual_projector
+from lab.parts.visual_tokens import VisualTokens
+from lab.training.curricula import IMAGE, VIDEO, curriculum_stages
+from lab.training.speech import writes_characters
+from lab.training.stages import Stage
+from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
+from lab.training.vision_examples import EXAMPLES_VERSION, Sight, open_examples, sources_sha256
+
+VIDEO_STARTS = ("afresh", "image_projector")
+IMAGE_BRANCH = "image_branch"
+
+
+def cell_branch(parameters: Mapping[str, Any]) -> Branch:
+    """The projector that a cell studies: the video branch's where it has video."""
+    return "video_projector" if parameters["videos"] else "visual_projector"
+
+
+def vision_cell_data(
+    parameters: Mapping[str, Any], encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, VisionSplit]:
+    """The splits of a cell: `image_text` and `video_text` as its curriculum needs them, `dev` and `test`.
+
+    `dev` and `test` are of the videos where the cell has some, else of the images; `test_source` names another source
+    whose test split is taken.
+
+    Raises:
+        LabError: an unknown source or curriculum, or a curriculum whose data the cell does not have.
+    """
+    kinds = {kind for stage in cell_stages(parameters) for kind in stage.data}
+    sources = {IMAGE: parameters["images"], VIDEO: parameters["videos"]}
+    counts = {IMAGE: parameters["num_images"], VIDEO: parameters["num_videos"]}
+    for kind in sorted(kinds):
+        if not sources[kind]:
+            raise LabError(f"curriculum {parameters['curriculum']!r} needs {kind}, but this cell names no such source")
+    sight = Sight(
+        frame_size=parameters["frame_size"],
+        frames_per_second=parameters["frames_per_second"],
+        max_frames=parameters["max_frames"],
+    )
+    write = partial(to_alphabet, punctuation=False) if writes_characters(parameters["language_model"]) else str.strip
+    tiling = Tiling(
+        max_tiles=parameters["max_tiles"],
+        fit=parameters["fit"],
+        unpad=parameters["unpad"],
+        newline=parameters["newline"],
+    )
+
+    def opened(source: str, split: str, count: int) -> VisionSplit:
+        return open_vision_split(
+            source.partition(":")[0].replace("/", "_"),
+            open_examples(source, split, count, sight),  # type: ignore[arg-type]
+            encoder,
+            key=f"{EXAMPLES_VERSION} {source} {sight} {sources_sha256(source)}",
+            tiling=tiling,
+            branch=cell_branch(parameters),
+            write=write,
+            features=not parameters["train_encoder"],
+            progress=progress,
+        )
+
+    data = {kind: opened(sources[kind], "train", counts[kind]) for kind in sorted(kinds)}
+    asked = parameters["videos"] or parameters["images"]
+    data["test"] = opened(parameters["test_source"] or asked, "test", parameters["num_test"])
+    if parameters["measure_dev"]:
+        data["dev"] = opened(asked, "dev", parameters["num_test"])
+    return data
+
+
+def build_vision_model(
+    parameters: Mapping[str, Any],
+    encoder: VisionEncoder,
+    language_model: LanguageModel,
+    data: Mapping[str, VisionSplit],
+) -> VisionLanguageModel:
+    """The model of a cell, its projectors afresh; seed torch before.
+
+    Features are standardised by those of the training data; a trained encoder's are left as they are.
+    """
+    statistics = {}
+    stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO)]
+    if not parameters["train_encoder"] and parameters["max_frames"]:
+        mean, std = view_statistics(stores[-1])
+        statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
+    options = {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
+
+    def tokens() -> VisualTokens:
+        projector = build_visual_projector(
+            parameters["projector"],
+            hidden_size=encoder.hidden_size,
+            output_size=language_model.hidden_size,
+            **options,
+        )
+        return VisualTokens(
+            projector=projector,
+            marks_places=parameters["marks_places"],
+            newline=parameters["newline"],
+            **statistics,
+        )
+
+    return VisionLanguageModel(
+        visual_projector=tokens(),
+        video_projector=tokens(),
+        language_model=language_model,
+        encoder=encoder if parameters["train_encoder"] else None,
+    )
+
+
+def cell_stages(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The stages of a cell: an image branch where the video projector starts from it, then those of the curriculum.
+
+    Raises:
+        LabError: as `curriculum_stages`; or a start of the video projector that the cell has not the steps for.
+    """
+    start = choose({name: name for name in VIDEO_STARTS}, parameters["video_projector_start"], "video_projector_start")
+    steps = parameters["image_branch_steps"]
+    if (start == "image_projector") != (steps > 0) or (steps and not (parameters["videos"] and parameters["images"])):
+        raise LabError(
+            f"video_projector_start is {start!r} and image_branch_steps {steps}; expected a cell with images and "
+            "videos and steps above 0 for 'image_projector', 0 steps for 'afresh'"
+        )
+    stages = curriculum_stages(
+        parameters["curriculum"],
+        steps=parameters["steps"],
+        first_share=parameters["first_share"],
+        image_share=parameters["image_share"],
+        **_trained(parameters, cell_branch(parameters)),
+    )
+    if not steps:
+        return stages
+    before = Stage(
+        name=IMAGE_BRANCH,
+        paper="section 3, image-language branch, before the video branch; steps and learning rates are this study's",
+        trained=tuple(_trained(parameters, "visual_projector")["learning_rates"]),
+        data={IMAGE: 1.0},
+        steps=steps,
+        schedule="cosine",
+        **_trained(parameters, "visual_projector"),
+    )
+    return (before, replace(stages[0], starts_from=(before.name,)), *stages[1:])
+
+
+def _trained(parameters: Mapping[str, Any], branch: Branch) -> dict[str, Any]:
+    rates: dict[str, float] = {branch: parameters["learning_rate"]}
+    if parameters["train_language_model"]:
+        rates["language_model"] = parameters["language_model_learning_rate"]
+    if parameters["train_encoder"]:
+        rates["vision_encoder"] = parameters["encoder_learning_rate"]
+    every = ("visual_projector", "video_projector", "language_model", "vision_encoder")
+    return {"learning_rates": rates, "frozen": tuple(part for part in every if part not in rates)}
