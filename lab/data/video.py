@@ -19,7 +19,8 @@ from lab.data.animations import Choose, Frames, is_animation, read_animation, re
 from lab.data.audio import decode_audio
 from lab.data.images import MAX_PIXELS, WHITE, Colour, fit_within
 from lab.data.moments import chosen_seconds, shown_at
-from lab.data.video_packets import declared_seconds, decode, open_video, scan
+from lab.data.video_decoding import decode
+from lab.data.video_packets import declared_seconds, open_video, scan
 from lab.errors import LabError
 
 __all__ = ["Video", "chosen_seconds", "read_sound", "read_video"]

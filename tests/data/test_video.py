@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lab.data import video, video_packets
+from lab.data import video, video_decoding
 from lab.data.video import read_sound, read_video
 from lab.errors import LabError
 from tests.data.fakes import encoded, tone
@@ -91,7 +91,7 @@ def test_jumping_gives_the_pixels_of_plain_decoding(tmp_path, key_distance, thre
 
 def test_only_what_is_needed_is_decoded_and_converted(tmp_path, monkeypatch):
     converted, decoded = [], []
-    convert, group = video._convert, video_packets._decode_group
+    convert, group = video._convert, video_decoding._decode_group
     monkeypatch.setattr(video, "_convert", lambda frame, **options: converted.append(1) or convert(frame, **options))
 
     def count(*arguments):
@@ -99,7 +99,7 @@ def test_only_what_is_needed_is_decoded_and_converted(tmp_path, monkeypatch):
             decoded.append(1)
             yield frame
 
-    monkeypatch.setattr(video_packets, "_decode_group", count)
+    monkeypatch.setattr(video_decoding, "_decode_group", count)
     read_video(film(tmp_path / "a.mp4", 100, rate=10, key_distance=10, options={"bf": "0"}), max_frames=3)
     assert len(converted) == 3
     assert len(decoded) <= 3 * 10
@@ -112,7 +112,7 @@ def test_a_seek_that_fails_costs_no_frame(tmp_path, monkeypatch):
         raise av.error.InvalidDataError(1, "lost")
         yield
 
-    monkeypatch.setattr(video_packets, "_decode_group", lost)
+    monkeypatch.setattr(video_decoding, "_decode_group", lost)
     assert numbers(read_video(path)) == [0, 10, 20]
 
 
