@@ -8,7 +8,7 @@ scene for the whole clip, so that no cut adds a key frame). Making it takes a mi
 
 Both sides take 1 frame a second, at most 48, shrunk to fit 384 x 768, each in a process of its own, in turn. The loop
 reads every frame with `VideoCapture.read` and keeps those that are wanted; it may count on the header's rate and number
-of frames, so that it need not keep all frames until the end. It has OpenCV's own threads, we ours (as many as cores, at
+of frames, so that it need not keep all frames until the end. It has OpenCV's own threads, we ours (cores + 1, at
 most 4). Timed from opening the file to the last frame, without imports. Printed: medians of wall and processor seconds
 and their ratios, and peak memory above what the imports take. The frames of both sides have to be the same, but for the
 two libraries' ways to shrink.
