@@ -14,6 +14,7 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+import benchmarks.video as video_benchmark
 from benchmarks.filled_store import TableClient, record
 from benchmarks.sides import STOCK_NOTEBOOK
 from benchmarks.stock_model import Clock, StockAudioLanguageModel, StockConvGMLP
@@ -229,3 +230,56 @@ def test_the_ledger_benchmark_times_both_commands_over_cells_in_every_state() ->
     counts = {state: int(count) for count, state in (part.split() for part in looked.group(1).split(", "))}
     assert counts == {"done": 89, "failed": 2, "running": 1, "stale": 5, "missing": 3}
     assert re.search(r"planning a sweep of 100 cells: \d+\.\d\d s .*: 10 cells to do", done.stdout)
+
+
+CLIP = {"seconds": 5, "scene_seconds": 2.0, "rate": 10, "size": (180, 320)}
+
+
+@pytest.mark.slow
+def test_both_sides_read_the_same_frames_of_the_clip_and_ratios_are_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cv2", reason="OpenCV is the other side: pip install -e '.[bench]'")
+    clip = tmp_path / "clip.mp4"
+    video_benchmark.make_clip(clip, **CLIP)
+    video_benchmark.main(["--clip", str(clip), "--repeats", "1"])
+    printed = capfd.readouterr().out
+    assert "5 frames chosen" in printed
+    for name in ("opencv", "ours"):
+        assert re.search(rf"{name}: \d+\.\d\d s, .* \(medians of 1\), \d+ MB at most", printed)
+    assert len(re.findall(r"ratio of (?:wall|processor) times, opencv / ours: \d+\.\d\d", printed)) == 2
+
+
+def test_the_clip_moves_so_that_a_wrong_frame_would_show(tmp_path: Path) -> None:
+    video_benchmark.make_clip(tmp_path / "clip.mp4", **CLIP)
+    frames, seconds = video_benchmark.read_with_ours(tmp_path / "clip.mp4")
+    assert seconds.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    np.savez(tmp_path / "ours.npz", frames=frames, seconds=seconds)
+    np.savez(tmp_path / "opencv.npz", frames=frames + np.uint8(1), seconds=seconds)
+    assert video_benchmark.compare(tmp_path)[1] <= 2.0
+    np.savez(tmp_path / "opencv.npz", frames=np.roll(frames, 1, axis=0), seconds=seconds)
+    with pytest.raises(LabError, match="they are not the same"):
+        video_benchmark.compare(tmp_path)
+    np.savez(tmp_path / "opencv.npz", frames=frames, seconds=seconds + 0.5)
+    with pytest.raises(LabError, match="the sides chose other moments"):
+        video_benchmark.compare(tmp_path)
+
+
+def test_without_opencv_the_video_benchmark_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_benchmark.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LabError, match=r"not installed: pip install -e '\.\[bench\]'"):
+        video_benchmark.main([])
+
+
+@pytest.mark.parametrize(
+    "options", [["--seconds", "0"], ["--repeats", "0"], ["--rate", "0"], ["--scene-seconds", "-1"]]
+)
+def test_a_clip_of_nothing_is_refused(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_benchmark.importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(LabError, match="at least 1 second"):
+        video_benchmark.main(options)
+
+
+def test_a_side_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"(?s)the side ours ended with exit code 1: .*gone\.mp4 cannot be read"):
+        video_benchmark.time_side("ours", tmp_path / "gone.mp4", tmp_path)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
 
@@ -52,7 +52,17 @@ def read_animation(
             image.seek(first + number)
             picture = on_background(as_rgba(image, str(path)), background)
             kept[number] = np.asarray(shrink(picture, max_height, max_width))
-    return np.stack([kept[number] for number in chosen.tolist()]), starts[chosen], duration
+    return stacked(kept, chosen), starts[chosen], duration
+
+
+def stacked(kept: dict[int, UInt8[ndarray, "height width 3"]], chosen: Int[ndarray, " frames"]) -> Frames:
+    """The chosen frames in their order, some perhaps repeated; `kept` is emptied on the way, not held beside them."""
+    numbers = chosen.tolist()
+    frames = np.empty((len(numbers), *kept[numbers[0]].shape), np.uint8)
+    for place, number in enumerate(numbers):
+        last = place + 1 == len(numbers) or numbers[place + 1] != number
+        frames[place] = kept.pop(number) if last else kept[number]
+    return frames
 
 
 @contextmanager
@@ -105,7 +115,7 @@ def read_folder(
                 f"expected {size[0]} x {size[1]} as the frames before it"
             )
         kept[number] = np.asarray(shrink(picture, max_height, max_width))
-    return np.stack([kept[number] for number in chosen.tolist()]), starts[chosen], duration
+    return stacked(kept, chosen), starts[chosen], duration
 
 
 _PARTS = re.compile(r"(\d+)|(\D+)")

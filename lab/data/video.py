@@ -15,11 +15,12 @@ from av.video.frame import VideoFrame
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from lab.data.animations import Choose, Frames, is_animation, read_animation, read_folder
+from lab.data.animations import Choose, Frames, is_animation, read_animation, read_folder, stacked
 from lab.data.audio import decode_audio
 from lab.data.images import MAX_PIXELS, WHITE, Colour, fit_within
 from lab.data.moments import chosen_seconds, shown_at
-from lab.data.video_packets import declared_seconds, decode, open_video, scan
+from lab.data.video_decoding import decode
+from lab.data.video_packets import declared_seconds, open_video, scan
 from lab.errors import LabError
 
 __all__ = ["Video", "chosen_seconds", "read_sound", "read_video"]
@@ -53,8 +54,8 @@ def read_video(
     """Read the frames shown at `chosen_seconds`, shrunk to fit with their aspect kept, turned as the file says.
 
     `background` shows where an animated picture is transparent. A folder of frames has `folder_frames_per_second`, or,
-    where that is `None`, as many as are asked for. `threads` decode (0: as many as there are cores, at most 4). Memory
-    grows with the chosen frames, never with the length of the video.
+    where that is `None`, as many as are asked for. `threads` decode (0: cores + 1, at most 4). Memory grows with the
+    chosen frames, never with the length of the video.
 
     Raises:
         LabError: missing, not a video, without frames, without a moving picture (sound or text only), truncated or
@@ -71,7 +72,7 @@ def read_video(
     if _begins_like_an_animation(path):
         return _video(*read_animation(path, choose, background=background, **size))
     try:
-        return _video(*_read_stream(path, choose, threads=threads or _cores(), **size))
+        return _video(*_read_stream(path, choose, threads=threads or _default_threads(), **size))
     except (av.error.FFmpegError, OSError) as error:
         raise LabError(f"{path} is not a video that can be read ({error.strerror or error})") from error
 
@@ -114,7 +115,7 @@ def _read_stream(
             raise LabError(f"{path} is broken: its frame at {packets.starts[number]:.2f} seconds cannot be decoded")
         if found[number].shape != found[int(chosen[0])].shape:
             raise LabError(f"{path} changes the size of its picture at {packets.starts[number]:.2f} seconds")
-    return np.stack([found[number] for number in chosen.tolist()]), packets.starts[chosen], packets.duration
+    return stacked(found, chosen), packets.starts[chosen], packets.duration
 
 
 def _convert(
@@ -142,9 +143,9 @@ def _display_matrix(frame: VideoFrame) -> ndarray:
     return np.eye(2) if side is None else np.frombuffer(bytes(side), dtype=np.int32).reshape(3, 3)[:2, :2]
 
 
-def _cores() -> int:
+def _default_threads() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, MAX_THREADS)
+    return min(available + 1, MAX_THREADS)  # one more, as FFmpeg itself takes
 
 
 def read_sound(path: Path) -> Float[ndarray, " samples"] | None:
