@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
+from lab.errors import LabError
 from lab.parts.vision_language_model import VisionLanguageModel
 from lab.training.vision_data import VisionSplit
 
@@ -19,7 +20,15 @@ def measure_answers(model: VisionLanguageModel, data: VisionSplit, *, batch_toke
 
     Columns: corpus, split, `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`, `wrong_answers` (0 or 1),
     `num_questions` (1), `num_choices`, `loss` (nats, over the right answer's tokens, end included) and `num_tokens`.
+
+    Raises:
+        LabError: a question without choices.
     """
+    if open_ended := next((example for example in data.examples if not example.choices), None):
+        raise LabError(
+            f"answers are chosen among choices; question {open_ended.id!r} of {data.name!r} has none: name a "
+            "test_source whose questions have choices, such as next_qa@hub:OWNER/NAME"
+        )
     model.eval()
     lines: list[dict[str, object]] = [{} for _ in range(len(data))]
     for batch in _batches(model, data, batch_tokens):
@@ -79,7 +88,7 @@ def answer_scores(table: pd.DataFrame, split: str) -> dict[str, float]:
 
 
 def answer_costs(model: VisionLanguageModel, data: VisionSplit) -> dict[str, float]:
-    """What is paid for an answer: the projector's parameters, visual tokens a frame, and tokens and frames a question."""
+    """What an answer costs: the projector's parameters, visual tokens a frame and a question, frames a question."""
     part = model.parts()[data.branch]
     seen = [len(data.store[example.id].seconds) for example in data.examples]
     visual = [data.num_visual_tokens(i, model) for i in range(len(data))]

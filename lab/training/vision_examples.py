@@ -15,7 +15,6 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from lab.data.fetch import packages
-from lab.data.moments import chosen_seconds
 from lab.data.page_questions import questions
 from lab.data.page_settings import PAGES
 from lab.data.rendered_text import Page, make_page, render
@@ -26,57 +25,12 @@ from lab.data.scene_stills import still_scene
 from lab.data.scenes import Scene
 from lab.data.splits import Split
 from lab.errors import LabError, choose
+from lab.training.hub_examples import hub_examples
+from lab.training.vision_example import Sight, VisionExample
 
 # Raise it when the same source and options would give other questions or pictures.
 EXAMPLES_VERSION = 1
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionExample:
-    """One question, its choices where it has some, and how to see what it is about.
-
-    Examples of one `group` are no independent witnesses: twins of a scene, questions of a page.
-    """
-
-    id: str
-    group: str
-    kind: str
-    question: str
-    choices: tuple[str, ...]
-    answer: str
-    see: Callable[[], tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sight:
-    """How much is seen of a source.
-
-    Raises:
-        LabError: a number out of range.
-    """
-
-    frame_size: int = 128
-    """Pixels, height and width of a rendered frame or still."""
-    frames_per_second: float = 1.0
-    max_frames: int = 8
-    """Of a video; 0: nothing is seen, 1: the frame in the middle."""
-
-    def __post_init__(self) -> None:
-        if self.frame_size < 8 or self.max_frames < 0 or not self.frames_per_second > 0:
-            raise LabError(
-                f"frame_size {self.frame_size}, frames_per_second {self.frames_per_second} and max_frames "
-                f"{self.max_frames}: expected at least 8, above 0 and at least 0"
-            )
-
-    def moments(self, seconds: float) -> tuple[float, ...]:
-        """When a video of that length is looked at."""
-        if self.max_frames == 0:
-            return ()
-        if self.max_frames == 1:
-            return (seconds / 2,)
-        chosen = chosen_seconds(seconds, frames_per_second=self.frames_per_second, max_frames=self.max_frames)
-        return tuple(float(moment) for moment in chosen)
 
 
 def _seen_scene(scene: Scene, sight: Sight) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
@@ -168,6 +122,8 @@ EXAMPLES: dict[str, ExampleSource] = {
     "pages": ExampleSource(page_examples, ("fonts-wqy-microhei",)),
 }
 """Named as in "scenes" or "scenes:8-48:2-6"; what follows colons are the options in their order."""
+HUB = "@hub:"
+"""Between a form and a data set, as in "next_qa@hub:OWNER/NAME:config:split"."""
 
 
 def open_examples(source: str, split: Split, count: int, sight: Sight) -> list[VisionExample]:
@@ -176,6 +132,9 @@ def open_examples(source: str, split: Split, count: int, sight: Sight) -> list[V
     Raises:
         LabError: an unknown source, or options that it does not take.
     """
+    form, hub, dataset = source.partition(HUB)
+    if hub:
+        return hub_examples(form, f"hub:{dataset}", split, count, sight)
     name, *options = source.split(":")
     read = choose(EXAMPLES, name, "source of pictures or video").read
     if len(options) > (most := len(inspect.signature(read).parameters) - 3):
@@ -184,6 +143,8 @@ def open_examples(source: str, split: Split, count: int, sight: Sight) -> list[V
 
 
 def sources_sha256(source: str) -> str:
-    """A hash of the packages that a source's examples are made of."""
+    """A hash of the packages that a source's examples are made of; of a hub's data set, its name alone is known."""
+    if HUB in source:
+        return hashlib.sha256(source.encode()).hexdigest()
     kind = choose(EXAMPLES, source.partition(":")[0], "source of pictures or video")
     return hashlib.sha256("".join(packages()[name].sha256 for name in kind.packages).encode()).hexdigest()
