@@ -3,7 +3,7 @@
 from types import MappingProxyType
 from typing import Any
 
-from lab.study.ablation import Column
+from lab.study.ablation import Column, Rung
 
 NOTEBOOK = "vision_language"
 
@@ -77,4 +77,65 @@ SMOKE = MappingProxyType(
         "warmup_steps": 1,
         "checkpoint_every": 0,
     }
+)
+
+# Studies of the image branch: questions about stills, one stage.
+IMAGE_BASE = MappingProxyType({**BASE, "curriculum": "image", "videos": "", "num_videos": 0, "num_test": 600})
+IMAGE_CPU = (
+    "a small rung: an encoder that is frozen and a character language model of 1.3M parameters, trained; stills composed "
+    "of cut-out pictures, two CPU cores; not the paper's scale"
+)
+_HUB_IMAGES = MappingProxyType(
+    {
+        "images": "conversation@hub:liuhaotian/LLaVA-Instruct-150K",
+        "test_source": "conversation@hub:lmms-lab/MMBench_EN:default:dev",
+        "num_test": 2000,
+        "marks_places": False,
+        "stride": 0,
+        "image_size": 384,
+        "frame_size": 384,
+        "train_language_model": False,
+        "device": "cuda",
+        "precision": "bfloat16",
+        "checkpoint_every": 500,
+    }
+)
+IMAGE_RUNGS = (
+    Rung(
+        name="gpu",
+        description="one GPU: SigLIP-base, Qwen2.5-0.5B, both frozen, LLaVA's instructions; not the paper's scale",
+        workers=1,
+        changes={
+            **_HUB_IMAGES,
+            "vision_encoder": "google/siglip-base-patch16-384",
+            "language_model": "Qwen/Qwen2.5-0.5B-Instruct",
+            "num_images": 100_000,
+            "steps": 5_000,
+            "batch_tokens": 32_768,
+            "learning_rate": 1e-3,
+            "warmup_steps": 150,
+        },
+    ),
+    Rung(
+        name="paper",
+        description="the paper's encoder, a 7B language model, both frozen as in its first image stage, and that "
+        "stage's learning rate; its data and steps are not found, so these are ours",
+        workers=1,
+        changes={
+            **_HUB_IMAGES,
+            "vision_encoder": "google/siglip-so400m-patch14-384",
+            "language_model": "Qwen/Qwen2.5-7B-Instruct",
+            "num_images": 600_000,
+            "steps": 10_000,
+            "batch_tokens": 131_072,
+            "learning_rate": 1e-3,
+            "warmup_steps": 300,
+        },
+    ),
+    Rung(
+        name="smoke",
+        description="the whole path in minutes, trained for a few steps: its numbers say nothing",
+        recorded=False,
+        changes={name: value for name, value in SMOKE.items() if name != "num_videos"},
+    ),
 )

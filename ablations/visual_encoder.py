@@ -1,0 +1,51 @@
+"""Table 8 of the Baichuan-Omni report: vision encoders, all trained the same way.
+
+The paper compares SigLIP, InternViT and others; two of its cells are found. No package holds weights of either, so the
+`cpu` rung compares what can be had everywhere: EfficientNet-Lite0 with its ImageNet weights, and towers that the project
+trains itself on named pictures with SigLIP's loss (`lab.training.vision_pretraining`).
+"""
+
+from lab.paper.claims import Comparison
+from lab.study.ablation import Ablation, Reported, Row, Rung, Trial
+from lab.study.vision_preparation import prepare_vision as prepare
+from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_RUNGS, NOT_FOUND, NOTEBOOK
+
+__all__ = ["ablation", "contrasts", "prepare"]
+
+ENCODERS = {
+    "efficientnet_imagenet": ("EfficientNet-Lite0, ImageNet", "efficientnet_lite0"),
+    "siglip_own": ("SigLIP of 1.1M parameters, trained here", "own:siglip_tiny"),
+    "vit_own": ("ViT-Tiny of timm, trained here", "own:timm:vit_tiny_patch16_224"),
+    "efficientnet_own": ("EfficientNet-Lite0, trained here", "own:timm:tf_efficientnet_lite0"),
+}
+
+ablation = Ablation(
+    name="visual_encoder",
+    paper="Baichuan-Omni technical report (arXiv 2410.08565), section 4.5, table 8",
+    claim="The encoder's pretraining decides what the language model can be told: one that saw much more, and was "
+    "trained to tell things apart, answers better than others of its size.",
+    notebook=NOTEBOOK,
+    seeds=(0, 1, 2),
+    base=IMAGE_BASE,
+    rungs=(
+        Rung(name="cpu", description=IMAGE_CPU),
+        *(rung for rung in IMAGE_RUNGS if rung.name == "smoke"),
+    ),
+    rows=tuple(
+        Row(key=key, label=label, changes={"vision_encoder": encoder}) for key, (label, encoder) in ENCODERS.items()
+    ),
+    columns=(ACCURACY, *COSTS),
+    reported=tuple(Reported(row=key, metric="test_accuracy", value=None, source=NOT_FOUND) for key in ENCODERS),
+    trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
+)
+
+# Fixed before any test result was seen: a difference of less than two points of accuracy is taken for none.
+contrasts = (
+    Comparison(
+        label="ImageNet against the project's own pictures, one network",
+        baseline="efficientnet_own",
+        candidate="efficientnet_imagenet",
+        smallest_effect=0.02,
+    ),
+    Comparison(label="SigLIP against ViT, both trained here", baseline="vit_own", candidate="siglip_own", smallest_effect=0.02),
+)
