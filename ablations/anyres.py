@@ -34,7 +34,11 @@ ablation = Ablation(
         Row(key="fixed", label="Fixed resolution", changes={}),
         Row(key="anyres", label="AnyRes, four tiles", changes={"max_tiles": 4}, cost=4),
         Row(key="fixed_more_tokens", label="Fixed resolution, every patch", changes={"pool_size": 1}, cost=3),
-        Row(key="anyres_fewer_tokens", label="AnyRes, four tiles, pooled twice", changes={"max_tiles": 4, "pool_size": 4}),
+        Row(
+            key="anyres_fewer_tokens",
+            label="AnyRes, four tiles, pooled twice",
+            changes={"max_tiles": 4, "pool_size": 4},
+        ),
     ),
     columns=(ACCURACY, *COSTS),
     reported=tuple(

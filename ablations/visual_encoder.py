@@ -47,5 +47,7 @@ contrasts = (
         candidate="efficientnet_imagenet",
         smallest_effect=0.02,
     ),
-    Comparison(label="SigLIP against ViT, both trained here", baseline="vit_own", candidate="siglip_own", smallest_effect=0.02),
+    Comparison(
+        label="SigLIP against ViT, both trained here", baseline="vit_own", candidate="siglip_own", smallest_effect=0.02
+    ),
 )

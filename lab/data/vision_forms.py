@@ -168,9 +168,26 @@ def _next_qa(row: Row, key: str, root: Path | None) -> Sample:
     return Sample(key, question, answer, video=video, choices=choices)
 
 
+def _image_choices(row: Row, key: str, root: Path | None) -> Sample:
+    """A list of choices with the number of the right one, or columns A, B, ... with its letter (MMBench)."""
+    listed = row.get("choices")
+    choices = tuple(map(str, listed)) if listed else tuple(str(row[c]) for c in "ABCDE" if _is_choice(row.get(c)))
+    answer = _text(row, "answer")
+    number = int(answer) if answer.isdecimal() else "ABCDE".find(answer) if len(answer) == 1 else -1
+    if not 0 <= number < len(choices):
+        raise RowError("an answer that is no number or letter of a choice")
+    question = f"{IMAGE_MARK}\n{_text(row, 'question')}"
+    return Sample(key, question, choices[number], images=(media(row["image"], root),), choices=choices)
+
+
+def _is_choice(value: Any) -> bool:
+    return value is not None and str(value).strip().lower() not in ("", "nan")
+
+
 FORMS: Mapping[str, Form] = {
     "conversation": Form((("conversations",),), ("id", "image", "images", "video"), _conversation),
     "image_caption": Form((("image",), ("caption",)), ("id",), _image_caption),
+    "image_choices": Form((("image",), ("question",), ("answer",)), ("index", "choices", *"ABCDE"), _image_choices),
     "sharegpt4video": Form((("video_path",), ("captions",)), ("video_id",), _sharegpt4video),
     "webvid": Form((("contentUrl", "video"), ("name",)), ("videoid",), _webvid),
     "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), ("question_id",), _activitynet_qa),

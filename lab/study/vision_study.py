@@ -88,7 +88,7 @@ IMAGE_CPU = (
 _HUB_IMAGES = MappingProxyType(
     {
         "images": "conversation@hub:liuhaotian/LLaVA-Instruct-150K",
-        "test_source": "conversation@hub:lmms-lab/MMBench_EN:default:dev",
+        "test_source": "image_choices@hub:lmms-lab/MMBench_EN:default:dev",
         "num_test": 2000,
         "marks_places": False,
         "stride": 0,
