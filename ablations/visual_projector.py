@@ -1,7 +1,7 @@
 """The visual projectors of the Baichuan-Omni report: every patch, mean pooling, joined patches, C-Abstractor.
 
-The paper gives the order alone: MLP, which keeps every patch, before mean pooling, the one chosen, before joined patches,
-before C-Abstractor. Accuracy is set against the tokens that it costs.
+The paper gives the order alone: MLP, which keeps every patch, before mean pooling, the one chosen, before joined
+patches, before C-Abstractor. Accuracy is set against the tokens that it costs.
 """
 
 from lab.paper.claims import Comparison
@@ -21,8 +21,8 @@ LABELS = {
 ablation = Ablation(
     name="visual_projector",
     paper="Baichuan-Omni technical report (arXiv 2410.08565), section 4.5, visual projector",
-    claim="An MLP over every patch answers best, mean pooling loses little with a quarter of its tokens, joining patches "
-    "loses more and C-Abstractor most.",
+    claim="An MLP over every patch answers best, mean pooling loses little with a quarter of its tokens, joining "
+    "patches loses more and C-Abstractor most.",
     notebook=NOTEBOOK,
     seeds=(0, 1, 2),
     base=IMAGE_BASE,

@@ -1,5 +1,6 @@
 """What the declarations of the vision studies share: the parameters of a cell and the columns of the table."""
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -82,8 +83,8 @@ SMOKE = MappingProxyType(
 # Studies of the image branch: questions about stills, one stage.
 IMAGE_BASE = MappingProxyType({**BASE, "curriculum": "image", "videos": "", "num_videos": 0, "num_test": 600})
 IMAGE_CPU = (
-    "a small rung: an encoder that is frozen and a character language model of 1.3M parameters, trained; stills composed "
-    "of cut-out pictures, two CPU cores; not the paper's scale"
+    "a small rung: an encoder that is frozen and a character language model of 1.3M parameters, trained; stills "
+    "composed of cut-out pictures, two CPU cores; not the paper's scale"
 )
 _HUB_IMAGES = MappingProxyType(
     {
@@ -93,7 +94,6 @@ _HUB_IMAGES = MappingProxyType(
         "marks_places": False,
         "stride": 0,
         "image_size": 384,
-        "frame_size": 384,
         "train_language_model": False,
         "device": "cuda",
         "precision": "bfloat16",
@@ -139,3 +139,13 @@ IMAGE_RUNGS = (
         changes={name: value for name, value in SMOKE.items() if name != "num_videos"},
     ),
 )
+
+
+def without(*names: str, **changes: Any) -> tuple[Rung, ...]:
+    """The larger rungs of a study of images whose rows change these parameters themselves, with other `changes`."""
+    return tuple(
+        replace(rung, changes={**{k: v for k, v in rung.changes.items() if k not in names}, **changes})
+        if rung.name != "smoke"
+        else rung
+        for rung in IMAGE_RUNGS
+    )

