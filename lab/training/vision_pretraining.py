@@ -3,6 +3,10 @@
 The stand-in, where no hub can be reached, for the paper's vision encoder (section 3), as no package holds weights of
 CLIP or SigLIP. Trained on the training side of stamps and emoji by `lab.training.contrastive`; a tower's key is the
 hash of its options, the packages and the recipe's version.
+
+Measured for `siglip_tiny`, 500 steps (4 minutes of one core), seed 0, on things never seen: of 10 captions the right
+one is first in 32% of the test pictures (untrained 12%, chance 10%) and in 27% of dev. Its topic is told in 45% of test
+(untrained 31%, always the commonest 29%), but in 33% of dev (untrained 20%, commonest 34%): a weak encoder.
 """
 
 import hashlib

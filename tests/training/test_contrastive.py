@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lab.errors import LabError
+from lab.training import contrastive
 from lab.training.contrastive import VisionPretrainingOptions, _batches, sigmoid_loss, train_pair, training_text
 from tests.training.pictures import COLOURS, coloured_pictures
 
@@ -79,3 +80,14 @@ def test_one_picture_is_refused(pictures):
 
 def test_the_fake_pictures_have_one_caption_each(pictures):
     assert len({picture.captions["en"] for picture in pictures}) == len(pictures) == 8 * len(COLOURS)
+
+
+@pytest.mark.parametrize(("share", "lowest", "highest"), [(0.0, 0, 0), (0.5, 10, 38), (1.0, 48, 48)])
+def test_the_topic_is_added_to_the_share_of_captions_that_is_asked_for(pictures, monkeypatch, share, lowest, highest):
+    asked = []
+    monkeypatch.setattr(
+        contrastive, "training_text", lambda picture, *, with_topic: asked.append(with_topic) or picture.captions["en"]
+    )
+    train_pair(NAME, pictures, replace(TINY, batch_size=16, topic_share=share))
+    assert len(asked) == 3 * 16
+    assert lowest <= sum(asked) <= highest
