@@ -94,7 +94,12 @@ def _views(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]
     ingredients: Ingredients = {"images": {}, "videos": {}, "test_source": {}, "vision_encoder": {}}
     folders: list[str] = []
     for cell in wanted:
-        encoder = open_vision_encoder(cell["vision_encoder"], image_size=cell["image_size"], stride=cell["stride"])
+        encoder = open_vision_encoder(
+            cell["vision_encoder"],
+            image_size=cell["image_size"],
+            stride=cell["stride"],
+            progress=say(f"{cell['vision_encoder']}, steps"),
+        )
         ingredients["vision_encoder"][cell["vision_encoder"]] = encoder.weights_sha256
         for name in ("images", "videos", "test_source"):
             ingredients[name][cell[name]] = sources_sha256(cell[name]) if cell[name] else "none"
