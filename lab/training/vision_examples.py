@@ -18,7 +18,7 @@ from lab.data.fetch import packages
 from lab.data.page_questions import questions
 from lab.data.page_settings import PAGES
 from lab.data.rendered_text import Page, make_page, render
-from lab.data.scene_questions import video_scene
+from lab.data.scene_questions import KINDS, video_scene
 from lab.data.scene_rendering import frames
 from lab.data.scene_stage import SceneOptions
 from lab.data.scene_stills import still_scene
@@ -54,16 +54,22 @@ def _of_scene(scene: Scene, sight: Sight) -> VisionExample:
 
 
 def scene_examples(
-    split: Split, count: int, sight: Sight, seconds: str = "8-48", events: str = "2-6"
+    split: Split, count: int, sight: Sight, seconds: str = "8-48", events: str = "2-6", kinds: str = ""
 ) -> list[VisionExample]:
-    """Video scenes; `seconds` and `events` are ranges of their lengths, as in "8-48".
+    """Video scenes.
+
+    `seconds` and `events` are ranges of their lengths, as in "8-48"; `kinds` are the kinds of question, as in
+    "moves,direction", all of them where it is empty.
 
     Raises:
-        LabError: a range that is none.
+        LabError: a range that is none, or an unknown kind.
     """
     options = SceneOptions(seconds=_range(seconds), event_seconds=_range(events))
-    seed = FIRST_SEED[split]
-    return [_of_scene(video_scene(i, seed=seed, split=split, options=options), sight) for i in range(count)]
+    chosen = tuple(kinds.split(",")) if kinds else tuple(KINDS)
+    return [
+        _of_scene(video_scene(i, seed=FIRST_SEED[split], split=split, kinds=chosen, options=options), sight)
+        for i in range(count)
+    ]
 
 
 def still_examples(split: Split, count: int, sight: Sight) -> list[VisionExample]:
