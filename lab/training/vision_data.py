@@ -1,7 +1,7 @@
 """From a vision study's examples to the batches of its stages: views computed once, questions, tokens counted.
 
 Section 3 of the paper. A step's batch is of one kind of data and holds about the same number of language-model tokens
-whatever the kind, so a mixing weight is a share of tokens, and no row is padded to the length of another kind.
+whatever the kind (unless a number of examples is asked for), so a mixing weight is a share of tokens, and no row is padded to the length of another kind.
 """
 
 import hashlib
@@ -175,6 +175,8 @@ class StageBatches:
     stage: Stage
     batch_tokens: int
     seed: int
+    batch_size: int = 0
+    """Examples a step, where rows are to see equally many whatever their tokens; 0: as `batch_tokens` gives."""
     lengths: dict[str, list[int]] = field(init=False)
     kinds: list[str] = field(init=False)
     lm_tokens: int = field(init=False, default=0)
@@ -200,7 +202,7 @@ class StageBatches:
             raise LabError(
                 f"an example of {kind!r} takes {max(lengths)} tokens, more than batch_tokens ({self.batch_tokens})"
             )
-        return max(1, round(self.batch_tokens / (sum(lengths) / len(lengths))))
+        return self.batch_size or max(1, round(self.batch_tokens / (sum(lengths) / len(lengths))))
 
     def indices(self, step: int) -> tuple[str, list[int]]:
         """The kind of data and the examples of a step."""

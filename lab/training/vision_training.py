@@ -66,6 +66,7 @@ def train_vision_cell(
             stage,
             parameters["batch_tokens"],
             parameters["seed"],
+            parameters["batch_size"],
         )
         if stage.starts_from:
             ancestry = load_stage(stage, parts, {name: files[name] for name in stage.starts_from}, stages)
