@@ -1,7 +1,8 @@
 """From a vision study's examples to the batches of its stages: views computed once, questions, tokens counted.
 
 Section 3 of the paper. A step's batch is of one kind of data and holds about the same number of language-model tokens
-whatever the kind (unless a number of examples is asked for), so a mixing weight is a share of tokens, and no row is padded to the length of another kind.
+whatever the kind (unless a number of examples is asked for), so a mixing weight is a share of tokens, and no row is
+padded to the length of another kind.
 """
 
 import hashlib
