@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
+from lab.errors import LabError
 from lab.parts.vision_language_model import VisionLanguageModel
 from lab.training.vision_data import VisionSplit
 
@@ -17,9 +18,19 @@ from lab.training.vision_data import VisionSplit
 def measure_answers(model: VisionLanguageModel, data: VisionSplit, *, batch_tokens: int = 8192) -> pd.DataFrame:
     """Answer every question of a split; one line each, in the split's order.
 
-    Columns: corpus, split, `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`, `wrong_answers` (0 or 1),
-    `num_questions` (1), `num_choices`, `loss` (nats, over the right answer's tokens, end included) and `num_tokens`.
+    Columns: `corpus` (the split's name), `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`,
+    `wrong_answers` (0 or 1), `num_questions` (1), `num_choices`, `loss` (nats, over the right answer's tokens, end
+    included) and `num_tokens`. Of choices equally likely the first counts as chosen.
+
+    Raises:
+        LabError: a question whose answer is none of its choices.
     """
+    for example in data.examples:
+        if example.answer not in example.choices:
+            raise LabError(
+                f"question {example.id!r} has the answer {example.answer!r}, which is none of its choices: "
+                f"{', '.join(map(repr, example.choices)) or 'it has none'}"
+            )
     model.eval()
     lines: list[dict[str, object]] = [{} for _ in range(len(data))]
     for batch in _batches(model, data, batch_tokens):

@@ -1,4 +1,4 @@
-"""A vision encoder of a few weights and models that join it to a tiny language model, for the tests of several rooms."""
+"""A vision encoder of a few weights and models that join it to a tiny language model, for several rooms' tests."""
 
 from typing import Any
 
