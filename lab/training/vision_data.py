@@ -170,7 +170,8 @@ class StageBatches:
     no example is seen a second time because a stage began anew.
 
     Raises:
-        LabError: a kind of data that is not there, or an example that alone has more than `batch_tokens`.
+        LabError: a kind of data that is not there, an example that alone has more than `batch_tokens`, or earlier
+            stages with other batch tokens or another seed.
     """
 
     sources: Mapping[str, VisionSplit]
@@ -185,6 +186,11 @@ class StageBatches:
     def __post_init__(self) -> None:
         assert self.stage.steps is not None
         shares = self.stage.mixing_shares
+        if [e for e in self.earlier if (e.batch_tokens, e.seed) != (self.batch_tokens, self.seed)]:
+            raise LabError(
+                f"stage {self.stage.name!r} has batch_tokens {self.batch_tokens} and seed {self.seed}, and a stage before "
+                f"it has others; give all stages of a curriculum the same"
+            )
         self._splits = {kind: choose(self.sources, kind, "kind of data") for kind in shares}
         self.lengths = {
             kind: [split.num_tokens(i, self.model) for i in range(len(split))] for kind, split in self._splits.items()

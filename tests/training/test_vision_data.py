@@ -208,6 +208,12 @@ def test_a_later_stage_goes_on_where_the_earlier_ones_stopped(sources, model):
     assert len(images) == 5 + 4 + 4
 
 
+@pytest.mark.parametrize("other", [{"seed": 2}, {"batch_tokens": 61}])
+def test_a_later_stage_of_other_batches_cannot_go_on(sources, model, other):
+    with pytest.raises(LabError, match="stage 's' has batch_tokens 60 and seed 1, and a stage before it has others"):
+        batches(sources, model, earlier=[batches(sources, model, **other)])
+
+
 def test_costs_and_padding_are_those_counted_one_by_one(sources, model):
     found = batches(sources, model)
     tokens = frames = 0
