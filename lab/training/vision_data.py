@@ -188,8 +188,8 @@ class StageBatches:
         shares = self.stage.mixing_shares
         if [e for e in self.earlier if (e.batch_tokens, e.seed) != (self.batch_tokens, self.seed)]:
             raise LabError(
-                f"stage {self.stage.name!r} has batch_tokens {self.batch_tokens} and seed {self.seed}, and a stage before "
-                f"it has others; give all stages of a curriculum the same"
+                f"stage {self.stage.name!r} has batch_tokens {self.batch_tokens} and seed {self.seed}, and a stage "
+                "before it has others; give all stages of a curriculum the same"
             )
         self._splits = {kind: choose(self.sources, kind, "kind of data") for kind in shares}
         self.lengths = {

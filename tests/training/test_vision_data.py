@@ -14,7 +14,7 @@ from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, se
 from tests.training.vision_splits import SQUARE, example, split_of, various
 
 TOKENS_A_VIEW = 4
-SIZES = {"square": SQUARE, "wide": (8, 16), "tall": (24, 8), "small": (4, 4), "large": (16, 16)}
+SIZES = {"square": SQUARE, "wide": (8, 16), "tall": (24, 8), "small": (4, 4), "narrow": (8, 9), "large": (16, 16)}
 TILINGS = {
     "fixed": Tiling(),
     "tiles": Tiling(max_tiles=4),
@@ -54,6 +54,16 @@ def test_a_question_sees_what_its_example_does_cut_and_encoded(model, tiling, fe
         else:
             laid = {"unpad": chosen.unpad, "newline": chosen.newline, "view_grid": (2, 2)}
             np.testing.assert_array_equal(question.seen.order, token_order(*pixels.shape[1:3], **cuts, **laid))
+
+
+def test_unpadding_leaves_out_tokens_of_padding(model):
+    # 8 x 9 pixels in two tiles of 8 x 8: of four columns of tokens the last shows columns 12 to 15, all padding.
+    counts = {}
+    for unpad in (False, True):
+        split = split_of([example("x", size=(8, 9))], tiling=Tiling(max_tiles=2, unpad=unpad))
+        counts[unpad] = split.num_tokens(0, model)
+        assert len(split.question(0, model).seen.order) == 4 + 2 * (3 if unpad else 4)
+    assert counts[False] - counts[True] == 2
 
 
 @pytest.mark.parametrize("frames", [0, 1, 3])
