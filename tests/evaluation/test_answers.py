@@ -69,6 +69,7 @@ def test_of_equally_likely_choices_the_first_is_taken():
 
 def test_measuring_neither_trains_nor_drops_out():
     model, split = seeing_model(), split_of(examples())
+    model.video_projector.projector.mlp.append(torch.nn.Dropout(0.5))
     before = measure_answers(model, split)
     model.train()
     pd.testing.assert_frame_equal(measure_answers(model, split), before)
