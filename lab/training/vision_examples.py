@@ -66,15 +66,15 @@ def scene_examples(
     """
     options = SceneOptions(seconds=_range(seconds), event_seconds=_range(events))
     chosen = tuple(kinds.split(",")) if kinds else tuple(KINDS)
+    seed = choose(FIRST_SEED, split, "split")
     return [
-        _of_scene(video_scene(i, seed=FIRST_SEED[split], split=split, kinds=chosen, options=options), sight)
-        for i in range(count)
+        _of_scene(video_scene(i, seed=seed, split=split, kinds=chosen, options=options), sight) for i in range(count)
     ]
 
 
 def still_examples(split: Split, count: int, sight: Sight) -> list[VisionExample]:
     """Stills of the same things, with questions that one look answers."""
-    seed = FIRST_SEED[split]
+    seed = choose(FIRST_SEED, split, "split")
     return [_of_scene(still_scene(i, seed=seed, split=split), sight) for i in range(count)]
 
 
@@ -84,10 +84,10 @@ def _seen_page(page: Page) -> tuple[UInt8[ndarray, "frames height width 3"], tup
 
 def page_examples(split: Split, count: int, sight: Sight, pages: str = "labelled") -> list[VisionExample]:
     """Pages of small text, seen at their own size; `pages` is a key of `PAGES`. One question a page."""
-    settings = choose(PAGES, pages, "kind of page")
+    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
     for index in range(count):
-        page = make_page(settings, seed=FIRST_SEED[split], index=index, split=split)
+        page = make_page(settings, seed=seed, index=index, split=split)
         asked = questions(page)
         one = asked[index % len(asked)]
         found.append(
