@@ -6,13 +6,14 @@ So a sweep with nothing to do need not import torch.
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from lab.data.fetch import packages
 from lab.errors import LabError
 from lab.paths import cache_dir, write_whole
 from lab.study.gpus import visible_gpus
@@ -23,12 +24,14 @@ Ingredients = dict[str, Any]
 
 
 def remembered(facts: Sequence[Any], make: Callable[[], tuple[Ingredients, list[str]]]) -> Ingredients:
-    """What `make` returned when it was last run on the same facts, code, packages and processor; else it is run.
+    """What `make` returned when it was last run on the same facts; else it is run.
 
-    `make` gives what was prepared, by parameter and value, and the folders that must still be there for it to count.
+    Code, pinned packages, libraries and processor count as facts. `make` gives what was prepared, by parameter and
+    value, and the folders that must still be there for it to count.
     """
     sources = source_hash(lab_modules(("data", "parts", "training", "evaluation")))
-    identity = json.dumps([*facts, sources, package_versions(), _arithmetic()], sort_keys=True)
+    pinned = {name: package.sha256 for name, package in packages().items()}
+    identity = json.dumps([*facts, sources, pinned, package_versions(), _arithmetic()], sort_keys=True)
     memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     if memo.is_file():
         known = json.loads(memo.read_text(encoding="utf-8"))
@@ -40,6 +43,15 @@ def remembered(facts: Sequence[Any], make: Callable[[], tuple[Ingredients, list[
         ingredients, folders = make()
         write_whole(memo, json.dumps({"ingredients": ingredients, "folders": folders}))
     return ingredients
+
+
+def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]:
+    """What tells whether a folder among the names has changed: its files, their sizes and when they were written."""
+    states = {}
+    for folder in (Path(name) for name in sorted({name for name in names if name and Path(name).is_dir()})):
+        files = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+        states[str(folder)] = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    return states
 
 
 def distinct(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
 """What the cells of a vision study share, made once before any of them runs: pictures, views, language model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from lab.errors import LabError, choose
+from lab.errors import choose
 from lab.study.preparation import with_language_models
-from lab.study.remembered import Ingredients, computed_with, distinct, remembered, say
+from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
 
 # The parameters of a cell that decide what is prepared; a notebook of a vision study declares them all.
 PREPARED_PARAMETERS = (
@@ -28,6 +28,7 @@ PREPARED_PARAMETERS = (
     "fit",
     "unpad",
     "newline",
+    "image_branch_steps",
     "language_model",
     "pretraining_steps",
     "device",
@@ -42,7 +43,12 @@ CHECKED_PARAMETERS = (
     "image_share",
     "curriculum",
     "video_projector_start",
+    "image_branch_steps",
+    "images",
     "videos",
+    "test_source",
+    "fit",
+    "vision_encoder",
     "learning_rate",
     "train_language_model",
     "language_model_learning_rate",
@@ -71,19 +77,38 @@ def prepare_vision(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
                 ingredients.setdefault(name, {}).update(chosen)
         return ingredients, sorted(set(folders))
 
-    return remembered(["vision", wanted, checked], make)
+    folders = folder_states(name for cell in wanted for name in _local_folders(cell))
+    return remembered(["vision", wanted, checked, folders], make)
 
 
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
-    from lab.parts.visual_projectors import VISUAL_PROJECTORS
-    from lab.training.vision_cell import VIDEO_STARTS, cell_stages
+    import torch
+
+    from lab.data.vision_forms import FORMS
+    from lab.parts.any_resolution import Fit
+    from lab.training.vision import check_vision_encoder
+    from lab.training.vision_cell import cell_projector, cell_stages
+    from lab.training.vision_examples import HUB, sources_sha256
 
     for cell in cells:
-        choose(VISUAL_PROJECTORS, cell["projector"], "visual projector")
-        choose({start: start for start in VIDEO_STARTS}, cell["video_projector_start"], "start of the video projector")
-        if cell["video_projector_start"] == "image_projector" and not cell["videos"]:
-            raise LabError("a cell without videos has no video projector to start from the image projector")
         cell_stages(cell)
+        choose({fit: fit for fit in get_args(Fit)}, cell["fit"], "fit of an image")
+        check_vision_encoder(cell["vision_encoder"])
+        with torch.device("meta"):
+            # As wide as the cpu rung's encoder and language model.
+            cell_projector(cell, hidden_size=112, output_size=192)
+        for source in filter(None, (cell["images"], cell["videos"], cell["test_source"])):
+            form, hub, _ = source.partition(HUB)
+            if hub:
+                choose(FORMS, form, "form of image-text and video-text data")
+            else:
+                sources_sha256(source)
+
+
+def _local_folders(cell: Mapping[str, Any]) -> list[str]:
+    """What of a cell may be a folder of the user's own: one that is changed is prepared again."""
+    sources = (cell["images"], cell["videos"], cell["test_source"])
+    return [cell["vision_encoder"], cell["language_model"], *(source.partition("@hub:")[2] for source in sources)]
 
 
 def _views(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:

@@ -5,6 +5,7 @@ is named by its form and its data set, as in "next_qa@hub:OWNER/NAME:config:spli
 """
 
 import re
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -26,27 +27,32 @@ _MARK = re.compile(r"\s*<(image|video)>\s*")
 def hub_examples(form: str, name: str, split: Split, count: int, sight: Sight) -> list[VisionExample]:
     """The first `count` usable rows of a data set; of a split that `name` names itself, else of `split`.
 
-    A sample without a picture or video is left out. Media are fetched when they are first seen, and kept.
+    A sample without a picture or video is left out, and one of several pictures, of which one alone could be shown.
+    Data sets that ask several questions under one id have them numbered. Media are fetched when they are first seen,
+    and kept.
 
     Raises:
         LabError: as `read_samples`, or no row is usable.
     """
     named = name if name.count(":") > 2 else f"{name}{':' * (3 - name.count(':'))}{split}"
-    found = []
+    found: list[VisionExample] = []
+    asked: Counter[str] = Counter()
     for sample in read_samples(named, form=form).samples:
-        if sample.video is None and not sample.images:
+        if sample.video is None and len(sample.images) != 1:
             continue
-        found.append(_example(form, sample, sight))
+        asked[sample.id] += 1
+        number = f"-{asked[sample.id]}" if asked[sample.id] > 1 else ""
+        found.append(_example(f"{form}-{sample.id}{number}", form, sample, sight))
         if len(found) == count:
             break
     if not found:
-        raise LabError(f"{name!r} has no row of form {form!r} with a picture or a video")
+        raise LabError(f"{name!r} has no row of form {form!r} with one picture or a video")
     return found
 
 
-def _example(form: str, sample: Sample, sight: Sight) -> VisionExample:
+def _example(key: str, form: str, sample: Sample, sight: Sight) -> VisionExample:
     return VisionExample(
-        id=f"{form}-{sample.id}",
+        id=key,
         group=sample.id if sample.video is None or isinstance(sample.video, bytes) else str(sample.video),
         kind=form,
         question=_MARK.sub(" ", sample.question).strip(),
@@ -64,9 +70,11 @@ def _see(sample: Sample, sight: Sight) -> tuple[UInt8[ndarray, "frames height wi
         image = sample.images[0]
         picture = read_image(image if isinstance(image, bytes) else media_file(image, folder=folder))
         return np.asarray(picture)[None], (0.0,)
-    video = read_video(
-        media_file(sample.video, folder=folder),
-        frames_per_second=sight.frames_per_second,
-        max_frames=sight.max_frames,
-    )
+    path = media_file(sample.video, folder=folder)
+    if sight.max_frames == 1:
+        # Of first, middle and last frame the middle one: a reader that is asked for one gives the first.
+        video = read_video(path, frames_per_second=1000.0, max_frames=3)
+        middle = len(video.frames) // 2
+        return video.frames[middle : middle + 1], (float(video.seconds[middle]),)
+    video = read_video(path, frames_per_second=sight.frames_per_second, max_frames=sight.max_frames)
     return video.frames, tuple(float(second) for second in video.seconds)

@@ -18,9 +18,9 @@ from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.vision_language_model import Branch, VisionLanguageModel
-from lab.parts.visual_projectors import build_visual_projector
+from lab.parts.visual_projectors import VisualProjector, build_visual_projector
 from lab.parts.visual_tokens import VisualTokens
-from lab.training.curricula import IMAGE, VIDEO, curriculum_stages
+from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
 from lab.training.speech import writes_characters
 from lab.training.stages import Stage
 from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
@@ -35,6 +35,16 @@ def cell_branch(parameters: Mapping[str, Any]) -> Branch:
     return "video_projector" if parameters["videos"] else "visual_projector"
 
 
+def cell_kinds(parameters: Mapping[str, Any]) -> set[str]:
+    """The kinds of data that a cell trains on, those of its stages.
+
+    Raises:
+        LabError: an unknown curriculum.
+    """
+    legs = choose(CURRICULA, parameters["curriculum"], "curriculum")
+    return {kind for leg in legs for kind in leg.kinds} | ({IMAGE} if parameters["image_branch_steps"] else set())
+
+
 def vision_cell_data(
     parameters: Mapping[str, Any], encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, VisionSplit]:
@@ -46,7 +56,7 @@ def vision_cell_data(
     Raises:
         LabError: an unknown source or curriculum, or a curriculum whose data the cell does not have.
     """
-    kinds = {kind for stage in cell_stages(parameters) for kind in stage.data}
+    kinds = cell_kinds(parameters)
     sources = {IMAGE: parameters["images"], VIDEO: parameters["videos"]}
     counts = {IMAGE: parameters["num_images"], VIDEO: parameters["num_videos"]}
     for kind in sorted(kinds):
@@ -86,6 +96,16 @@ def vision_cell_data(
     return data
 
 
+def cell_projector(parameters: Mapping[str, Any], hidden_size: int, output_size: int) -> VisualProjector:
+    """A projector of a cell, afresh; one that keeps every patch has no `pool_size`.
+
+    Raises:
+        LabError: as `build_visual_projector`.
+    """
+    options = {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
+    return build_visual_projector(parameters["projector"], hidden_size=hidden_size, output_size=output_size, **options)
+
+
 def build_vision_model(
     parameters: Mapping[str, Any],
     encoder: VisionEncoder,
@@ -101,17 +121,10 @@ def build_vision_model(
     if not parameters["train_encoder"] and parameters["max_frames"]:
         mean, std = view_statistics(stores[-1])
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
-    options = {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
 
     def tokens() -> VisualTokens:
-        projector = build_visual_projector(
-            parameters["projector"],
-            hidden_size=encoder.hidden_size,
-            output_size=language_model.hidden_size,
-            **options,
-        )
         return VisualTokens(
-            projector=projector,
+            projector=cell_projector(parameters, encoder.hidden_size, language_model.hidden_size),
             marks_places=parameters["marks_places"],
             newline=parameters["newline"],
             **statistics,

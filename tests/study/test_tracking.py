@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 
 import pandas
@@ -53,6 +54,19 @@ def test_a_closed_run_has_its_tables_results_and_no_spool(recorder: tracking.Rec
     theirs = recorder._client.get_run(run_id)
     assert theirs.data.params == {"size": "1"}
     assert theirs.data.metrics == {"error": 1.0}
+
+
+def test_what_is_logged_as_json_is_an_artifact_of_its_name(recorder: tracking.Recorder) -> None:
+    run_id = recorder.start("cell", {}, {"kind": "cell"})
+    ancestry = [{"stage": "staged_1", "weights": {"video_projector": "ab"}, "parents": ()}]
+    with tracking.cell_run(run_id, {}) as run:
+        run.log_json([], "ancestry")
+        run.log_json(ancestry, "ancestry")
+        run.set_results({"error": 1})
+    recorder.finish(run_id, "FINISHED")
+    (record,) = store.read_runs()
+    kept = json.loads(record.artifact("ancestry.json").read_text(encoding="utf-8"))
+    assert kept == [{"stage": "staged_1", "weights": {"video_projector": "ab"}, "parents": []}]
 
 
 def test_a_result_that_is_not_finite_is_refused(recorder: tracking.Recorder) -> None:
