@@ -191,7 +191,8 @@ class StageBatches:
     def __post_init__(self) -> None:
         assert self.stage.steps is not None
         shares = self.stage.mixing_shares
-        if [e for e in self.earlier if (e.batch_tokens, e.seed) != (self.batch_tokens, self.seed)]:
+        own = (self.batch_tokens, self.batch_size, self.seed)
+        if any((e.batch_tokens, e.batch_size, e.seed) != own for e in self.earlier):
             raise LabError(
                 f"stage {self.stage.name!r} has batch_tokens {self.batch_tokens} and seed {self.seed}, and a stage "
                 "before it has others; give all stages of a curriculum the same"
