@@ -68,7 +68,7 @@ def train_vision_cell(
             parameters["batch_tokens"],
             parameters["seed"],
             parameters["batch_size"],
-            earlier=batches_before,
+            earlier=tuple(batches_before),
         )
         batches_before.append(batches)
         if stage.starts_from:
