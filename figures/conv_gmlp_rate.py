@@ -48,7 +48,7 @@ def draw(measured: Measured) -> "Figure":
 
 def draw_ours(axes: "Axes", measured: Measured) -> None:
     """One line a projector: means with 95% intervals, single seeds as small points."""
-    from lab.paper.style import LOOKS
+    from lab.paper.style import LOOKS, draw_seeds
 
     lines = measured.results
     there = [projector for projector in LABELS if projector in set(lines["projector"])]
@@ -76,17 +76,7 @@ def draw_ours(axes: "Axes", measured: Measured) -> None:
             elinewidth=1.0,
             label=LABELS[projector],
         )
-        axes.plot(
-            cells["downsample_rate"] * shift * step**0.45,
-            cells[METRIC] * 100,
-            color=look.colour,
-            marker="o",
-            markersize=3.0,
-            markeredgewidth=0.4,
-            markeredgecolor="white",
-            zorder=4,
-            linestyle="none",
-        )
+        draw_seeds(axes, cells["downsample_rate"] * shift * step**0.45, cells[METRIC] * 100, look.colour)
     _rate_axis(axes, sorted(set(lines["downsample_rate"])))
     axes.set_ylabel("test CER (%)")
     axes.set_title(f"{', '.join(measured.corpora)}, test set\n{seeds_run(measured)} (small points), 95% intervals")

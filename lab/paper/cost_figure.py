@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from lab.paper.figure_frame import WIDTH, write_heading
 from lab.paper.measured import Measured
-from lab.paper.row_figure import draw_seeds, write_footnote
+from lab.paper.row_figure import write_footnote
 from lab.paper.row_scores import RowScore, mean_chance, panel_title, row_scores, score_column
-from lab.paper.style import GREY, LOOKS
+from lab.paper.style import GREY, LOOKS, draw_seeds
 
 HEIGHT = 4.8
 LABEL_LETTERS = 20
@@ -98,7 +98,7 @@ def _name(axes: Axes, group: Sequence[CostPoint], colours: dict[str, str]) -> No
             xytext=(group[-1].at * TO_NAMES, height),
             va="center",
             fontsize="small",
-            color=colours[point.score.key],
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             arrowprops={"arrowstyle": "-", "color": colours[point.score.key], "linewidth": 0.6, "shrinkB": 4},
         )
 

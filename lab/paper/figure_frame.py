@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Inches, and how many letters of the heading fit into them.
 WIDTH = 8.6
-HEADING_LETTERS = 110
+HEADING_LETTERS = 106
 
 
 def figure_stem(ablation: Ablation, rung: str) -> Path:

@@ -1,9 +1,10 @@
-"""Accuracy by kind of question, as a small heat map of numbers: the shade is how far above guessing they are."""
+"""Accuracy by kind of question, as numbers; their shade is how much of the way from chance to 100% they are."""
 
 import textwrap
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
 from lab.paper.measured import Measured
@@ -43,14 +44,14 @@ def draw_kinds(figure: FigureBase, measured: Measured) -> None:
     axes.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_LETTERS) for label in labels], fontsize="small")
     axes.tick_params(length=0, top=False, bottom=False)
     figure.suptitle(
-        "Accuracy (%) by kind of question, with the number of questions; shade: points above chance",
+        "Accuracy (%) by kind of question, with the number of questions; shade: the way from chance to 100",
         x=0.01,
         ha="left",
         fontsize="medium",
     )
 
 
-def _fill(axes, accuracy: Float[np.ndarray, "rows kinds"], chance: Float[np.ndarray, " kinds"]) -> None:  # type: ignore[no-untyped-def]
+def _fill(axes: Axes, accuracy: Float[np.ndarray, "rows kinds"], chance: Float[np.ndarray, " kinds"]) -> None:
     above = np.clip((accuracy - chance) / (100 - chance), 0, 1)
     shades = np.vstack([above, np.zeros_like(chance)])
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")

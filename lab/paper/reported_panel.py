@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from lab.paper.row_scores import score_column
 from lab.study.ablation import Ablation, Column, Reported
 
 LABEL_LETTERS = 22
@@ -62,6 +61,12 @@ def footnote(ablation: Ablation, column: Column) -> str:
     return " ".join(sentences)
 
 
+def reported_height(ablation: Ablation, column: Column) -> float:
+    """Inches."""
+    lines = [len(textwrap.wrap(star.label, LABEL_LETTERS)) for star in stars(ablation, column)]
+    return 1.4 + max(0.14 * max(lines, default=0) + 0.06, 0.4) * len(lines)
+
+
 def draw_reported(figure: FigureBase, ablation: Ablation, column: Column) -> Axes:
     """Fill a figure, or a part of one, with the paper's numbers."""
     shown = stars(ablation, column)
@@ -80,23 +85,16 @@ def draw_reported(figure: FigureBase, ablation: Ablation, column: Column) -> Axe
         )
     axes.set_yticks(heights, [textwrap.fill(star.label, LABEL_LETTERS) for star in shown], fontsize="small")
     axes.set_ylim(0.4, len(shown) + 0.8)
-    axes.margins(x=0.3)
+    axes.margins(x=0.4)
     axes.locator_params(axis="x", nbins=4)
     axes.grid(False)
     axes.grid(axis="x")
-    axes.set_xlabel(f"accuracy ({column.unit})" if column.metric == "test_accuracy" else column.label)
+    axes.set_xlabel(f"{column.label} ({column.unit})")
     figure.suptitle(_title(_found(ablation, column)), x=0.02, ha="left", fontsize="small")
     return axes
 
 
 def _title(found: Sequence[Reported]) -> str:
     sources = "; ".join(dict.fromkeys(entry.source for entry in found))
-    return textwrap.fill(f"The paper's numbers, of another model and other test sets ({sources})", TITLE_LETTERS)
-
-
-def has_reported(ablation: Ablation, column: Column) -> bool:
-    """Whether there is a number to show."""
-    return bool(_found(ablation, column))
-
-
-__all__ = ["Star", "draw_reported", "footnote", "has_reported", "score_column", "stars"]
+    text = f"The paper's numbers, of another model and other test sets ({sources})"
+    return textwrap.fill(text, TITLE_LETTERS, break_on_hyphens=False)

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure, FigureBase
 
 from lab.paper.figure_frame import HEADING_LETTERS, WIDTH, write_heading
 from lab.paper.measured import Measured
-from lab.paper.reported_panel import draw_reported, footnote, has_reported, stars
+from lab.paper.reported_panel import draw_reported, footnote, reported_height, stars
 from lab.paper.row_scores import RowScore, mean_chance, panel_title, row_scores, score_column
-from lab.paper.style import GREY, LOOKS
+from lab.paper.style import GREY, LOOKS, draw_seeds
 
 LABEL_LETTERS = 30
 
@@ -26,19 +26,21 @@ def draw_rows(measured: Measured, title: str, below: Below | None = None) -> Fig
     """
     column = score_column(measured)
     scores = row_scores(measured)
-    height = max(_rows_height(scores), 1.6 + 0.45 * len(stars(measured.ablation, column)))
+    height = max(_rows_height(scores), reported_height(measured.ablation, column))
     further = below[0] if below else 0.0
     figure = Figure(figsize=(WIDTH, 0.9 + height + further), layout="constrained")
-    parts = figure.subfigures(2, 1, height_ratios=(height, further)) if below else [figure]
+    top: FigureBase = figure
     if below:
-        below[1](parts[1], measured)
-    top = parts[0]
-    if has_reported(measured.ablation, column):
-        own, reported = top.subfigures(1, 2, width_ratios=(1.9, 1.0))
-        draw_reported(reported, measured.ablation, column)
-    else:
-        own = top.subfigures(1, 1)
-    draw_scores(own.subplots(), scores, measured)
+        parts = figure.subfigures(2, 1, height_ratios=(height, further), squeeze=False)
+        top, beneath = parts[:, 0]
+    widths = (1.9, 1.0) if stars(measured.ablation, column) else (1.0,)
+    panels = top.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
+    draw_scores(panels[0].subplots(), scores, measured)
+    panels[0].suptitle(panel_title(measured), x=0.02, ha="left", fontsize="medium")
+    for panel in panels[1:]:
+        draw_reported(panel, measured.ablation, column)
+    if below:
+        below[1](beneath, measured)
     write_heading(figure, measured, title)
     write_footnote(figure, measured)
     return figure
@@ -76,25 +78,9 @@ def draw_scores(axes: Axes, scores: list[RowScore], measured: Measured) -> None:
     axes.grid(False)
     axes.grid(axis="x")
     axes.set_xlabel(f"{column.label} ({column.unit})")
-    axes.set_title(panel_title(measured))
-
-
-def draw_seeds(axes: Axes, xs: object, ys: object, colour: str) -> None:
-    """Single seeds as small points."""
-    axes.plot(
-        xs,
-        ys,
-        color=colour,
-        marker="o",
-        markersize=3.0,
-        markeredgewidth=0.4,
-        markeredgecolor="white",
-        zorder=4,
-        linestyle="none",
-    )
 
 
 def write_footnote(figure: Figure, measured: Measured) -> None:
     """What is to be said of the paper's numbers, at the foot."""
     text = footnote(measured.ablation, score_column(measured))
-    figure.supxlabel(textwrap.fill(text, HEADING_LETTERS + 15), x=0.01, ha="left", fontsize="small")
+    figure.supxlabel(textwrap.fill(text, HEADING_LETTERS + 12), x=0.01, ha="left", fontsize="small")

@@ -1,5 +1,6 @@
 """How well each row of a study answered, in the units of its table, with seeds, intervals and what guessing gives."""
 
+import textwrap
 from dataclasses import dataclass
 
 from lab.errors import LabError
@@ -28,7 +29,7 @@ class RowScore:
 
     @property
     def is_yardstick(self) -> bool:
-        """A baseline or a control, by its label."""
+        """A baseline or a control: its label says so."""
         return self.label.startswith(YARDSTICKS)
 
     @property
@@ -87,11 +88,15 @@ def mean_chance(measured: Measured) -> float | None:
     return float(measured.results[CHANCE].mean()) * score_column(measured).scale
 
 
-def panel_title(measured: Measured) -> str:
-    """What was tested, and what points, bars and the line of chance are."""
+def panel_title(measured: Measured, letters: int = 70) -> str:
+    """What was tested, and what points, bars and the line of chance are; in lines of so many letters at most."""
     metric = measured.counted[1] if measured.counted else None
     single = measured.results.groupby("row")["seed"].nunique().max() == 1
     over = f" over {metric.clusters} alone" if metric and single else ""
-    chance = mean_chance(measured)
-    dashed = "" if chance is None else f"\ndashed: chance, {chance:.1f}%"
-    return f"{', '.join(measured.corpora)}, test set\n{seeds_run(measured)} (small points), 95% intervals{over}{dashed}"
+    lines = [
+        f"{', '.join(measured.corpora)}, test set",
+        f"{seeds_run(measured)} (small points), 95% intervals{over}",
+    ]
+    if (chance := mean_chance(measured)) is not None:
+        lines.append(f"dashed: chance, {chance:.1f}%")
+    return "\n".join(textwrap.fill(line, letters) for line in lines)

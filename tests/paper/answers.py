@@ -1,4 +1,4 @@
-"""A checkout with a study of this repository whose questions somebody made up answers to: results and single answers."""
+"""A checkout with a study of this repository and made-up results of it: its results file, its single answers."""
 
 import shutil
 from collections.abc import Mapping, Sequence
