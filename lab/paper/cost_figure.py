@@ -99,7 +99,13 @@ def _name(axes: Axes, group: Sequence[CostPoint], colours: dict[str, str]) -> No
             va="center",
             fontsize="small",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            arrowprops={"arrowstyle": "-", "color": colours[point.score.key], "linewidth": 0.6, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colours[point.score.key],
+                "linewidth": 0.6,
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
         )
 
 

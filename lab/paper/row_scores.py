@@ -1,4 +1,4 @@
-"""How well each row of a study answered, in the units of its table, with seeds, intervals and what guessing gives."""
+"""How well each row of a study answered, in the units of its table, with seeds and intervals; and what guessing gives."""
 
 import textwrap
 from dataclasses import dataclass
@@ -25,7 +25,6 @@ class RowScore:
     """The ends of the 95% interval; both are the mean where too little was measured for one."""
     seeds: tuple[float, ...]
     """The single seeds' scores, by seed."""
-    chance: float | None
 
     @property
     def is_yardstick(self) -> bool:
@@ -75,7 +74,6 @@ def row_scores(measured: Measured) -> list[RowScore]:
                 low=interval.low * column.scale if interval else mean,
                 high=interval.high * column.scale if interval else mean,
                 seeds=values,
-                chance=float(lines[CHANCE].mean()) * column.scale if CHANCE in lines else None,
             )
         )
     return scores
