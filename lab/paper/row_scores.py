@@ -1,4 +1,4 @@
-"""How well each row of a study answered, in the units of its table, with seeds and intervals; and what guessing gives."""
+"""How well each row of a study answered, in its table's units, with seeds and intervals; and what guessing gives."""
 
 import textwrap
 from dataclasses import dataclass
