@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import paths
-from lab.paper.measured import Measured, fingerprint, load_measured, results_checksum
-from lab.study.ablation import Ablation, load_ablation
+from lab.paper.figure_frame import WIDTH, draw_figure, seeds_run, write_heading
+from lab.paper.measured import Measured
+from lab.study.ablation import Ablation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAME = "conv_gmlp_rate"
 METRIC = "test_character_error_rate"
 LABELS = {
     "conv_gmlp": "Conv-GMLP",
@@ -27,63 +26,29 @@ REPORTED_TITLE = "Baichuan-Omni report,\n1.5B model, mean WER over\nits ASR sets
 DODGE, WIDEST = 1.06, 1.3
 
 
-def figure_stem(ablation: Ablation, rung: str) -> Path:
-    """Beside this script (`NAME.RUNG` but for the first rung); in `mlruns/figures` where a rung is not recorded."""
-    if not ablation.rung(rung).recorded:
-        return paths.mlruns_dir() / "figures" / NAME
-    first = ablation.rungs[0].name == rung
-    return paths.repository_root() / "figures" / (NAME if first else f"{NAME}.{rung}")
-
-
 def main(rung: str = "cpu") -> list[Path]:
-    """Draw the rung's results as SVG and PNG; files that were drawn from the same results are left as they are."""
-    ablation = load_ablation(NAME)
-    stem = figure_stem(ablation, rung)
-    inputs = fingerprint(ablation, rung, [Path(__file__)])
-    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png")]
-    if not all(path.exists() and inputs.encode() in path.read_bytes() for path in files):
-        from lab.paper.style import paper_style, save
-
-        measured = load_measured(ablation, rung)
-        with paper_style():
-            files = save(draw(measured), stem, describe(measured, inputs))
-    for path in files:
-        print(f"figure: {path}")
-    return files
-
-
-def describe(measured: Measured, inputs: str) -> dict[str, str]:
-    """What the files say of themselves."""
-    runs = ", ".join(measured.results["run_id"])
-    checksum = results_checksum(measured.ablation, measured.rung)
-    return {
-        "Title": f"{NAME}, rung {measured.rung}",
-        "Description": f"drawn from {inputs}; sha256 of the results: {checksum}; MLflow runs: {runs}",
-    }
+    """Draw the rung's results; see `draw_figure`."""
+    return draw_figure(Path(__file__), rung, draw)
 
 
 def draw(measured: Measured) -> "Figure":
     """Ours on the left, the paper's on the right; the axes are not shared, as the numbers cannot be compared."""
-    import textwrap
-
     from matplotlib.figure import Figure
 
     projectors = measured.results["projector"].nunique()
-    figure = Figure(figsize=(8.6, 4.4 if projectors <= 3 else 5.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4 if projectors <= 3 else 5.2), layout="constrained")
     ours, reported = figure.subplots(1, 2, width_ratios=(2.6, 1.0))
     draw_ours(ours, measured)
     draw_reported(reported, measured.ablation)
     handles, labels = ours.get_legend_handles_labels()
     figure.legend(handles, labels, handlelength=3.5, loc="outside lower left", ncols=3 if len(handles) <= 3 else 2)
-    rung = measured.ablation.rung(measured.rung)
-    lines = textwrap.wrap(f"Rung {rung.name}: {rung.description}", 110)
-    figure.suptitle("Error against downsample rate\n" + "\n".join(lines), x=0.01, ha="left", fontsize="medium")
+    write_heading(figure, measured, "Error against downsample rate")
     return figure
 
 
 def draw_ours(axes: "Axes", measured: Measured) -> None:
     """One line a projector: means with 95% intervals, single seeds as small points."""
-    from lab.paper.style import LOOKS
+    from lab.paper.style import LOOKS, draw_seeds
 
     lines = measured.results
     there = [projector for projector in LABELS if projector in set(lines["projector"])]
@@ -111,23 +76,10 @@ def draw_ours(axes: "Axes", measured: Measured) -> None:
             elinewidth=1.0,
             label=LABELS[projector],
         )
-        axes.plot(
-            cells["downsample_rate"] * shift * step**0.45,
-            cells[METRIC] * 100,
-            color=look.colour,
-            marker="o",
-            markersize=3.0,
-            markeredgewidth=0.4,
-            markeredgecolor="white",
-            zorder=4,
-            linestyle="none",
-        )
+        draw_seeds(axes, cells["downsample_rate"] * shift * step**0.45, cells[METRIC] * 100, look.colour)
     _rate_axis(axes, sorted(set(lines["downsample_rate"])))
-    counts = lines.groupby("row")["seed"].nunique()
-    few, many = int(counts.min()), int(counts.max())
-    seeds = f"{few} to {many} seeds" if few < many else "1 seed" if many == 1 else f"{many} seeds"
     axes.set_ylabel("test CER (%)")
-    axes.set_title(f"{', '.join(measured.corpora)}, test set\n{seeds} (small points), 95% intervals")
+    axes.set_title(f"{', '.join(measured.corpora)}, test set\n{seeds_run(measured)} (small points), 95% intervals")
 
 
 def draw_reported(axes: "Axes", ablation: Ablation) -> None:

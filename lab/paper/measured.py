@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,13 @@ class Measured:
             return bootstrap_interval(self.utterances, row, metric=metric)
         except LabError:
             return None
+
+    def column_interval(self, row: str, column: Column) -> "Interval | None":
+        """The 95% interval of what a column shows: turned about where that is one minus an error rate."""
+        interval = self.interval(row, column.interval) if column.interval else None
+        if interval is None or column.better == "lower":
+            return interval
+        return replace(interval, estimate=1 - interval.estimate, low=1 - interval.high, high=1 - interval.low)
 
     @property
     def counted(self) -> "tuple[Column, CountedMetric] | None":

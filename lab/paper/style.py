@@ -1,6 +1,6 @@
 """The one style of the figures: legible in grey and for the colour-blind, and the same file from the same numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
@@ -58,6 +59,21 @@ def paper_style() -> Iterator[None]:
     """Draw in the style of the project for as long as the context lasts."""
     with sns.plotting_context("paper", font_scale=1.1), sns.axes_style("ticks"), mpl.rc_context(RC_PARAMS):
         yield
+
+
+def draw_seeds(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
+    """Single seeds as small points."""
+    axes.plot(
+        xs,
+        ys,
+        color=colour,
+        marker="o",
+        markersize=3.0,
+        markeredgewidth=0.4,
+        markeredgecolor="white",
+        zorder=4,
+        linestyle="none",
+    )
 
 
 def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:

@@ -123,11 +123,8 @@ def _value(measured: Measured, row: Row, column: Column) -> str:
     percent = column.unit == "%"
     text = f"{values.mean() * column.scale:.1f}" if percent else _number(values.mean() * column.scale)
     # Only what was asked of the test set in the domain is drawn again; other columns are means over seeds.
-    if column.interval and (interval := measured.interval(row.key, column.interval)):
-        ends = [interval.low, interval.high]
-        if column.better == "higher":
-            ends = [1 - end for end in reversed(ends)]
-        text += f" ({ends[0] * column.scale:.1f} to {ends[1] * column.scale:.1f})"
+    if interval := measured.column_interval(row.key, column):
+        text += f" ({interval.low * column.scale:.1f} to {interval.high * column.scale:.1f})"
         text += "" if interval.over_seeds else "¹"
     return text
 
