@@ -43,9 +43,9 @@ ablation = Ablation(
     ),
     columns=(ACCURACY, *COSTS),
     reported=tuple(
-        Reported(row=row, metric="test_accuracy", value=value, source=SECONDARY, note=f"{', '.join(cells)}")
+        Reported(row=row, metric="test_accuracy", value=value, source=SECONDARY, note=benchmark)
         for row, cells in TABLE_9.items()
-        for value in cells.values()
+        for benchmark, value in cells.items()
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
 )
