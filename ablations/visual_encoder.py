@@ -1,7 +1,7 @@
 """Table 8 of the Baichuan-Omni report: vision encoders, all trained the same way.
 
-The paper compares SigLIP, InternViT and others; two of its rows are found (InternViT-6B, its worst, is not run: it wants
-code of its own from the hub). No package holds weights of either, so the main rows compare what can be had everywhere:
+The paper compares SigLIP, InternViT and others; two of its rows are found. (InternViT-6B, its worst, needs code
+from the hub and is not run.) No package holds weights of either, so the main rows compare what can be had everywhere:
 EfficientNet-Lite0 with its ImageNet weights, and towers that the project trains itself on named pictures with SigLIP's
 loss (`lab.training.vision_pretraining`). The paper's encoder is a row for the larger rungs.
 """

@@ -284,6 +284,30 @@ def pretrain(
 
 
 @app.command()
+def tower(
+    name: Annotated[str, typer.Argument(help="siglip_tiny, siglip_small or timm:NAME, as behind own: in a study.")],
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 96,
+    split: Annotated[str, typer.Option(help="Whose pictures it is scored on: dev or test.")] = "test",
+) -> None:
+    """Train one of the project's own vision encoders (or open the cached one) and say how good it is."""
+    from lab.data.splits import SPLITS
+    from lab.evaluation.vision_towers import tower_quality
+    from lab.training.vision_pretraining import pretrained_vision_tower
+
+    pretrained_vision_tower(
+        name,
+        image_size=image_size,
+        progress=lambda done, total, loss: typer.echo(f"step {done} of {total}, loss {loss:.3f}"),
+    )
+    quality = tower_quality(name, image_size=image_size, split=choose({s: s for s in SPLITS}, split, "split"))
+    typer.echo(f"{'':9}  right caption of {quality.choices}  topic")
+    for label in ("trained", "untrained", "chance"):
+        score = getattr(quality, label)
+        typer.echo(f"{label:9}  {score.caption_accuracy:18.1%}  {score.topic_accuracy:5.1%}")
+    typer.echo(f"on {quality.caption_pictures} and {quality.topic_pictures} pictures of things never trained on")
+
+
+@app.command()
 def tables(name: Name, rung: Rung = "cpu") -> None:
     """Write the Markdown table of an ablation, also between its markers in the README."""
     from lab.paper.tables import write_tables

@@ -56,7 +56,12 @@ class ViewStore:
         self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         self._offsets = np.load(folder / "offsets.npy")
         shape = (int(self._offsets[-1]), *self.manifest["shape"])
-        self._views = np.memmap(folder / "views.bin", dtype=self.manifest["dtype"], mode="r", shape=shape)
+        # Nothing cannot be mapped into memory.
+        self._views = (
+            np.memmap(folder / "views.bin", dtype=self.manifest["dtype"], mode="r", shape=shape)
+            if shape[0]
+            else np.zeros(shape, dtype=self.manifest["dtype"])
+        )
         self._index = {name: i for i, name in enumerate(self.manifest["ids"])}
 
     def __getitem__(self, name: str) -> StoredViews:
@@ -102,7 +107,8 @@ def store_views(
     if not ids or len(set(ids)) < len(ids):
         raise LabError(f"views of {name!r} need samples with ids of their own; got {len(ids)}, {len(set(ids))} of them")
     identity = json.dumps([FORMAT_VERSION, key, hashlib.sha256("\n".join(ids).encode()).hexdigest()])
-    folder = cache_dir() / "views" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    stem = name.replace(":", "_").replace("/", "_")
+    folder = cache_dir() / "views" / f"{stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if folder.exists():
         return ViewStore(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -142,12 +148,16 @@ def _write(
 ) -> None:
     samples: list[tuple[tuple[float, ...], tuple[int, int], tuple[int, int]]] = []
     counts: list[int] = []
-    shape, dtype = (0, 0, 0), "<f2" if encode else "|u1"
+    shape: tuple[int, ...] = ()
+    dtype = "<f2" if encode else "|u1"
     digest = hashlib.sha256()
     # Plain writes: on a full disk a writable memory map kills the process.
     with (folder / "views.bin").open("wb") as file:
         for batch in batches:
             pixels = np.concatenate([seen.pixels for seen in batch])
+            if not len(pixels) and not shape:
+                # Where nothing is seen of any sample, a black view tells what views are like.
+                shape = (encode(np.zeros((1, *pixels.shape[1:]), np.uint8)) if encode else pixels).shape[1:]
             if len(pixels):
                 views = (encode(pixels) if encode else pixels).astype(dtype)
                 shape = views.shape[1:]
@@ -168,8 +178,13 @@ def _write(
 def view_statistics(
     store: ViewStore, *, max_views: int = 2000
 ) -> tuple[Float[ndarray, " features"], Float[ndarray, " features"]]:
-    """Mean and standard deviation of each channel over `max_views` views, evenly drawn from the store."""
+    """Mean and standard deviation of each channel over `max_views` views, evenly drawn from the store.
+
+    Of a store in which nothing is seen they are 0 and 1.
+    """
     views = store._views
+    if not len(views):
+        return np.zeros(views.shape[-1], dtype=np.float32), np.ones(views.shape[-1], dtype=np.float32)
     chosen = np.unique(np.linspace(0, len(views) - 1, min(max_views, len(views))).astype(int))
     values = np.asarray(views[chosen], dtype=np.float64).reshape(-1, views.shape[-1])
     return values.mean(0).astype(np.float32), np.sqrt(np.maximum(values.var(0), 1e-8)).astype(np.float32)

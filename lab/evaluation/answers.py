@@ -18,17 +18,24 @@ from lab.training.vision_data import VisionSplit
 def measure_answers(model: VisionLanguageModel, data: VisionSplit, *, batch_tokens: int = 8192) -> pd.DataFrame:
     """Answer every question of a split; one line each, in the split's order.
 
-    Columns: corpus, split, `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`, `wrong_answers` (0 or 1),
-    `num_questions` (1), `num_choices`, `loss` (nats, over the right answer's tokens, end included) and `num_tokens`.
+    Columns: `corpus` (the split's name), `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`,
+    `wrong_answers` (0 or 1), `num_questions` (1), `num_choices`, `loss` (nats, over the right answer's tokens, end
+    included) and `num_tokens`. Of choices equally likely the first counts as chosen.
 
     Raises:
-        LabError: a question without choices.
+        LabError: a question without choices, or whose answer is none of them.
     """
-    if open_ended := next((example for example in data.examples if not example.choices), None):
-        raise LabError(
-            f"answers are chosen among choices; question {open_ended.id!r} of {data.name!r} has none: name a "
-            "test_source whose questions have choices, such as next_qa@hub:OWNER/NAME"
-        )
+    for example in data.examples:
+        if not example.choices:
+            raise LabError(
+                f"answers are chosen among choices; question {example.id!r} of {data.name!r} has none: name a "
+                "test_source whose questions have choices, such as next_qa@hub:OWNER/NAME"
+            )
+        if example.answer not in example.choices:
+            raise LabError(
+                f"question {example.id!r} has the answer {example.answer!r}, which is none of its choices: "
+                f"{', '.join(map(repr, example.choices))}"
+            )
     model.eval()
     lines: list[dict[str, object]] = [{} for _ in range(len(data))]
     for batch in _batches(model, data, batch_tokens):

@@ -96,6 +96,12 @@ def _growth(result: Interaction) -> str:
 
 
 def _advantage(result: Difference) -> str:
+    if result.metric != "error_rate":  # many errors an item: none is right or wrong as a whole
+        return (
+            f"{result.baseline} has a {result.metric.replace('_', ' ')} of {_points(result.rate_baseline)}% and "
+            f"{result.candidate} one of {_points(result.rate_candidate)}%, a difference in percentage points of "
+            f"{_evidence(result)}"
+        )
     return (
         f"of the {METRICS[result.metric].items} {result.baseline} gets {_points(1 - result.rate_baseline)}% right and "
         f"{result.candidate} {_points(1 - result.rate_candidate)}%, a difference in percentage points of "

@@ -18,10 +18,11 @@ def _row_comparisons(measured: Measured, declared: Sequence[Comparison]) -> str:
     from lab.evaluation.statistics import pairwise_comparisons
 
     run = set(measured.results["row"])
-    pairs = [(c.baseline, c.candidate) for c in declared if {c.baseline, c.candidate} <= run]
-    if not pairs:
+    there = [c for c in declared if {c.baseline, c.candidate} <= run]
+    if not there:
         return ""
-    metric = declared[0].metric
+    metric = there[0].metric
+    pairs = list(dict.fromkeys((c.baseline, c.candidate) for c in there if c.metric == metric))
     frame = unlooked(measured)
     try:
         frame = common_seeds(frame[frame["row"].isin({key for pair in pairs for key in pair})])

@@ -71,8 +71,16 @@ class VisionLanguageModel(nn.Module):
         return parts if self.vision_encoder is None else {**parts, "vision_encoder": self.vision_encoder}
 
     def start_video_projector_from_image(self) -> None:
-        """Give the video projector the image projector's weights, place marks included."""
-        self.video_projector.load_state_dict(self.visual_projector.state_dict())
+        """Give the video projector the image projector's weights, place marks and feature statistics included.
+
+        Raises:
+            LabError: the two are not of one make.
+        """
+        try:
+            self.video_projector.load_state_dict(self.visual_projector.state_dict())
+        except RuntimeError as error:
+            said = " ".join(str(error).split())
+            raise LabError(f"the video projector cannot start from the image projector's weights: {said}") from error
 
     def view_grid(self, branch: Branch, view_shape: tuple[int, int, int]) -> tuple[int, int]:
         """Rows and columns of tokens that a branch's projector makes of one view, of features or of pixels."""

@@ -42,6 +42,7 @@ BASE: MappingProxyType[str, Any] = MappingProxyType(
         "first_share": 0.4,
         "image_share": 0.4,
         "batch_tokens": 2400,
+        "batch_size": 0,
         "learning_rate": 1e-3,
         "language_model_learning_rate": 5e-4,
         "encoder_learning_rate": 1e-3,
@@ -81,7 +82,19 @@ SMOKE = MappingProxyType(
 )
 
 # Studies of the image branch: questions about stills, one stage.
-IMAGE_BASE = MappingProxyType({**BASE, "curriculum": "image", "videos": "", "num_videos": 0, "num_test": 600})
+IMAGE_BASE = MappingProxyType(
+    {
+        **BASE,
+        "curriculum": "image",
+        "videos": "",
+        "num_videos": 0,
+        "num_images": 6000,
+        "num_test": 960,
+        # Equally many examples for every row, whatever its tokens.
+        "batch_size": 48,
+        "steps": 400,
+    }
+)
 IMAGE_CPU = (
     "a small rung: an encoder that is frozen and a character language model of 1.3M parameters, trained; stills "
     "composed of cut-out pictures, two CPU cores; not the paper's scale"

@@ -1,12 +1,13 @@
 """From a vision study's examples to the batches of its stages: views computed once, questions, tokens counted.
 
 Section 3 of the paper. A step's batch is of one kind of data and holds about the same number of language-model tokens
-whatever the kind, so a mixing weight is a share of tokens, and no row is padded to the length of another kind.
+whatever the kind (unless a number of examples is asked for), so a mixing weight is a share of tokens, and no row is
+padded to the length of another kind.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -75,7 +76,7 @@ class VisionSplit:
         return len(stored.seconds) * per_frame
 
     def num_tokens(self, index: int, model: VisionLanguageModel) -> int:
-        """Positions of an example's joined sequence, its answer included."""
+        """Positions of an example's joined sequence, its answer and the end included."""
         example = self.examples[index]
         text = len(model.codec.encode(self.write(example.question))) + len(self.answer_ids(example.answer, model))
         return self.num_visual_tokens(index, model) + text + len(model.codec.start_ids) + 1
@@ -135,16 +136,12 @@ def open_vision_split(
         views = np.concatenate([view.pixels for view in cut]) if cut else np.zeros((0, size, size, 3), dtype=np.uint8)
         return SeenFrames(views, seconds, (height, width), cut[0].grid if cut else (1, 1))
 
-    def encode(pixels: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return encoder(torch.from_numpy(pixels)).float().numpy()
-
     identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
     store = store_views(
         name,
         [example.id for example in examples],
         see,
-        encode if features else None,
+        encoder.encode if features else None,
         key=hashlib.sha256(identity.encode()).hexdigest(),
         progress=progress,
     )
@@ -159,15 +156,25 @@ def open_vision_split(
     )
 
 
+def _apportioned(shares: Mapping[str, float], steps: int) -> dict[str, int]:
+    """Steps of each kind, `steps` in all: whole parts first, then one more by the largest remainders."""
+    whole = {kind: int(round(share * steps, 9)) for kind, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda kind: round(whole[kind] - shares[kind] * steps, 9))
+    return {kind: whole[kind] + (kind in by_remainder[: steps - sum(whole.values())]) for kind in shares}
+
+
 @dataclass
 class StageBatches:
     """The batch of every step of a stage, the same for the same seed however often a run is interrupted.
 
     The steps of each kind of data are exact to rounding and their order is drawn; each kind goes through epochs of its
-    own, each example once an epoch.
+    own, no example twice in one (what does not fill a last batch is left out). `earlier` are the stages before it in a
+    curriculum, on the same sources, batch tokens and seed: it goes on in each kind's epochs where they stopped, so that
+    no example is seen a second time because a stage began anew.
 
     Raises:
-        LabError: a kind of data that is not there, or whose shortest batch would have more than `batch_tokens`.
+        LabError: a kind of data that is not there, an example that alone has more than `batch_tokens`, or earlier
+            stages with other batch tokens or another seed.
     """
 
     sources: Mapping[str, VisionSplit]
@@ -175,23 +182,30 @@ class StageBatches:
     stage: Stage
     batch_tokens: int
     seed: int
+    batch_size: int = 0
+    """Examples a step, where rows are to see equally many whatever their tokens; 0: as `batch_tokens` gives."""
+    earlier: Sequence["StageBatches"] = ()
     lengths: dict[str, list[int]] = field(init=False)
     kinds: list[str] = field(init=False)
-    lm_tokens: int = field(init=False, default=0)
-    decoded_frames: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         assert self.stage.steps is not None
         shares = self.stage.mixing_shares
+        own = (self.batch_tokens, self.batch_size, self.seed)
+        if any((e.batch_tokens, e.batch_size, e.seed) != own for e in self.earlier):
+            raise LabError(
+                f"stage {self.stage.name!r} has batch_tokens {self.batch_tokens} and seed {self.seed}, and a stage "
+                "before it has others; give all stages of a curriculum the same"
+            )
         self._splits = {kind: choose(self.sources, kind, "kind of data") for kind in shares}
         self.lengths = {
             kind: [split.num_tokens(i, self.model) for i in range(len(split))] for kind, split in self._splits.items()
         }
         self._sizes = {kind: self._batch_size(kind) for kind in shares}
-        order = [kind for kind, share in shares.items() for _ in range(round(share * self.stage.steps))]
-        order = [*order, max(shares, key=lambda kind: shares[kind])][: self.stage.steps]
+        order = [kind for kind, steps in _apportioned(shares, self.stage.steps).items() for _ in range(steps)]
         rng = np.random.default_rng([self.seed, len(order)])
         self.kinds = [order[i] for i in rng.permutation(len(order))]
+        self._done = {kind: sum(stage.kinds.count(kind) for stage in self.earlier) for kind in shares}
         self._next: dict[str, tuple[int, object]] = {}
 
     def _batch_size(self, kind: str) -> int:
@@ -200,12 +214,12 @@ class StageBatches:
             raise LabError(
                 f"an example of {kind!r} takes {max(lengths)} tokens, more than batch_tokens ({self.batch_tokens})"
             )
-        return max(1, round(self.batch_tokens / (sum(lengths) / len(lengths))))
+        return self.batch_size or max(1, round(self.batch_tokens / (sum(lengths) / len(lengths))))
 
     def indices(self, step: int) -> tuple[str, list[int]]:
         """The kind of data and the examples of a step."""
         kind = self.kinds[step]
-        number = self.kinds[:step].count(kind)
+        number = self._done[kind] + self.kinds[:step].count(kind)
         expected, batches = self._next.get(kind, (-1, None))
         if number != expected or batches is None:
             batches = batches_from(self.lengths[kind], batch_size=self._sizes[kind], seed=self.seed, first_step=number)

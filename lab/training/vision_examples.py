@@ -18,7 +18,7 @@ from lab.data.fetch import packages
 from lab.data.page_questions import questions
 from lab.data.page_settings import PAGES
 from lab.data.rendered_text import Page, make_page, render
-from lab.data.scene_questions import video_scene
+from lab.data.scene_questions import KINDS, video_scene
 from lab.data.scene_rendering import frames
 from lab.data.scene_stage import SceneOptions
 from lab.data.scene_stills import still_scene
@@ -54,21 +54,27 @@ def _of_scene(scene: Scene, sight: Sight) -> VisionExample:
 
 
 def scene_examples(
-    split: Split, count: int, sight: Sight, seconds: str = "8-48", events: str = "2-6"
+    split: Split, count: int, sight: Sight, seconds: str = "8-48", events: str = "2-6", kinds: str = ""
 ) -> list[VisionExample]:
-    """Video scenes; `seconds` and `events` are ranges of their lengths, as in "8-48".
+    """Video scenes.
+
+    `seconds` and `events` are ranges of their lengths, as in "8-48"; `kinds` are the kinds of question, as in
+    "moves,direction", all of them where it is empty.
 
     Raises:
-        LabError: a range that is none.
+        LabError: a range that is none, or an unknown kind.
     """
     options = SceneOptions(seconds=_range(seconds), event_seconds=_range(events))
-    seed = FIRST_SEED[split]
-    return [_of_scene(video_scene(i, seed=seed, split=split, options=options), sight) for i in range(count)]
+    chosen = tuple(kinds.split(",")) if kinds else tuple(KINDS)
+    seed = choose(FIRST_SEED, split, "split")
+    return [
+        _of_scene(video_scene(i, seed=seed, split=split, kinds=chosen, options=options), sight) for i in range(count)
+    ]
 
 
 def still_examples(split: Split, count: int, sight: Sight) -> list[VisionExample]:
     """Stills of the same things, with questions that one look answers."""
-    seed = FIRST_SEED[split]
+    seed = choose(FIRST_SEED, split, "split")
     return [_of_scene(still_scene(i, seed=seed, split=split), sight) for i in range(count)]
 
 
@@ -78,10 +84,10 @@ def _seen_page(page: Page) -> tuple[UInt8[ndarray, "frames height width 3"], tup
 
 def page_examples(split: Split, count: int, sight: Sight, pages: str = "labelled") -> list[VisionExample]:
     """Pages of small text, seen at their own size; `pages` is a key of `PAGES`. One question a page."""
-    settings = choose(PAGES, pages, "kind of page")
+    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
     for index in range(count):
-        page = make_page(settings, seed=FIRST_SEED[split], index=index, split=split)
+        page = make_page(settings, seed=seed, index=index, split=split)
         asked = questions(page)
         one = asked[index % len(asked)]
         found.append(

@@ -57,6 +57,7 @@ def train_vision_cell(
     done: list[dict[str, Any]] = []
     ancestry: Ancestry = ()
     files: dict[str, Path] = {}
+    batches_before: list[StageBatches] = []
     for stage in stages.values():
         weights = checkpoint.with_name(f"{checkpoint.stem}-{stage.name}.safetensors")
         record_file = weights.with_suffix(".json")
@@ -66,7 +67,10 @@ def train_vision_cell(
             stage,
             parameters["batch_tokens"],
             parameters["seed"],
+            parameters["batch_size"],
+            earlier=tuple(batches_before),
         )
+        batches_before.append(batches)
         if stage.starts_from:
             ancestry = load_stage(stage, parts, {name: files[name] for name in stage.starts_from}, stages)
             if stage.starts_from == (IMAGE_BRANCH,):
