@@ -49,7 +49,7 @@ ablation = Ablation(
             metric="test_accuracy",
             value=0.438,
             source=SECONDARY,
-            note="average over its image sets; InternViT-6B: 30.0",
+            note="average over its image sets; InternViT-6B: 29.99",
         ),
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),

@@ -1,13 +1,22 @@
 import pytest
 
+from lab.data.vision_forms import FORMS
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.paper.claims import load_contrasts
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
+from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.paths import repository_root
-from lab.study.ablation import load_ablation
+from lab.study import vision_preparation
+from lab.study.ablation import load_ablation, load_module
 from lab.study.cells import cells, notebook_path
 from lab.study.parameters import check_parameters
 from lab.study.preparation import PREPARED_PARAMETERS
+from lab.study.vision_study import NOTEBOOK
+from lab.training.curricula import CURRICULA, IMAGE, VIDEO
+from lab.training.stages import PAPER_STAGES
+from lab.training.vision import check_vision_encoder
+from lab.training.vision_cell import cell_kinds, cell_stages
+from lab.training.vision_examples import EXAMPLES, HUB
 
 NAMES = sorted(path.stem for path in (repository_root() / "ablations").glob("[a-z]*.py"))
 
@@ -69,3 +78,150 @@ def test_every_row_names_a_projector_that_can_be_built_and_contrasts_name_rows()
 
 def test_what_is_prepared_depends_on_parameters_that_the_ablation_has():
     assert set(PREPARED_PARAMETERS) <= load_ablation("conv_gmlp_rate").base.keys()
+
+
+VISION = ("video_pretraining", "anyres", "visual_encoder", "visual_projector")
+
+
+def shown_in_percent(name):
+    """What a study says the paper reports, in percent, by row; a list, as a row may have several."""
+    values = {}
+    for reported in load_ablation(name).reported:
+        assert reported.metric == "test_accuracy"
+        values.setdefault(reported.row, []).append(None if reported.value is None else round(100 * reported.value, 4))
+    return values
+
+
+def test_the_video_study_has_the_three_numbers_of_table_10_and_none_else():
+    assert shown_in_percent("video_pretraining") == {
+        "staged": [54.7],
+        "direct": [49.1],
+        "staged_anyres": [59.2],
+        **{f"staged_{frames}": [None] for frames in (16, 32, 48)},
+    }
+    notes = {reported.row: reported.note for reported in load_ablation("video_pretraining").reported}
+    assert "fixed 384 px, 64 frames" in notes["staged"]
+    assert "AnyRes, 48 frames" in notes["staged_anyres"]
+
+
+def test_the_anyres_study_has_the_numbers_of_table_9_each_with_its_benchmark():
+    assert shown_in_percent("anyres") == {"fixed": [72.61, 47.54, 76.92], "anyres": [87.48, 62.80, 78.44]}
+    for row in ("fixed", "anyres"):
+        notes = [reported.note for reported in load_ablation("anyres").reported if reported.row == row]
+        assert notes == ["DocVQA", "InfographicVQA", "OCRBench"]
+
+
+def test_the_encoder_study_has_siglips_average_of_table_8():
+    assert shown_in_percent("visual_encoder") == {"siglip_so400m": [43.80]}
+    (reported,) = load_ablation("visual_encoder").reported
+    assert "InternViT-6B: 29.99" in reported.note
+
+
+def test_the_projector_study_has_no_number_as_the_paper_gives_the_order_alone():
+    assert shown_in_percent("visual_projector") == {name: [None] for name in VISUAL_PROJECTORS}
+
+
+VARIED = {
+    "video_pretraining": {
+        "curriculum",
+        "max_frames",
+        "max_tiles",
+        "frame_size",
+        "video_projector_start",
+        "image_branch_steps",
+    },
+    "anyres": {"max_tiles", "pool_size"},
+    "visual_encoder": {"vision_encoder"},
+    "visual_projector": {"projector"},
+}
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_rows_of_a_vision_study_differ_in_what_is_compared_alone(name):
+    ablation = load_ablation(name)
+    assert set(ablation.varied) == VARIED[name]
+    for rung in ablation.rungs:
+        for row in ablation.rows:
+            cell, plain = ablation.resolve(row.key, rung.name), {**ablation.base, **rung.changes}
+            assert {n for n in cell if cell[n] != plain[n]} <= row.changes.keys()
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_row_writes_only_what_it_changes(name):
+    ablation = load_ablation(name)
+    for row in ablation.rows:
+        # A row that repeats the base's value would hide it from a rung that changes it.
+        same = {n for n, value in row.changes.items() if ablation.base[n] == value}
+        assert same <= {"projector", "vision_encoder"}, row.key
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_every_contrast_compares_two_rows_of_the_main_study(name):
+    main = {row.key for row in load_ablation(name).rows if row.main}
+    contrasts = load_contrasts(name)
+    assert contrasts
+    for contrast in contrasts:
+        assert contrast.baseline != contrast.candidate
+        assert {contrast.baseline, contrast.candidate} <= main
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_every_name_in_a_vision_study_exists_and_its_stages_can_be_made(name):
+    ablation = load_ablation(name)
+    for rung in ablation.rungs:
+        for row in ablation.rows:
+            cell = ablation.resolve(row.key, rung.name)
+            assert cell["projector"] in VISUAL_PROJECTORS
+            assert cell["curriculum"] in CURRICULA
+            check_vision_encoder(cell["vision_encoder"])
+            stages = cell_stages(cell)
+            assert sum(stage.steps for stage in stages) == cell["steps"] + cell["image_branch_steps"]
+            for kind in cell_kinds(cell):
+                assert cell[{IMAGE: "images", VIDEO: "videos"}[kind]]
+            assert {kind for stage in stages for kind in stage.data} == cell_kinds(cell)
+            for source in filter(None, (cell["images"], cell["videos"], cell["test_source"])):
+                form, hub, _ = source.partition(HUB)
+                assert form in FORMS if hub else form.partition(":")[0] in EXAMPLES
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_vision_studys_trial_makes_stages_of_every_row(name):
+    ablation = load_ablation(name)
+    for value in ablation.trial.values:
+        for row in ablation.rows:
+            changes = {**ablation.trial.changes, ablation.trial.parameter: value}
+            assert cell_stages({**ablation.resolve(row.key, "cpu"), **changes})
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_what_a_vision_study_prepares_and_checks_is_among_its_parameters(name):
+    ablation = load_ablation(name)
+    assert {*vision_preparation.PREPARED_PARAMETERS, *vision_preparation.CHECKED_PARAMETERS} <= ablation.base.keys()
+    assert load_module(name).prepare is vision_preparation.prepare_vision
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_the_vision_studies_are_of_one_base_and_train_for_the_same_cost(name):
+    ablation = load_ablation(name)
+    assert ablation.notebook == NOTEBOOK
+    for rung in ablation.rungs:
+        cells_of_rung = [ablation.resolve(row.key, rung.name) for row in ablation.rows]
+        assert len({(cell["steps"], cell["batch_tokens"], cell["learning_rate"]) for cell in cells_of_rung}) == 1
+
+
+def test_the_papers_rung_of_the_video_study_is_the_papers_encoder_rate_and_frozen_parts():
+    cell = load_ablation("video_pretraining").resolve("staged", "paper")
+    assert cell["vision_encoder"] == "google/siglip-so400m-patch14-384"
+    assert (cell["image_size"], cell["frames_per_second"], cell["learning_rate"]) == (384, 1.0, 4e-6)
+    for stage in cell_stages(cell):
+        assert stage.trained == PAPER_STAGES["video"].trained
+        assert set(stage.data) <= set(PAPER_STAGES["video"].data)
+    first, second = cell_stages(cell)
+    assert (set(first.data), set(second.data)) == ({IMAGE}, {IMAGE, VIDEO})
+
+
+def test_baselines_that_see_less_differ_from_direct_in_their_frames_alone():
+    ablation = load_ablation("video_pretraining")
+    direct = ablation.resolve("direct", "cpu")
+    for row, frames in (("single_frame", 1), ("text_only", 0)):
+        assert ablation.resolve(row, "cpu") == {**direct, "max_frames": frames}

@@ -234,3 +234,33 @@ def test_the_weights_of_a_stage_lie_beside_the_cells_checkpoint_while_it_is_trai
     assert files_of(checkpoint.parent) == ["cell-staged_1.json", "cell-staged_1.safetensors", "cell.safetensors"]
     with safe_open(checkpoint.parent / "cell-staged_1.safetensors", framework="pt") as file:
         assert {name.partition(".")[0] for name in file.keys()} == {"video_projector", "language_model"}  # noqa: SIM118
+
+
+def test_a_stage_goes_on_in_the_epoch_of_those_before_it(cell, checkpoint, monkeypatch):
+    chosen: list[int] = []
+    loss = vision_training.StageBatches.loss
+
+    def kept(batches, step):
+        kind, indices = batches.indices(step)
+        batches._next.clear()
+        if kind == IMAGE:
+            chosen.extend(indices)
+        return loss(batches, step)
+
+    monkeypatch.setattr(vision_training.StageBatches, "loss", kept)
+    # 24 images of about 35 tokens: two batches of 8 in the first stage, the third beside the videos.
+    trained({**cell, "batch_tokens": 280, "steps": 5, "image_share": 0.34}, checkpoint)
+    assert sorted(chosen) == list(range(24))
+
+
+@pytest.mark.parametrize(("frames", "expected"), [(0, 0), (1, 1)])
+def test_a_baseline_that_sees_nothing_or_one_frame_is_trained_too(cell, checkpoint, frames, expected):
+    cell = {**cell, "curriculum": "direct", "max_frames": frames}
+    model, record = trained(cell, checkpoint)
+    data = vision_cell_data(cell, open_vision_encoder(cell["vision_encoder"]))
+    assert {len(data[VIDEO].store[example.id].seconds) for example in data[VIDEO].examples} == {expected}
+    questions = [data["test"].question(i, model) for i in range(2)]
+    # 4 x 4 patches a frame, pooled to 2 x 2.
+    assert [len(tokens) for tokens in model.visual_tokens(questions)] == [4 * expected] * 2
+    assert len(record.losses) == cell["steps"]
+    assert (record.decoded_frames == 0) == (frames == 0)
