@@ -88,11 +88,11 @@ IMAGE_BASE = MappingProxyType(
         "curriculum": "image",
         "videos": "",
         "num_videos": 0,
-        "num_images": 6000,
+        "num_images": 4000,
         "num_test": 960,
         # Equally many examples for every row, whatever its tokens.
         "batch_size": 48,
-        "steps": 400,
+        "steps": 300,
     }
 )
 IMAGE_CPU = (
