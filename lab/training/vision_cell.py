@@ -101,14 +101,13 @@ def build_vision_model(
     if not parameters["train_encoder"] and parameters["max_frames"]:
         mean, std = view_statistics(stores[-1])
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
-    options = {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
 
     def tokens() -> VisualTokens:
         projector = build_visual_projector(
             parameters["projector"],
             hidden_size=encoder.hidden_size,
             output_size=language_model.hidden_size,
-            **options,
+            **projector_options(parameters),
         )
         return VisualTokens(
             projector=projector,
@@ -123,6 +122,11 @@ def build_vision_model(
         language_model=language_model,
         encoder=encoder if parameters["train_encoder"] else None,
     )
+
+
+def projector_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell's projector is built with besides its widths."""
+    return {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
 
 
 def cell_stages(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:

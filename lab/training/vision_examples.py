@@ -31,6 +31,8 @@ from lab.training.vision_example import Sight, VisionExample
 # Raise it when the same source and options would give other questions or pictures.
 EXAMPLES_VERSION = 1
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
+# Where a source names none.
+SCENE_SECONDS, PAGE_KIND = "8-48", "labelled"
 
 
 def _seen_scene(scene: Scene, sight: Sight) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
@@ -54,14 +56,14 @@ def _of_scene(scene: Scene, sight: Sight) -> VisionExample:
 
 
 def scene_examples(
-    split: Split, count: int, sight: Sight, seconds: str = "8-48", events: str = "2-6"
+    split: Split, count: int, sight: Sight, seconds: str = SCENE_SECONDS, events: str = "2-6"
 ) -> list[VisionExample]:
     """Video scenes; `seconds` and `events` are ranges of their lengths, as in "8-48".
 
     Raises:
         LabError: a range that is none.
     """
-    options = SceneOptions(seconds=_range(seconds), event_seconds=_range(events))
+    options = SceneOptions(seconds=seconds_range(seconds), event_seconds=seconds_range(events))
     seed = FIRST_SEED[split]
     return [_of_scene(video_scene(i, seed=seed, split=split, options=options), sight) for i in range(count)]
 
@@ -76,7 +78,7 @@ def _seen_page(page: Page) -> tuple[UInt8[ndarray, "frames height width 3"], tup
     return render(page)[None], (0.0,)
 
 
-def page_examples(split: Split, count: int, sight: Sight, pages: str = "labelled") -> list[VisionExample]:
+def page_examples(split: Split, count: int, sight: Sight, pages: str = PAGE_KIND) -> list[VisionExample]:
     """Pages of small text, seen at their own size; `pages` is a key of `PAGES`. One question a page."""
     settings = choose(PAGES, pages, "kind of page")
     found = []
@@ -98,7 +100,12 @@ def page_examples(split: Split, count: int, sight: Sight, pages: str = "labelled
     return found
 
 
-def _range(text: str) -> tuple[float, float]:
+def seconds_range(text: str) -> tuple[float, float]:
+    """The two ends of a range as a source names it, "8-48".
+
+    Raises:
+        LabError: it is none.
+    """
     try:
         low, high = (float(number) for number in text.split("-"))
     except ValueError:
