@@ -36,6 +36,8 @@ class Scale:
     """Why a row cannot be built at this rung."""
     refused_stages: Mapping[str, str]
     """Why a stage cannot."""
+    notes: tuple[str, ...]
+    """What is to be said of the dearest row besides."""
 
     @property
     def dearest(self) -> str:
@@ -87,14 +89,15 @@ def scale(
         batch_size=batch_size,
         precision=precision,
     )
-    counted = kind(shared, asked, choose(PRECISIONS, name, "precision"))
+    counted = kind(chosen, asked, choose(PRECISIONS, name, "precision"))
     of_rows, refused = _counted({row: counted.row(parameters) for row, parameters in chosen.items()})
     if not of_rows:
         row, reason = next(iter(refused.items()))
         raise LabError(f"row {row!r} of {ablation.name!r} does not fit rung {rung!r}: {reason}")
-    found = Scale(ablation.name, rung, counted, name, of_rows, {}, refused, {})
-    of_stages, refused_stages = _counted(counted.stages(chosen[found.dearest]))
-    return replace(found, stages=of_stages, refused_stages=refused_stages)
+    found = Scale(ablation.name, rung, counted, name, of_rows, {}, refused, {}, ())
+    dearest = chosen[found.dearest]
+    of_stages, refused_stages = _counted(counted.stages(dearest))
+    return replace(found, stages=of_stages, refused_stages=refused_stages, notes=tuple(counted.notes(dearest)))
 
 
 def _counted(counts: Mapping[str, Count]) -> tuple[dict[str, Memory], dict[str, str]]:

@@ -1,6 +1,6 @@
 """What a kind of study tells of its cells, so that any rung can be counted and printed by one writer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,7 +51,16 @@ class CountedCells(Protocol):
 
     @property
     def columns(self) -> Mapping[str, Column]:
-        """Of a memory, what the table shows beside its bytes, by title."""
+        """Of a row's memory, what the table shows beside its bytes, by title."""
+        ...
+
+    @property
+    def stage_columns(self) -> Mapping[str, Column]:
+        """The same of a stage's."""
+        ...
+
+    def notes(self, parameters: Mapping[str, Any]) -> Sequence[str]:
+        """What is to be said of the dearest row besides, a line each."""
         ...
 
     def studied(self, memory: Memory) -> PartMemory:

@@ -28,7 +28,7 @@ class SpeechCells:
     """The cells of a rung; encoder, language model and utterances are the same in all rows.
 
     Args:
-        shared: parameters of one of them.
+        rows: parameters of each, by row.
         asked: of utterance and batch.
         precision: of weights and products.
 
@@ -52,12 +52,14 @@ class SpeechCells:
     )
     parts = SPEECH_PARTS
     columns: Mapping[str, Column] = {"tokens a sample": lambda memory: str(memory.tokens)}
+    stage_columns: Mapping[str, Column] = {}
 
-    def __init__(self, shared: Mapping[str, Any], asked: Asked, precision: Precision) -> None:
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]], asked: Asked, precision: Precision) -> None:
         asked.refuse("question_tokens", "a study of speech")
         seconds = WINDOW_SECONDS if asked.seconds is None else asked.seconds
         if not 0 < seconds <= WINDOW_SECONDS:
             raise LabError(f"seconds is {seconds:g}; expected above 0 and at most the encoder's {WINDOW_SECONDS:g}")
+        shared = next(iter(rows.values()))
         self._shared, self._precision = shared, precision
         self._encoder = _encoder(shared["audio_encoder"])
         self._language_model: Any = language_model_without_weights(shared["language_model"])
@@ -81,6 +83,10 @@ class SpeechCells:
             f"{sample.batch_size} utterances of {sample.frames / FRAMES_PER_SECOND:g} s, each about "
             f"{sample.prompt_tokens} tokens of prompt, the projector's, 1 start and {sample.answer_tokens} of answer",
         )
+
+    def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def studied(self, memory: Memory) -> PartMemory:
         """The audio projector."""

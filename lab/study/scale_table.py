@@ -10,7 +10,7 @@ def table(found: Scale) -> str:
     """By row, by part of the dearest row, and by stage of the paper."""
     counted = found.cells
     models, step = counted.heading
-    columns = counted.columns
+    columns, stage_columns = counted.columns, counted.stage_columns
     lines = [
         f"{found.ablation}, rung {found.rung}: {models}, {_WORDS[found.precision]}",
         f"a step: {step}",
@@ -36,14 +36,20 @@ def table(found: Scale) -> str:
         "",
         f"By stage of the paper, with {found.dearest}'s projector and this batch; parts of other branches not counted",
         *_aligned(
-            ("stage", *(f"{part} (M)" for part in counted.parts), *_SUMS),
+            ("stage", *stage_columns, *(f"{part} (M)" for part in counted.parts), *_SUMS),
             [
-                (stage, *(_millions(part.trained_parameters) for part in m.parts), *_sums(m))
+                (
+                    stage,
+                    *(show(m) for show in stage_columns.values()),
+                    *(_millions(part.trained_parameters) for part in m.parts),
+                    *_sums(m),
+                )
                 for stage, m in found.stages.items()
             ],
         ),
         *(f"{stage} cannot be counted with it: {reason}" for stage, reason in found.refused_stages.items()),
         "",
+        *found.notes,
         "Not counted: the GPU's own context, fragmentation, workspaces, features as they are read. Checkpointed: what",
         "recomputing every layer of encoder and language model would leave; the training loop does not.",
     ]

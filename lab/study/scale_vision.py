@@ -5,14 +5,17 @@ questions and answers are ours.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from lab.errors import choose
+from lab.parts.any_resolution import num_tokens
+from lab.parts.vision_backbones import VisionBackbone
 from lab.parts.vision_language_model import Branch
-from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
+from lab.parts.visual_projectors import VISUAL_PROJECTORS, Padding, build_visual_projector
 from lab.parts.visual_tokens import VisualTokens
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.curricula import IMAGE, VIDEO
@@ -24,7 +27,7 @@ from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_stages, projector_options
 from lab.training.vision_data import Tiling
 from lab.training.vision_example import Sight
-from lab.training.vision_lengths import largest_sample
+from lab.training.vision_lengths import VIDEO_FRAME, largest_sample
 from lab.training.vision_memory import BRANCHES, VISION_PARTS, VisionMemory, VisionSample, vision_memory
 
 QUESTION_TOKENS = 64  # ours: a question with its choices
@@ -33,11 +36,18 @@ Leg = tuple[str, Branch, tuple[str, ...]]
 """A kind of data, the projector that it passes through, and what trains."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CellMemory(VisionMemory):
+    """The dearest batch of a cell or stage, and that of its longest samples."""
+
+    longest: VisionMemory
+
+
 class VisionCells:
     """The cells of a rung, of which each may have an encoder, a language model and tokens of its own.
 
     Args:
-        shared: parameters of one of them.
+        rows: parameters of each, by row.
         asked: of texts and batch.
         precision: of weights and products.
 
@@ -57,17 +67,19 @@ class VisionCells:
         "precision",
     )
     parts = VISION_PARTS
+    stage_columns: Mapping[str, Column] = {
+        "tokens a sample": lambda memory: f"{memory.longest.tokens:,}",
+        "dearest batch": lambda memory: f"{memory.batch_size} {memory.sample.kind}",
+    }
     columns: Mapping[str, Column] = {
-        "dearest batch": lambda memory: memory.sample.kind,
-        "tokens a frame": lambda memory: str(memory.frame_tokens),
-        "frames": lambda memory: str(memory.sample.frames),
-        "tokens a sample": lambda memory: str(memory.tokens),
-        "samples": lambda memory: str(memory.batch_size),
+        "tokens a frame": lambda memory: str(memory.longest.frame_tokens),
+        "frames": lambda memory: str(memory.longest.sample.frames),
+        **stage_columns,
     }
 
-    def __init__(self, shared: Mapping[str, Any], asked: Asked, precision: Precision) -> None:
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]], asked: Asked, precision: Precision) -> None:
         asked.refuse("seconds", "a study of pictures or video")
-        self._shared, self._asked, self._precision = shared, asked, precision
+        self._rows, self._asked, self._precision = rows, asked, precision
         self._question_tokens = QUESTION_TOKENS if asked.question_tokens is None else asked.question_tokens
         self._answer_tokens = ANSWER_TOKENS if asked.answer_tokens is None else asked.answer_tokens
         self._encoder = lru_cache(vision_backbone_without_weights)
@@ -76,13 +88,40 @@ class VisionCells:
     @property
     def heading(self) -> tuple[str, str]:
         """The models, which rows may change, and the samples of a step."""
-        batch = f"about {self._shared['batch_tokens']:,} tokens of samples"
+        batch = f"about {self._values('batch_tokens')} tokens of samples"
         if self._asked.batch_size is not None:
             batch = f"{self._asked.batch_size} samples"
         return (
-            f"{self._shared['vision_encoder']} and {self._shared['language_model']}",
+            f"{self._values('vision_encoder')} and {self._values('language_model')}",
             f"{batch} as large as their source has them, each the projector's tokens, {self._question_tokens} of "
             f"question, 1 start, {self._answer_tokens} of answer and its end",
+        )
+
+    def _values(self, name: str) -> str:
+        return " or ".join(dict.fromkeys(str(parameters[name]) for parameters in self._rows.values()))
+
+    def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """What a frame of the paper's largest size takes, whole and in tiles, by what becomes of odd patches."""
+        encoder = self._built_encoder(parameters)
+        if encoder.image_size != VIDEO_FRAME[0]:
+            return ()
+        reduces = parameters["projector"] != "mlp"
+        found = []
+        for padding in get_args(Padding) if reduces else ("",):
+            options = {**projector_options(parameters), **({"padding": padding} if reduces else {})}
+            with torch.device("meta"):
+                projector = build_visual_projector(parameters["projector"], hidden_size=1, output_size=1, **options)
+            tokens = partial(
+                num_tokens,
+                *VIDEO_FRAME,
+                image_size=encoder.image_size,
+                view_grid=projector.output_grid(*encoder.grid),
+                newline=parameters["newline"],
+            )
+            named = f" with padding {padding!r}" if padding else ""
+            found.append(f"{tokens(max_tiles=1)} or {tokens(max_tiles=2)}{named}")
+        return (
+            f"Tokens of a frame of {VIDEO_FRAME[0]} x {VIDEO_FRAME[1]}, whole or with its tiles: {', '.join(found)}.",
         )
 
     def studied(self, memory: Memory) -> PartMemory:
@@ -92,11 +131,7 @@ class VisionCells:
 
     def row(self, parameters: Mapping[str, Any]) -> Count:
         """Counts the dearest batch of a cell's own stages."""
-
-        def count() -> Memory:
-            return self._dearest(parameters, list(dict.fromkeys(_own_legs(parameters))))
-
-        return count
+        return lambda: self._dearest(parameters, list(dict.fromkeys(_own_legs(parameters))))
 
     def stages(self, parameters: Mapping[str, Any]) -> dict[str, Count]:
         """Count the paper's stages of image and video, on the dearest batch of the data that the cell has."""
@@ -113,15 +148,20 @@ class VisionCells:
                 found[stage.name] = partial(self._dearest, parameters, legs)
         return found
 
-    def _dearest(self, parameters: Mapping[str, Any], legs: list[Leg]) -> Memory:
-        return max((self._count(parameters, *leg) for leg in legs), key=lambda memory: memory.total)
+    def _built_encoder(self, parameters: Mapping[str, Any]) -> VisionBackbone:
+        return self._encoder(
+            parameters["vision_encoder"], image_size=parameters["image_size"], stride=parameters["stride"]
+        )
+
+    def _dearest(self, parameters: Mapping[str, Any], legs: list[Leg]) -> CellMemory:
+        counted = [self._count(parameters, *leg) for leg in legs]
+        dearest = max(counted, key=lambda memory: memory.total)
+        return CellMemory(**vars(dearest), longest=max(counted, key=lambda memory: memory.tokens))
 
     def _count(
         self, parameters: Mapping[str, Any], kind: str, branch: Branch, trained: tuple[str, ...]
     ) -> VisionMemory:
-        encoder = self._encoder(
-            parameters["vision_encoder"], image_size=parameters["image_size"], stride=parameters["stride"]
-        )
+        encoder = self._built_encoder(parameters)
         language_model = self._language_model(parameters["language_model"])
         tiling = Tiling(
             max_tiles=parameters["max_tiles"],
