@@ -124,6 +124,7 @@ def test_a_stage_in_which_nothing_can_train_is_told_apart():
     assert "video cannot be counted with it: nothing is seen" in table(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 @pytest.mark.parametrize("rung", ["gpu", "paper", "cpu", "smoke"])
 def test_every_row_of_every_rung_is_counted_or_told_apart(name, rung):
@@ -133,6 +134,14 @@ def test_every_row_of_every_rung_is_counted_or_told_apart(name, rung):
     largest = 2e9 if rung in ("cpu", "smoke") else 2e12
     assert all(0 < memory.kept < memory.total < largest for memory in found.rows.values())
     assert set(found.stages) | set(found.refused_stages) >= {"image_1", "image_2", "image_3", "video"}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_first_row_of_every_study_has_the_papers_stages(name):
+    study = load_ablation(name)
+    found = scale(study, "paper", [study.rows[0].key])
+    assert list(found.stages) == ["image_1", "video", "image_2", "image_3", "omni_alignment", "sft"]
+    assert found.refused_stages == {}
 
 
 def test_encoders_of_the_cpu_rung_are_their_real_networks():
@@ -145,13 +154,12 @@ def test_encoders_of_the_cpu_rung_are_their_real_networks():
     assert sizes["siglip_so400m"] > 400e6
 
 
-def test_a_trained_encoder_takes_part_in_the_step():
+@pytest.mark.parametrize("row", ["siglip_own", "efficientnet_imagenet"])
+def test_a_trained_encoder_takes_part_in_the_step(row):
     study = changed(load_ablation("visual_encoder"), train_encoder=True)
-    encoder = scale(study, "cpu", ["siglip_own"]).rows["siglip_own"].parts[0]
+    encoder = scale(study, "cpu", [row]).rows[row].parts[0]
     assert encoder.trained_parameters == encoder.parameters > 0
     assert encoder.saved.everything > 0
-    convolutional = scale(study, "cpu", ["efficientnet_imagenet"]).rows["efficientnet_imagenet"].parts[0]
-    assert convolutional.saved.everything > 0
 
 
 def test_smaller_batches_and_shorter_texts_take_less():
