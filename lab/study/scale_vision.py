@@ -11,11 +11,10 @@ from typing import Any, get_args
 
 import torch
 
-from lab.errors import choose
 from lab.parts.any_resolution import num_tokens
 from lab.parts.vision_backbones import VisionBackbone
 from lab.parts.vision_language_model import Branch
-from lab.parts.visual_projectors import VISUAL_PROJECTORS, Padding, build_visual_projector
+from lab.parts.visual_projectors import Padding, build_visual_projector
 from lab.parts.visual_tokens import VisualTokens
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.curricula import IMAGE, VIDEO
@@ -180,7 +179,6 @@ class VisionCells:
             image_size=encoder.image_size,
             max_tiles=tiling.max_tiles,
         )
-        choose(VISUAL_PROJECTORS, parameters["projector"], "visual projector")
         with torch.device("meta"):
             projector = VisualTokens(
                 projector=build_visual_projector(

@@ -78,10 +78,13 @@ def vision_memory(
         batch_size: samples, instead.
 
     Raises:
-        LabError: an unknown part, nothing to train, nothing seen where only encoder and projectors train, a grid too
-            small for a token, a sample longer than `batch_tokens`, or a language model whose form has no formula.
+        LabError: an unknown part, nothing to train, no sample, nothing seen where only encoder and projectors train, a
+            grid too small for a token, a sample longer than `batch_tokens`, or a language model whose form has no
+            formula.
     """
     check_trained(trained, VISION_PARTS)
+    if batch_size is not None and batch_size < 1:
+        raise LabError(f"batch_size is {batch_size}; expected at least 1")
     if not sample.frames and "language_model" not in trained:
         raise LabError(f"nothing is seen, so nothing can train of: {', '.join(sorted(trained))}")
     view_grid = projector.projector.output_grid(*backbone.grid)

@@ -207,6 +207,7 @@ def test_default_type_is_left_alone():
         ({"vision_encoder": "own:siglip_huge"}, {}, "unknown image tower 'siglip_huge'"),
         ({"vision_encoder": "timm:vit_nowhere"}, {}, "timm has no model 'vit_nowhere'"),
         ({"language_model": "Qwen/Qwen9-7B"}, {}, r"unknown configuration \(a known hub name.*'Qwen/Qwen9-7B'"),
+        ({"projector": "q_former"}, {}, "unknown visual projector 'q_former'"),
         ({"curriculum": "random"}, {}, "unknown curriculum 'random'"),
     ],
 )

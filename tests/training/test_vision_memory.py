@@ -18,6 +18,7 @@ from lab.training.saved_bytes import PRECISIONS
 from lab.training.stages import Stage, apply_stage
 from lab.training.vision_data import Tiling
 from lab.training.vision_memory import VisionMemory, VisionSample, vision_memory
+from tests.parts.tiny_models import gpt2
 from tests.training.test_memory import ALPHABET, LARGER, SMALL, language_config
 
 BATCH = 3
@@ -245,6 +246,8 @@ def test_bytes_saved_grow_evenly_with_the_samples():
     ("sample", "trained", "options", "message"),
     [
         (STILL, ("audio_projector",), {}, "unknown part 'audio_projector'"),
+        (STILL, PROJECTOR, {"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        (STILL, PROJECTOR, {"language_model": gpt2(10)}, "unknown form of language model for the formulas: 'gpt2'"),
         (STILL, (), {}, "nothing is trained: choose at least one of: vision_encoder"),
         (
             VisionSample(**{**vars(VIDEO), "frames": 0}),
