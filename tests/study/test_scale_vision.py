@@ -207,13 +207,17 @@ def test_default_type_is_left_alone():
         ({"vision_encoder": "own:siglip_huge"}, {}, "unknown image tower 'siglip_huge'"),
         ({"vision_encoder": "timm:vit_nowhere"}, {}, "timm has no model 'vit_nowhere'"),
         ({"language_model": "Qwen/Qwen9-7B"}, {}, r"unknown configuration \(a known hub name.*'Qwen/Qwen9-7B'"),
-        ({"projector": "q_former"}, {}, "unknown visual projector 'q_former'"),
         ({"curriculum": "random"}, {}, "unknown curriculum 'random'"),
     ],
 )
 def test_what_cannot_be_counted_is_one_clear_sentence(base, options, message):
     with pytest.raises(LabError, match=message):
         scale(changed(load_ablation("visual_projector"), **base), "cpu", **{"rows": ["mean_pool"], **options})
+
+
+def test_an_unknown_projector_is_named():
+    with pytest.raises(LabError, match="unknown visual projector 'q_former'"):
+        scale(changed(load_ablation("anyres"), projector="q_former"), "cpu", ["fixed"])
 
 
 def test_a_question_is_not_for_speech():
