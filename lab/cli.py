@@ -240,9 +240,14 @@ def scale(
     name: Name,
     rung: Rung = "paper",
     rows: Rows = "main",
-    seconds: Annotated[float, typer.Option(help="Of audio in each utterance of the batch.")] = 30.0,
-    answer_tokens: Annotated[int, typer.Option(help="Tokens of each utterance's transcript.")] = 128,
-    batch_size: Annotated[int | None, typer.Option(help="Utterances at once (default: the rung's).")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Of audio in each utterance (default: the encoder's 30); speech only.")
+    ] = None,
+    question_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of each question (default: 64); pictures and video only.")
+    ] = None,
+    answer_tokens: Annotated[int | None, typer.Option(help="Tokens of each answer (default: 128).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples at once (default: the rung's).")] = None,
     precision: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or bfloat16_weights (default: the rung's, as on a GPU).")
     ] = None,
@@ -253,10 +258,11 @@ def scale(
     """
     from lab.study.ablation import load_ablation
     from lab.study.scale import scale as count
-    from lab.study.scale import table
+    from lab.study.scale_table import table
 
     asked: dict[str, Any] = {
         "seconds": seconds,
+        "question_tokens": question_tokens,
         "answer_tokens": answer_tokens,
         "batch_size": batch_size,
         "precision": precision,

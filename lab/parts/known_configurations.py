@@ -8,7 +8,7 @@ follow from each against the published ones.
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig, WhisperConfig
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig, WhisperConfig
 
 from lab.errors import LabError, choose
 
@@ -55,15 +55,39 @@ def _siglip_so400m() -> SiglipVisionConfig:
     )
 
 
+def _siglip_base() -> SiglipVisionConfig:
+    """transformers' own defaults (width 768, 12 layers, patches of 16) are SigLIP-base's at 224 px; 384 by its name."""
+    return SiglipVisionConfig(image_size=384)
+
+
+def _qwen2_5_0_5b() -> Qwen2Config:
+    return _qwen2_5(896, 4864, 24, 14, 2, 151936, True)
+
+
+def _qwen2_5_1_5b() -> Qwen2Config:
+    return _qwen2_5(1536, 8960, 28, 12, 2, 151936, True)
+
+
+def _qwen2_5_7b() -> Qwen2Config:
+    return _qwen2_5(3584, 18944, 28, 28, 4, 152064, False)
+
+
 KNOWN_CONFIGURATIONS: dict[str, Callable[[], PreTrainedConfig]] = {
     # The paper's section 3.1 as well: 128 mel bins, 1280 channels; v3 has one token more than v2, for Cantonese.
     "openai/whisper-large-v3": lambda: _whisper(1280, 32, 20, num_mel_bins=128, vocab_size=51866),
     "openai/whisper-small": lambda: _whisper(768, 12, 12),
     "whisper_base": lambda: _whisper(512, 6, 8),
     "whisper_tiny_en": lambda: _whisper(384, 4, 6, vocab_size=51864),
-    "Qwen/Qwen2.5-0.5B": lambda: _qwen2_5(896, 4864, 24, 14, 2, 151936, True),
-    "Qwen/Qwen2.5-1.5B": lambda: _qwen2_5(1536, 8960, 28, 12, 2, 151936, True),
-    "Qwen/Qwen2.5-7B": lambda: _qwen2_5(3584, 18944, 28, 28, 4, 152064, False),
+    # The Instruct models are the same networks, trained further.
+    "Qwen/Qwen2.5-0.5B": _qwen2_5_0_5b,
+    "Qwen/Qwen2.5-0.5B-Instruct": _qwen2_5_0_5b,
+    "Qwen/Qwen2.5-1.5B": _qwen2_5_1_5b,
+    "Qwen/Qwen2.5-1.5B-Instruct": _qwen2_5_1_5b,
+    "Qwen/Qwen2.5-7B": _qwen2_5_7b,
+    "Qwen/Qwen2.5-7B-Instruct": _qwen2_5_7b,
+    # Its shape is what LlamaConfig has by default, as transformers documents.
+    "meta-llama/Llama-2-7b-hf": LlamaConfig,
+    "google/siglip-base-patch16-384": _siglip_base,
     "google/siglip-so400m-patch14-384": _siglip_so400m,
 }
 

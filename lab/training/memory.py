@@ -1,14 +1,15 @@
-"""What training a speech model takes, counted before anything is rented: parameters, tokens, bytes by part.
+"""What training a model takes, counted before anything is rented: parameters, tokens, bytes by part.
 
 Section 3 of the paper (its hardware is not found). Per parameter: its weight, and where it is trained a gradient,
 AdamW's two moments (and a copy of the weight in float32 where weights are kept in less), plus 4 bytes a tensor for
-AdamW's count of steps. What is saved for the backward pass is counted by `lab.training.saved_bytes`.
+AdamW's count of steps. What is saved for the backward pass is counted by `lab.training.saved_bytes`. Here for speech;
+`lab.training.vision_memory` for pictures and video.
 
 Not counted: the device's own context, fragmentation, workspaces, and buffers of the features' reading.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import nn
 
 from lab.errors import LabError, choose
 from lab.parts.audio_projectors import AudioProjector
-from lab.training.saved_bytes import Precision, Sample, Saved, decoder_saved, encoder_saved, projector_saved
+from lab.training.saved_bytes import Precision, Sample, Saved, decoder_saved, encoder_saved
+from lab.training.traced_bytes import projector_saved
 
 SPEECH_PARTS = ("audio_encoder", "audio_projector", "language_model")
 
@@ -40,8 +42,9 @@ class Memory:
     """A model's parts; `logits` is the transient gradient of the loss, twice the scored logits in float32."""
 
     parts: tuple[PartMemory, ...]
+    batch_size: int
     tokens: int
-    """Positions of an utterance in the language model."""
+    """Positions of a sample in the language model."""
     logits: int
 
     @property
@@ -78,6 +81,44 @@ def part_memory(name: str, model: nn.Module, precision: Precision, *, trained: b
     )
 
 
+def outside(part: PartMemory) -> PartMemory:
+    """A frozen encoder whose features are computed once: it has parameters, and no place in the step."""
+    return replace(part, weights=0, saved=Saved())
+
+
+def language_model_memory(
+    language_model: nn.Module, precision: Precision, *, trained: bool, batch_size: int, tokens: int, answer_tokens: int
+) -> PartMemory:
+    """A language model that the gradient flows through to what stands before it.
+
+    Raises:
+        LabError: its form has no formula.
+    """
+    config: Any = language_model.config
+    choose(dict.fromkeys(("qwen2", "qwen3", "llama")), config.model_type, "form of language model for the formulas:")
+    sizes = {"batch_size": batch_size, "tokens": tokens, "answer_tokens": answer_tokens}
+    saved = decoder_saved(language_model, config, precision, trained=trained, **sizes)
+    return part_memory("language_model", language_model, precision, trained=trained, saved=saved)
+
+
+def logits_bytes(language_model: nn.Module, batch_size: int, answer_tokens: int) -> int:
+    """The gradient of the loss by the scored logits, there twice for a moment, in float32."""
+    config: Any = language_model.config
+    return 2 * 4 * config.vocab_size * batch_size * (answer_tokens + 1)
+
+
+def check_trained(trained: Collection[str], parts: Sequence[str]) -> None:
+    """Refuse what no model of these parts trains.
+
+    Raises:
+        LabError: an unknown part, or none.
+    """
+    for name in trained:
+        choose(dict.fromkeys(parts), name, "part")
+    if not trained:
+        raise LabError(f"nothing is trained: choose at least one of: {', '.join(parts)}")
+
+
 def speech_memory(
     *,
     encoder: nn.Module,
@@ -103,12 +144,7 @@ def speech_memory(
         LabError: an unknown part, nothing to train, a language model whose form has no formula, or a sequence longer
             than `max_tokens`.
     """
-    for name in trained:
-        choose(dict.fromkeys(SPEECH_PARTS), name, "part")
-    if not trained:
-        raise LabError(f"nothing is trained: choose at least one of: {', '.join(SPEECH_PARTS)}")
-    config: Any = language_model.config
-    choose(dict.fromkeys(("qwen2", "qwen3", "llama")), config.model_type, "form of language model for the formulas:")
+    check_trained(trained, SPEECH_PARTS)
     with torch.device("meta"):
         projector = build_projector()
         # The statistics that standardise features stand with the joined model.
@@ -124,18 +160,23 @@ def speech_memory(
     if trains["audio_encoder"]:
         saved = encoder_saved(encoder, encoder.config, sample, precision)  # type: ignore[arg-type]
     encoder_part = part("audio_encoder", encoder, trained=trains["audio_encoder"], saved=saved)
-    if not trains["audio_encoder"]:
-        encoder_part = PartMemory(**{**vars(encoder_part), "weights": 0})
     traced = Saved()
     if above:
         traced = projector_saved(build_projector, sample, precision, gradient_flows_on=trains["audio_encoder"])
-    decoded = decoder_saved(language_model, config, sample, tokens, precision, trained=trains["language_model"])
     return Memory(
         parts=(
-            encoder_part,
+            encoder_part if trains["audio_encoder"] else outside(encoder_part),
             part("audio_projector", projector, trained=trains["audio_projector"], saved=traced),
-            part("language_model", language_model, trained=trains["language_model"], saved=decoded),
+            language_model_memory(
+                language_model,
+                precision,
+                trained=trains["language_model"],
+                batch_size=sample.batch_size,
+                tokens=tokens,
+                answer_tokens=sample.answer_tokens,
+            ),
         ),
+        batch_size=sample.batch_size,
         tokens=tokens,
-        logits=2 * 4 * config.vocab_size * sample.batch_size * (sample.answer_tokens + 1),
+        logits=logits_bytes(language_model, sample.batch_size, sample.answer_tokens),
     )

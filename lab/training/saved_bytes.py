@@ -1,4 +1,4 @@
-"""What each part of a speech model saves for the backward pass, in bytes, by formulas and by tracing.
+"""What encoders and language models save for the backward pass, in bytes, by formulas.
 
 In the formulas, d is `hidden_size`, f `intermediate_size`, h `num_attention_heads`, a = h times `head_dim`, c the bytes
 of a number in matrix products and r those of one in the residual stream.
@@ -18,25 +18,20 @@ Saved for the backward pass, a layer and position (attention is a fused kernel's
 - A frozen encoder keeps nothing: nothing below it learns. Here it even stays outside the loop, its features are
   computed once; so its bytes are 0.
 
-Besides: Whisper's two convolutions; the last norm; the projector, traced without memory, so that a new one needs no
-formula; and the logits, 4 bytes for each of the vocabulary at each scored position. Autocast (`bfloat16`) keeps weights
-in float32 and saves a copy of every matrix in bfloat16, of frozen ones too: 2 bytes a weight.
+Besides: Whisper's two convolutions, SigLIP's patches; the last norm; and the logits, 4 bytes for each of the vocabulary
+at each scored position. Projectors are traced instead (`lab.training.traced_bytes`). Autocast (`bfloat16`) keeps
+weights in float32 and saves a copy of every matrix in bfloat16, of frozen ones too: 2 bytes a weight.
 
 With gradient checkpointing a layer keeps its input alone, r d, and one layer at a time is computed again.
 """
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
 from transformers import PreTrainedConfig
 
 from lab.errors import LabError
-from lab.parts.audio_projectors import AudioProjector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +167,15 @@ def encoder_saved(model: nn.Module, config: PreTrainedConfig, sample: Sample, pr
     )
 
 
-def vision_encoder_saved(model: nn.Module, images: int, config: PreTrainedConfig, precision: Precision) -> Saved:
-    """Of a trained SigLIP whose patches are used, not its pooling head."""
-    positions = images * (config.image_size // config.patch_size) ** 2
+def vision_encoder_saved(
+    model: nn.Module, images: int, config: PreTrainedConfig, precision: Precision, *, image_size: int = 0
+) -> Saved:
+    """Of a trained SigLIP whose patches are used, not its pooling head; `image_size` 0 for its own."""
+    side = image_size or config.image_size
+    positions = images * (side // config.patch_size) ** 2
     in_layers, head = _matrix_weights(model.get_submodule("encoder")), _matrix_weights(getattr(model, "head", None))
     layers = config.num_hidden_layers
-    pixels = precision.compute * images * config.num_channels * config.image_size**2
+    pixels = precision.compute * images * config.num_channels * side**2
     return Saved(
         layers=layers,
         layer=encoder_layer_bytes(positions, config, precision),
@@ -189,11 +187,18 @@ def vision_encoder_saved(model: nn.Module, images: int, config: PreTrainedConfig
 
 
 def decoder_saved(
-    model: nn.Module, config: PreTrainedConfig, sample: Sample, tokens: int, precision: Precision, *, trained: bool
+    model: nn.Module,
+    config: PreTrainedConfig,
+    precision: Precision,
+    *,
+    batch_size: int,
+    tokens: int,
+    answer_tokens: int,
+    trained: bool,
 ) -> Saved:
-    """Of a decoder that the gradient flows through, with its logits and the loss."""
+    """Of a decoder that the gradient flows through, with its logits and the loss of each answer and its end."""
     d, r = config.hidden_size, precision.residual
-    positions, scored = sample.batch_size * tokens, sample.batch_size * (sample.answer_tokens + 1)
+    positions, scored = batch_size * tokens, batch_size * (answer_tokens + 1)
     once = 2 * r * config.head_dim if _has_head_dim(config) else 2 * r * d // config.num_attention_heads
     once += 4 * d + 4 + (r * d if trained else 0)
     of_scored = 4 * config.vocab_size + 8 + (precision.inputs(1, d) if trained else 0)
@@ -201,59 +206,12 @@ def decoder_saved(
     in_layers = _matrix_weights(model.get_submodule("model.layers"))
     return Saved(
         layers=layers,
-        layer=decoder_layer_bytes(sample.batch_size, tokens, config, precision, trained=trained),
+        layer=decoder_layer_bytes(batch_size, tokens, config, precision, trained=trained),
         layer_input=positions * r * d,
         layer_copies=2 * in_layers // layers if precision.autocast else 0,
         rest=positions * once + scored * of_scored,
         rest_copies=2 * d * config.vocab_size if precision.autocast else 0,
     )
-
-
-def projector_saved(
-    build: Callable[[], AudioProjector], sample: Sample, precision: Precision, *, gradient_flows_on: bool
-) -> Saved:
-    """Of a projector, by letting tensors without memory run through it.
-
-    `gradient_flows_on`: to an encoder that is trained.
-    """
-    seen: dict[int, Tensor] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        # Held, so that no later storage takes the place of this one in the count.
-        seen.setdefault(tensor.untyped_storage()._cdata, tensor)
-        return tensor
-
-    with FakeTensorMode(), _default_dtype(precision.dtype):
-        projector = build()
-        windows = sample.batch_size * projector.output_length(sample.frames)
-        rate = projector.downsample_rate
-        frames = torch.empty(windows, rate, projector.hidden_size, dtype=precision.dtype)
-        frames.requires_grad_(gradient_flows_on)
-        cast = torch.autocast("cpu", torch.bfloat16) if precision.autocast else nullcontext()
-        # A norm without a fused kernel on this machine is nothing to warn of: nothing is computed.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            cast,
-            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-        ):
-            # The result is held until all is counted: the graph behind it must not be freed before.
-            result = projector.project(frames, torch.full((windows,), rate))
-        own = {parameter.untyped_storage()._cdata for parameter in projector.parameters()}
-        saved = sum(tensor.untyped_storage().nbytes() for place, tensor in seen.items() if place not in own)
-        del result
-    is_padding = windows * rate
-    return Saved(rest=saved + is_padding)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Modules built within have it; tensors without memory cannot change theirs afterwards."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _inner(config: PreTrainedConfig) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lab.data.batching import batches_from, bucketed_epoch, padding_share
 from lab.data.corpora import Corpus, Utterance, default_corpus, load_corpus
@@ -26,9 +27,16 @@ from lab.errors import LabError
 from lab.parts.audio_encoders import AUDIO_ENCODERS, AudioEncoder, Window, load_audio_encoder
 from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.language_models import CHARACTER_FILE, LANGUAGE_MODELS, LanguageModel, load_language_model
+from lab.parts.known_configurations import known_configuration
+from lab.parts.language_models import (
+    CHARACTER_FILE,
+    LANGUAGE_MODELS,
+    CharacterCodec,
+    LanguageModel,
+    load_language_model,
+)
 from lab.training.character_model import DEFAULT_STEPS, pretrained_character_model
-from lab.training.pretraining import ALPHABET
+from lab.training.pretraining import ALPHABET, PretrainingOptions, build_character_model
 
 DEFAULT_CORPUS = "default"
 # Shorter utterances hold no window of the largest rate that a study compares.
@@ -59,6 +67,19 @@ def open_language_model(name: str, *, pretraining_steps: int = DEFAULT_STEPS) ->
         return load_language_model(name, folder=pretrained_character_model(steps=pretraining_steps))
     known = LANGUAGE_MODELS.get(name)
     return load_language_model(name, folder=fetch(known.source) if known and known.source else None)
+
+
+def language_model_without_weights(name: str) -> PreTrainedModel:
+    """The network of `open_language_model`, on the meta device: nothing is fetched, pretrained or given memory.
+
+    Raises:
+        LabError: a name whose configuration is not known.
+    """
+    with torch.device("meta"):
+        if name == "character":
+            return build_character_model(PretrainingOptions(), CharacterCodec(alphabet=ALPHABET))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(known_configuration(name))
+        return model
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,23 @@ import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
+import torch
+from transformers import SiglipVisionModel
 
 from lab.data.fetch import fetch
 from lab.errors import LabError, choose
-from lab.parts.vision_encoders import TIMM, VISION_ENCODERS, VisionEncoder, load_vision_encoder
+from lab.parts.known_configurations import known_configuration
+from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, load_timm
+from lab.parts.vision_encoders import SIGLIP_TYPES, TIMM, VISION_ENCODERS, VisionEncoder, load_vision_encoder
 from lab.training.contrastive import DEFAULT_STEPS
 from lab.training.vision_pretraining import pretrained_vision_tower
 from lab.training.vision_towers import TIMM_FILE, VISION_TOWERS, WEIGHTS_FILE
 
 OWN, UNTRAINED = "own:", "untrained:"
+TOWER_IMAGE_SIZE = 128  # where none is asked for, as in `pretrained_vision_tower`
 
 
 def check_vision_encoder(name: str) -> None:
@@ -75,6 +81,36 @@ def open_vision_encoder(
         pretrained=pretrained,
         weights=weights,
     ).freeze()
+
+
+def vision_backbone_without_weights(name: str, *, image_size: int = 0, stride: int = 0) -> VisionBackbone:
+    """The network of `open_vision_encoder`, on the meta device: nothing is fetched, trained or given memory.
+
+    A SigLIP is built from its published or local configuration (`known_configuration`).
+
+    Raises:
+        LabError: a name whose shape is not known, or options that its network does not take.
+    """
+    with torch.device("meta"):
+        for prefix in (OWN, UNTRAINED):
+            if name.startswith(prefix):
+                tower = name.removeprefix(prefix)
+                size = image_size or TOWER_IMAGE_SIZE
+                if tower.startswith(TIMM):
+                    return load_timm(tower.removeprefix(TIMM), image_size=size, stride=stride, pretrained=False)
+                built: Any = choose(VISION_TOWERS, tower, "image tower")(size)
+                return SiglipBackbone(siglip=built.model)
+        if name in VISION_ENCODERS:
+            packaged = VISION_ENCODERS[name]
+            size, stride = image_size or packaged.image_size, stride or packaged.stride
+            return load_timm(packaged.architecture, image_size=size, stride=stride, pretrained=False)
+        if name.startswith(TIMM):
+            return load_timm(name.removeprefix(TIMM), image_size=image_size, stride=stride, pretrained=False)
+        config: Any = known_configuration(name)
+        if config.model_type not in SIGLIP_TYPES:
+            raise LabError(f"vision encoder {name!r} is a {config.model_type} model; expected SigLIP, or {TIMM}NAME")
+        siglip = SiglipVisionModel(getattr(config, "vision_config", config))
+        return SiglipBackbone(siglip=siglip, image_size=image_size)
 
 
 def _open_tower(folder: Path, *, stride: int, feature_index: int | None) -> VisionEncoder:

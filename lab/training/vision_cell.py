@@ -97,12 +97,12 @@ def vision_cell_data(
 
 
 def cell_projector(parameters: Mapping[str, Any], hidden_size: int, output_size: int) -> VisualProjector:
-    """A projector of a cell, afresh; one that keeps every patch has no `pool_size`.
+    """A projector of a cell, afresh.
 
     Raises:
         LabError: as `build_visual_projector`.
     """
-    options = {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
+    options = projector_options(parameters)
     return build_visual_projector(parameters["projector"], hidden_size=hidden_size, output_size=output_size, **options)
 
 
@@ -136,6 +136,11 @@ def build_vision_model(
         language_model=language_model,
         encoder=encoder if parameters["train_encoder"] else None,
     )
+
+
+def projector_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell's projector is built with besides its widths; one that keeps every patch has no `pool_size`."""
+    return {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
 
 
 def cell_stages(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:

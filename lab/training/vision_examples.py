@@ -31,6 +31,8 @@ from lab.training.vision_example import Sight, VisionExample
 # Raise it when the same source and options would give other questions or pictures.
 EXAMPLES_VERSION = 1
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
+# Where a source names none.
+SCENE_SECONDS, PAGE_KIND = "8-48", "labelled"
 
 
 def _seen_scene(scene: Scene, sight: Sight) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
@@ -54,7 +56,7 @@ def _of_scene(scene: Scene, sight: Sight) -> VisionExample:
 
 
 def scene_examples(
-    split: Split, count: int, sight: Sight, seconds: str = "8-48", events: str = "2-6", kinds: str = ""
+    split: Split, count: int, sight: Sight, seconds: str = SCENE_SECONDS, events: str = "2-6", kinds: str = ""
 ) -> list[VisionExample]:
     """Video scenes.
 
@@ -64,7 +66,7 @@ def scene_examples(
     Raises:
         LabError: a range that is none, or an unknown kind.
     """
-    options = SceneOptions(seconds=_range(seconds), event_seconds=_range(events))
+    options = SceneOptions(seconds=seconds_range(seconds), event_seconds=seconds_range(events))
     chosen = tuple(kinds.split(",")) if kinds else tuple(KINDS)
     seed = choose(FIRST_SEED, split, "split")
     return [
@@ -82,7 +84,7 @@ def _seen_page(page: Page) -> tuple[UInt8[ndarray, "frames height width 3"], tup
     return render(page)[None], (0.0,)
 
 
-def page_examples(split: Split, count: int, sight: Sight, pages: str = "labelled") -> list[VisionExample]:
+def page_examples(split: Split, count: int, sight: Sight, pages: str = PAGE_KIND) -> list[VisionExample]:
     """Pages of small text, seen at their own size; `pages` is a key of `PAGES`. One question a page."""
     settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
@@ -104,7 +106,12 @@ def page_examples(split: Split, count: int, sight: Sight, pages: str = "labelled
     return found
 
 
-def _range(text: str) -> tuple[float, float]:
+def seconds_range(text: str) -> tuple[float, float]:
+    """The two ends of a range as a source names it, "8-48".
+
+    Raises:
+        LabError: it is none.
+    """
     try:
         low, high = (float(number) for number in text.split("-"))
     except ValueError:

@@ -34,6 +34,18 @@ class CellTraining:
     padding_share: float = 0.0
     ancestry: list[dict[str, Any]] = field(default_factory=list)
 
+    def results(self) -> dict[str, float]:
+        """What stands in the results file; no loss where nothing was trained."""
+        last = self.losses[-20:]
+        return {
+            **({"training_loss": sum(last) / len(last)} if last else {}),
+            "training_seconds": self.seconds,
+            "lm_tokens": self.lm_tokens,
+            "decoded_frames": self.decoded_frames,
+            "padding_share": self.padding_share,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
 
 def train_vision_cell(
     model: VisionLanguageModel,
@@ -53,6 +65,9 @@ def train_vision_cell(
     Raises:
         LabError: as `train_stage`.
     """
+    if not (parameters["max_frames"] or parameters["train_language_model"]):
+        # Nothing is seen and the language model is frozen: what it answers by itself is the baseline.
+        return CellTraining(peak_memory_bytes=peak_memory_bytes(next(model.parameters()).device))
     stages, parts = stages_by_name(cell_stages(parameters)), model.parts()
     done: list[dict[str, Any]] = []
     ancestry: Ancestry = ()

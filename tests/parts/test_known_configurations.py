@@ -6,6 +6,8 @@ from lab.errors import LabError
 from lab.parts.audio_encoders import AUDIO_ENCODERS
 from lab.parts.known_configurations import KNOWN_CONFIGURATIONS, known_configuration
 
+# A ViT-B/16 has 86M (arXiv 2010.11929, table 1); SigLIP's attention pooling adds 12 d squared.
+SIGLIP_BASE = 86e6 + 12 * 768**2
 # Of the models' own cards and papers: Whisper (arXiv 2212.04356, table 1), Qwen2.5's cards, the paper's table 8.
 PUBLISHED = {
     "openai/whisper-large-v3": 1550e6,
@@ -15,6 +17,12 @@ PUBLISHED = {
     "Qwen/Qwen2.5-0.5B": 0.49e9,
     "Qwen/Qwen2.5-1.5B": 1.54e9,
     "Qwen/Qwen2.5-7B": 7.61e9,
+    "Qwen/Qwen2.5-0.5B-Instruct": 0.49e9,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1.54e9,
+    "Qwen/Qwen2.5-7B-Instruct": 7.61e9,
+    # Of LLaMA 7B (arXiv 2302.13971, table 2), whose shape Llama 2 keeps.
+    "meta-llama/Llama-2-7b-hf": 6.7e9,
+    "google/siglip-base-patch16-384": SIGLIP_BASE,
     "google/siglip-so400m-patch14-384": 428e6,
 }
 
@@ -22,7 +30,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", KNOWN_CONFIGURATIONS)
 def test_parameters_that_follow_are_the_published_ones(name):
     config = known_configuration(name)
-    model_class = AutoModelForCausalLM if config.model_type == "qwen2" else AutoModel
+    model_class = AutoModelForCausalLM if config.model_type in ("qwen2", "llama") else AutoModel
     with torch.device("meta"):
         model = model_class.from_config(config)
     # Whisper's table rounds to a million and counts tiny's a little otherwise; the others are held closer.

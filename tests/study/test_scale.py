@@ -7,7 +7,8 @@ from transformers import Qwen2Config
 
 from lab.errors import LabError
 from lab.study.ablation import Ablation, load_ablation
-from lab.study.scale import scale, table
+from lab.study.scale import scale
+from lab.study.scale_table import table
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_paper_rung_has_the_papers_encoder_and_projectors(study):
         assert (language_model.parameters, language_model.trained_parameters) == (7_615_616_512, 0)
         # Prompt "Transcribe the speech." as 6, audio, start, answer.
         assert found.rows[row].tokens == 6 + -(-1500 // rate) + 1 + 128
-    assert found.sample.batch_size == 64
+    assert found.cells.sample.batch_size == 64
     assert found.dearest == "conv_gmlp_2"
 
 
@@ -80,9 +81,9 @@ def test_smaller_batches_and_shorter_utterances_take_less(study):
 
 
 def test_cropped_windows_compute_only_their_own_frames_and_the_margin(study):
-    assert scale(study, "cpu", ["conv_gmlp_4"], seconds=10).sample.encoder_frames == 500 + 25
-    assert scale(study, "cpu", ["conv_gmlp_4"], seconds=30).sample.encoder_frames == 1500
-    assert scale(study, "gpu", ["conv_gmlp_4"], seconds=10).sample.encoder_frames == 1500
+    assert scale(study, "cpu", ["conv_gmlp_4"], seconds=10).cells.sample.encoder_frames == 500 + 25
+    assert scale(study, "cpu", ["conv_gmlp_4"], seconds=30).cells.sample.encoder_frames == 1500
+    assert scale(study, "gpu", ["conv_gmlp_4"], seconds=10).cells.sample.encoder_frames == 1500
 
 
 def test_table_shows_rows_parts_and_stages(study):
@@ -124,5 +125,8 @@ def test_what_cannot_be_counted_is_one_clear_sentence(study, base, options, mess
 
 
 def test_a_study_of_something_else_is_named(toy_project: Path):
-    with pytest.raises(LabError, match="'toy' is no study of audio projectors: it has no parameter 'audio_encoder'"):
+    with pytest.raises(
+        LabError,
+        match="'toy' is of no kind that can be counted: it has no parameter 'audio_encoder' or 'vision_encoder'",
+    ):
         scale(load_ablation("toy"), "cpu")

@@ -1,0 +1,225 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lab.errors import LabError
+from lab.study.ablation import Ablation, load_ablation
+from lab.study.scale import scale
+from lab.study.scale_table import table
+
+STUDIES = ("video_pretraining", "visual_projector", "visual_encoder", "anyres")
+WIDTH = 1152
+# A window of four patches to one, two linear layers to the language model's width; no place marks at this rung.
+MEAN_POOL = 4 * WIDTH**2 + WIDTH + WIDTH * 3584 + 3584 + 3584**2 + 3584
+# So400m without its pooling head: patches, positions, 27 layers, the last norm.
+LAYER = 4 * (WIDTH**2 + WIDTH) + 2 * WIDTH * 4304 + 4304 + WIDTH + 4 * WIDTH
+SO400M = 3 * 14**2 * WIDTH + WIDTH + 729 * WIDTH + 27 * LAYER + 2 * WIDTH
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch):
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("something was fetched or pretrained")
+
+    for name in (
+        "huggingface_hub.file_download.hf_hub_download",
+        "transformers.modeling_utils.PreTrainedModel.from_pretrained",
+        "lab.training.vision.fetch",
+        "lab.training.vision.pretrained_vision_tower",
+        "lab.training.speech.pretrained_character_model",
+    ):
+        monkeypatch.setattr(name, refuse)
+
+
+def changed(study: Ablation, **base: object) -> Ablation:
+    return replace(study, base={**study.base, **base})
+
+
+def test_paper_rung_has_the_papers_encoder_and_projector():
+    found = scale(load_ablation("video_pretraining"), "paper", ["direct"])
+    encoder, visual, video, language_model = found.rows["direct"].parts
+    assert encoder.parameters == SO400M
+    assert (visual.parameters, video.trained_parameters) == (MEAN_POOL, MEAN_POOL)
+    assert (language_model.parameters, language_model.trained_parameters) == (7_615_616_512, 0)
+    # A frozen encoder's features are computed once: it takes no part in a step.
+    assert (encoder.weights, encoder.saved.everything) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("projector", "frame"), [("mean_pool", 169), ("mlp", 729), ("concat", 169), ("c_abstractor", 169)]
+)
+def test_tokens_of_a_sample_and_samples_of_a_batch(projector, frame):
+    found = scale(load_ablation("visual_projector"), "paper", [projector], question_tokens=50, answer_tokens=20)
+    memory: Any = found.rows[projector]
+    assert (memory.frame_tokens, memory.views, memory.sample.frames) == (frame, 1, 1)
+    assert memory.tokens == frame + 50 + 1 + 20 + 1
+    assert memory.batch_size == round(131_072 / memory.tokens)
+
+
+def test_frames_and_tiles_of_video_are_the_papers():
+    found: Any = scale(load_ablation("video_pretraining"), "paper", ["staged_48", "staged_anyres"]).rows
+    whole, tiled = found["staged_48"].longest, found["staged_anyres"].longest
+    assert (whole.sample.frames, whole.frame_tokens, whole.tokens) == (48, 169, 48 * 169 + 194)
+    # 384 x 768: two tiles and the whole view.
+    assert (tiled.views, tiled.frame_tokens) == (3, 3 * 169)
+
+
+def test_the_note_gives_a_frame_by_every_padding_of_the_projector():
+    (note,) = scale(load_ablation("video_pretraining"), "paper", ["direct"]).notes
+    for tokens in (
+        "169 or 507 with padding 'none'",
+        "182 or 546 with padding 'columns'",
+        "196 or 588 with padding 'both'",
+    ):
+        assert tokens in note
+    assert "tiles: 729 or 2187." in scale(load_ablation("visual_projector"), "paper", ["mlp"]).notes[0]
+
+
+def test_tiles_of_a_page_are_counted_as_they_are_cut():
+    found: Any = scale(load_ablation("anyres"), "paper").rows
+    # Pages of up to 512 x 512 px take four tiles of 384 and the whole view; pooled by 4, 27 patches are 6.
+    assert {row: memory.frame_tokens for row, memory in found.items()} == {
+        "fixed": 169,
+        "anyres": 5 * 169,
+        "fixed_more_tokens": 729,
+        "anyres_fewer_tokens": 5 * 36,
+    }
+
+
+def test_stages_are_the_papers_of_image_and_video():
+    found = scale(load_ablation("video_pretraining"), "paper", ["direct"])
+    trained = {name: [bool(part.trained_parameters) for part in memory.parts] for name, memory in found.stages.items()}
+    assert trained == {
+        "image_1": [False, True, False, False],
+        "image_2": [True, True, False, False],
+        "image_3": [True, True, False, True],
+        "video": [False, False, True, False],
+        "omni_alignment": [True] * 4,
+        "sft": [True] * 4,
+    }
+    image: Any = found.stages["image_2"]
+    assert image.parts[0].weights == 4 * SO400M + 8 * 729  # and the numbers of the positions
+    assert image.parts[0].saved.layers == 27
+    assert image.sample.kind == "image_text"
+
+
+def test_a_video_stage_counts_the_dearer_of_images_and_video():
+    with_images: Any = scale(load_ablation("video_pretraining"), "paper", ["direct"]).stages["video"]
+    # More, shorter samples have more scored positions.
+    assert (with_images.sample.kind, with_images.longest.sample.kind) == ("image_text", "video_text")
+
+
+def test_a_row_in_which_nothing_can_train_is_told_apart():
+    found = scale(load_ablation("video_pretraining"), "paper", ["direct", "text_only"])
+    assert list(found.rows) == ["direct"]
+    assert "text_only does not fit this rung: nothing is seen, so nothing can train of: video_projector" in table(found)
+
+
+def test_a_stage_in_which_nothing_can_train_is_told_apart():
+    found = scale(changed(load_ablation("video_pretraining"), images=""), "cpu", ["text_only"])
+    assert list(found.rows) == ["text_only"]  # its language model trains
+    assert list(found.stages) == ["omni_alignment", "sft"]
+    assert "video cannot be counted with it: nothing is seen" in table(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("rung", ["gpu", "paper", "cpu", "smoke"])
+def test_every_row_of_every_rung_is_counted_or_told_apart(name, rung):
+    found = scale(load_ablation(name), rung, "all")
+    assert {*found.rows, *found.refused} == {row.key for row in load_ablation(name).rows}
+    assert set(found.refused) <= {"text_only"}
+    largest = 2e9 if rung in ("cpu", "smoke") else 2e12
+    assert all(0 < memory.kept < memory.total < largest for memory in found.rows.values())
+    assert set(found.stages) | set(found.refused_stages) >= {"image_1", "image_2", "image_3", "video"}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_first_row_of_every_study_has_the_papers_stages(name):
+    study = load_ablation(name)
+    found = scale(study, "paper", [study.rows[0].key])
+    assert list(found.stages) == ["image_1", "video", "image_2", "image_3", "omni_alignment", "sft"]
+    assert found.refused_stages == {}
+
+
+def test_encoders_of_the_cpu_rung_are_their_real_networks():
+    found = scale(load_ablation("visual_encoder"), "cpu", "all").rows
+    sizes = {row: memory.parts[0].parameters for row, memory in found.items()}
+    # Patches of 16, 36 positions, 4 layers of width 128, the last norm; without the pooling head.
+    layer = 4 * (128**2 + 128) + 2 * 128 * 512 + 512 + 128 + 4 * 128
+    assert sizes["siglip_own"] == 3 * 256 * 128 + 128 + 36 * 128 + 4 * layer + 2 * 128
+    assert sizes["efficientnet_imagenet"] == sizes["efficientnet_own"]
+    assert sizes["siglip_so400m"] > 400e6
+
+
+@pytest.mark.parametrize("row", ["siglip_own", "efficientnet_imagenet"])
+def test_a_trained_encoder_takes_part_in_the_step(row):
+    study = changed(load_ablation("visual_encoder"), train_encoder=True)
+    encoder = scale(study, "cpu", [row]).rows[row].parts[0]
+    assert encoder.trained_parameters == encoder.parameters > 0
+    assert encoder.saved.everything > 0
+
+
+def test_smaller_batches_and_shorter_texts_take_less():
+    study = load_ablation("visual_projector")
+    whole = scale(study, "paper", ["mean_pool"]).rows["mean_pool"]
+    small = scale(study, "paper", ["mean_pool"], batch_size=4, question_tokens=10, answer_tokens=10).rows["mean_pool"]
+    assert small.batch_size == 4
+    assert small.kept == whole.kept
+    # Copies of the language model's weights stay.
+    assert 2 * 6.5e9 < small.total - small.kept < (whole.total - whole.kept) / 30
+
+
+def test_table_shows_rows_parts_and_stages():
+    text = table(scale(load_ablation("video_pretraining"), "paper", ["direct", "staged_48"]))
+    for line in ("By row", "By part, ", "By stage of the paper", "about 131072 tokens of samples", "64 of question"):
+        assert line in text
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert lines["direct"][:7] == ["22.3", "169", "8", "1,546", "85", "video_text", "22.3"]
+    # 4 bytes a weight.
+    assert lines["language_model"][:5] == ["7,615.6", "0.0", "30.46", "0.00", "0.00"]
+    assert lines["image_3"][3:7] == ["413.0", "22.3", "0.0", "7,615.6"]
+    assert max(map(len, text.splitlines())) < 190
+
+
+def test_default_type_is_left_alone():
+    before = torch.get_default_dtype()
+    found = scale(load_ablation("visual_projector"), "paper", ["c_abstractor"], precision="bfloat16_weights")
+    assert found.rows["c_abstractor"].parts[3].weights == pytest.approx(2 * 7_615_616_512, rel=1e-6)
+    assert torch.get_default_dtype() == before
+
+
+@pytest.mark.parametrize(
+    ("base", "options", "message"),
+    [
+        ({}, {"seconds": 10.0}, "seconds is 10, but a study of pictures or video has none; leave it out"),
+        ({}, {"precision": "fp8"}, "unknown precision 'fp8'; choose one of: bfloat16, bfloat16_weights, float32"),
+        ({}, {"rows": ["mean"]}, "unknown row of 'visual_projector'"),
+        ({"batch_tokens": 100}, {}, r"does not fit rung 'cpu': a sample of image_text takes 203 tokens, more than"),
+        ({"vision_encoder": "openai/clip"}, {}, r"unknown configuration \(a known hub name.*'openai/clip'"),
+        (
+            {"vision_encoder": "Qwen/Qwen2.5-7B"},
+            {},
+            "'Qwen/Qwen2.5-7B' is a qwen2 model; expected SigLIP, or timm:NAME",
+        ),
+        ({"vision_encoder": "own:siglip_huge"}, {}, "unknown image tower 'siglip_huge'"),
+        ({"vision_encoder": "timm:vit_nowhere"}, {}, "timm has no model 'vit_nowhere'"),
+        ({"language_model": "Qwen/Qwen9-7B"}, {}, r"unknown configuration \(a known hub name.*'Qwen/Qwen9-7B'"),
+        ({"curriculum": "random"}, {}, "unknown curriculum 'random'"),
+    ],
+)
+def test_what_cannot_be_counted_is_one_clear_sentence(base, options, message):
+    with pytest.raises(LabError, match=message):
+        scale(changed(load_ablation("visual_projector"), **base), "cpu", **{"rows": ["mean_pool"], **options})
+
+
+def test_an_unknown_projector_is_named():
+    with pytest.raises(LabError, match="unknown visual projector 'q_former'"):
+        scale(changed(load_ablation("anyres"), projector="q_former"), "cpu", ["fixed"])
+
+
+def test_a_question_is_not_for_speech():
+    with pytest.raises(LabError, match="question_tokens is 9, but a study of speech has none; leave it out"):
+        scale(load_ablation("conv_gmlp_rate"), "cpu", ["conv_gmlp_2"], question_tokens=9)
