@@ -21,6 +21,7 @@ from lab.parts.visual_projectors import VisualProjector
 _PLACE_WAVES = 6
 _TIME_WAVES = 8
 LONGEST_SECONDS = 64.0
+NUM_WAVES = 4 * _PLACE_WAVES + 2 * _TIME_WAVES + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,7 @@ class VisualTokens(nn.Module):
                 raise LabError(f"{name} has {tuple(value.shape)} values; the projector takes {width} features")
         self.register_buffer("feature_mean", torch.zeros(width) if feature_mean is None else feature_mean.clone())
         self.register_buffer("feature_std", torch.ones(width) if feature_std is None else feature_std.clone())
-        waves = 4 * _PLACE_WAVES + 2 * _TIME_WAVES + 1
-        self.marks = nn.Linear(waves, projector.output_size, bias=False) if marks_places else None
+        self.marks = nn.Linear(NUM_WAVES, projector.output_size, bias=False) if marks_places else None
         self.newline = nn.Parameter(0.02 * torch.randn(projector.output_size)) if newline else None
 
     def forward(self, samples: Sequence[Seen]) -> list[Float[Tensor, "tokens hidden_size"]]:
@@ -103,7 +103,7 @@ class VisualTokens(nn.Module):
         if self.marks is not None:
             places = torch.from_numpy(token_places(order, sample.grid, size)).to(arranged.device)
             seconds = torch.tensor(sample.seconds, dtype=torch.float32, device=arranged.device)
-            arranged = arranged + self.marks(_waves(places, seconds)).to(arranged.dtype)
+            arranged = arranged + self.marks(place_waves(places, seconds)).to(arranged.dtype)
         return arranged.flatten(0, 1)
 
 
@@ -130,7 +130,7 @@ def token_places(
     return places.astype(np.float32)
 
 
-def _waves(
+def place_waves(
     places: Float[Tensor, "tokens 3"], seconds: Float[Tensor, " frames"]
 ) -> Float[Tensor, "frames tokens waves"]:
     """Row, column and second of each token as sines and cosines of rising frequency, and whether it is of a tile."""

@@ -82,10 +82,10 @@ def with_language_models(
     wanted: Sequence[Mapping[str, Any]], make: Callable[[], tuple[Ingredients, list[str]]]
 ) -> tuple[Ingredients, list[str]]:
     """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own."""
-    character_steps = sorted({cell["pretraining_steps"] for cell in wanted if cell["language_model"] == "character"})
+    own = sorted({(c["language_model"], c["pretraining_steps"]) for c in wanted if c["language_model"] in _PRETRAINED})
     context = multiprocessing.get_context("spawn")
-    pretraining = [context.Process(target=_pretrain, args=(steps,)) for steps in character_steps]
-    _fetch_text(character_steps)
+    pretraining = [context.Process(target=_PRETRAINED[name], args=(steps,)) for name, steps in own]
+    _fetch_text([steps for name, steps in own if name == "character"])
     for process in pretraining:
         process.start()
     try:
@@ -97,7 +97,7 @@ def with_language_models(
             if process.is_alive():
                 process.terminate()
     if any(process.exitcode for process in pretraining):
-        raise LabError("the character language model could not be pretrained; `lab pretrain` shows why")
+        raise LabError("a language model could not be pretrained; its own words stand above")
     ingredients["language_model"] = {}
     for cell in wanted:
         if cell["language_model"] == "character":
@@ -106,6 +106,13 @@ def with_language_models(
             folder = character_model_folder(cell["pretraining_steps"])
             folders.append(str(folder))
             ingredients["language_model"]["character"] = description_sha256(folder)
+        elif cell["language_model"] == "words":
+            from lab.training.character_model import description_sha256
+            from lab.training.world_pretraining import word_model_folder
+
+            folder = word_model_folder(cell["pretraining_steps"])
+            folders.append(str(folder))
+            ingredients["language_model"]["words"] = description_sha256(folder)
         else:
             ingredients["language_model"][cell["language_model"]] = _language_model_sha256(cell["language_model"])
     return ingredients, folders
@@ -126,6 +133,18 @@ def _pretrain(steps: int) -> None:
 
     torch.set_num_threads(1)
     pretrained_character_model(steps=steps, progress=say("language model, steps"))
+
+
+def _pretrain_words(steps: int) -> None:
+    import torch
+
+    from lab.training.world_pretraining import pretrained_word_model
+
+    torch.set_num_threads(1)
+    pretrained_word_model(steps=steps, progress=say("language model of words, steps"))
+
+
+_PRETRAINED = {"character": _pretrain, "words": _pretrain_words}
 
 
 def _language_model_sha256(name: str) -> str:

@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from lab.data.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
 from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX
-from lab.parts.language_models import CHARACTER_FILE, CharacterCodec
+from lab.parts.language_models import CHARACTER_FILE, CharacterCodec, TextCodec
 
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 
@@ -67,7 +67,7 @@ class PhonemeReader(nn.Module):
         return self.readers[str(rate)](windows)
 
 
-def build_character_model(options: PretrainingOptions, codec: CharacterCodec) -> Qwen3ForCausalLM:
+def build_character_model(options: PretrainingOptions, codec: TextCodec) -> Qwen3ForCausalLM:
     """A small Qwen3 from a seed.
 
     Qwen3 for its normalised queries and keys, and weights of std 0.06 rather than 0.02: both make a model this narrow

@@ -7,12 +7,10 @@ from an image projector that was trained before it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 
-from lab.data.text import to_alphabet
 from lab.data.view_features import view_statistics
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
@@ -20,11 +18,12 @@ from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.vision_language_model import Branch, VisionLanguageModel
 from lab.parts.visual_projectors import VisualProjector, build_visual_projector
 from lab.parts.visual_tokens import VisualTokens
+from lab.parts.word_model import PlacedLanguageModel
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
-from lab.training.speech import writes_characters
 from lab.training.stages import Stage
 from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
 from lab.training.vision_examples import EXAMPLES_VERSION, Sight, open_examples, sources_sha256
+from lab.training.vision_words import text_writer
 
 VIDEO_STARTS = ("afresh", "image_projector")
 IMAGE_BRANCH = "image_branch"
@@ -67,7 +66,7 @@ def vision_cell_data(
         frames_per_second=parameters["frames_per_second"],
         max_frames=parameters["max_frames"],
     )
-    write = partial(to_alphabet, punctuation=False) if writes_characters(parameters["language_model"]) else str.strip
+    write = text_writer(parameters["language_model"])
     tiling = Tiling(
         max_tiles=parameters["max_tiles"],
         fit=parameters["fit"],
@@ -123,12 +122,16 @@ def build_vision_model(
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
 
     def tokens() -> VisualTokens:
-        return VisualTokens(
+        made = VisualTokens(
             projector=cell_projector(parameters, encoder.hidden_size, language_model.hidden_size),
             marks_places=parameters["marks_places"],
             newline=parameters["newline"],
             **statistics,
         )
+        if made.marks is not None and isinstance(language_model, PlacedLanguageModel):
+            # What the language model was told of place and time in its pretraining, as it was told it.
+            made.marks.load_state_dict({"weight": language_model.place_marks})
+        return made
 
     return VisionLanguageModel(
         visual_projector=tokens(),
