@@ -1,4 +1,4 @@
-"""A vision cell's language model by its name, and how it writes: `words` is the project's own, all else as for speech."""
+"""A vision cell's language model by name, and how it writes: `words` is the project's own, else as for speech."""
 
 from collections.abc import Callable
 from functools import partial
