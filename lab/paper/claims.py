@@ -61,7 +61,7 @@ class Contrast:
     @property
     def title(self) -> str:
         """Its label, or what is compared."""
-        return (self.label or f"{self.candidate} against {self.baseline}").capitalize()
+        return _capital(self.label or f"{self.candidate} against {self.baseline}")
 
     def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
         """The four rows, found by their projector and downsample rate.
@@ -126,7 +126,7 @@ class Comparison:
     @property
     def title(self) -> str:
         """Its label, or what is compared."""
-        return (self.label or f"{self.candidate} against {self.baseline}").capitalize()
+        return _capital(self.label or f"{self.candidate} against {self.baseline}")
 
     def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
         """Its two rows.
@@ -159,6 +159,10 @@ class Comparison:
             num_resamples=resamples_at(confidence),
         )
         return judge_difference(result, smallest_effect=self.smallest_effect)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _is(parameters: dict[str, object], projector: str, rate: int) -> bool:

@@ -58,6 +58,7 @@ ACCURACY = Column(
     metric="test_accuracy", label="test accuracy", unit="%", better="higher", scale=100, interval="error_rate"
 )
 COSTS = (
+    Column(metric="test_chance", label="by guessing", unit="%", better="higher", scale=100),
     Column(metric="test_loss", label="test loss", unit="nats a token", better="lower"),
     Column(metric="visual_tokens_per_question", label="visual tokens", unit="a question", better="lower"),
     Column(metric="lm_tokens", label="LM tokens in training", unit="M", better="lower", scale=1e-6),
