@@ -36,8 +36,8 @@ ablation = Ablation(
     rungs=(
         Rung(
             name="cpu",
-            description="a small rung: EfficientNet-Lite0, frozen, and a character language model of 1.3M parameters, "
-            "trained; scenes composed of cut-out pictures, two CPU cores; not the paper's scale",
+            description="a small rung: EfficientNet-Lite0 and a language model of words of 1.3M parameters, taught on "
+            "scenes in symbols; scenes composed of cut-out pictures, two CPU cores; not the paper's scale",
         ),
         Rung(
             name="gpu",
