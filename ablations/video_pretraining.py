@@ -32,7 +32,21 @@ ablation = Ablation(
     "more questions about video than one that is trained on video-text from the start, at the same cost.",
     notebook=NOTEBOOK,
     seeds=(0, 1, 2),
-    base={**BASE, "curriculum": "direct"},
+    # Steps, shares and learning rates were chosen on the development split (ablations/LOG.md).
+    base={
+        **BASE,
+        "curriculum": "direct",
+        "num_images": 4000,
+        "num_videos": 3000,
+        "num_test": 1080,
+        "language_model": "words",
+        "pretraining_steps": 2500,
+        "steps": 450,
+        "first_share": 0.3,
+        "image_share": 0.3,
+        "learning_rate": 2e-3,
+        "language_model_learning_rate": 5e-4,
+    },
     rungs=(
         Rung(
             name="cpu",
@@ -118,7 +132,7 @@ ablation = Ablation(
             changes={
                 "curriculum": "staged",
                 "video_projector_start": "image_projector",
-                "image_branch_steps": 240,
+                "image_branch_steps": 135,
             },
             main=False,
             cost=1.4,
