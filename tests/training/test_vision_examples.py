@@ -142,7 +142,8 @@ def test_sight_out_of_range_is_refused(changes, numbers):
     [
         ("scene", r"unknown source of pictures or video 'scene' \(did you mean 'scenes'\?\)"),
         ("stills:1", "'stills:1' has 1 options; source 'stills' takes at most 0"),
-        ("scenes:8-9:2-3:4", "has 3 options; source 'scenes' takes at most 2"),
+        ("scenes:8-9:2-3:moves:5", "has 4 options; source 'scenes' takes at most 3"),
+        ("scenes:8-9:2-3:jumps", "unknown kind of question 'jumps'; choose one of: before, "),
         ("pages:hard", "unknown kind of page 'hard'.*labelled"),
         ("scenes:8", "'8' is no range of seconds; expected two numbers as in '8-48'"),
         ("scenes:8-9:a-b", "'a-b' is no range of seconds"),
