@@ -61,7 +61,7 @@ class Contrast:
     @property
     def title(self) -> str:
         """Its label, or what is compared."""
-        return _capital(self.label or f"{self.candidate} against {self.baseline}")
+        return capital(self.label or f"{self.candidate} against {self.baseline}")
 
     def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
         """The four rows, found by their projector and downsample rate.
@@ -126,7 +126,7 @@ class Comparison:
     @property
     def title(self) -> str:
         """Its label, or what is compared."""
-        return _capital(self.label or f"{self.candidate} against {self.baseline}")
+        return capital(self.label or f"{self.candidate} against {self.baseline}")
 
     def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
         """Its two rows.
@@ -161,7 +161,8 @@ class Comparison:
         return judge_difference(result, smallest_effect=self.smallest_effect)
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The text with its first letter large, the others as they are."""
     return text[:1].upper() + text[1:]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lab import paths
 from lab.errors import LabError
-from lab.paper.claims import Claim, Contrast, judge, load_contrasts
+from lab.paper.claims import Claim, Contrast, capital, judge, load_contrasts
 from lab.paper.comparison_tables import comparisons, first_seeds, markdown
 from lab.paper.looking import judge_looked, unlooked
 from lab.paper.measured import Measured, fingerprint, load_measured
@@ -104,7 +104,7 @@ def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
 def _main_table(measured: Measured) -> str:
     ablation, lines = measured.ablation, measured.results
     columns = [column for column in ablation.columns if column.metric in lines]
-    heads = [f"{_capital(column.label)} ({column.unit})" if column.unit else column.label for column in columns]
+    heads = [f"{capital(column.label)} ({column.unit})" if column.unit else column.label for column in columns]
     table = [["Row", "Seeds", *heads, _reported_head(ablation)]]
     run = set(lines["row"])
     for row in (row for row in ablation.rows if row.main or row.key in run):
@@ -132,10 +132,6 @@ def _value(measured: Measured, row: Row, column: Column) -> str:
 def _number(value: float) -> str:
     """Three digits that count, or all of a larger whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _reported_head(ablation: Ablation) -> str:

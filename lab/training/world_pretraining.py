@@ -38,6 +38,7 @@ from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
 from lab.parts.word_model import MARKS_FILE, WORDS_FILE, WordCodec
 from lab.paths import cache_dir
+from lab.training.loop import has_fast_bfloat16
 from lab.training.pretraining import PretrainingOptions, build_character_model
 
 RECIPE_VERSION = 1
@@ -137,7 +138,7 @@ def pretrain_word_model(
     reader = SymbolReader(options.hidden_size)
     parameters = [*model.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
-    bfloat16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    bfloat16 = has_fast_bfloat16(torch.device("cpu"))
     rng = np.random.default_rng(options.seed)
     model.train()
     recent: list[float] = []
