@@ -126,9 +126,11 @@ def _lines(axes: Any, chart: Chart) -> None:
                 ha="center",
                 va="top" if below else "bottom",
                 fontproperties=_font(chart),
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
             )
     _value_axis(axes, chart, NUM_LEVELS * chart.step)
     _category_axis(axes, chart)
+    axes.set_xlim(-0.4, len(chart.categories) - 0.6)  # the first and last number stand clear of the axis
 
 
 def _slices(axes: Any, chart: Chart) -> None:
@@ -168,7 +170,9 @@ def _points(axes: Any, chart: Chart) -> None:
         )
     _value_axis(axes, chart, NUM_LEVELS * chart.step)
     axes.set_xlim(0, (NUM_LEVELS + 0.6) * chart.step)
-    axes.set_xticks(np.arange(0, NUM_LEVELS * chart.step + 1, chart.step))
+    lines = np.arange(0, NUM_LEVELS * chart.step + 1, chart.step)
+    # Numbers of three digits and more would touch: every second line has one.
+    axes.set_xticks(lines, [str(x) if chart.step < 20 or k % 2 == 0 else "" for k, x in enumerate(lines)])
     axes.grid(axis="x", color="#DDDDDD")
     axes.set_xlabel(chart.series[0])
     axes.set_ylabel(chart.series[1])
