@@ -132,7 +132,7 @@ def test_the_key_tells_weights_and_language_apart():
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 800), np.float32), np.zeros(0, np.float32)])
 def test_a_clip_of_another_shape_is_named(bad):
-    with pytest.raises(LabError, match="waveform 1 has shape .*; expected one channel of samples"):
+    with pytest.raises(LabError, match=r"waveform 1 has shape .*; expected one channel of samples"):
         recognizer().transcribe([*clips(0.5), bad])
 
 
