@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.cross_modal_text import MIN_UNITS, SPOKEN_SHARE, split_quarter
-from lab.data.spoken_prompts import SPEEDS, SpeechStore, drawn
+from lab.data.spoken_prompts import SPEEDS, SpeechStore, telling
 from lab.data.streamed import Dropped, Streamed, streamed
 from lab.data.video import read_sound
 from lab.data.vision_forms import Media, Sample
@@ -60,12 +60,7 @@ def spoken_quarters(
     """
     if not 0 < share < 1:
         raise LabError(f"the spoken share is {share}, expected a fraction between 0 and 1")
-    by_name = {repr(speed): speed for speed in speeds}
-    if not voices or not by_name:
-        raise LabError(f"{len(voices)} voices and {len(by_name)} speeds to choose from; expected at least one each")
-    for voice in voices:
-        for speed in speeds:
-            store.path("", voice, speed)
+    draw = telling(voices, speeds, seed)
 
     def make(sample: Sample) -> CrossModalSample:
         if not sample.images and sample.video is None:
@@ -74,8 +69,7 @@ def spoken_quarters(
             quarter = split_quarter(sample.answer, sample=sample.id, share=share, min_units=min_units)
         except LabError as error:
             raise Dropped("answer that cannot be split") from error
-        voice = drawn(voices, sample.id, seed, "voice")
-        speed = by_name[drawn(tuple(by_name), sample.id, seed, "speed")]
+        voice, speed = draw(sample.id)
         return CrossModalSample(
             id=sample.id,
             prompt=sample.question,

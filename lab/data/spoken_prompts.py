@@ -10,9 +10,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import soundfile
 from jaxtyping import Float
@@ -24,6 +25,8 @@ from lab.data.fetch import packages
 from lab.data.recordings import Recording
 from lab.errors import LabError, choose
 from lab.paths import cache_dir
+
+Choice = TypeVar("Choice")
 
 FORMAT_VERSION = 1
 WORDS_PER_MINUTE = 165
@@ -61,7 +64,7 @@ def timbres(language: str, engines: Sequence[str] = ("espeak",)) -> tuple[str, .
     return found
 
 
-def drawn(choices: Sequence[str], sample: str, seed: int, what: str) -> str:
+def drawn(choices: Sequence[Choice], sample: str, seed: int, what: str) -> Choice:
     """Choose one by a hash of the sample's id, the seed and the purpose: the same in whatever order samples come."""
     digest = hashlib.sha256(json.dumps([what, seed, sample]).encode()).digest()
     return choices[int.from_bytes(digest[:8], "big") % len(choices)]
@@ -83,8 +86,7 @@ class SpeechStore:
             LabError: unknown engine or voice, or a speed outside 0.5 to 2.
         """
         name, engine, own = _engine_of(voice)
-        if not MIN_SPEED <= speed <= MAX_SPEED:
-            raise LabError(f"speed is {speed}, expected {MIN_SPEED} to {MAX_SPEED} times the voice's own")
+        _check_speed(speed)
         identity = json.dumps([FORMAT_VERSION, name, engine.version(), own, float(speed), text])
         key = hashlib.sha256(identity.encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.flac"
@@ -114,21 +116,34 @@ class SpeechStore:
         Raises:
             LabError: an unknown voice or impossible speed, before the first one.
         """
-        for voice in voices:
-            for speed in speeds:
-                self.path("", voice, speed)
-        if not voices or not speeds:
-            raise LabError(f"{len(voices)} voices and {len(speeds)} speeds to choose from; expected at least one each")
-        return self._recordings(prompts, voices, seed, speeds)
+        draw = telling(voices, speeds, seed)
 
-    def _recordings(
-        self, prompts: Iterable[tuple[str, str]], voices: Sequence[str], seed: int, speeds: Sequence[float]
-    ) -> Iterator[Recording]:
-        by_name = {repr(speed): speed for speed in speeds}
-        for sample, text in prompts:
-            voice = drawn(voices, sample, seed, "voice")
-            speed = by_name[drawn(tuple(by_name), sample, seed, "speed")]
-            yield Recording(id=sample, text=text, speaker=voice, audio=partial(self.audio, text, voice, speed))
+        def recordings() -> Iterator[Recording]:
+            for sample, text in prompts:
+                voice, speed = draw(sample)
+                yield Recording(id=sample, text=text, speaker=voice, audio=partial(self.audio, text, voice, speed))
+
+        return recordings()
+
+
+def telling(voices: Sequence[str], speeds: Sequence[float], seed: int) -> Callable[[str], tuple[str, float]]:
+    """A function that draws voice and speed of a sample by its id.
+
+    Raises:
+        LabError: an unknown voice, an impossible speed, or none of either.
+    """
+    if not voices or not speeds:
+        raise LabError(f"{len(voices)} voices and {len(speeds)} speeds to choose from; expected at least one each")
+    for voice in voices:
+        _engine_of(voice)
+    for speed in speeds:
+        _check_speed(speed)
+    return lambda sample: (drawn(voices, sample, seed, "voice"), drawn(speeds, sample, seed, "speed"))
+
+
+def _check_speed(speed: float) -> None:
+    if not MIN_SPEED <= speed <= MAX_SPEED:
+        raise LabError(f"speed is {speed}, expected {MIN_SPEED} to {MAX_SPEED} times the voice's own")
 
 
 def _engine_of(voice: str) -> tuple[str, SpeechEngine, str]:
@@ -161,11 +176,17 @@ def _kokoro(text: str, voice: str, speed: float) -> Float[ndarray, " samples"]:
     return kokoro.synthesize(text, voice, speed=speed)
 
 
+@cache
+def _espeak_version() -> str:
+    return version("espeakng-loader")
+
+
+@cache
 def _kokoro_version() -> str:
     return hashlib.sha256("".join(packages()[source].sha256 for source in kokoro.SOURCES).encode()).hexdigest()[:16]
 
 
 ENGINES: Mapping[str, SpeechEngine] = {
-    "espeak": SpeechEngine(voices={"en": espeak.VOICES}, speak=_espeak, version=lambda: version("espeakng-loader")),
+    "espeak": SpeechEngine(voices={"en": espeak.VOICES}, speak=_espeak, version=_espeak_version),
     "kokoro": SpeechEngine(voices=kokoro.VOICES, speak=_kokoro, version=_kokoro_version),
 }

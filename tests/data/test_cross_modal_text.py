@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.data.cross_modal_text import break_places, is_han, num_units, split_quarter
@@ -25,7 +25,7 @@ def test_chinese_parts_between_characters_and_nothing_is_lost():
     spoken, blank, written = parts(split_quarter(CHINESE))
     assert blank == ""
     assert spoken + written == CHINESE
-    assert len(spoken) == round(len(CHINESE) / 4)
+    assert spoken == "今天天气很好，"  # 6.5 of 26 characters; a cut at 6 would tear off the comma
 
 
 def test_closing_marks_stay_with_what_they_close_and_opening_ones_with_what_they_open():
@@ -44,6 +44,7 @@ def test_units_are_words_and_chinese_characters_without_lone_marks(text, units):
     assert num_units(text) == units
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(alphabet=" ab1.,-\n\t“”(今天，。\u3000\u0301", max_size=60), st.floats(0.05, 0.95))
 def test_the_three_parts_are_the_text_again_and_both_sides_say_something(text, share):
     try:
@@ -58,6 +59,7 @@ def test_the_three_parts_are_the_text_again_and_both_sides_say_something(text, s
         assert any(is_han(sign) or ord(sign) > 0x2000 for sign in quarter.spoken[-1] + quarter.written[0])
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["a", "bcd", "efghij"]), min_size=4, max_size=30), st.floats(0.05, 0.95))
 def test_no_other_blank_is_nearer_to_the_share(words, share):
     text = " ".join(words)
