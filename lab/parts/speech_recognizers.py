@@ -33,9 +33,9 @@ from lab.parts.weights import weights_sha256
 MULTILINGUAL_VOCABULARY = 51_865
 # Clips are padded with silence to whole steps of a second, so that those of one length share a batch.
 STEP_FRAMES = 50
-# Of silence behind a clip. With half a second, enough for features, the decoder stops early or loops: of 24
-# sentences of eSpeak NG tiny.en got 70% of the words wrong with 0.5 s, 52% with 2 s, 45% with 5 s at half the speed.
-SILENT_FRAMES = 100
+# Silence behind a clip that the decoder sees too (the encoder's own margin is cut off behind it). Without, the decoder
+# stops early or loops: of 24 sentences of eSpeak NG tiny.en got 70% of the words wrong with 0.5 s, 52% with 2 s.
+SILENT_SECONDS = 2
 # Twice what fast English has; a decoder that loops on noise is stopped there.
 MAX_TOKENS_PER_SECOND = 12.0
 RECOGNITION_VERSION = 1  # part of every key: raise it when the same weights and audio would give another transcript
@@ -45,9 +45,9 @@ class SpeechRecognizer:
     """Greedy transcripts of 16 kHz waveforms; one clip's transcript does not depend on what else stands in its batch.
 
     A clip is padded with silence to a whole second and two more, not to 30 s, which is several times faster on short
-    clips. Timestamps and all other special tokens are barred; what Whisper's own decoding
-    does besides (several temperatures, its list of symbols that are not speech) is left out: a transcript that needs a
-    second try does not agree with its text.
+    clips; where the decoder then finds no end, it is tried once more with silence up to 30 s. Timestamps and all other
+    special tokens are barred; what Whisper's own decoding does besides (several temperatures, a list of symbols that
+    are not speech) is left out: what needs that does not agree with its text.
 
     Args:
         whisper: transformers' Whisper with its decoder.
@@ -71,10 +71,7 @@ class SpeechRecognizer:
         self.tokenizer = tokenizer
         self.language = language
         self.encoder = AudioEncoder(
-            whisper=whisper.model.encoder,
-            feature_extractor=feature_extractor,
-            window="cropped",
-            margin_frames=SILENT_FRAMES,
+            whisper=whisper.model.encoder, feature_extractor=feature_extractor, window="cropped"
         ).freeze()
         names = ["<|startoftranscript|>"]
         if whisper.config.vocab_size >= MULTILINGUAL_VOCABULARY:
@@ -96,41 +93,61 @@ class SpeechRecognizer:
 
     @torch.no_grad()
     def transcribe(self, waveforms: Sequence[np.ndarray], *, batch_seconds: float = 60.0) -> list[str]:
-        """The transcript of each clip, empty where nothing was heard; a clip over 28 s is cut into pieces of that.
+        """The transcript of each clip, empty where nothing was heard; a clip over 27 s is cut into pieces of that.
 
         Clips of one padded length share a batch of at most `batch_seconds` of audio. A word at a cut can be lost.
 
         Raises:
             LabError: a clip is not mono, or empty; the message names its index.
         """
-        step = STEP_FRAMES * self.encoder.samples_per_frame
-        longest = (self.encoder.max_frames - self.encoder.margin_frames) // STEP_FRAMES * step
-        pieces: dict[int, list[tuple[int, int, np.ndarray]]] = {}
-        written: list[dict[int, str]] = [{} for _ in waveforms]
+        pieces: list[tuple[int, np.ndarray]] = []
         for index, clip in enumerate(waveforms):
             if clip.ndim != 1 or not len(clip):
                 raise LabError(f"waveform {index} has shape {clip.shape}; expected one channel of samples")
-            for start in range(0, len(clip), longest):
-                piece = clip[start : start + longest]
-                length = math.ceil(len(piece) / step) * step
-                pieces.setdefault(length, []).append((index, start, np.pad(piece, (0, length - len(piece)))))
-        for length, group in sorted(pieces.items()):
-            size = max(1, int(batch_seconds * self.encoder.sampling_rate / length))
-            for first in range(0, len(group), size):
-                batch = group[first : first + size]
-                texts = self._write([piece for _, _, piece in batch], length / self.encoder.sampling_rate)
-                for (index, start, _), text in zip(batch, texts, strict=True):
-                    written[index][start] = text
+            longest = self._window - SILENT_SECONDS * self.encoder.sampling_rate
+            pieces += [(index, clip[start : start + longest]) for start in range(0, len(clip), longest)]
+        written = self._tried([piece for _, piece in pieces], batch_seconds, whole_window=False)
+        endless = [place for place, (_, ended) in enumerate(written) if not ended]
+        again = self._tried([pieces[place][1] for place in endless], batch_seconds, whole_window=True)
+        for place, second in zip(endless, again, strict=True):
+            written[place] = second
+        texts: list[list[str]] = [[] for _ in waveforms]
+        for (index, _), (text, _) in zip(pieces, written, strict=True):
+            texts[index].append(text)
         blank = "" if self.language in ("zh", "ja") else " "
-        return [blank.join(text for _, text in sorted(parts.items())).strip() for parts in written]
+        return [blank.join(filter(None, parts)) for parts in texts]
 
-    def _write(self, clips: list[np.ndarray], seconds: float) -> list[str]:
+    @property
+    def _window(self) -> int:
+        """Samples of the longest clip with its silence, in whole steps; the encoder's own margin comes behind it."""
+        whole_steps = (self.encoder.max_frames - self.encoder.margin_frames) // STEP_FRAMES
+        return whole_steps * STEP_FRAMES * self.encoder.samples_per_frame
+
+    def _tried(
+        self, clips: Sequence[np.ndarray], batch_seconds: float, *, whole_window: bool
+    ) -> list[tuple[str, bool]]:
+        """The transcript of each clip, and whether the decoder came to an end."""
+        step, silence = STEP_FRAMES * self.encoder.samples_per_frame, SILENT_SECONDS * self.encoder.sampling_rate
+        by_length: dict[int, list[int]] = {}
+        for place, clip in enumerate(clips):
+            by_length.setdefault(math.ceil(len(clip) / step) * step, []).append(place)
+        written: dict[int, tuple[str, bool]] = {}
+        for spoken, places in by_length.items():
+            length = self._window if whole_window else spoken + silence
+            size = max(1, int(batch_seconds * self.encoder.sampling_rate / length))
+            for first in range(0, len(places), size):
+                batch = places[first : first + size]
+                padded = [np.pad(clips[place], (0, length - len(clips[place]))) for place in batch]
+                written.update(zip(batch, self._write(padded, spoken / self.encoder.sampling_rate), strict=True))
+        return [written[place] for place in range(len(clips))]
+
+    def _write(self, clips: list[np.ndarray], spoken_seconds: float) -> list[tuple[str, bool]]:
         features, lengths = self.encoder.front_end(clips)
         frames: Float[Tensor, "batch frames hidden_size"]
         frames, _ = self.encoder(features, lengths)
         room = self.whisper.config.max_target_positions - len(self.prompt_ids)
         config = GenerationConfig(
-            max_new_tokens=min(room, math.ceil(seconds * MAX_TOKENS_PER_SECOND) + 10),
+            max_new_tokens=min(room, math.ceil(spoken_seconds * MAX_TOKENS_PER_SECOND) + 10),
             do_sample=False,
             suppress_tokens=list(range(self.end_id + 1, self.whisper.config.vocab_size)),
             eos_token_id=self.end_id,
@@ -148,7 +165,9 @@ class SpeechRecognizer:
             generation_config=config,
         )
         rows = tokens[:, len(self.prompt_ids) :].tolist()
-        return [self.tokenizer.decode([i for i in row if i < self.end_id]).strip() for row in rows]
+        return [
+            (self.tokenizer.decode([i for i in row if i < self.end_id]).strip(), self.end_id in row) for row in rows
+        ]
 
 
 def load_speech_recognizer(

@@ -107,7 +107,7 @@ def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(t
         (tmp_path / name).write_bytes(data)
     bad = [recording(name, "Go home.", partial(read_audio, tmp_path / name)) for name in (*files, "gone.wav")]
     bad.append(recording("nan", "Go home.", lambda: np.full(4000, np.nan, np.float32)))
-    bad.append(recording("dots", "...", partial(clip, 0.1)))
+    bad.append(recording("sound", "[a door]", partial(clip, 0.1)))
     found = list(listen([*planted()[:2], *bad, *planted()[2:]], transcribe, ENGLISH, batch_size=3))
     assert [h.id for h in found] == [r.id for r in [*planted()[:2], *bad, *planted()[2:]]]
     problems = {h.id: h.problem for h in found if h.reason}
@@ -117,7 +117,7 @@ def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(t
     assert problems["short.wav"] == "short.wav has 0.050 seconds of audio, expected at least 0.1"
     assert "gone.wav cannot be read: No such file" in problems["gone.wav"]
     assert problems["nan"] == "nan has audio samples that are not finite numbers"
-    assert problems["dots"] == "dots: the normaliser 'whisper_english' leaves nothing of '...'"
+    assert problems["sound"] == "sound: the normaliser 'whisper_english' leaves nothing of '[a door]'"
     for name, judge in SPEECH_FILTERS.items():
         threshold = {"keep_agreeing": {"max_error_rate": 9.0}, "drop_easy": {"min_error_rate": 0.0}}[name]
         report = judge(found, ENGLISH, **threshold).report
