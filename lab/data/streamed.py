@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 from lab.data.filtering import NUM_EXAMPLES, Filtered, filtered
 from lab.errors import LabError
 
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 class Dropped(Exception):
