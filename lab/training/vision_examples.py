@@ -14,6 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from lab.data.chart_questions import chart_questions
+from lab.data.chart_tables import CHART_TABLES, Chart, ChartSettings, make_chart
+from lab.data.charts import render_chart
 from lab.data.fetch import packages
 from lab.data.page_questions import questions
 from lab.data.page_settings import PAGES
@@ -106,6 +109,37 @@ def page_examples(split: Split, count: int, sight: Sight, pages: str = PAGE_KIND
     return found
 
 
+def _seen_chart(chart: Chart) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
+    return render_chart(chart)[None], (0.0,)
+
+
+def chart_examples(split: Split, count: int, sight: Sight, kinds: str = "") -> list[VisionExample]:
+    """Charts of random tables, seen at their own size; `kinds` as in "bar,pie", all where empty. One question a chart.
+
+    Raises:
+        LabError: an unknown kind.
+    """
+    settings = ChartSettings(kinds=tuple(kinds.split(",")) if kinds else tuple(CHART_TABLES))
+    seed = choose(FIRST_SEED, split, "split")
+    found = []
+    for index in range(count):
+        chart = make_chart(settings, seed=seed, index=index, split=split)
+        asked = chart_questions(chart)
+        one = asked[index // len(settings.kinds) % len(asked)]  # so that every kind of chart is asked everything
+        found.append(
+            VisionExample(
+                id=chart.id,
+                group=chart.id,
+                kind=one.kind,
+                question=one.text,
+                choices=one.choices,
+                answer=one.answer,
+                see=partial(_seen_chart, chart),
+            )
+        )
+    return found
+
+
 def seconds_range(text: str) -> tuple[float, float]:
     """The two ends of a range as a source names it, "8-48".
 
@@ -133,6 +167,7 @@ EXAMPLES: dict[str, ExampleSource] = {
     "scenes": ExampleSource(scene_examples, _PICTURES),
     "stills": ExampleSource(still_examples, _PICTURES),
     "pages": ExampleSource(page_examples, ("fonts-wqy-microhei",)),
+    "charts": ExampleSource(chart_examples, ()),
 }
 """Named as in "scenes" or "scenes:8-48:2-6"; what follows colons are the options in their order."""
 HUB = "@hub:"

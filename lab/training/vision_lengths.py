@@ -5,11 +5,13 @@ Section 2 of the paper for video of the hub: frames of at most 384 x 768 pixels.
 
 from dataclasses import dataclass
 
+from lab.data.chart_tables import ChartSettings
 from lab.data.page_settings import PAGES
 from lab.errors import choose
 from lab.training.vision_example import Sight
 from lab.training.vision_examples import EXAMPLES, HUB, PAGE_KIND, SCENE_SECONDS, seconds_range
 
+CHARTS = ChartSettings()
 # As `read_video` shrinks them.
 VIDEO_FRAME = (384, 768)
 
@@ -40,6 +42,8 @@ def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int
     if name == "pages":
         settings = choose(PAGES, options[0] if options else PAGE_KIND, "kind of page")
         return Largest(1, (settings.height[1], settings.width[1]))
+    if name == "charts":
+        return Largest(1, (CHARTS.height[1], CHARTS.width[1]))
     frames = 1
     if name == "scenes":
         frames = len(sight.moments(seconds_range(options[0] if options else SCENE_SECONDS)[1]))

@@ -123,6 +123,15 @@ def test_questions_of_pages_ask_for_more_than_the_first_entry():
     assert len({one.question for one in open_examples("pages:lines", "train", 24, SIGHT)}) > 2
 
 
+def test_every_kind_of_chart_is_asked_every_kind_of_question():
+    found = open_examples("charts", "train", 6 * 6 * 2, SIGHT)
+    assert {one.kind for one in found} >= {"reading", "largest", "smallest", "difference", "count", "comparison"}
+    of_bars = open_examples("charts:bar", "train", 6, SIGHT)
+    assert len({one.kind for one in of_bars}) == 6
+    pixels, seconds = of_bars[0].see()
+    assert (pixels.shape[0], pixels.shape[3], seconds) == (1, 3, (0.0,))
+
+
 @pytest.mark.parametrize(
     ("changes", "numbers"),
     [
@@ -144,6 +153,7 @@ def test_sight_out_of_range_is_refused(changes, numbers):
         ("stills:1", "'stills:1' has 1 options; source 'stills' takes at most 0"),
         ("scenes:8-9:2-3:moves:5", "has 4 options; source 'scenes' takes at most 3"),
         ("scenes:8-9:2-3:jumps", "unknown kind of question 'jumps'; choose one of: before, "),
+        ("charts:radar", "unknown kind of chart 'radar'"),
         ("pages:hard", "unknown kind of page 'hard'.*labelled"),
         ("scenes:8", "'8' is no range of seconds; expected two numbers as in '8-48'"),
         ("scenes:8-9:a-b", "'a-b' is no range of seconds"),

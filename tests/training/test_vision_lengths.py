@@ -38,7 +38,7 @@ def test_a_page_is_as_large_as_its_kind_may_be():
     assert largest("pages:words") == largest("pages") == Largest(1, (512, 512))
 
 
-@pytest.mark.parametrize("source", ["pages:easy", "pages:labelled_small"])
+@pytest.mark.parametrize("source", ["pages:easy", "pages:labelled_small", "charts"])
 def test_no_example_is_larger(source):
     most = largest(source)
     for example in open_examples(source, "train", 5, SIGHT):

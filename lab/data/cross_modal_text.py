@@ -1,0 +1,104 @@
+"""Where a text may be parted, and its split 1:3 for cross-modal samples: a quarter is spoken, the rest is written.
+
+Section 3 of the paper. Places count characters from the start; words part at blanks, Chinese between characters.
+"""
+
+import unicodedata
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from lab.errors import LabError
+
+SPOKEN_SHARE = 0.25
+MIN_UNITS = 4
+# Han, kana and their extensions: scripts without blanks between words.
+_UNSPACED = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+
+
+@dataclass(frozen=True)
+class Quarter:
+    """`spoken + blank + written` is the text again, exactly; `blank` is what stood between (Chinese: nothing)."""
+
+    spoken: str
+    blank: str
+    written: str
+
+
+def is_han(sign: str) -> bool:
+    """Tell whether a character is of a script that has no blanks between words."""
+    return any(low <= ord(sign) <= high for low, high in _UNSPACED)
+
+
+def break_places(text: str) -> list[tuple[int, int]]:
+    """Every place (end of what comes before, start of what comes after) at which the text may be parted, in order.
+
+    At blanks, and beside a Chinese character; never before a mark that closes or combines, nor behind one that opens.
+
+    >>> break_places("a cat，猫在")
+    [(1, 2), (6, 6), (7, 7)]
+    """
+    places: list[tuple[int, int]] = []
+    start = 0
+    while start < len(text):
+        end = start
+        while end < len(text) and text[end].isspace():
+            end += 1
+        if end > start:  # a run of blanks
+            if start and end < len(text):
+                places.append((start, end))
+            start = end
+        elif start and not text[start - 1].isspace() and _may_part(text[start - 1], text[start]):
+            places.append((start, start))
+            start += 1
+        else:
+            start += 1
+    return places
+
+
+def _may_part(before: str, after: str) -> bool:
+    if unicodedata.category(after)[0] in "MP" and unicodedata.category(after) not in ("Ps", "Pi"):
+        return False
+    if unicodedata.category(before) in ("Ps", "Pi") or after == "\u200d" or before == "\u200d":
+        return False
+    wide = unicodedata.category(before)[0] == "P" and unicodedata.east_asian_width(before) in "WF"
+    return is_han(before) or is_han(after) or wide
+
+
+def num_units(text: str) -> int:
+    """Words between blanks, a Chinese character being one each; punctuation alone is none."""
+    pieces = _pieces(text)
+    return sum(any(sign.isalnum() for sign in piece) for piece in pieces)
+
+
+def _pieces(text: str) -> list[str]:
+    places = break_places(text)
+    starts = [0, *(start for _, start in places)]
+    ends = [*(end for end, _ in places), len(text)]
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def split_quarter(text: str, *, sample: str = "", share: float = SPOKEN_SHARE, min_units: int = MIN_UNITS) -> Quarter:
+    """Split a text where a place to part it is nearest to `share` of its characters; blanks at its ends go along.
+
+    Both sides hold at least one letter or digit, so that there is something to say and something to write.
+
+    >>> split_quarter("The dog runs over the green hill to its house.")
+    Quarter(spoken='The dog runs', blank=' ', written='over the green hill to its house.')
+
+    Raises:
+        LabError: a share outside (0, 1), fewer than `min_units` words or Chinese characters, or no place to part it.
+    """
+    if not 0 < share < 1:
+        raise LabError(f"the spoken share is {share}, expected a fraction between 0 and 1")
+    what = f"the text of {sample!r}" if sample else f"the text {text[:40]!r}"
+    if (found := num_units(text)) < min_units:
+        raise LabError(f"{what} has {found} words or Chinese characters, expected at least {min_units} to be split 1:3")
+    # The first and last letters or digits: a side without one is silent.
+    letters = [place for place, sign in enumerate(text) if sign.isalnum()]
+    places = [(end, start) for end, start in break_places(text) if letters[0] < end and start <= letters[-1]]
+    if not places:
+        raise LabError(f"{what} has no place where it may be parted; expected blanks or Chinese characters")
+    aim = share * len(text)
+    after = bisect_left([end for end, _ in places], aim)
+    end, start = min(places[max(0, after - 1) : after + 1], key=lambda place: (abs(place[0] - aim), place[0]))
+    return Quarter(text[:end], text[end:start], text[start:])

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from lab.data.cross_modal import spoken_quarters, with_own_sound
+from lab.data.spoken_prompts import SPEEDS, SpeechStore, timbres
+from lab.data.vision_forms import Sample
+from lab.errors import LabError
+from tests.data.fakes import tone
+from tests.data.films import film
+
+CAPTION = "A brown dog runs over the green hill to its small house."
+
+
+def pictured(key, answer=CAPTION, **options):
+    return Sample(key, "<image>\nDescribe the image.", answer, images=(b"png",), **options)
+
+
+def test_image_and_prompt_stay_and_the_answer_is_spoken_and_written(tmp_path):
+    (made,) = spoken_quarters([pictured("a")], SpeechStore(folder=tmp_path), voices=timbres("en"))
+    assert (made.prompt, made.images) == ("<image>\nDescribe the image.", (b"png",))
+    assert made.spoken + made.blank + made.target == CAPTION
+    assert made.spoken == "A brown dog runs"  # 13.75 of 55 characters; blanks stand at 11 and 16
+    assert made.voice in timbres("en")
+    assert made.speed in SPEEDS
+    assert not list(tmp_path.rglob("*.flac"))  # nothing is spoken before it is wanted
+    assert 0.3 < made.audio().size / 16000 < 3.0
+
+
+def test_what_cannot_be_made_is_counted_with_its_reason_and_named(tmp_path):
+    samples = [pictured("a"), pictured("b", "Three short words"), Sample("c", "Why?", CAPTION), pictured("d")]
+    stream = spoken_quarters(samples, SpeechStore(folder=tmp_path), voices=timbres("en"))
+    assert [made.id for made in stream] == ["a", "d"]
+    account = stream.account()
+    assert account.keep.tolist() == [True, False, False, True]
+    assert account.report.dropped == {"answer that cannot be split": 1, "neither image nor video": 1}
+    (problem,) = stream.problems["answer that cannot be split"]
+    assert problem.startswith("the text of 'b' has 3 words")
+
+
+def test_it_streams_and_the_account_covers_what_has_passed(tmp_path):
+    def endless():
+        number = 0
+        while True:
+            yield pictured(str(number))
+            number += 1
+
+    stream = spoken_quarters(endless(), SpeechStore(folder=tmp_path), voices=timbres("en"))
+    for _ in range(5):
+        next(stream.samples)
+    assert stream.account().report.num_samples == 5
+
+
+def test_the_same_seed_gives_the_same_voices_and_another_gives_others(tmp_path):
+    samples = [pictured(str(k)) for k in range(40)]
+    store = SpeechStore(folder=tmp_path)
+    voices = [[m.voice for m in spoken_quarters(samples, store, voices=timbres("en"), seed=s)] for s in (0, 0, 1)]
+    assert voices[0] == voices[1] != voices[2]
+    assert len(set(voices[0])) > 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": 0.0}, "the spoken share is 0.0"),
+        ({"voices": ()}, "0 voices and 3 speeds"),
+        ({"voices": ("espeak:nobody",)}, "unknown voice of espeak 'nobody'"),
+        ({"speeds": (9.0,)}, "speed is 9.0"),
+    ],
+)
+def test_impossible_settings_are_refused_before_the_first_sample(options, message, tmp_path):
+    with pytest.raises(LabError, match=message):
+        spoken_quarters([], SpeechStore(folder=tmp_path), **{"voices": timbres("en"), **options})
+
+
+def test_a_video_brings_its_own_sound_and_the_rest_is_counted(tmp_path):
+    loud = film(tmp_path / "loud.mp4", sound=tone(1.0, 22050), sound_rate=22050)
+    mute = film(tmp_path / "mute.mp4")
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no film at all")
+    paths = {"loud": loud, "mute": mute, "broken": broken, "gone": tmp_path / "gone.mp4"}
+    samples = [Sample(key, "<video>\nWhat is heard?", CAPTION, video=path) for key, path in paths.items()]
+    stream = with_own_sound([*samples, pictured("still")], folder=tmp_path)
+    (made,) = stream
+    assert (made.id, made.video, made.target, made.spoken) == ("loud", loud, CAPTION, "")
+    assert made.audio().size / 16000 == pytest.approx(1.0, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(made.audio()))
+    assert np.argmax(spectrum) * 16000 / made.audio().size == pytest.approx(440, abs=5)
+    dropped = {"video without sound": 1, "sound that cannot be read": 2, "no video": 1}
+    assert stream.account().report.dropped == dropped
+    assert "broken.mp4" in stream.problems["sound that cannot be read"][0]
+    assert "gone.mp4 is not there" in stream.problems["sound that cannot be read"][1]
