@@ -20,7 +20,7 @@ from lab.errors import LabError
 
 FULL = "its topic has enough"
 NUM_WORDS = 6
-_ROUNDS = 20
+_ROUNDS, _STARTS = 20, 5
 _BLOCK = 8192
 
 
@@ -50,7 +50,9 @@ def find_topics(
     num_samples, width = embeddings.shape
     if not 1 <= num_topics <= num_samples:
         raise LabError(f"num_topics is {num_topics}, expected 1 to {num_samples}, the number of samples")
-    means = faiss.Kmeans(width, num_topics, niter=_ROUNDS, seed=seed, spherical=True, min_points_per_centroid=1)
+    # The best of several starts: one that puts two centres into one topic stays there.
+    options = {"niter": _ROUNDS, "nredo": _STARTS, "min_points_per_centroid": 1}
+    means = faiss.Kmeans(width, num_topics, seed=seed, spherical=True, **options)
     rows = np.ascontiguousarray(embeddings, dtype=np.float32)
     if not np.isfinite(rows).all():
         raise LabError(f"the embedding of sample {int(np.argmin(np.isfinite(rows).all(1)))} (from 0) is not finite")
