@@ -9,9 +9,9 @@ At 0.9 a third of the twins lies just below the threshold.
 
 Both sides use the same number of threads. The product goes over blocks of 4,096 x 4,096 of the upper triangle and
 notes the pairs at or above the threshold: what has to be found. Ours is `near_clusters` and `first_of_each`, clustering
-included. Printed, for both sizes: seconds on the wall and of the processor, their ratios, the share of the product's pairs that ours compares, the share
-of the samples dropped by keeping the first of the product's pairs that ours drops too, and peak memory; then both
-sides' growth from the smaller to the larger size.
+included. Printed, for both sizes: seconds on the wall and of the processor, their ratios, the share of the product's
+pairs that ours compares, the share of the samples dropped by keeping the first of the product's pairs that ours drops
+too, and peak memory; then both sides' growth from the smaller to the larger size.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WIDTH, PER_CENTRE, BLOCK = 384, 200, 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Both sides at one size, on the wall and in processor seconds; `found` and `dropped_too` are shares of what the product gives."""
+    """Both sides at one size; `cpu` is processor time; `found`, `dropped_too`: shares of what the product gives."""
 
     num_samples: int
     num_pairs: int

@@ -3,8 +3,8 @@
     python benchmarks/dedup_thresholds.py [--sentences 2000] [--filters near_duplicates semantic_duplicates]
 
 The paper names no threshold for its semantic deduplication, and no filter of wording. The sentences are chatterbot's
-questions and fortunes, each once; of a quarter a copy is planted behind all of them, edited by seed in one to four
-places: a word left out, a word doubled by a filler ("really", "just"), two neighbours exchanged, a contraction or
+questions and fortunes, each once; of a quarter a copy is planted behind all of them, edited by seed one to four
+times, each in another way: a word left out, a filler put in ("really", "just"), two neighbours exchanged, a contraction or
 number written otherwise, or the question asked politely ("Could you tell me, ...").
 
 A filter is right to drop a planted copy, and wrong to drop anything else; but the sentences hold twins of their own,
@@ -44,31 +44,30 @@ class Corpus:
 
 
 def edited(text: str, count: int, rng: random.Random) -> str:
-    """The text with so many edits, each at a place of its own choice."""
-    parts = text.split()
-    kinds = [_without, _with_filler, _exchanged, _otherwise, _politely]
-    for _ in range(count):
-        before = list(parts)
-        while parts == before:
-            parts = rng.choice(kinds)(list(before), rng)
-    return " ".join(parts)
+    """The text with so many edits, each of another kind, so that none takes back what another did."""
+    while True:
+        parts, left = text.split(), count
+        for kind in rng.sample(_KINDS, len(_KINDS)):
+            before = list(parts)
+            parts = kind(parts, rng) if left else parts
+            left -= parts != before
+        if not left and parts != text.split():
+            return " ".join(parts)
 
 
 def _without(parts: list[str], rng: random.Random) -> list[str]:
-    if len(parts) > 3:
-        parts.pop(rng.randrange(1, len(parts)))
-    return parts
+    at = rng.randrange(1, len(parts))
+    return [*parts[:at], *parts[at + 1 :]]
 
 
 def _with_filler(parts: list[str], rng: random.Random) -> list[str]:
-    parts.insert(rng.randrange(1, len(parts) + 1) - 1, rng.choice(_FILLERS))
-    return parts
+    at = rng.randrange(len(parts))
+    return [*parts[:at], rng.choice(_FILLERS), *parts[at:]]
 
 
 def _exchanged(parts: list[str], rng: random.Random) -> list[str]:
     at = rng.randrange(len(parts) - 1)
-    parts[at : at + 2] = parts[at : at + 2][::-1]
-    return parts
+    return [*parts[:at], parts[at + 1], parts[at], *parts[at + 2 :]]
 
 
 def _otherwise(parts: list[str], rng: random.Random) -> list[str]:
@@ -77,6 +76,9 @@ def _otherwise(parts: list[str], rng: random.Random) -> list[str]:
 
 def _politely(parts: list[str], rng: random.Random) -> list[str]:
     return [*rng.choice(_POLITE).split(), *parts]
+
+
+_KINDS = (_without, _with_filler, _exchanged, _otherwise, _politely)
 
 
 def planted(found: Sequence[str], seed: int = 0) -> Corpus:

@@ -67,8 +67,9 @@ def near_duplicates(
             threshold, size or number of permutations out of range.
     """
     make = _checked(ids, texts, threshold, shingles, shingle_size, num_permutations)
-    cut = functools.partial(make, size=shingle_size)
-    first = first_of_each_text(texts, cut, threshold=threshold, num_permutations=num_permutations, seed=seed)
+    first = first_of_each_text(
+        texts, lambda text: make(text, shingle_size), threshold=threshold, num_permutations=num_permutations, seed=seed
+    )
     parameters = {
         "threshold": threshold,
         "shingles": shingles,
