@@ -3,9 +3,9 @@
     python benchmarks/dedup_thresholds.py [--sentences 2000] [--filters near_duplicates semantic_duplicates]
 
 The paper names no threshold for its semantic deduplication, and no filter of wording. The sentences are chatterbot's
-questions and fortunes, each once; of a quarter a copy is planted behind all of them, edited by seed one to four
-times, each in another way: a word left out, a filler put in ("really", "just"), two neighbours exchanged, a contraction or
-number written otherwise, or the question asked politely ("Could you tell me, ...").
+and fortunes', each once; of a quarter a copy is planted behind all of them, edited by seed one to four times, each in
+another way: a word left out, a filler put in ("really", "just"), two neighbours exchanged, a contraction or verb
+written otherwise, or the whole asked politely ("Could you tell me, ...").
 
 A filter is right to drop a planted copy, and wrong to drop anything else; but the sentences hold twins of their own,
 which count as wrong here, so that precision is a lower bound. Printed for each filter, as a Markdown table: threshold,

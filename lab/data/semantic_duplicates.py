@@ -26,9 +26,9 @@ from lab.errors import LabError
 
 REPEATS = "says what an earlier sample says"
 # Samples judged at a time; a block's own pairs are held, so that this bounds the memory, whatever the corpus.
-_BLOCK = 8192
-# Similarities computed at a time, 64 MB.
-_PRODUCT = 16_000_000
+_BLOCK = 4096
+# Similarities that a thread computes at a time, 16 MB.
+_PRODUCT = 4_000_000
 
 
 def semantic_duplicates_in_groups(
@@ -89,10 +89,12 @@ def first_of_each(
         for start in range(0, num_samples, _BLOCK):
             stop = min(start + _BLOCK, num_samples)
             earlier, later = _pairs_of_block(embeddings, places, lives, start, stop, threshold, pool)
-            # In the order of the later one, then of its partners: all that b could repeat is decided before b.
-            for i, j in zip(earlier.tolist(), later.tolist(), strict=True):
-                if stays[i] and stays[j]:
-                    stays[j], first[j] = False, i
+            # In the order of the later one: all that b could repeat is decided before b.
+            judged, begins = np.unique(later, return_index=True)
+            for j, partners in zip(judged.tolist(), np.split(earlier, begins[1:]), strict=False):
+                staying = stays[partners]
+                if staying.any():
+                    stays[j], first[j] = False, partners[staying.argmax()]
             for place in np.unique(places.home[start:stop]):
                 lives[place] = lives[place][stays[lives[place]]]
     return first
@@ -122,11 +124,11 @@ def _pairs_of_block(
             members = lives[place][at : at + step]
             rows, columns = np.nonzero(looking @ np.asarray(embeddings[members], dtype=np.float32).T >= threshold)
             before = members[columns] < later[rows]
-            found.append(np.stack([members[columns[before]], later[rows[before]]]))
+            found.append(np.stack([members[columns[before]], later[rows[before]]]).astype(np.int32))
         return found
 
     found = [pairs for some in pool.map(near, _by_place(looks, lookers)) for pairs in some]
-    earlier, later = np.concatenate(found, axis=1) if found else np.empty((2, 0), dtype=np.int64)
+    earlier, later = np.concatenate(found, axis=1) if found else np.empty((2, 0), dtype=np.int32)
     order = np.lexsort((earlier, later))
     return earlier[order], later[order]
 
