@@ -1,4 +1,4 @@
-"""Lengths of the project's own samples as histograms, which are committed so that nothing has to be fetched to pack them.
+"""Lengths of the project's own samples as histograms, committed so that nothing has to be fetched to pack them.
 
     python benchmarks/packing_lengths.py
 
