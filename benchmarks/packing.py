@@ -6,8 +6,8 @@ Samples have the lengths of the project's own corpora (`packing_lengths.json`), 
 equally long; their tokens are random, and the second half of each is its answer. The model is the character model's
 network from a seed. One side pads a shuffled batch of 16 on the right to its longest (`random`), or batches of like
 length, as `lab.data.batching` makes them (`sorted`); the other packs the same samples by best fit, to a budget of as
-many tokens as a batch holds on average (or the longest sample's). Both train an epoch with `lab.training.loop.train`, in
-turn in one process, each from the same weights; a step is a batch or a pack.
+many tokens as a batch holds on average (or the longest sample's). Both train an epoch with `lab.training.loop.train`,
+in turn in one process, each from the same weights; a step is a batch or a pack.
 
 A row says: the share of padded places that are padding, real tokens a second of both (medians), their ratio, what a
 step saves for its backward pass at most (on a GPU: the peak of its memory), and the greatest relative difference of a

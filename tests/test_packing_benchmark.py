@@ -32,7 +32,7 @@ def test_sides_that_differ_are_not_compared(monkeypatch):
 
     monkeypatch.setattr(benchmark, "packed_loss", off)
     monkeypatch.setattr(benchmark, "read_lengths", lambda: {"speech": np.full(4, 6)})
-    with pytest.raises(LabError, match="a loss of speech, random, differs by 0.0099 between the sides"):
+    with pytest.raises(LabError, match=r"a loss of speech, random, differs by 0.0099 between the sides"):
         benchmark.main(["--samples", "4", "--batch-size", "2", "--repeats", "1", "--hidden-size", "32"])
 
 
