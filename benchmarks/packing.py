@@ -1,17 +1,18 @@
 """How much faster training is in packs than in right-padded batches of the same samples, and where it is not.
 
-    python benchmarks/packing.py [--samples 192] [--batch-size 16] [--repeats 3] [--device auto]
+    python benchmarks/packing.py [--samples 96] [--batch-size 32] [--repeats 3] [--device auto]
 
 Samples have the lengths of the project's own corpora (`packing_lengths.json`), and of one corpus in which all are
 equally long; their tokens are random, and the second half of each is its answer. The model is the character model's
-network from a seed. One side pads a shuffled batch of 16 on the right to its longest (`random`), or batches of like
+network from a seed. One side pads a shuffled batch of 32 on the right to its longest (`random`), or batches of like
 length, as `lab.data.batching` makes them (`sorted`); the other packs the same samples by best fit, to a budget of as
 many tokens as a batch holds on average (or the longest sample's). Both train an epoch with `lab.training.loop.train`,
 in turn in one process, each from the same weights; a step is a batch or a pack.
 
-A row says: the share of padded places that are padding, real tokens a second of both (medians), their ratio, what a
-step saves for its backward pass at most (on a GPU: the peak of its memory), and the greatest relative difference of a
-sample's loss between the sides, before training.
+A row says: the share of padded places that are padding, real tokens a second of both (medians), their ratio, the same
+ratio by processor time (which tells more where other work runs beside it, and nothing about a GPU), what a step saves
+for its backward pass at most (on a GPU: the peak of its memory), and the greatest relative difference of a sample's
+loss between the sides, before training. Rows are printed as they are measured.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import copy
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +64,7 @@ class Row:
     packed_waste: float
     padded_rate: float
     packed_rate: float
+    processor_ratio: float
     padded_memory: int
     packed_memory: int
     difference: float
@@ -122,11 +125,15 @@ def sample_losses(model: LanguageModel, loss: Loss, samples: Samples, batches: B
     return found
 
 
-def epoch_seconds(model: LanguageModel, loss: Loss, samples: Samples, batches: Batches, precision: str) -> float:
-    """Train an epoch on a copy of the model; its seconds."""
+def epoch_seconds(
+    model: LanguageModel, loss: Loss, samples: Samples, batches: Batches, precision: str
+) -> tuple[float, float]:
+    """Train an epoch on a copy of the model; its seconds by the clock and by the processor."""
     own = LanguageModel(model.name, copy.deepcopy(model.model), model.codec, model.sha256)
     options = TrainingOptions(steps=len(batches), learning_rate=1e-4, precision=precision)
-    return train(own.model, lambda step: loss(own, samples, batches[step]), options).seconds
+    begun = time.process_time()
+    seconds = train(own.model, lambda step: loss(own, samples, batches[step]), options).seconds
+    return seconds, time.process_time() - begun
 
 
 def step_memory(model: LanguageModel, loss: Loss, samples: Samples, batches: Batches, precision: str) -> int:
@@ -189,15 +196,16 @@ def measure(
     epochs: dict[str, tuple[Loss, Batches]] = {name: (padded_loss, batches) for name, batches in ways.items()}
     epochs["packed"] = (packed_loss, packed)
     losses = {name: sample_losses(model, *_given(epoch, samples)) for name, epoch in epochs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in epochs}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in epochs}
     for repeat in range(repeats + 1):
         for name, (loss, batches) in epochs.items():
             # The first round warms up, on a few steps.
             taken = batches if repeat else batches[:2]
-            spent = epoch_seconds(model, loss, samples, taken, precision)
-            seconds[name] += [spent] if repeat else []
-    tokens = sum(drawn)
-    rates = {name: tokens / statistics.median(spent) for name, spent in seconds.items()}
+            seconds = epoch_seconds(model, loss, samples, taken, precision)
+            spent[name] += [seconds] if repeat else []
+    wall, processor = (
+        {name: statistics.median(epoch[at] for epoch in own) for name, own in spent.items()} for at in (0, 1)
+    )
     memory = {name: step_memory(model, *_given(epoch, samples), precision) for name, epoch in epochs.items()}
     rows = []
     for name, batches in ways.items():
@@ -210,8 +218,9 @@ def measure(
                 batches=name,
                 waste=padding_share(drawn, batches),
                 packed_waste=packs.statistics().waste,
-                padded_rate=rates[name],
-                packed_rate=rates["packed"],
+                padded_rate=sum(drawn) / wall[name],
+                packed_rate=sum(drawn) / wall["packed"],
+                processor_ratio=processor[name] / processor["packed"],
                 padded_memory=memory[name],
                 packed_memory=memory["packed"],
                 difference=difference,
@@ -224,27 +233,34 @@ def _given(epoch: tuple[Loss, Batches], samples: Samples) -> tuple[Loss, Samples
     return epoch[0], samples, epoch[1]
 
 
-def report(rows: Sequence[Row], device: torch.device, precision: str) -> None:
-    """Print the table."""
+HEADINGS = (
+    "corpus        batches  padding  in packs  padded tokens/s  packed tokens/s  ratio  by processor  memory, MB  "
+    "losses by"
+)
+
+
+def heading(device: torch.device, precision: str) -> None:
+    """Print what the table below was measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     load = f"{os.getloadavg()[0]:.1f} processes want to run on {os.cpu_count()} cores"
-    print(f"{device.type} ({name}), {choose_precision(precision, device)}; {load}")
+    print(f"{device.type} ({name}), {choose_precision(precision, device)}; {load}\n{HEADINGS}", flush=True)
+
+
+def report(row: Row) -> None:
+    """Print one row."""
     print(
-        "corpus        batches  padding  in packs  padded tokens/s  packed tokens/s  ratio  memory, MB  losses differ"
+        f"{row.corpus:<13} {row.batches:<7} {row.waste:8.1%} {row.packed_waste:9.1%} {row.padded_rate:16,.0f} "
+        f"{row.packed_rate:16,.0f} {row.ratio:6.2f} {row.processor_ratio:13.2f} "
+        f"{row.padded_memory / 1e6:6.0f}, {row.packed_memory / 1e6:4.0f} {row.difference:10.1e}",
+        flush=True,
     )
-    for row in rows:
-        print(
-            f"{row.corpus:<13} {row.batches:<7} {row.waste:7.1%} {row.packed_waste:9.1%} {row.padded_rate:16,.0f} "
-            f"{row.packed_rate:16,.0f} {row.ratio:6.2f}  "
-            f"{row.padded_memory / 1e6:4.0f}, {row.packed_memory / 1e6:4.0f}  {row.difference:13.1e}"
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every corpus on every device, print the tables."""
+    """Measure every corpus on every device, print the rows."""
     parser = argparse.ArgumentParser(description="Training in packs against right-padded batches.")
-    parser.add_argument("--samples", type=int, default=192, help="of each corpus [192]")
-    parser.add_argument("--batch-size", type=int, default=16, help="of the padded side [16]")
+    parser.add_argument("--samples", type=int, default=96, help="of each corpus [96]")
+    parser.add_argument("--batch-size", type=int, default=32, help="of the padded side [32]")
     parser.add_argument("--repeats", type=int, default=3, help="epochs of each side that are timed [3]")
     parser.add_argument("--hidden-size", type=int, default=192, help="of the model [192]")
     parser.add_argument("--device", default="auto", help="auto: the CPU, and a GPU where there is one [auto]")
@@ -259,9 +275,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for device in devices:
         network = build_character_model(PretrainingOptions(hidden_size=options.hidden_size), codec).to(device)
         model = LanguageModel("character", network, codec, "")
-        rows = []
+        heading(device, options.precision)
         for corpus, lengths in corpora.items():
-            rows += measure(
+            rows = measure(
                 corpus,
                 lengths,
                 model,
@@ -270,7 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 repeats=options.repeats,
                 precision=options.precision,
             )
-        report(rows, device, options.precision)
+            for row in rows:
+                report(row)
 
 
 if __name__ == "__main__":

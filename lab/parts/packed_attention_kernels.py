@@ -78,7 +78,10 @@ def attend_per_sample(
     scale: float | None,
     dropout: float,
 ) -> Float[Tensor, "tokens heads head_dim"]:
-    """One SDPA call a sample."""
+    """One SDPA call a sample.
+
+    One call for neighbours of equal length was no faster: what it saves in calls it spends on reshaping.
+    """
     split = [x.transpose(0, 1)[None].split(list(boundaries.lengths), dim=2) for x in (query, key, value)]
     grouped = query.shape[1] != key.shape[1]
     parts = [
