@@ -1,0 +1,196 @@
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from lab.errors import LabError
+from lab.evaluation.sampled_answers import sample_answers
+from lab.evaluation.unknown_knowledge import UNKNOWN, contains, exact, measure_knowledge, unknown_knowledge
+from lab.parts.language_models import LanguageModel
+from tests.parts.tiny_models import ARCHITECTURES, language_model
+
+# What the model is taught to say, and how often: the answer to "ca" is "d" three times in four.
+FACTS = {"aa": ["cd"], "bb": ["dc d"], "ca": ["d", "d", "d", "b"]}
+PROMPT = ("{question} ",)
+OPTIONS = {"prompts": PROMPT, "max_new_tokens": 6, "num_samples": 24, "temperature": 1.0, "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def taught() -> LanguageModel:
+    """A tiny model that was trained on the facts until it knew them."""
+    llm = language_model("qwen3", alphabet="abcd ", frames_per_token=None, seed=1)
+    codec, model = llm.codec, llm.model
+    rows = [
+        [*codec.start_ids, *codec.encode(f"{question} {answer}"), codec.end_id]
+        for question, answers in FACTS.items()
+        for answer in answers
+        for _ in range(4 // len(answers))
+    ]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [codec.end_id] * (longest - len(row)) for row in rows])
+    labels = torch.tensor([[-100] * 4 + row[4:] + [-100] * (longest - len(row)) for row in rows])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.train()
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+    model.eval()
+    return llm
+
+
+def knowledge(llm: LanguageModel, **changes: object) -> pd.DataFrame:
+    ids = ["sure", "long", "often", "seldom", "never"]
+    questions = ["aa", "bb", "ca", "ca", "aa"]
+    answers = ["cd", "dc d", "d", "b", "a a"]
+    return measure_knowledge(llm, ids, questions, answers, **{**OPTIONS, **changes})
+
+
+def test_what_was_taught_is_known_and_what_was_not_is_left_out(taught):
+    table = knowledge(taught)
+    known = dict(zip(table["id"], table["category"], strict=True))
+    assert known == {
+        "sure": "highly_known",
+        "long": "highly_known",
+        "often": "highly_known",
+        "seldom": "weakly_known",
+        "never": "unknown",
+    }
+    assert table["given"].tolist() == ["cd", "dc d", "d", "d", "cd"]
+    shares = dict(zip(table["id"], table["sampled_right"], strict=True))
+    # One draw in four with 24 draws: 2 to 13 but once in a thousand times.
+    assert 2 / 24 <= shares["seldom"] <= 13 / 24
+    assert shares["sure"] > 0.9
+    result = unknown_knowledge(table)
+    assert result.keep.tolist() == [True, True, True, True, False]
+    assert result.report.dropped == {UNKNOWN: 1}
+    assert result.report.examples[UNKNOWN] == ("never",)
+
+
+def test_a_share_can_be_asked_for(taught):
+    result = unknown_knowledge(knowledge(taught), least_right=0.9)
+    assert result.keep.tolist() == [True, True, True, False, False]
+    assert list(result.report.dropped.values()) == [1, 1]
+
+
+def test_several_prompts_can_disagree(taught):
+    table = knowledge(taught, prompts=("{question} ", "b{question} "))
+    assert table["greedy_right"].isin([0.0, 0.5, 1.0]).all()
+    first = table.set_index("id")
+    assert first.loc["sure", "greedy_right"] >= 0.5
+    for line in table.itertuples():
+        expected = {1.0: "highly_known", 0.5: "maybe_known"}.get(
+            line.greedy_right, "weakly_known" if line.sampled_right else "unknown"
+        )
+        assert line.category == expected
+
+
+def test_answers_do_not_depend_on_the_batch_and_one_seed_repeats(taught):
+    whole = knowledge(taught, batch_size=5)
+    for size in (1, 2):
+        pd.testing.assert_frame_equal(knowledge(taught, batch_size=size), whole)
+    draws = {tuple(knowledge(taught, seed=seed)["sampled_right"]) for seed in range(4)}
+    assert len(draws) > 1
+
+
+@pytest.mark.parametrize("frames_per_token", [None, 3])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_first_answer_is_the_greedy_one_without_cache_or_batch(architecture, frames_per_token):
+    llm = language_model(architecture, frames_per_token=frames_per_token, seed=5)
+    prompts = [[4, 0, 1, 2], [4, 3], [4, 1, 1]]
+    found = sample_answers(llm, list("xyz"), prompts, num_samples=1, temperature=1.0, max_new_tokens=5, seed=0)
+    for prompt, (greedy, drawn) in zip(prompts, found, strict=True):
+        sequence = list(prompt)
+        with torch.no_grad():
+            while len(sequence) < len(prompt) + 5:
+                positions = torch.arange(len(sequence))[None] * (frames_per_token or 1)
+                scores = llm.model(input_ids=torch.tensor([sequence]), position_ids=positions).logits[0, -1]
+                if int(scores.argmax()) == llm.codec.end_id:
+                    break
+                sequence.append(int(scores.argmax()))
+        assert greedy == sequence[len(prompt) :]
+        assert len(drawn) <= 5
+
+
+def test_draws_have_the_models_probabilities(taught):
+    codec = taught.codec
+    prompt = [*codec.start_ids, *codec.encode("ca ")]
+    with torch.no_grad():
+        scores = taught.model(input_ids=torch.tensor([prompt])).logits[0, -1]
+    (answers,) = sample_answers(taught, ["x"], [prompt], num_samples=2000, temperature=2.0, max_new_tokens=1, seed=0)
+    drawn = torch.bincount(torch.tensor([a[0] if a else codec.end_id for a in answers[1:]]), minlength=len(scores))
+    expected = (scores / 2.0).softmax(-1)
+    # Five standard deviations of a share.
+    assert ((drawn / 2000 - expected).abs() < 5 * (expected * (1 - expected) / 2000).sqrt() + 1e-3).all()
+
+
+def test_match_rules():
+    assert exact("cat", "cat")
+    assert not exact("a cat", "cat")
+    assert contains("a cat sat", "cat")
+    assert contains("a cat sat", "cat sat")
+    assert not contains("concatenate", "cat")
+    assert contains("答案是北京", "北京")
+    assert not contains("答案是北海", "北京")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"match": "exactly"}, r"unknown answer match 'exactly' \(did you mean 'exact'\?\)"),
+        ({"normalizer": "none"}, "unknown normaliser 'none'"),
+        ({"num_samples": 0}, "num_samples and batch_size are 0 and 3, expected at least 1"),
+        ({"batch_size": 0}, "num_samples and batch_size are 24 and 0"),
+        ({"temperature": 0.0}, "temperature are 24, 6 and 0.0, expected .* above 0"),
+        ({"max_new_tokens": 0}, "are 24, 0 and 1.0"),
+        ({"prompts": ("say it",)}, r"prompts are \['say it'\], expected at least one, each with \{question\}"),
+        ({"prompts": ()}, r"prompts are \[\]"),
+        ({"max_new_tokens": 10**7}, "the prompt of 'sure' has 4 tokens and its answer up to 10000000"),
+    ],
+)
+def test_settings_out_of_range_are_refused(taught, changes, message):
+    with pytest.raises(LabError, match=message):
+        knowledge(taught, **changes)
+
+
+@pytest.mark.parametrize(
+    ("questions", "answers", "message"),
+    [
+        (["aa", " "], ["c", "d"], "the question of sample 'y' is empty"),
+        (["aa", "bb"], ["", "d"], "the answer of sample 'x' is empty"),
+        (
+            ["aa", "bb"],
+            ["?!", "d"],
+            r"sample 'x' has the answer '\?!', of which 'lowercase_alphanumeric' leaves nothing",
+        ),
+        (["aa"], ["c", "d"], "1 questions and 2 answers for 2 samples"),
+    ],
+)
+def test_a_sample_that_cannot_be_asked_is_named(taught, questions, answers, message):
+    with pytest.raises(LabError, match=message):
+        measure_knowledge(taught, ["x", "y"], questions, answers, **OPTIONS)
+
+
+def test_an_id_twice_is_refused(taught):
+    with pytest.raises(LabError, match="sample 'x' is there twice"):
+        measure_knowledge(taught, ["x", "x"], ["aa", "bb"], ["c", "d"], **OPTIONS)
+
+
+def test_scores_that_are_not_finite_and_empty_prompts_are_named(taught):
+    broken = language_model("qwen3", alphabet="abcd ", frames_per_token=None)
+    with torch.no_grad():
+        broken.model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(LabError, match="gives 'sure' scores that are not finite"):
+        knowledge(replace(broken, name="broken"))
+    settings = {"num_samples": 1, "temperature": 1.0, "max_new_tokens": 1, "seed": 0}
+    with pytest.raises(LabError, match="the prompt of 'x' has no tokens"):
+        sample_answers(taught, ["x"], [[]], **settings)
+    with pytest.raises(LabError, match="0 names for 0 prompts"):
+        sample_answers(taught, [], [], **settings)
+
+
+def test_a_share_outside_0_to_1_is_refused():
+    table = pd.DataFrame(columns=["id", "category", "greedy_right", "sampled_right", "answer", "given"])
+    with pytest.raises(LabError, match="least_right is 2, expected a share"):
+        unknown_knowledge(table, least_right=2)
