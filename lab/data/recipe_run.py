@@ -132,11 +132,14 @@ def _all(
     accounts = {task.name: ready(task) for task in tasks}
     missing = [task for task in tasks if accounts[task.name] is None]
     progress(what, len(tasks) - len(missing), len(tasks))
-    for number, account in enumerate(run(function, missing) if missing else (), len(tasks) - len(missing) + 1):
-        if "error" in account:
-            raise LabError(f"{what}: {account['error']}")
-        accounts[account["name"]] = account
-        progress(what, number, len(tasks))
+    try:
+        for number, account in enumerate(run(function, missing) if missing else (), len(tasks) - len(missing) + 1):
+            if "error" in account:
+                raise LabError(account["error"])
+            accounts[account["name"]] = account
+            progress(what, number, len(tasks))
+    except LabError as error:
+        raise LabError(f"{what}: {error}") from error
     return [accounts[task.name] for task in tasks]
 
 

@@ -17,7 +17,7 @@ from lab.data.filtering import NUM_EXAMPLES, Filtered
 from lab.data.recipe_hashes import hash_rows, hash_texts
 from lab.data.recipe_schemas import as_schema
 from lab.data.recipe_shards import read_json, read_shard, write_array, write_json, write_shard, write_texts
-from lab.data.recipe_sources import Source
+from lab.data.recipe_source import Source
 from lab.data.recipe_step import CorpusStep, RowStep, Step
 from lab.errors import LabError
 

@@ -25,7 +25,8 @@ from typing import Any, TypeVar, get_type_hints
 import pyarrow as pa
 
 from lab.data.recipe_schemas import check_schema
-from lab.data.recipe_sources import SOURCES, Source
+from lab.data.recipe_source import Source
+from lab.data.recipe_sources import SOURCES
 from lab.data.recipe_step import KINDS, CorpusStep, RowStep, Step
 from lab.data.recipe_steps import STEPS
 from lab.errors import LabError, choose

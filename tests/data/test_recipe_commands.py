@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lab import cli
+from lab.data.fetch import packages
 from lab.data.recipes import read_recipe
-from lab.paths import mlruns_dir, repository_root
+from lab.paths import cache_dir, mlruns_dir, repository_root
 from tests.data.recipe_files import ALL_STEPS, planted_rows, toy_recipe, write_rows
 
 RECIPES = sorted((repository_root() / "recipes").glob("*.toml"))
@@ -75,3 +76,42 @@ def test_every_recipe_of_this_checkout_can_be_read(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.name == path.stem
     assert recipe.description.endswith(".")
+
+
+TALK = """
+categories: [talk]
+conversations:
+- [How are you?, I am well.]
+- [How are you today?, I am well today., Good to hear.]
+- [What is an AI?, A kind of program that is able to learn things from examples.]
+- [what is an AI, A kind of program that is able to learn things from examples!]
+- [Tell me all., {long}]
+"""
+
+
+def test_the_chatterbot_recipe_cleans_and_packs_its_conversations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = packages()["chatterbot-corpus"]
+    data = cache_dir() / "packages" / f"{package.name}-{package.version}" / "chatterbot_corpus" / "data"
+    for language in ("english", "chinese"):
+        (data / language).mkdir(parents=True)
+    (data / "english" / "talk.yml").write_text(TALK.format(long="x" * 401), encoding="utf-8")
+    (data / "chinese" / "talk.yml").write_text("conversations:\n- [你好吗, 我很好]\n", encoding="utf-8")
+    assert call(monkeypatch, "build", str(repository_root() / "recipes" / "chatterbot.toml"), "--workers", "1") == 0
+    assert "error" not in capsys.readouterr().err
+    folder = mlruns_dir() / "data" / "chatterbot"
+    rows = [row for path in folder.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert [(row["source"], row["answer"]) for row in rows] == [
+        ("chatterbot", "I am well."),
+        ("chatterbot", "I am well today."),
+        ("chatterbot", "Good to hear."),
+        ("chatterbot", "A kind of program that is able to learn things from examples."),
+        ("chatterbot", "我很好"),
+    ]
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    # The source itself leaves out what differs in case and punctuation alone.
+    assert card["sources"][0]["skipped"] == {"said before": 1}
+    assert {step["use"]: sum(step["dropped"].values()) for step in card["steps"] if step["dropped"]} == {
+        "length_between": 1
+    }

@@ -170,6 +170,7 @@ build(read_recipe(Path(sys.argv[1])), workers=1)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_build_killed_in_any_write_goes_on_with_what_is_missing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,8 +179,8 @@ def test_a_build_killed_in_any_write_goes_on_with_what_is_missing(
     _, card = build(recipe, workers=1, out=folder / "out")
     written = len([path for path in (folder / "whole").rglob("*") if path.suffix in (".parquet", ".json")])
     monkeypatch.setenv("OMNI_LAB_CACHE", str(folder / "killed"))
-    # Each start gets five files further, and dies in the sixth.
-    command = [sys.executable, "-c", KILLED, str(folder / "toy.toml"), "5"]
+    # Each start gets nine files further, and dies in the tenth.
+    command = [sys.executable, "-c", KILLED, str(folder / "toy.toml"), "9"]
     starts = 0
     while starts < written:
         starts += 1
