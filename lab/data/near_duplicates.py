@@ -68,8 +68,7 @@ def near_duplicates(
     """
     check_shingling(threshold, shingles, shingle_size, num_permutations)
     _check_texts(ids, texts)
-    make = SHINGLES[shingles]
-    cut = functools.partial(make, size=shingle_size)
+    cut = cutter(shingles, shingle_size)
     first = first_of_each_text(texts, cut, threshold=threshold, num_permutations=num_permutations, seed=seed)
     parameters = {
         "threshold": threshold,
@@ -193,6 +192,12 @@ def _buckets(hashes: UInt64[ndarray, "samples bands"]) -> tuple[Int[ndarray, "sa
         buckets[:, band] = numbers[inverse]
         num_buckets += int((counts > 1).sum())
     return buckets, num_buckets
+
+
+def cutter(shingles: str, size: int) -> Callable[[str], set[str]]:
+    """The function that cuts a text into shingles of a kind in `SHINGLES`."""
+    make = SHINGLES[shingles]
+    return lambda text: make(text, size)
 
 
 def check_shingling(threshold: float, shingles: str, size: int, num_permutations: int) -> None:

@@ -14,13 +14,16 @@ from typing import Any
 
 from filelock import FileLock
 
+from lab.data.recipe_accounts import Account
 from lab.data.recipe_hashes import hash_all
 from lab.data.recipe_shards import UNFINISHED, read_json, write_json
-from lab.data.recipe_stages import Account
 from lab.paths import cache_dir
 
 FORMAT_VERSION = 1
 STAGE = "stage.json"
+
+# The shards of a stage, and its account.
+Made = tuple[list[dict[str, Any]], Account]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ def cached_stage(folder: Path) -> Stage | None:
     return Stage(folder=folder, shards=found["shards"], account={**found["account"], "cached": True})
 
 
-def make_stage(folder: Path, make: Callable[[], tuple[list[dict[str, Any]], Account]]) -> Stage:
+def make_stage(folder: Path, make: Callable[[], Made]) -> Stage:
     """The stage from the cache, or made; another build that wants the same one at the same time waits for it.
 
     Raises:

@@ -19,6 +19,8 @@ from lab.errors import LabError
 
 Function = Callable[[Any], dict[str, Any]]
 Engine = Callable[[Function, Sequence[Any]], Iterator[dict[str, Any]]]
+# Told: the stage, shards done, shards in all.
+Progress = Callable[[str, int, int], None]
 
 # How often what is left is given to a cluster again after it lost a node that Ray itself could not make up for.
 RAY_ATTEMPTS = 3
@@ -117,6 +119,28 @@ def _on_node(row: dict[str, Any]) -> dict[str, Any]:
     except LabError as error:
         result = {"error": str(error)}
     return {"number": row["number"], "result": json.dumps(result)}
+
+
+def do_all(
+    run: Engine, function: Function, tasks: Sequence[Any], ready: Callable[[Any], Any], what: str, progress: Progress
+) -> list[dict[str, Any]]:
+    """The results of all tasks in their order; those that are `ready` from a former attempt are not given out.
+
+    Raises:
+        LabError: what a task finds wrong, after the name of the stage.
+    """
+    accounts = {task.name: ready(task) for task in tasks}
+    missing = [task for task in tasks if accounts[task.name] is None]
+    progress(what, len(tasks) - len(missing), len(tasks))
+    try:
+        for number, account in enumerate(run(function, missing) if missing else (), len(tasks) - len(missing) + 1):
+            if "error" in account:
+                raise LabError(account["error"])
+            accounts[account["name"]] = account
+            progress(what, number, len(tasks))
+    except LabError as error:
+        raise LabError(f"{what}: {error}") from error
+    return [accounts[task.name] for task in tasks]
 
 
 ENGINES: Mapping[str, Callable[..., AbstractContextManager[Engine]]] = {"local": local, "ray": ray}

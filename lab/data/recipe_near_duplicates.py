@@ -6,7 +6,6 @@ deduplication by meaning, whose model and threshold are not found.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int8
 from numpy import ndarray
 
-from lab.data.near_duplicates import SHINGLES, band_hashes, check_shingling, first_of_bands
+from lab.data.near_duplicates import band_hashes, check_shingling, cutter, first_of_bands
 from lab.data.recipe_step import CorpusStep, Kind
 from lab.errors import LabError
 
@@ -79,4 +78,4 @@ class NearDuplicates(CorpusStep):
         return (first != np.arange(len(first))).astype(np.int8)
 
     def _cut(self) -> Callable[[str], set[str]]:
-        return partial(SHINGLES[self.shingles], size=self.shingle_size)
+        return cutter(self.shingles, self.shingle_size)

@@ -5,40 +5,25 @@ its parameters and on its version: a changed threshold runs from there on, and a
 changes nothing behind it.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from lab.data.recipe_cache import Stage, cached_stage, make_stage, stage_folder
+from lab.data.recipe_accounts import Account, merged
+from lab.data.recipe_cache import Made, Stage, cached_stage, make_stage, stage_folder
 from lab.data.recipe_card import make_card
-from lab.data.recipe_engines import ENGINES, Engine, Function
+from lab.data.recipe_engines import ENGINES, Engine, Progress, do_all
 from lab.data.recipe_folder import check_free, publish
-from lab.data.recipe_hashes import hash_texts
-from lab.data.recipe_shards import MappedTexts, read_shard, write_array
-from lab.data.recipe_stages import (
-    Account,
-    ReadTask,
-    ShardTask,
-    done,
-    merged,
-    read_part,
-    sketch_shard,
-    sketched,
-    step_shard,
-)
+from lab.data.recipe_reading import read_sources, reading_folder, source_versions
+from lab.data.recipe_shards import MappedTexts, write_array
+from lab.data.recipe_stages import ShardTask, done, sketch_shard, sketched, step_shard
 from lab.data.recipe_step import CorpusStep, Step
 from lab.data.recipes import Recipe, check_recipe
 from lab.errors import LabError, choose
 from lab.paths import mlruns_dir
-
-# Told: the stage, shards done, shards in all.
-Progress = Callable[[str, int, int], None]
-Made = tuple[list[dict[str, Any]], Account]
 
 
 def build(
@@ -65,7 +50,7 @@ def build(
     with opened(workers=workers, address=address) as run:
         versions = source_versions(recipe)
         place = reading_folder(recipe, versions)
-        stages = [make_stage(place, partial(_read, recipe, schema, place, run, progress))]
+        stages = [make_stage(place, partial(read_sources, recipe, schema, place, run, progress))]
         for number, step in enumerate(recipe.steps, 1):
             what, before = f"step {number} ({step.use})", stages[-1]
             place = step_folder(recipe, step, before)
@@ -106,93 +91,12 @@ def _told(account: Account) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in account["dropped"].items())
 
 
-def source_versions(recipe: Recipe) -> dict[str, list[str]]:
-    """The hash or pinned version of each part of each source; files are read whole for it."""
-    return {source.name: [source.identity(part) for part in source.parts()] for source in recipe.sources}
-
-
-def reading_folder(recipe: Recipe, versions: dict[str, list[str]]) -> Path:
-    """The rows of the sources depend on the sources' content, not on where they lie or what the recipe is called."""
-    sources = [[source.name, dict(source.columns), versions[source.name]] for source in recipe.sources]
-    return stage_folder("read", sources, recipe.shard_rows)
-
-
 def step_folder(recipe: Recipe, step: Step, before: Stage) -> Path:
     """The rows of a step depend on the rows before it, and on the step."""
     shards = [shard["rows"] for shard in before.shards]  # a step looks at one shard at a time
     return stage_folder(
         step.use, step.version, step.parameters(), step.identity(), before.hash, shards, recipe.shard_rows
     )
-
-
-def _all(
-    run: Engine, function: Function, tasks: Sequence[Any], ready: Callable[[Any], Any], what: str, progress: Progress
-) -> list[Account]:
-    """The accounts of all tasks in their order; those that are `ready` from a former attempt are not given out."""
-    accounts = {task.name: ready(task) for task in tasks}
-    missing = [task for task in tasks if accounts[task.name] is None]
-    progress(what, len(tasks) - len(missing), len(tasks))
-    try:
-        for number, account in enumerate(run(function, missing) if missing else (), len(tasks) - len(missing) + 1):
-            if "error" in account:
-                raise LabError(account["error"])
-            accounts[account["name"]] = account
-            progress(what, number, len(tasks))
-    except LabError as error:
-        raise LabError(f"{what}: {error}") from error
-    return [accounts[task.name] for task in tasks]
-
-
-def _read(recipe: Recipe, schema: pa.Schema, folder: Path, run: Engine, progress: Progress) -> Made:
-    tasks = [
-        ReadTask(
-            source=source,
-            number=number,
-            schema=schema,
-            shard_rows=recipe.shard_rows,
-            folder=folder,
-            name=f"{place:03d}-{number:05d}",
-        )
-        for place, source in enumerate(recipe.sources)
-        for number in range(len(source.parts()))
-    ]
-    accounts = _all(run, read_part, tasks, done, "reading", progress)
-    shards = [shard for account in accounts for shard in account["shards"]]
-    _check_ids(folder, accounts)
-    counts: Counter[str] = Counter()
-    skipped: dict[str, Counter[str]] = {source.name: Counter() for source in recipe.sources}
-    for task, account in zip(tasks, accounts, strict=True):
-        counts[task.source.name] += sum(shard["rows"] for shard in account["shards"])
-        skipped[task.source.name].update(account["skipped"])
-    if empty := [name for name, count in counts.items() if not count]:
-        raise LabError(f"source {empty[0]!r} has no rows")
-    total = counts.total()
-    account = {"rows_in": total, "rows": total, "dropped": {}, "examples": {}, "numbers": {}}
-    # Before the first step, so not among the dropped: what a source does not give out is no row yet.
-    by_source = {name: {"rows": count, "skipped": dict(skipped[name])} for name, count in counts.items()}
-    return shards, {**account, "by_source": by_source}
-
-
-def _check_ids(folder: Path, accounts: Sequence[Account]) -> None:
-    """Every id once: scores are joined by it, and what a card says of a row has to mean one row."""
-    hashes = np.concatenate([np.load(folder / f"{account['name']}.npy") for account in accounts])
-    hashes.sort()
-    twice = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-    if not twice:
-        return
-    # Seldom, and then worth reading the ids again: 64 bits may agree by chance.
-    seen: set[str] = set()
-    for shard in (shard for account in accounts for shard in account["shards"]):
-        table = read_shard([folder / f"{shard['name']}.parquet"], ["id"])
-        for name, code in zip(table["id"].to_pylist(), hash_texts(table, ["id"])[:, 0].tolist(), strict=True):
-            if code in twice and name in seen:
-                raise LabError(
-                    f"sample id {name!r} comes twice; every row of a recipe needs an id of its own "
-                    f"(leave id out of the "
-                    "columns of a source, and its rows get one)"
-                )
-            if code in twice:
-                seen.add(name)
 
 
 def _run_step(
@@ -207,9 +111,9 @@ def _run_step(
         tasks.append(ShardTask(step=step, inputs=inputs, first=first, num_rows=count, folder=folder, name=name))
         first += count
     if isinstance(step, CorpusStep) and not (folder / "verdict.npy").exists():
-        _all(run, sketch_shard, tasks, sketched, f"{what}, looking", progress)
+        do_all(run, sketch_shard, tasks, sketched, f"{what}, looking", progress)
         _decide(what, step, tasks, folder)
-    accounts = _all(run, step_shard, tasks, done, what, progress)
+    accounts = do_all(run, step_shard, tasks, done, what, progress)
     account = merged(accounts)
     rows_in, rows, dropped = account["rows_in"], account["rows"], sum(account["dropped"].values())
     if rows_in != before.account["rows"] or rows + dropped != rows_in:

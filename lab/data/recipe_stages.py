@@ -5,25 +5,20 @@ already is not done again. A row is never lost between them: rows in are rows ou
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lab.data.filtering import NUM_EXAMPLES, Filtered
+from lab.data.recipe_accounts import Account, check_balance, examples
 from lab.data.recipe_hashes import hash_rows, hash_texts
 from lab.data.recipe_schemas import as_schema
 from lab.data.recipe_shards import read_json, read_shard, write_array, write_json, write_shard, write_texts
 from lab.data.recipe_source import Source
 from lab.data.recipe_step import CorpusStep, RowStep, Step
 from lab.errors import LabError
-
-EXCERPT_CHARACTERS = 80
-
-Account = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +113,7 @@ def step_shard(task: ShardTask) -> Account:
     else:
         assert isinstance(task.step, RowStep)
         result = task.step.judge(rows)
-    check_balance(task, rows, result)
+    check_balance(f"step {task.step.use} in shard {task.name}", task.num_rows, rows, result)
     kept = rows.filter(pa.array(result.keep))
     numbers: dict[str, float] = {}
     if isinstance(task.step, RowStep):
@@ -134,61 +129,12 @@ def step_shard(task: ShardTask) -> Account:
         "rows_in": rows.num_rows,
         "rows": kept.num_rows,
         "dropped": dict(result.report.dropped),
-        "examples": _examples(rows, result),
+        "examples": examples(rows, result),
         "numbers": numbers,
         "hash": hash_rows(kept),
     }
     write_json(account_path(task.folder, task.name), account)
     return account
-
-
-def check_balance(task: ShardTask, rows: pa.Table, result: Filtered) -> None:
-    """Refuse a step that loses rows, or that does not say why.
-
-    Raises:
-        LabError: rows in, rows that stay and rows dropped by reason do not agree.
-    """
-    report, kept = result.report, int(result.keep.sum())
-    counts = (rows.num_rows, report.num_samples, len(result.keep), kept + report.num_dropped)
-    if set(counts) != {task.num_rows}:
-        raise LabError(
-            f"step {task.step.use} does not balance in shard {task.name}: {task.num_rows} rows were expected, "
-            f"{rows.num_rows} went in, {report.num_samples} are in its report, {kept} stay and "
-            f"{report.num_dropped} are "
-            "dropped; every row has to stay or be counted as dropped"
-        )
-
-
-def _examples(rows: pa.Table, result: Filtered) -> dict[str, list[dict[str, str]]]:
-    """Of each reason the first rows, to be read in the card: their ids and how their texts begin."""
-    wanted = {name for reason, names in result.report.examples.items() if reason != "kept" for name in names}
-    texts = [field.name for field in rows.schema if pa.types.is_string(field.type) and field.name != "source"]
-    found = {}
-    places = [place for place, name in enumerate(rows["id"].to_pylist()) if name in wanted] if wanted else []
-    for row in rows.select(texts).take(pa.array(places, pa.int64())).to_pylist():
-        found[row["id"]] = {name: (text or "")[:EXCERPT_CHARACTERS] for name, text in row.items()}
-    examples = result.report.examples.items()
-    return {reason: [found[name] for name in names] for reason, names in examples if reason != "kept"}
-
-
-def merged(accounts: Sequence[Account]) -> Account:
-    """One account of all shards, in their order."""
-    dropped: Counter[str] = Counter()
-    examples: dict[str, list[Any]] = {}
-    numbers: Counter[str] = Counter()
-    for account in accounts:
-        dropped.update(account["dropped"])
-        numbers.update(account["numbers"])
-        for reason, rows in account["examples"].items():
-            shown = examples.setdefault(reason, [])
-            shown += rows[: NUM_EXAMPLES - len(shown)]
-    return {
-        "rows_in": sum(account["rows_in"] for account in accounts),
-        "rows": sum(account["rows"] for account in accounts),
-        "dropped": dict(dropped),
-        "examples": examples,
-        "numbers": dict(numbers),
-    }
 
 
 def done(task: ReadTask | ShardTask) -> Account | None:
