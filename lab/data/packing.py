@@ -51,7 +51,7 @@ class PackingStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Packs:
-    """Packs of samples; `samples[starts[p]:starts[p + 1]]` are the indices of pack p's, in rising order."""
+    """Packs of samples; `samples[starts[p]:starts[p + 1]]` are the indices of pack p's, longest first."""
 
     budget: int
     lengths: Int[ndarray, " samples"]
@@ -116,8 +116,8 @@ def pack_best_fit(
     order = np.flatnonzero(fits)
     order = order[np.argsort(-given[order], kind="stable")]
     pack_of, num_packs = _best_fit(given[order], budget)
-    # By pack, and inside a pack by index: which samples are neighbours says nothing about their length.
-    by_pack = np.lexsort((order, pack_of))
+    # Stable: inside a pack, where the order is free, the longest stay first.
+    by_pack = np.argsort(pack_of, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(pack_of, minlength=num_packs))])
     return Packs(
         budget=budget,
@@ -246,6 +246,10 @@ class PackedEpochs:
             self._epoch = (epoch, own, rng.permutation(len(own)))
         _, packs, order = self._epoch
         return packs[int(order[place])]
+
+    def shortest_of(self, step: int) -> Int[ndarray, " in_pack"]:
+        """The samples of a step's pack by rising length: what a quick look at it begins with."""
+        return self.pack(step)[::-1]
 
     def packs(self, *, first_step: int = 0) -> Iterator[Int[ndarray, " in_pack"]]:
         """Yield packs without end; `first_step` takes up where an interrupted run stopped."""
