@@ -20,9 +20,11 @@ from lab.errors import LabError
 
 # Below this, comparing all with all takes less time than clustering first.
 FEWEST_TO_CLUSTER = 4096
-# Of the distance at the threshold, how far behind a border of clusters a twin is looked for; by measurement, see
-# `benchmarks/dedup.py` and the README there. 1 is a proof: nothing is missed.
-DEFAULT_REACH = 0.25
+# Of the distance at the threshold, how far behind a border of clusters a twin is looked for. Of the near pairs of
+# 12,000 real sentences under MiniLM, 0.25 finds 98.1% at a cosine of 0.9, 98.8% at 0.8 and 96.4% at 0.7; 0.4 finds all,
+# all and 99.2%, by looking into 14, 49 and 98 of 219 clusters. Pairs that differ in a random direction, as in
+# `benchmarks/dedup.py`, are all found with 0.1. 1 is a proof: none is missed.
+DEFAULT_REACH = 0.4
 _TRAINING_SAMPLES_PER_CLUSTER = 64
 _ROUNDS = 8
 _BLOCK = 8192
@@ -130,4 +132,5 @@ def _centroids(
     most = {"min_points_per_centroid": 1, "max_points_per_centroid": _TRAINING_SAMPLES_PER_CLUSTER}
     means = faiss.Kmeans(width, num_clusters, niter=_ROUNDS, seed=seed, spherical=True, **most)
     means.train(sample)
+    assert means.centroids is not None
     return means.centroids

@@ -57,6 +57,7 @@ def find_topics(
     if not np.isfinite(rows).all():
         raise LabError(f"the embedding of sample {int(np.argmin(np.isfinite(rows).all(1)))} (from 0) is not finite")
     means.train(rows)
+    assert means.centroids is not None
     found = np.concatenate(
         [(rows[at : at + _BLOCK] @ means.centroids.T).argmax(1) for at in range(0, num_samples, _BLOCK)]
     )
