@@ -14,6 +14,7 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+import benchmarks.recipe as recipe_benchmark
 import benchmarks.video as video_benchmark
 from benchmarks.filled_store import TableClient, record
 from benchmarks.sides import STOCK_NOTEBOOK
@@ -283,3 +284,20 @@ def test_a_clip_of_nothing_is_refused(options: list[str], monkeypatch: pytest.Mo
 def test_a_side_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"(?s)the side ours ended with exit code 1: .*gone\.mp4 cannot be read"):
         video_benchmark.time_side("ours", tmp_path / "gone.mp4", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_recipe_benchmark_finds_what_was_planted_within_its_memory() -> None:
+    command = [sys.executable, "benchmarks/recipe.py", "--samples", "3000", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=repository_root())
+    assert "dropped: 60 empty and 150 exact duplicates, all that were planted" in done.stdout
+    near = re.search(r"near duplicates dropped: (\d+) \(150 were planted\)", done.stdout)
+    assert near is not None
+    assert 140 <= int(near.group(1)) <= 150
+    assert re.search(r"peak memory of all processes: \d+ MB, within 2048 MB", done.stdout)
+
+
+def test_a_recipe_benchmark_of_nothing_is_refused() -> None:
+    for options in (["--samples", "99"], ["--workers", "0"]):
+        with pytest.raises(LabError, match="needs --samples of at least 100 and --workers of at least 1"):
+            recipe_benchmark.main(options)

@@ -15,6 +15,7 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Package:
     licence: str
     holds: str
     alternatives: tuple[str, ...]
+    members: tuple[str, ...] = ()
+    """Of an archive that holds much else, the files that are unpacked, as patterns; all where empty."""
 
     def failed(self, why: str) -> LabError:
         """Word one sentence that names the package, what went wrong and what could be used in its place."""
@@ -60,7 +63,7 @@ def packages() -> dict[str, Package]:
     """Read the pinned packages by name."""
     tables = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
     return {
-        name: Package(name=name, **{**table, "alternatives": tuple(table["alternatives"])})
+        name: Package(name=name, **{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
         for name, table in tables.items()
     }
 
@@ -125,7 +128,8 @@ def _unpack(package: Package, archive: Path, folder: Path) -> None:
                 wheel.extractall(folder)
         else:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+                wanted = (m for m in tar if not package.members or any(fnmatch(m.name, p) for p in package.members))
+                tar.extractall(folder, wanted, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise package.failed(f"{archive.name} cannot be unpacked ({error})") from error
 
@@ -203,6 +207,18 @@ def _pip(package: Package, folder: Path) -> None:
     _run(package, [*command, "--only-binary", ":all:", "--dest", str(folder), f"{package.package}=={package.version}"])
 
 
+def _pip_source(package: Package, folder: Path) -> None:
+    """Download a source archive; pip asks it for its metadata, so its hash is checked before any of its code runs."""
+    wanted = folder.with_name("requirements.txt")
+    wanted.write_text(f"{package.package}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--retries", "2"]
+    options = ["--no-binary", package.package, "--require-hashes", "--dest", str(folder), "-r", str(wanted)]
+    try:
+        _run(package, [*command, *options])
+    finally:
+        wanted.unlink()
+
+
 def _npm(package: Package, folder: Path) -> None:
     npm = shutil.which("npm") or "npm"
     _run(package, [npm, "pack", "--pack-destination", str(folder), f"{package.package}@{package.version}"], folder)
@@ -250,4 +266,9 @@ def _candidate(package: Package, lists: Sequence[str]) -> str | None:
     return None
 
 
-CLIENTS: Mapping[str, Callable[[Package, Path], None]] = {"pip": _pip, "npm": _npm, "apt": _apt}
+CLIENTS: Mapping[str, Callable[[Package, Path], None]] = {
+    "pip": _pip,
+    "pip_source": _pip_source,
+    "npm": _npm,
+    "apt": _apt,
+}

@@ -66,10 +66,10 @@ def near_duplicates(
         LabError: not one text a sample, an empty text (the sample is named), an unknown kind of shingles, or a
             threshold, size or number of permutations out of range.
     """
-    make = _checked(ids, texts, threshold, shingles, shingle_size, num_permutations)
-    first = first_of_each_text(
-        texts, lambda text: make(text, shingle_size), threshold=threshold, num_permutations=num_permutations, seed=seed
-    )
+    check_shingling(threshold, shingles, shingle_size, num_permutations)
+    _check_texts(ids, texts)
+    cut = cutter(shingles, shingle_size)
+    first = first_of_each_text(texts, cut, threshold=threshold, num_permutations=num_permutations, seed=seed)
     parameters = {
         "threshold": threshold,
         "shingles": shingles,
@@ -90,11 +90,25 @@ def first_of_each_text(
     seed: int = 1,
 ) -> Int[ndarray, " samples"]:
     """The number of the earliest text that stays and that this one overlaps; its own number where it stays itself."""
+    hashes = band_hashes(texts, cut, threshold=threshold, num_permutations=num_permutations, seed=seed)
+    return first_of_bands(hashes, texts, cut, threshold=threshold)
+
+
+def first_of_bands(
+    band_hashes: UInt64[ndarray, "samples bands"],
+    texts: Sequence[str],
+    cut: Callable[[str], set[str]],
+    *,
+    threshold: float,
+) -> Int[ndarray, " samples"]:
+    """As `first_of_each_text`, from hashes that were made before, a part of the corpus at a time.
+
+    Of `texts` only those are read that share a band with another, so they may lie on the disk.
+    """
     first = np.arange(len(texts))
     if not len(texts):
         return first
-    bands, rows = bands_and_rows(threshold, num_permutations)
-    buckets, num_buckets = _buckets(_band_hashes(texts, cut, bands, rows, num_permutations, seed))
+    buckets, num_buckets = _buckets(band_hashes)
 
     @functools.lru_cache(maxsize=_REMEMBERED)
     def hashes(sample: int) -> UInt32[ndarray, " shingles"]:
@@ -142,10 +156,16 @@ def _overlap(one: UInt32[ndarray, " shingles"], other: UInt32[ndarray, " shingle
     return shared / (len(one) + len(other) - shared)
 
 
-def _band_hashes(
-    texts: Sequence[str], cut: Callable[[str], set[str]], bands: int, rows: int, num_permutations: int, seed: int
+def band_hashes(
+    texts: Sequence[str],
+    cut: Callable[[str], set[str]],
+    *,
+    threshold: float,
+    num_permutations: int = 128,
+    seed: int = 1,
 ) -> UInt64[ndarray, "samples bands"]:
     """One number for each band of each signature: equal for equal bands, and hardly ever otherwise."""
+    bands, rows = bands_and_rows(threshold, num_permutations)
     factors = np.random.default_rng(seed).integers(1 << 63, size=rows, dtype=np.uint64) | np.uint64(1)
     hashes = np.empty((len(texts), bands), dtype=np.uint64)
     for start in range(0, len(texts), _BATCH):
@@ -174,10 +194,19 @@ def _buckets(hashes: UInt64[ndarray, "samples bands"]) -> tuple[Int[ndarray, "sa
     return buckets, num_buckets
 
 
-def _checked(
-    ids: Sequence[str], texts: Sequence[str], threshold: float, shingles: str, size: int, num_permutations: int
-) -> Callable[[str, int], set[str]]:
-    make = choose(SHINGLES, shingles, "kind of shingles")
+def cutter(shingles: str, size: int) -> Callable[[str], set[str]]:
+    """The function that cuts a text into shingles of a kind in `SHINGLES`."""
+    make = SHINGLES[shingles]
+    return lambda text: make(text, size)
+
+
+def check_shingling(threshold: float, shingles: str, size: int, num_permutations: int) -> None:
+    """Refuse parameters that no corpus could be looked at with.
+
+    Raises:
+        LabError: an unknown kind of shingles, or a threshold, size or number of permutations out of range.
+    """
+    choose(SHINGLES, shingles, "kind of shingles")
     if not 0 < threshold <= 1:
         raise LabError(f"threshold is {threshold}, expected an overlap above 0 and up to 1, such as 0.8")
     if size < 1 or num_permutations < _FEWEST_PERMUTATIONS:
@@ -185,12 +214,14 @@ def _checked(
             f"shingle_size and num_permutations are {size} and {num_permutations}, "
             f"expected at least 1 and {_FEWEST_PERMUTATIONS}"
         )
+
+
+def _check_texts(ids: Sequence[str], texts: Sequence[str]) -> None:
     if len(ids) != len(texts):
         raise LabError(f"{len(texts)} texts for {len(ids)} samples; expected one each")
     for name, text in zip(ids, texts, strict=True):
         if not text.strip():
             raise LabError(f"the text of sample {name!r} is empty: it cannot be compared; drop empty texts first")
-    return make
 
 
 SHINGLES: dict[str, Callable[[str, int], set[str]]] = {"characters": character_shingles, "words": word_shingles}
