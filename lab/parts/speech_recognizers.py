@@ -7,6 +7,7 @@ packages hold the decoder as well, a local folder, or a Whisper of the Hugging F
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import (
     AutoConfig,
+    AutoTokenizer,
     GenerationConfig,
     GenerationMixin,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
-    WhisperTokenizerFast,
 )
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -166,7 +167,8 @@ class SpeechRecognizer:
         )
         rows = tokens[:, len(self.prompt_ids) :].tolist()
         return [
-            (self.tokenizer.decode([i for i in row if i < self.end_id]).strip(), self.end_id in row) for row in rows
+            (str(self.tokenizer.decode([i for i in row if i < self.end_id])).strip(), self.end_id in row)
+            for row in rows
         ]
 
 
@@ -184,7 +186,7 @@ def load_speech_recognizer(
         folders = [weights_folder] if isinstance(weights_folder, Path) else list(weights_folder or ())
         expected = AUDIO_ENCODERS[str(name_or_path)]
         whisper = load_ctranslate2_whisper([_only(folders, file, name_or_path) for file in expected.files])
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(_only(folders, "tokenizer.json", name_or_path)))
+        tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(_only(folders, "tokenizer.json", name_or_path)))
         feature_extractor = WhisperFeatureExtractor(feature_size=whisper.config.num_mel_bins)
     else:
         whisper, tokenizer, feature_extractor = _load_transformers(name_or_path)
@@ -213,7 +215,7 @@ def _load_transformers(
         if config.model_type != "whisper":
             raise LabError(f"speech recogniser {str(name_or_path)!r} is a {config.model_type} model; expected Whisper")
         whisper = WhisperForConditionalGeneration.from_pretrained(name_or_path, dtype=torch.float32)
-        tokenizer = WhisperTokenizerFast.from_pretrained(name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
         return whisper, tokenizer, WhisperFeatureExtractor.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise LabError(
