@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from lab.data.recipe_corpus_steps import ExactDuplicates, Sample
 from lab.data.recipe_losses import LossFilterStep
+from lab.data.recipe_meaning import SemanticDuplicates
 from lab.data.recipe_near_duplicates import NearDuplicates
 from lab.data.recipe_packing import Pack
+from lab.data.recipe_quality import Quality
 from lab.data.recipe_row_steps import LengthBetween, NotEmpty
 from lab.data.recipe_step import Step
 
@@ -17,6 +19,8 @@ STEPS: Mapping[str, type[Step]] = {
     "length_between": LengthBetween,
     "exact_duplicates": ExactDuplicates,
     "near_duplicates": NearDuplicates,
+    "semantic_duplicates": SemanticDuplicates,
+    "quality": Quality,
     "loss_filter": LossFilterStep,
     "sample": Sample,
     "pack": Pack,

@@ -147,9 +147,18 @@ def _account(ids: Sequence[str], first: Int[ndarray, " samples"], name: str, par
     return filtered(ids, reasons, name=name, parameters=parameters)
 
 
-def _check(ids: Sequence[str], embeddings: Float[ndarray, "samples width"], threshold: float) -> None:
+def check_threshold(threshold: float) -> None:
+    """Refuse what is no cosine.
+
+    Raises:
+        LabError: it is not between 0 and 1.
+    """
     if not 0 < threshold < 1:
         raise LabError(f"threshold is {threshold}, expected a cosine between 0 and 1, such as 0.9")
+
+
+def _check(ids: Sequence[str], embeddings: Float[ndarray, "samples width"], threshold: float) -> None:
+    check_threshold(threshold)
     if embeddings.ndim != 2 or len(embeddings) != len(ids):
         raise LabError(f"embeddings of shape {embeddings.shape} for {len(ids)} samples; expected one row each")
     for start in range(0, len(ids), _BLOCK):

@@ -16,11 +16,16 @@ from lab.data.instructions import InstructionReading
 from lab.data.loss_columns import LOSS_COLUMNS, losses_in_memory
 from lab.data.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
 from lab.data.near_duplicates import near_duplicates
+from lab.data.quality import quality
 from lab.data.recipe_run import build
 from lab.data.recipe_shards import MappedTexts, write_texts
 from lab.data.recipes import check_recipe
+from lab.data.semantic_duplicates import semantic_duplicates, semantic_duplicates_in_groups
+from lab.data.sentence_embeddings import sentence_embeddings
+from lab.data.sentence_encoders import load_sentence_encoder
 from lab.errors import LabError
 from tests.data.recipe_files import toy_recipe, write_rows
+from tests.data.tiny_encoder import write_tiny_encoder
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -186,3 +191,50 @@ def test_an_unknown_source_of_instructions_is_told_before_anything_is_fetched(tm
         r"source of instructions 'chaterbot'",
     ):
         toy_recipe(tmp_path, more=text)
+
+
+@pytest.mark.parametrize("within", ["corpus", "group"])
+def test_rows_that_mean_the_same_are_those_that_the_filter_finds_over_all_rows_at_once(tmp_path, within) -> None:
+    rows = [{**row, "group": f"video {number % 4}"} for number, row in enumerate(sentences(40))]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    folder = write_tiny_encoder(tmp_path / "encoder")
+    steps = (
+        f'[[step]]\nuse = "semantic_duplicates"\nthreshold = 0.9\nwithin = "{within}"\ncolumns = ["answer"]\n'
+        f'encoder = "{folder}"\n'
+    )
+    out, card = build(toy_recipe(tmp_path, steps, shard_rows=15), workers=1)
+    ids = [row["id"] for row in rows]
+    embeddings = sentence_embeddings([row["answer"] for row in rows], load_sentence_encoder(str(folder)))
+    if within == "corpus":
+        whole = semantic_duplicates(ids, embeddings, threshold=0.9)
+    else:
+        whole = semantic_duplicates_in_groups(ids, embeddings, [row["group"] for row in rows], threshold=0.9)
+    assert [row["id"] for row in rows_of(out)] == [key for key, keep in zip(ids, whole.keep, strict=True) if keep]
+    assert 0 < card["dropped"] == whole.report.num_dropped < 40
+
+
+def test_texts_of_low_quality_are_those_that_the_filter_drops(tmp_path: Path) -> None:
+    rows = [{**row, "answer": row["answer"] + "#" * number} for number, row in enumerate(sentences(12))]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    steps = '[[step]]\nuse = "quality"\nrules = ["symbols_per_word", "mean_word_length"]\n'
+    out, card = build(toy_recipe(tmp_path, steps, shard_rows=5), workers=1)
+    whole = quality(
+        [row["id"] for row in rows], [row["answer"] for row in rows], rules=["symbols_per_word", "mean_word_length"]
+    )
+    assert 0 < whole.report.num_kept < 12
+    assert len(rows_of(out)) == whole.report.num_kept
+    assert card["dropped"] == whole.report.num_dropped
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ('use = "semantic_duplicates"\nthreshold = 1.5', "threshold is 1.5, expected a cosine between 0 and 1"),
+        ('use = "semantic_duplicates"\nwithin = "video"', "unknown scope of semantic_duplicates 'video'"),
+        ('use = "quality"\nrules = ["num_word"]', r"unknown quality rule 'num_word' \(did you mean 'num_words'\?\)"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_refused_with_its_step(tmp_path: Path, step: str, message: str) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"id": "a", "answer": "b"}])
+    with pytest.raises(LabError, match=rf"step 1 .*{message}"):
+        build(toy_recipe(tmp_path, f"[[step]]\n{step}\n"), workers=1)
