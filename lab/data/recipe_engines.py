@@ -94,6 +94,8 @@ def ray(*, workers: int | None = None, address: str = "") -> Iterator[Engine]:
                 for row in dataset.iter_rows():
                     if left.pop(row["number"], None) is not None:
                         yield json.loads(row["result"])
+            except package.exceptions.RayTaskError:  # a fault of ours, which another attempt would not mend
+                raise
             except package.exceptions.RayError as error:
                 if attempt == RAY_ATTEMPTS - 1:
                     last = str(error).strip().splitlines() or [type(error).__name__]
