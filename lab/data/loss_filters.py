@@ -101,7 +101,9 @@ def _check(batch: LossBatch) -> None:
 
 def _random(batches: Batches, other: Filtered, *, like: str, k: float, seed: int) -> Filtered:
     dropped = np.zeros(len(other.keep), dtype=bool)
-    dropped[np.random.default_rng(seed).permutation(len(dropped))[: other.report.num_dropped]] = True
+    # Of its own: faults that were planted with the same seed must not be the ones drawn.
+    rng = np.random.default_rng([seed, 0xD3AE])
+    dropped[rng.permutation(len(dropped))[: other.report.num_dropped]] = True
 
     def judge(batch: LossBatch, begin: int) -> dict[str, Mask]:
         return {"drawn at random": dropped[begin : begin + len(batch.losses)]}
