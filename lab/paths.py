@@ -1,9 +1,12 @@
 """Where things stand on disk: the checkout, what was fetched or computed once, and the tracked runs."""
 
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock
 
 
 def repository_root() -> Path:
@@ -17,6 +20,11 @@ def repository_root() -> Path:
 def cache_dir() -> Path:
     """Downloads, corpora, features and pretrained models; `OMNI_LAB_CACHE`, else the user's cache folder."""
     return Path(os.environ.get("OMNI_LAB_CACHE") or platformdirs.user_cache_path("omni-lab"))
+
+
+def media_dir() -> Path:
+    """Unpacked pictures and videos of hub data sets, each in `OWNER/NAME/`; `OMNI_LAB_MEDIA`, else in the cache."""
+    return Path(os.environ.get("OMNI_LAB_MEDIA") or cache_dir() / "media")
 
 
 def mlruns_dir() -> Path:
@@ -38,3 +46,25 @@ def write_whole(path: Path, text: str) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def make_folder(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return `folder`; where it is not there yet, `make` fills an empty one, which then takes its name.
+
+    So a folder is whole or not there, whatever kills the process, and made once: who asks at the same moment, in
+    another process too, waits for the first (`FOLDER.lock`).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
+                unfinished = Path(scratch, "unfinished")
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+    return folder

@@ -18,7 +18,7 @@ def tiny_study(name, root):
     """A study at a rung whose pictures and videos are folders of the hub's form."""
     pictures = f"image_choices@{write_image_set(root / 'pictures')}"
     changes = {**tiny_parameters(root), "images": pictures, "num_images": 8, "num_test": 4, "measure_dev": False}
-    if name == "video_pretraining":
+    if name.startswith("video_"):
         changes |= {"videos": f"next_qa@{write_video_set(root / 'videos')}", "num_videos": 4}
     else:
         del changes["num_videos"]

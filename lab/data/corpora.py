@@ -9,7 +9,6 @@ import hashlib
 import inspect
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -30,7 +28,7 @@ from lab.data.fetch import available, packages
 from lab.data.recordings import Reading, Recording
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
 from lab.errors import LabError, choose
-from lab.paths import cache_dir
+from lab.paths import cache_dir, make_folder
 
 # Raise it when preparing changes, so that corpora prepared by older code are prepared again.
 FORMAT_VERSION = 1
@@ -130,11 +128,7 @@ def load_corpus(name: str, **options: Any) -> Corpus:
     root = cache_dir() / "corpora"
     folder = root / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', name)}-{_key(name, kind, resolved)}"
     try:
-        if not folder.exists():
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
-                if not folder.exists():
-                    prepare(name, kind.read(**resolved), folder, options=resolved)
+        make_folder(folder, lambda made: prepare(name, kind.read(**resolved), made, options=resolved))
         return Corpus(folder=folder)
     except OSError as error:
         why = "no space is left on the disk" if error.errno == errno.ENOSPC else error.strerror or error
@@ -150,7 +144,7 @@ def default_corpus() -> tuple[str, str]:
 
 
 def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, Any] | None = None) -> None:
-    """Write a corpus: splits given, audio decoded, unusable utterances left out and counted; then renamed into place.
+    """Write a corpus into a folder: splits given, audio decoded, unusable utterances left out and counted.
 
     Left out: a text that is empty after normalisation, audio that fails or is shorter than 0.2 seconds, and whatever
     `assign_split` keeps out of training. Where a source brings its own test split, its training also leaves out every
@@ -172,20 +166,17 @@ def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, 
         else:
             kept.append((recording, split))
     kept = _without_own_test_sentences(kept, skipped)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
-        unpacked = Path(scratch, "corpus")
-        unpacked.mkdir()
-        utterances, audio_digest = _write_audio(unpacked / "audio.i16", kept, skipped)
-        if not utterances:
-            raise LabError(f"corpus {name!r} has no usable utterance; skipped: {_reasons(skipped)}")
-        rows = [asdict(utterance) for utterance in utterances]
-        pd.DataFrame(rows).to_parquet(unpacked / "utterances.parquet", index=False)
-        manifest = _manifest(name, reading, utterances, skipped)
-        manifest["options"] = dict(options or {})
-        manifest["audio_sha256"] = audio_digest
-        manifest["sha256"] = hashlib.sha256((json.dumps(rows) + audio_digest).encode()).hexdigest()
-        (unpacked / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        unpacked.rename(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    utterances, audio_digest = _write_audio(folder / "audio.i16", kept, skipped)
+    if not utterances:
+        raise LabError(f"corpus {name!r} has no usable utterance; skipped: {_reasons(skipped)}")
+    rows = [asdict(utterance) for utterance in utterances]
+    pd.DataFrame(rows).to_parquet(folder / "utterances.parquet", index=False)
+    manifest = _manifest(name, reading, utterances, skipped)
+    manifest["options"] = dict(options or {})
+    manifest["audio_sha256"] = audio_digest
+    manifest["sha256"] = hashlib.sha256((json.dumps(rows) + audio_digest).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _without_own_test_sentences(

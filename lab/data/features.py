@@ -9,19 +9,17 @@ import hashlib
 import io
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from jaxtyping import Float, Float16
 from numpy import ndarray
 
 from lab.data.audio import SAMPLING_RATE
 from lab.data.corpora import Corpus, Utterance
 from lab.errors import LabError
-from lab.paths import cache_dir
+from lab.paths import cache_dir, make_folder
 
 Encode = Callable[[list[Float[ndarray, " samples"]]], list[Float[ndarray, "frames hidden_size"]]]
 
@@ -92,23 +90,12 @@ def store_features(
     identity = json.dumps([FORMAT_VERSION, corpus.sha256, encoder_key, ids, speed])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = cache_dir() / "features" / f"{corpus.name.replace(':', '_').replace('/', '_')}-{key}"
-    if folder.exists():
-        return FeatureStore(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            try:
-                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
-                    unfinished = Path(scratch, "store")
-                    unfinished.mkdir()
-                    _write(unfinished, corpus, chosen, encode, encoder_key, speed, progress)
-                    unfinished.rename(folder)
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    raise LabError(
-                        f"no space is left for the features of corpus {corpus.name!r} in {folder.parent}"
-                    ) from error
-                raise
+    try:
+        make_folder(folder, lambda made: _write(made, corpus, chosen, encode, encoder_key, speed, progress))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise LabError(f"no space is left for the features of corpus {corpus.name!r} in {folder.parent}") from error
+        raise
     return FeatureStore(folder)
 
 

@@ -19,10 +19,8 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
-
 from lab.errors import LabError, choose
-from lab.paths import cache_dir
+from lab.paths import cache_dir, make_folder
 
 CLIENT_TIMEOUT_SECONDS = 1800
 
@@ -83,13 +81,8 @@ def fetch(name: str) -> Path:
     root = cache_dir() / "packages"
     # Debian's epochs hold a colon, which some file systems refuse.
     folder = root / f"{name}-{package.version.replace(':', '_')}"
-    if folder.exists():
-        return folder
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                _fetch_into(package, root, folder)
+        make_folder(folder, lambda unpacked: _fetch_into(package, unpacked))
     except OSError as error:
         raise package.failed(f"writing to {root} failed, {error.strerror or error}") from error
     return folder
@@ -110,11 +103,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch_into(package: Package, root: Path, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=root, prefix=".part-") as scratch:
-        download, unpacked = Path(scratch, "download"), Path(scratch, "unpacked")
-        download.mkdir()
-        unpacked.mkdir()
+def _fetch_into(package: Package, unpacked: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=unpacked.parent) as scratch:
+        download = Path(scratch)
         choose(CLIENTS, package.client, "package client")(package, download)
         files = [path for path in download.iterdir() if path.is_file()]
         if len(files) != 1:
@@ -126,7 +117,6 @@ def _fetch_into(package: Package, root: Path, folder: Path) -> None:
         for path in unpacked.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 path.chmod(0o444)
-        unpacked.rename(folder)
 
 
 def _unpack(package: Package, archive: Path, folder: Path) -> None:

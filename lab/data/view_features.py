@@ -8,18 +8,16 @@ import errno
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from jaxtyping import Float, Float16, UInt8
 from numpy import ndarray
 
 from lab.errors import LabError
-from lab.paths import cache_dir
+from lab.paths import cache_dir, make_folder
 
 FORMAT_VERSION = 1
 _VIEWS_AT_ONCE = 256
@@ -109,21 +107,12 @@ def store_views(
     identity = json.dumps([FORMAT_VERSION, key, hashlib.sha256("\n".join(ids).encode()).hexdigest()])
     stem = name.replace(":", "_").replace("/", "_")
     folder = cache_dir() / "views" / f"{stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    if folder.exists():
-        return ViewStore(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            try:
-                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
-                    unfinished = Path(scratch, "store")
-                    unfinished.mkdir()
-                    _write(unfinished, ids, _in_batches(len(ids), see), encode, key, progress)
-                    unfinished.rename(folder)
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    raise LabError(f"no space is left for the views of {name!r} in {folder.parent}") from error
-                raise
+    try:
+        make_folder(folder, lambda made: _write(made, ids, _in_batches(len(ids), see), encode, key, progress))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise LabError(f"no space is left for the views of {name!r} in {folder.parent}") from error
+        raise
     return ViewStore(folder)
 
 

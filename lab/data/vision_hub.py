@@ -2,7 +2,8 @@
 
 Name: `hub:OWNER/NAME[:CONFIG[:SPLIT]]`, with one of `lab.data.vision_forms.FORMS`; for the rungs above `cpu`. The hub's
 copies change: where columns have other names, map the form's name to the data set's with `columns`. Videos mostly
-lie in archives beside the rows: unpack them, and give their folder as `root`.
+lie in archives beside the rows: unpack them, and give their folder as `root` (the studies look in
+`lab.paths.media_dir()/OWNER/NAME`).
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from typing import Any
 from lab.data.hub import open_streams, parse_name
 from lab.data.vision_forms import FORMS, Form, Media, RowError, Sample
 from lab.errors import LabError, choose
+from lab.paths import media_dir
 
 PREFIX = "hub:"
 ID_COLUMNS = ("id", "question_id", "video_id", "videoid")
@@ -83,7 +85,8 @@ def media_file(media: Media, *, folder: Path) -> Path:
     if isinstance(media, Path):
         if not media.is_file():
             raise LabError(
-                f"{media} is not there; expected the unpacked files of the data set, give their folder as root"
+                f"{media} is not there; expected the unpacked files of the data set in its folder under {media_dir()} "
+                "(OMNI_LAB_MEDIA sets that one)"
             )
         return media
     key = media if isinstance(media, bytes) else media.encode()

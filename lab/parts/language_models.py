@@ -4,7 +4,6 @@ Section 3.3 of the paper (an unnamed 7B there; a 1.5B in its downsample-rate stu
 can stand here; `character` is the small one that the project pretrains itself (`lab.training.pretraining`).
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lab.errors import LabError
+from lab.parts.weights import weights_sha256
 
 CHARACTER_FILE = "characters.json"
 # The weights in a GGUF package keep the name that their own tokenizer is loaded by.
@@ -164,16 +164,6 @@ def _load_character_model(name: str, folder: Path, dtype: torch.dtype) -> Langua
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     codec = CharacterCodec(alphabet=described["alphabet"])
     return LanguageModel(name, model.eval(), codec, weights_sha256(model), described["frames_per_token"])
-
-
-def weights_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over the names, shapes and bytes of all weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        # reshape: a buffer without dimensions has no view as bytes.
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 LANGUAGE_MODELS: dict[str, LanguageModelSource] = {

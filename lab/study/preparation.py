@@ -6,6 +6,7 @@ The character model is pretrained in a process of its own while features are com
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, choose
@@ -69,6 +70,7 @@ def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str
 
     for cell in wanted:
         choose(NORMALIZERS, cell["normalizer"], "normaliser")
+        check_language_model(cell["language_model"])
         computed_with(cell)
     ingredients, folders = with_language_models(wanted, lambda: _features(wanted))
     for cell in wanted:
@@ -81,7 +83,11 @@ def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str
 def with_language_models(
     wanted: Sequence[Mapping[str, Any]], make: Callable[[], tuple[Ingredients, list[str]]]
 ) -> tuple[Ingredients, list[str]]:
-    """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own."""
+    """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own.
+
+    Raises:
+        LabError: as `make`, or a language model cannot be pretrained.
+    """
     own = sorted({(c["language_model"], c["pretraining_steps"]) for c in wanted if c["language_model"] in _PRETRAINED})
     context = multiprocessing.get_context("spawn")
     pretraining = [context.Process(target=_PRETRAINED[name], args=(steps,)) for name, steps in own]
@@ -116,6 +122,19 @@ def with_language_models(
         else:
             ingredients["language_model"][cell["language_model"]] = _language_model_sha256(cell["language_model"])
     return ingredients, folders
+
+
+def check_language_model(name: str) -> None:
+    """Refuse a name that no language model has, before anything is fetched or made; a hub's or folder's is let pass.
+
+    Raises:
+        LabError: the name; the message lists the choices.
+    """
+    from lab.parts.language_models import LANGUAGE_MODELS
+
+    if "/" not in name and not Path(name).is_dir():
+        forms = dict.fromkeys(("OWNER/NAME of a causal model on the hub", "a folder"))
+        choose({**LANGUAGE_MODELS, **_PRETRAINED, **forms}, name, "language model")
 
 
 def _fetch_text(character_steps: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from lab.errors import choose
-from lab.study.preparation import with_language_models
+from lab.study.preparation import check_language_model, with_language_models
 from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
 
 # The parameters of a cell that decide what is prepared; a notebook of a vision study declares them all.
@@ -38,6 +38,7 @@ PREPARED_PARAMETERS = (
 CHECKED_PARAMETERS = (
     "projector",
     "pool_size",
+    "padding",
     "steps",
     "first_share",
     "image_share",
@@ -49,6 +50,7 @@ CHECKED_PARAMETERS = (
     "test_source",
     "fit",
     "vision_encoder",
+    "language_model",
     "learning_rate",
     "train_language_model",
     "language_model_learning_rate",
@@ -92,6 +94,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
 
     for cell in cells:
         cell_stages(cell)
+        check_language_model(cell["language_model"])
         choose({fit: fit for fit in get_args(Fit)}, cell["fit"], "fit of an image")
         check_vision_encoder(cell["vision_encoder"])
         with torch.device("meta"):

@@ -32,6 +32,8 @@ BASE: MappingProxyType[str, Any] = MappingProxyType(
         "newline": False,
         "projector": "mean_pool",
         "pool_size": 2,
+        # Which of 169, 182 and 196 tokens the paper's 729 patches become is not found; 36 divide evenly.
+        "padding": "none",
         "marks_places": True,
         "video_projector_start": "afresh",
         "image_branch_steps": 0,

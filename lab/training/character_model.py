@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lab.data import amazon_queen, fetch, splits, text
 from lab.data.splits import is_reserved, split_of
 from lab.data.text import (
@@ -24,7 +22,7 @@ from lab.data.text import (
     training_text,
 )
 from lab.errors import LabError
-from lab.paths import cache_dir, write_whole
+from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.pretraining import PretrainingOptions, pretrain_character_model
 
 # Raise it when the same options and text would give another model.
@@ -71,22 +69,20 @@ def pretrained_character_model(
     Raises:
         LabError: no text source can be fetched.
     """
-    folder = character_model_folder(steps)
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                training = _text()
-                options = PretrainingOptions(steps=steps, warmup_steps=min(50, steps))
-                pretrain_character_model(
-                    training.sentences,
-                    held_out_sentences(),
-                    folder,
-                    options,
-                    text_manifest=training.manifest,
-                    progress=progress,
-                )
-    return folder
+
+    def make(folder: Path) -> None:
+        training = _text()
+        options = PretrainingOptions(steps=steps, warmup_steps=min(50, steps))
+        pretrain_character_model(
+            training.sentences,
+            held_out_sentences(),
+            folder,
+            options,
+            text_manifest=training.manifest,
+            progress=progress,
+        )
+
+    return make_folder(character_model_folder(steps), make)
 
 
 def describe(folder: Path) -> dict[str, Any]:

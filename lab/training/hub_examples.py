@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from lab.data.hub import parse_name
 from lab.data.images import read_image
 from lab.data.splits import Split
 from lab.data.video import read_video
 from lab.data.vision_forms import Sample
-from lab.data.vision_hub import media_file, read_samples
+from lab.data.vision_hub import PREFIX, media_file, read_samples
 from lab.errors import LabError
-from lab.paths import cache_dir
+from lab.paths import cache_dir, media_dir
 from lab.training.vision_example import Sight, VisionExample
 
 _MARK = re.compile(r"\s*<(image|video)>\s*")
@@ -28,8 +29,8 @@ def hub_examples(form: str, name: str, split: Split, count: int, sight: Sight) -
     """The first `count` usable rows of a data set; of a split that `name` names itself, else of `split`.
 
     A sample without a picture or video is left out, and one of several pictures, of which one alone could be shown.
-    Data sets that ask several questions under one id have them numbered. Media are fetched when they are first seen,
-    and kept.
+    Data sets that ask several questions under one id have them numbered. Media with a web address are fetched when they
+    are first seen, and kept; files that rows name lie in `lab.paths.media_dir()/OWNER/NAME`.
 
     Raises:
         LabError: as `read_samples`, or no row is usable.
@@ -37,7 +38,8 @@ def hub_examples(form: str, name: str, split: Split, count: int, sight: Sight) -
     named = name if name.count(":") > 2 else f"{name}{':' * (3 - name.count(':'))}{split}"
     found: list[VisionExample] = []
     asked: Counter[str] = Counter()
-    for sample in read_samples(named, form=form).samples:
+    dataset, _, _ = parse_name(name.removeprefix(PREFIX))
+    for sample in read_samples(named, form=form, root=media_dir() / dataset).samples:
         if sample.video is None and len(sample.images) != 1:
             continue
         asked[sample.id] += 1

@@ -8,7 +8,6 @@ that are studied later never see the reader.
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -249,13 +248,9 @@ def pretrain_character_model(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
-            unfinished = Path(scratch, "model")
-            disable_progress_bar()
-            model.save_pretrained(unfinished)
-            (unfinished / CHARACTER_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            unfinished.rename(folder)
+        disable_progress_bar()
+        model.save_pretrained(folder)
+        (folder / CHARACTER_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     except (SafetensorError, OSError) as error:
         raise LabError(f"the character model cannot be written to {folder} ({error})") from error
     return description

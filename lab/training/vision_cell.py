@@ -142,8 +142,8 @@ def build_vision_model(
 
 
 def projector_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cell's projector is built with besides its widths; one that keeps every patch has no `pool_size`."""
-    return {"pool_size": parameters["pool_size"]} if parameters["projector"] != "mlp" else {}
+    """What a cell's projector is built with besides its widths; one that keeps every patch pools none."""
+    return {name: parameters[name] for name in ("pool_size", "padding")} if parameters["projector"] != "mlp" else {}
 
 
 def cell_stages(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:

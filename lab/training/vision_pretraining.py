@@ -12,7 +12,6 @@ one is first in 32% of the test pictures (untrained 12%, chance 10%) and in 27% 
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any
 
 import timm
 import transformers
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -30,7 +28,7 @@ from lab.data.fetch import packages
 from lab.data.pictures import Picture, emoji, picture_split, stamps, thing
 from lab.data.splits import Split
 from lab.errors import LabError
-from lab.paths import cache_dir
+from lab.paths import cache_dir, make_folder
 from lab.training.contrastive import DEFAULT_STEPS, Pair, VisionPretrainingOptions, train_pair
 from lab.training.vision_towers import load_image_tower
 
@@ -86,20 +84,18 @@ def pretrained_vision_tower(
     Raises:
         LabError: unknown tower, a package that cannot be fetched, a loss that is not finite, a full disk.
     """
+
+    def make(folder: Path) -> None:
+        options = _options(steps, seed, image_size)
+        pictures = tower_pictures("train")
+        pair, loss = train_pair(name, pictures, options, progress=progress)
+        _save(pair, folder, _description(name, pictures, options, pair, loss))
+
     folder = vision_tower_folder(name, steps=steps, seed=seed, image_size=image_size)
-    if folder.exists():
-        return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                options = _options(steps, seed, image_size)
-                pictures = tower_pictures("train")
-                pair, loss = train_pair(name, pictures, options, progress=progress)
-                _save(pair, folder, _description(name, pictures, options, pair, loss))
+        return make_folder(folder, make)
     except (OSError, SafetensorError) as error:
         raise LabError(f"the image tower cannot be written to {folder} ({error})") from error
-    return folder
 
 
 def _description(
@@ -118,14 +114,10 @@ def _description(
 
 
 def _save(pair: Pair, folder: Path, description: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
-        unfinished = Path(scratch, "tower")
-        unfinished.mkdir()
-        pair.image_tower.save(unfinished)
-        rest = {key: value for key, value in pair.state_dict().items() if not key.startswith("image_tower.")}
-        save_file(rest, unfinished / CAPTIONS_FILE)
-        (unfinished / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        unfinished.rename(folder)
+    pair.image_tower.save(folder)
+    rest = {key: value for key, value in pair.state_dict().items() if not key.startswith("image_tower.")}
+    save_file(rest, folder / CAPTIONS_FILE)
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def describe_tower(folder: Path) -> dict[str, Any]:

@@ -10,14 +10,12 @@ does not learn to compare moments from some thousand questions on features of an
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -37,7 +35,7 @@ from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
 from lab.parts.word_model import MARKS_FILE, WORDS_FILE, WordCodec
-from lab.paths import cache_dir
+from lab.paths import cache_dir, make_folder
 from lab.training.loop import has_fast_bfloat16
 from lab.training.pretraining import PretrainingOptions, build_character_model
 
@@ -115,13 +113,9 @@ def pretrained_word_model(*, steps: int, progress: Callable[[int, int, float], N
     Raises:
         LabError: a package of pictures that cannot be fetched (their classes are needed), or a full disk.
     """
-    folder = word_model_folder(steps)
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                pretrain_word_model(folder, _options(steps), progress=progress)
-    return folder
+    return make_folder(
+        word_model_folder(steps), lambda folder: pretrain_word_model(folder, _options(steps), progress=progress)
+    )
 
 
 def pretrain_word_model(
@@ -207,13 +201,10 @@ def _write(
     folder: Path, model: Qwen3ForCausalLM, reader: SymbolReader, codec: WordCodec, options: WorldOptions
 ) -> None:
     try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
-            unfinished = Path(scratch, "model")
-            disable_progress_bar()
-            model.save_pretrained(unfinished)
-            save_file({"marks": reader.marks.weight.detach().clone()}, unfinished / MARKS_FILE)
-            description = {"words": codec.words, "options": asdict(options)}
-            (unfinished / WORDS_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            unfinished.rename(folder)
+        disable_progress_bar()
+        model.save_pretrained(folder)
+        save_file({"marks": reader.marks.weight.detach().clone()}, folder / MARKS_FILE)
+        description = {"words": codec.words, "options": asdict(options)}
+        (folder / WORDS_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     except (SafetensorError, OSError) as error:
         raise LabError(f"the word model cannot be written to {folder} ({error})") from error

@@ -16,7 +16,9 @@ def test_every_dropped_sample_is_counted_under_its_reason():
 
 
 def test_the_first_samples_of_each_reason_can_be_read():
-    result = filtered([str(i) for i in range(40)], ["odd" if i % 2 else None for i in range(40)], name="f", parameters={})
+    result = filtered(
+        [str(i) for i in range(40)], ["odd" if i % 2 else None for i in range(40)], name="f", parameters={}
+    )
     assert result.report.examples["odd"] == tuple(str(i) for i in range(1, 2 * NUM_EXAMPLES, 2))
     assert result.report.examples["kept"] == tuple(str(i) for i in range(0, 2 * NUM_EXAMPLES, 2))
 

@@ -305,7 +305,7 @@ def test_media_become_files(tmp_path):
     assert media_file(png(), folder=folder) == image
     assert media_file(png("blue"), folder=folder) != image
     assert media_file(image, folder=folder) == image
-    with pytest.raises(LabError, match=r"no\.mp4 is not there; expected the unpacked files .* as root"):
+    with pytest.raises(LabError, match=r"no\.mp4 is not there; expected the unpacked files .* \(OMNI_LAB_MEDIA"):
         media_file(tmp_path / "no.mp4", folder=folder)
 
 

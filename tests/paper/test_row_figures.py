@@ -22,7 +22,7 @@ from lab.study.ablation import load_ablation
 from tests.paper.answers import CHANCE, KINDS, REPOSITORY, write_answers, write_study
 from tests.test_figures import load
 
-STUDIES = ("video_pretraining", "visual_encoder", "anyres", "visual_projector")
+STUDIES = ("video_pretraining", "video_frames", "visual_encoder", "anyres", "visual_projector")
 TOKENS = {"mlp": 36.0, "mean_pool": 9.0, "concat": 9.0, "c_abstractor": 9.0}
 FEW = {"staged": 0.62, "direct": 0.55, "text_only": 0.43}
 
@@ -192,9 +192,10 @@ def test_where_nothing_was_found_there_is_no_panel_and_it_is_said(checkout: Path
     bare = replace(ablation, reported=())
     measured = replace(measure("video_pretraining"), ablation=bare)
     assert "The paper's numbers: not found." in of_figure(drawn("video_pretraining", measured))
-    some = footnote(ablation, ablation.columns[0])
-    assert some.endswith("Not found: Staged, 16 frames; Staged, 32 frames; Staged, 48 frames.")
-    assert "fixed 384 px, 64 frames" in some
+    assert "fixed 384 px, 64 frames" in footnote(ablation, ablation.columns[0])
+    frames = load_ablation("video_frames")
+    some = footnote(frames, frames.columns[0])
+    assert some.endswith("Not found: 8 frames; 16 frames; 32 frames; 48 frames.")
 
 
 def test_the_interval_of_one_seed_says_what_it_is_over(checkout: Path) -> None:
@@ -203,7 +204,7 @@ def test_the_interval_of_one_seed_says_what_it_is_over(checkout: Path) -> None:
 
 
 def test_the_heat_map_holds_the_accuracy_of_every_kind_and_chance_beneath(checkout: Path) -> None:
-    measured = load_measured(write_answers("video_pretraining", {**FEW, "staged_16": 0.6}), "cpu")
+    measured = load_measured(write_answers("video_pretraining", {**FEW, "staged_from_image_projector": 0.6}), "cpu")
     heat = next(axes for axes in drawn("video_pretraining", measured).axes if axes.images)
     numbers = {text.get_position(): text.get_text() for text in heat.texts}
     for at, row in enumerate(FEW):
@@ -211,7 +212,7 @@ def test_the_heat_map_holds_the_accuracy_of_every_kind_and_chance_beneath(checko
             own = measured.utterances[(measured.utterances["row"] == row) & (measured.utterances["kind"] == kind)]
             assert numbers[column, at] == f"{100 - 100 * own['wrong_answers'].mean():.0f}"
     assert [numbers[column, len(FEW)] for column in range(9)] == [f"{100 / n:.0f}" for n in KINDS.values()]
-    assert len(numbers) == 9 * (len(FEW) + 1)  # staged_16 is no main row
+    assert len(numbers) == 9 * (len(FEW) + 1)  # staged_from_image_projector is no main row
     assert heat.get_xticklabels()[2].get_text() == "came\nfirst\n(20)"
 
 

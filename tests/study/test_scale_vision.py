@@ -9,7 +9,7 @@ from lab.study.ablation import Ablation, load_ablation
 from lab.study.scale import scale
 from lab.study.scale_table import table
 
-STUDIES = ("video_pretraining", "visual_projector", "visual_encoder", "anyres")
+STUDIES = ("video_pretraining", "video_frames", "visual_projector", "visual_encoder", "anyres")
 WIDTH = 1152
 # A window of four patches to one, two linear layers to the language model's width; no place marks at this rung.
 MEAN_POOL = 4 * WIDTH**2 + WIDTH + WIDTH * 3584 + 3584 + 3584**2 + 3584
@@ -59,8 +59,8 @@ def test_tokens_of_a_sample_and_samples_of_a_batch(projector, frame):
 
 
 def test_frames_and_tiles_of_video_are_the_papers():
-    found: Any = scale(load_ablation("video_pretraining"), "paper", ["staged_48", "staged_anyres"]).rows
-    whole, tiled = found["staged_48"].longest, found["staged_anyres"].longest
+    found: Any = scale(load_ablation("video_frames"), "paper", ["frames_48", "anyres_8"]).rows
+    whole, tiled = found["frames_48"].longest, found["anyres_8"].longest
     assert (whole.sample.frames, whole.frame_tokens, whole.tokens) == (48, 169, 48 * 169 + 194)
     # 384 x 768: two tiles and the whole view.
     assert (tiled.views, tiled.frame_tokens) == (3, 3 * 169)
@@ -173,7 +173,7 @@ def test_smaller_batches_and_shorter_texts_take_less():
 
 
 def test_table_shows_rows_parts_and_stages():
-    text = table(scale(load_ablation("video_pretraining"), "paper", ["direct", "staged_48"]))
+    text = table(scale(load_ablation("video_pretraining"), "paper", ["direct", "text_only"]))
     for line in ("By row", "By part, ", "By stage of the paper", "about 131072 tokens of samples", "64 of question"):
         assert line in text
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}

@@ -125,6 +125,8 @@ def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
     [
         ({"projector": "mean_pol"}, r"unknown visual projector 'mean_pol' \(did you mean 'mean_pool'\?\)"),
         ({"pool_size": 0}, "pool_size is 0"),
+        ({"padding": "rows"}, "unknown padding 'rows'"),
+        ({"language_model": "charakter"}, r"unknown language model 'charakter' \(did you mean 'character'\?\)"),
         ({"curriculum": "mixd"}, r"unknown curriculum 'mixd' \(did you mean 'mixed'\?\)"),
         ({"first_share": 1.0}, "first_share is 1.0; expected a share above 0 and below 1"),
         ({"video_projector_start": "image"}, r"unknown video_projector_start 'image'.*image_projector"),

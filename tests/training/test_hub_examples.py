@@ -62,6 +62,18 @@ def test_a_single_frame_is_the_one_in_the_middle(tmp_path):
     assert [number_of(frame) for frame in pixels] == [15]
 
 
+def test_files_that_rows_name_are_looked_for_in_the_media_folder_of_the_data_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNI_LAB_MEDIA", str(tmp_path / "media"))
+    name = write_rows(tmp_path / "set", {"train": [{"id": 1, "image": "nested/red-40.png", "caption": "red"}]})
+    monkeypatch.setattr("lab.training.hub_examples.parse_name", lambda dataset: ("owner/name", None, None))
+    (example,) = hub_examples("image_caption", name, "train", 1, SIGHT)
+    with pytest.raises(LabError, match=r"owner/name/nested/red-40.png is not there; .*OMNI_LAB_MEDIA"):
+        example.see()
+    (tmp_path / "media/owner/name").mkdir(parents=True)
+    coloured(tmp_path / "media/owner/name/nested", "red")
+    assert example.see()[0][0, 0, 0].tolist() == [255, 0, 0]
+
+
 def test_the_split_is_the_one_in_the_name_or_the_one_asked_for(tmp_path):
     rows = {split: captions(tmp_path / "p", split) for split in ("train", "test", "validation")}
     name = write_rows(tmp_path / "set", rows)
