@@ -247,6 +247,11 @@ class PackedEpochs:
         _, packs, order = self._epoch
         return packs[int(order[place])]
 
+    def shortest_of(self, step: int) -> Int[ndarray, " in_pack"]:
+        """The samples of a step's pack by rising length: what a quick look at it begins with."""
+        pack = self.pack(step)
+        return pack[np.argsort(self._lengths[pack], kind="stable")]
+
     def packs(self, *, first_step: int = 0) -> Iterator[Int[ndarray, " in_pack"]]:
         """Yield packs without end; `first_step` takes up where an interrupted run stopped."""
         while True:

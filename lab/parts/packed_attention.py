@@ -85,7 +85,5 @@ def choose_packed_attention(name: str, *, device: torch.device, dtype: torch.dty
         return can[0]
     choose(PACKED_ATTENTION, name, "attention backend")
     if why[name] is not None:
-        raise LabError(
-            f"attention backend {name!r} cannot run here: {why[name]}; choose: auto, {', '.join(can)}"
-        )
+        raise LabError(f"attention backend {name!r} cannot run here: {why[name]}; choose: auto, {', '.join(can)}")
     return name

@@ -61,8 +61,8 @@ def _attend(
     # Norms and rotations in float32 leave queries and keys there under autocast, which knows SDPA and not the rest.
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
-    flat = [x[0].transpose(0, 1).to(dtype) for x in (query, key, value)]
-    out = PACKED_ATTENTION[backend].attend(*flat, sample_boundaries, scaling, dropout)
+    q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
+    out = PACKED_ATTENTION[backend].attend(q, k, v, sample_boundaries, scaling, dropout)
     return out[None].contiguous(), None
 
 
@@ -112,7 +112,9 @@ def _switched(model: PreTrainedModel, name: str) -> Iterator[None]:
     """The attention of that name in all of the model, and in what checkpointing computes again after this."""
     configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
     before = {key: config._attn_implementation for key, config in configs.items()}
-    checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False) and model.training]
+    checkpointed: list[Any] = [
+        m for m in model.modules() if getattr(m, "gradient_checkpointing", False) and model.training
+    ]
     functions = {id(m): m._gradient_checkpointing_func for m in checkpointed}
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

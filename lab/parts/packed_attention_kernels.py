@@ -135,9 +135,10 @@ def attend_torch_varlen(
     _no_dropout("torch_varlen", dropout)
     at, longest = boundaries.cu_seqlens, boundaries.max_seqlen
     grouped = query.shape[1] != key.shape[1]
-    return varlen_attn(
+    out: Any = varlen_attn(
         query, key, value, at, at, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped
     )
+    return out
 
 
 def attend_flex(
@@ -153,7 +154,7 @@ def attend_flex(
 
     _no_dropout("flex", dropout)
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
-    attend = _compiled_flex() if query.is_cuda else flex_attention
+    attend: Any = _compiled_flex() if query.is_cuda else flex_attention
     out = attend(q, k, v, block_mask=boundaries.block_mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     return out[0].transpose(0, 1)
 
