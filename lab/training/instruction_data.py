@@ -1,4 +1,4 @@
-"""What the cells of a fine-tuning study share: clean held-out instructions, and training ones with planted faults, scored.
+"""What the cells of a fine-tuning study share: clean held-out instructions, and scored ones with planted faults.
 
 Section 3 of the paper. Made once, before any cell runs, and kept in the cache: faults are planted in what is trained
 on, never in what is tested, and all cells filter the same losses of the same samples.
@@ -17,15 +17,17 @@ import numpy as np
 from lab.data import instruction_tables, planted_faults
 from lab.data.instruction import Instruction
 from lab.data.instructions import instructions_sha256, read_instructions, split_instructions
-from lab.data.loss_columns import Batches, losses_in_files
+from lab.data.loss_columns import SUMMARY, Batches, losses_in_files
 from lab.data.planted_faults import plant_faults
 from lab.data.splits import SPLITS
 from lab.errors import LabError
+from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import LanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.instruction_rows import token_pair
+from lab.training.loop import choose_device
 from lab.training.scoring import ScoringOptions, score_instructions
-from lab.training.vision_words import text_writer
+from lab.training.vision_words import open_vision_language_model, text_writer
 
 # Raise it when the same parameters would give other data.
 DATA_VERSION = 1
@@ -36,8 +38,8 @@ _TABLES = ("train", "dev", "test")
 class InstructionData:
     """A study's instructions and the losses of its training ones.
 
-    `faults` has the kind of planted fault of each of `train`, None for a clean one; `losses` are those of `train`, in its
-    order. `facts` say where it all comes from, and what was left out.
+    `faults` has the kind of planted fault of each of `train`, None for a clean one; `losses` are those of `train`, in
+    its order. `facts` say where it all comes from, and what was left out.
     """
 
     train: tuple[Instruction, ...]
@@ -47,6 +49,8 @@ class InstructionData:
     test: tuple[Instruction, ...]
     facts: Mapping[str, Any]
     folder: Path
+    scores: Path
+    scorer_sha256: str
 
 
 def open_instruction_data(
@@ -66,10 +70,8 @@ def open_instruction_data(
     folder = make_folder(_folder(parameters, language_model), lambda made: _make(parameters, language_model, made))
     scores = folder.with_name(f"{folder.name}-{parameters['scorer'].replace('/', '_')}")
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    tables = {
-        name: tuple(instruction_tables.read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES
-    }
-    if not (scores / "summary.json").exists():
+    tables = {name: tuple(instruction_tables.read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
+    if not (scores / SUMMARY).exists():
         options = ScoringOptions(budget_tokens=1024, without_prompt=True, part_samples=256)
         write = text_writer(parameters["scorer"])
         summary = score_instructions(
@@ -80,9 +82,40 @@ def open_instruction_data(
                 f"scorer {parameters['scorer']!r} cannot score {summary.skipped.total()} of {len(tables['train'])} "
                 "training instructions; choose another scorer, or lower max_tokens"
             )
+    scored = json.loads((scores / SUMMARY).read_text(encoding="utf-8"))
     return InstructionData(
-        **tables, faults=tuple(facts["faults"]), losses=losses_in_files(scores), facts=facts, folder=folder
+        **tables,
+        faults=tuple(facts["faults"]),
+        losses=losses_in_files(scores),
+        facts=facts,
+        folder=folder,
+        scores=scores,
+        scorer_sha256=scored["model_sha256"],
     )
+
+
+def open_reader(parameters: Mapping[str, Any]) -> LanguageModel:
+    """The language model that a cell fine-tunes, on the cell's device.
+
+    Raises:
+        LabError: as `open_vision_language_model` and `choose_device`.
+    """
+    return _opened(parameters["language_model"], parameters)
+
+
+def open_scorer(parameters: Mapping[str, Any]) -> LanguageModel:
+    """The language model that scores the training instructions, on the cell's device.
+
+    Raises:
+        LabError: as `open_reader`.
+    """
+    return _opened(parameters["scorer"], parameters)
+
+
+def _opened(name: str, parameters: Mapping[str, Any]) -> LanguageModel:
+    opened = as_chat_model(open_vision_language_model(name, pretraining_steps=parameters["pretraining_steps"]))
+    opened.model.to(choose_device(parameters["device"]))
+    return opened
 
 
 def _folder(parameters: Mapping[str, Any], language_model: LanguageModel) -> Path:

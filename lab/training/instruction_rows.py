@@ -1,32 +1,37 @@
-"""Prompts and answers as token ids, and the loss of the answers: the one layout in which they are scored and trained.
+"""Prompts and answers as token ids: the one form in which instructions are scored, trained and asked.
 
-A row is the prompt, the answer's start, the answer; its end is predicted, not read. Axes as in
-`lab.parts.packed_sequences`. Without its prompt a row begins with the answer's start.
+A row is the prompt, the answer's start and the answer (`lab.parts.packed_models.packed_text_answers`); of a chat model
+the prompt stands in its template, with the start in it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
 
 from lab.data.instruction import Instruction
 from lab.errors import LabError
-from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.chat_codec import ChatCodec
 from lab.parts.language_models import LanguageModel
-from lab.parts.packed_sequences import pack_rows, packed_answer_loss
+
+NOT_READABLE = "not in the language model's alphabet"
 
 
 @dataclass(frozen=True)
 class TokenPair:
-    """An instruction as token ids, without start and end."""
+    """An instruction as token ids, without start and end; `num_tokens` of its row, with the start."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    num_tokens: int
 
-    @property
-    def num_tokens(self) -> int:
-        """Of its row: prompt, start and answer."""
-        return len(self.prompt) + 1 + len(self.answer)
+
+def prompt_ids(text: str, language_model: LanguageModel) -> tuple[int, ...]:
+    """Token ids of a prompt; of an empty one, what stands before every answer.
+
+    Raises:
+        LabError: as the codec's `encode`.
+    """
+    codec = language_model.codec
+    return tuple(codec.ask(text) if isinstance(codec, ChatCodec) else codec.encode(text))
 
 
 def token_pair(
@@ -36,37 +41,22 @@ def token_pair(
 
     `write` brings a text into the form that the language model reads.
     """
+    prompt, answer = write(instruction.prompt), write(instruction.answer)
+    if not prompt or not answer:
+        return "empty answer" if prompt else "empty prompt"
     try:
-        prompt, answer = (
-            tuple(language_model.codec.encode(write(text))) for text in (instruction.prompt, instruction.answer)
-        )
+        asked, said = prompt_ids(prompt, language_model), tuple(language_model.codec.encode(answer))
     except LabError:
-        return "not in the language model's alphabet"
-    pair = TokenPair(prompt, answer)
-    if not prompt:
-        return "empty prompt"
-    if not answer:
-        return "empty answer"
-    if len(prompt) + 1 >= budget_tokens:
+        return NOT_READABLE
+    before = len(asked) + len(language_model.codec.start_ids)
+    if before >= budget_tokens:
         return "prompt longer than the budget"
-    return pair if pair.num_tokens <= budget_tokens else "prompt and answer longer than the budget"
+    if before + len(said) > budget_tokens:
+        return "prompt and answer longer than the budget"
+    return TokenPair(asked, said, before + len(said))
 
 
-def packed_losses(language_model: LanguageModel, pairs: Sequence[TokenPair], *, attention: str = "auto") -> AnswerLoss:
-    """The loss of each answer given its prompt, all in one pack.
-
-    Positions rise by as much as in the model's pretraining (see `LanguageModel.frames_per_token`).
-
-    Raises:
-        LabError: as `packed_answer_loss`.
-    """
-    model, codec = language_model.model, language_model.codec
-    device = next(model.parameters()).device
-    texts = [[*pair.prompt, *codec.start_ids, *pair.answer] for pair in pairs]
-    embed = model.get_input_embeddings()
-    flat = embed(torch.tensor([i for ids in texts for i in ids], device=device))
-    step = language_model.frames_per_token or 1
-    rows = flat.split([len(ids) for ids in texts])
-    packed = pack_rows(rows, [torch.arange(len(row), device=device) * step for row in rows])
-    answers = [pair.answer for pair in pairs]
-    return packed_answer_loss(model, packed, answers, end_id=codec.end_id, attention=attention)
+def without_prompt(pair: TokenPair, language_model: LanguageModel) -> TokenPair:
+    """The answer alone; of a chat model in the template of an empty prompt, so that its content alone is missing."""
+    asked = prompt_ids("", language_model)
+    return TokenPair(asked, pair.answer, len(asked) + len(language_model.codec.start_ids) + len(pair.answer))

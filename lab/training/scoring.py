@@ -27,8 +27,9 @@ from lab.data.loss_columns import LOSS_COLUMNS, SUMMARY, read_schema
 from lab.data.packing import pack_best_fit
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
+from lab.parts.packed_models import packed_text_answers
 from lab.paths import write_whole
-from lab.training.instruction_rows import TokenPair, packed_losses, token_pair
+from lab.training.instruction_rows import TokenPair, token_pair, without_prompt
 from lab.training.loop import choose_precision
 
 _KEY, _SKIPPED, _MODEL = b"omni_lab_key", b"omni_lab_skipped", b"omni_lab_model"
@@ -159,11 +160,11 @@ def _scored(
             pairs.append(pair)
             ids.append(sample.id)
     losses = answer_losses(language_model, pairs, options, ids)
-    without = [TokenPair((), pair.answer) for pair in pairs]
+    alone = [without_prompt(pair, language_model) for pair in pairs]
     columns = {
         "id": ids,
         "loss": losses,
-        "loss_without_prompt": answer_losses(language_model, without, options, ids)
+        "loss_without_prompt": answer_losses(language_model, alone, options, ids)
         if options.without_prompt
         else [None] * len(pairs),
         "num_tokens": [len(pair.answer) + 1 for pair in pairs],
@@ -191,7 +192,9 @@ def answer_losses(
     for number in range(len(packs)):
         pack = packs[number]
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            scored = packed_losses(language_model, [pairs[i] for i in pack])
+            chosen = [pairs[i] for i in pack]
+            prompts, answers = [pair.prompt for pair in chosen], [pair.answer for pair in chosen]
+            scored = packed_text_answers(language_model, prompts, answers).loss
         found[pack] = (scored.loss.double() / scored.num_tokens).cpu().numpy()
     if len(wrong := np.flatnonzero(~np.isfinite(found))):
         raise LabError(
@@ -201,9 +204,7 @@ def answer_losses(
     return found
 
 
-def _write_part(
-    part: Path, scored: tuple[pa.Table, Counter[str]], key: str, language_model: LanguageModel
-) -> None:
+def _write_part(part: Path, scored: tuple[pa.Table, Counter[str]], key: str, language_model: LanguageModel) -> None:
     table, skipped = scored
     model = json.dumps({"name": language_model.name, "sha256": language_model.sha256})
     unfinished = part.with_name(f".{part.name}.{os.getpid()}")
