@@ -1,9 +1,9 @@
 """The loss filter of the Baichuan-Omni report's fine-tuning data: mean +- one standard deviation, and what rivals it.
 
-The paper keeps what lies within one standard deviation of a Gaussian fitted to a pretrained model's losses, and gives no
-number for what that is worth. Here a known share of the training instructions is faulty, in the ways that it names, so
-that a filter's precision and recall can be counted; and as many instructions removed at random say what removing alone
-does.
+The paper keeps what lies within one standard deviation of a Gaussian fitted to a pretrained model's losses, and gives
+no number for what that is worth. Here a known share of the training instructions is faulty, in the ways that it names,
+so that a filter's precision and recall can be counted; and as many instructions removed at random say what removing
+alone does.
 """
 
 from lab.paper.claims import Comparison

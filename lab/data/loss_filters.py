@@ -173,9 +173,7 @@ def _fitted(values: Iterator[Values]) -> Moments:
 def _check_differ(moments: Moments) -> None:
     # As 4.1 + 4.1 + 4.1 over 3 is not 4.1, equal losses may leave a little of a standard deviation.
     if moments.std <= 1e-12 * max(1.0, abs(moments.mean)):
-        raise LabError(
-            f"all {moments.count:,} losses are {moments.mean:.6g}, so there is nothing to fit or to tell apart"
-        )
+        raise LabError(f"all {moments.count:,} losses are equal, so a filter cannot tell them apart")
 
 
 def _around_mean(values: Iterator[Values], k: float) -> tuple[float, float]:
