@@ -293,6 +293,35 @@ def pretrain(
 
 
 @app.command()
+def score(
+    source: Annotated[str, typer.Argument(help="Instructions by name, as chatterbot or hub:NAME, or a Parquet file.")],
+    out: Annotated[Path, typer.Option(help="A folder for the losses; given again, the same scoring goes on.")],
+    model: Annotated[str, typer.Option(help="character, words, smollm2_135m, a hub name or a folder.")] = "character",
+    limit: Annotated[int | None, typer.Option(help="Instructions at most, of each source.")] = None,
+    without_prompt: Annotated[
+        bool, typer.Option("--without-prompt", help="Score each answer without its prompt too, for the filter ifd.")
+    ] = False,
+    budget_tokens: Annotated[int, typer.Option(help="Tokens of a pack, and so of the longest sample.")] = 1024,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+) -> None:
+    """Write the loss that a language model has of every answer given its prompt, as loss filters read it."""
+    from lab.training.scored_sources import score_source
+
+    score_source(
+        source,
+        out,
+        model=model,
+        limit=limit,
+        without_prompt=without_prompt,
+        budget_tokens=budget_tokens,
+        precision=precision,
+        device=device,
+        say=typer.echo,
+    )
+
+
+@app.command()
 def tower(
     name: Annotated[str, typer.Argument(help="siglip_tiny, siglip_small or timm:NAME, as behind own: in a study.")],
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 96,

@@ -4,7 +4,7 @@ Name: `hub:OWNER/NAME[:CONFIG[:SPLIT]]` (`train` where the split is left out). T
 
 | form | columns | for example |
 |---|---|---|
-| `messages` | `messages` or `conversations`: turns: `role`, `content` or `from`, `value` | `HuggingFaceH4/ultrachat_200k` |
+| `messages` | `messages` or `conversations`, of `role`, `content` or `from`, `value` | `HuggingFaceH4/no_robots` |
 | `alpaca` | `instruction`, `output`, maybe `input` | `tatsu-lab/alpaca` |
 | `pair` | a prompt's and an answer's column among the names below | `databricks/databricks-dolly-15k` |
 

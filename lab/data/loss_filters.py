@@ -101,7 +101,9 @@ def _check(batch: LossBatch) -> None:
 
 def _random(batches: Batches, other: Filtered, *, like: str, k: float, seed: int) -> Filtered:
     dropped = np.zeros(len(other.keep), dtype=bool)
-    dropped[np.random.default_rng(seed).permutation(len(dropped))[: other.report.num_dropped]] = True
+    # Of its own: faults that were planted with the same seed must not be the ones drawn.
+    rng = np.random.default_rng([seed, 0xD3AE])
+    dropped[rng.permutation(len(dropped))[: other.report.num_dropped]] = True
 
     def judge(batch: LossBatch, begin: int) -> dict[str, Mask]:
         return {"drawn at random": dropped[begin : begin + len(batch.losses)]}
@@ -171,9 +173,7 @@ def _fitted(values: Iterator[Values]) -> Moments:
 def _check_differ(moments: Moments) -> None:
     # As 4.1 + 4.1 + 4.1 over 3 is not 4.1, equal losses may leave a little of a standard deviation.
     if moments.std <= 1e-12 * max(1.0, abs(moments.mean)):
-        raise LabError(
-            f"all {moments.count:,} losses are {moments.mean:.6g}, so there is nothing to fit or to tell apart"
-        )
+        raise LabError(f"all {moments.count:,} losses are equal, so a filter cannot tell them apart")
 
 
 def _around_mean(values: Iterator[Values], k: float) -> tuple[float, float]:

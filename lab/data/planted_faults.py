@@ -2,8 +2,8 @@
 
 Section 3 of the paper: below mean - sigma the answer almost repeats the prompt; above mean + sigma prompt and answer
 are swapped, or the answer is made up. The paper does not say how many there were; here they are known, so that
-precision and recall of a filter can be counted. Differs from the paper: in place of a hallucination stands the answer of another
-instruction.
+precision and recall of a filter can be counted. Differs from the paper: in place of a hallucination stands the answer
+of another instruction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,8 @@ def plant_faults(
         raise LabError(
             f"the share of planted faults is {share} over {len(names)} kinds; expected 0 to below 1, and one"
         )
-    rng = np.random.default_rng(seed)
+    # Of its own, so that a filter that draws with the same seed does not draw the same samples.
+    rng = np.random.default_rng([seed, 0xFA017])
     chosen = rng.permutation(len(instructions))[: round(share * len(instructions))]
     made = list(instructions)
     faults: list[str | None] = [None] * len(instructions)

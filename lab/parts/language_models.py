@@ -78,7 +78,7 @@ class SubwordCodec:
     """
 
     def __init__(self, *, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         if tokenizer.eos_token_id is None:
             raise LabError(f"tokenizer {tokenizer.name_or_path!r} has no end token; choose a language model with one")
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -88,11 +88,11 @@ class SubwordCodec:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids."""
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""What a fine-tuned model makes of held-out instructions: the loss of the right answer, and whether it chooses it.
+
+Section 4 of the paper (accuracy). The choices are the right answer and answers to other held-out questions of the same
+source, near it in length. The likeliest a token is chosen, as lm-eval's `acc_norm` does: answers differ in length.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lab.data.filtering import Filtered
+from lab.data.instruction import Instruction
+from lab.data.planted_faults import removal_quality
+from lab.errors import LabError
+from lab.parts.language_models import LanguageModel
+from lab.training.instruction_data import InstructionData
+from lab.training.instruction_rows import TokenPair, token_pair
+from lab.training.scoring import ScoringOptions, answer_losses
+
+
+def choices_of(
+    instructions: Sequence[Instruction], write: Callable[[str], str], *, num_choices: int
+) -> list[tuple[str, ...]]:
+    """The choices of each instruction, its right answer first: the same whenever the instructions are the same.
+
+    Others are drawn among the `4 * num_choices` of nearest length of its source, of all sources where that has too few.
+
+    Raises:
+        LabError: fewer than two choices, or fewer different answers than choices.
+    """
+    if num_choices < 2:
+        raise LabError(f"num_choices is {num_choices}; expected at least 2")
+    found = []
+    for index, one in enumerate(instructions):
+        right = write(one.answer)
+        rng = np.random.default_rng([index, len(instructions)])
+        others: list[str] = []
+        for among in (one.source, None):
+            pool = {write(i.answer) for i in instructions if among in (i.source, None)} - {right, *others}
+            near = sorted(pool, key=lambda text: (abs(len(text) - len(right)), text))[: 4 * num_choices]
+            others += [near[i] for i in rng.permutation(len(near))[: num_choices - 1 - len(others)]]
+        if len(others) < num_choices - 1:
+            raise LabError(
+                f"{len(instructions)} instructions have {len(others) + 1} different answers, too few for "
+                f"{num_choices} choices; raise num_test"
+            )
+        found.append((right, *others))
+    return found
+
+
+def measure_instructions(
+    language_model: LanguageModel,
+    instructions: Sequence[Instruction],
+    *,
+    name: str,
+    write: Callable[[str], str],
+    num_choices: int,
+    precision: str = "auto",
+    budget_tokens: int = 4096,
+) -> pd.DataFrame:
+    """Ask every instruction; one line each, in their order, with the columns of `measure_answers`.
+
+    `corpus` is `name`, `kind` the source. `loss` is in nats over the right answer's tokens, end included.
+
+    Raises:
+        LabError: as `choices_of`; an instruction that the model cannot read; or a loss that is not finite.
+    """
+    choices = choices_of(instructions, write, num_choices=num_choices)
+    pairs: list[TokenPair] = []
+    for one, own in zip(instructions, choices, strict=True):
+        for text in own:
+            asked = Instruction(id=one.id, prompt=one.prompt, answer=text, source=one.source)
+            pair = token_pair(asked, language_model, write, budget_tokens=budget_tokens)
+            if isinstance(pair, str):
+                raise LabError(f"held-out instruction {one.id!r} cannot be asked: {pair}")
+            pairs.append(pair)
+    options = ScoringOptions(budget_tokens=budget_tokens, precision=precision)
+    ids = [one.id for one, own in zip(instructions, choices, strict=True) for _ in own]
+    losses = answer_losses(language_model, pairs, options, ids).reshape(len(instructions), num_choices)
+    lines = []
+    for index, (one, own) in enumerate(zip(instructions, choices, strict=True)):
+        chosen = int(losses[index].argmin())
+        count = len(pairs[index * num_choices].answer) + 1
+        lines.append(
+            {
+                "question": one.id,
+                "group": one.group or one.id,
+                "kind": one.source.rpartition(":")[2],
+                "asked": one.prompt,
+                "answer": own[0],
+                "chosen": own[chosen],
+                "wrong_answers": int(chosen != 0),
+                "num_questions": 1,
+                "num_choices": num_choices,
+                "loss": float(losses[index, 0]) * count,
+                "num_tokens": count,
+            }
+        )
+    return pd.DataFrame(lines).assign(corpus=name)
+
+
+def removal_scores(kept: Filtered, data: InstructionData) -> dict[str, float]:
+    """How well the planted faults were removed, as results of a cell."""
+    quality = removal_quality(kept.keep, data.faults)
+    return {
+        "removal_precision": quality.precision,
+        "removal_recall": quality.recall,
+        "share_removed": quality.share_removed,
+        "share_faulty_left": quality.share_faulty_left,
+        "num_kept": float(kept.report.num_kept),
+        **{f"removal_recall_{kind}": recall for kind, recall in quality.recall_of.items()},
+    }
+
+
+def training_losses(kept: Filtered, data: InstructionData, *, name: str) -> pd.DataFrame:
+    """The scorer's loss of every training instruction, its planted fault, and whether it was kept: what a figure shows.
+
+    One line an instruction, with `corpus`, `question`, `kind` (of the fault, or `clean`), `loss` (nats a token) and
+    `kept`.
+    """
+    losses = np.concatenate([batch.losses for batch in data.losses()])
+    return pd.DataFrame(
+        {
+            "question": [one.id for one in data.train],
+            "kind": [fault or "clean" for fault in data.faults],
+            "loss": losses,
+            "kept": kept.keep,
+        }
+    ).assign(corpus=name)

@@ -1,0 +1,183 @@
+"""What the cells of a fine-tuning study share: clean held-out instructions, and scored ones with planted faults.
+
+Section 3 of the paper. Made once, before any cell runs, and kept in the cache: faults are planted in what is trained
+on, never in what is tested, and all cells filter the same losses of the same samples.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab.data import instruction_tables, planted_faults
+from lab.data.instruction import Instruction
+from lab.data.instructions import instructions_sha256, read_instructions, split_instructions
+from lab.data.loss_columns import SUMMARY, Batches, losses_in_files
+from lab.data.planted_faults import plant_faults
+from lab.data.splits import SPLITS
+from lab.errors import LabError
+from lab.parts.chat_codec import as_chat_model
+from lab.parts.language_models import LanguageModel
+from lab.paths import cache_dir, make_folder, write_whole
+from lab.training.instruction_rows import token_pair
+from lab.training.loop import choose_device
+from lab.training.scoring import ScoringOptions, score_instructions
+from lab.training.vision_words import open_vision_language_model, text_writer
+
+# Raise it when the same parameters would give other data.
+DATA_VERSION = 1
+_TABLES = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionData:
+    """A study's instructions and the losses of its training ones.
+
+    `faults` has the kind of planted fault of each of `train`, None for a clean one; `losses` are those of `train`, in
+    its order. `facts` say where it all comes from, and what was left out.
+    """
+
+    train: tuple[Instruction, ...]
+    faults: tuple[str | None, ...]
+    losses: Batches
+    dev: tuple[Instruction, ...]
+    test: tuple[Instruction, ...]
+    facts: Mapping[str, Any]
+    folder: Path
+    scores: Path
+    scorer_sha256: str
+
+
+def open_instruction_data(
+    parameters: Mapping[str, Any],
+    language_model: LanguageModel,
+    open_scorer: Callable[[], LanguageModel],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> InstructionData:
+    """Open a cell's data; the first call makes it.
+
+    Only what the fine-tuned `language_model` can read within `max_tokens` is chosen from, whatever the cell trains.
+
+    Raises:
+        LabError: a source that cannot be read, too few instructions, or as `plant_faults` and `score_instructions`.
+    """
+    folder = make_folder(_folder(parameters, language_model), lambda made: _make(parameters, language_model, made))
+    scores = folder.with_name(f"{folder.name}-{parameters['scorer'].replace('/', '_')}")
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    tables = {name: tuple(instruction_tables.read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
+    if not (scores / SUMMARY).exists():
+        options = ScoringOptions(budget_tokens=1024, without_prompt=True, part_samples=256)
+        write = text_writer(parameters["scorer"])
+        summary = score_instructions(
+            tables["train"], open_scorer(), scores, write=write, options=options, progress=progress
+        )
+        if summary.skipped:
+            raise LabError(
+                f"scorer {parameters['scorer']!r} cannot score {summary.skipped.total()} of {len(tables['train'])} "
+                "training instructions; choose another scorer, or lower max_tokens"
+            )
+    scored = json.loads((scores / SUMMARY).read_text(encoding="utf-8"))
+    return InstructionData(
+        **tables,
+        faults=tuple(facts["faults"]),
+        losses=losses_in_files(scores),
+        facts=facts,
+        folder=folder,
+        scores=scores,
+        scorer_sha256=scored["model_sha256"],
+    )
+
+
+def open_reader(parameters: Mapping[str, Any]) -> LanguageModel:
+    """The language model that a cell fine-tunes, on the cell's device.
+
+    Raises:
+        LabError: as `open_vision_language_model` and `choose_device`.
+    """
+    return _opened(parameters["language_model"], parameters)
+
+
+def open_scorer(parameters: Mapping[str, Any]) -> LanguageModel:
+    """The language model that scores the training instructions, on the cell's device.
+
+    Raises:
+        LabError: as `open_reader`.
+    """
+    return _opened(parameters["scorer"], parameters)
+
+
+def _opened(name: str, parameters: Mapping[str, Any]) -> LanguageModel:
+    opened = as_chat_model(open_vision_language_model(name, pretraining_steps=parameters["pretraining_steps"]))
+    opened.model.to(choose_device(parameters["device"]))
+    return opened
+
+
+def _folder(parameters: Mapping[str, Any], language_model: LanguageModel) -> Path:
+    names = ("instructions", "test_instructions", "num_training", "num_test", "max_tokens", "fault_share", "fault_seed")
+    code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (instruction_tables, planted_faults)]
+    reads = [language_model.codec.start_ids, language_model.codec.vocab_size]
+    identity = json.dumps([DATA_VERSION, [parameters[name] for name in names], code, reads])
+    return cache_dir() / "instructions" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _make(parameters: Mapping[str, Any], language_model: LanguageModel, folder: Path) -> None:
+    write = text_writer(language_model.name)
+    facts: dict[str, Any] = {"sources": {}, "licences": {}, "left_out": {}}
+    found: dict[str, list[Instruction]] = {}
+    names = {"instructions": SPLITS[:1], "test_instructions": SPLITS[1:]}
+    for parameter, splits in names.items():
+        reading = read_instructions(parameters[parameter])
+        parted = split_instructions(reading.instructions)
+        left_out = Counter(reading.skipped)
+        for split in splits:
+            found[split] = list(_readable(parted[split], language_model, write, parameters["max_tokens"], left_out))
+        facts["sources"] |= dict(reading.sources)
+        facts["licences"][parameters[parameter]] = reading.licence
+        facts["left_out"][parameters[parameter]] = dict(left_out)
+    clean = _chosen(found["train"], parameters["num_training"], "training")
+    planted = plant_faults(clean, share=parameters["fault_share"], seed=parameters["fault_seed"])
+    tables = {"train": planted.instructions} | {
+        split: _chosen(found[split], parameters["num_test"], split) for split in ("dev", "test")
+    }
+    for name, instructions in tables.items():
+        instruction_tables.write_instructions(folder / f"{name}.parquet", instructions)
+        facts[f"{name}_sha256"] = instructions_sha256(instructions)
+    write_whole(folder / "facts.json", json.dumps({**facts, "faults": planted.faults}, indent=1))
+
+
+def _readable(
+    instructions: Sequence[Instruction],
+    language_model: LanguageModel,
+    write: Callable[[str], str],
+    max_tokens: int,
+    left_out: Counter[str],
+) -> Iterator[Instruction]:
+    for instruction in instructions:
+        pair = token_pair(instruction, language_model, write, budget_tokens=max_tokens)
+        if isinstance(pair, str):
+            left_out[pair] += 1
+        else:
+            yield instruction
+
+
+def _chosen(instructions: Sequence[Instruction], count: int, what: str) -> tuple[Instruction, ...]:
+    """As many of every source as there are of the smallest, until those run out: no source drowns the others."""
+    if len(instructions) < count:
+        raise LabError(f"there are {len(instructions)} {what} instructions that can be read, fewer than {count}")
+    rng = np.random.default_rng([count, len(instructions)])
+    of_source: dict[str, list[Instruction]] = {}
+    for index in rng.permutation(len(instructions)):
+        of_source.setdefault(instructions[int(index)].source, []).append(instructions[int(index)])
+    chosen: list[Instruction] = []
+    for turn in range(count):
+        for source in sorted(of_source):
+            chosen += of_source[source][turn : turn + 1]
+        if len(chosen) >= count:
+            break
+    return tuple(chosen[:count])

@@ -1,0 +1,73 @@
+"""`lab score`: a source of instructions by name, or a table of them, scored by a language model by name."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from lab.data.instruction import Instruction
+from lab.data.instruction_tables import read_instruction_table
+from lab.data.instructions import read_instructions
+from lab.data.loss_columns import losses_in_files
+from lab.data.loss_fit import normality
+from lab.errors import LabError
+from lab.parts.chat_codec import as_chat_model
+from lab.training.character_model import DEFAULT_STEPS
+from lab.training.loop import choose_device
+from lab.training.scoring import ScoringOptions, score_instructions
+from lab.training.vision_words import WORDS, open_vision_language_model, text_writer
+from lab.training.world_pretraining import WorldOptions
+
+TABLE = ".parquet"
+
+
+def score_source(
+    source: str,
+    out: Path,
+    *,
+    model: str,
+    limit: int | None = None,
+    without_prompt: bool = False,
+    budget_tokens: int = 1024,
+    precision: str = "auto",
+    device: str = "auto",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Score a source, saying how far it is, what was left out, and how far the losses are from a Gaussian.
+
+    Raises:
+        LabError: as `read_instructions`, `read_instruction_table`, `score_instructions` and `open_language_model`.
+    """
+    options = ScoringOptions(budget_tokens=budget_tokens, without_prompt=without_prompt, precision=precision)
+    instructions, skipped = _opened(source, limit)
+    where = choose_device(device)
+    steps = WorldOptions().steps if model == WORDS else DEFAULT_STEPS
+    language_model = as_chat_model(open_vision_language_model(model, pretraining_steps=steps))
+    language_model.model.to(where)
+    summary = score_instructions(
+        instructions,
+        language_model,
+        out,
+        write=text_writer(model),
+        options=options,
+        progress=lambda done: say(f"{done:,} instructions"),
+    )
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in (skipped + summary.skipped).items())
+    say(
+        f"{summary.num_scored:,} instructions scored by {model} ({summary.num_tokens:,} tokens of answers; "
+        f"{summary.parts_found} of {summary.parts_found + summary.parts_made} parts were there): {out}"
+    )
+    say(f"left out: {left_out or 'none'}")
+    if summary.num_scored > 1:
+        say(f"losses, nats a token: {normality(np.concatenate([batch.losses for batch in losses_in_files(out)()]))}")
+
+
+def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Counter[str]]:
+    if not source.endswith(TABLE):
+        reading = read_instructions(source, limit=limit)
+        return reading.instructions, reading.skipped
+    if limit is not None and limit < 1:
+        raise LabError(f"limit is {limit}; expected at least 1 instruction, or none for all")
+    return islice(read_instruction_table(Path(source)), limit), Counter()
