@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from lab.data import instruction_tables, planted_faults
 from lab.data.instruction import Instruction
@@ -114,7 +115,8 @@ def open_scorer(parameters: Mapping[str, Any]) -> LanguageModel:
 
 def _opened(name: str, parameters: Mapping[str, Any]) -> LanguageModel:
     opened = as_chat_model(open_vision_language_model(name, pretraining_steps=parameters["pretraining_steps"]))
-    opened.model.to(choose_device(parameters["device"]))
+    network: nn.Module = opened.model
+    network.to(choose_device(parameters["device"]))
     return opened
 
 
