@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from lab.data.filtering import filtered
+from lab.errors import LabError
+from lab.evaluation.answers import answer_scores
+from lab.evaluation.instruction_answers import choices_of, measure_instructions, removal_scores, training_losses
+from lab.training.instruction_data import open_instruction_data
+from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
+from tests.training.test_scoring import alone
+
+__all__ = ["offline_models"]
+
+
+def test_choices_are_different_answers_of_the_same_source_with_the_right_one_first():
+    asked = numbered(40)
+    for one, own in zip(asked, choices_of(asked, str.strip, num_choices=4), strict=True):
+        assert own[0] == one.answer
+        assert len(set(own)) == 4
+        assert set(own) <= {other.answer for other in asked if other.source == one.source}
+        # Among 20 of a source the 16 nearest in length are asked about.
+        assert max(abs(len(text) - len(own[0])) for text in own) < 40
+    assert choices_of(asked, str.strip, num_choices=4) == choices_of(asked, str.strip, num_choices=4)
+
+
+def test_the_likeliest_choice_a_token_is_chosen_as_single_samples_say():
+    model, asked = tiny_model(), numbered(12)
+    table = measure_instructions(model, asked, name="made up", write=str.strip, num_choices=3, precision="float32")
+    for one, own, (_, line) in zip(asked, choices_of(asked, str.strip, num_choices=3), table.iterrows(), strict=True):
+        losses = [alone(model, one.prompt, text) for text in own]
+        assert line["chosen"] == own[int(np.argmin(losses))]
+        assert line["wrong_answers"] == int(np.argmin(losses) != 0)
+        assert line["num_tokens"] == len(one.answer) + 1
+        assert line["loss"] == pytest.approx(losses[0] * line["num_tokens"], rel=1e-4)
+    assert set(table["kind"]) == {"s0", "s1"}
+    assert answer_scores(table, "test")["test_chance"] == pytest.approx(1 / 3)
+
+
+def test_too_few_answers_and_choices_are_refused():
+    with pytest.raises(LabError, match="num_choices is 1; expected at least 2"):
+        choices_of(numbered(4), str.strip, num_choices=1)
+    with pytest.raises(LabError, match="3 instructions have 3 different answers, too few for 4 choices"):
+        choices_of(numbered(3), str.strip, num_choices=4)
+    with pytest.raises(LabError, match="held-out instruction 'i0' cannot be asked: prompt longer than the budget"):
+        measure_instructions(tiny_model(), numbered(4), name="x", write=str.strip, num_choices=2, budget_tokens=5)
+
+
+@pytest.mark.usefixtures("offline_models")
+def test_what_was_removed_is_scored_and_shown_by_fault():
+    data = open_instruction_data(tiny_parameters(), tiny_model(), tiny_model)
+    reasons = ["high" if number < 10 else None for number in range(40)]
+    kept = filtered([one.id for one in data.train], reasons, name="first", parameters={})
+    found = sum(fault is not None for fault in data.faults[:10])
+    scores = removal_scores(kept, data)
+    assert scores["removal_precision"] == pytest.approx(found / 10)
+    assert scores["removal_recall"] == pytest.approx(found / 12)
+    assert (scores["share_removed"], scores["num_kept"]) == (0.25, 30)
+    table = training_losses(kept, data, name="made up")
+    assert table["kept"].tolist() == [reason is None for reason in reasons]
+    assert (table["kind"] == "clean").sum() == 28
+    assert table["loss"].gt(0).all()

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from lab.data.filtering import filtered
+from lab.data.instructions import split_of_group
+from lab.data.loss_filters import LOSS_FILTERS, RANDOM
+from lab.errors import LabError
+from lab.training import instruction_data
+from lab.training.instruction_cell import ORACLE, filter_cell, train_instruction_cell
+from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
+from tests.training.instructions import offline_models, tiny_model, tiny_parameters
+
+__all__ = ["offline_models"]
+
+pytestmark = pytest.mark.usefixtures("offline_models")
+
+
+def opened(parameters):
+    return open_instruction_data(parameters, open_reader(parameters), lambda: open_scorer(parameters))
+
+
+def test_held_out_instructions_are_clean_and_of_no_training_group():
+    data = opened(tiny_parameters())
+    assert (len(data.train), len(data.dev), len(data.test)) == (40, 6, 6)
+    assert sum(fault is not None for fault in data.faults) == 12
+    assert not {one.group for one in data.train} & {one.group for one in (*data.dev, *data.test)}
+    assert {split_of_group(one.group) for one in data.test} == {"test"}
+    for one in (*data.dev, *data.test):
+        # As the conversations were written.
+        assert one.answer.split()[-1] == one.prompt.split()[0]
+    assert data.facts["licences"] == {"chatterbot": "BSD-3-Clause"}
+
+
+def test_data_and_losses_are_made_once(monkeypatch):
+    first = opened(tiny_parameters())
+    monkeypatch.setattr(instruction_data, "read_instructions", lambda name: pytest.fail("read again"))
+    again = open_instruction_data(tiny_parameters(), tiny_model(), lambda: pytest.fail("scored again"))
+    assert again.train == first.train
+    assert [batch.losses.tolist() for batch in again.losses()] == [batch.losses.tolist() for batch in first.losses()]
+
+
+def test_every_filter_of_a_cell_judges_every_training_instruction():
+    data = opened(tiny_parameters())
+    for name in (*LOSS_FILTERS, RANDOM, ORACLE):
+        kept = filter_cell(tiny_parameters(loss_filter=name), data)
+        assert len(kept.keep) == 40
+        assert kept.report.num_dropped == int((~kept.keep).sum())
+    assert filter_cell(tiny_parameters(), data).keep.all()
+    oracle = filter_cell(tiny_parameters(loss_filter=ORACLE), data).keep
+    assert oracle.tolist() == [fault is None for fault in data.faults]
+    with pytest.raises(LabError, match=r"unknown loss filter 'gaussian_mid'.*oracle"):
+        filter_cell(tiny_parameters(loss_filter="gaussian_mid"), data)
+
+
+def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
+    parameters = tiny_parameters(steps=3, learning_rate=1e-2)
+    data = opened(parameters)
+    runs = []
+    for _ in range(2):
+        model = tiny_model()
+        before = [weight.detach().clone() for weight in model.model.parameters()]
+        kept = filter_cell(parameters, data)
+        training = train_instruction_cell(model, data, kept, parameters, checkpoint=tmp_path / "c.safetensors")
+        assert training.batches.certificate.passed
+        assert any((a != b).any() for a, b in zip(before, model.model.parameters(), strict=True))
+        runs.append(training.record.losses)
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 3
+    assert 0 < training.costs["lm_tokens"] <= 3 * parameters["budget_tokens"]
+
+
+def test_a_filter_that_keeps_nothing_is_refused(tmp_path):
+    data = opened(tiny_parameters())
+    none = filtered([one.id for one in data.train], ["no"] * 40, name="all", parameters={})
+    with pytest.raises(LabError, match="loss filter 'none' keeps none of 40 instructions"):
+        train_instruction_cell(tiny_model(), data, none, tiny_parameters(), checkpoint=tmp_path / "c.safetensors")
+
+
+def test_too_few_instructions_are_counted():
+    with pytest.raises(LabError, match=r"there are \d+ training instructions that can be read, fewer than 4000"):
+        opened(tiny_parameters(num_training=4000))
+
+
+def test_no_source_drowns_the_others():
+    from tests.training.instructions import numbered
+
+    many = [one for one in numbered(40) if one.source == "s0" or int(one.id[1:]) < 8]
+    chosen = instruction_data._chosen(many, 8, "training")
+    counts = np.unique([one.source for one in chosen], return_counts=True)[1]
+    assert counts.tolist() == [4, 4]
