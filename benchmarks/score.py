@@ -1,100 +1,138 @@
-"""How much faster losses are scored in packs than one sample at a time, on the project's own conversations.
+"""How much faster instructions are scored in packs than one sample at a time, with the same losses.
 
-    python benchmarks/score.py [--model character] [--samples 400] [--repeats 3]
+    python benchmarks/score.py [--source chatterbot] [--samples 400] [--model character] [--repeats 3]
 
-One side is what `lab score` does (`lab.training.scoring.answer_losses`: packs of 1,024 tokens); the other hands the same
-samples to the same model one by one, the plain way: `input_ids` in, the mean loss of the answer's tokens out. In turn
-in one process; the losses of both must be the same.
+Both sides score the same instructions by the same model, in turn in one process: ours as `lab score` does (best-fit
+packs, the head on scored tokens alone), the other with one forward pass a sample, the head on the answer's columns
+alone. Prints the seconds of both (wall and processor, medians), the ratio of each, and the greatest difference of a
+loss. With `--model random` the model is the character model's network from a seed, so that nothing is fetched but the
+source.
 """
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from lab.data.instructions import read_instructions
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
-from lab.parts.language_models import LanguageModel
+from lab.parts.joined_sequences import answer_loss, pad_left
+from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.training.character_model import DEFAULT_STEPS
 from lab.training.instruction_rows import TokenPair, token_pair
+from lab.training.loop import choose_device
+from lab.training.pretraining import ALPHABET, PretrainingOptions, build_character_model
 from lab.training.scoring import ScoringOptions, answer_losses
 from lab.training.vision_words import open_vision_language_model, text_writer
 
-LARGEST_DIFFERENCE = 1e-4
-OPTIONS = ScoringOptions(precision="float32")
+LARGEST_DIFFERENCE = 1e-3
+RANDOM = "random"
 
 
-def pairs_of(model: str, language_model: LanguageModel, count: int) -> list[TokenPair]:
-    """The first conversations of chatterbot-corpus that fit a pack, as token ids."""
-    read, write = read_instructions("chatterbot").instructions, text_writer(model)
-    made = (token_pair(one, language_model, write, budget_tokens=OPTIONS.budget_tokens) for one in read)
-    return list(islice((pair for pair in made if not isinstance(pair, str)), count))
+@dataclass(frozen=True)
+class Sides:
+    """Seconds of both sides (wall, processor), medians, and the greatest difference of a loss, nats a token."""
+
+    packed: tuple[float, float]
+    single: tuple[float, float]
+    difference: float
+
+
+def open_model(name: str, device: str) -> LanguageModel:
+    """A language model by name, on its device."""
+    if name == RANDOM:
+        codec = CharacterCodec(alphabet=ALPHABET)
+        found = LanguageModel(RANDOM, build_character_model(PretrainingOptions(), codec).eval(), codec, RANDOM)
+    else:
+        found = as_chat_model(open_vision_language_model(name, pretraining_steps=DEFAULT_STEPS))
+    found.model.to(choose_device(device))
+    return found
+
+
+def readable(source: str, count: int, model: LanguageModel, budget_tokens: int) -> list[TokenPair]:
+    """The first instructions of a source that the model reads."""
+    write = text_writer("character" if model.name == RANDOM else model.name)
+    stream = read_instructions(source).instructions
+    pairs = (token_pair(one, model, write, budget_tokens=budget_tokens) for one in stream)
+    found = list(islice((pair for pair in pairs if not isinstance(pair, str)), count))
+    if len(found) < 2:
+        raise LabError(f"{model.name!r} reads {len(found)} instructions of {source!r}; choose another source or model")
+    return found
 
 
 @torch.inference_mode()
-def one_at_a_time(language_model: LanguageModel, pairs: Sequence[TokenPair]) -> np.ndarray:
-    """The other side: a forward pass a sample."""
-    codec, network, found = language_model.codec, language_model.model, []
+def one_at_a_time(model: LanguageModel, pairs: Sequence[TokenPair]) -> np.ndarray:
+    """The losses of single samples, each in a forward pass of its own."""
+    device = next(model.model.parameters()).device
+    embed = model.model.get_input_embeddings()
+    found = []
     for pair in pairs:
-        ids = [*pair.prompt, *codec.start_ids, *pair.answer]
-        output: Any = network(input_ids=torch.tensor([ids]), use_cache=False)
-        labels = torch.tensor([*pair.answer, codec.end_id])
-        found.append(float(F.cross_entropy(output.logits[0, -len(labels) :].float(), labels)))
+        row = embed(torch.tensor([*pair.prompt, *model.codec.start_ids, *pair.answer], device=device))
+        joined = pad_left([row], [torch.arange(len(row))])
+        scored = answer_loss(model.model, joined, [pair.answer], end_id=model.codec.end_id)
+        found.append(float(scored.loss / scored.num_tokens))
     return np.array(found)
 
 
-def main(model: str, count: int, repeats: int) -> None:
-    """Score in turn and print rates, their ratio and the greatest difference.
+def compare(model: LanguageModel, pairs: Sequence[TokenPair], *, budget_tokens: int, repeats: int) -> Sides:
+    """Time both sides in turn.
 
     Raises:
-        LabError: the sides' losses differ.
+        LabError: their losses differ.
     """
-    language_model = as_chat_model(open_vision_language_model(model, pretraining_steps=DEFAULT_STEPS))
-    language_model.model.eval()
-    pairs = pairs_of(model, language_model, count)
+    options = ScoringOptions(budget_tokens=budget_tokens, precision="float32")
     ids = [str(number) for number in range(len(pairs))]
-    sides: dict[str, Callable[[], np.ndarray]] = {
-        "one at a time": lambda: one_at_a_time(language_model, pairs),
-        "in packs": lambda: answer_losses(language_model, pairs, OPTIONS, ids),
-    }
-    losses = {name: side() for name, side in sides.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, side in sides.items():
-            begun = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - begun)
-    tokens = sum(pair.num_tokens for pair in pairs)
-    print(
-        f"{model}, {len(pairs)} conversations of {tokens / len(pairs):.0f} tokens, {torch.get_num_threads()} threads; "
-        f"{os.getloadavg()[0]:.1f} processes want to run on {os.cpu_count()} cores"
+    sides: tuple[Callable[[], np.ndarray], ...] = (
+        lambda: answer_losses(model, pairs, options, ids),
+        lambda: one_at_a_time(model, pairs),
     )
-    for name, taken in seconds.items():
-        print(f"{name}: {len(pairs) / statistics.median(taken):,.0f} samples a second (median of {repeats})")
-    ratio = statistics.median(seconds["one at a time"]) / statistics.median(seconds["in packs"])
-    difference = float(np.abs(losses["one at a time"] - losses["in packs"]).max())
-    print(f"ratio {ratio:.2f}; losses differ by at most {difference:.1e} nats")
+    seconds: list[list[tuple[float, float]]] = [[], []]
+    losses = [side() for side in sides]  # also warms both up
+    for _ in range(repeats):
+        for number, side in enumerate(sides):
+            wall, processor = time.perf_counter(), time.process_time()
+            side()
+            seconds[number].append((time.perf_counter() - wall, time.process_time() - processor))
+    difference = float(np.abs(losses[0] - losses[1]).max())
     if difference > LARGEST_DIFFERENCE:
-        raise LabError(f"the losses of both sides differ by {difference:.1e}, more than {LARGEST_DIFFERENCE}")
+        raise LabError(f"the two sides' losses are up to {difference:.2g} nats a token apart; the ratio means nothing")
+    packed, single = (
+        (statistics.median(wall for wall, _ in own), statistics.median(processor for _, processor in own))
+        for own in seconds
+    )
+    return Sides(packed, single, difference)
+
+
+def main() -> None:
+    """Print the comparison."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--source", default="chatterbot")
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--model", default="character")
+    parser.add_argument("--budget-tokens", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    asked = parser.parse_args()
+    try:
+        model = open_model(asked.model, asked.device)
+        pairs = readable(asked.source, asked.samples, model, asked.budget_tokens)
+        sides = compare(model, pairs, budget_tokens=asked.budget_tokens, repeats=asked.repeats)
+    except LabError as error:
+        sys.exit(f"error: {error}")
+    tokens = sum(pair.num_tokens for pair in pairs)
+    print(f"{len(pairs)} instructions of {asked.source}, {tokens:,} tokens, scored by {model.name}")
+    for name, (wall, processor) in (("in packs", sides.packed), ("one at a time", sides.single)):
+        print(f"{name:14} {wall:7.2f} s wall  {processor:7.2f} s processor  {tokens / wall:8,.0f} tokens a second")
+    ratios = [single / packed for single, packed in zip(sides.single, sides.packed, strict=True)]
+    print(f"ratio          {ratios[0]:7.2f}   wall  {ratios[1]:7.2f}   processor; losses {sides.difference:.1g} apart")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="character")
-    parser.add_argument("--samples", type=int, default=400)
-    parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
-    try:
-        main(given.model, given.samples, given.repeats)
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    main()

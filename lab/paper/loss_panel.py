@@ -27,10 +27,10 @@ def seen_losses(measured: Measured, row: str) -> "pandas.DataFrame":
     Raises:
         LabError: the row was not run.
     """
+    if row not in set(measured.results["row"]):
+        raise LabError(f"row {row!r} of {measured.ablation.name!r} has no results at rung {measured.rung!r}; run it")
     frame = load_utterances(measured.ablation, measured.rung, [row])
     frame = frame[frame["split"] == "train"]
-    if frame.empty:
-        raise LabError(f"row {row!r} of {measured.ablation.name!r} has no losses at rung {measured.rung!r}; run it")
     return frame[frame["seed"] == frame["seed"].min()]
 
 
