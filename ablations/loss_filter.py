@@ -25,7 +25,7 @@ ablation = Ablation(
     base={
         "instructions": "bigbench:plurals,past,questions,negations,wikidata+chatterbot",
         "test_instructions": "bigbench:plurals,past,questions,negations,wikidata",
-        "num_training": 3000,
+        "num_training": 2400,
         "num_test": 300,
         "max_tokens": 160,
         "fault_share": 0.3,

@@ -63,7 +63,14 @@ def packages() -> dict[str, Package]:
     """Read the pinned packages by name."""
     tables = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
     return {
-        name: Package(name=name, **{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
+        name: Package(
+            name=name,
+            **{
+                **table,
+                "alternatives": tuple(table["alternatives"]),
+                "members": tuple(table.get("members", ())),
+            },
+        )
         for name, table in tables.items()
     }
 

@@ -79,13 +79,8 @@ def _scored(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]
     ingredients: Ingredients = {"instructions": {}, "test_instructions": {}, "scorer": {}}
     folders: list[str] = []
     for cell in wanted:
-        total = cell["num_training"]
-        data = open_instruction_data(
-            cell,
-            open_reader(cell),
-            partial(open_scorer, cell),
-            progress=lambda done, total=total: say("losses, instructions")(done, total),
-        )
+        told = say("losses, instructions")
+        data = open_instruction_data(cell, open_reader(cell), partial(open_scorer, cell), progress=told)
         ingredients["instructions"][cell["instructions"]] = data.facts["train_sha256"]
         ingredients["test_instructions"][cell["test_instructions"]] = data.facts["test_sha256"]
         ingredients["scorer"][cell["scorer"]] = data.scorer_sha256

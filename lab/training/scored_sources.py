@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from lab.data.instruction import Instruction
 from lab.data.instruction_tables import read_instruction_table
@@ -45,7 +46,7 @@ def score_source(
     where = choose_device(device)
     steps = WorldOptions().steps if model == WORDS else DEFAULT_STEPS
     language_model = as_chat_model(open_vision_language_model(model, pretraining_steps=steps))
-    language_model.model.to(where)
+    nn.Module.to(language_model.model, where)
     summary = score_instructions(
         instructions,
         language_model,
