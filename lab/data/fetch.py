@@ -62,17 +62,9 @@ class Availability:
 def packages() -> dict[str, Package]:
     """Read the pinned packages by name."""
     tables = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
-    return {
-        name: Package(
-            name=name,
-            **{
-                **table,
-                "alternatives": tuple(table["alternatives"]),
-                "members": tuple(table.get("members", ())),
-            },
-        )
-        for name, table in tables.items()
-    }
+    for table in tables.values():
+        table.update({key: tuple(value) for key, value in table.items() if isinstance(value, list)})
+    return {name: Package(name=name, **table) for name, table in tables.items()}
 
 
 def fetch(name: str) -> Path:

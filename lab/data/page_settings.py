@@ -82,8 +82,10 @@ PAGES: Mapping[str, PageSettings] = {
     # One number that is lost when the page is seen at half its size, and one as large, on a page that is not reduced.
     "easy": _EASY,
     "easy_small": replace(_EASY, width=(128, 128), height=(128, 128)),
-    # Letters, for language models without digits; a fixed resolution of half the page loses most of them.
-    "reading": replace(_EASY, text_height=(9, 11), values=("letters",)),
+    # Two letters, for language models without digits; a fixed resolution of half the page leaves five pixels of them.
+    "reading": replace(
+        _EASY, width=(128, 128), height=(128, 128), text_height=(9, 11), values=("letters",), value_length=(2, 2)
+    ),
     "lines": PageSettings(labels=False),
     "labelled": PageSettings(),
     "labelled_small": PageSettings(width=(128, 192), height=(128, 192), text_height=(8, 10), num_entries=(2, 4)),

@@ -9,15 +9,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 from numpy import ndarray
 
 from lab.data.fetch import fetch
 from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class SentenceEncoder(Protocol):
@@ -89,8 +91,10 @@ def load_sentence_encoder(name_or_path: str, *, batch_size: int = 64, device: st
     return TransformerEncoder(name=name_or_path, place=place, batch_size=batch_size, device=device)
 
 
-def _identity(model: torch.nn.Module) -> str:
+def _identity(model: "nn.Module") -> str:
     """Hash all that moves an embedding: weights, how modules are put together, pooling, and the tokenizer."""
+    import torch
+
     digest = hashlib.sha256(repr(model).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())

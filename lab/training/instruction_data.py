@@ -129,7 +129,8 @@ def open_scorer(parameters: Mapping[str, Any]) -> LanguageModel:
 
 def _opened(name: str, parameters: Mapping[str, Any]) -> LanguageModel:
     opened = as_chat_model(open_vision_language_model(name, pretraining_steps=parameters["pretraining_steps"]))
-    nn.Module.to(opened.model, choose_device(parameters["device"]))
+    network: nn.Module = opened.model
+    network.to(choose_device(parameters["device"]))
     return opened
 
 

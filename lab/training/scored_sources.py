@@ -46,7 +46,8 @@ def score_source(
     where = choose_device(device)
     steps = WorldOptions().steps if model == WORDS else DEFAULT_STEPS
     language_model = as_chat_model(open_vision_language_model(model, pretraining_steps=steps))
-    nn.Module.to(language_model.model, where)
+    network: nn.Module = language_model.model
+    network.to(where)
     summary = score_instructions(
         instructions,
         language_model,

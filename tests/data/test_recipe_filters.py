@@ -139,7 +139,7 @@ def test_other_scores_are_another_step_and_missing_ones_are_told(tmp_path: Path)
     ):
         build(recipe, workers=1)
     write_scores(tmp_path / "scores.parquet", rows, np.ones(40))
-    with pytest.raises(LabError, match=r"step 1 \(loss_filter\): all 40 losses are 1, so there is nothing to fit"):
+    with pytest.raises(LabError, match=r"step 1 \(loss_filter\): all 40 losses are equal"):
         build(recipe, workers=1)
     for changes, message in [
         ("k = -1", "k is -1"),

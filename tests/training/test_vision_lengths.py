@@ -34,7 +34,7 @@ def test_a_scene_has_a_frame_a_second_of_its_longest(source, frames):
 
 
 def test_a_page_is_as_large_as_its_kind_may_be():
-    assert largest("pages:reading") == Largest(1, (256, 256))
+    assert largest("pages:reading") == Largest(1, (128, 128))
     assert largest("pages:words") == largest("pages") == Largest(1, (512, 512))
 
 
