@@ -24,7 +24,16 @@ PREPARED_PARAMETERS = (
     "precision",
 )
 # Those that decide what is compared: they are checked before anything is made.
-CHECKED_PARAMETERS = ("loss_filter", "k", "num_choices", "max_tokens", "budget_tokens", "steps", "learning_rate")
+CHECKED_PARAMETERS = (
+    "loss_filter",
+    "k",
+    "fitted_by",
+    "num_choices",
+    "max_tokens",
+    "budget_tokens",
+    "steps",
+    "learning_rate",
+)
 
 
 def prepare_instructions(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredients:
@@ -56,7 +65,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
     from lab.training.loop import TrainingOptions
 
     for cell in cells:
-        check_filter(cell["loss_filter"])
+        check_filter(cell)
         TrainingOptions(steps=cell["steps"], learning_rate=cell["learning_rate"])
         if not cell["k"] >= 0 or cell["num_choices"] < 2:
             raise LabError(f"k and num_choices are {cell['k']} and {cell['num_choices']}; expected at least 0 and 2")

@@ -47,10 +47,17 @@ def test_every_filter_of_a_cell_judges_every_training_instruction():
         assert len(kept.keep) == 40
         assert kept.report.num_dropped == int((~kept.keep).sum())
     assert filter_cell(tiny_parameters(), data).keep.all()
+    by_source = filter_cell(tiny_parameters(loss_filter="gaussian", fitted_by="source"), data)
+    # There is one source alone.
+    assert by_source.keep.tolist() == filter_cell(tiny_parameters(loss_filter="gaussian"), data).keep.tolist()
     oracle = filter_cell(tiny_parameters(loss_filter=ORACLE), data).keep
     assert oracle.tolist() == [fault is None for fault in data.faults]
     with pytest.raises(LabError, match=r"unknown loss filter 'gaussian_mid'.*oracle"):
         filter_cell(tiny_parameters(loss_filter="gaussian_mid"), data)
+    with pytest.raises(LabError, match="unknown fitted_by 'group'; choose one of: corpus, source"):
+        filter_cell(tiny_parameters(loss_filter="gaussian", fitted_by="group"), data)
+    with pytest.raises(LabError, match="loss filter 'random' is fitted to nothing, so not by 'source'"):
+        filter_cell(tiny_parameters(loss_filter=RANDOM, fitted_by="source"), data)
 
 
 def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
