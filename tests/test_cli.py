@@ -184,3 +184,29 @@ def test_options_of_a_scheduled_sweep_are_read_before_the_line_is_written(
         assert tab.read_text() == ""
     assert call(monkeypatch, *nightly, "--options", "--time-limit 2h --retries 3 --budget 6h --fit") == 0
     assert "unattended toy --rung cpu --rows main --time-limit 2h --retries 3 --budget 6h --fit #" in tab.read_text()
+
+
+def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from lab.training import scored_sources
+
+    handed: dict[str, object] = {}
+    monkeypatch.setattr(scored_sources, "score_source", lambda source, out, **rest: handed.update(rest, asked=source))
+    options = ["--out", str(tmp_path), "--model", "words", "--limit", "5", "--without-prompt"]
+    assert call(monkeypatch, "score", "chatterbot:chinese", *options) == 0
+    handed.pop("say")
+    assert handed == {
+        "asked": "chatterbot:chinese",
+        "model": "words",
+        "limit": 5,
+        "without_prompt": True,
+        "budget_tokens": 1024,
+        "precision": "auto",
+        "device": "auto",
+    }
+
+
+def test_score_names_what_it_cannot_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "score", "chaterbot", "--out", str(tmp_path)) == 2
+    assert "unknown source of instructions 'chaterbot'" in capsys.readouterr().err

@@ -26,16 +26,18 @@ from tests.test_figures import load
 from tests.training.instructions import talks, tiny_model
 
 NAME = "loss_filter"
+VARIED = {"loss_filter", "k", "fitted_by"}
 
 
 def test_rows_differ_in_the_filter_and_its_k_alone_and_every_filter_has_one() -> None:
     ablation = load_ablation(NAME)
-    assert set(ablation.varied) == {"loss_filter", "k"}
+    assert set(ablation.varied) == VARIED
     cells = [ablation.resolve(row.key, "cpu") for row in ablation.rows]
     assert {cell["loss_filter"] for cell in cells} == {*LOSS_FILTERS, RANDOM, ORACLE}
-    assert sorted(cell["k"] for cell in cells if cell["loss_filter"] == "gaussian") == [0.5, 1.0, 1.5, 2.0, 3.0]
+    of_all = [cell for cell in cells if cell["fitted_by"] == "corpus"]
+    assert sorted(cell["k"] for cell in of_all if cell["loss_filter"] == "gaussian") == [0.5, 1.0, 1.5, 2.0, 3.0]
     for cell in cells:
-        check_filter(cell["loss_filter"])
+        check_filter(cell)
 
 
 def test_random_is_of_the_papers_filters_size() -> None:
@@ -47,7 +49,11 @@ def test_all_rows_of_a_rung_are_trained_and_tested_alike() -> None:
     ablation = load_ablation(NAME)
     for rung in ablation.rungs:
         alike = [
-            {n: v for n, v in ablation.resolve(row.key, rung.name).items() if n not in ("loss_filter", "k")}
+            {
+                n: v
+                for n, v in ablation.resolve(row.key, rung.name).items()
+                if n not in ("loss_filter", "k", "fitted_by")
+            }
             for row in ablation.rows
         ]
         assert all(cell == alike[0] for cell in alike)
@@ -89,7 +95,7 @@ def test_cells_are_filtered_trained_measured_tracked_and_drawn(tmp_path, store_m
     described = {"alphabet": tiny_model().codec.alphabet, "frames_per_token": 4}
     (folder / "characters.json").write_text(json.dumps(described))
     study = tiny_study(str(folder))
-    rows = ["none", "gaussian_1", "oracle"]
+    rows = ["none", "gaussian_1", "gaussian_by_source", "oracle"]
     arguments = {"rung": "smoke", "rows": rows, "seeds": [0], "workers": 1, "prepare": prepare_instructions}
     outcome = reproduce(study, **arguments)
     assert outcome.failed == {}
@@ -163,11 +169,8 @@ def test_the_figure_shows_the_losses_the_fit_and_what_is_dropped_on_both_sides(t
     assert len(scores.get_yticklabels()) == 3
     low, high = losses.mean() - losses.std(), losses.mean() + losses.std()
     counts = [sum(int(bar.get_height()) for bar in bars) for bars in every.containers]
-    assert counts == [
-        int(((losses >= low) & (losses <= high)).sum()),
-        int((losses < low).sum()),
-        int((losses > high).sum()),
-    ]
+    below, above = int((losses < low).sum()), int((losses > high).sum())
+    assert counts == [300 - below - above, below, above]
     bounds = [line.get_xdata()[0] for line in every.lines if line.get_xdata()[0] == line.get_xdata()[-1]]
     assert bounds == pytest.approx([low, high])
     fitted = next(line for line in every.lines if len(line.get_xdata()) > 2)
@@ -184,5 +187,5 @@ def test_without_the_papers_row_the_scores_are_drawn_alone(tmp_path, monkeypatch
     found, _ = measured(tmp_path, monkeypatch, rows=("none", "oracle"))
     with paper_style():
         assert len(load(REPOSITORY / "figures" / f"{NAME}.py").draw(found).axes) == 1
-    with pytest.raises(LabError):
+    with pytest.raises(LabError, match="row 'gaussian_1' of 'loss_filter' has no results at rung 'cpu'; run it"):
         seen_losses(found, "gaussian_1")

@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy import ndarray
 
+from lab.data import loss_bounds as bounds
 from lab.data.filtering import NUM_EXAMPLES, Filtered, FilterReport
+from lab.data.loss_bounds import Values
 from lab.data.loss_columns import Batches, LossBatch
-from lab.data.loss_fit import Moments
 from lab.errors import LabError, choose
 
-# The standard deviation of a Gaussian over its median absolute deviation.
-MAD_TO_STD = 1.4826
 RANDOM = "random"
-Values = Float[ndarray, " samples"]
 Mask = Bool[ndarray, " samples"]
 
 
@@ -162,63 +160,17 @@ def _ratio(batch: LossBatch) -> Values:
     return batch.losses / without
 
 
-def _fitted(values: Iterator[Values]) -> Moments:
-    moments = Moments()
-    for batch in values:
-        moments = moments.merged(Moments.of(batch))
-    _check_differ(moments)
-    return moments
-
-
-def _check_differ(moments: Moments) -> None:
-    # As 4.1 + 4.1 + 4.1 over 3 is not 4.1, equal losses may leave a little of a standard deviation.
-    if moments.std <= 1e-12 * max(1.0, abs(moments.mean)):
-        raise LabError(f"all {moments.count:,} losses are equal, so a filter cannot tell them apart")
-
-
-def _around_mean(values: Iterator[Values], k: float) -> tuple[float, float]:
-    fitted = _fitted(values)
-    return fitted.mean - k * fitted.std, fitted.mean + k * fitted.std
-
-
-def _below_mean(values: Iterator[Values], k: float) -> tuple[float, float]:
-    return _around_mean(values, k)[0], math.inf
-
-
-def _above_mean(values: Iterator[Values], k: float) -> tuple[float, float]:
-    return -math.inf, _around_mean(values, k)[1]
-
-
-def _around_median(values: Iterator[Values], k: float) -> tuple[float, float]:
-    every = np.concatenate(list(values))
-    _check_differ(Moments.of(every))
-    middle = float(np.median(every))
-    spread = MAD_TO_STD * float(np.median(np.abs(every - middle)))
-    return middle - k * spread, middle + k * spread
-
-
-def _helped_by_prompt(values: Iterator[Values], k: float) -> tuple[float, float]:
-    for _ in values:  # what is not finite is refused on the way
-        pass
-    # 1 itself stays: a prompt that changes nothing.
-    return -math.inf, 1.0
-
-
-def _everything(values: Iterator[Values], k: float) -> tuple[float, float]:
-    for _ in values:
-        pass
-    return -math.inf, math.inf
-
-
 LOSS_FILTERS: dict[str, LossFilter] = {
-    "none": LossFilter(value=_loss, bounds=_everything, uses_k=False),
-    "gaussian": LossFilter(value=_loss, bounds=_around_mean),
-    "gaussian_low": LossFilter(value=_loss, bounds=_below_mean),
-    "gaussian_high": LossFilter(value=_loss, bounds=_above_mean),
+    "none": LossFilter(value=_loss, bounds=bounds.everything, uses_k=False),
+    "gaussian": LossFilter(value=_loss, bounds=bounds.around_mean),
+    "gaussian_low": LossFilter(value=_loss, bounds=bounds.below_mean),
+    "gaussian_high": LossFilter(value=_loss, bounds=bounds.above_mean),
     # Losses are skewed: none is below 0, and there is no upper end.
-    "log_gaussian": LossFilter(value=_log_loss, bounds=_around_mean),
-    "median_mad": LossFilter(value=_loss, bounds=_around_median),
+    "log_gaussian": LossFilter(value=_log_loss, bounds=bounds.around_mean),
+    "median_mad": LossFilter(value=_loss, bounds=bounds.around_median),
     # Instruction-following difficulty (Li et al. 2023, arXiv 2308.12032): a prompt that makes its answer less likely.
-    "ifd": LossFilter(value=_ratio, bounds=_helped_by_prompt, high="answer less likely with its prompt", uses_k=False),
+    "ifd": LossFilter(
+        value=_ratio, bounds=bounds.helped_by_prompt, high="answer less likely with its prompt", uses_k=False
+    ),
 }
 """`gaussian_low` drops what lies below alone, `gaussian_high` what lies above."""

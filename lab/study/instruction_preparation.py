@@ -24,7 +24,16 @@ PREPARED_PARAMETERS = (
     "precision",
 )
 # Those that decide what is compared: they are checked before anything is made.
-CHECKED_PARAMETERS = ("loss_filter", "k", "num_choices", "max_tokens", "budget_tokens", "steps", "learning_rate")
+CHECKED_PARAMETERS = (
+    "loss_filter",
+    "k",
+    "fitted_by",
+    "num_choices",
+    "max_tokens",
+    "budget_tokens",
+    "steps",
+    "learning_rate",
+)
 
 
 def prepare_instructions(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredients:
@@ -56,7 +65,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
     from lab.training.loop import TrainingOptions
 
     for cell in cells:
-        check_filter(cell["loss_filter"])
+        check_filter(cell)
         TrainingOptions(steps=cell["steps"], learning_rate=cell["learning_rate"])
         if not cell["k"] >= 0 or cell["num_choices"] < 2:
             raise LabError(f"k and num_choices are {cell['k']} and {cell['num_choices']}; expected at least 0 and 2")
@@ -79,16 +88,8 @@ def _scored(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]
     ingredients: Ingredients = {"instructions": {}, "test_instructions": {}, "scorer": {}}
     folders: list[str] = []
     for cell in wanted:
-
-        def progress(done: int, total: int = cell["num_training"]) -> None:
-            say("losses, instructions")(done, total)
-
-        data = open_instruction_data(
-            cell,
-            open_reader(cell),
-            partial(open_scorer, cell),
-            progress=progress,
-        )
+        told = say("losses, instructions")
+        data = open_instruction_data(cell, open_reader(cell), partial(open_scorer, cell), progress=told)
         ingredients["instructions"][cell["instructions"]] = data.facts["train_sha256"]
         ingredients["test_instructions"][cell["test_instructions"]] = data.facts["test_sha256"]
         ingredients["scorer"][cell["scorer"]] = data.scorer_sha256

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filtering import Filtered
+from lab.data.grouped_loss_filter import filter_losses_by_group
 from lab.data.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
 from lab.data.planted_faults import remove_planted
 from lab.errors import LabError, choose
@@ -20,27 +21,34 @@ from lab.training.packed_batches import PackedTexts
 from lab.training.vision_words import text_writer
 
 ORACLE = "oracle"
+FITTED_BY = ("corpus", "source")
 
 
-def check_filter(name: str) -> None:
-    """Refuse a name that no filter of a cell has.
+def check_filter(parameters: Mapping[str, Any]) -> None:
+    """Refuse a filter that no cell has.
 
     Raises:
-        LabError: the name; the message lists the choices.
+        LabError: its name, or what it is fitted to; the message lists the choices.
     """
+    name, fitted_by = parameters["loss_filter"], parameters["fitted_by"]
     choose({**dict.fromkeys(LOSS_FILTERS), RANDOM: None, ORACLE: None}, name, "loss filter")
+    choose(dict.fromkeys(FITTED_BY), fitted_by, "fitted_by")
+    if fitted_by != "corpus" and name not in LOSS_FILTERS:
+        raise LabError(f"loss filter {name!r} is fitted to nothing, so not by {fitted_by!r}; leave it at 'corpus'")
 
 
 def filter_cell(parameters: Mapping[str, Any], data: InstructionData) -> Filtered:
     """What a cell trains on; `random` is as large as `gaussian` at the cell's k, and drawn anew by each seed.
 
     Raises:
-        LabError: as `filter_losses`.
+        LabError: as `check_filter`, `filter_losses` and `filter_losses_by_group`.
     """
     name = parameters["loss_filter"]
-    check_filter(name)
+    check_filter(parameters)
     if name == ORACLE:
         return remove_planted([one.id for one in data.train], data.faults)
+    if parameters["fitted_by"] == "source":
+        return filter_losses_by_group(data.losses, [one.source for one in data.train], name, k=parameters["k"])
     return filter_losses(data.losses, name, k=parameters["k"], seed=parameters["seed"])
 
 

@@ -15,9 +15,19 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lab.data import instruction_tables, planted_faults
+from lab.data import (
+    bigbench,
+    chatterbot,
+    instruction_hub,
+    instruction_tables,
+    instructions,
+    mmlu,
+    near_groups,
+    planted_faults,
+)
+from lab.data.fetch import packages
 from lab.data.instruction import Instruction
-from lab.data.instructions import instructions_sha256, read_instructions, split_instructions
+from lab.data.instructions import INSTRUCTION_SOURCES, instructions_sha256, read_instructions, split_instructions
 from lab.data.loss_columns import SUMMARY, Batches, losses_in_files
 from lab.data.planted_faults import plant_faults
 from lab.data.splits import SPLITS
@@ -33,6 +43,8 @@ from lab.training.vision_words import open_vision_language_model, text_writer
 # Raise it when the same parameters would give other data.
 DATA_VERSION = 1
 _TABLES = ("train", "dev", "test")
+_MADE_BY = (bigbench, chatterbot, instruction_hub, instruction_tables, instructions, mmlu, near_groups, planted_faults)
+_OWN_MODELS = ("character", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +71,7 @@ def open_instruction_data(
     language_model: LanguageModel,
     open_scorer: Callable[[], LanguageModel],
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> InstructionData:
     """Open a cell's data; the first call makes it.
 
@@ -69,21 +81,23 @@ def open_instruction_data(
         LabError: a source that cannot be read, too few instructions, or as `plant_faults` and `score_instructions`.
     """
     folder = make_folder(_folder(parameters, language_model), lambda made: _make(parameters, language_model, made))
-    scores = folder.with_name(f"{folder.name}-{parameters['scorer'].replace('/', '_')}")
+    scores = folder.with_name(f"{folder.name}-{_scorer_key(parameters)}")
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     tables = {name: tuple(instruction_tables.read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
     if not (scores / SUMMARY).exists():
         options = ScoringOptions(budget_tokens=1024, without_prompt=True, part_samples=256)
         write = text_writer(parameters["scorer"])
-        summary = score_instructions(
-            tables["train"], open_scorer(), scores, write=write, options=options, progress=progress
-        )
-        if summary.skipped:
-            raise LabError(
-                f"scorer {parameters['scorer']!r} cannot score {summary.skipped.total()} of {len(tables['train'])} "
-                "training instructions; choose another scorer, or lower max_tokens"
-            )
+        total = len(tables["train"])
+        told = (lambda done: progress(done, total)) if progress else None
+        scorer = open_scorer()
+        score_instructions(tables["train"], scorer, scores, write=write, options=options, progress=told)
     scored = json.loads((scores / SUMMARY).read_text(encoding="utf-8"))
+    if scored["skipped"]:
+        lacking = f"{sum(scored['skipped'].values())} of {len(tables['train'])}"
+        raise LabError(
+            f"scorer {parameters['scorer']!r} has no loss of {lacking} training instructions "
+            f"({', '.join(scored['skipped'])}); choose another scorer, or lower max_tokens"
+        )
     return InstructionData(
         **tables,
         faults=tuple(facts["faults"]),
@@ -120,11 +134,18 @@ def _opened(name: str, parameters: Mapping[str, Any]) -> LanguageModel:
     return opened
 
 
+def _scorer_key(parameters: Mapping[str, Any]) -> str:
+    own = parameters["scorer"] in _OWN_MODELS
+    name = parameters["scorer"].replace("/", "_")
+    return f"{name}-{parameters['pretraining_steps']}" if own else name
+
+
 def _folder(parameters: Mapping[str, Any], language_model: LanguageModel) -> Path:
     names = ("instructions", "test_instructions", "num_training", "num_test", "max_tokens", "fault_share", "fault_seed")
-    code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (instruction_tables, planted_faults)]
+    code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in _MADE_BY]
+    pinned = [packages()[package].sha256 for package, _ in INSTRUCTION_SOURCES.values()]
     reads = [language_model.codec.start_ids, language_model.codec.vocab_size]
-    identity = json.dumps([DATA_VERSION, [parameters[name] for name in names], code, reads])
+    identity = json.dumps([DATA_VERSION, [parameters[name] for name in names], code, pinned, reads])
     return cache_dir() / "instructions" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -147,9 +168,9 @@ def _make(parameters: Mapping[str, Any], language_model: LanguageModel, folder: 
     tables = {"train": planted.instructions} | {
         split: _chosen(found[split], parameters["num_test"], split) for split in ("dev", "test")
     }
-    for name, instructions in tables.items():
-        instruction_tables.write_instructions(folder / f"{name}.parquet", instructions)
-        facts[f"{name}_sha256"] = instructions_sha256(instructions)
+    for name, chosen in tables.items():
+        instruction_tables.write_instructions(folder / f"{name}.parquet", chosen)
+        facts[f"{name}_sha256"] = instructions_sha256(chosen)
     write_whole(folder / "facts.json", json.dumps({**facts, "faults": planted.faults}, indent=1))
 
 

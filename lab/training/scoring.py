@@ -6,7 +6,6 @@ not at all, so that who is killed and started again goes on behind the last part
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
 from jaxtyping import Float
@@ -23,7 +21,7 @@ from numpy import ndarray
 from lab.data.instruction import Instruction
 from lab.data.instruction_tables import in_batches
 from lab.data.instructions import instructions_sha256
-from lab.data.loss_columns import LOSS_COLUMNS, SUMMARY, read_schema
+from lab.data.loss_columns import LOSS_COLUMNS, SUMMARY
 from lab.data.packing import pack_best_fit
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
@@ -31,8 +29,7 @@ from lab.parts.packed_models import packed_text_answers
 from lab.paths import write_whole
 from lab.training.instruction_rows import TokenPair, token_pair, without_prompt
 from lab.training.loop import choose_precision
-
-_KEY, _SKIPPED, _MODEL = b"omni_lab_key", b"omni_lab_skipped", b"omni_lab_model"
+from lab.training.scored_parts import check_part, read_counts, write_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +105,16 @@ def score_instructions(
                 part = folder / f"part-{number:06d}.parquet"
                 key = _key(samples, language_model, chosen)
                 if part.exists():
-                    _check_part(part, key)
+                    check_part(part, key)
                     summary.parts_found += 1
                 else:
                     (folder / SUMMARY).unlink(missing_ok=True)
-                    _write_part(part, _scored(samples, language_model, write, chosen), key, language_model)
+                    write_part(part, *_scored(samples, language_model, write, chosen), key, language_model)
                     summary.parts_made += 1
-                _count(part, summary)
+                scored, tokens, skipped = read_counts(part)
+                summary.num_scored += scored
+                summary.num_tokens += tokens
+                summary.skipped += skipped
                 seen += len(samples)
                 if progress:
                     progress(seen)
@@ -132,15 +132,6 @@ def _key(samples: Sequence[Instruction], language_model: LanguageModel, options:
     device = next(language_model.model.parameters()).device
     facts = [language_model.sha256, options.budget_tokens, options.without_prompt]
     return json.dumps([*facts, choose_precision(options.precision, device), instructions_sha256(samples)])
-
-
-def _check_part(part: Path, key: str) -> None:
-    found = (read_schema(part).metadata or {}).get(_KEY, b"").decode()
-    if found != key:
-        raise LabError(
-            f"{part} was scored by another model, with other options or of other samples; name another folder, or "
-            "delete this one"
-        )
 
 
 def _scored(
@@ -202,22 +193,3 @@ def answer_losses(
             "precision float32, or leave the sample out"
         )
     return found
-
-
-def _write_part(part: Path, scored: tuple[pa.Table, Counter[str]], key: str, language_model: LanguageModel) -> None:
-    table, skipped = scored
-    model = json.dumps({"name": language_model.name, "sha256": language_model.sha256})
-    unfinished = part.with_name(f".{part.name}.{os.getpid()}")
-    try:
-        facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: model}
-        pq.write_table(table.replace_schema_metadata(facts), unfinished)
-        unfinished.replace(part)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _count(part: Path, summary: ScoringSummary) -> None:
-    with pq.ParquetFile(part) as opened:
-        summary.num_scored += opened.metadata.num_rows
-        summary.num_tokens += int(np.sum(opened.read(columns=["num_tokens"]).column(0).to_numpy()))
-        summary.skipped += Counter(json.loads(opened.schema_arrow.metadata[_SKIPPED]))

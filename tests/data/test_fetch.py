@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,26 @@ def test_availability_tells_why_not(use):
     absent = available("toy")
     assert not absent
     assert "no network" in str(absent.reason)
+
+
+def test_a_source_archive_is_asked_for_with_its_hash_and_only_the_members_wanted_are_unpacked(use):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name in ("toy-1.0/tasks/a/task.json", "toy-1.0/tasks/b/task.json", "toy-1.0/setup.py"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 2
+            tar.addfile(entry, io.BytesIO(b"{}"))
+    package = replace(pinned("pip_source", buffer.getvalue()), members=("*/tasks/a/task.json",))
+    asked = []
+
+    def client(command, cwd=None):
+        asked.append(Path(command[command.index("-r") + 1]).read_text())
+        return Client("toy-1.0.tar.gz", buffer.getvalue())(command, cwd)
+
+    use(package, client)
+    folder = fetch("toy")
+    assert asked == [f"toy-package==1.0 --hash=sha256:{package.sha256}\n"]
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()] == [
+        "toy-1.0/tasks/a/task.json"
+    ]
+    assert not list(folder.parent.rglob("requirements.txt"))

@@ -8,7 +8,8 @@ from lab.errors import LabError
 from lab.training import instruction_data
 from lab.training.instruction_cell import ORACLE, filter_cell, train_instruction_cell
 from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
-from tests.training.instructions import offline_models, tiny_model, tiny_parameters
+from tests.parts.tiny_models import language_model
+from tests.training.instructions import ALPHABET, offline_models, tiny_model, tiny_parameters
 
 __all__ = ["offline_models"]
 
@@ -46,10 +47,17 @@ def test_every_filter_of_a_cell_judges_every_training_instruction():
         assert len(kept.keep) == 40
         assert kept.report.num_dropped == int((~kept.keep).sum())
     assert filter_cell(tiny_parameters(), data).keep.all()
+    by_source = filter_cell(tiny_parameters(loss_filter="gaussian", fitted_by="source"), data)
+    # There is one source alone.
+    assert by_source.keep.tolist() == filter_cell(tiny_parameters(loss_filter="gaussian"), data).keep.tolist()
     oracle = filter_cell(tiny_parameters(loss_filter=ORACLE), data).keep
     assert oracle.tolist() == [fault is None for fault in data.faults]
     with pytest.raises(LabError, match=r"unknown loss filter 'gaussian_mid'.*oracle"):
         filter_cell(tiny_parameters(loss_filter="gaussian_mid"), data)
+    with pytest.raises(LabError, match="unknown fitted_by 'group'; choose one of: corpus, source"):
+        filter_cell(tiny_parameters(loss_filter="gaussian", fitted_by="group"), data)
+    with pytest.raises(LabError, match="loss filter 'random' is fitted to nothing, so not by 'source'"):
+        filter_cell(tiny_parameters(loss_filter=RANDOM, fitted_by="source"), data)
 
 
 def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
@@ -88,3 +96,18 @@ def test_no_source_drowns_the_others():
     chosen = instruction_data._chosen(many, 8, "training")
     counts = np.unique([one.source for one in chosen], return_counts=True)[1]
     assert counts.tolist() == [4, 4]
+
+
+def test_a_scorer_that_cannot_read_everything_is_refused_whenever_the_data_is_opened():
+    reader, without_u = tiny_model(), language_model(alphabet=ALPHABET.replace("u", ""))
+    for _ in range(2):
+        with pytest.raises(
+            LabError, match=r"scorer 'few letters' has no loss of \d+ of 40 training instructions \(not"
+        ):
+            open_instruction_data(tiny_parameters(scorer="few letters"), reader, lambda: without_u)
+
+
+def test_losses_of_a_model_pretrained_for_longer_are_others():
+    first, longer = (opened(tiny_parameters(pretraining_steps=steps)) for steps in (60, 61))
+    assert first.folder == longer.folder
+    assert first.scores != longer.scores
