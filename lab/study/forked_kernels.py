@@ -154,7 +154,13 @@ class KernelTemplate:
         return ForkedKernel(answer["pid"], self._ended)
 
     def kernel(
-        self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], spare: bool = True
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        spare: bool = True,
+        transport: str = "tcp",
     ) -> tuple[ForkedKernel | None, KernelConnectionInfo | None]:
         """A kernel as `fork` gives it, or the spare one, which has connection details of its own."""
         if not (spare and self._with_spare):
@@ -164,7 +170,7 @@ class KernelTemplate:
         info = former.connection_info if former and kernel else None
         kernel = kernel or self.fork(arguments, cwd=cwd, env=env)
         if kernel is not None:
-            self._spare = SpareKernel(self.fork, arguments, cwd=cwd, env=env)
+            self._spare = SpareKernel(self.fork, arguments, cwd=cwd, env=env, transport=transport)
         return kernel, info
 
     def close(self) -> None:
@@ -192,7 +198,8 @@ class ForkedProvisioner(LocalProvisioner):
             arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
             cwd = str(kwargs.get("cwd") or Path.cwd())
             env = kwargs.get("env") or os.environ
-            kernel, info = _template.kernel(arguments, cwd=cwd, env=env, spare=not encrypted)
+            transport = str(self.connection_info["transport"])
+            kernel, info = _template.kernel(arguments, cwd=cwd, env=env, spare=not encrypted, transport=transport)
         if kernel is None:
             return await super().launch_kernel(cmd, **kwargs)
         self.process = kernel  # type: ignore[assignment]  # what is used of a Popen

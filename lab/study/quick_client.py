@@ -1,11 +1,15 @@
 """papermill's side of a kernel, without the pause that Jupyter makes for clients that share a kernel with others."""
 
 import time
+from pathlib import Path
 from queue import Empty
 
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
-from traitlets import DottedObjectName, Type
+from traitlets import DottedObjectName, Type, default
+
+LONGEST_SOCKET = 107
+"""Bytes of a socket's path that Linux takes."""
 
 
 class QuickClient(AsyncKernelClient):
@@ -42,7 +46,16 @@ class QuickClient(AsyncKernelClient):
 
 
 class QuickManager(AsyncKernelManager):
-    """Gives its kernel a `QuickClient`; for papermill's `kernel_manager_class`."""
+    """Gives its kernel a `QuickClient` and sockets of files; for papermill's `kernel_manager_class`.
+
+    Jupyter's own choice are five TCP ports, free when they are looked for: on a busy machine one may be taken before
+    the kernel binds it, and the cell would fail for it.
+    """
 
     client_class = DottedObjectName(f"{__name__}.QuickClient")
     client_factory = Type(QuickClient)
+
+    @default("transport")
+    def _files_where_their_names_fit(self) -> str:
+        longest = f"{Path(self.connection_file).resolve().with_suffix('')}-ipc-99999"
+        return "ipc" if len(longest.encode()) <= LONGEST_SOCKET else "tcp"

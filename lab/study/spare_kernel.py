@@ -3,6 +3,7 @@
 A notebook gets it only where its command line, folder and environment are those it was started with.
 """
 
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,16 @@ from jupyter_client.connect import KernelConnectionInfo, write_connection_file
 
 Fork = Callable[..., Any]
 """`KernelTemplate.fork`."""
+PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
 class SpareKernel:
     """A kernel that nobody has asked for yet, with connection details of its own."""
 
-    def __init__(self, fork: Fork, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, fork: Fork, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], transport: str = "tcp"
+    ) -> None:
+        self._transport = transport
         self._fork, self._cwd, self._env = fork, cwd, dict(env)
         self._arguments = _without_file(arguments)
         self._file = ""
@@ -29,7 +34,8 @@ class SpareKernel:
 
     def _start(self) -> None:
         key = uuid.uuid4().hex.encode()
-        self._file, info = write_connection_file(key=key)
+        ip = str(Path(tempfile.gettempdir()) / f"kernel-{uuid.uuid4()}-ipc") if self._transport == "ipc" else ""
+        self._file, info = write_connection_file(key=key, ip=ip, transport=self._transport)
         self.connection_info = {**info, "key": key}  # type: ignore[typeddict-item]  # bytes, as a manager has it
         self._kernel = self._fork([*self._arguments, "-f", self._file], cwd=self._cwd, env=self._env)
 
@@ -56,6 +62,10 @@ class SpareKernel:
         self._kernel = None
         if self._file:  # the kernel removes it itself where it leaves by itself
             Path(self._file).unlink(missing_ok=True)
+        if self._transport == "ipc":
+            ip = str(self.connection_info["ip"])
+            for name in PORTS:
+                Path(f"{ip}-{self.connection_info[name]}").unlink(missing_ok=True)  # type: ignore[literal-required]
 
 
 def _without_file(arguments: Sequence[str]) -> list[str]:

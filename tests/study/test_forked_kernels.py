@@ -3,6 +3,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ import nbformat
 import papermill
 import psutil
 import pytest
-from jupyter_client.manager import KernelManager, start_new_kernel
+from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_core.paths import jupyter_runtime_dir
+from traitlets import default
 
 from lab.study import forked_kernels, kernel_template
 from lab.study.forked_kernels import KernelTemplate, use_forked_kernels
@@ -39,9 +41,26 @@ def forking(*modules: str, spare: bool = False) -> Iterator[KernelTemplate]:
         factory.default_provisioner_name = former
 
 
+class PlainManager(AsyncKernelManager):
+    """Jupyter's own, with files for sockets: ports that a test beside this one takes would fail it."""
+
+    @default("transport")
+    def _files(self) -> str:
+        return "ipc"
+
+
+def start(**options: Any) -> tuple[KernelManager, Any]:
+    manager = KernelManager(kernel_name="python3", transport="ipc")
+    manager.start_kernel(**options)
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    return manager, client
+
+
 @contextmanager
 def kernel(**options: Any) -> Iterator[tuple[KernelManager, Any]]:
-    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=60, **options)
+    manager, client = start(**options)
     try:
         yield manager, client
     finally:
@@ -108,6 +127,7 @@ def write(path: Path) -> Path:
 
 
 def execute(notebook: Path, output: Path, **options: Any) -> list[dict[str, Any]]:
+    options.setdefault("kernel_manager_class", PlainManager)
     with pytest.raises(papermill.PapermillExecutionError, match="division by zero"):
         papermill.execute_notebook(
             str(notebook), str(output), {"size": 3, "name": "x"}, cwd=str(output.parent), progress_bar=False, **options
@@ -171,6 +191,30 @@ def test_the_next_kernel_is_started_while_one_runs_and_only_used_where_it_is_the
     assert set(runtime.glob("kernel-*.json")) <= before
 
 
+def test_a_cells_kernel_is_spoken_to_through_files_and_ports_only_where_their_names_are_too_long(
+    tmp_path: Path,
+) -> None:
+    assert QuickManager(connection_file=str(tmp_path / "kernel.json")).transport == "ipc"
+    far = "/" + "a" * 80 + "/kernel-0123456789.json"
+    assert QuickManager(connection_file=far).transport == "tcp"
+
+
+@pytest.mark.slow
+def test_sockets_of_kernels_leave_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKED", "yes")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    notebook = write(tmp_path / "study.ipynb")
+    with forking("numpy", "matplotlib.pyplot", spare=True) as template:
+        for _ in range(2):
+            execute(notebook, tmp_path / "executed.ipynb", kernel_manager_class=QuickManager)
+        assert template._spare is not None
+        template._spare._starting.join()
+        assert template._spare.connection_info["transport"] == "ipc"
+    assert [path for folder in ("runtime", "temporary") for path in (tmp_path / folder).rglob("*-ipc-*")] == []
+
+
 @pytest.mark.parametrize(
     ("alive", "message"), [(True, "Kernel didn't respond in 0.01 seconds"), (False, "Kernel died before replying")]
 )
@@ -230,7 +274,7 @@ def test_a_kernel_is_a_session_of_its_own_can_be_interrupted_and_its_death_is_se
 def test_a_forked_kernel_runs_its_exit_handlers_and_leaves_by_itself_when_asked_to(tmp_path: Path) -> None:
     with forking() as template:
         assert template.is_safe()
-        manager, client = start_new_kernel(kernel_name="python3", startup_timeout=60)
+        manager, client = start()
         pid = pid_of(manager)
         printed(client, f"import atexit, pathlib; atexit.register(pathlib.Path({str(tmp_path / 'left')!r}).touch)")
         client.shutdown()
