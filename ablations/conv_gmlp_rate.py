@@ -6,7 +6,7 @@ Conv-GMLP at each rate and sees only the pooled frame.
 
 from lab.paper.claims import Contrast
 from lab.study.ablation import Ablation, Column, Reported, Row, Rung, Trial
-from lab.study.preparation import prepare_speech as prepare
+from lab.study.speech_preparation import prepare_speech as prepare
 
 __all__ = ["ablation", "contrasts", "prepare"]
 

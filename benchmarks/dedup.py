@@ -24,8 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.data.neighbourhoods import DEFAULT_REACH, near_clusters
-from lab.data.semantic_duplicates import first_of_each
+from lab.data.filters.neighbourhoods import DEFAULT_REACH, near_clusters
+from lab.data.filters.semantic_duplicates import first_of_each
 from lab.errors import LabError
 
 WIDTH, PER_CENTRE, BLOCK = 384, 200, 4096

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.data.filtering import Filtered
-from lab.data.near_duplicates import near_duplicates
-from lab.data.semantic_duplicates import semantic_duplicates
-from lab.data.sentence_embeddings import sentence_embeddings
-from lab.data.sentence_encoders import load_sentence_encoder
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.near_duplicates import near_duplicates
+from lab.data.filters.semantic_duplicates import semantic_duplicates
+from lab.data.filters.sentence_embeddings import sentence_embeddings
+from lab.data.filters.sentence_encoders import load_sentence_encoder
 from lab.data.text import sentences
 from lab.errors import LabError, choose
 

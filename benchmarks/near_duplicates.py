@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lab.data.near_duplicates import bands_and_rows, character_shingles, near_duplicates
+from lab.data.filters.near_duplicates import bands_and_rows, character_shingles, near_duplicates
 from lab.data.text import fortune_sentences
 from lab.errors import LabError
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from lab.data.corpora import load_corpus
 from lab.data.fetch import fetch
+from lab.data.speech.corpora import load_corpus
 from lab.paths import write_whole
 from lab.training.speech import MIN_FRAMES, spoken_text
 

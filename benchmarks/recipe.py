@@ -65,8 +65,8 @@ num_permutations = 64
 BUILD = """
 import sys
 from pathlib import Path
-from lab.data.recipe_run import build
-from lab.data.recipes import read_recipe
+from lab.data.recipes.run import build
+from lab.data.recipes.recipe import read_recipe
 if __name__ == "__main__":
     build(read_recipe(Path(sys.argv[1])), out=Path(sys.argv[2]), workers=int(sys.argv[3]))
 """

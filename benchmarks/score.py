@@ -20,7 +20,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from lab.data.instructions import read_instructions
+from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.parts.joined_sequences import answer_loss, pad_left

@@ -15,8 +15,8 @@ from functools import partial
 
 import numpy as np
 
-from lab.data.recordings import Recording
-from lab.data.spoken_prompts import ENGINES, SpeechStore, timbres
+from lab.data.speech.recordings import Recording
+from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.data.text import chatterbot_sentences, sentences
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS

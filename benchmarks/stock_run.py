@@ -13,7 +13,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.integrations import MLflowCallback
 
 from benchmarks.stock_model import Clock, StockAudioLanguageModel
-from lab.data.audio import SAMPLING_RATE
+from lab.data.speech.audio import SAMPLING_RATE
 from lab.evaluation.error_rates import utterance_errors
 from lab.evaluation.normalizers import Normalizer
 from lab.parts.language_models import TextCodec

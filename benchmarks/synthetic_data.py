@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from lab.data.cross_modal import spoken_quarters
-from lab.data.spoken_prompts import SpeechStore, timbres
-from lab.data.synthetic_pictures import chart_samples, page_samples, prompt_samples
+from lab.data.pages.synthetic_pictures import chart_samples, page_samples, prompt_samples
+from lab.data.speech.spoken_prompts import SpeechStore, timbres
 from lab.data.text import sentences
 from lab.data.vision_forms import Sample
 from lab.errors import LabError

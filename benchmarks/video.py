@@ -31,8 +31,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from lab.data.images import fit_within
-from lab.data.video import chosen_seconds, read_video
+from lab.data.pictures.images import fit_within
+from lab.data.video.reading import chosen_seconds, read_video
 from lab.errors import LabError
 
 FRAMES_PER_SECOND, MAX_FRAMES, MAX_HEIGHT, MAX_WIDTH = 1.0, 48, 384, 768

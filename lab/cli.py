@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli_data import data_app
+from lab.cli_models import models_app
 from lab.cli_options import (
     BudgetOption,
     Fit,
@@ -49,9 +51,8 @@ app = typer.Typer(
 
 schedule_app = typer.Typer(help="Sweeps at set times, on your crontab.", no_args_is_help=True)
 app.add_typer(schedule_app, name="schedule")
-
-data_app = typer.Typer(help="Training data built from recipes: filtered, deduplicated, packed.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(models_app)  # without a name: its commands stand beside the others
 
 
 @app.command()
@@ -271,123 +272,6 @@ def scale(
         "precision": precision,
     }
     typer.echo(table(count(load_ablation(name), rung, rows_of(rows), **asked)))
-
-
-@app.command()
-def pretrain(
-    steps: Annotated[int | None, typer.Option(help="Training steps; the studies' own number where left out.")] = None,
-) -> None:
-    """Pretrain the character language model of the cpu rung (or open the cached one) and say what it was trained on."""
-    import json
-
-    import torch
-
-    from lab.training.character_model import DEFAULT_STEPS, describe, pretrained_character_model
-
-    torch.set_num_threads(1)  # its batches are too small to share between two
-    folder = pretrained_character_model(
-        steps=DEFAULT_STEPS if steps is None else steps,
-        progress=lambda done, total, loss: typer.echo(f"step {done} of {total}, loss {loss:.3f}"),
-    )
-    typer.echo(json.dumps({"folder": str(folder), **describe(folder)}, indent=2))
-
-
-@app.command()
-def score(
-    source: Annotated[str, typer.Argument(help="Instructions by name, as chatterbot or hub:NAME, or a Parquet file.")],
-    out: Annotated[Path, typer.Option(help="A folder for the losses; given again, the same scoring goes on.")],
-    model: Annotated[str, typer.Option(help="character, words, smollm2_135m, a hub name or a folder.")] = "character",
-    limit: Annotated[int | None, typer.Option(help="Instructions at most, of each source.")] = None,
-    without_prompt: Annotated[
-        bool, typer.Option("--without-prompt", help="Score each answer without its prompt too, for the filter ifd.")
-    ] = False,
-    budget_tokens: Annotated[int, typer.Option(help="Tokens of a pack, and so of the longest sample.")] = 1024,
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-) -> None:
-    """Write the loss that a language model has of every answer given its prompt, as loss filters read it."""
-    from lab.training.scored_sources import score_source
-
-    score_source(
-        source,
-        out,
-        model=model,
-        limit=limit,
-        without_prompt=without_prompt,
-        budget_tokens=budget_tokens,
-        precision=precision,
-        device=device,
-        say=typer.echo,
-    )
-
-
-@app.command()
-def tower(
-    name: Annotated[str, typer.Argument(help="siglip_tiny, siglip_small or timm:NAME, as behind own: in a study.")],
-    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 96,
-    split: Annotated[str, typer.Option(help="Whose pictures it is scored on: dev or test.")] = "test",
-) -> None:
-    """Train one of the project's own vision encoders (or open the cached one) and say how good it is."""
-    from lab.data.splits import SPLITS
-    from lab.evaluation.vision_towers import tower_quality
-    from lab.training.vision_pretraining import pretrained_vision_tower
-
-    pretrained_vision_tower(
-        name,
-        image_size=image_size,
-        progress=lambda done, total, loss: typer.echo(f"step {done} of {total}, loss {loss:.3f}"),
-    )
-    quality = tower_quality(name, image_size=image_size, split=choose({s: s for s in SPLITS}, split, "split"))
-    typer.echo(f"{'':9}  right caption of {quality.choices}  topic")
-    for label in ("trained", "untrained", "chance"):
-        score = getattr(quality, label)
-        typer.echo(f"{label:9}  {score.caption_accuracy:18.1%}  {score.topic_accuracy:5.1%}")
-    typer.echo(f"on {quality.caption_pictures} and {quality.topic_pictures} pictures of things never trained on")
-
-
-@data_app.command("build")
-def data_build(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file (TOML), such as recipes/chatterbot.toml.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the rows (default: data/NAME in mlruns/).")] = None,
-    engine: Annotated[str, typer.Option(help="local (processes of this machine) or ray (Ray Data).")] = "local",
-    workers: Annotated[int | None, typer.Option(help="Shards at once (default: one a core).")] = None,
-    ray: Annotated[str, typer.Option("--ray", metavar="HOST:PORT", help="With --engine ray: that cluster.")] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe, say what is to do, run nothing.")
-    ] = False,
-) -> None:
-    """Build the rows of a recipe, from the cache where a step was done before; a build that was killed goes on."""
-    from lab.data.recipe_display import print_plan, print_summary, showing
-    from lab.data.recipe_run import build, plan
-    from lab.data.recipes import read_recipe
-
-    if ray and engine != "ray":
-        raise LabError("--ray is the address for --engine ray; give both")
-    if ray:
-        from lab.study.ray_pool import check_ray
-
-        check_ray(ray, 0)
-    declared = read_recipe(recipe)
-    if dry_run:
-        print_plan(plan(declared))
-        return
-    with showing() as progress:
-        folder, card = build(declared, out=out, engine=engine, workers=workers, address=ray, progress=progress)
-    print_summary(card)
-    typer.echo(f"rows and card: {folder}")
-
-
-@data_app.command("card")
-def data_card(
-    folder: Annotated[Path, typer.Argument(help="A folder that `lab data build` made.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """Print the card of built data: what went in, what each step dropped and why, licences, hashes, versions."""
-    from lab.data.recipe_card import page
-    from lab.data.recipe_folder import read_card
-
-    card = read_card(folder)
-    typer.echo(json.dumps(card, indent=1, ensure_ascii=False) if as_json else page(card).rstrip())
 
 
 @app.command()

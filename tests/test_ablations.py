@@ -10,7 +10,7 @@ from lab.study import vision_preparation
 from lab.study.ablation import load_ablation, load_module
 from lab.study.cells import cells, notebook_path
 from lab.study.parameters import check_parameters
-from lab.study.preparation import PREPARED_PARAMETERS
+from lab.study.speech_preparation import PREPARED_PARAMETERS
 from lab.study.vision_study import NOTEBOOK
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO
 from lab.training.stages import PAPER_STAGES

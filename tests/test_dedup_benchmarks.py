@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import dedup, dedup_thresholds, near_duplicates
-from lab.data.filtering import filtered
+from lab.data.filters.filtering import filtered
 from lab.errors import LabError
 from tests.data.fakes import chatterbot_package, fortunes_package
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lab import paths
-from lab.data.loss_filters import LOSS_FILTERS, RANDOM
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
 from lab.paper.claims import load_contrasts
 from lab.paper.loss_panel import seen_losses

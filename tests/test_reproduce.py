@@ -10,7 +10,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import remembered, results
 from lab.study.ablation import Rung, load_ablation
-from lab.study.preparation import prepare_speech
+from lab.study.speech_preparation import prepare_speech
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
 from lab.training import loop

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
-from lab.data import scene_questions
-from lab.data.scene_casts import cast_of
+from lab.data.scenes import questions as scene_questions
+from lab.data.scenes.casts import cast_of
 from lab.study.vision_study import BASE
 from tests.data.films import film
 from tests.data.scene_pictures import stand_ins

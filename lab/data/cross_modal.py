@@ -12,9 +12,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.cross_modal_text import MIN_UNITS, SPOKEN_SHARE, split_quarter
-from lab.data.spoken_prompts import SPEEDS, SpeechStore, telling
-from lab.data.streamed import Dropped, Streamed, streamed
-from lab.data.video import read_sound
+from lab.data.filters.streamed import Dropped, Streamed, streamed
+from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling
+from lab.data.video.reading import read_sound
 from lab.data.vision_forms import Media, Sample
 from lab.data.vision_hub import media_file
 from lab.errors import LabError

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from lab.data.audio import read_audio
-from lab.data.recordings import Reading, Recording
+from lab.data.speech.audio import read_audio
+from lab.data.speech.recordings import Reading, Recording
 from lab.data.splits import Split
 from lab.errors import LabError
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from lab.data import amazon_queen
 from lab.data.fetch import available, fetch, packages
+from lab.data.speech import amazon_queen
 from lab.data.splits import is_reserved, may_train_on, normalize_sentence, split_of
 from lab.errors import LabError, choose
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from lab.data.filtering import Filtered
-from lab.data.instruction import Instruction
-from lab.data.planted_faults import removal_quality
+from lab.data.filters.filtering import Filtered
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.planted_faults import removal_quality
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
 from lab.training.instruction_data import InstructionData

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.audio import SAMPLING_RATE
 from lab.data.fetch import fetch
-from lab.data.filtering import Filtered, filtered
-from lab.data.recordings import Recording
+from lab.data.filters.filtering import Filtered, filtered
+from lab.data.speech.audio import SAMPLING_RATE
+from lab.data.speech.recordings import Recording
 from lab.errors import LabError
 from lab.evaluation.error_rates import utterance_errors
 from lab.evaluation.normalizers import Normalizer

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from lab.data.filtering import Filtered, filtered
+from lab.data.filters.filtering import Filtered, filtered
 from lab.errors import LabError, choose
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.sampled_answers import sample_answers

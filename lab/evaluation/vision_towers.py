@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-from lab.data.pasting import cutouts, paste
-from lab.data.pictures import Picture, thing
+from lab.data.pictures.pasting import cutouts, paste
+from lab.data.pictures.pictures import Picture, thing
 from lab.data.splits import Split
 from lab.errors import LabError
 from lab.training.contrastive import DEFAULT_STEPS, Pair, training_text

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import FigureBase
 
-from lab.data.loss_columns import losses_in_memory
-from lab.data.loss_filters import loss_bounds
-from lab.data.loss_fit import normality
+from lab.data.filters.loss_columns import losses_in_memory
+from lab.data.filters.loss_filters import loss_bounds
+from lab.data.filters.loss_fit import normality
 from lab.errors import LabError
 from lab.paper.measured import Measured
 from lab.paper.style import GREY, LOOKS

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from lab.errors import LabError
-from lab.study.preparation import check_language_model, with_language_models
-from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
+from lab.study.preparation import check_language_model, prepare_cells
+from lab.study.remembered import Ingredients, say
 
 # The parameters of a cell that decide what is prepared; a notebook of a fine-tuning study declares them all.
 PREPARED_PARAMETERS = (
@@ -25,6 +25,7 @@ PREPARED_PARAMETERS = (
 )
 # Those that decide what is compared: they are checked before anything is made.
 CHECKED_PARAMETERS = (
+    "scorer",
     "loss_filter",
     "k",
     "fitted_by",
@@ -43,21 +44,15 @@ def prepare_instructions(parameters_of_cells: Sequence[Mapping[str, Any]]) -> In
         LabError: a source that cannot be fetched or read, an unknown name, a number out of range, or a loss that is not
             finite.
     """
-    wanted = distinct(parameters_of_cells, PREPARED_PARAMETERS)
-    checked = distinct(parameters_of_cells, CHECKED_PARAMETERS)
-
-    def make() -> tuple[Ingredients, list[str]]:
-        _check(checked)
-        for cell in wanted:
-            check_language_model(cell["scorer"])
-        ingredients, folders = with_language_models(wanted, lambda: _scored(wanted))
-        for cell in wanted:
-            for name, chosen in computed_with(cell).items():
-                ingredients.setdefault(name, {}).update(chosen)
-        return ingredients, sorted(set(folders))
-
-    folders = folder_states(name for cell in wanted for name in _local_folders(cell))
-    return remembered(["instructions", wanted, checked, folders], make)
+    return prepare_cells(
+        parameters_of_cells,
+        kind="instructions",
+        prepared=PREPARED_PARAMETERS,
+        checked=CHECKED_PARAMETERS,
+        check=_check,
+        make=_scored,
+        local_folders=_local_folders,
+    )
 
 
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
@@ -65,6 +60,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
     from lab.training.loop import TrainingOptions
 
     for cell in cells:
+        check_language_model(cell["scorer"])
         check_filter(cell)
         TrainingOptions(steps=cell["steps"], learning_rate=cell["learning_rate"])
         if not cell["k"] >= 0 or cell["num_choices"] < 2:

@@ -1,93 +1,66 @@
-"""What the cells of a speech study share, made once before any of them runs: corpora, features, language model.
+"""The frame of every study's preparation: check the cells, then make once what they share, and remember it.
 
-The character model is pretrained in a process of its own while features are computed in this one.
+The project's own language models are pretrained in processes of their own while a study makes its data in this one.
 """
 
 import multiprocessing
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, choose
-from lab.study.remembered import Ingredients, computed_with, distinct, remembered, say
+from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
 
-# The parameters of a cell that decide what is prepared; a notebook that needs a speech corpus declares them all.
-PREPARED_PARAMETERS = (
-    "corpus",
-    "num_utterances",
-    "out_of_domain_corpus",
-    "audio_encoder",
-    "encoder_window",
-    "train_encoder",
-    "speeds",
-    "max_training_utterances",
-    "max_test_utterances",
-    "max_out_of_domain_utterances",
-    "language_model",
-    "pretraining_steps",
-    "normalizer",
-    "device",
-    "precision",
-)
-# Those that decide what is compared: they are checked, by building every projector without its weights.
-PROJECTOR_PARAMETERS = ("projector", "downsample_rate", "parameter_budget")
+Cells = Sequence[Mapping[str, Any]]
+Made = tuple[Ingredients, list[str]]
 
 
-def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredients:
+def prepare_cells(
+    cells: Cells,
+    *,
+    kind: str,
+    prepared: Sequence[str],
+    checked: Sequence[str],
+    check: Callable[[Cells], None],
+    make: Callable[[Cells], Made],
+    local_folders: Callable[[Mapping[str, Any]], Iterable[str]] = lambda cell: (),
+) -> Ingredients:
     """Make ready what these cells need and return what it was made from, by parameter and value.
 
-    Raises:
-        LabError: a source that cannot be fetched or does not match its hash, a full disk, an unknown name, a projector
-            that cannot be built.
-    """
-    wanted = distinct(parameters_of_cells, PREPARED_PARAMETERS)
-    projectors = distinct(parameters_of_cells, PROJECTOR_PARAMETERS)
-
-    def make() -> tuple[Ingredients, list[str]]:
-        _check_projectors(projectors)
-        return _prepare(wanted)
-
-    return remembered([wanted, projectors], make)
-
-
-def _check_projectors(projectors: Sequence[Mapping[str, Any]]) -> None:
-    import torch
-
-    from lab.parts.audio_projectors import build_audio_projector
-
-    # The smallest encoder and language model of any rung: a budget that holds there is the one to check.
-    widths = {"hidden_size": 384, "output_size": 192}
-    with torch.device("meta"):
-        for cell in projectors:
-            budget = {"parameter_budget": cell["parameter_budget"]} if cell["parameter_budget"] else {}
-            build_audio_projector(cell["projector"], downsample_rate=cell["downsample_rate"], **widths, **budget)
-
-
-def _prepare(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
-    # Imported here: they bring torch and transformers, which a remembered preparation does without.
-    from lab.evaluation.normalizers import NORMALIZERS
-
-    for cell in wanted:
-        choose(NORMALIZERS, cell["normalizer"], "normaliser")
-        check_language_model(cell["language_model"])
-        computed_with(cell)
-    ingredients, folders = with_language_models(wanted, lambda: _features(wanted))
-    for cell in wanted:
-        for name, chosen in computed_with(cell).items():
-            ingredients.setdefault(name, {}).update(chosen)
-    ingredients["normalizer"] = {name: NORMALIZERS[name].version for name in {cell["normalizer"] for cell in wanted}}
-    return ingredients, sorted(set(folders))
-
-
-def with_language_models(
-    wanted: Sequence[Mapping[str, Any]], make: Callable[[], tuple[Ingredients, list[str]]]
-) -> tuple[Ingredients, list[str]]:
-    """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own.
+    Args:
+        cells: all parameters of each.
+        kind: of study, so that no two share what is remembered.
+        prepared: the parameters that decide what is made, a language model's among them.
+        checked: those that decide what is compared.
+        check: refuses, before anything is made, cells that cannot be; it is given each combination of `checked` once.
+        make: makes the rest beside the language models, of each combination of `prepared` once; gives the ingredients
+            and the folders that must still be there for them to count.
+        local_folders: of a combination of `prepared`, what may be a folder of the user's own: one that is changed is
+            prepared again.
 
     Raises:
-        LabError: as `make`, or a language model cannot be pretrained.
+        LabError: as `check` and `make`; an unknown language model, device or precision; a language model that cannot be
+            pretrained; or a cell that lacks a parameter.
     """
+    wanted, compared = distinct(cells, prepared), distinct(cells, checked)
+
+    def make_all() -> Made:
+        for cell in wanted:
+            check_language_model(cell["language_model"])
+            computed_with(cell)
+        check(compared)
+        ingredients, folders = _with_language_models(wanted, lambda: make(wanted))
+        for cell in wanted:
+            for name, chosen in computed_with(cell).items():
+                ingredients.setdefault(name, {}).update(chosen)
+        return ingredients, sorted(set(folders))
+
+    folders = folder_states(name for cell in wanted for name in local_folders(cell))
+    return remembered([kind, wanted, compared, folders], make_all)
+
+
+def _with_language_models(wanted: Cells, make: Callable[[], Made]) -> Made:
+    """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own."""
     own = sorted({(c["language_model"], c["pretraining_steps"]) for c in wanted if c["language_model"] in _PRETRAINED})
     context = multiprocessing.get_context("spawn")
     pretraining = [context.Process(target=_PRETRAINED[name], args=(steps,)) for name, steps in own]
@@ -170,30 +143,3 @@ def _language_model_sha256(name: str) -> str:
     from lab.training.speech import open_language_model
 
     return open_language_model(name).sha256
-
-
-def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
-    import torch
-
-    from lab.evaluation.normalizers import NORMALIZERS
-    from lab.training.speech import cell_data, open_corpus, open_encoder
-
-    if any(cell["language_model"] == "character" for cell in wanted):
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-    ingredients: Ingredients = {"corpus": {}, "out_of_domain_corpus": {}, "audio_encoder": {}}
-    folders: list[str] = []
-    for cell in wanted:
-        encoder = open_encoder(cell["audio_encoder"], window=cell["encoder_window"])
-        ingredients["audio_encoder"][cell["audio_encoder"]] = encoder.key
-        data = cell_data(cell, encoder, keep=NORMALIZERS[cell["normalizer"]], progress=say("features, utterances"))
-        for parameter in ("corpus", "out_of_domain_corpus"):
-            if cell[parameter]:
-                corpus = open_corpus(cell[parameter], num_utterances=cell["num_utterances"])
-                ingredients[parameter][cell[parameter]] = f"{corpus.name} {corpus.sha256}"
-                folders.append(str(corpus.folder))
-            else:
-                ingredients[parameter][cell[parameter]] = "none"
-        for split in data.values():
-            folders += [str(store.folder) for store in split.stores]
-    torch.set_num_threads(os.cpu_count() or 1)
-    return ingredients, folders

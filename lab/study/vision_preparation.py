@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from lab.errors import choose
-from lab.study.preparation import check_language_model, with_language_models
-from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
+from lab.study.preparation import prepare_cells
+from lab.study.remembered import Ingredients, say
 
 # The parameters of a cell that decide what is prepared; a notebook of a vision study declares them all.
 PREPARED_PARAMETERS = (
@@ -50,7 +50,6 @@ CHECKED_PARAMETERS = (
     "test_source",
     "fit",
     "vision_encoder",
-    "language_model",
     "learning_rate",
     "train_language_model",
     "language_model_learning_rate",
@@ -66,21 +65,15 @@ def prepare_vision(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
         LabError: a package that cannot be fetched or does not match its hash, a full disk, an unknown name, a
             projector or curriculum that cannot be built.
     """
-    wanted = distinct(parameters_of_cells, PREPARED_PARAMETERS)
-    checked = distinct(parameters_of_cells, CHECKED_PARAMETERS)
-
-    def make() -> tuple[Ingredients, list[str]]:
-        _check(checked)
-        for cell in wanted:
-            computed_with(cell)
-        ingredients, folders = with_language_models(wanted, lambda: _views(wanted))
-        for cell in wanted:
-            for name, chosen in computed_with(cell).items():
-                ingredients.setdefault(name, {}).update(chosen)
-        return ingredients, sorted(set(folders))
-
-    folders = folder_states(name for cell in wanted for name in _local_folders(cell))
-    return remembered(["vision", wanted, checked, folders], make)
+    return prepare_cells(
+        parameters_of_cells,
+        kind="vision",
+        prepared=PREPARED_PARAMETERS,
+        checked=CHECKED_PARAMETERS,
+        check=_check,
+        make=_views,
+        local_folders=_local_folders,
+    )
 
 
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
@@ -94,7 +87,6 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
 
     for cell in cells:
         cell_stages(cell)
-        check_language_model(cell["language_model"])
         choose({fit: fit for fit in get_args(Fit)}, cell["fit"], "fit of an image")
         check_vision_encoder(cell["vision_encoder"])
         with torch.device("meta"):

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab.data import amazon_queen, fetch, splits, text
+from lab.data import fetch, splits, text
+from lab.data.speech import amazon_queen
 from lab.data.splits import is_reserved, split_of
 from lab.data.text import (
     TEXT_SOURCES,

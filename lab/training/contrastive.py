@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.data.pasting import cutouts, paste
-from lab.data.pictures import Picture, caption_name, thing
+from lab.data.pictures.pasting import cutouts, paste
+from lab.data.pictures.pictures import Picture, caption_name, thing
 from lab.errors import LabError
 from lab.training.caption_tower import CaptionTower
 from lab.training.vision_towers import ImageTower, build_image_tower

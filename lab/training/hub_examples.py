@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from lab.data.hub import parse_name
-from lab.data.images import read_image
+from lab.data.pictures.images import read_image
 from lab.data.splits import Split
-from lab.data.video import read_video
+from lab.data.video.reading import read_video
 from lab.data.vision_forms import Sample
 from lab.data.vision_hub import PREFIX, media_file, read_samples
 from lab.errors import LabError

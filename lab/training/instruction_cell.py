@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.data.filtering import Filtered
-from lab.data.grouped_loss_filter import filter_losses_by_group
-from lab.data.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
-from lab.data.planted_faults import remove_planted
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.grouped_loss_filter import filter_losses_by_group
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
+from lab.data.instructions.planted_faults import remove_planted
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
 from lab.training.instruction_data import InstructionData

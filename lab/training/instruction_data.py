@@ -15,21 +15,30 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lab.data import (
+from lab.data.fetch import packages
+from lab.data.filters import near_groups
+from lab.data.filters.loss_columns import SUMMARY, Batches, losses_in_files
+from lab.data.instructions import (
     bigbench,
     chatterbot,
-    instruction_hub,
-    instruction_tables,
     instructions,
     mmlu,
-    near_groups,
     planted_faults,
 )
-from lab.data.fetch import packages
-from lab.data.instruction import Instruction
-from lab.data.instructions import INSTRUCTION_SOURCES, instructions_sha256, read_instructions, split_instructions
-from lab.data.loss_columns import SUMMARY, Batches, losses_in_files
-from lab.data.planted_faults import plant_faults
+from lab.data.instructions import (
+    hub as instruction_hub,
+)
+from lab.data.instructions import (
+    tables as instruction_tables,
+)
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import (
+    INSTRUCTION_SOURCES,
+    instructions_sha256,
+    read_instructions,
+    split_instructions,
+)
+from lab.data.instructions.planted_faults import plant_faults
 from lab.data.splits import SPLITS
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model

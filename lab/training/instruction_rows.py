@@ -7,7 +7,7 @@ the prompt stands in its template, with the start in it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab.data.instruction import Instruction
+from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.parts.chat_codec import ChatCodec
 from lab.parts.language_models import LanguageModel

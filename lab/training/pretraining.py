@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from lab.data.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
+from lab.data.speech.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
 from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import CHARACTER_FILE, CharacterCodec, TextCodec

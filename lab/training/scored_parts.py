@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab.data.loss_columns import read_schema
+from lab.data.filters.loss_columns import read_schema
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
 

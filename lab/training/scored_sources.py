@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from lab.data.instruction import Instruction
-from lab.data.instruction_tables import read_instruction_table
-from lab.data.instructions import read_instructions
-from lab.data.loss_columns import losses_in_files
-from lab.data.loss_fit import normality
+from lab.data.filters.loss_columns import losses_in_files
+from lab.data.filters.loss_fit import normality
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import read_instructions
+from lab.data.instructions.tables import read_instruction_table
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.training.character_model import DEFAULT_STEPS

@@ -18,10 +18,10 @@ from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.instruction import Instruction
-from lab.data.instruction_tables import in_batches
-from lab.data.instructions import instructions_sha256
-from lab.data.loss_columns import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instructions_sha256
+from lab.data.instructions.tables import in_batches
 from lab.data.packing import pack_best_fit
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel

@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lab.data.batching import batches_from, bucketed_epoch, padding_share
-from lab.data.corpora import Corpus, Utterance, default_corpus, load_corpus
-from lab.data.features import FeatureStore, mean_and_std, store_features
 from lab.data.fetch import fetch
+from lab.data.speech.corpora import Corpus, Utterance, default_corpus, load_corpus
+from lab.data.speech.features import FeatureStore, mean_and_std, store_features
 from lab.data.splits import Split
 from lab.data.text import to_alphabet
 from lab.errors import LabError

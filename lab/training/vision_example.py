@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from lab.data.moments import chosen_seconds
+from lab.data.video.moments import chosen_seconds
 from lab.errors import LabError
 
 

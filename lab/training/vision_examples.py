@@ -14,18 +14,18 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from lab.data.chart_questions import chart_questions
-from lab.data.chart_tables import CHART_TABLES, Chart, ChartSettings, make_chart
-from lab.data.charts import render_chart
 from lab.data.fetch import packages
-from lab.data.page_questions import questions
-from lab.data.page_settings import PAGES
-from lab.data.rendered_text import Page, make_page, render
-from lab.data.scene_questions import KINDS, video_scene
-from lab.data.scene_rendering import frames
-from lab.data.scene_stage import SceneOptions
-from lab.data.scene_stills import still_scene
-from lab.data.scenes import Scene
+from lab.data.pages.chart_questions import chart_questions
+from lab.data.pages.chart_tables import CHART_TABLES, Chart, ChartSettings, make_chart
+from lab.data.pages.charts import render_chart
+from lab.data.pages.page_questions import questions
+from lab.data.pages.page_settings import PAGES
+from lab.data.pages.rendered_text import Page, make_page, render
+from lab.data.scenes.questions import KINDS, video_scene
+from lab.data.scenes.rendering import frames
+from lab.data.scenes.scene import Scene
+from lab.data.scenes.stage import SceneOptions
+from lab.data.scenes.stills import still_scene
 from lab.data.splits import Split
 from lab.errors import LabError, choose
 from lab.training.hub_examples import hub_examples

@@ -5,8 +5,8 @@ Section 2 of the paper for video of the hub: frames of at most 384 x 768 pixels.
 
 from dataclasses import dataclass
 
-from lab.data.chart_tables import ChartSettings
-from lab.data.page_settings import PAGES
+from lab.data.pages.chart_tables import ChartSettings
+from lab.data.pages.page_settings import PAGES
 from lab.errors import choose
 from lab.training.vision_example import Sight
 from lab.training.vision_examples import EXAMPLES, HUB, PAGE_KIND, SCENE_SECONDS, seconds_range

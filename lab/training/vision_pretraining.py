@@ -22,10 +22,10 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lab.data import emoji as emoji_packages
-from lab.data import stamps as stamp_packages
 from lab.data.fetch import packages
-from lab.data.pictures import Picture, emoji, picture_split, stamps, thing
+from lab.data.pictures import emoji as emoji_packages
+from lab.data.pictures import stamps as stamp_packages
+from lab.data.pictures.pictures import Picture, emoji, picture_split, stamps, thing
 from lab.data.splits import Split
 from lab.errors import LabError
 from lab.paths import cache_dir, make_folder

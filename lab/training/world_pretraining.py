@@ -2,7 +2,7 @@
 
 The `cpu` rung's stand-in for what the paper's LLM (section 3) knows of the world before it sees any: what comes first,
 which way a thing goes, how many there were. It learns it from scenes of the training side told by
-`lab.data.scene_symbols`, through a linear reader that is thrown away afterwards; no picture is seen, and none of the
+`lab.data.scenes.symbols`, through a linear reader that is thrown away afterwards; no picture is seen, and none of the
 projectors that are studied. Differs from the paper, whose LLM learned this from text: a language model of three layers
 does not learn to compare moments from some thousand questions on features of an encoder.
 """
@@ -23,14 +23,14 @@ from transformers import Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from lab.data.fetch import packages
-from lab.data.moments import chosen_seconds
-from lab.data.scene_questions import video_scene
-from lab.data.scene_stage import SceneOptions
-from lab.data.scene_stills import still_scene
-from lab.data.scene_symbols import NUM_SYMBOLS, scene_symbols
-from lab.data.scenes import Scene
+from lab.data.scenes.questions import video_scene
+from lab.data.scenes.scene import Scene
+from lab.data.scenes.stage import SceneOptions
+from lab.data.scenes.stills import still_scene
+from lab.data.scenes.symbols import NUM_SYMBOLS, scene_symbols
 from lab.data.splits import SPLITS
 from lab.data.text import to_alphabet
+from lab.data.video.moments import chosen_seconds
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places

@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 
 from lab.data.fetch import packages
-from lab.data.recordings import Reading, Recording
+from lab.data.speech.recordings import Reading, Recording
 from lab.paths import cache_dir
 
 

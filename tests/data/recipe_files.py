@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab.data.recipes import Recipe, read_recipe
+from lab.data.recipes.recipe import Recipe, read_recipe
 
 HEAD = 'name = "toy"\nshard_rows = {shard_rows}\n'
 SOURCE = '[[source]]\nname = "{name}"\nfrom = "files"\npath = "{path}"\nlicence = "MIT"\n'

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from lab.data.scene_casts import THING_CLASSES
+from lab.data.pictures.things import Picture
+from lab.data.scenes.casts import THING_CLASSES
 from lab.data.splits import SPLITS, split_of
-from lab.data.things import Picture
 
 PER_SPLIT = 3
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from lab.data.corpora import load_corpus
 from lab.data.hub import own_split
+from lab.data.speech.corpora import load_corpus
 from lab.data.splits import split_of
 from lab.errors import LabError
 from tests.data.fakes import encoded, tone

@@ -6,9 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lab.data import corpora, splits
-from lab.data.corpora import Corpus, CorpusKind, load_corpus
-from lab.data.recordings import Recording
+from lab.data import splits
+from lab.data.speech import corpora
+from lab.data.speech.corpora import Corpus, CorpusKind, load_corpus
+from lab.data.speech.recordings import Recording
 from lab.data.splits import (
     assert_no_test_sentence,
     assign_split,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lab.data.filtering import filtered
+from lab.data.filters.filtering import filtered
 from lab.errors import LabError
 from lab.evaluation.answers import answer_scores
 from lab.evaluation.instruction_answers import choices_of, measure_instructions, removal_scores, training_losses

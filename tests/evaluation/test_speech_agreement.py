@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data.audio import read_audio
-from lab.data.recordings import Recording
+from lab.data.speech.audio import read_audio
+from lab.data.speech.recordings import Recording
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import (
@@ -162,7 +162,7 @@ def test_recorded_speech_agrees_with_its_text_and_not_with_another(user_cache_di
         if not [path for path in (user_cache_dir / "packages").glob(package) if path.is_dir()]:
             pytest.skip(f"{package} is not in the cache; `lab.data.fetch.fetch` brings it")
     monkeypatch.setenv("OMNI_LAB_CACHE", str(user_cache_dir))
-    from lab.data import amazon_queen
+    from lab.data.speech import amazon_queen
 
     found = [r for r in amazon_queen.read().recordings if len(r.text.split()) > 5][:6]
     recognizer = open_speech_recognizer("whisper_tiny_en")

@@ -4,7 +4,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import instruction_preparation
+from lab.study import instruction_preparation, preparation
 from lab.study.ablation import load_ablation
 from lab.study.instruction_preparation import CHECKED_PARAMETERS, PREPARED_PARAMETERS, prepare_instructions
 from tests.training.instructions import offline_models, tiny_parameters
@@ -23,7 +23,7 @@ def made(monkeypatch, offline_models):
         ingredients, folders = make()
         return ingredients | {"language_model": {cell["language_model"]: "0" for cell in wanted}}, folders
 
-    monkeypatch.setattr(instruction_preparation, "with_language_models", without_models)
+    monkeypatch.setattr(preparation, "_with_language_models", without_models)
     return calls
 
 

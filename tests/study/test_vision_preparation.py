@@ -8,7 +8,7 @@ import torch
 from lab import paths
 from lab.data import fetch
 from lab.errors import LabError
-from lab.study import remembered, vision_preparation
+from lab.study import preparation, remembered, vision_preparation
 from lab.study.remembered import folder_states
 from lab.study.vision_preparation import CHECKED_PARAMETERS, PREPARED_PARAMETERS, prepare_vision
 from lab.training import vision, vision_examples
@@ -143,7 +143,7 @@ def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
     ],
 )
 def test_what_is_unknown_is_refused_before_anything_is_fetched(cell, monkeypatch, changes, message):
-    for module, name in ((vision_preparation, "with_language_models"), (vision, "fetch")):
+    for module, name in ((preparation, "_with_language_models"), (vision, "fetch")):
         monkeypatch.setattr(module, name, lambda *arguments: pytest.fail("something was fetched"))
     monkeypatch.setattr(vision, "pretrained_vision_tower", lambda *a, **o: pytest.fail("a tower was trained"))
     with pytest.raises(LabError, match=message):

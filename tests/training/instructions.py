@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.data.instruction import Instruction
+from lab.data.instructions.instruction import Instruction
 from lab.parts.language_models import LanguageModel
 from lab.study.ablation import load_ablation
 from lab.training import instruction_data

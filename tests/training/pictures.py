@@ -1,6 +1,6 @@
 """Pictures that a tower can learn in a few steps: squares whose colour is their name."""
 
-from lab.data.things import Picture
+from lab.data.pictures.things import Picture
 from tests.data.fakes import drawing
 
 COLOURS = {"red": (255, 0, 0, 255), "green": (0, 255, 0, 255), "blue": (0, 0, 255, 255), "white": (255,) * 4}

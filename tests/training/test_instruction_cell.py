@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lab.data.filtering import filtered
-from lab.data.instructions import split_of_group
-from lab.data.loss_filters import LOSS_FILTERS, RANDOM
+from lab.data.filters.filtering import filtered
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
+from lab.data.instructions.instructions import split_of_group
 from lab.errors import LabError
 from lab.training import instruction_data
 from lab.training.instruction_cell import ORACLE, filter_cell, train_instruction_cell

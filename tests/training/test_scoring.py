@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from lab.data.instruction import Instruction
-from lab.data.instruction_tables import write_instructions
-from lab.data.loss_columns import LOSS_COLUMNS, SUMMARY, losses_in_files
+from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY, losses_in_files
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.tables import write_instructions
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.scene_stills import STILL_KINDS
+from lab.data.scenes.stills import STILL_KINDS
 from lab.errors import LabError
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.study.vision_study import IMAGE_BASE

@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data import scene_casts, scene_questions
-from lab.data.page_settings import PAGES
-from lab.data.scene_casts import cast_of
-from lab.data.scene_rendering import frame
+from lab.data.pages.page_settings import PAGES
+from lab.data.scenes import casts as scene_casts
+from lab.data.scenes import questions as scene_questions
+from lab.data.scenes.casts import cast_of
+from lab.data.scenes.rendering import frame
 from lab.data.splits import SPLITS
 from lab.errors import LabError
 from lab.training import vision_examples

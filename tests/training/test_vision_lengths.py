@@ -1,6 +1,6 @@
 import pytest
 
-from lab.data.video import read_video
+from lab.data.video.reading import read_video
 from lab.errors import LabError
 from lab.training.vision_example import Sight
 from lab.training.vision_examples import open_examples

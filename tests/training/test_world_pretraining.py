@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data import scene_casts
-from lab.data.scene_casts import cast_of
-from lab.data.scene_questions import video_scene
-from lab.data.scene_stills import still_scene
+from lab.data.scenes import casts as scene_casts
+from lab.data.scenes.casts import cast_of
+from lab.data.scenes.questions import video_scene
+from lab.data.scenes.stills import still_scene
 from lab.parts.visual_projectors import build_visual_projector
 from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.parts.word_model import load_word_model
@@ -30,7 +30,7 @@ TINY = WorldOptions(hidden_size=16, num_hidden_layers=1, steps=3, batch_size=4, 
 @pytest.fixture(autouse=True)
 def cast(monkeypatch: pytest.MonkeyPatch) -> None:
     casts = {split: cast_of(stand_ins(), split) for split in ("train", "dev", "test")}
-    for module in (scene_casts, __import__("lab.data.scene_questions", fromlist=["x"])):
+    for module in (scene_casts, __import__("lab.data.scenes.questions", fromlist=["x"])):
         monkeypatch.setattr(module, "standard_cast", casts.__getitem__)
     monkeypatch.setattr(world_pretraining, "_VOCABULARY_SCENES", 300)
 

@@ -1,0 +1,1 @@
+"""Instructions: prompts and answers, where they come from, and faults planted among them."""

@@ -1,0 +1,108 @@
+"""What a step of a recipe is: a class whose fields are its parameters, which looks at one shard at a time.
+
+Section 3 of the paper (how instruction data are cleaned and packed). Where whether a row stays depends on all the
+others the step is a `CorpusStep`: it first takes from each shard a small array (a hash, a loss: what is kept in memory
+is that, never a text), then decides over all of them, and each shard is told which of its rows stay.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int, Int8
+from numpy import ndarray
+
+from lab.data.filters.filtering import Filtered, filtered
+
+Kind = Literal["text", "whole numbers"]
+KINDS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
+    "text": pa.types.is_string,
+    "whole numbers": pa.types.is_integer,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What every step has; `version` goes up when its rows change, so that older ones in the cache are not used."""
+
+    use: ClassVar[str]
+    version: ClassVar[int] = 1
+    ends: ClassVar[bool] = False
+    """Whether no other step may follow."""
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters as they stand in the card and in the cache's key."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def identity(self) -> str:
+        """The hash of what the step reads besides its rows; empty for most."""
+        return ""
+
+    def needs(self) -> Mapping[str, Kind]:
+        """The columns that it reads, and what has to be in them."""
+        return {}
+
+    def report(self, shard: pa.Table, codes: Int8[ndarray, " rows"], reasons: Sequence[str]) -> Filtered:
+        """Code 0 stays, code k leaves for the k-th reason, from 1."""
+        names = [None, *reasons]
+        why = [names[code] for code in codes.tolist()]
+        return filtered(shard["id"].to_pylist(), why, name=self.use, parameters=self.parameters())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowStep(Step):
+    """A step that looks at one row, or at the rows of one shard."""
+
+    def judge(self, shard: pa.Table) -> Filtered:
+        """Which rows stay."""
+        raise NotImplementedError
+
+    def arrange(self, kept: pa.Table) -> tuple[pa.Table, dict[str, float]]:
+        """Give the rows that stay another order or further columns, never another number; and numbers for the card."""
+        return kept, {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusStep(Step):
+    """A step that has to know all rows before it can say of one whether it stays."""
+
+    def reasons(self) -> tuple[str, ...]:
+        """Why a row is dropped, by its code from 1."""
+        raise NotImplementedError
+
+    def sketch(self, shard: pa.Table) -> ndarray:
+        """What has to be known of a shard's rows, an entry a row."""
+        raise NotImplementedError
+
+    def texts(self, shard: pa.Table) -> pa.Array | None:
+        """What `decide` may have to read again of a few rows; it stays on the disk."""
+        return None
+
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[str]) -> Int8[ndarray, " rows"]:
+        """The code of every row, in the order of the shards; as in `Step.report`.
+
+        Raises:
+            LabError: the step cannot be done over these rows.
+        """
+        raise NotImplementedError
+
+
+# How a text's length is counted; a word is what stands between blanks, so Chinese is counted in characters.
+LENGTHS: Mapping[str, Any] = {
+    "bytes": pc.binary_length,
+    "characters": pc.utf8_length,
+    "words": lambda texts: pc.count_substring_regex(texts, pattern=r"[^\s\p{Z}]+"),
+}
+
+
+def text_lengths(shard: pa.Table, columns: Sequence[str], unit: str) -> Int[ndarray, " rows"]:
+    """The length of each row's texts together; null is 0. A `unit` that is not in `LENGTHS` is a column of numbers."""
+    if unit not in LENGTHS:
+        return pc.fill_null(shard[unit], 0).to_numpy().astype(np.int64)
+    total = np.zeros(shard.num_rows, dtype=np.int64)
+    for name in columns:
+        total += LENGTHS[unit](pc.fill_null(shard[name], "")).to_numpy()
+    return total

@@ -1,0 +1,1 @@
+"""Speech: recordings, voices made by programs, corpora of both, and their features."""

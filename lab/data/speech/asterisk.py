@@ -1,0 +1,87 @@
+"""Recorded speech of one speaker: Asterisk's English telephone prompts, the out-of-domain test, never trained on."""
+
+import gzip
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+from lab.data.fetch import fetch, packages
+from lab.data.speech.audio import SAMPLING_RATE, read_audio
+from lab.data.speech.recordings import Reading, Recording
+from lab.data.splits import is_reserved, normalize_sentence, sentence_hash
+from lab.errors import LabError
+
+TEXTS, SOUNDS = "asterisk-core-sounds-en", "asterisk-core-sounds-en-g722"
+SOURCES = (TEXTS, SOUNDS)
+TEXT_FILE = "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
+SOUND_FOLDER = "usr/share/asterisk/sounds/en_US_f_Allison"
+SPEAKER = "ALLISON"
+_SOUND = re.compile(r"\[[^]]*\]")
+
+
+def transcripts(text: str) -> dict[str, str]:
+    """Read `name: text` lines; a semicolon begins a comment, and a text with `[...]` is a sound, not speech.
+
+    >>> transcripts("; heading\\nagent-user: Agent login.\\nbeep: [a tone]")
+    {'agent-user': 'Agent login.'}
+    """
+    prompts: dict[str, str] = {}
+    for line in text.splitlines():
+        name, colon, words = line.partition(":")
+        if not colon or line.lstrip().startswith(";") or _SOUND.search(words):
+            continue
+        prompts[name.strip()] = words.strip()
+    return prompts
+
+
+def reserved_lines() -> list[str]:
+    """Return the lines of `reserved_sentences.txt`, which `lab.data.splits` keeps out of every training text."""
+    sentences = transcripts(_texts()).values()
+    return sorted({sentence_hash(text)[:16] for text in sentences if normalize_sentence(text)})
+
+
+def read() -> Reading:
+    """Read the corpus; every utterance is test.
+
+    Raises:
+        LabError: a sentence is not among the reserved ones, so that it might stand in training.
+    """
+    prompts = transcripts(_texts())
+    sounds = fetch(SOUNDS) / SOUND_FOLDER
+    skipped: Counter[str] = Counter()
+    missing = [text for text in prompts.values() if normalize_sentence(text) and not is_reserved(text)]
+    if missing:
+        raise LabError(
+            f"{len(missing)} sentences of {TEXTS} are not in lab/data/reserved_sentences.txt, among them {missing[0]!r}"
+        )
+    present = {path.relative_to(sounds).with_suffix("").as_posix() for path in sounds.rglob("*.g722")}
+    skipped["text without a clip"] = len(prompts.keys() - present)
+    skipped["clip without a text"] = len(present - prompts.keys())
+
+    def recordings() -> Iterator[Recording]:
+        for name in sorted(prompts.keys() & present):
+            path = sounds / f"{name}.g722"
+            yield Recording(
+                id=name,
+                text=prompts[name],
+                speaker=SPEAKER,
+                audio=partial(read_audio, path, format="g722", expected_rate=SAMPLING_RATE),
+                split="test",
+            )
+
+    return Reading(
+        language="en",
+        licence=packages()[SOUNDS].licence,
+        sources={source: packages()[source].sha256 for source in SOURCES},
+        recordings=recordings(),
+        skipped=skipped,
+    )
+
+
+def _texts() -> str:
+    path = fetch(TEXTS) / TEXT_FILE
+    try:
+        return gzip.decompress(path.read_bytes()).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"{path} cannot be read ({error}); delete {fetch(TEXTS)} to fetch it again") from error

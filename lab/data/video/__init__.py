@@ -1,0 +1,1 @@
+"""Video: which moments are shown, and how files, animations and folders of frames are decoded."""

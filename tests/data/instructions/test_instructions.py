@@ -1,0 +1,221 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.data.fetch import packages
+from lab.data.instructions.bigbench import TASKS
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import (
+    INSTRUCTION_SOURCES,
+    instructions_sha256,
+    read_instructions,
+    split_instructions,
+    split_of_group,
+)
+from lab.errors import LabError
+from tests.data.fakes import installed
+
+TALKS = """
+categories:
+- talk
+conversations:
+- - Who are you?
+  - A program.
+- - who are you
+  - A PROGRAM!
+- - Who are you?
+  - Nobody.
+- - Hello there
+  - Hi.
+  - How are you today?
+  - Fine.
+- - Alone
+- - ""
+  - An answer to nothing.
+- - A question to nobody?
+  - ""
+"""
+TASK = """
+dataset_name: astronomy
+tag: !function utils.nothing
+fewshot_config:
+  sampler: first_n
+  samples:
+  - question: 'Where do comets come
+      from? (A) The Sun. (B) The Kuiper belt. (C) Mars. (D) Here.'
+    target: Let's think. The answer is (B).
+  - question: 'Which? (A) One (B) Two (C) Three (D) Four'
+    target: Nobody knows.
+"""
+
+
+CHAT = (("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Why?"), ("assistant", "So."))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+
+
+@pytest.fixture
+def talks():
+    installed("chatterbot-corpus", {"chatterbot_corpus/data/english/talk.yml": TALKS.encode()})
+    installed(
+        "chatterbot-corpus", {"chatterbot_corpus/data/chinese/ai.yml": "conversations:\n- - 你好吗\n  - 好\n".encode()}
+    )
+
+
+def bigbench(examples, task="plurals"):
+    path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{TASKS[task].folder}/task.json"
+    installed("bigbench", {path: json.dumps({"examples": examples}).encode()})
+
+
+def data_set(tmp_path, rows, name="data"):
+    (tmp_path / name).mkdir()
+    text = "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / name / "train.jsonl").write_text(text, encoding="utf-8")
+    return f"hub:{tmp_path / name}"
+
+
+def pairs(reading):
+    return [(one.prompt, one.answer) for one in reading.instructions]
+
+
+def test_every_turn_of_a_conversation_is_asked_for_and_what_was_said_before_is_counted(talks):
+    reading = read_instructions("chatterbot")
+    found = list(reading.instructions)
+    assert [(one.prompt, one.answer) for one in found] == [
+        ("Who are you?", "A program."),
+        ("Who are you?", "Nobody."),
+        ("Hello there", "Hi."),
+        ("Hi.", "How are you today?"),
+        ("How are you today?", "Fine."),
+    ]
+    assert dict(reading.skipped) == {
+        "conversation of one turn": 1,
+        "said before": 1,
+        "empty prompt": 1,
+        "empty answer": 1,
+    }
+    groups = [one.group for one in found]
+    assert groups[0] == groups[1] != groups[2] == groups[3] == groups[4]
+    assert len({one.id for one in found}) == 5
+    assert reading.licence == "BSD-3-Clause"
+    assert reading.sources == {"chatterbot-corpus": packages()["chatterbot-corpus"].sha256}
+
+
+def test_the_language_can_be_chosen_and_sources_joined(talks):
+    assert pairs(read_instructions("chatterbot:chinese")) == [("你好吗", "好")]
+    assert len(pairs(read_instructions("chatterbot+chatterbot:chinese"))) == 6
+    assert len(pairs(read_instructions("chatterbot+chatterbot:chinese", limit=2))) == 3
+
+
+def test_questions_with_choices_are_answered_by_the_right_choices_text():
+    installed("lm-eval", {"lm_eval/tasks/mmlu/flan_cot_fewshot/mmlu_astronomy.yaml": TASK.encode()})
+    reading = read_instructions("mmlu")
+    assert pairs(reading) == [
+        ("Where do comets come from? (A) The Sun. (B) The Kuiper belt. (C) Mars. (D) Here.", "The Kuiper belt.")
+    ]
+    assert dict(reading.skipped) == {"question without its right choice": 1}
+
+
+def test_a_task_of_bigbench_gives_its_first_target_or_its_best_choice():
+    bigbench(
+        [
+            {"input": "cat", "target": ["cats", "moggies"]},
+            {"input": "ox", "target_scores": {"oxen": 1, "oxes": 0}},
+            {"input": "sheep", "target_scores": {"sheep": 1, "sheeps": 1}},
+        ]
+    )
+    reading = read_instructions("bigbench:plurals")
+    assert pairs(reading) == [("Plural of cat", "cats"), ("Plural of ox", "oxen")]
+    assert dict(reading.skipped) == {"example without one best answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            [{"messages": [{"role": role, "content": text} for role, text in CHAT]}],
+            [("Be kind.\nHi", "Hello"), ("Be kind.\nHi\nHello\nWhy?", "So.")],
+        ),
+        ([{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}], [("Hi", "Hello")]),
+        ([{"instruction": "Add", "input": "1 1", "output": "2"}], [("Add\n1 1", "2")]),
+        ([{"question": "Who?", "answer": "Me"}], [("Who?", "Me")]),
+    ],
+)
+def test_the_form_of_a_hub_data_set_is_told_by_its_columns(tmp_path, rows, expected):
+    assert pairs(read_instructions(data_set(tmp_path, rows))) == expected
+
+
+def test_rows_of_the_hub_that_do_not_fit_are_counted(tmp_path):
+    turns = [[{"role": "assistant", "content": "I begin"}, {"role": "user", "content": "No"}], []]
+    good = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    silent = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}]
+    reading = read_instructions(data_set(tmp_path, [{"messages": m} for m in (*turns, good, silent)]))
+    assert pairs(reading) == [("Hi", "Hello")]
+    assert dict(reading.skipped) == {"a row of another shape": 2, "empty answer": 1}
+
+
+def test_what_cannot_be_read_is_named(talks, tmp_path):
+    with pytest.raises(LabError, match=r"unknown source of instructions 'chaterbot' \(did you mean 'chatterbot'\?\)"):
+        read_instructions("chaterbot")
+    with pytest.raises(LabError, match="unknown language 'klingon'; choose one of: chinese, english"):
+        list(read_instructions("chatterbot:klingon").instructions)
+    with pytest.raises(LabError, match="source 'mmlu' has no option, so not 'easy'"):
+        list(read_instructions("mmlu:easy").instructions)
+    with pytest.raises(LabError, match="unknown task of bigbench 'poems'; choose one of: facts"):
+        list(read_instructions("bigbench:poems").instructions)
+    with pytest.raises(LabError, match="limit is 0; expected at least 1"):
+        read_instructions("chatterbot", limit=0)
+    name = data_set(tmp_path, [{"text": "no pairs here"}])
+    with pytest.raises(LabError, match="is of no known form: its columns are text; expected messages or conversations"):
+        read_instructions(name)
+    with pytest.raises(LabError, match="has no split 'tset'; choose one of: train"):
+        read_instructions(f"{name}::tset")
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.text(max_size=3)), max_size=60), st.integers(0, 3))
+def test_no_group_stands_in_two_splits_and_none_is_lost(rows, seed):
+    given_ones = [
+        Instruction(id=str(i), prompt=f"p{i}", answer=text, source="s", group=f"g{group}")
+        for i, (group, text) in enumerate(rows)
+    ]
+    parts = split_instructions(given_ones, seed=seed)
+    assert sorted(one.id for part in parts.values() for one in part) == sorted(one.id for one in given_ones)
+    groups = [{one.group for one in part} for part in parts.values()]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+
+
+def test_a_tenth_of_the_groups_is_test_and_another_seed_chooses_others():
+    counts = dict.fromkeys(("train", "dev", "test"), 0)
+    for group in range(4000):
+        counts[split_of_group(f"g{group}")] += 1
+    assert counts["test"] == pytest.approx(400, abs=60)
+    assert counts["dev"] == pytest.approx(200, abs=45)
+    assert any(split_of_group(f"g{g}") != split_of_group(f"g{g}", seed=1) for g in range(100))
+
+
+def test_the_hash_of_instructions_changes_with_every_field():
+    one = Instruction(id="a", prompt="b", answer="c", source="d", group="e")
+    hashes = {instructions_sha256([one])}
+    for name in ("id", "prompt", "answer", "source", "group"):
+        hashes.add(instructions_sha256([Instruction(**{**vars(one), name: "other"})]))
+    assert len(hashes) == 6
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SOURCES)
+def test_every_sources_package_is_pinned_with_a_licence(name):
+    package = packages()[INSTRUCTION_SOURCES[name][0]]
+    assert package.licence
+    assert len(package.sha256) == 64
+
+
+def test_every_task_of_bigbench_is_among_the_files_that_are_unpacked():
+    from fnmatch import fnmatch
+
+    for task in TASKS.values():
+        path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{task.folder}/task.json"
+        assert any(fnmatch(path, pattern) for pattern in packages()["bigbench"].members)

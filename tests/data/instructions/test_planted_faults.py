@@ -1,0 +1,101 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.planted_faults import FAULTS, plant_faults, removal_quality, remove_planted
+from lab.errors import LabError
+
+
+def clean(count):
+    return [
+        Instruction(id=f"i{n}", prompt=f"what is number {n}", answer=f"it is {n}", source=f"s{n % 2}", group=f"g{n}")
+        for n in range(count)
+    ]
+
+
+@given(st.integers(2, 40), st.floats(0, 0.99), st.integers(0, 5))
+def test_the_share_is_met_kinds_take_turns_and_the_rest_is_left_alone(count, share, seed):
+    before = clean(count)
+    planted = plant_faults(before, share=share, seed=seed)
+    kinds = Counter(fault for fault in planted.faults if fault)
+    assert sum(kinds.values()) == round(share * count)
+    assert max(kinds.values(), default=0) - min((kinds[name] for name in FAULTS), default=0) <= 1
+    for one, made, fault in zip(before, planted.instructions, planted.faults, strict=True):
+        assert made.id == one.id
+        assert (made == one) == (fault is None)
+
+
+def test_each_kind_is_what_it_says():
+    before = clean(30)
+    for kind in FAULTS:
+        planted = plant_faults(before, share=0.5, seed=1, kinds=[kind])
+        for one, made, fault in zip(before, planted.instructions, planted.faults, strict=True):
+            if fault is None:
+                continue
+            if kind == "repeated_prompt":
+                assert made.prompt == one.prompt
+                # One word of the prompt is missing.
+                assert len(made.answer.split()) == len(one.prompt.split()) - 1
+                assert set(made.answer.split()) < set(one.prompt.split())
+            elif kind == "swapped":
+                assert (made.prompt, made.answer) == (one.answer, one.prompt)
+            else:
+                assert made.prompt == one.prompt
+                assert made.answer in {other.answer for other in before if other.source == one.source} - {one.answer}
+
+
+def test_a_prompt_of_one_word_is_repeated_whole():
+    words = [Instruction(id=str(n), prompt="cat", answer=f"a{n}", source="s") for n in range(4)]
+    planted = plant_faults(words, share=0.5, seed=0, kinds=["repeated_prompt"])
+    assert [i.answer for i, fault in zip(planted.instructions, planted.faults, strict=True) if fault] == ["cat", "cat"]
+
+
+def test_the_seed_alone_decides():
+    assert plant_faults(clean(20), share=0.4, seed=3) == plant_faults(clean(20), share=0.4, seed=3)
+    assert plant_faults(clean(20), share=0.4, seed=3) != plant_faults(clean(20), share=0.4, seed=4)
+
+
+def test_precision_and_recall_are_counted_by_hand():
+    faults = ("swapped", None, None, "other_answer", "swapped")
+    keep = np.array([False, False, True, True, False])
+    quality = removal_quality(keep, faults)
+    assert quality.precision == pytest.approx(2 / 3)
+    assert quality.recall == pytest.approx(2 / 3)
+    assert quality.share_removed == pytest.approx(3 / 5)
+    assert quality.share_faulty_left == pytest.approx(1 / 2)
+    assert quality.recall_of == {"other_answer": 0.0, "swapped": 1.0}
+
+
+def test_nothing_removed_and_nothing_faulty_are_zero_not_an_error():
+    quality = removal_quality(np.array([True, True]), (None, None))
+    assert (quality.precision, quality.recall, quality.share_removed, quality.recall_of) == (0.0, 0.0, 0.0, {})
+    assert removal_quality(np.array([False]), ("swapped",)).share_faulty_left == 0.0
+
+
+def test_the_oracle_removes_the_planted_ones_by_kind():
+    planted = plant_faults(clean(12), share=0.5, seed=0)
+    result = remove_planted([one.id for one in planted.instructions], planted.faults)
+    assert result.keep.tolist() == [fault is None for fault in planted.faults]
+    assert sorted(result.report.dropped) == sorted(f"planted: {kind.replace('_', ' ')}" for kind in FAULTS)
+    assert set(result.report.dropped.values()) == {2}
+    quality = removal_quality(result.keep, planted.faults)
+    assert (quality.precision, quality.recall) == (1.0, 1.0)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(LabError, match="faults are planted among at least two instructions, not 1"):
+        plant_faults(clean(1), share=0.5, seed=0)
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(LabError, match="the share of planted faults is"):
+            plant_faults(clean(4), share=share, seed=0)
+    with pytest.raises(LabError, match="unknown kind of planted fault 'typo'; choose one of: other_answer"):
+        plant_faults(clean(4), share=0.5, seed=0, kinds=["typo"])
+    same = [Instruction(id=str(n), prompt=f"p{n}", answer="yes", source="s") for n in range(4)]
+    with pytest.raises(LabError, match=r"instruction '\d' has the answer of all others, 'yes'"):
+        plant_faults(same, share=0.5, seed=0, kinds=["other_answer"])
+    with pytest.raises(LabError, match="a filter judged 2 instructions of 3"):
+        removal_quality(np.array([True, False]), (None, None, None))

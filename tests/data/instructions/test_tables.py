@@ -1,0 +1,50 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.tables import in_batches, read_instruction_table, write_instructions
+from lab.errors import LabError
+
+
+def some(count, start=0):
+    return [
+        Instruction(id=f"i{n}", prompt=f"p{n}", answer="好", source="s", group=f"g{n}")
+        for n in range(start, start + count)
+    ]
+
+
+def test_what_is_written_is_read(tmp_path):
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    assert write_instructions(first, iter(some(5))) == 5
+    write_instructions(second, some(2, start=5))
+    assert list(read_instruction_table(first, second)) == some(7)
+    assert pq.read_schema(first).names == ["id", "prompt", "answer", "source", "group"]
+
+
+def test_a_stream_that_breaks_off_leaves_no_file(tmp_path):
+    def broken():
+        yield from some(3)
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        write_instructions(tmp_path / "a.parquet", broken())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batches_hold_everything_once():
+    assert [len(batch) for batch in in_batches(some(7), 3)] == [3, 3, 1]
+    assert [one for batch in in_batches(iter(some(7)), 3) for one in batch] == some(7)
+
+
+def test_mixed_schemas_and_cut_files_are_named_before_anything_is_read(tmp_path):
+    good, other, cut = (tmp_path / f"{name}.parquet" for name in ("good", "other", "cut"))
+    write_instructions(good, some(3))
+    pq.write_table(pa.table({"id": [1], "prompt": ["p"], "answer": ["a"], "source": ["s"], "group": ["g"]}), other)
+    cut.write_bytes(good.read_bytes()[:-20])
+    with pytest.raises(LabError, match=r"column 'id' of .*other\.parquet is int64, expected string"):
+        read_instruction_table(good, other)
+    with pytest.raises(LabError, match=r"cut\.parquet is no whole Parquet file"):
+        read_instruction_table(good, cut)
+    with pytest.raises(LabError, match="no table of instructions is given"):
+        read_instruction_table()
