@@ -57,6 +57,7 @@ ablation = Ablation(
         "positions": "auto",
         "steps": 340,
         "batch_size": 8,
+        "pack_tokens": 0,
         "max_tokens": 4096,
         "learning_rate": 1e-3,
         "warmup_steps": 30,

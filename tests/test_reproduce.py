@@ -1,6 +1,7 @@
 """The whole path of one tiny cell: papermill, kernel, training, MLflow, results file, per-utterance table."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -48,6 +49,20 @@ def test_one_cell_is_trained_tracked_and_not_run_again(study, store_maker):
     again = run(study, rows=["conv_gmlp_2"])
     assert again.complete
     assert [r for r in read_runs() if r.status == "FINISHED"] == finished
+
+
+@pytest.mark.slow
+def test_a_cell_trained_in_packs_is_certified_and_pads_nothing(study, store_maker):
+    store_maker()
+    rung = dataclasses.replace(study.rungs[0], changes={**study.rungs[0].changes, "pack_tokens": 400})
+    packed = dataclasses.replace(study, rungs=(rung,))
+    assert run(packed, rows=["conv_gmlp_2"]).failed == {}
+    (line,) = results.read_lines(packed, "tiny")
+    assert float(line["padding_share"]) == 0
+    (record,) = [record for record in read_runs() if record.status == "FINISHED" and record.tags["kind"] == "cell"]
+    certificate = json.loads(record.artifact("packing_certificate.json").read_text(encoding="utf-8"))
+    assert certificate["packing_certificate"] == "passed"
+    assert certificate["num_samples"] == 3
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ from lab.study.vision_preparation import prepare_vision
 from tests.vision import tiny_parameters, write_image_set, write_video_set
 
 
-def tiny_study(name, root):
+def tiny_study(name, root, *, packed):
     """A study at a rung whose pictures and videos are folders of the hub's form."""
     pictures = f"image_choices@{write_image_set(root / 'pictures')}"
     changes = {**tiny_parameters(root), "images": pictures, "num_images": 8, "num_test": 4, "measure_dev": False}
+    changes |= {"packed": True, "batch_size": 0} if packed else {}
     if name.startswith("video_"):
         changes |= {"videos": f"next_qa@{write_video_set(root / 'videos')}", "num_videos": 4}
     else:
@@ -35,14 +36,19 @@ def tiny_study(name, root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "row", "stages"),
-    [("video_pretraining", "staged", ["staged_1", "staged_2"]), ("visual_projector", "mean_pool", ["image_1"])],
+    ("name", "row", "stages", "packed"),
+    [
+        ("video_pretraining", "staged", ["staged_1", "staged_2"], True),
+        ("visual_projector", "mean_pool", ["image_1"], False),
+    ],
 )
-def test_one_cell_is_trained_measured_tracked_and_not_run_again(tmp_path, monkeypatch, store_maker, name, row, stages):
+def test_one_cell_is_trained_measured_tracked_and_not_run_again(
+    tmp_path, monkeypatch, store_maker, name, row, stages, packed
+):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     store_maker()
-    study = tiny_study(name, tmp_path)
+    study = tiny_study(name, tmp_path, packed=packed)
     outcome = reproduce(study, rung="smoke", rows=[row], seeds=[0], workers=1, prepare=prepare_vision)
     assert outcome.failed == {}
     assert outcome.complete
@@ -61,6 +67,16 @@ def test_one_cell_is_trained_measured_tracked_and_not_run_again(tmp_path, monkey
     ancestry = json.loads(record.artifact("ancestry.json").read_text(encoding="utf-8"))
     assert [link["stage"] for link in ancestry] == stages
     assert [link["parents"] for link in ancestry[1:]] == [[link["sha256"]] for link in ancestry[:-1]]
+    assert record.artifact("packing_certificate.json").exists() == packed
+    if packed:
+        certificates = json.loads(record.artifact("packing_certificate.json").read_text(encoding="utf-8"))
+        assert {one["packing_certificate"] for one in certificates} == {"passed"}
+        assert [(one["stage"], one["kind"]) for one in certificates] == [
+            ("staged_1", "image_text"),
+            ("staged_2", "image_text"),
+            ("staged_2", "video_text"),
+        ]
+        assert float(line["padding_share"]) == 0
     (executed,) = paths.mlruns_dir().rglob(f"notebooks/{name}/*.ipynb")
     assert executed.stat().st_size > 1000
     assert not list(paths.mlruns_dir().rglob("checkpoints/*.safetensors"))

@@ -45,6 +45,7 @@ BASE: MappingProxyType[str, Any] = MappingProxyType(
         "image_share": 0.4,
         "batch_tokens": 2400,
         "batch_size": 0,
+        "packed": False,
         "learning_rate": 1e-3,
         "language_model_learning_rate": 5e-4,
         "encoder_learning_rate": 1e-3,

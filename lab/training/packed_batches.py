@@ -23,13 +23,13 @@ from lab.training.speech import Augmentation, SpeechSplit, encoded, pad_features
 _UNCHANGED = Augmentation()
 
 
-def _certified(
+def certify_pack(
     model: nn.Module,
     packs: PackedEpochs,
     sample: Callable[[int], S],
     probe: Callable[[Sequence[S]], Probe[S]],
     *,
-    attention: str,
+    attention: str = "auto",
     precision: str,
 ) -> PackingCertificate:
     """The certificate of samples of the first pack, its shortest; the same one again where there are too few.
@@ -82,7 +82,7 @@ class PackedTexts:
         lengths = [len(prompt) + start + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
         self._packs = PackedEpochs(lengths=lengths, budget=budget, seed=seed, too_long=too_long, ids=ids)
         self.statistics: PackingStatistics = self._packs.statistics
-        self.certificate = _certified(
+        self.certificate = certify_pack(
             language_model.model,
             self._packs,
             lambda i: TextSample(prompt=prompts[i], answer=answers[i]),
@@ -128,7 +128,7 @@ class PackedUtterances:
         ids = [utterance.id for utterance in data.utterances]
         self._packs = PackedEpochs(lengths=lengths, budget=budget, seed=seed, too_long=too_long, ids=ids)
         self.statistics: PackingStatistics = self._packs.statistics
-        self.certificate = _certified(
+        self.certificate = certify_pack(
             model,
             self._packs,
             self._sample,
@@ -137,6 +137,10 @@ class PackedUtterances:
             precision=precision,
         )
         self._attention = self.certificate.attention
+
+    def padding_share(self) -> float:
+        """Share of the positions computed that are padding, as `TrainingBatches` has it: none."""
+        return 0.0
 
     def _sample(self, index: int) -> AudioSample:
         if self._model.encoder is None:

@@ -15,10 +15,11 @@ from lab.paths import write_whole
 from lab.training.ancestry import Ancestry, load_stage, read_ancestry, save_stage
 from lab.training.curricula import IMAGE
 from lab.training.loop import TrainingRecord, peak_memory_bytes
+from lab.training.stage_batches import StageBatches
 from lab.training.stage_loop import stage_options, train_stage
 from lab.training.stages import stages_by_name
 from lab.training.vision_cell import IMAGE_BRANCH, cell_stages
-from lab.training.vision_data import StageBatches, VisionSplit
+from lab.training.vision_data import VisionSplit
 
 
 @dataclass
@@ -33,6 +34,8 @@ class CellTraining:
     decoded_frames: int = 0
     padding_share: float = 0.0
     ancestry: list[dict[str, Any]] = field(default_factory=list)
+    packing_certificates: list[dict[str, Any]] = field(default_factory=list)
+    """Of a packed training, one a stage and kind of data."""
 
     def results(self) -> dict[str, float]:
         """What stands in the results file; no loss where nothing was trained."""
@@ -63,7 +66,7 @@ def train_vision_cell(
         checkpoint: where an interrupted cell is kept; all of it is deleted when the training is done.
 
     Raises:
-        LabError: as `train_stage`.
+        LabError: as `StageBatches`, its `certify`, and `train_stage`.
     """
     if not (parameters["max_frames"] or parameters["train_language_model"]):
         # Nothing is seen and the language model is frozen: what it answers by itself is the baseline.
@@ -83,6 +86,7 @@ def train_vision_cell(
             parameters["batch_tokens"],
             parameters["seed"],
             parameters["batch_size"],
+            parameters["packed"],
             earlier=tuple(batches_before),
         )
         batches_before.append(batches)
@@ -98,9 +102,13 @@ def train_vision_cell(
                 checkpoint_every=parameters["checkpoint_every"],
                 precision=parameters["precision"],
             )
+            certificates = [
+                {"stage": stage.name, "kind": kind, **certificate.artifact()}
+                for kind, certificate in batches.certify(precision=parameters["precision"]).items()
+            ]
             record = train_stage(model, parts, stage, batches.loss, options, ancestry=ancestry, checkpoint=checkpoint)
             save_stage(weights, parts, stage, ancestry)
-            write_whole(record_file, json.dumps(_facts(record, batches)))
+            write_whole(record_file, json.dumps({**_facts(record, batches), "packing_certificates": certificates}))
         done.append(json.loads(record_file.read_text(encoding="utf-8")))
         files[stage.name] = weights
     ancestry = read_ancestry(list(files.values())[-1])
@@ -115,6 +123,7 @@ def train_vision_cell(
         lm_tokens=sum(record["lm_tokens"] for record in done),
         decoded_frames=sum(record["decoded_frames"] for record in done),
         padding_share=sum(r["padding_share"] * len(r["losses"]) for r in done) / sum(len(r["losses"]) for r in done),
+        packing_certificates=[one for record in done for one in record["packing_certificates"]],
         ancestry=[{**asdict(link), "sha256": link.sha256} for link in ancestry],
     )
 

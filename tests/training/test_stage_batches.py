@@ -1,0 +1,234 @@
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from lab.errors import LabError
+from lab.parts.packed_sequences import pack_rows
+from lab.parts.vision_language_model import VisionLanguageModel
+from lab.training.stage_batches import StageBatches
+from lab.training.stages import Stage
+from lab.training.vision_data import VisionSplit
+from tests.parts.tiny_vision import seeing_model
+from tests.training.vision_splits import split_of, various
+
+
+@pytest.fixture(scope="module")
+def model() -> VisionLanguageModel:
+    return seeing_model()
+
+
+def stage(steps: int, **weights: float) -> Stage:
+    return Stage(
+        name="s",
+        paper="none",
+        trained=("video_projector",),
+        learning_rates={"video_projector": 1e-3},
+        data=weights,
+        steps=steps,
+    )
+
+
+@pytest.fixture
+def sources() -> dict[str, VisionSplit]:
+    return {
+        "image_text": split_of(various("i", 13, frames=1), name="i", branch="visual_projector"),
+        "video_text": split_of(various("v", 17), name="v"),
+        "other": split_of(various("o", 5), name="o"),
+    }
+
+
+def batches(sources, model, steps: int = 12, seed: int = 1, **options) -> StageBatches:
+    weights = options.pop("weights", {"image_text": 0.3, "video_text": 0.7})
+    given = {"batch_tokens": 60, **options}
+    return StageBatches(sources=sources, model=model, stage=stage(steps, **weights), seed=seed, **given)
+
+
+@pytest.mark.parametrize("order", [range(11, -1, -1), [5, 5, 2, 11, 6, 7, 0, 3], [7, 8, 9, 10, 11]])
+def test_a_steps_batch_is_the_same_in_whatever_order_steps_are_asked_for(sources, model, order):
+    whole = batches(sources, model)
+    expected = [whole.indices(step) for step in range(12)]
+    other = batches(sources, model)
+    assert [other.indices(step) for step in order] == [expected[step] for step in order]
+    other.costs()
+    other.padding_share()
+    assert [other.indices(step) for step in order] == [expected[step] for step in order]
+    assert [batches(sources, model, seed=2).indices(step) for step in range(12)] != expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "weights", "expected"),
+    [
+        (12, {"image_text": 0.3, "video_text": 0.7}, {"image_text": 4, "video_text": 8}),
+        (10, {"image_text": 3.0, "video_text": 7.0}, {"image_text": 3, "video_text": 7}),
+        (3, {"image_text": 1.0, "video_text": 1.0}, {"image_text": 2, "video_text": 1}),
+        (1, {"image_text": 0.3, "video_text": 0.7}, {"video_text": 1}),
+        (4, {"video_text": 0.2}, {"video_text": 4}),
+        (8, {"image_text": 1.0, "video_text": 1.0, "other": 1.0}, {"image_text": 3, "video_text": 3, "other": 2}),
+        (10, {"image_text": 0.45, "video_text": 0.45, "other": 0.1}, {"image_text": 5, "video_text": 4, "other": 1}),
+        (10, {"image_text": 0.44, "video_text": 0.43, "other": 0.13}, {"image_text": 5, "video_text": 4, "other": 1}),
+    ],
+)
+def test_every_kind_has_its_share_of_the_steps(sources, model, steps, weights, expected):
+    found = batches(sources, model, steps, weights=weights)
+    assert Counter(found.kinds) == expected
+    assert Counter(found.indices(step)[0] for step in range(steps)) == expected
+
+
+def test_kinds_are_mixed_and_not_one_after_the_other(sources, model):
+    kinds = batches(sources, model, 40, weights={"image_text": 1.0, "video_text": 1.0}).kinds
+    changes = sum(a != b for a, b in itertools.pairwise(kinds))
+    assert changes > 10
+
+
+def test_no_example_stands_twice_in_an_epoch_and_all_have_their_turn(sources, model):
+    found = batches(sources, model, 60, weights={"video_text": 1.0})
+    size, count = found._sizes["video_text"], len(sources["video_text"])
+    per_epoch = count // size
+    chosen = [found.indices(step)[1] for step in range(60)]
+    assert {len(batch) for batch in chosen} == {size}
+    for start in range(0, 60 - per_epoch, per_epoch):
+        epoch = [i for batch in chosen[start : start + per_epoch] for i in batch]
+        assert len(set(epoch)) == len(epoch) == per_epoch * size
+    assert {i for batch in chosen for i in batch} == set(range(count))
+
+
+def test_a_batch_holds_about_its_tokens_whatever_the_kind(sources, model):
+    found = batches(sources, model, 30, batch_tokens=80)
+    for kind in ("image_text", "video_text"):
+        held = [
+            sum(found.lengths[kind][i] for i in batch)
+            for of, batch in (found.indices(step) for step in range(30))
+            if of == kind
+        ]
+        assert np.mean(held) == pytest.approx(80, rel=0.25)
+
+
+def test_a_later_stage_goes_on_where_the_earlier_ones_stopped(sources, model):
+    long = batches(sources, model, 20, weights={"image_text": 1.0})
+    first = batches(sources, model, 5, weights={"image_text": 1.0})
+    second = batches(sources, model, 12, earlier=[first])
+    third = batches(sources, model, 4, weights={"image_text": 1.0}, earlier=[first, second])
+    images = [
+        batch
+        for part in (first, second, third)
+        for kind, batch in map(part.indices, range(len(part.kinds)))
+        if kind == "image_text"
+    ]
+    assert images == [long.indices(step)[1] for step in range(len(images))]
+    assert len(images) == 5 + 4 + 4
+
+
+@pytest.mark.parametrize("other", [{"seed": 2}, {"batch_tokens": 61}])
+def test_a_later_stage_of_other_batches_cannot_go_on(sources, model, other):
+    with pytest.raises(LabError, match="stage 's' has batch_tokens 60 and seed 1, and a stage before it has others"):
+        batches(sources, model, earlier=[batches(sources, model, **other)])
+
+
+def test_costs_and_padding_are_those_counted_one_by_one(sources, model):
+    found = batches(sources, model)
+    tokens = frames = 0
+    padded = []
+    for step in range(12):
+        kind, chosen = found.indices(step)
+        split, rows = sources[kind], []
+        for i in chosen:
+            (seen,) = model.visual_tokens([split.question(i, model)])
+            rows.append(len(seen) + len(split.examples[i].question) + 1 + len(split.examples[i].answer) + 1)
+            frames += len(split.examples[i].see()[0])
+        tokens += sum(rows)
+        padded.append(1 - sum(rows) / (len(rows) * max(rows)))
+    assert found.costs() == (tokens, frames)
+    assert found.padding_share() == pytest.approx(np.mean(padded))
+
+
+def test_loss_of_a_step_is_that_of_its_examples_one_by_one(sources, model):
+    found = batches(sources, model)
+    for step in (3, 0):
+        kind, chosen = found.indices(step)
+        split = sources[kind]
+        batch = found.loss(step)
+        for row, i in enumerate(chosen):
+            ids = model.codec.encode(split.examples[i].answer)
+            alone = model([split.question(i, model)], [ids])
+            torch.testing.assert_close(batch.loss[row], alone.loss[0], rtol=1e-4, atol=1e-4)
+            assert batch.num_tokens[row] == len(ids) + 1
+
+
+def test_missing_kinds_and_examples_that_are_too_long_are_refused(sources, model):
+    with pytest.raises(LabError, match=r"unknown kind of data 'audio_text'.*; choose one of: image_text"):
+        batches(sources, model, weights={"audio_text": 1.0})
+    longest = max(sources["video_text"].num_tokens(i, model) for i in range(17))
+    assert batches(sources, model, batch_tokens=longest)
+    with pytest.raises(
+        LabError, match=rf"an example of 'video_text' takes {longest} tokens, more than batch_tokens \({longest - 1}\)"
+    ):
+        batches(sources, model, batch_tokens=longest - 1)
+
+
+def test_a_pack_holds_what_fits_its_tokens_and_an_epoch_of_packs_every_example_once(sources, model):
+    packed = batches(sources, model, steps=40, packed=True, weights={"video_text": 1.0})
+    lengths = [length - 1 for length in packed.lengths["video_text"]]
+    packs = packed._packs["video_text"].packs_per_epoch
+    for epoch in range(40 // packs):
+        chosen = [packed.indices(step)[1] for step in range(epoch * packs, (epoch + 1) * packs)]
+        assert sorted(itertools.chain(*chosen)) == list(range(17))
+        assert all(sum(lengths[i] for i in pack) <= 60 for pack in chosen)
+    assert packed.padding_share() == 0
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_loss_of_a_pack_is_that_of_its_examples_padded(sources, trained):
+    torch.manual_seed(0)
+    model = seeing_model()
+    packed, padded = (batches(sources, model, packed=packed) for packed in (True, False))
+    if trained:
+        packed.certify(precision="float32")
+    padded.indices = packed.indices  # type: ignore[method-assign]
+    for step in range(6):
+        one, other = packed.loss(step), padded.loss(step)
+        torch.testing.assert_close(one.loss, other.loss, rtol=1e-4, atol=1e-5)
+        assert torch.equal(one.num_tokens, other.num_tokens)
+
+
+def test_a_later_packed_stage_goes_on_in_the_packs(sources, model):
+    first = batches(sources, model, steps=5, packed=True)
+    later = batches(sources, model, steps=6, packed=True, earlier=(first,))
+    whole = batches(sources, model, steps=40, packed=True)
+    for kind in ("image_text", "video_text"):
+        seen = [stage.indices(s)[1] for stage in (first, later) for s, k in enumerate(stage.kinds) if k == kind]
+        expected = [whole.indices(s)[1] for s, k in enumerate(whole.kinds) if k == kind]
+        assert seen == expected[: len(seen)]
+    with pytest.raises(LabError, match="before it has others"):
+        batches(sources, model, earlier=(first,))
+
+
+def test_packs_are_certified_once_for_each_kind_of_data(sources, model):
+    found = batches(sources, model, packed=True).certify(precision="float32")
+    assert set(found) == {"image_text", "video_text"}
+    assert all(certificate.passed and not certificate.idle for certificate in found.values())
+    assert batches(sources, model).certify(precision="float32") == {}
+
+
+def test_a_leak_in_packs_stops_the_stage_before_it_trains(sources, model, monkeypatch):
+    def going_on(rows, positions):
+        return pack_rows(rows, torch.arange(sum(map(len, rows))).split([len(row) for row in rows]))
+
+    monkeypatch.setattr("lab.parts.packed_models.pack_rows", going_on)
+    with pytest.raises(LabError, match="packed samples are not kept apart"):
+        batches(sources, model, packed=True).certify(precision="float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"packed": True, "batch_size": 3}, "batch_size is 3, but a step of a packed stage"),
+        ({"batch_size": -1}, "batch_tokens and batch_size are 60 and -1; expected at least 1 and 0"),
+        ({"batch_tokens": 0}, "batch_tokens and batch_size are 0 and 0"),
+    ],
+)
+def test_batches_that_no_stage_has_are_refused(sources, model, options, message):
+    with pytest.raises(LabError, match=message):
+        batches(sources, model, **options)
