@@ -116,15 +116,23 @@ def removal_scores(kept: Filtered, data: InstructionData) -> dict[str, float]:
 def training_losses(kept: Filtered, data: InstructionData, *, name: str) -> pd.DataFrame:
     """The scorer's loss of every training instruction, its planted fault, and whether it was kept: what a figure shows.
 
-    One line an instruction, with `corpus`, `question`, `kind` (of the fault, or `clean`), `loss` (nats a token) and
-    `kept`.
+    One line an instruction, with `corpus`, `question`, `prompt`, `answer`, `kind` (of the fault, or `clean`), `loss`
+    and `loss_without_prompt` (nats a token; NaN where it was not measured) and `kept`.
     """
-    losses = np.concatenate([batch.losses for batch in data.losses()])
+    batches = list(data.losses())
+    losses = np.concatenate([batch.losses for batch in batches])
+    without = [
+        np.full(len(batch.losses), np.nan) if batch.losses_without_prompt is None else batch.losses_without_prompt
+        for batch in batches
+    ]
     return pd.DataFrame(
         {
             "question": [one.id for one in data.train],
+            "prompt": [one.prompt for one in data.train],
+            "answer": [one.answer for one in data.train],
             "kind": [fault or "clean" for fault in data.faults],
             "loss": losses,
+            "loss_without_prompt": np.concatenate(without),
             "kept": kept.keep,
         }
     ).assign(corpus=name)

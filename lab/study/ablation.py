@@ -206,6 +206,7 @@ def load_module(name: str) -> ModuleType:
 
 
 def load_ablation(name: str) -> Ablation:
-    """The `ablation` that `ablations/NAME.py` declares."""
-    ablation: Ablation = load_module(name).ablation
-    return ablation
+    """The `ablation` that `ablations/NAME.py` declares, and behind its rows those of `ablations/NAME.rows.toml`."""
+    from lab.study.own_rows import with_own_rows
+
+    return with_own_rows(load_module(name).ablation)

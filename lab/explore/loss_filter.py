@@ -1,0 +1,219 @@
+"""Loss filters by hand: slide the threshold, see the fit and what falls off, read it, keep the choice as a row.
+
+Section 3 of the paper (the filter of the fine-tuning data).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.loss_columns import Batches, loss_files, losses_in_memory
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
+from lab.data.filters.loss_fit import normality
+from lab.data.instructions.instructions import read_instructions
+from lab.errors import LabError
+from lab.explore.panel import Panel, Shown, table, text
+from lab.paper.style import GREY, LOOKS
+from lab.study.ablation import Ablation, load_ablation
+from lab.study.own_rows import free_key, save_own_row
+from lab.study.results import load_utterances
+
+NUM_BINS = 60
+CLEAN = "clean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSamples:
+    """Instructions with the losses of their answers (nats a token); `faults`: what was planted, `clean` for nothing."""
+
+    ids: Sequence[str]
+    prompts: Sequence[str]
+    answers: Sequence[str]
+    losses: Float[ndarray, " samples"]
+    losses_without_prompt: Float[ndarray, " samples"] | None = None
+    faults: Sequence[str] | None = None
+
+    def batches(self) -> Batches:
+        """As filters read them."""
+        return losses_in_memory(self.ids, self.losses, self.losses_without_prompt)
+
+
+def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
+    """What the cells of a loss-filter study chose from, out of any finished cell's own table.
+
+    Raises:
+        LabError: no cell has been run on this machine.
+    """
+    frame = load_utterances(ablation, rung)
+    frame = frame[frame["split"] == "train"]
+    first = frame[(frame["row"] == frame["row"].iloc[0]) & (frame["seed"] == frame["seed"].iloc[0])]
+    without = first["loss_without_prompt"].to_numpy(np.float64)
+    return ScoredSamples(
+        ids=first["question"].tolist(),
+        prompts=first["prompt"].tolist(),
+        answers=first["answer"].tolist(),
+        losses=first["loss"].to_numpy(np.float64),
+        losses_without_prompt=None if np.isnan(without).any() else without,
+        faults=first["kind"].tolist(),
+    )
+
+
+def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
+    """What `lab score SOURCE --out FOLDER` wrote, with the texts of the source again.
+
+    Raises:
+        LabError: as `loss_files` and `read_instructions`, or a sample that the source no longer has.
+    """
+    scored = pq.read_table(loss_files(folder))
+    ids = scored["id"].to_pylist()
+    by_id = {one.id: one for one in read_instructions(source).instructions}
+    if missing := [key for key in ids if key not in by_id]:
+        raise LabError(f"{source!r} has no sample {missing[0]!r}, which was scored in {folder}; name its own source")
+    without = scored["loss_without_prompt"].to_numpy().astype(np.float64)
+    return ScoredSamples(
+        ids=ids,
+        prompts=[by_id[key].prompt for key in ids],
+        answers=[by_id[key].answer for key in ids],
+        losses=scored["loss"].to_numpy(),
+        losses_without_prompt=None if np.isnan(without).any() else without,
+    )
+
+
+def loss_filter_panel(samples: ScoredSamples, *, num_shown: int = 8) -> Panel:
+    """Choose a filter and its k, and read what it keeps and drops.
+
+    Args:
+        samples: scored; where `faults` are known, precision and recall of the removal are shown.
+        num_shown: samples to read at once, those nearest to a bound first.
+    """
+    batches = samples.batches()
+
+    def show(loss_filter: str, k: float, read: str) -> list[Shown]:
+        chosen = filter_losses(batches, loss_filter, k=k)
+        return [
+            _account(chosen, samples),
+            _draw(samples, chosen, loss_bounds(batches, loss_filter, k=k), loss_filter),
+            _samples(samples, chosen, read, num_shown),
+        ]
+
+    return Panel(
+        {
+            "loss_filter": ipywidgets.Dropdown(options=[*LOSS_FILTERS, RANDOM], value="gaussian", description="filter"),
+            "k": ipywidgets.FloatSlider(
+                value=1.0, min=0.0, max=4.0, step=0.05, description="k (sigma)", continuous_update=False
+            ),
+            "read": ipywidgets.Dropdown(options=["dropped below", "dropped above", "kept"], description="read"),
+        },
+        show,
+    )
+
+
+def _account(chosen: Filtered, samples: ScoredSamples) -> str:
+    said = f"<p>{text(chosen.report)}</p>"
+    if samples.faults is None:
+        return said
+    faulty = np.array([fault != CLEAN for fault in samples.faults])
+    dropped = ~chosen.keep
+    found = int((faulty & dropped).sum())
+    return said + (
+        f"<p>{found} of {int(dropped.sum())} dropped are faulty (precision), {found} of {int(faulty.sum())} faulty are "
+        f"dropped (recall)</p>"
+    )
+
+
+def _draw(samples: ScoredSamples, chosen: Filtered, bounds: tuple[float, float], loss_filter: str) -> Figure:
+    losses = np.asarray(samples.losses)
+    fit = normality(losses)
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    every, by_fault = figure.subplots(1, 2)
+    edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
+    every.hist(
+        [losses[chosen.keep], losses[~chosen.keep]],
+        bins=edges,
+        stacked=True,
+        color=[LOOKS[0].colour, LOOKS[3].colour],
+        label=[f"kept ({int(chosen.keep.sum())})", f"dropped ({int((~chosen.keep).sum())})"],
+    )
+    at = np.linspace(edges[0], edges[-1], 300)
+    height = len(losses) * (edges[1] - edges[0]) / (fit.std * np.sqrt(2 * np.pi))
+    every.plot(at, height * np.exp(-0.5 * ((at - fit.mean) / fit.std) ** 2), color="black", label="fitted Gaussian")
+    # Only of a filter that judges the loss itself do the bounds lie on this axis.
+    axis_bounds = {"log_gaussian": tuple(np.exp(bounds)), "ifd": (), RANDOM: (), "none": ()}.get(loss_filter, bounds)
+    for bound in axis_bounds:
+        if np.isfinite(bound):
+            every.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
+    every.set(xlabel="loss of the answer (nats a token)", ylabel="samples", title=_fit_title(losses))
+    every.legend(fontsize="small")
+    kinds = samples.faults or ["all"] * len(losses)
+    for kind, look in zip(sorted(set(kinds), key=lambda kind: (kind != CLEAN, kind)), LOOKS, strict=False):
+        own = losses[np.array([one == kind for one in kinds])]
+        label = f"{kind.replace('_', ' ')} ({len(own)})"
+        by_fault.hist(
+            own, bins=edges, density=True, histtype="step", color=look.colour, linestyle=look.line, label=label
+        )
+    by_fault.set(xlabel="loss of the answer (nats a token)", ylabel="density")
+    by_fault.legend(fontsize="small")
+    return figure
+
+
+def _fit_title(losses: Float[ndarray, " samples"]) -> str:
+    fit = normality(losses)
+    tested = "" if fit.p_value is None else f", p = {fit.p_value:.1g}"
+    return f"skewness {fit.skewness:+.2f}, {fit.distance:.2f} from the Gaussian{tested}"
+
+
+def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int) -> str:
+    losses = np.asarray(samples.losses)
+    middle = float(np.median(losses))
+    wanted: dict[str, Bool[ndarray, " samples"]] = {
+        "kept": chosen.keep,
+        "dropped below": ~chosen.keep & (losses < middle),
+        "dropped above": ~chosen.keep & (losses >= middle),
+    }
+    there = np.flatnonzero(wanted[read])
+    # Nearest to the middle first: where a threshold is argued about.
+    nearest = there[np.argsort(np.abs(losses[there] - middle), kind="stable")]
+    nearest = nearest[::-1] if read == "kept" else nearest
+    rows: list[dict[str, Any]] = [
+        {
+            "loss": f"{losses[i]:.2f}",
+            "prompt": samples.prompts[i],
+            "answer": samples.answers[i],
+            **({} if samples.faults is None else {"planted": samples.faults[i].replace("_", " ")}),
+        }
+        for i in nearest[:num_shown]
+    ]
+    return f"<p>{text(read)}: {len(there)}, of which those next to the bound</p>" + table(rows)
+
+
+def row_saver(panel: Panel, ablation_name: str) -> ipywidgets.HBox:
+    """A text and a button that keep what the panel's filter and k are now as a row of the ablation.
+
+    What came of it, or why not, stands beside them.
+    """
+    label = ipywidgets.Text(placeholder="what the table is to call the row", description="row")
+    save, said = ipywidgets.Button(description="save as a row"), ipywidgets.HTML()
+
+    def clicked(_: Any) -> None:
+        try:
+            ablation = load_ablation(ablation_name)
+            changes = {name: panel.controls[name].value for name in ("loss_filter", "k")}
+            changes = {name: value for name, value in changes.items() if ablation.base[name] != value}
+            key = free_key(ablation, label.value)
+            path = save_own_row(ablation, key, label.value, changes)
+        except LabError as error:
+            said.value = f"<span style='color:#D55E00'>{text(error)}</span>"
+        else:
+            said.value = f"in {text(path.name)}; run it: <code>lab reproduce {ablation_name} --rows {text(key)}</code>"
+
+    save.on_click(clicked)
+    return ipywidgets.HBox([label, save, said])

@@ -1,0 +1,164 @@
+"""Packing as a picture: which samples share a pack, who may attend to whom in it, and whether that is so.
+
+Section 3 of the paper (packed fine-tuning). Axes: `samples`, `tokens` (of one pack).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import ipywidgets
+import numpy as np
+import torch
+from jaxtyping import Bool
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy import ndarray
+from torch import nn
+from torch.nn import functional
+
+from lab.data.packing import Packs, pack_best_fit
+from lab.errors import LabError
+from lab.explore.panel import Panel, Shown, table
+from lab.paper.style import GREY, LOOKS
+from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.packed_attention import PACKED_ATTENTION
+from lab.parts.packed_sequences import PackedAnswers, pack_rows
+from lab.training.packing_certificate import PackingCertificate, certify
+from lab.training.packing_probes import TextSample, text_probe
+from lab.training.pretraining import PretrainingOptions, build_character_model
+
+NUM_PACKS_SHOWN = 40
+
+
+def attention_mask(lengths: Sequence[int]) -> Bool[ndarray, "tokens tokens"]:
+    """Who may attend (rows) to whom (columns) in a pack of samples of these lengths: causal, inside one's own sample.
+
+    Lengths 2 and 1: the first token sees itself, the second both, the third itself alone.
+    """
+    sample = np.repeat(np.arange(len(lengths)), lengths)
+    tokens = np.arange(len(sample))
+    mask: Bool[ndarray, "tokens tokens"] = (sample[:, None] == sample[None]) & (tokens[:, None] >= tokens[None])
+    return mask
+
+
+def packing_panel(lengths: Sequence[int], *, budget: int = 512, pack: int = 0) -> Panel:
+    """Slide the budget and the number of samples, and look at one pack.
+
+    Args:
+        lengths: tokens of each sample, at least one.
+        budget: tokens of a pack to begin with.
+        pack: the one looked at to begin with.
+
+    Raises:
+        LabError: no samples.
+    """
+    if not len(lengths):
+        raise LabError("there is nothing to pack; expected the lengths of one sample or more")
+    longest = int(max(lengths))
+    widest = max(2048, 2 * longest, budget)
+
+    def show(budget: int, num_samples: int, pack: int) -> list[Shown]:
+        packs = pack_best_fit(lengths[:num_samples], budget)
+        if pack >= len(packs):
+            raise LabError(f"there are {len(packs)} packs, counted from 0, and no pack {pack}; choose a lower one")
+        return [f"<p>{packs.statistics()}</p>", _draw(packs, pack)]
+
+    wide = {"style": {"description_width": "initial"}, "continuous_update": False}
+    return Panel(
+        {
+            "budget": ipywidgets.IntSlider(
+                value=max(budget, longest), min=longest, max=widest, description="budget (tokens)", **wide
+            ),
+            "num_samples": ipywidgets.IntSlider(
+                value=len(lengths), min=1, max=len(lengths), description="samples", **wide
+            ),
+            "pack": ipywidgets.BoundedIntText(value=pack, min=0, max=len(lengths) - 1, description="pack"),
+        },
+        show,
+    )
+
+
+def _draw(packs: Packs, pack: int) -> Figure:
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    filled, seen = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    first = min(max(0, pack - NUM_PACKS_SHOWN // 2), max(0, len(packs) - NUM_PACKS_SHOWN))
+    for number in range(first, min(len(packs), first + NUM_PACKS_SHOWN)):
+        begin = 0
+        for place, length in enumerate(packs.lengths[packs[number]]):
+            look = {"color": LOOKS[place % len(LOOKS)].colour, "alpha": 1.0 if number == pack else 0.45}
+            filled.barh(number, length, left=begin, edgecolor="white", **look)
+            begin += int(length)
+    filled.axvline(packs.budget, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
+    filled.invert_yaxis()
+    filled.set(xlabel="tokens", ylabel="pack", title=f"Packs {first} to {number} of {len(packs)}; one colour a sample")
+    lengths = packs.lengths[packs[pack]].tolist()
+    colours = np.array([to_rgb(LOOKS[place % len(LOOKS)].colour) for place in range(len(lengths))])
+    mask = attention_mask(lengths)
+    seen.imshow(np.where(mask[..., None], np.repeat(colours, lengths, axis=0)[:, None], 1.0), interpolation="nearest")
+    seen.grid(False)
+    seen.set(xlabel="token that is seen", ylabel="token that looks", title=f"Pack {pack}: {len(lengths)} samples")
+    return figure
+
+
+def certificate_panel(language_model: LanguageModel, samples: Sequence[TextSample]) -> Panel:
+    """Run the packing certificate on samples, with a backend of one's choice or with the leak of `as_one_text`."""
+    backends = ["auto", *PACKED_ATTENTION]
+    model: nn.Module = language_model.model
+
+    def show(attention: str, leak: bool) -> list[Shown]:
+        probe = text_probe(language_model, samples)
+        if leak:
+            probe = replace(probe, packed=lambda chosen, _: as_one_text(language_model, chosen))
+        return [certificate_table(certify(model, probe, attention=attention))]
+
+    return Panel(
+        {
+            "attention": ipywidgets.Dropdown(options=backends, value="auto", description="attention"),
+            "leak": ipywidgets.Checkbox(value=False, description="leak: take the pack for one text"),
+        },
+        show,
+    )
+
+
+def as_one_text(language_model: LanguageModel, samples: Sequence[TextSample]) -> PackedAnswers:
+    """What comes of samples that are joined and nothing more: each sees those before it, and positions run on."""
+    codec = language_model.codec
+    rows = [torch.tensor([*s.prompt, *codec.start_ids, *s.answer]) for s in samples]
+    packed = pack_rows(
+        language_model.model.get_input_embeddings()(torch.cat(rows)).split([len(row) for row in rows]),
+        torch.arange(sum(len(row) for row in rows)).split([len(row) for row in rows]),
+    )
+    logits = language_model.model(inputs_embeds=packed.embeddings, use_cache=False).logits[0]
+    counts = [len(s.answer) + 1 for s in samples]
+    ends = np.cumsum(packed.lengths)
+    scored = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, counts, strict=True)])
+    labels = torch.tensor([i for s in samples for i in (*s.answer, codec.end_id)])
+    losses = functional.cross_entropy(logits[scored], labels, reduction="none").split(counts)
+    loss = AnswerLoss(torch.stack([own.sum() for own in losses]), torch.tensor(counts))
+    return PackedAnswers(packed, logits[scored], labels, loss)
+
+
+def certificate_table(certificate: PackingCertificate) -> str:
+    """The certificate as HTML: the verdict, and every check with its difference and what it may be."""
+    failed = f"failed: {len(certificate.failed)} of {len(certificate.checks)} checks"
+    verdict = "passed" if certificate.passed else failed
+    rows = [
+        {
+            "check": check.name,
+            "greatest difference": f"{check.difference:.3g}",
+            "at most": f"{check.tolerance:.3g}",
+            "": "passed" if check.passed else "a leak",
+        }
+        for check in certificate.checks
+    ]
+    head = f"<p><b>{verdict}</b>, attention {certificate.attention}, {certificate.precision}</p>"
+    return head + table(rows)
+
+
+def language_model_of_characters(texts: Sequence[str]) -> LanguageModel:
+    """A small character model of random weights that can read these texts: who sees whom is no matter of weights."""
+    torch.manual_seed(0)
+    codec = CharacterCodec(alphabet="".join(sorted(set("".join(texts)))))
+    model = build_character_model(PretrainingOptions(hidden_size=64, num_hidden_layers=2), codec)
+    return LanguageModel("characters, untrained", model, codec, "0", None)

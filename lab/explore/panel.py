@@ -1,0 +1,97 @@
+"""A panel: controls, and what is shown for their values, drawn anew whenever one of them changes.
+
+Shown are figures, tables and texts (HTML), and sounds. They are widgets of their own and no outputs of a cell, so that
+a panel that is shown twice is one panel, and a change from code shows like one by hand.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import soundfile
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from lab.errors import LabError
+from lab.paper.style import paper_style
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A waveform to listen to, with a caption; mono, -1 to 1."""
+
+    waveform: Float[ndarray, " samples"]
+    sampling_rate: int
+    caption: str = ""
+
+
+Shown = Figure | Sound | str
+"""A string is HTML: what stands in a corpus goes through `text` first."""
+
+
+def text(value: object) -> str:
+    """A value as HTML that says just that."""
+    return html.escape(str(value))
+
+
+def table(rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows as an HTML table whose columns are the first row's keys; cells are text, and may break lines."""
+    listed = list(rows)
+    if not listed:
+        return "<p>none</p>"
+    head = "".join(f"<th style='text-align:left'>{text(name)}</th>" for name in listed[0])
+    cell = "<td style='text-align:left;vertical-align:top;white-space:pre-wrap'>"
+    body = "".join("<tr>" + "".join(f"{cell}{text(value)}</td>" for value in row.values()) + "</tr>" for row in listed)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Controls by name, and what `show` gives for their values (given by those names).
+
+    A `LabError` of `show` stands in the panel as a sentence; any other error is the caller's bug and is raised.
+    """
+
+    def __init__(self, controls: Mapping[str, Any], show: Callable[..., Iterable[Shown]]) -> None:
+        self.controls = dict(controls)
+        self._show = show
+        self.shown: list[Shown] = []
+        """What the panel shows now."""
+        self.error = ""
+        self._below = ipywidgets.VBox()
+        super().__init__([ipywidgets.HBox(list(self.controls.values()), layout={"flex_flow": "row wrap"}), self._below])
+        for control in self.controls.values():
+            control.observe(self._changed, names="value")
+        self.update()
+
+    def _changed(self, change: Mapping[str, Any]) -> None:
+        self.update()
+
+    def update(self) -> None:
+        """Show what the controls ask for now."""
+        self.error = ""
+        try:
+            with paper_style():
+                self.shown = list(self._show(**{name: control.value for name, control in self.controls.items()}))
+                self._below.children = [_widget(one) for one in self.shown]
+        except LabError as error:
+            self.error, self.shown = str(error), []
+            self._below.children = [ipywidgets.HTML(f"<p style='color:#D55E00'>{text(error)}</p>")]
+
+
+def _widget(shown: Shown) -> Any:
+    if isinstance(shown, str):
+        return ipywidgets.HTML(shown)
+    written = io.BytesIO()
+    if isinstance(shown, Sound):
+        soundfile.write(written, np.asarray(shown.waveform, dtype=np.float32), shown.sampling_rate, format="WAV")
+        address = f"data:audio/wav;base64,{base64.b64encode(written.getvalue()).decode()}"
+        return ipywidgets.HTML(f"<p>{text(shown.caption)}<br><audio controls src='{address}'></audio></p>")
+    shown.savefig(written, format="png", dpi=110)
+    layout = {"max_width": "100%", "align_self": "flex-start"}
+    return ipywidgets.Image(value=written.getvalue(), format="png", layout=layout)

@@ -1,0 +1,101 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY
+from lab.data.instructions.instruction import Instruction
+from lab.errors import LabError
+from lab.explore import loss_filter as module
+from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring
+from lab.study.ablation import load_ablation
+from lab.study.own_rows import own_rows_file
+
+# Mean 3, standard deviation sqrt(2.9): at k = 1 the bounds are 1.30 and 4.70.
+LOSSES = np.array([0.5, 2.0, 3.0, 4.0, 5.5])
+LOSSES = np.concatenate([LOSSES, LOSSES])
+FAULTS = ["echo", "clean", "clean", "clean", "swapped"] * 2
+
+
+def samples(**changes):
+    given = {
+        "ids": [f"s{i}" for i in range(10)],
+        "prompts": [f"ask <{i}>" for i in range(10)],
+        "answers": [f"answer {i}" for i in range(10)],
+        "losses": LOSSES,
+        "faults": FAULTS,
+    }
+    return ScoredSamples(**{**given, **changes})
+
+
+def test_the_account_the_figure_and_the_samples_follow_filter_and_k():
+    panel = loss_filter_panel(samples())
+    account, figure, read = panel.shown
+    assert "6 of 10 kept" in account
+    assert "4 of 4 dropped are faulty (precision), 4 of 4 faulty are dropped (recall)" in account
+    assert "dropped below: 2" in read
+    assert "ask &lt;0&gt;" in read
+    lines = [line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(set(line.get_xdata())) == 1]
+    np.testing.assert_allclose(lines, [3 - np.sqrt(2.9), 3 + np.sqrt(2.9)])
+    panel.controls["read"].value = "dropped above"
+    assert "answer 4" in panel.shown[2]
+    panel.controls["k"].value = 3.0
+    assert "10 of 10 kept" in panel.shown[0]
+    panel.controls["loss_filter"].value = "gaussian_low"
+    panel.controls["k"].value = 1.0
+    assert "2 of 2 dropped are faulty (precision), 2 of 4" in panel.shown[0]
+
+
+def test_a_filter_that_needs_more_than_there_is_says_so():
+    panel = loss_filter_panel(samples())
+    panel.controls["loss_filter"].value = "ifd"
+    assert "loss filter 'ifd' divides by the loss without the prompt" in panel.error
+    panel = loss_filter_panel(samples(losses_without_prompt=np.full(10, 3.5)))
+    panel.controls["loss_filter"].value = "ifd"
+    assert panel.error == ""
+    assert "6 of 10 kept" in panel.shown[0]
+
+
+@pytest.mark.parametrize("name", ["log_gaussian", "median_mad", "none", "random", "gaussian_high"])
+def test_every_filter_is_drawn(name):
+    panel = loss_filter_panel(samples(faults=None))
+    panel.controls["loss_filter"].value = name
+    assert panel.error == ""
+    assert "precision" not in panel.shown[0]
+
+
+def test_a_choice_is_kept_as_a_row_of_the_study(monkeypatch, tmp_path):
+    monkeypatch.setattr("lab.study.own_rows.own_rows_file", lambda name: tmp_path / f"{name}.rows.toml")
+    panel = loss_filter_panel(samples())
+    saver = row_saver(panel, "loss_filter")
+    label, button, said = saver.children
+    button.click()
+    assert "has no label" in said.value
+    label.value = "Gaussian, k = 1.2"
+    panel.controls["k"].value = 1.2
+    button.click()
+    assert "lab reproduce loss_filter --rows gaussian_k_1_2" in said.value
+    row = load_ablation("loss_filter").row("gaussian_k_1_2")
+    assert dict(row.changes) == {"loss_filter": "gaussian", "k": 1.2}
+    button.click()
+    assert "have the same parameters" in said.value
+    assert not own_rows_file("loss_filter").exists()
+
+
+def test_a_scoring_is_read_with_the_texts_of_its_source(monkeypatch, tmp_path):
+    given = [Instruction(id=f"s{i}", prompt=f"ask {i}", answer=f"say {i}", source="x", group=str(i)) for i in range(3)]
+    monkeypatch.setattr(module, "read_instructions", lambda name: type("R", (), {"instructions": given}))
+    columns = {"id": ["s2", "s0"], "loss": [1.0, 2.0], "loss_without_prompt": [None, None]}
+    columns |= {"num_tokens": [3, 3], "prompt_tokens": [2, 2]}
+    pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "part-000000.parquet")
+    (tmp_path / SUMMARY).write_text("{}")
+    found = samples_of_scoring(tmp_path, "x")
+    assert (list(found.prompts), list(found.answers), found.losses.tolist()) == (
+        ["ask 2", "ask 0"],
+        ["say 2", "say 0"],
+        [1.0, 2.0],
+    )
+    assert found.losses_without_prompt is None
+    given.pop()
+    with pytest.raises(LabError, match="'x' has no sample 's2', which was scored"):
+        samples_of_scoring(tmp_path, "x")

@@ -1,0 +1,84 @@
+import tomllib
+
+import pytest
+
+from lab.errors import LabError
+from lab.study.ablation import load_ablation
+from lab.study.own_rows import free_key, own_rows_file, save_own_row
+
+CHANGES = {"downsample_rate": 3, "projector": "conv_gmlp"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A checkout with one declared ablation whose rows may be added to."""
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "toy.py").write_text(
+        "from lab.study.ablation import Ablation, Column, Row, Rung\n"
+        "ablation = Ablation(name='toy', paper='none', claim='none', notebook='toy', seeds=(0,), "
+        "base={'downsample_rate': 1, 'projector': 'mlp', 'share': 0.5, 'packed': False}, "
+        "rungs=(Rung(name='cpu', description='small'),), rows=(Row(key='first', label='First', changes={}),), "
+        "columns=(Column(metric='test_loss', label='loss', unit='nats', better='lower'),))\n"
+        "def prepare(cells):\n    return {}\n"
+    )
+    monkeypatch.setenv("OMNI_LAB_CHECKOUT", str(tmp_path))
+    return tmp_path
+
+
+def test_a_saved_row_is_loaded_behind_the_declared_ones_and_is_no_main_row(project):
+    path = save_own_row(load_ablation("toy"), "mine", 'Mine, "three" \\ n', CHANGES)
+    assert path == own_rows_file("toy")
+    assert tomllib.loads(path.read_text())["mine"]["changes"] == CHANGES
+    ablation = load_ablation("toy")
+    assert [row.key for row in ablation.rows] == ["first", "mine"]
+    row = ablation.row("mine")
+    assert (row.label, dict(row.changes), row.main) == ('Mine, "three" \\ n', CHANGES, False)
+    assert ablation.resolve("mine", "cpu")["downsample_rate"] == 3
+
+
+def test_a_second_row_leaves_the_first_as_it_was_written(project):
+    save_own_row(load_ablation("toy"), "one", "One", {"share": 0.25})
+    own_rows_file("toy").write_text("# by hand\n" + own_rows_file("toy").read_text())
+    save_own_row(load_ablation("toy"), "two", "Two", {"packed": True})
+    assert own_rows_file("toy").read_text().startswith("# by hand\n[one]")
+    assert [row.key for row in load_ablation("toy").rows] == ["first", "one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("key", "label", "changes", "message"),
+    [
+        ("first", "F", {"share": 0.1}, "has the row first twice"),
+        ("No Key", "F", {"share": 0.1}, "is not a key"),
+        ("new", " ", {"share": 0.1}, "row 'new' has no label"),
+        ("new", "New", {"share": [1]}, r"share of row 'new' is \[1\]; expected a text, a number"),
+        ("new", "New", {"shar": 0.1}, "unknown parameter in row 'new' of 'toy': 'shar'"),
+        ("new", "New", {}, "have the same parameters"),
+    ],
+)
+def test_what_is_no_row_is_refused_and_nothing_is_written(project, key, label, changes, message):
+    with pytest.raises(LabError, match=message):
+        save_own_row(load_ablation("toy"), key, label, changes)
+    assert not own_rows_file("toy").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("[one\n", "is no TOML file"),
+        ("[one]\nlabel = 'x'\n", "row 'one' of .* is not made of a label"),
+        ("one = 3\n", "row 'one' of .* is not made of a label"),
+        ("[one]\nlabel = 3\nchanges = {}\n", "row 'one' of .* is not made of a label"),
+    ],
+)
+def test_a_file_that_holds_no_rows_is_named(project, written, message):
+    own_rows_file("toy").write_text(written)
+    with pytest.raises(LabError, match=message):
+        load_ablation("toy")
+
+
+def test_a_free_key_is_one_that_no_row_has(project):
+    assert free_key(load_ablation("toy"), "Gaussian, k = 1.2") == "gaussian_k_1_2"
+    assert free_key(load_ablation("toy"), "First") == "first_2"
+    save_own_row(load_ablation("toy"), "first_2", "x", {"share": 0.1})
+    assert free_key(load_ablation("toy"), "first") == "first_3"
+    assert free_key(load_ablation("toy"), "?") == "row"
