@@ -1,0 +1,168 @@
+"""What a model is shown of a picture or a video: AnyRes tiles and their tokens, and the frames that are chosen.
+
+Section 2 of the paper. Axes: `views`, `frames`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from lab.data.pages.page_settings import PAGES
+from lab.data.pages.rendered_text import make_page, render
+from lab.data.pictures.images import read_image
+from lab.data.pictures.pictures import PICTURE_SOURCES, caption_name
+from lab.data.scenes.questions import video_scene
+from lab.data.scenes.rendering import write_video
+from lab.data.video.moments import chosen_seconds
+from lab.data.video.reading import read_video
+from lab.errors import LabError
+from lab.explore.panel import Panel, Shown, text
+from lab.parts.any_resolution import Fit, best_grid, image_views, num_tokens
+
+Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
+MAX_SHOWN = 24
+
+
+def example_pictures(*, seed: int = 0, folder: Path | None = None) -> dict[str, UInt8[ndarray, "height width 3"]]:
+    """Pictures of several shapes to look at: a page of small text, a stamp, an emoji; and those of a folder.
+
+    Raises:
+        LabError: a file of the folder that cannot be read as a picture.
+    """
+    page = make_page(PAGES["labelled"], seed=seed, index=0, split="test")
+    found = {"page of small text": render(page)}
+    for name in ("stamps", "emoji"):
+        pictures = PICTURE_SOURCES[name]().pictures
+        one = pictures[int(np.random.default_rng(seed).integers(len(pictures)))]
+        found[f"{name}: {caption_name(one.captions['en'])}"] = np.asarray(read_image(one.path))
+    for path in sorted(path for path in folder.iterdir() if path.is_file()) if folder else ():
+        found[path.name] = np.asarray(read_image(path))
+    return found
+
+
+def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid: int = 6, max_tiles: int = 4) -> Panel:
+    """Choose a picture and see its whole view, its tiles and how many tokens they are.
+
+    Args:
+        pictures: RGB, by name.
+        image_size: pixels a side of a view to begin with.
+        patch_grid: tokens a side that a projector makes of one view.
+        max_tiles: to begin with.
+
+    Raises:
+        LabError: no pictures.
+    """
+    if not pictures:
+        raise LabError("there is no picture to look at; expected one or more, by name")
+
+    def show(picture: str, image_size: int, max_tiles: int, fit: Fit, unpad: bool, newline: bool) -> list[Shown]:
+        pixels = pictures[picture]
+        height, width = pixels.shape[:2]
+        cut = image_views(pixels, image_size=image_size, max_tiles=max_tiles, fit=fit)
+        tokens = num_tokens(
+            height,
+            width,
+            image_size=image_size,
+            max_tiles=max_tiles,
+            view_grid=(patch_grid, patch_grid),
+            fit=fit,
+            unpad=unpad,
+            newline=newline,
+        )
+        return [
+            f"<p>{width} x {height} pixels: {cut.grid[0]} x {cut.grid[1]} tiles of {image_size}, {len(cut.pixels)} "
+            f"views, <b>{tokens} tokens</b> ({patch_grid * patch_grid} a view)</p>",
+            _draw_views(pixels, cut.pixels, best_grid(height, width, image_size=image_size, max_tiles=max_tiles)),
+        ]
+
+    return Panel(
+        {
+            "picture": ipywidgets.Dropdown(options=list(pictures), description="picture"),
+            "image_size": ipywidgets.IntSlider(
+                value=image_size, min=16, max=384, step=16, description="view (px)", continuous_update=False
+            ),
+            "max_tiles": ipywidgets.IntSlider(
+                value=max_tiles, min=1, max=12, description="tiles", continuous_update=False
+            ),
+            "fit": ipywidgets.Dropdown(options=["pad", "stretch"], description="fit"),
+            "unpad": ipywidgets.Checkbox(value=False, description="leave out padding"),
+            "newline": ipywidgets.Checkbox(value=False, description="newline tokens"),
+        },
+        show,
+    )
+
+
+def _draw_views(
+    pixels: UInt8[ndarray, "height width 3"], views: UInt8[ndarray, "views size size 3"], grid: tuple[int, int]
+) -> Figure:
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(2, grid[1] / grid[0] if len(views) > 1 else 0.5))
+    shown, whole = left.subplots(1, 2)
+    _picture(shown, pixels, "the picture")
+    _picture(whole, views[0], "whole view")
+    if len(views) > 1:
+        tiles = right.subplots(*grid, squeeze=False)
+        for number, (axes, tile) in enumerate(zip(tiles.flat, views[1:], strict=True), 1):
+            _picture(axes, tile, f"tile {number}")
+    return figure
+
+
+def _picture(axes: Axes, pixels: UInt8[ndarray, "height width 3"], title: str) -> None:
+    axes.imshow(pixels, interpolation="nearest")
+    axes.set_title(title, fontsize="small")
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[])
+
+
+def example_video(folder: Path, *, seed: int = 0, index: int = 0) -> tuple[Path, str]:
+    """A composed scene of the test set as a file in `folder`, made if it is not there, and what is asked about it."""
+    scene = video_scene(index, seed=seed, split="test")
+    path = folder / f"{scene.id}.mp4"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_video(scene, path)
+    asked = scene.question
+    return path, f"{asked.text} ({', '.join(asked.choices)}): {asked.answer}"
+
+
+def frames_panel(video: Path, *, caption: str = "", max_frames: int = 8) -> Panel:
+    """Choose how many frames of a video are seen, and how often, and look at those that are chosen."""
+
+    def show(frames_per_second: float, max_frames: int) -> list[Shown]:
+        seen = read_video(video, frames_per_second=frames_per_second, max_frames=max_frames)
+        asked = chosen_seconds(seen.duration_seconds, frames_per_second=frames_per_second, max_frames=max_frames)
+        said = f"{seen.duration_seconds:.1f} s, {len(asked)} frames"
+        if len(seen.frames) > MAX_SHOWN:
+            said += f", of which the first {MAX_SHOWN} are shown"
+        return [f"<p>{text(said)}</p><p>{text(caption)}</p>", _draw_frames(seen.frames, seen.seconds)]
+
+    return Panel(
+        {
+            "frames_per_second": ipywidgets.FloatSlider(
+                value=1.0, min=0.25, max=8.0, step=0.25, description="a second", continuous_update=False
+            ),
+            "max_frames": ipywidgets.IntSlider(
+                value=max_frames, min=1, max=48, description="at most", continuous_update=False
+            ),
+        },
+        show,
+    )
+
+
+def _draw_frames(frames: UInt8[ndarray, "frames height width 3"], seconds: ndarray) -> Figure:
+    shown = min(len(frames), MAX_SHOWN)
+    columns = min(shown, 8)
+    rows = -(-shown // columns)
+    figure = Figure(figsize=(9.5, 1.35 * rows + 0.2), layout="constrained")
+    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        if number < shown:
+            _picture(axes, frames[number], f"{seconds[number]:.2f} s")
+        else:
+            axes.set_axis_off()
+    return figure

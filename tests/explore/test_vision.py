@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from lab.errors import LabError
+from lab.explore.vision import any_resolution_panel, example_pictures, frames_panel
+from tests.data.films import film
+
+WIDE = np.zeros((40, 80, 3), dtype=np.uint8)
+WIDE[:, 40:] = 255
+
+
+def test_views_and_tokens_follow_the_settings():
+    panel = any_resolution_panel({"wide": WIDE, "square": WIDE[:, :40]}, image_size=48, patch_grid=3, max_tiles=2)
+    said, figure = panel.shown
+    # Two tiles of 48 hold 80 x 40 at 96 x 48; the whole view is one more.
+    assert "80 x 40 pixels: 1 x 2 tiles of 48, 3 views, <b>27 tokens</b>" in said
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["the picture", "whole view", "tile 1", "tile 2"]
+    panel.controls["newline"].value = True
+    assert "<b>30 tokens</b>" in panel.shown[0]
+    panel.controls["max_tiles"].value = 1
+    assert "1 views, <b>9 tokens</b>" in panel.shown[0]
+    panel.controls["picture"].value = "square"
+    panel.controls["max_tiles"].value = 4
+    assert "40 x 40 pixels: 1 x 1 tiles" in panel.shown[0]
+
+
+def test_frames_follow_the_settings(tmp_path):
+    # 60 frames at 10 a second.
+    panel = frames_panel(film(tmp_path / "film.mp4", 60), caption="what <moves>")
+    assert "6.0 s, 6 frames" in panel.shown[0]
+    assert "what &lt;moves&gt;" in panel.shown[0]
+    assert [axes.get_title(loc="left") for axes in panel.shown[1].axes[:2]] == ["0.00 s", "1.00 s"]
+    panel.controls["max_frames"].value = 3
+    assert "3 frames" in panel.shown[0]
+    panel.controls["max_frames"].value = 48
+    panel.controls["frames_per_second"].value = 8.0
+    assert "48 frames, of which the first 24 are shown" in panel.shown[0]
+
+
+def test_a_video_that_cannot_be_read_is_named_in_the_panel(tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    assert "film.mp4 is not a video that can be read" in frames_panel(tmp_path / "film.mp4").error
+
+
+def test_nothing_to_look_at_is_refused():
+    with pytest.raises(LabError, match="there is no picture to look at"):
+        any_resolution_panel({})
+
+
+def test_pictures_are_the_projects_own_and_those_of_a_folder(tmp_path):
+    from PIL import Image
+
+    Image.fromarray(WIDE).save(tmp_path / "mine.png")
+    found = example_pictures(folder=tmp_path)
+    np.testing.assert_array_equal(found["mine.png"], WIDE)
+    assert [name.partition(":")[0] for name in found] == ["page of small text", "stamps", "emoji", "mine.png"]
+    (tmp_path / "broken.png").write_bytes(b"x")
+    with pytest.raises(LabError, match=r"broken\.png"):
+        example_pictures(folder=tmp_path)
