@@ -90,15 +90,21 @@ def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
     parts.append(_caption(measured))
     parts.append(comparisons(measured, contrasts))
     parts.append(f"**Claim.** {ablation.claim}")
-    for at, contrast in enumerate(contrasts):  # seeds are added for the first alone
-        judged = judge(contrast, unlooked(measured)) if at else judge_looked(contrast, measured)
-        parts.append(f"**{contrast.title}.** {judged}")
+    parts += [f"**{title}.** {judged}" for title, judged in judged_claims(measured, contrasts)]
     rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
     if len(rates) > 1 and (split := form_and_size(rates[0], rates[1], unlooked(measured))):
         on = f", on seeds {first_seeds(measured)} alone" if measured.looks else ""
         parts.append(f"**Form and size.** In percentage points with 95% intervals{on}: {split}.")
     parts.append(_provenance(measured))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def judged_claims(measured: Measured, contrasts: Sequence[Claim]) -> list[tuple[str, str]]:
+    """Each claim's title and what the numbers say of it; seeds are added for the first alone."""
+    return [
+        (contrast.title, judge(contrast, unlooked(measured)) if at else judge_looked(contrast, measured))
+        for at, contrast in enumerate(contrasts)
+    ]
 
 
 def _main_table(measured: Measured) -> str:

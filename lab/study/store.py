@@ -127,6 +127,17 @@ def read_runs(tags: Collection[str] | None = None) -> list[RunRecord]:
     return _read("TRUE", "key IN (SELECT :prefix || value FROM json_each(:names))", tags)
 
 
+def read_metric(run_id: str, name: str) -> list[tuple[int, float]]:
+    """The points (step, value) of one run's metric by rising step; none where there are none."""
+    if not database().exists():
+        return []
+    with _connection() as connection:
+        points = connection.execute(
+            "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step, timestamp", (run_id, name)
+        ).fetchall()
+    return [(int(step), float(value)) for step, value in points]
+
+
 def running_runs() -> list[RunRecord]:
     """The runs that say RUNNING."""
     return _few("status = 'RUNNING'")
