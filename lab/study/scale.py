@@ -12,12 +12,17 @@ from lab.errors import LabError, choose
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
 from lab.study.scale_cells import Asked, Count, CountedCells
+from lab.study.scale_instructions import InstructionCells
 from lab.study.scale_speech import SpeechCells
 from lab.study.scale_vision import VisionCells
 from lab.training.memory import Memory
 from lab.training.saved_bytes import PRECISIONS
 
-COUNTED: dict[str, type[SpeechCells | VisionCells]] = {"audio_encoder": SpeechCells, "vision_encoder": VisionCells}
+COUNTED: dict[str, type[SpeechCells | VisionCells | InstructionCells]] = {
+    "audio_encoder": SpeechCells,
+    "vision_encoder": VisionCells,
+    "scorer": InstructionCells,
+}
 """Kinds of studies, by the parameter that tells them."""
 
 

@@ -45,6 +45,11 @@ class CountedCells(Protocol):
         ...
 
     @property
+    def studied_as(self) -> str:
+        """What the part that `studied` gives is, in a word or two."""
+        ...
+
+    @property
     def heading(self) -> tuple[str, str]:
         """What the models are made of, and what a step is."""
         ...

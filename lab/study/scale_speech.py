@@ -51,6 +51,7 @@ class SpeechCells:
         "precision",
     )
     parts = SPEECH_PARTS
+    studied_as = "projector"
     columns: Mapping[str, Column] = {"tokens a sample": lambda memory: str(memory.tokens)}
     stage_columns: Mapping[str, Column] = {}
 

@@ -10,14 +10,14 @@ def table(found: Scale) -> str:
     """By row, by part of the dearest row, and by stage of the paper."""
     counted = found.cells
     models, step = counted.heading
-    columns, stage_columns = counted.columns, counted.stage_columns
+    columns = counted.columns
     lines = [
         f"{found.ablation}, rung {found.rung}: {models}, {_WORDS[found.precision]}",
         f"a step: {step}",
         "",
         "By row",
         *_aligned(
-            ("row", "projector (M)", *columns, "trained (M)", *_SUMS),
+            ("row", f"{counted.studied_as} (M)", *columns, "trained (M)", *_SUMS),
             [
                 (
                     row,
@@ -33,20 +33,7 @@ def table(found: Scale) -> str:
         "",
         f"By part, {found.dearest}, GB",
         *_by_part(found.rows[found.dearest]),
-        "",
-        f"By stage of the paper, with {found.dearest}'s projector and this batch; parts of other branches not counted",
-        *_aligned(
-            ("stage", *stage_columns, *(f"{part} (M)" for part in counted.parts), *_SUMS),
-            [
-                (
-                    stage,
-                    *(show(m) for show in stage_columns.values()),
-                    *(_millions(part.trained_parameters) for part in m.parts),
-                    *_sums(m),
-                )
-                for stage, m in found.stages.items()
-            ],
-        ),
+        *_by_stage(found),
         *(f"{stage} cannot be counted with it: {reason}" for stage, reason in found.refused_stages.items()),
         "",
         *found.notes,
@@ -54,6 +41,29 @@ def table(found: Scale) -> str:
         "recomputing every layer of encoder and language model would leave; the training loop does not.",
     ]
     return "\n".join(lines)
+
+
+def _by_stage(found: Scale) -> list[str]:
+    """Nothing of a study whose parts no stage of the paper has."""
+    if not found.stages and not found.refused_stages:
+        return []
+    columns = found.cells.stage_columns
+    return [
+        "",
+        f"By stage of the paper, with {found.dearest}'s projector and this batch; parts of other branches not counted",
+        *_aligned(
+            ("stage", *columns, *(f"{part} (M)" for part in found.cells.parts), *_SUMS),
+            [
+                (
+                    stage,
+                    *(show(m) for show in columns.values()),
+                    *(_millions(part.trained_parameters) for part in m.parts),
+                    *_sums(m),
+                )
+                for stage, m in found.stages.items()
+            ],
+        ),
+    ]
 
 
 _SUMS = ("kept (GB)", "total (GB)", "checkpointed (GB)")

@@ -84,6 +84,7 @@ class VisionCells:
         "precision",
     )
     parts = VISION_PARTS
+    studied_as = "projector"
     stage_columns: Mapping[str, Column] = {
         "tokens a sample": lambda memory: f"{memory.longest.tokens:,}",
         "dearest batch": lambda memory: f"{memory.batch_size} {memory.sample.kind}",
