@@ -57,6 +57,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     A `LabError` of `show` stands in the panel as a sentence; any other error is the caller's bug and is raised.
     """
 
+    children: Any  # a trait
+
     def __init__(self, controls: Mapping[str, Any], show: Callable[..., Iterable[Shown]]) -> None:
         self.controls = dict(controls)
         self._show = show

@@ -5,6 +5,7 @@ Section 2 of the paper. Axes: `views`, `frames`.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -102,7 +103,8 @@ def _draw_views(
     pixels: UInt8[ndarray, "height width 3"], views: UInt8[ndarray, "views size size 3"], grid: tuple[int, int]
 ) -> Figure:
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2, grid[1] / grid[0] if len(views) > 1 else 0.5))
+    panes: Any = figure.subfigures(1, 2, width_ratios=(2, grid[1] / grid[0] if len(views) > 1 else 0.5))
+    left, right = panes
     shown, whole = left.subplots(1, 2)
     _picture(shown, pixels, "the picture")
     _picture(whole, views[0], "whole view")
