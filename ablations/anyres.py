@@ -5,14 +5,12 @@ tokens of a fixed resolution, and a fixed resolution that keeps every patch, wit
 """
 
 from lab.paper.claims import Comparison
-from lab.study.ablation import Ablation, Reported, Row, Rung, Trial
+from lab.paper.ledger.declared import reported
+from lab.study.ablation import Ablation, Row, Rung, Trial
 from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, NOTEBOOK, SECONDARY, without
+from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, NOTEBOOK, without
 
 __all__ = ["ablation", "contrasts", "prepare"]
-
-TABLE_9 = {"fixed": {"DocVQA": 0.7261, "InfographicVQA": 0.4754, "OCRBench": 0.7692}}
-TABLE_9["anyres"] = {"DocVQA": 0.8748, "InfographicVQA": 0.6280, "OCRBench": 0.7844}
 
 ablation = Ablation(
     name="anyres",
@@ -50,10 +48,10 @@ ablation = Ablation(
         ),
     ),
     columns=(ACCURACY, *COSTS),
-    reported=tuple(
-        Reported(row=row, metric="test_accuracy", value=value, source=SECONDARY, note=test_set)
-        for row, cells in TABLE_9.items()
-        for test_set, value in cells.items()
+    reported=reported(
+        "table_9",
+        {"fixed": "Baseline", "anyres": "AnyRes"},
+        columns=("DocVQA", "InfographicVQA", "OCRBench"),
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
 )

@@ -5,7 +5,8 @@ Conv-GMLP at each rate and sees only the pooled frame.
 """
 
 from lab.paper.claims import Contrast
-from lab.study.ablation import Ablation, Column, Reported, Row, Rung, Trial
+from lab.paper.ledger.declared import reported
+from lab.study.ablation import Ablation, Column, Row, Rung, Trial
 from lab.study.speech_preparation import prepare_speech as prepare
 
 __all__ = ["ablation", "contrasts", "prepare"]
@@ -26,8 +27,6 @@ def rows(projector: str, label: str, *, main: bool, rates: tuple[int, ...] = RAT
         for rate in rates
     ]
 
-
-SECONDARY = "secondary: third-party reading notes that agree with the primary tables where both exist"
 
 ablation = Ablation(
     name="conv_gmlp_rate",
@@ -203,21 +202,15 @@ ablation = Ablation(
         Column(metric="training_seconds", label="training", unit="s", better="lower"),
         Column(metric="peak_memory_bytes", label="peak memory", unit="GB", better="lower", scale=1e-9),
     ),
-    reported=(
-        *(
-            Reported(
-                row=f"conv_gmlp_{rate}",
-                metric="test_word_error_rate",
-                value=value,
-                source=SECONDARY,
-                note="mean over its ASR sets, 1.5B audio LM",
-            )
-            for rate, value in zip(RATES, (0.077, 0.083, 0.080), strict=True)
-        ),
-        *(
-            Reported(row=f"mean_pool_mlp_{rate}", metric="test_word_error_rate", value=None, source="not found")
-            for rate in RATES
-        ),
+    reported=reported(
+        "figure_6",
+        {
+            **{f"conv_gmlp_{rate}": f"Conv-GMLP, n = {rate}" for rate in RATES},
+            **{f"mean_pool_mlp_{rate}": f"Pooling, n = {rate}" for rate in RATES},
+        },
+        columns="Mean over the ASR sets",
+        metric="test_word_error_rate",
+        note="mean over its ASR sets, 1.5B audio LM",
     ),
     trial=Trial(parameter="steps", values=(1, 21), changes={"warmup_steps": 0}),
 )

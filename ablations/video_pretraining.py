@@ -6,10 +6,11 @@ lacks tell the order from the images: mixed from the start, and images first but
 """
 
 from lab.paper.claims import Comparison
-from lab.study.ablation import Ablation, Reported, Row, Trial
+from lab.paper.ledger.declared import reported
+from lab.study.ablation import Ablation, Row, Trial
 from lab.study.video_study import VIDEO_BASE, VIDEO_RUNGS
 from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, NOTEBOOK, SECONDARY
+from lab.study.vision_study import ACCURACY, COSTS, NOTEBOOK
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
@@ -47,14 +48,13 @@ ablation = Ablation(
     ),
     columns=(ACCURACY, *COSTS),
     reported=(
-        Reported(
-            row="staged",
-            metric="test_accuracy",
-            value=0.547,
-            source=SECONDARY,
+        *reported(
+            "table_10",
+            {"staged": "With video pretraining, fixed 384 px, 64 frames"},
+            columns="Average",
             note="average over its video sets, fixed 384 px, 64 frames",
         ),
-        Reported(row="direct", metric="test_accuracy", value=0.491, source=SECONDARY),
+        *reported("table_10", {"direct": "Without video pretraining"}, columns="Average"),
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
 )

@@ -7,9 +7,10 @@ loss (`lab.training.vision_pretraining`). The paper's encoder is a row for the l
 """
 
 from lab.paper.claims import Comparison
-from lab.study.ablation import Ablation, Reported, Row, Rung, Trial
+from lab.paper.ledger.declared import printed, reported
+from lab.study.ablation import Ablation, Row, Rung, Trial
 from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, NOTEBOOK, SECONDARY, without
+from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, NOTEBOOK, without
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
@@ -43,14 +44,11 @@ ablation = Ablation(
         ),
     ),
     columns=(ACCURACY, *COSTS),
-    reported=(
-        Reported(
-            row="siglip_so400m",
-            metric="test_accuracy",
-            value=0.438,
-            source=SECONDARY,
-            note="average over its image sets; InternViT-6B: 29.99",
-        ),
+    reported=reported(
+        "table_8",
+        {"siglip_so400m": "siglip-so400m-patch14-384 (428M, 384 px)"},
+        columns="Average",
+        note=f"average over its image sets; InternViT-6B: {printed('table_8', 'InternViT-6B (5.9B)', 'Average')}",
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
 )

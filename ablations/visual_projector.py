@@ -5,9 +5,10 @@ patches, before C-Abstractor. Accuracy is set against the tokens that it costs.
 """
 
 from lab.paper.claims import Comparison
-from lab.study.ablation import Ablation, Reported, Row, Rung, Trial
+from lab.paper.ledger.declared import reported
+from lab.study.ablation import Ablation, Row, Rung, Trial
 from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_RUNGS, NOT_FOUND, NOTEBOOK
+from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_RUNGS, NOTEBOOK
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
@@ -32,7 +33,16 @@ ablation = Ablation(
         for name, label in LABELS.items()
     ),
     columns=(ACCURACY, *COSTS),
-    reported=tuple(Reported(row=name, metric="test_accuracy", value=None, source=NOT_FOUND) for name in LABELS),
+    reported=reported(
+        "visual_projector",
+        {
+            "mean_pool": "Mean Pool (182 tokens)",
+            "mlp": "MLP (729 tokens)",
+            "concat": "Concat",
+            "c_abstractor": "C-Abs",
+        },
+        columns="Every column",
+    ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
 )
 

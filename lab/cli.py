@@ -35,6 +35,7 @@ from lab.cli_options import (
     sweep_arguments,
     sweep_of,
 )
+from lab.cli_paper import paper_app
 from lab.errors import LabError, choose
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ schedule_app = typer.Typer(help="Sweeps at set times, on your crontab.", no_args
 app.add_typer(schedule_app, name="schedule")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app)  # without a name: its commands stand beside the others
+app.add_typer(paper_app)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,24 @@ def unlooked(measured: Measured) -> "pandas.DataFrame":
     return measured.utterances[measured.utterances["seed"].isin(measured.looks[0].seeds)]
 
 
+def at_last_look(contrast: Claim, measured: Measured) -> "tuple[pandas.DataFrame, float, bool]":
+    """On what the first contrast is judged, at which confidence, and whether that is what the last look saw.
+
+    Where no look was taken, it is all utterances at 95%; where the results are not those of the last look, all of them
+    at the level that one more would have.
+    """
+    if not measured.looks:
+        return measured.utterances, 0.95, False
+    from lab.evaluation.sequential import look_level
+
+    last = measured.looks[-1]
+    looked = measured.utterances[measured.utterances["seed"].isin(last.seeds)]
+    with suppress(LabError):
+        if data_hash(contrast, looked) == last.data:
+            return looked, last.confidence, True
+    return measured.utterances, 1 - look_level(len(measured.looks) + 1, last.planned), False
+
+
 def judge_looked(contrast: Claim, measured: Measured) -> str:
     """The verdict on the first contrast, at the level of the last look taken at it, and how it came about.
 
@@ -90,29 +109,24 @@ def judge_looked(contrast: Claim, measured: Measured) -> str:
     """
     if not measured.looks:
         return judge(contrast, measured.utterances)
-    from lab.evaluation.sequential import ALPHA, look_level
+    from lab.evaluation.sequential import ALPHA
 
     last = measured.looks[-1]
-    looked = measured.utterances[measured.utterances["seed"].isin(last.seeds)]
+    items, confidence, same = at_last_look(contrast, measured)
     sizes = ", ".join(str(len(look.seeds)) for look in measured.looks)
     taken = "1 look was" if len(measured.looks) == 1 else f"{len(measured.looks)} looks were"
     said = (
         f"Seeds were added until it would be decided: {taken} taken (at {sizes} seeds), which share a level of "
         f"{percent(ALPHA)} so that all of their intervals hold at once in {percent(1 - ALPHA)} of such studies"
     )
-    try:
-        same = data_hash(contrast, looked) == last.data
-    except LabError:
-        same = False
     if same:
         leans = (
             ""
             if last.outcome == "undecided"
             else (", and allows for the effect itself leaning, on average, towards where looking stopped")
         )
-        return f"{judge(contrast, looked, last.confidence)} {said}; this one is the last one's{leans}."
-    confidence = 1 - look_level(len(measured.looks) + 1, last.planned)
+        return f"{judge(contrast, items, confidence)} {said}; this one is the last one's{leans}."
     return (
-        f"{judge(contrast, measured.utterances, confidence)} {said}; the results here are not those of the last one "
+        f"{judge(contrast, items, confidence)} {said}; the results here are not those of the last one "
         f"({last.outcome}), so this is given at the level of one look more."
     )

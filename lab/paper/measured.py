@@ -144,11 +144,14 @@ def results_checksum(ablation: Ablation, rung: str) -> str:
 def fingerprint(ablation: Ablation, rung: str, scripts: Iterable[Path] = ()) -> str:
     """16 hexadecimal digits of what a table or figure depends on: results, looks, declaration, code, `scripts`.
 
+    The paper's numbers count as well: an ablation names them, and they stand in the ledger.
+
     Importing pandas, statsmodels and seaborn takes longer than a look at this, so what is up to date is not made anew.
     """
     declaration = paths.repository_root() / "ablations" / f"{ablation.name}.py"
     parts = [results_checksum(ablation, rung)]
     parts += [repr(look) for look in read_looks(ablation, rung)]
+    parts += [repr(entry) for entry in ablation.reported]
     parts += [f"{name} {digest}" for name, digest in source_hash(lab_modules(("paper", "evaluation"))).items()]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (declaration, *scripts)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -70,8 +70,6 @@ COSTS = (
     Column(metric="training_seconds", label="training", unit="s", better="lower"),
     Column(metric="peak_memory_bytes", label="peak memory", unit="GB", better="lower", scale=1e-9),
 )
-SECONDARY = "secondary: third-party reading notes that agree with the primary tables where both exist"
-NOT_FOUND = "not found"
 SMOKE = MappingProxyType(
     {
         "num_images": 48,

@@ -1,0 +1,168 @@
+"""The cells of the paper's tables, read from `cells.csv` and `tables.toml` beside this file (sections 4 and 4.5).
+
+A cell is one number, or its absence: a place of a printed table that holds two of them (WER and CER, or what a model's
+owners report and what the paper's authors ran) is two cells of one row and column.
+"""
+
+import csv
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from lab.errors import LabError, choose
+
+CELLS = Path(__file__).with_name("cells.csv")
+TABLES = Path(__file__).with_name("tables.toml")
+FILES = (CELLS, TABLES)
+
+DASH = "–"
+NOT_FOUND = "not found"
+MARKS = {"owner": "*", "leaderboard": "◇", "authors": "", "derived": "†", "": ""}
+"""What is printed behind a value, by who measured it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number of the paper, in the unit that it is printed in, or its absence."""
+
+    table: str
+    row: str
+    column: str
+    split: str
+    """Of the benchmark, where the source names one."""
+    metric: str
+    unit: str
+    better: Literal["lower", "higher"]
+    printed: str
+    """As it is printed, "–" where the paper prints a dash, "not found" where no source at hand has it."""
+    measured_by: str
+    """A key of `MARKS`; empty where there is no value."""
+    trust: str
+    """A key of `trust` in `tables.toml`; empty where nothing is found."""
+
+    @property
+    def key(self) -> str:
+        """What the cell is called, in one line."""
+        by = f" ({self.measured_by})" if self.measured_by in ("owner", "leaderboard") else ""
+        return f"{self.table} / {self.row} / {self.column} / {self.metric}{by}"
+
+    @property
+    def value(self) -> Decimal | None:
+        """The number with its printed decimals; None for a dash and for what is not found."""
+        return None if self.printed in (DASH, NOT_FOUND) else Decimal(self.printed)
+
+    @property
+    def marked(self) -> str:
+        """As it is printed, with the mark of who measured it."""
+        return f"{self.printed}{MARKS[self.measured_by]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table or figure of the paper."""
+
+    name: str
+    label: str
+    title: str
+    corner: str
+    """The heading of its rows."""
+    models: Literal["rows", "columns"]
+    """Where it has its models, or what an ablation compares; the benchmarks are on the other side."""
+    settings: Mapping[str, Mapping[str, str]]
+    """Further columns that hold words, by row: the frames of a video model."""
+    notes: tuple[str, ...]
+    inconsistencies: tuple[str, ...]
+    """Where the paper contradicts itself."""
+    cells: tuple[Cell, ...]
+
+    @property
+    def rows(self) -> list[str]:
+        """In the paper's order."""
+        return list(dict.fromkeys(cell.row for cell in self.cells))
+
+    @property
+    def columns(self) -> list[str]:
+        """In the paper's order."""
+        return list(dict.fromkeys(cell.column for cell in self.cells))
+
+    def at(self, row: str, column: str) -> list[Cell]:
+        """The cells of one place: more than one where two metrics, or two who measured, share it.
+
+        Raises:
+            LabError: the table has no such row or column; the message lists those that it has.
+        """
+        choose(dict.fromkeys(self.rows), row, f"row in {self.label}:")
+        choose(dict.fromkeys(self.columns), column, f"column in {self.label}:")
+        return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
+
+    def cell(self, row: str, column: str, *, metric: str = "", measured_by: str = "") -> Cell:
+        """The one cell of a place; `metric` and `measured_by` choose where it has several.
+
+        Raises:
+            LabError: as `at`, or none or more than one fits; the message lists those of the place.
+        """
+        there = self.at(row, column)
+        found = [cell for cell in there if metric in ("", cell.metric) and measured_by in ("", cell.measured_by)]
+        if len(found) != 1:
+            listed = "; ".join(f"{cell.metric} {cell.marked}" for cell in there)
+            raise LabError(
+                f"{self.label} has {len(found)} cells at {row!r}, {column!r} with metric {metric or 'any'!r}, measured "
+                f"by {measured_by or 'anyone'!r}, and one is wanted; there stand: {listed}"
+            )
+        return found[0]
+
+
+@cache
+def tables() -> Mapping[str, Table]:
+    """Every table by name, in the paper's order."""
+    heads = _heads()
+    cells: dict[str, list[Cell]] = {}
+    with CELLS.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            printed = line.pop("value")
+            cells.setdefault(line["table"], []).append(Cell(**line, printed=printed))  # type: ignore[arg-type]
+    return {
+        name: Table(
+            name=name,
+            label=head["label"],
+            title=head["title"],
+            corner=head.get("corner", "Model"),
+            models=head.get("models", "rows"),
+            settings=head.get("settings", {}),
+            notes=tuple(head.get("notes", ())),
+            inconsistencies=tuple(head.get("inconsistencies", ())),
+            cells=tuple(cells[name]),
+        )
+        for name, head in heads.items()
+        if name != "trust"
+    }
+
+
+@cache
+def _heads() -> Mapping[str, dict[str, Any]]:
+    heads: dict[str, dict[str, Any]] = tomllib.loads(TABLES.read_text(encoding="utf-8"))
+    return heads
+
+
+def table(name: str) -> Table:
+    """The table of that name; an unknown one raises a LabError that lists the choices."""
+    return choose(tables(), name, "table of the paper")
+
+
+def chosen(names: Sequence[str]) -> list[Table]:
+    """The tables of these names, all where none is named; each once.
+
+    Raises:
+        LabError: as `table`.
+    """
+    return [table(name) for name in dict.fromkeys(names)] or list(tables().values())
+
+
+def source(cell: Cell) -> str:
+    """How far a cell can be trusted, in words; "not found" where nothing was."""
+    trust: dict[str, str] = _heads()["trust"]
+    return f"{cell.trust}: {trust[cell.trust]}" if cell.trust else NOT_FOUND

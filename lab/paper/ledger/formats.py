@@ -1,0 +1,153 @@
+"""Pages of the ledger as a terminal table, as Markdown, as LaTeX (booktabs) and as JSON."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lab.paper.comparison_tables import markdown as markdown_table
+from lab.paper.ledger.cells import source
+from lab.paper.ledger.ours import Ours
+from lab.paper.ledger.pages import MEASURED, Page, summary
+from lab.paper.ledger.verdicts import Judged, judge_one
+
+_TEXT_COLUMNS = ("Cell", "Study", "Rung", "Run", "Verdict")
+
+
+def print_terminal(pages: Sequence[Page]) -> None:
+    """Print them; as wide as the terminal, or where there is none as wide as the tables are."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    def tabled(head: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> Table:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for name in head:  # folded where they are too wide: a number cut short would be another number
+            table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+        for line in lines:
+            table.add_row(*(Text(cell) for cell in line))  # not markup: a row may hold brackets
+        return table
+
+    console = Console()
+    for page in pages:
+        head, *lines = page.grid
+        shown = {page.title: tabled(head, lines, (head[0], *page.table.settings))}
+        if page.measured:
+            shown[page.measured_title] = tabled(MEASURED, page.measured, _TEXT_COLUMNS)
+        for title, table in shown.items():
+            console.print(Text(title, style="bold"))
+            if not console.is_terminal:
+                console.width = max(80, console.measure(table, options=console.options.update(width=10_000)).maximum)
+            console.print(table, highlight=False)
+        for line in (page.summary, *page.notes):
+            console.print(Text(line), highlight=False, soft_wrap=not console.is_terminal)
+        console.print()
+    if len(pages) > 1:
+        every = [judged for page in pages for judged in page.judged]
+        console.print(Text(f"All {len(pages)} tables: {summary(every)}"), soft_wrap=not console.is_terminal)
+
+
+def markdown(pages: Sequence[Page]) -> str:
+    """A heading, the tables and a list of notes each."""
+    parts = []
+    for page in pages:
+        parts += [f"### {page.title}", markdown_table(page.grid, left=1 + len(page.table.settings))]
+        if page.measured:
+            parts += [f"**{page.measured_title}**", markdown_table([MEASURED, *page.measured], left=1)]
+        parts += [page.summary, "\n".join(f"- {note.replace('*', chr(92) + '*')}" for note in page.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+_WIDTHS = {
+    "Cell": r"p{0.24\linewidth}",
+    "Study": r"p{0.14\linewidth}",
+    "Rung": "l",
+    "Run": "l",
+    "Verdict": r"p{0.14\linewidth}",
+}
+_LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#{}"},
+    "_": r"\_\allowbreak{}",  # names of studies are long
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "◇": r"$^{\diamond}$",
+    "†": r"$^{\dagger}$",
+    "*": "$^{*}$",
+    '"': "''",
+}
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX, with the marks of who measured as superscripts."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def latex(pages: Sequence[Page]) -> str:
+    r"""A `table` each, to be `\input` into a document that loads booktabs."""
+    parts = ["% Written by `lab paper --format latex`; needs \\usepackage{booktabs}."]
+    for page in pages:
+        lines = [r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
+        lines += [rf"\caption{{{escape(page.title)}}}", rf"\label{{tab:reported-{page.table.name.replace('_', '-')}}}"]
+        words = 1 + len(page.table.settings)
+        lines += _tabular(page.grid, "l" * words + "r" * len(page.table.columns))
+        if page.measured:
+            # Words are broken into lines: they would be wider than any page.
+            left = "".join(_WIDTHS.get(name, "r") for name in MEASURED)
+            lines += [rf"\par\medskip {escape(page.measured_title)}\par\smallskip\scriptsize"]
+            lines += _tabular([MEASURED, *page.measured], left)
+        told = (page.summary, *page.notes)
+        lines += [r"\par\medskip\raggedright\scriptsize", *(rf"{escape(note)}\par" for note in told), r"\end{table}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _tabular(table: Sequence[Sequence[str]], columns: str) -> list[str]:
+    head, *body = [rf"{' & '.join(map(escape, line))} \\" for line in table]
+    return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+
+
+def as_json(pages: Sequence[Page]) -> str:
+    """A list of tables with every cell: what is reported, what is ours, and the verdict."""
+    return json.dumps([_record(page) for page in pages], indent=1, ensure_ascii=False) + "\n"
+
+
+def _record(page: Page) -> dict[str, Any]:
+    table = page.table
+    return {
+        "table": table.name,
+        "label": table.label,
+        "title": table.title,
+        "settings": table.settings,
+        "notes": table.notes,
+        "inconsistencies": table.inconsistencies,
+        "cells": [_cell(judged) for judged in page.judged],
+    }
+
+
+def _cell(judged: Judged) -> dict[str, Any]:
+    cell = judged.cell
+    own = {name: value for name, value in vars(cell).items() if name != "table"}
+    return {
+        **own,
+        "value": None if cell.value is None else float(cell.value),
+        "source": source(cell),
+        "verdict": judged.verdict,
+        "ours": [{**_ours(ours), "verdict": judge_one(cell, ours)} for ours in judged.ours],
+    }
+
+
+def _ours(ours: Ours) -> dict[str, Any]:
+    interval = None if ours.low is None else [ours.low, ours.high]
+    own = {name: value for name, value in vars(ours).items() if name not in ("low", "high", "claim")}
+    return {**own, "interval": interval, "claim": vars(ours.claim) if ours.claim else None}
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Page]], str]] = {"markdown": markdown, "latex": latex, "json": as_json}
+"""Those that are text; the terminal's is printed."""
