@@ -1,5 +1,6 @@
-"""The `lab paper` command: the paper's tables beside what was measured here. As in `lab.cli`, no logic."""
+"""`lab paper` and `lab report`: the paper's tables, and all studies on one page. As in `lab.cli`, no logic."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,3 +34,16 @@ def paper(
         print_terminal(shown)
     else:
         typer.echo(write(shown), nl=False)
+
+
+@paper_app.command()
+def report(
+    out: Annotated[Path | None, typer.Option(help="Of the page; mlruns/report.html where left out.")] = None,
+    mlflow: Annotated[
+        str, typer.Option(help="Where `make mlflow` serves MLflow's page, which runs are linked to.")
+    ] = "http://127.0.0.1:5000",
+) -> None:
+    """Write one HTML page with all studies, figures, tables, verdicts, runs, the log and the paper's tables."""
+    from lab.paper.report import write_report
+
+    typer.echo(f"report: {write_report(out, mlflow=mlflow)}")

@@ -1,0 +1,187 @@
+"""One HTML page of everything: studies with tables, figures, verdicts, runs and log, and the paper's tables.
+
+It is made of what other commands wrote, and measures nothing. Styles and pictures stand in the page itself, so that it
+opens from a file, prints, and asks no server for anything.
+"""
+
+import base64
+import html
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from lab import paths
+from lab.paper.figure_frame import figure_stem
+from lab.paper.freshness import Drawn, ablation_names, drawn
+from lab.paper.ledger.cells import chosen
+from lab.paper.ledger.formats import FORMATS
+from lab.paper.ledger.pages import pages
+from lab.paper.tables import table_path
+from lab.study.ablation import Ablation, Rung, load_ablation
+from lab.study.results import Line, read_lines
+from lab.study.store import RunRecord, read_runs
+
+_ENTRY = re.compile(r"^## (?P<date>\d{4}-\d\d-\d\d) · (?P<about>.+)$", re.MULTILINE)
+_CLAIM = re.compile(r"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:Holds|Does not hold|Undecided)\b.+)$", re.MULTILINE)
+
+
+def report_path() -> Path:
+    """Where the report lies: `mlruns/report.html`."""
+    return paths.mlruns_dir() / "report.html"
+
+
+def write_report(path: Path | None = None, *, mlflow: str = "http://127.0.0.1:5000") -> Path:
+    """Write the page and return where it is.
+
+    Args:
+        path: of the page; `report_path()` where None.
+        mlflow: the address of MLflow's page, which runs are linked to; it is `make mlflow` that serves it.
+
+    Raises:
+        LabError: a results file that was changed by hand.
+    """
+    path = report_path() if path is None else path
+    ablations = [load_ablation(name) for name in ablation_names()]
+    found = drawn()
+    runs = {run.run_id: run for run in read_runs()}
+    body = [
+        *_head(ablations, found),
+        *(part for ablation in ablations for part in _study(ablation, found, runs, mlflow)),
+        '<h2 id="paper">The paper\'s tables</h2>',
+        _rendered(FORMATS["markdown"](pages(chosen(())))),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    paths.write_whole(path, _PAGE.format(style=style, body="\n".join(body)))
+    return path
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>omni-lab: what reproduces</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def _head(ablations: Sequence[Ablation], found: Sequence[Drawn]) -> Iterator[str]:
+    yield "<h1>omni-lab: what of the Baichuan-Omni report reproduces, and what does not</h1>"
+    yield f'<p class="soft">Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>lab report</code>.</p>'
+    links = [*((ablation.name, ablation.name) for ablation in ablations), ("paper", "the paper's tables")]
+    yield "<nav><ul>" + "".join(f'<li><a href="#{name}">{said}</a></li>' for name, said in links) + "</ul></nav>"
+    rows = []
+    for ablation in ablations:
+        outcomes: dict[str, list[str]] = {}
+        for rung in _recorded(ablation):
+            claims = _claims(ablation, rung)
+            outcomes.setdefault(claims[0][1].partition(":")[0] if claims else "not run", []).append(rung.name)
+        said = "<br>".join(f"{html.escape(outcome)}: {', '.join(rungs)}" for outcome, rungs in outcomes.items())
+        rows.append([f'<a href="#{ablation.name}">{ablation.name}</a>', said, html.escape(ablation.claim)])
+    yield _table(["Study", "The paper's claim, at which rungs", "As we test it"], rows)
+    if old := [one for one in found if one.state == "no longer matches"]:
+        names = ", ".join(html.escape(one.path.name) for one in old)
+        yield f'<p class="verdict">No longer what their runs measured, draw them anew: {names}.</p>'
+
+
+def _study(ablation: Ablation, found: Sequence[Drawn], runs: dict[str, RunRecord], mlflow: str) -> Iterator[str]:
+    yield f'<h2 id="{ablation.name}">{ablation.name}</h2>'
+    yield f'<p class="soft">{html.escape(ablation.paper)}</p><p>{html.escape(ablation.claim)}</p>'
+    lines = read_lines(ablation, ablation.rungs[0].name)
+    for rung in _recorded(ablation):
+        own = [line for line in lines if line["rung"] == rung.name]
+        yield f"<h3>Rung {html.escape(rung.name)}</h3>"
+        if not own:
+            yield f'<p class="soft">Not run: {html.escape(rung.description)}.</p>'
+            continue
+        for title, said in _claims(ablation, rung):
+            yield f'<p class="verdict"><b>{html.escape(title)}.</b> {html.escape(said)}</p>'
+        stem = figure_stem(ablation, rung.name)
+        picture = stem.with_name(f"{stem.name}.svg")
+        if picture.exists():
+            written = base64.b64encode(picture.read_bytes()).decode()
+            described = f"Figure of {ablation.name} at rung {rung.name}: the numbers stand in the table beneath it"
+            yield f'<figure><img alt="{described}" src="data:image/svg+xml;base64,{written}"></figure>'
+        table = table_path(ablation, rung.name)
+        if table.exists():
+            yield _rendered(table.read_text(encoding="utf-8"))
+        yield _cost(own, runs, mlflow)
+    if entries := log_entries(ablation.name):
+        yield f"<details><summary>The log ({len(entries)})</summary>"
+        yield from (_rendered(entry.replace("\n## ", "\n#### ").replace("## ", "#### ", 1)) for entry in entries)
+        yield "</details>"
+
+
+def _recorded(ablation: Ablation) -> list[Rung]:
+    return [rung for rung in ablation.rungs if rung.recorded]
+
+
+def _claims(ablation: Ablation, rung: Rung) -> list[tuple[str, str]]:
+    """Title and verdict of each claim, as the table of the rung has them."""
+    path = table_path(ablation, rung.name)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [(found["title"], found["said"]) for found in _CLAIM.finditer(text)]
+
+
+def _cost(lines: Sequence[Line], runs: dict[str, RunRecord], mlflow: str) -> str:
+    """What was run where and what it took; of runs that are not in this store, what the results file says."""
+    here = [runs[line["run_id"]] for line in lines if line["run_id"] in runs]
+    seconds = sum(run.seconds or 0.0 for run in here)
+    hosts = Counter(run.tags.get("host", "unknown") for run in here)
+    said = f"{len(lines)} cells"
+    if here:
+        where = ", ".join(f"{count} on {html.escape(host)}" for host, count in hosts.most_common())
+        said += f"; {seconds / 60:.0f} minutes of {len(here)} runs in this store ({where})"
+    elsewhere = len(lines) - len(here)
+    if elsewhere:
+        trained = sum(float(line.get("training_seconds") or 0.0) for line in lines)
+        said += f"; {elsewhere} run elsewhere ({trained / 60:.0f} minutes of training in all, by the results file)"
+    rows = []
+    for line in lines:
+        run = runs.get(line["run_id"])
+        identity = html.escape(line["run_id"][:12])
+        if run is not None:
+            link = f"{mlflow}/#/runs/{line['run_id']}"
+            identity = f'<a href="{html.escape(link)}">{identity}</a>'
+        took = f"{run.seconds:.0f}" if run is not None and run.seconds is not None else "–"
+        rows.append([html.escape(line["row"]), html.escape(line["seed"]), identity, took])
+    inner = _table(["Row", "Seed", "Run", "Seconds"], rows)
+    return f'<p class="soft">{said}.</p><details><summary>Runs</summary>{inner}</details>'
+
+
+def log_entries(name: str) -> list[str]:
+    """The entries of `ablations/LOG.md` whose heading names the ablation, in the file's order."""
+    path = paths.repository_root() / "ablations" / "LOG.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    starts = [found.start() for found in _ENTRY.finditer(text)]
+    ends = [*starts, len(text)][1:]
+    entries = [text[begin:end].strip() for begin, end in zip(starts, ends, strict=True)]
+    return [entry for entry in entries if re.search(rf"\b{re.escape(name)}\b", entry.partition("\n")[0])]
+
+
+def _rendered(markdown: str) -> str:
+    """Markdown as HTML; what is HTML in it is shown as text, and wide tables scroll in a box of their own."""
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").render(_without_comments(markdown))
+    return made.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+
+
+def _without_comments(markdown: str) -> str:
+    return re.sub(r"<!--.*?-->", "", markdown, flags=re.DOTALL)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Of cells that are HTML already."""
+    top = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
