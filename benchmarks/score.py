@@ -28,8 +28,9 @@ from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.training.character_model import DEFAULT_STEPS
 from lab.training.instruction_rows import TokenPair, token_pair
 from lab.training.loop import choose_device
+from lab.training.packed_losses import ScoringOptions
 from lab.training.pretraining import ALPHABET, PretrainingOptions, build_character_model
-from lab.training.scoring import ScoringOptions, answer_losses
+from lab.training.scoring import answer_losses
 from lab.training.vision_words import open_vision_language_model, text_writer
 
 LARGEST_DIFFERENCE = 1e-3

@@ -20,7 +20,7 @@ from lab.study.ablation import Rung, load_ablation
 from lab.study.instruction_preparation import prepare_instructions
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
-from lab.training.instruction_cell import ORACLE, check_filter
+from lab.training.instruction_filter import ORACLE, check_filter
 from tests.paper.answers import REPOSITORY, write_study
 from tests.test_figures import load
 from tests.training.instructions import talks, tiny_model

@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from lab.data.filters.filtering import Filtered
 from lab.data.instructions.instruction import Instruction
-from lab.data.instructions.planted_faults import removal_quality
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
-from lab.training.instruction_data import InstructionData
 from lab.training.instruction_rows import TokenPair, token_pair
-from lab.training.scoring import ScoringOptions, answer_losses
+from lab.training.packed_losses import ScoringOptions
+from lab.training.scoring import answer_losses
 
 
 def choices_of(
@@ -98,41 +96,3 @@ def measure_instructions(
             }
         )
     return pd.DataFrame(lines).assign(corpus=name)
-
-
-def removal_scores(kept: Filtered, data: InstructionData) -> dict[str, float]:
-    """How well the planted faults were removed, as results of a cell."""
-    quality = removal_quality(kept.keep, data.faults)
-    return {
-        "removal_precision": quality.precision,
-        "removal_recall": quality.recall,
-        "share_removed": quality.share_removed,
-        "share_faulty_left": quality.share_faulty_left,
-        "num_kept": float(kept.report.num_kept),
-        **{f"removal_recall_{kind}": recall for kind, recall in quality.recall_of.items()},
-    }
-
-
-def training_losses(kept: Filtered, data: InstructionData, *, name: str) -> pd.DataFrame:
-    """The scorer's loss of every training instruction, its planted fault, and whether it was kept: what a figure shows.
-
-    One line an instruction, with `corpus`, `question`, `prompt`, `answer`, `kind` (of the fault, or `clean`), `loss`
-    and `loss_without_prompt` (nats a token; NaN where it was not measured) and `kept`.
-    """
-    batches = list(data.losses())
-    losses = np.concatenate([batch.losses for batch in batches])
-    without = [
-        np.full(len(batch.losses), np.nan) if batch.losses_without_prompt is None else batch.losses_without_prompt
-        for batch in batches
-    ]
-    return pd.DataFrame(
-        {
-            "question": [one.id for one in data.train],
-            "prompt": [one.prompt for one in data.train],
-            "answer": [one.answer for one in data.train],
-            "kind": [fault or "clean" for fault in data.faults],
-            "loss": losses,
-            "loss_without_prompt": np.concatenate(without),
-            "kept": kept.keep,
-        }
-    ).assign(corpus=name)

@@ -56,7 +56,7 @@ def prepare_instructions(parameters_of_cells: Sequence[Mapping[str, Any]]) -> In
 
 
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
-    from lab.training.instruction_cell import check_filter
+    from lab.training.instruction_filter import check_filter
     from lab.training.loop import TrainingOptions
 
     for cell in cells:

@@ -1,6 +1,6 @@
 """One cell of a fine-tuning study: what a loss filter leaves, trained on in packs for a fixed number of steps.
 
-Section 3 of the paper. The filter sees the losses alone; `oracle` sees the planted faults, and so is no filter.
+Section 3 of the paper; what is left, `lab.training.instruction_filter` decides.
 """
 
 from collections.abc import Mapping
@@ -9,47 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.grouped_loss_filter import filter_losses_by_group
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
-from lab.data.instructions.planted_faults import remove_planted
-from lab.errors import LabError, choose
+from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
 from lab.training.instruction_data import InstructionData
 from lab.training.instruction_rows import TokenPair, token_pair
 from lab.training.loop import TrainingOptions, TrainingRecord, train
 from lab.training.packed_batches import PackedTexts
 from lab.training.vision_words import text_writer
-
-ORACLE = "oracle"
-FITTED_BY = ("corpus", "source")
-
-
-def check_filter(parameters: Mapping[str, Any]) -> None:
-    """Refuse a filter that no cell has.
-
-    Raises:
-        LabError: its name, or what it is fitted to; the message lists the choices.
-    """
-    name, fitted_by = parameters["loss_filter"], parameters["fitted_by"]
-    choose({**dict.fromkeys(LOSS_FILTERS), RANDOM: None, ORACLE: None}, name, "loss filter")
-    choose(dict.fromkeys(FITTED_BY), fitted_by, "fitted_by")
-    if fitted_by != "corpus" and name not in LOSS_FILTERS:
-        raise LabError(f"loss filter {name!r} is fitted to nothing, so not by {fitted_by!r}; leave it at 'corpus'")
-
-
-def filter_cell(parameters: Mapping[str, Any], data: InstructionData) -> Filtered:
-    """What a cell trains on; `random` is as large as `gaussian` at the cell's k, and drawn anew by each seed.
-
-    Raises:
-        LabError: as `check_filter`, `filter_losses` and `filter_losses_by_group`.
-    """
-    name = parameters["loss_filter"]
-    check_filter(parameters)
-    if name == ORACLE:
-        return remove_planted([one.id for one in data.train], data.faults)
-    if parameters["fitted_by"] == "source":
-        return filter_losses_by_group(data.losses, [one.source for one in data.train], name, k=parameters["k"])
-    return filter_losses(data.losses, name, k=parameters["k"], seed=parameters["seed"])
 
 
 @dataclass(frozen=True, kw_only=True)

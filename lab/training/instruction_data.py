@@ -17,7 +17,7 @@ from torch import nn
 
 from lab.data.fetch import packages
 from lab.data.filters import near_groups
-from lab.data.filters.loss_columns import SUMMARY, Batches, losses_in_files
+from lab.data.filters.loss_columns import SUMMARY, losses_in_files
 from lab.data.instructions import (
     bigbench,
     chatterbot,
@@ -44,9 +44,11 @@ from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import LanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
+from lab.training.instruction_filter import ScoredInstructions
 from lab.training.instruction_rows import token_pair
 from lab.training.loop import choose_device
-from lab.training.scoring import ScoringOptions, score_instructions
+from lab.training.packed_losses import ScoringOptions
+from lab.training.scoring import score_instructions
 from lab.training.vision_words import open_vision_language_model, text_writer
 
 # Raise it when the same parameters would give other data.
@@ -57,16 +59,12 @@ _OWN_MODELS = ("character", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstructionData:
+class InstructionData(ScoredInstructions):
     """A study's instructions and the losses of its training ones.
 
-    `faults` has the kind of planted fault of each of `train`, None for a clean one; `losses` are those of `train`, in
-    its order. `facts` say where it all comes from, and what was left out.
+    `facts` say where it all comes from, and what was left out.
     """
 
-    train: tuple[Instruction, ...]
-    faults: tuple[str | None, ...]
-    losses: Batches
     dev: tuple[Instruction, ...]
     test: tuple[Instruction, ...]
     facts: Mapping[str, Any]

@@ -17,7 +17,8 @@ from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.training.character_model import DEFAULT_STEPS
 from lab.training.loop import choose_device
-from lab.training.scoring import ScoringOptions, score_instructions
+from lab.training.packed_losses import ScoringOptions
+from lab.training.scoring import score_instructions
 from lab.training.vision_words import WORDS, open_vision_language_model, text_writer
 from lab.training.world_pretraining import WorldOptions
 

@@ -1,73 +1,30 @@
 """The loss that a language model has of every answer given its prompt, and without it: what `lab score` writes.
 
-Section 3 of the paper (the pretrained model's loss on every sample). The loss of a sample is the mean over its answer's
-tokens, end included; whether the paper means that or the sum is not found. Scores are written in parts, each whole or
-not at all, so that who is killed and started again goes on behind the last part.
+Section 3 of the paper (the pretrained model's loss on every sample); pictures with questions are scored by
+`lab.training.image_text_scoring`.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_columns import LOSS_COLUMNS
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import instructions_sha256
-from lab.data.instructions.tables import in_batches
-from lab.data.packing import pack_best_fit
-from lab.errors import LabError
+from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import LanguageModel
 from lab.parts.packed_models import packed_text_answers
-from lab.paths import write_whole
 from lab.training.instruction_rows import TokenPair, token_pair, without_prompt
 from lab.training.loop import choose_precision
-from lab.training.scored_parts import check_part, read_counts, write_part
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringOptions:
-    """How samples are scored.
-
-    Args:
-        budget_tokens: of a pack, and so of the longest sample.
-        without_prompt: whether each answer is scored without its prompt too, as the filter `ifd` needs it.
-        part_samples: samples of a part, which is what is lost by a kill.
-        precision: as of `TrainingOptions`.
-
-    Raises:
-        LabError: a number below 1, or a budget below 4 tokens.
-    """
-
-    budget_tokens: int = 1024
-    without_prompt: bool = False
-    part_samples: int = 2048
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.budget_tokens < 4 or self.part_samples < 1:
-            raise LabError(
-                f"budget_tokens and part_samples are {self.budget_tokens} and {self.part_samples}; expected at least "
-                "4 and 1"
-            )
-
-
-@dataclass
-class ScoringSummary:
-    """What a scoring came to; `skipped` counts the samples without a loss, by reason."""
-
-    num_scored: int = 0
-    num_tokens: int = 0
-    parts_made: int = 0
-    parts_found: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+from lab.training.packed_losses import ScoringOptions, losses_in_packs
+from lab.training.scored_parts import Scorer, ScoringSummary, score_in_parts
 
 
 def score_instructions(
@@ -79,10 +36,7 @@ def score_instructions(
     options: ScoringOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ScoringSummary:
-    """Score a stream of instructions into `folder`: parts of `LOSS_COLUMNS`, and `summary.json` when all are there.
-
-    Parts that are there are not made again. Of a sample that cannot be scored there is no line; it is counted, by
-    reason, in its part and in the summary.
+    """Score a stream of instructions into `folder`, as `score_in_parts` does.
 
     Args:
         instructions: the same ones in the same order whenever it goes on.
@@ -97,48 +51,33 @@ def score_instructions(
             finite, whose sample is named; or a folder that cannot be written.
     """
     chosen = options or ScoringOptions()
-    summary, seen = ScoringSummary(), 0
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            for number, samples in enumerate(in_batches(instructions, chosen.part_samples)):
-                part = folder / f"part-{number:06d}.parquet"
-                key = _key(samples, language_model, chosen)
-                if part.exists():
-                    check_part(part, key)
-                    summary.parts_found += 1
-                else:
-                    (folder / SUMMARY).unlink(missing_ok=True)
-                    write_part(part, *_scored(samples, language_model, write, chosen), key, language_model)
-                    summary.parts_made += 1
-                scored, tokens, skipped = read_counts(part)
-                summary.num_scored += scored
-                summary.num_tokens += tokens
-                summary.skipped += skipped
-                seen += len(samples)
-                if progress:
-                    progress(seen)
-            if not summary.num_scored:
-                why = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items())
-                raise LabError(f"no sample can be scored by {language_model.name!r}: {why or 'there are none'}")
-            facts = {**vars(summary), "model": language_model.name, "model_sha256": language_model.sha256}
-            write_whole(folder / SUMMARY, json.dumps(facts, indent=1) + "\n")
-    except OSError as error:
-        raise LabError(f"scores cannot be written to {folder} ({error.strerror or error}); free some disk") from error
-    return summary
+    return score_in_parts(
+        instructions,
+        folder,
+        scorer=Scorer(language_model.name, language_model.sha256),
+        part_samples=chosen.part_samples,
+        key=partial(_key, language_model, chosen),
+        score=partial(_scored, language_model, write, chosen),
+        progress=progress,
+    )
 
 
-def _key(samples: Sequence[Instruction], language_model: LanguageModel, options: ScoringOptions) -> str:
-    device = next(language_model.model.parameters()).device
+def _device(language_model: LanguageModel) -> torch.device:
+    device: torch.device = next(language_model.model.parameters()).device
+    return device
+
+
+def _key(language_model: LanguageModel, options: ScoringOptions, samples: Sequence[Instruction]) -> str:
     facts = [language_model.sha256, options.budget_tokens, options.without_prompt]
-    return json.dumps([*facts, choose_precision(options.precision, device), instructions_sha256(samples)])
+    precision = choose_precision(options.precision, _device(language_model))
+    return json.dumps([*facts, precision, instructions_sha256(samples)])
 
 
 def _scored(
-    samples: Sequence[Instruction],
     language_model: LanguageModel,
     write: Callable[[str], str],
     options: ScoringOptions,
+    samples: Sequence[Instruction],
 ) -> tuple[pa.Table, Counter[str]]:
     pairs: list[TokenPair] = []
     ids: list[str] = []
@@ -164,7 +103,6 @@ def _scored(
     return pa.table(columns, schema=LOSS_COLUMNS), skipped
 
 
-@torch.inference_mode()
 def answer_losses(
     language_model: LanguageModel, pairs: Sequence[TokenPair], options: ScoringOptions, ids: Sequence[str]
 ) -> Float[ndarray, " samples"]:
@@ -173,23 +111,18 @@ def answer_losses(
     Raises:
         LabError: a loss that is not finite.
     """
-    found = np.zeros(len(pairs))
-    if not pairs:
-        return found
-    device = next(language_model.model.parameters()).device
-    bfloat16 = choose_precision(options.precision, device) == "bfloat16"
+
+    def score(places: Sequence[int]) -> AnswerLoss:
+        chosen = [pairs[i] for i in places]
+        prompts, answers = [pair.prompt for pair in chosen], [pair.answer for pair in chosen]
+        return packed_text_answers(language_model, prompts, answers).loss
+
     language_model.model.eval()
-    packs = pack_best_fit([pair.num_tokens for pair in pairs], options.budget_tokens, ids=ids)
-    for number in range(len(packs)):
-        pack = packs[number]
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            chosen = [pairs[i] for i in pack]
-            prompts, answers = [pair.prompt for pair in chosen], [pair.answer for pair in chosen]
-            scored = packed_text_answers(language_model, prompts, answers).loss
-        found[pack] = (scored.loss.double() / scored.num_tokens).cpu().numpy()
-    if len(wrong := np.flatnonzero(~np.isfinite(found))):
-        raise LabError(
-            f"the loss of sample {ids[int(wrong[0])]!r} by {language_model.name!r} is {found[wrong[0]]}; try "
-            "precision float32, or leave the sample out"
-        )
-    return found
+    return losses_in_packs(
+        score,
+        [pair.num_tokens for pair in pairs],
+        options,
+        ids=ids,
+        scorer=language_model.name,
+        device=_device(language_model),
+    )

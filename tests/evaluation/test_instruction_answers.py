@@ -4,7 +4,8 @@ import pytest
 from lab.data.filters.filtering import filtered
 from lab.errors import LabError
 from lab.evaluation.answers import answer_scores
-from lab.evaluation.instruction_answers import choices_of, measure_instructions, removal_scores, training_losses
+from lab.evaluation.fault_removal import removal_scores, training_losses
+from lab.evaluation.instruction_answers import choices_of, measure_instructions
 from lab.training.instruction_data import open_instruction_data
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
 from tests.training.test_scoring import alone

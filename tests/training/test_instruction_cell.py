@@ -6,8 +6,9 @@ from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.instructions.instructions import split_of_group
 from lab.errors import LabError
 from lab.training import instruction_data
-from lab.training.instruction_cell import ORACLE, filter_cell, train_instruction_cell
+from lab.training.instruction_cell import train_instruction_cell
 from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
+from lab.training.instruction_filter import ORACLE, filter_cell
 from tests.parts.tiny_models import language_model
 from tests.training.instructions import ALPHABET, offline_models, tiny_model, tiny_parameters
 

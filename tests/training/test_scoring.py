@@ -17,8 +17,9 @@ from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 from lab.training import scored_sources, scoring
 from lab.training.instruction_rows import NOT_READABLE, token_pair, without_prompt
+from lab.training.packed_losses import ScoringOptions
 from lab.training.scored_sources import score_source
-from lab.training.scoring import ScoringOptions, score_instructions
+from lab.training.scoring import score_instructions
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 FLOAT32 = {"precision": "float32"}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,11 +15,12 @@ from lab.errors import LabError
 
 COLUMNS = pa.schema([(name, pa.string()) for name in ("id", "prompt", "answer", "source", "group")])
 _BATCH_ROWS = 8192
+Sample = TypeVar("Sample")
 
 
-def in_batches(instructions: Iterable[Instruction], size: int) -> Iterator[list[Instruction]]:
-    """Yield lists of `size` instructions, the last of what is left."""
-    stream = iter(instructions)
+def in_batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Yield lists of `size` samples, the last of what is left."""
+    stream = iter(samples)
     while batch := list(islice(stream, size)):
         yield batch
 

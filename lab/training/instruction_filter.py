@@ -1,0 +1,60 @@
+"""Which samples a cell of a fine-tuning study trains on: a loss filter by name, or one of its two controls.
+
+Section 3 of the paper. The filter sees the losses alone; `oracle` sees the planted faults, and so is no filter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.grouped_loss_filter import filter_losses_by_group
+from lab.data.filters.loss_columns import Batches
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.planted_faults import remove_planted
+from lab.errors import LabError, choose
+
+ORACLE = "oracle"
+FITTED_BY = ("corpus", "source")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredInstructions:
+    """What a filter chooses from, of whatever corpus: text alone, or the text beside pictures.
+
+    `faults` has the kind of planted fault of each of `train`, None for a clean one; `losses` are those of `train`, in
+    its order.
+    """
+
+    train: tuple[Instruction, ...]
+    faults: tuple[str | None, ...]
+    losses: Batches
+
+
+def check_filter(parameters: Mapping[str, Any]) -> None:
+    """Refuse a filter that no cell has.
+
+    Raises:
+        LabError: its name, or what it is fitted to; the message lists the choices.
+    """
+    name, fitted_by = parameters["loss_filter"], parameters["fitted_by"]
+    choose({**dict.fromkeys(LOSS_FILTERS), RANDOM: None, ORACLE: None}, name, "loss filter")
+    choose(dict.fromkeys(FITTED_BY), fitted_by, "fitted_by")
+    if fitted_by != "corpus" and name not in LOSS_FILTERS:
+        raise LabError(f"loss filter {name!r} is fitted to nothing, so not by {fitted_by!r}; leave it at 'corpus'")
+
+
+def filter_cell(parameters: Mapping[str, Any], data: ScoredInstructions) -> Filtered:
+    """What a cell trains on; `random` is as large as `gaussian` at the cell's k, and drawn anew by each seed.
+
+    Raises:
+        LabError: as `check_filter`, `filter_losses` and `filter_losses_by_group`.
+    """
+    name = parameters["loss_filter"]
+    check_filter(parameters)
+    if name == ORACLE:
+        return remove_planted([one.id for one in data.train], data.faults)
+    if parameters["fitted_by"] == "source":
+        return filter_losses_by_group(data.losses, [one.source for one in data.train], name, k=parameters["k"])
+    return filter_losses(data.losses, name, k=parameters["k"], seed=parameters["seed"])
