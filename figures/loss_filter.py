@@ -1,6 +1,5 @@
 """The report's loss filter and its rivals: what they answer, above the losses that the filter saw and what it drops."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +16,10 @@ def main(rung: str = "cpu") -> list[Path]:
 
 
 def draw(measured: Measured) -> "Figure":
-    """A line a row; beneath, the losses with the fitted Gaussian, once the paper's own row was run."""
-    from lab.paper.loss_panel import HEIGHT, draw_losses
-    from lab.paper.row_figure import draw_rows
+    """The scores, and the losses once the paper's own row was run."""
+    from lab.paper.loss_panel import draw_filters
 
-    row = "gaussian_1"
-    was_run = row in set(measured.results["row"])
-    below = (HEIGHT, partial(draw_losses, row=row)) if was_run else None
-    return draw_rows(measured, "What fine-tuned models answer, by the filter of their training losses", below)
+    return draw_filters(measured, "What fine-tuned models answer, by the filter of their training losses")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lab.errors import choose
+from lab.errors import LabError, choose
 
 models_app = typer.Typer()
 
@@ -31,31 +31,46 @@ def pretrain(
 
 @models_app.command()
 def score(
-    source: Annotated[str, typer.Argument(help="Instructions by name, as chatterbot or hub:NAME, or a Parquet file.")],
+    source: Annotated[
+        str, typer.Argument(help="Instructions: chatterbot, hub:NAME, a Parquet file; with --images pictures: stills.")
+    ],
     out: Annotated[Path, typer.Option(help="A folder for the losses; given again, the same scoring goes on.")],
-    model: Annotated[str, typer.Option(help="character, words, smollm2_135m, a hub name or a folder.")] = "character",
-    limit: Annotated[int | None, typer.Option(help="Instructions at most, of each source.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="character, words, smollm2_135m, a hub name or a folder; left out: character.")
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Pictures with questions, by the pretrained model of loss_filter_images.")
+    ] = False,
+    rung: Annotated[str, typer.Option(help="Whose pretrained model scores pictures.")] = "cpu",
+    limit: Annotated[int | None, typer.Option(help="Samples at most, of each source.")] = None,
     without_prompt: Annotated[
-        bool, typer.Option("--without-prompt", help="Score each answer without its prompt too, for the filter ifd.")
+        bool, typer.Option("--without-prompt", help="Score answers without prompt and picture too, for the filter ifd.")
     ] = False,
     budget_tokens: Annotated[int, typer.Option(help="Tokens of a pack, and so of the longest sample.")] = 1024,
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
-    """Write the loss that a language model has of every answer given its prompt, as loss filters read it."""
-    from lab.training.scored_sources import score_source
+    """Write the loss that a model has of every answer given its prompt (and picture), as loss filters read it."""
+    options: dict[str, Any] = {
+        "limit": limit,
+        "without_prompt": without_prompt,
+        "budget_tokens": budget_tokens,
+        "precision": precision,
+        "device": device,
+        "say": typer.echo,
+    }
+    if images:
+        from lab.study.ablation import load_ablation
+        from lab.training.scored_pictures import score_picture_source
 
-    score_source(
-        source,
-        out,
-        model=model,
-        limit=limit,
-        without_prompt=without_prompt,
-        budget_tokens=budget_tokens,
-        precision=precision,
-        device=device,
-        say=typer.echo,
-    )
+        if model is not None:
+            raise LabError(f"--model {model} cannot see pictures; leave it out, or leave out --images")
+        parameters = load_ablation("loss_filter_images").resolve("none", rung)
+        score_picture_source(source, out, parameters, **options)
+    else:
+        from lab.training.scored_sources import score_source
+
+        score_source(source, out, model=model or "character", **options)
 
 
 @models_app.command()

@@ -205,6 +205,26 @@ def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     }
 
 
+def test_score_of_pictures_hands_the_studys_parameters_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lab.training import scored_pictures
+
+    handed: list[object] = []
+    monkeypatch.setattr(
+        scored_pictures,
+        "score_picture_source",
+        lambda source, out, parameters, **rest: handed.extend([source, parameters["scorer_steps"], rest["limit"]]),
+    )
+    plain = ["score", "stills", "--images", "--out", str(tmp_path)]
+    assert call(monkeypatch, *plain, "--rung", "smoke", "--limit", "3") == 0
+    assert handed == ["stills", 4, 3]
+    assert call(monkeypatch, *plain, "--rung", "huge") == 2
+    assert "huge" in capsys.readouterr().err
+    assert call(monkeypatch, *plain, "--model", "words") == 2
+    assert "--model words cannot see pictures" in capsys.readouterr().err
+
+
 def test_score_names_what_it_cannot_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The losses that a filter saw: their histogram with the Gaussian fitted to them, and what falls off on either side."""
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +12,16 @@ from lab.data.filters.loss_filters import loss_bounds
 from lab.data.filters.loss_fit import normality
 from lab.errors import LabError
 from lab.paper.measured import Measured
+from lab.paper.row_figure import draw_rows
 from lab.paper.style import GREY, LOOKS
 from lab.study.results import load_utterances
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 HEIGHT = 3.0
+PAPERS_ROW = "gaussian_1"
 NUM_BINS = 48
 
 
@@ -32,6 +36,13 @@ def seen_losses(measured: Measured, row: str) -> "pandas.DataFrame":
     frame = load_utterances(measured.ablation, measured.rung, [row])
     frame = frame[frame["split"] == "train"]
     return frame[frame["seed"] == frame["seed"].min()]
+
+
+def draw_filters(measured: Measured, title: str) -> "Figure":
+    """A line a row; beneath, the losses with the fitted Gaussian, once the paper's own row was run."""
+    was_run = PAPERS_ROW in set(measured.results["row"])
+    below = (HEIGHT, partial(draw_losses, row=PAPERS_ROW)) if was_run else None
+    return draw_rows(measured, title, below)
 
 
 def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:

@@ -1,0 +1,118 @@
+"""What the cells of a fine-tuning study on pictures choose from: questions with planted faults, and their losses.
+
+Section 3 of the paper. Faults are planted in question and answer, as in instructions of text
+(`lab.data.instructions.planted_faults`); the picture stays. So a swapped pair asks by its answer, and another answer
+is what another question of the same kind is answered with. They are planted in what is fine-tuned on, never in what the
+pretrained model has seen, nor in what is tested.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.loss_columns import SUMMARY, losses_in_files
+from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.planted_faults import plant_faults
+from lab.errors import LabError
+from lab.training.image_text_model import PretrainedImageText
+from lab.training.image_text_scoring import score_images
+from lab.training.instruction_filter import ScoredInstructions
+from lab.training.packed_losses import ScoringOptions
+from lab.training.vision_data import VisionSplit
+from lab.training.vision_example import VisionExample
+
+_PART_SAMPLES = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextData(ScoredInstructions):
+    """Pictures with questions, of which a known share is faulty, and the pretrained model's losses of them.
+
+    `train` are the questions and answers of `split`, in its order; `sha256` is of all that they say; in `scores` are
+    their losses.
+    """
+
+    split: VisionSplit
+    sha256: str
+    scores: Path
+
+    def kept(self, filtered: Filtered) -> VisionSplit:
+        """What a filter leaves of the split."""
+        pairs = zip(self.split.examples, filtered.keep.tolist(), strict=True)
+        return replace(self.split, examples=[example for example, stays in pairs if stays])
+
+
+def check_image_text(parameters: Mapping[str, Any]) -> None:
+    """Refuse numbers that no study has.
+
+    Raises:
+        LabError: fewer examples than one to pretrain on or two to fine-tune on, a share of faults out of range, or
+            packs too small for a faulty example.
+    """
+    pretraining, training = parameters["num_pretraining"], parameters["num_training"]
+    if pretraining < 1 or training < 2:
+        raise LabError(f"num_pretraining and num_training are {pretraining} and {training}; expected at least 1 and 2")
+    if not 0 <= parameters["fault_share"] < 1:
+        raise LabError(f"fault_share is {parameters['fault_share']}; expected 0 to below 1")
+    if not 0 < 2 * parameters["max_tokens"] <= parameters["budget_tokens"]:
+        raise LabError(
+            f"max_tokens is {parameters['max_tokens']} and budget_tokens {parameters['budget_tokens']}; a pack has to "
+            "hold a faulty example too, which may be twice as long as a clean one"
+        )
+
+
+def as_instruction(example: VisionExample) -> Instruction:
+    """The text beside a picture; its source is the kind of question."""
+    return Instruction(
+        id=example.id, prompt=example.question, answer=example.answer, source=example.kind, group=example.group
+    )
+
+
+def open_image_text_data(
+    parameters: Mapping[str, Any],
+    pretrained: PretrainedImageText,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageTextData:
+    """Plant the faults and open the losses; the first call scores, with the pretrained model as it was opened.
+
+    Raises:
+        LabError: as `check_image_text`, `plant_faults` and `score_images`.
+    """
+    check_image_text(parameters)
+    clean = pretrained.instructions
+    planted = plant_faults(
+        [as_instruction(example) for example in clean.examples],
+        share=parameters["fault_share"],
+        seed=parameters["fault_seed"],
+    )
+    examples = [
+        replace(example, question=made.prompt, answer=made.answer)
+        for example, made in zip(clean.examples, planted.instructions, strict=True)
+    ]
+    split = replace(clean, examples=examples)
+    sha256 = hashlib.sha256(repr(planted.instructions).encode()).hexdigest()
+    identity = json.dumps([pretrained.scorer.sha256, clean.store.sha256, sha256, parameters["budget_tokens"]])
+    name = f"{pretrained.folder.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    scores = pretrained.folder.parent / "scores" / name
+    if not (scores / SUMMARY).exists():
+        options = ScoringOptions(
+            budget_tokens=parameters["budget_tokens"],
+            without_prompt=True,
+            part_samples=_PART_SAMPLES,
+            precision=parameters["precision"],
+        )
+        told = (lambda done: progress(done, len(split))) if progress else None
+        score_images(split, pretrained.model, pretrained.scorer, scores, options=options, progress=told)
+    return ImageTextData(
+        train=planted.instructions,
+        faults=planted.faults,
+        losses=losses_in_files(scores),
+        split=split,
+        sha256=sha256,
+        scores=scores,
+    )

@@ -1,0 +1,201 @@
+"""The pretrained model of a fine-tuning study on pictures: it scores the instructions and is what a cell starts from.
+
+Section 3 of the paper, where one pretrained model does both. Here it is trained on the first examples of the training
+side, clean ones that are never fine-tuned on; made once, under a lock, and kept in the cache.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lab.errors import LabError
+from lab.parts.language_models import LanguageModel
+from lab.parts.vision_encoders import VisionEncoder
+from lab.parts.vision_language_model import VisionLanguageModel
+from lab.paths import cache_dir, make_folder, write_whole
+from lab.training.ancestry import Ancestry, load_stage, save_stage
+from lab.training.curricula import IMAGE
+from lab.training.image_text_scoring import why_not_readable
+from lab.training.image_text_training import FINE_TUNING, PRETRAINING, pretraining_stage, train_image_text
+from lab.training.loop import choose_device, choose_precision
+from lab.training.scored_parts import Scorer
+from lab.training.vision_cell import build_vision_model, vision_cell_data
+from lab.training.vision_data import VisionSplit
+from lab.training.vision_examples import EXAMPLES_VERSION, sources_sha256
+
+# Raise it when the same parameters would give another model.
+MODEL_VERSION = 1
+WEIGHTS, FACTS = "weights.safetensors", "facts.json"
+# What a cell of a vision study has beside its pictures, and one of these has not.
+_IMAGES_ALONE = {
+    "curriculum": "image",
+    "videos": "",
+    "num_videos": 0,
+    "image_branch_steps": 0,
+    "train_encoder": False,
+    # These two decide nothing of a picture; as in the other studies of images, so that views are shared.
+    "max_frames": 8,
+    "frames_per_second": 1.0,
+    "max_tiles": 1,
+    "fit": "pad",
+    "unpad": False,
+    "newline": False,
+}
+# With the sources' and the encoder's hashes, what decides the pretrained weights. `num_training` does as features are
+# standardised over all pictures of the training side.
+_DECIDING = (
+    "images",
+    "num_pretraining",
+    "num_training",
+    "max_tokens",
+    "image_size",
+    "stride",
+    "frame_size",
+    "projector",
+    "pool_size",
+    "padding",
+    "marks_places",
+    "train_language_model",
+    "scorer_steps",
+    "scorer_seed",
+    "budget_tokens",
+    "learning_rate",
+    "language_model_learning_rate",
+    "weight_decay",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedImageText:
+    """The pretrained model on the cell's device, where its weights come from, and the examples that it is not of.
+
+    `instructions` are the clean examples to fine-tune on; `facts` say what it was trained on, and what was left out.
+    """
+
+    model: VisionLanguageModel
+    scorer: Scorer
+    ancestry: Ancestry
+    instructions: VisionSplit
+    facts: Mapping[str, Any]
+    folder: Path
+
+
+def image_text_splits(
+    parameters: Mapping[str, Any], encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, VisionSplit]:
+    """The pictures of a study: `image_text` (the training side, pretraining first), `test`, and `dev` where measured.
+
+    Raises:
+        LabError: as `vision_cell_data`.
+    """
+    num_images = parameters["num_pretraining"] + parameters["num_training"]
+    return vision_cell_data({**parameters, **_IMAGES_ALONE, "num_images": num_images}, encoder, progress=progress)
+
+
+def open_pretrained(
+    parameters: Mapping[str, Any],
+    images: VisionSplit,
+    encoder: VisionEncoder,
+    language_model: LanguageModel,
+    *,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> PretrainedImageText:
+    """Open the pretrained model; the first call trains it.
+
+    Args:
+        parameters: of a cell.
+        images: the training side of `image_text_splits`.
+        encoder: of the pictures' features.
+        language_model: afresh; the model's own from here on, so that training changes it.
+        progress: told the pretraining's steps.
+
+    Raises:
+        LabError: fewer examples than two to fine-tune on or one to pretrain on, or as `build_vision_model`,
+            `train_image_text` and `load_stage`.
+    """
+    device = choose_device(parameters["device"])
+    torch.manual_seed(parameters["scorer_seed"])
+    model = build_vision_model({**parameters, **_IMAGES_ALONE}, encoder, language_model, {IMAGE: images}).to(device)
+    first, instructions, left_out = _parted(images, model, parameters)
+    stage = pretraining_stage(parameters)
+    folder = _folder(parameters, encoder, language_model, device)
+
+    def make(made: Path) -> None:
+        told = (lambda step, loss: progress(step + 1, parameters["scorer_steps"], loss)) if progress else None
+        training = train_image_text(
+            model,
+            first,
+            stage,
+            parameters,
+            seed=parameters["scorer_seed"],
+            checkpoint=folder.with_suffix(".checkpoint"),
+            on_step=told,
+        )
+        save_stage(made / WEIGHTS, model.parts(), stage)
+        facts = {
+            "source": parameters["images"],
+            "pretrained_on": len(first),
+            "left_out": dict(left_out),
+            "parameters": {name: parameters[name] for name in _DECIDING},
+            **{f"pretraining_{name}": value for name, value in training.costs.items()},
+        }
+        write_whole(made / FACTS, json.dumps(facts, indent=1) + "\n")
+
+    make_folder(folder, make)
+    start = {PRETRAINING: folder / WEIGHTS}
+    following = replace(stage, name=FINE_TUNING, starts_from=(PRETRAINING,))
+    ancestry = load_stage(following, model.parts(), start, {PRETRAINING: stage})
+    model.eval()
+    return PretrainedImageText(
+        model=model,
+        scorer=Scorer(f"{PRETRAINING} of {parameters['images']}", ancestry[-1].sha256),
+        ancestry=ancestry,
+        instructions=instructions,
+        facts=json.loads((folder / FACTS).read_text(encoding="utf-8")),
+        folder=folder,
+    )
+
+
+def _parted(
+    images: VisionSplit, model: VisionLanguageModel, parameters: Mapping[str, Any]
+) -> tuple[VisionSplit, VisionSplit, Counter[str]]:
+    """Examples to pretrain on and to fine-tune on; a group that the first have begun is in none of the second."""
+    first, rest = images.examples[: parameters["num_pretraining"]], images.examples[parameters["num_pretraining"] :]
+    begun = {example.group for example in first}
+    left_out: Counter[str] = Counter()
+    chosen: dict[str, list[int]] = {"pretraining": [], "fine-tuning": []}
+    for index in range(len(images)):
+        pretraining = index < len(first)
+        reason = why_not_readable(images, index, model, max_tokens=parameters["max_tokens"])
+        if reason is None and not pretraining and images.examples[index].group in begun:
+            reason = "of a group that was pretrained on"
+        if reason is None:
+            chosen["pretraining" if pretraining else "fine-tuning"].append(index)
+        else:
+            left_out[reason] += 1
+    for (what, indices), given, least in zip(chosen.items(), (first, rest), (1, 2), strict=True):
+        if len(indices) < least:
+            why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+            raise LabError(
+                f"{len(indices)} of {len(given)} examples of {parameters['images']!r} can be read for {what}, fewer "
+                f"than {least}; left out: {why or 'none'}"
+            )
+    parts = [replace(images, examples=[images.examples[i] for i in indices]) for indices in chosen.values()]
+    return parts[0], parts[1], left_out
+
+
+def _folder(
+    parameters: Mapping[str, Any], encoder: VisionEncoder, language_model: LanguageModel, device: torch.device
+) -> Path:
+    facts = {name: parameters[name] for name in _DECIDING}
+    made_of = [sources_sha256(parameters["images"]), EXAMPLES_VERSION, encoder.key, language_model.sha256]
+    computed = [device.type, choose_precision(parameters["precision"], device)]
+    identity = json.dumps([MODEL_VERSION, facts, made_of, computed], sort_keys=True)
+    name = f"image_text-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return cache_dir() / "vision_language_models" / name

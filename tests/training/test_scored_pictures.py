@@ -1,0 +1,57 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from lab.data.filters.loss_columns import SUMMARY
+from lab.errors import LabError
+from lab.training.scored_pictures import score_picture_source
+from lab.training.scored_sources import score_source
+from tests.image_text import all_losses, opened, tiny_image_text
+from tests.vision import draw_stand_ins, write_image_set
+
+
+@pytest.fixture
+def cell(tmp_path, monkeypatch):
+    draw_stand_ins(tmp_path / "things", monkeypatch)
+    return tiny_image_text(tmp_path, fault_share=0.0)
+
+
+def scored(folder):
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_the_studys_own_pictures_have_the_losses_that_the_study_has_of_clean_ones(cell, tmp_path):
+    said = []
+    options = {"precision": "float32", "device": "cpu", "say": said.append}
+    score_picture_source("stills", tmp_path / "s", cell, limit=5, without_prompt=True, **options)
+    rows = scored(tmp_path / "s")
+    _, data = opened(cell)
+    assert [row["id"] for row in rows] == [one.id for one in data.train[:5]]
+    assert [row["loss"] for row in rows] == pytest.approx(all_losses(data)[:5], rel=1e-4)
+    assert all(row["loss_without_prompt"] > 0 for row in rows)
+    assert said[0].startswith("pretrained model: step 3 of 3, loss ")
+    assert "5 examples scored by image_text_pretraining of stills" in said[-3]
+    assert "0 of 1 parts were there" in said[-3]
+    assert said[-2] == "left out: none"
+    assert "a Gaussian has 31.7%" in said[-1]
+    score_picture_source("stills", tmp_path / "s", cell, limit=5, without_prompt=True, **options)
+    assert "1 of 1 parts were there" in said[-3]
+
+
+def test_another_source_is_scored_from_its_first_picture(cell, tmp_path):
+    pictures = f"image_choices@{write_image_set(tmp_path / 'set')}"
+    score_picture_source(pictures, tmp_path / "s", cell, limit=4, precision="float32", device="cpu", say=len)
+    assert len(scored(tmp_path / "s")) == 4
+    assert all(row["loss_without_prompt"] is None for row in scored(tmp_path / "s"))
+    assert json.loads((tmp_path / "s" / SUMMARY).read_text())["num_scored"] == 4
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is_made(cell, tmp_path):
+    with pytest.raises(LabError, match=r"unknown source of pictures or video 'chatterbot' .*; choose one of: charts"):
+        score_picture_source("chatterbot", tmp_path, cell)
+    with pytest.raises(LabError, match="limit is 0; expected at least 1 example, or none for all"):
+        score_picture_source("stills", tmp_path, cell, limit=0)
+    for source in ("stills", "scenes:8-12", "conversation@hub:a/b"):
+        with pytest.raises(LabError, match=f"source '{source}' is of pictures or video, which a language model cannot"):
+            score_source(source, tmp_path, model="character")
