@@ -1,0 +1,229 @@
+"""What a projector makes of an utterance: sound, spectrogram, encoder features and tokens on one time axis.
+
+Section 3.3 of the paper (Conv-GMLP and its downsample rate). Shown of cells that were run: their projector's weights,
+and what the model understood. Axes: `frames` (of 20 ms), `windows` (a token each, n frames wide), `hidden_size`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import ipywidgets
+import jiwer
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from numpy import ndarray
+from safetensors.torch import load_file
+
+from lab import paths
+from lab.data.speech.audio import SAMPLING_RATE
+from lab.data.speech.corpora import Corpus, Utterance
+from lab.errors import LabError
+from lab.explore.panel import Panel, Shown, Sound, table, text
+from lab.paper.style import GREY, LOOKS
+from lab.parts.audio_encoders import AudioEncoder
+from lab.parts.audio_projectors import AudioProjector, build_audio_projector
+from lab.study.ablation import Ablation
+from lab.study.results import load_results, load_utterances
+from lab.training.speech import cell_data, open_encoder
+
+FRAMES_PER_SECOND = 50.0
+MAX_ROWS_OF_TOKENS = 64  # of the language model's width, drawn
+WEIGHTS = "projector.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """An utterance through one cell's projector."""
+
+    waveform: Float[ndarray, " samples"]
+    mel: Float[ndarray, "mels mel_frames"]
+    features: Float[ndarray, "frames features"]
+    tokens: Float[ndarray, "windows hidden_size"]
+    downsample_rate: int
+
+    def window_seconds(self) -> list[tuple[float, float]]:
+        """From when to when each token has heard; the last one's window may reach behind the end."""
+        width = self.downsample_rate / FRAMES_PER_SECOND
+        return [(i * width, (i + 1) * width) for i in range(len(self.tokens))]
+
+
+class StudiedCells:
+    """The cells of a study of audio projectors that were run here, one seed of each row, and the utterances they heard.
+
+    Args:
+        ablation: a study of audio projectors.
+        rung: one of its rungs.
+        seed: whose cells are shown.
+
+    Raises:
+        LabError: nothing of it was run on this machine, or with code that kept no weights.
+    """
+
+    def __init__(self, ablation: Ablation, rung: str, *, seed: int = 0) -> None:
+        self.ablation, self.rung, self.seed = ablation, rung, seed
+        lines = load_results(ablation, rung)
+        lines = lines[lines["seed"] == seed]
+        if lines.empty:
+            raise LabError(f"seed {seed} of {ablation.name!r} was not run at rung {rung!r}; run it, or choose another")
+        self._runs = dict(zip(lines["row"], lines["run_id"], strict=True))
+        self.results = lines.set_index("row")
+        frame = load_utterances(ablation, rung)
+        frame = frame[(frame["seed"] == seed) & (frame["split"] == "test")]
+        self.answers: pd.DataFrame = frame.set_index(["row", "utterance"])
+        parameters = self.parameters(next(iter(self._runs)))
+        from lab.evaluation.normalizers import NORMALIZERS
+
+        self.encoder: AudioEncoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
+        split = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters["normalizer"]])["test"]
+        self.corpus: Corpus = split.corpus
+        self.utterances: dict[str, Utterance] = {utterance.id: utterance for utterance in split.utterances}
+
+    @property
+    def rows(self) -> list[str]:
+        """Those that were run."""
+        return list(self._runs)
+
+    def parameters(self, row: str) -> dict[str, Any]:
+        """All parameters of a row's cell."""
+        return {**self.ablation.resolve(row, self.rung), "seed": self.seed}
+
+    def projector(self, row: str) -> tuple[AudioProjector, Mapping[str, torch.Tensor]]:
+        """A row's trained projector, and the statistics that its features are standardised by.
+
+        Raises:
+            LabError: its weights are not on this machine.
+        """
+        path = paths.mlruns_dir() / "artifacts" / self._runs[row] / "artifacts" / WEIGHTS
+        if not path.exists():
+            raise LabError(f"row {row!r} has no weights here ({path.name} of run {self._runs[row]}); run it again")
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+        statistics = {name: weights.pop(name) for name in ("feature_mean", "feature_std")}
+        output_size = int(weights.pop("output_size"))
+        own = self.parameters(row)
+        budget = {"parameter_budget": own["parameter_budget"]} if own["parameter_budget"] else {}
+        projector = build_audio_projector(
+            own["projector"],
+            hidden_size=self.encoder.hidden_size,
+            output_size=output_size,
+            downsample_rate=own["downsample_rate"],
+            **budget,
+        )
+        projector.load_state_dict(weights)
+        return projector.eval(), statistics
+
+    @lru_cache(maxsize=8)  # noqa: B019  # lives as long as the notebook that holds it
+    def _encoded(self, utterance: str) -> tuple[ndarray, ndarray, ndarray]:
+        waveform = self.corpus.audio(self.utterances[utterance])
+        mel, _ = self.encoder.front_end([waveform])
+        return waveform, mel[0].numpy(), self.encoder.encode([waveform])[0]
+
+    @torch.no_grad()
+    def heard(self, row: str, utterance: str) -> Heard:
+        """An utterance through a row's projector.
+
+        Raises:
+            LabError: as `projector`.
+        """
+        projector, statistics = self.projector(row)
+        waveform, mel, features = self._encoded(utterance)
+        standard = (torch.from_numpy(features) - statistics["feature_mean"]) / statistics["feature_std"]
+        tokens, lengths = projector(standard[None], torch.tensor([len(features)]))
+        return Heard(
+            waveform=waveform,
+            mel=mel,
+            features=standard.numpy(),
+            tokens=tokens[0, : int(lengths[0])].numpy(),
+            downsample_rate=projector.downsample_rate,
+        )
+
+
+def projectors_panel(cells: StudiedCells) -> Panel:
+    """Choose a row and an utterance: listen, look, and read what was understood."""
+    titles = {row: cells.ablation.row(row).label for row in cells.rows}
+    said = {utterance.text[:80]: key for key, utterance in cells.utterances.items()}
+
+    def show(row: str, utterance: str) -> list[Shown]:
+        heard = cells.heard(row, utterance)
+        answer = cells.answers.loc[(row, utterance)]
+        return [
+            Sound(heard.waveform, SAMPLING_RATE, caption=cells.utterances[utterance].text),
+            coloured_errors(answer["reference_normalized"], answer["hypothesis_normalized"]),
+            _draw(heard),
+            costs_table(cells, row),
+        ]
+
+    return Panel(
+        {
+            "row": ipywidgets.Dropdown(options=[(titles[row], row) for row in cells.rows], description="row"),
+            "utterance": ipywidgets.Dropdown(options=list(said.items()), description="utterance"),
+        },
+        show,
+    )
+
+
+def coloured_errors(reference: str, hypothesis: str) -> str:
+    """Both texts as HTML, letters that differ coloured: deleted or said otherwise above, inserted or heard below."""
+    (chunks,) = jiwer.process_characters(reference, hypothesis).alignments
+
+    def marked(words: str, spans: Sequence[tuple[int, int, bool]], colour: str) -> str:
+        style = f"background:{colour};color:white"
+        return "".join(
+            text(words[begin:end]) if equal else f"<span style='{style}'>{text(words[begin:end])}</span>"
+            for begin, end, equal in spans
+            if end > begin
+        )
+
+    above = [(chunk.ref_start_idx, chunk.ref_end_idx, chunk.type == "equal") for chunk in chunks]
+    below = [(chunk.hyp_start_idx, chunk.hyp_end_idx, chunk.type == "equal") for chunk in chunks]
+    return (
+        f"<pre>said        {marked(reference, above, LOOKS[0].colour)}\n"
+        f"understood  {marked(hypothesis, below, LOOKS[3].colour)}</pre>"
+    )
+
+
+def costs_table(cells: StudiedCells, chosen: str) -> str:
+    """Every row's columns of the study's table for this seed, the chosen one marked."""
+    columns = [column for column in cells.ablation.columns if column.metric in cells.results]
+    return table(
+        {
+            "": "▸" if row == chosen else "",
+            "row": cells.ablation.row(row).label,
+            **{
+                f"{column.label} ({column.unit})": f"{cells.results.loc[row, column.metric] * column.scale:.3g}"
+                for column in columns
+            },
+        }
+        for row in cells.rows
+    )
+
+
+def _draw(heard: Heard) -> Figure:
+    figure = Figure(figsize=(9.5, 6.5), layout="constrained")
+    seconds = len(heard.waveform) / SAMPLING_RATE
+    waveform, mel, features, tokens = figure.subplots(4, 1, sharex=True, height_ratios=(1, 1.4, 1.4, 1.4))
+    waveform.plot(np.arange(len(heard.waveform)) / SAMPLING_RATE, heard.waveform, color=GREY, linewidth=0.4)
+    waveform.set(title="waveform", yticks=[])
+    shown = round(seconds * 2 * FRAMES_PER_SECOND)  # the front end pads behind the end; mel frames are 10 ms
+    extent = (0.0, seconds, 0.0, 1.0)
+    mel.imshow(heard.mel[:, :shown], aspect="auto", origin="lower", extent=extent, cmap="magma")
+    mel.set(title=f"log-mel, {len(heard.mel)} bands", yticks=[])
+    length = len(heard.features) / FRAMES_PER_SECOND
+    bound = {"vmin": -3.0, "vmax": 3.0, "cmap": "RdBu_r", "aspect": "auto", "interpolation": "nearest"}
+    features.imshow(heard.features.T, extent=(0.0, length, 0.0, 1.0), **bound)
+    features.set(title=f"encoder: {len(heard.features)} frames of {heard.features.shape[1]} features", yticks=[])
+    spans = heard.window_seconds()
+    scale = max(float(np.std(heard.tokens)), 1e-9)
+    picture = heard.tokens[:, :MAX_ROWS_OF_TOKENS].T / scale
+    tokens.imshow(picture, extent=(0.0, spans[-1][1], 0.0, 1.0), **bound)
+    for _, end in spans[:-1]:
+        tokens.axvline(end, color="white", linewidth=0.4)
+    title = f"projector: {len(heard.tokens)} tokens, {heard.downsample_rate} frames each"
+    tokens.set(title=title, yticks=[], xlabel="seconds", xlim=(0.0, max(seconds, spans[-1][1])))
+    for axes in (waveform, mel, features, tokens):
+        axes.grid(False)
+    return figure

@@ -1,0 +1,64 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lab import paths
+from lab.errors import LabError
+from lab.explore.projectors import StudiedCells, coloured_errors, projectors_panel
+from lab.study.ablation import Rung, load_ablation
+from lab.study.speech_preparation import prepare_speech
+from lab.study.sweep import reproduce
+from tests.speech import tiny_parameters
+
+
+def test_letters_that_differ_are_coloured_in_both_texts():
+    made = coloured_errors("a cat <", "a bat <s")
+    above, below = made.split("\n")
+    assert above.count("<span") == 1
+    assert ">c</span>at &lt;" in above
+    assert ">b</span>at &lt;" in below
+    assert ">s</span>" in below
+    assert coloured_errors("same", "same").count("<span") == 0
+
+
+def test_a_study_that_was_not_run_is_refused():
+    with pytest.raises(LabError, match="there are no results of 'conv_gmlp_rate' at rung 'smoke'"):
+        StudiedCells(load_ablation("conv_gmlp_rate"), "smoke")
+
+
+@pytest.mark.slow
+def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_path, monkeypatch, store_maker):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    store_maker()
+    rung = Rung(name="tiny", description="a test's", changes=tiny_parameters(tmp_path), recorded=False)
+    study = dataclasses.replace(load_ablation("conv_gmlp_rate"), rungs=(rung,))
+    rows = ["conv_gmlp_2", "conv_gmlp_4"]
+    outcome = reproduce(study, rung="tiny", rows=rows, seeds=[0], workers=1, prepare=prepare_speech)
+    assert outcome.failed == {}
+    cells = StudiedCells(study, "tiny")
+    assert cells.rows == rows
+    utterance = next(iter(cells.utterances))
+    wide, narrow = (cells.heard(row, utterance) for row in ("conv_gmlp_4", "conv_gmlp_2"))
+    assert (wide.downsample_rate, narrow.downsample_rate) == (4, 2)
+    np.testing.assert_array_equal(wide.features, narrow.features)
+    assert len(narrow.tokens) == -(-len(narrow.features) // 2)
+    assert len(wide.tokens) == -(-len(wide.features) // 4)
+    assert wide.window_seconds()[1] == pytest.approx((0.08, 0.16))
+    assert narrow.window_seconds()[1] == pytest.approx((0.04, 0.08))
+    panel = projectors_panel(cells)
+    assert panel.error == ""
+    sound, errors, figure, costs = panel.shown
+    assert sound.caption == cells.utterances[utterance].text
+    assert "understood" in errors
+    assert f"{len(narrow.tokens)} tokens, 2 frames each" in figure.axes[3].get_title(loc="left")
+    panel.controls["row"].value = "conv_gmlp_4"
+    assert f"{len(wide.tokens)} tokens, 4 frames each" in panel.shown[2].axes[3].get_title(loc="left")
+    assert "Conv-GMLP" in costs
+    with pytest.raises(LabError, match=r"seed 7 of 'conv_gmlp_rate' was not run at rung 'tiny'"):
+        StudiedCells(study, "tiny", seed=7)
+    next(paths.mlruns_dir().rglob("projector.safetensors")).unlink()
+    next(paths.mlruns_dir().rglob("projector.safetensors")).unlink()
+    panel.controls["row"].value = "conv_gmlp_2"
+    assert "row 'conv_gmlp_2' has no weights here" in panel.error
