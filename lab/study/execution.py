@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lab.study.tracking import Recorder
 
 Event = dict[str, Any]
+START_SECONDS = 300
+"""A kernel that has not answered by then has failed its cell; one that died has at once."""
 
 
 def reason_of(error: Exception) -> tuple[str, str]:
@@ -138,6 +140,8 @@ class Execution:
             cwd=str(Path(notebook).parent),
             progress_bar=False,
             kernel_manager_class=QuickManager,
+            # A first kernel waits for torch and all else to be imported, on a machine that may be busy with other work.
+            start_timeout=START_SECONDS,
         )
 
     def _publish(self, run_id: str, done: threading.Event) -> None:
