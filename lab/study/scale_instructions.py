@@ -57,15 +57,14 @@ class InstructionCells:
         )
 
     def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
-        """What scoring takes: the scorer's weights, and a pack of answers alone that passes forward.
-
-        Raises:
-            LabError: an unknown scorer, or one whose form has no formula.
-        """
-        scorer: Any = language_model_without_weights(parameters["scorer"])
+        """What scoring takes: the scorer's weights, and a pack of answers alone that passes forward; or why not."""
+        try:
+            scorer: Any = language_model_without_weights(parameters["scorer"])
+            besides = scoring_bytes(scorer, self._precision, tokens=SCORED_TOKENS, answer_tokens=SCORED_TOKENS)
+        except LabError as error:
+            return (f"Scoring before it cannot be counted: {error}",)
         count = sum(parameter.numel() for parameter in scorer.parameters())
         weights = self._precision.weights * count
-        besides = scoring_bytes(scorer, self._precision, tokens=SCORED_TOKENS, answer_tokens=SCORED_TOKENS)
         return (
             f"Scoring before it: {parameters['scorer']} ({count / 1e6:,.1f} M parameters, {weights / 1e9:,.2f} GB of "
             f"weights), forward only, at most {besides / 1e9:,.2f} GB besides, in packs of {SCORED_TOKENS:,} tokens.",

@@ -98,6 +98,17 @@ def test_the_papers_rung_is_a_7b_model_and_packs_of_65536_tokens():
     assert "By stage of the paper" not in written
 
 
+@pytest.mark.parametrize("rung", ["cpu", "gpu", "smoke"])
+def test_other_rungs_are_counted_too(rung):
+    assert 0 < scale(load_ablation("loss_filter"), rung, ["none"]).rows["none"].total < 80e9
+
+
+def test_a_scorer_of_unknown_size_is_said_and_hinders_no_row():
+    (note,) = scale(load_ablation("loss_filter"), "cpu", ["none"]).notes
+    assert note.startswith("Scoring before it cannot be counted: unknown configuration")
+    assert "'smollm2_135m'" in note
+
+
 def test_the_note_on_scoring_is_of_the_packs_that_are_scored():
     assert f"ScoringOptions(budget_tokens={scale_instructions.SCORED_TOKENS}," in getsource(instruction_data)
 
