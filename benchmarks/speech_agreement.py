@@ -19,6 +19,7 @@ from lab.data.speech.recordings import Recording
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.data.text import chatterbot_sentences, sentences
 from lab.errors import LabError
+from lab.evaluation.kept_transcripts import KeptTranscripts
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import Heard, kept_shares, listen, open_speech_recognizer
 
@@ -93,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begun = time.perf_counter()
     seconds = sum(len(recording.audio()) for recording in recordings) / 16_000
     spoken = time.perf_counter() - begun
-    recognizer = open_speech_recognizer(options.recognizer, language=options.language)
+    recognizer = KeptTranscripts(
+        open_speech_recognizer(options.recognizer, language=options.language), name=options.recognizer
+    )
     begun = time.perf_counter()
     normalizer = NORMALIZERS[NORMALIZER_OF[options.language]]
     heard = {kind: list(listen(spoil(recordings, kind), recognizer.transcribe, normalizer)) for kind in SPOILED}
@@ -104,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for problem in [h.problem for found in heard.values() for h in found if h.problem][:5]:
         print(problem)
     print(f"spoken (or read back) {len(recordings) / spoken:.1f} clips a second; ", end="")
-    print(f"heard {len(SPOILED) * len(recordings) / listened:.2f} clips a second")
+    print(f"heard (or read back) {len(SPOILED) * len(recordings) / listened:.2f} clips a second, ", end="")
+    print(f"{recognizer.num_transcribed} clips of them transcribed now")
 
 
 if __name__ == "__main__":

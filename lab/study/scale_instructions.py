@@ -11,9 +11,11 @@ from lab.errors import LabError
 from lab.study.scale_cells import Asked, Column, Count
 from lab.training.memory import Memory, PartMemory, language_model_memory, logits_bytes
 from lab.training.saved_bytes import Precision
+from lab.training.scoring_memory import scoring_bytes
 from lab.training.speech import language_model_without_weights
 
 TEXT_PARTS = ("language_model",)
+SCORED_TOKENS = 1024  # of a pack in which `lab.training.instruction_data` has samples scored, whatever the rung
 
 
 class InstructionCells:
@@ -55,12 +57,17 @@ class InstructionCells:
         )
 
     def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
-        """What scoring takes: the scorer's weights, without gradients."""
-        scorer: Any = language_model_without_weights(parameters["scorer"])
+        """What scoring takes: the scorer's weights, and a pack of answers alone that passes forward; or why not."""
+        try:
+            scorer: Any = language_model_without_weights(parameters["scorer"])
+            besides = scoring_bytes(scorer, self._precision, tokens=SCORED_TOKENS, answer_tokens=SCORED_TOKENS)
+        except LabError as error:
+            return (f"Scoring before it cannot be counted: {error}",)
         count = sum(parameter.numel() for parameter in scorer.parameters())
+        weights = self._precision.weights * count
         return (
-            f"Scoring before it: {parameters['scorer']} ({count / 1e6:,.1f} M parameters, {4 * count / 1e9:,.2f} GB of "
-            "weights in float32), forward only.",
+            f"Scoring before it: {parameters['scorer']} ({count / 1e6:,.1f} M parameters, {weights / 1e9:,.2f} GB of "
+            f"weights), forward only, at most {besides / 1e9:,.2f} GB besides, in packs of {SCORED_TOKENS:,} tokens.",
         )
 
     def studied(self, memory: Memory) -> PartMemory:

@@ -1,6 +1,7 @@
 """The scale of packed fine-tuning, against a small model that is really trained in a pack."""
 
 from dataclasses import replace
+from inspect import getsource
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lab.study import scale_instructions
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale
 from lab.study.scale_table import table
+from lab.training import instruction_data
 from lab.training.saved_bytes import PRECISIONS
 from tests.training.test_memory import ALPHABET, LARGER, SMALL, language_config
 
@@ -90,7 +92,25 @@ def test_the_papers_rung_is_a_7b_model_and_packs_of_65536_tokens():
     assert "one pack of 65,536 tokens" in written
     assert "language model (M)" in written
     assert "Scoring before it: Qwen/Qwen2.5-7B (7,615.6 M parameters, 30.46 GB" in written
+    # At the loss: logits of 1,024 answers in 2 bytes and in 4, log-probabilities in 4; embeddings twice in float32.
+    assert 1024 * (10 * 152_064 + 2 * 4 * 3584) == 1_586_495_488
+    assert "GB of weights), forward only, at most 1.59 GB besides, in packs of 1,024 tokens." in written
     assert "By stage of the paper" not in written
+
+
+@pytest.mark.parametrize("rung", ["cpu", "gpu", "smoke"])
+def test_other_rungs_are_counted_too(rung):
+    assert 0 < scale(load_ablation("loss_filter"), rung, ["none"]).rows["none"].total < 80e9
+
+
+def test_a_scorer_of_unknown_size_is_said_and_hinders_no_row():
+    (note,) = scale(load_ablation("loss_filter"), "cpu", ["none"]).notes
+    assert note.startswith("Scoring before it cannot be counted: unknown configuration")
+    assert "'smollm2_135m'" in note
+
+
+def test_the_note_on_scoring_is_of_the_packs_that_are_scored():
+    assert f"ScoringOptions(budget_tokens={scale_instructions.SCORED_TOKENS}," in getsource(instruction_data)
 
 
 @pytest.mark.parametrize(
