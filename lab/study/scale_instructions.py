@@ -9,13 +9,13 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.study.scale_cells import Asked, Column, Count
+from lab.training.instruction_data import scored_tokens
 from lab.training.memory import Memory, PartMemory, language_model_memory, logits_bytes
 from lab.training.saved_bytes import Precision
 from lab.training.scoring_memory import scoring_bytes
 from lab.training.speech import language_model_without_weights
 
 TEXT_PARTS = ("language_model",)
-SCORED_TOKENS = 1024  # of a pack in which `lab.training.instruction_data` has samples scored, whatever the rung
 
 
 class InstructionCells:
@@ -31,7 +31,7 @@ class InstructionCells:
     """
 
     kind = "instructions"
-    needed = ("instructions", "scorer", "language_model", "budget_tokens", "precision")
+    needed = ("instructions", "scorer", "language_model", "max_tokens", "budget_tokens", "precision")
     parts = TEXT_PARTS
     studied_as = "language model"
     columns: Mapping[str, Column] = {"tokens a pack": lambda memory: str(memory.tokens)}
@@ -58,16 +58,17 @@ class InstructionCells:
 
     def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
         """What scoring takes: the scorer's weights, and a pack of answers alone that passes forward; or why not."""
+        tokens = scored_tokens(parameters)
         try:
             scorer: Any = language_model_without_weights(parameters["scorer"])
-            besides = scoring_bytes(scorer, self._precision, tokens=SCORED_TOKENS, answer_tokens=SCORED_TOKENS)
+            besides = scoring_bytes(scorer, self._precision, tokens=tokens, answer_tokens=tokens)
         except LabError as error:
             return (f"Scoring before it cannot be counted: {error}",)
         count = sum(parameter.numel() for parameter in scorer.parameters())
         weights = self._precision.weights * count
         return (
             f"Scoring before it: {parameters['scorer']} ({count / 1e6:,.1f} M parameters, {weights / 1e9:,.2f} GB of "
-            f"weights), forward only, at most {besides / 1e9:,.2f} GB besides, in packs of {SCORED_TOKENS:,} tokens.",
+            f"weights), forward only, at most {besides / 1e9:,.2f} GB besides, in packs of {tokens:,} tokens.",
         )
 
     def studied(self, memory: Memory) -> PartMemory:

@@ -53,6 +53,8 @@ from lab.training.vision_words import open_vision_language_model, text_writer
 
 # Raise it when the same parameters would give other data.
 DATA_VERSION = 1
+# Of a pack in which samples are scored; more where a sample may be longer.
+SCORED_TOKENS = 1024
 _TABLES = ("train", "dev", "test")
 _MADE_BY = (bigbench, chatterbot, instruction_hub, instruction_tables, instructions, mmlu, near_groups, planted_faults)
 _OWN_MODELS = ("character", "words")
@@ -92,7 +94,7 @@ def open_instruction_data(
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     tables = {name: tuple(instruction_tables.read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
     if not (scores / SUMMARY).exists():
-        options = ScoringOptions(budget_tokens=1024, without_prompt=True, part_samples=256)
+        options = ScoringOptions(budget_tokens=scored_tokens(parameters), without_prompt=True, part_samples=256)
         write = text_writer(parameters["scorer"])
         total = len(tables["train"])
         told = (lambda done: progress(done, total)) if progress else None
@@ -114,6 +116,11 @@ def open_instruction_data(
         scores=scores,
         scorer_sha256=scored["model_sha256"],
     )
+
+
+def scored_tokens(parameters: Mapping[str, Any]) -> int:
+    """Of a pack in which a cell's training instructions are scored: none of them is too long for it."""
+    return max(SCORED_TOKENS, int(parameters["max_tokens"]))
 
 
 def open_reader(parameters: Mapping[str, Any]) -> LanguageModel:

@@ -1,7 +1,6 @@
 """The scale of packed fine-tuning, against a small model that is really trained in a pack."""
 
 from dataclasses import replace
-from inspect import getsource
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from lab.study import scale_instructions
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale
 from lab.study.scale_table import table
-from lab.training import instruction_data
+from lab.training.instruction_data import scored_tokens
 from lab.training.saved_bytes import PRECISIONS
 from tests.training.test_memory import ALPHABET, LARGER, SMALL, language_config
 
@@ -92,9 +91,9 @@ def test_the_papers_rung_is_a_7b_model_and_packs_of_65536_tokens():
     assert "one pack of 65,536 tokens" in written
     assert "language model (M)" in written
     assert "Scoring before it: Qwen/Qwen2.5-7B (7,615.6 M parameters, 30.46 GB" in written
-    # At the loss: logits of 1,024 answers in 2 bytes and in 4, log-probabilities in 4; embeddings twice in float32.
-    assert 1024 * (10 * 152_064 + 2 * 4 * 3584) == 1_586_495_488
-    assert "GB of weights), forward only, at most 1.59 GB besides, in packs of 1,024 tokens." in written
+    # At the loss: logits of 4,096 answers in 2 bytes and in 4, log-probabilities in 4; embeddings twice in float32.
+    assert 4096 * (10 * 152_064 + 2 * 4 * 3584) == 6_345_981_952
+    assert "GB of weights), forward only, at most 6.35 GB besides, in packs of 4,096 tokens." in written
     assert "By stage of the paper" not in written
 
 
@@ -109,8 +108,9 @@ def test_a_scorer_of_unknown_size_is_said_and_hinders_no_row():
     assert "'smollm2_135m'" in note
 
 
-def test_the_note_on_scoring_is_of_the_packs_that_are_scored():
-    assert f"ScoringOptions(budget_tokens={scale_instructions.SCORED_TOKENS}," in getsource(instruction_data)
+@pytest.mark.parametrize(("max_tokens", "tokens"), [(160, 1024), (1024, 1024), (4096, 4096)])
+def test_no_instruction_that_may_be_trained_on_is_too_long_to_be_scored(max_tokens, tokens):
+    assert scored_tokens({"max_tokens": max_tokens}) == tokens
 
 
 @pytest.mark.parametrize(

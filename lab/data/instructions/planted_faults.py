@@ -6,6 +6,7 @@ precision and recall of a filter can be counted. Differs from the paper: in plac
 of another instruction.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,7 +27,40 @@ class Planted:
     faults: tuple[str | None, ...]
 
 
-Fault = Callable[[int, Sequence[Instruction], np.random.Generator], Instruction]
+class Pool(Sequence[Instruction]):
+    """The instructions among which faults are planted; finds one of another answer without going through all."""
+
+    def __init__(self, instructions: Sequence[Instruction]) -> None:
+        self._all = instructions
+        self._among: dict[str | None, list[int]] = {}
+        self._answering: dict[tuple[str | None, str], list[int]] = {}
+        for index, one in enumerate(instructions):
+            for among in (one.source, None):
+                members = self._among.setdefault(among, [])
+                self._answering.setdefault((among, one.answer), []).append(len(members))
+                members.append(index)
+
+    def __getitem__(self, index: int) -> Instruction:  # type: ignore[override]
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def other(self, one: Instruction, among: str | None, rng: np.random.Generator) -> Instruction | None:
+        """One drawn of a source (None: of all) whose answer is not this one's; None where there is none.
+
+        With places 0 to 4 and the answer at 1 and 3, the draw 1 is place 2: the second of 0, 2 and 4.
+        """
+        members, same = self._among[among], self._answering[(among, one.answer)]
+        if len(members) == len(same):
+            return None
+        drawn = int(rng.integers(len(members) - len(same)))
+        # The first place before which so many have another answer, and which has one itself.
+        place = bisect_left(range(len(members)), drawn + 1, key=lambda place: place + 1 - bisect_right(same, place))
+        return self._all[members[place]]
+
+
+Fault = Callable[[int, Pool, np.random.Generator], Instruction]
 """Makes a faulty instruction of the one at an index."""
 
 
@@ -58,15 +92,15 @@ def plant_faults(
     # Of its own, so that a filter that draws with the same seed does not draw the same samples.
     rng = np.random.default_rng([seed, 0xFA017])
     chosen = rng.permutation(len(instructions))[: round(share * len(instructions))]
-    made = list(instructions)
+    made, pool = list(instructions), Pool(instructions)
     faults: list[str | None] = [None] * len(instructions)
     for number, index in enumerate(chosen.tolist()):
-        made[index] = makers[number % len(makers)](index, instructions, rng)
+        made[index] = makers[number % len(makers)](index, pool, rng)
         faults[index] = names[number % len(names)]
     return Planted(instructions=tuple(made), faults=tuple(faults))
 
 
-def _repeated_prompt(index: int, instructions: Sequence[Instruction], rng: np.random.Generator) -> Instruction:
+def _repeated_prompt(index: int, instructions: Pool, rng: np.random.Generator) -> Instruction:
     """The answer is the prompt, without one of its words where it has several."""
     words = instructions[index].prompt.split()
     if len(words) > 1:
@@ -74,18 +108,17 @@ def _repeated_prompt(index: int, instructions: Sequence[Instruction], rng: np.ra
     return replace(instructions[index], answer=" ".join(words))
 
 
-def _swapped(index: int, instructions: Sequence[Instruction], rng: np.random.Generator) -> Instruction:
+def _swapped(index: int, instructions: Pool, rng: np.random.Generator) -> Instruction:
     one = instructions[index]
     return replace(one, prompt=one.answer, answer=one.prompt)
 
 
-def _other_answer(index: int, instructions: Sequence[Instruction], rng: np.random.Generator) -> Instruction:
+def _other_answer(index: int, instructions: Pool, rng: np.random.Generator) -> Instruction:
     """The answer of another instruction, of the same source where one has another answer."""
     one = instructions[index]
     for among in (one.source, None):
-        others = [other for other in instructions if among in (other.source, None) and other.answer != one.answer]
-        if others:
-            return replace(one, answer=others[int(rng.integers(len(others)))].answer)
+        if (other := instructions.other(one, among, rng)) is not None:
+            return replace(one, answer=other.answer)
     raise LabError(f"instruction {one.id!r} has the answer of all others, {one.answer!r}; none can be put in its place")
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.instructions.instruction import Instruction
-from lab.data.instructions.planted_faults import FAULTS, plant_faults, removal_quality, remove_planted
+from lab.data.instructions.planted_faults import FAULTS, Pool, plant_faults, removal_quality, remove_planted
 from lab.errors import LabError
 
 
@@ -99,3 +99,17 @@ def test_bad_input_is_named():
         plant_faults(same, share=0.5, seed=0, kinds=["other_answer"])
     with pytest.raises(LabError, match="a filter judged 2 instructions of 3"):
         removal_quality(np.array([True, False]), (None, None, None))
+
+
+def test_another_answer_is_drawn_as_by_going_through_all_of_them():
+    rng = np.random.default_rng(0)
+    asked = [
+        Instruction(id=str(i), prompt=f"p{i}", answer=str(rng.integers(4)), source=f"s{rng.integers(3)}")
+        for i in range(60)
+    ]
+    pool = Pool(asked)
+    for seed, (one, among) in enumerate((each, among) for each in asked for among in (each.source, None)):
+        others = [o for o in asked if among in (o.source, None) and o.answer != one.answer]
+        drawn = others[int(np.random.default_rng(seed).integers(len(others)))]
+        assert pool.other(one, among, np.random.default_rng(seed)) is drawn
+    assert Pool(asked[:1]).other(asked[0], None, rng) is None
