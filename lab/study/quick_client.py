@@ -1,6 +1,8 @@
 """papermill's side of a kernel, without the pause that Jupyter makes for clients that share a kernel with others."""
 
+import tempfile
 import time
+import uuid
 from pathlib import Path
 from queue import Empty
 
@@ -10,6 +12,11 @@ from traitlets import DottedObjectName, Type, default
 
 LONGEST_SOCKET = 107
 """Bytes of a socket's path that Linux takes."""
+
+
+def socket_stem() -> str:
+    """What the names of one kernel's sockets begin with: a path of its own, each time another."""
+    return str(Path(tempfile.gettempdir()) / f"kernel-{uuid.uuid4()}-ipc")
 
 
 class QuickClient(AsyncKernelClient):
@@ -57,5 +64,9 @@ class QuickManager(AsyncKernelManager):
 
     @default("transport")
     def _files_where_their_names_fit(self) -> str:
-        longest = f"{Path(self.connection_file).resolve().with_suffix('')}-ipc-99999"
-        return "ipc" if len(longest.encode()) <= LONGEST_SOCKET else "tcp"
+        return "ipc" if len(f"{socket_stem()}-99999".encode()) <= LONGEST_SOCKET else "tcp"
+
+    @default("ip")
+    def _ip_default(self) -> str:
+        # Jupyter's own would be `kernel-ipc` in the working folder, for two workers that start at once the same.
+        return socket_stem() if self.transport == "ipc" else str(super()._ip_default())

@@ -3,7 +3,6 @@
 A notebook gets it only where its command line, folder and environment are those it was started with.
 """
 
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo, write_connection_file
+
+from lab.study.quick_client import socket_stem
 
 Fork = Callable[..., Any]
 """`KernelTemplate.fork`."""
@@ -34,7 +35,7 @@ class SpareKernel:
 
     def _start(self) -> None:
         key = uuid.uuid4().hex.encode()
-        ip = str(Path(tempfile.gettempdir()) / f"kernel-{uuid.uuid4()}-ipc") if self._transport == "ipc" else ""
+        ip = socket_stem() if self._transport == "ipc" else ""
         self._file, info = write_connection_file(key=key, ip=ip, transport=self._transport)
         self.connection_info = {**info, "key": key}  # type: ignore[typeddict-item]  # bytes, as a manager has it
         self._kernel = self._fork([*self._arguments, "-f", self._file], cwd=self._cwd, env=self._env)

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import queue
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from traitlets import default
 from lab.study import forked_kernels, kernel_template
 from lab.study.forked_kernels import KernelTemplate, use_forked_kernels
 from lab.study.parameters import imported_modules
-from lab.study.quick_client import QuickClient, QuickManager
+from lab.study.quick_client import QuickClient, QuickManager, socket_stem
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels are forked on Linux only")
 
@@ -48,9 +49,13 @@ class PlainManager(AsyncKernelManager):
     def _files(self) -> str:
         return "ipc"
 
+    @default("ip")
+    def _ip_default(self) -> str:
+        return socket_stem()
+
 
 def start(**options: Any) -> tuple[KernelManager, Any]:
-    manager = KernelManager(kernel_name="python3", transport="ipc")
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=socket_stem())
     manager.start_kernel(**options)
     client = manager.client()
     client.start_channels()
@@ -192,19 +197,26 @@ def test_the_next_kernel_is_started_while_one_runs_and_only_used_where_it_is_the
 
 
 def test_a_cells_kernel_is_spoken_to_through_files_and_ports_only_where_their_names_are_too_long(
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert QuickManager(connection_file=str(tmp_path / "kernel.json")).transport == "ipc"
-    far = "/" + "a" * 80 + "/kernel-0123456789.json"
-    assert QuickManager(connection_file=far).transport == "tcp"
+    assert QuickManager().transport == "ipc"
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "a" * 80)
+    manager = QuickManager()
+    assert (manager.transport, manager.ip) == ("tcp", "127.0.0.1")
+
+
+def test_no_two_kernels_have_the_same_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = QuickManager(), QuickManager()
+    assert first.ip != second.ip
+    assert Path(first.ip).parent == Path(tempfile.gettempdir())
 
 
 @pytest.mark.slow
 def test_sockets_of_kernels_leave_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASKED", "yes")
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
+    short = Path(tempfile.mkdtemp(prefix="lab"))  # pytest's own is too long for a socket
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
     notebook = write(tmp_path / "study.ipynb")
     with forking("numpy", "matplotlib.pyplot", spare=True) as template:
         for _ in range(2):
@@ -212,7 +224,8 @@ def test_sockets_of_kernels_leave_with_them(tmp_path: Path, monkeypatch: pytest.
         assert template._spare is not None
         template._spare._starting.join()
         assert template._spare.connection_info["transport"] == "ipc"
-    assert [path for folder in ("runtime", "temporary") for path in (tmp_path / folder).rglob("*-ipc-*")] == []
+    assert list(short.rglob("*-ipc-*")) == []
+    shutil.rmtree(short)
 
 
 @pytest.mark.parametrize(
