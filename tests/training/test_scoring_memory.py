@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.training.instruction_rows import TokenPair
+from lab.training.packed_losses import losses_in_packs
 from lab.training.saved_bytes import PRECISIONS
 from lab.training.scoring import ScoringOptions, answer_losses
 from lab.training.scoring_memory import scoring_bytes
@@ -46,7 +47,7 @@ class LiveBytes(TorchDispatchMode):
 @pytest.mark.parametrize("size", [SMALL, LARGER], ids=["small", "larger"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("tokens", "answer"), [(64, 60), (64, 5), (256, 250), (256, 20)])
-def test_a_pack_takes_what_a_small_model_takes_in_scoring(kind, size, precision, tokens, answer):
+def test_a_pack_takes_what_a_small_model_takes_in_scoring(kind, size, precision, tokens, answer, monkeypatch):
     torch.manual_seed(0)
     # In inference mode, where operations are not taken apart, autocast keeps no cast weights; frozen ones neither.
     model = AutoModelForCausalLM.from_config(language_config(kind, size)).eval().requires_grad_(False)
@@ -54,8 +55,10 @@ def test_a_pack_takes_what_a_small_model_takes_in_scoring(kind, size, precision,
     pair = TokenPair((1,) * (tokens - answer - 1), (2,) * answer, tokens)
     options = ScoringOptions(budget_tokens=tokens, precision=precision)
     live = LiveBytes({t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]})
+    # Without inference mode, which hides the insides of operations.
+    monkeypatch.setattr("lab.training.scoring.losses_in_packs", losses_in_packs.__wrapped__)
     with torch.no_grad(), live:
-        answer_losses.__wrapped__(scorer, [pair], options, ["a"])
+        answer_losses(scorer, [pair], options, ["a"])
     # An end is scored with the answer.
     counted = scoring_bytes(model, PRECISIONS[precision], tokens=tokens, answer_tokens=answer + 1)
     assert counted == pytest.approx(live.peak, rel=0.15)
