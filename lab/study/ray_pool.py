@@ -209,9 +209,17 @@ class RayCluster:
         for task in self._tasks:
             self._ray.cancel(task)
         deadline = time.monotonic() + seconds
-        while self._tasks and time.monotonic() < deadline and not at_once():
-            self.events(0.1)
-        for task in self._tasks:
+
+        def hear_the_last() -> None:
+            while self._tasks and time.monotonic() < deadline:
+                self.events(0.1)
+
+        # Beside this one: of a task that is cancelled before it has begun, Ray may never say that it has ended.
+        hearing = threading.Thread(target=hear_the_last, daemon=True)
+        hearing.start()
+        while hearing.is_alive() and time.monotonic() < deadline and not at_once():
+            hearing.join(0.1)
+        for task in list(self._tasks):
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(task, force=True)
         self._tasks.clear()
