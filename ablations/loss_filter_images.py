@@ -6,12 +6,12 @@ it is fine-tuned on is faulty, in the ways that the paper names.
 """
 
 from lab.paper.claims import Comparison
-from lab.study.ablation import Ablation, Column, Reported, Row, Rung, Trial
+from lab.study.ablation import Ablation, Reported, Rung, Trial
+from lab.study.filter_study import FILTER_COLUMNS, filter_rows
 from lab.study.image_text_preparation import prepare_image_text as prepare
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
-WIDTHS = {"gaussian_05": 0.5, "gaussian_15": 1.5, "gaussian_2": 2.0, "gaussian_3": 3.0}
 _HUB = {
     "images": "conversation@hub:liuhaotian/LLaVA-Instruct-150K",
     "test_source": "image_choices@hub:lmms-lab/MMBench_EN:default:dev",
@@ -128,40 +128,8 @@ ablation = Ablation(
             },
         ),
     ),
-    rows=(
-        Row(key="none", label="Baseline: no filter", changes={}),
-        Row(key="gaussian_1", label="Gaussian, k = 1 (the paper's)", changes={"loss_filter": "gaussian"}),
-        Row(key="random", label="Control: as many at random as k = 1", changes={"loss_filter": "random"}),
-        *(
-            Row(key=key, label=f"Gaussian, k = {k:g}", changes={"loss_filter": "gaussian", "k": k})
-            for key, k in WIDTHS.items()
-        ),
-        Row(
-            key="gaussian_by_source",
-            label="Gaussian, k = 1, fitted by kind of question",
-            changes={"loss_filter": "gaussian", "fitted_by": "source"},
-        ),
-        Row(key="gaussian_low", label="Gaussian, low losses alone", changes={"loss_filter": "gaussian_low"}),
-        Row(key="gaussian_high", label="Gaussian, high losses alone", changes={"loss_filter": "gaussian_high"}),
-        Row(key="log_gaussian", label="Gaussian of log losses", changes={"loss_filter": "log_gaussian"}),
-        Row(key="median_mad", label="Median and its deviation", changes={"loss_filter": "median_mad"}),
-        Row(key="ifd", label="IFD: with over without picture and question", changes={"loss_filter": "ifd"}),
-        Row(key="oracle", label="Control: the planted faults removed", changes={"loss_filter": "oracle"}),
-    ),
-    columns=(
-        Column(
-            metric="test_accuracy", label="test accuracy", unit="%", better="higher", scale=100, interval="error_rate"
-        ),
-        Column(metric="test_chance", label="by guessing", unit="%", better="higher", scale=100),
-        Column(metric="test_loss", label="test loss", unit="nats a token", better="lower"),
-        Column(metric="removal_precision", label="faulty of the removed", unit="%", better="higher", scale=100),
-        Column(metric="removal_recall", label="removed of the faulty", unit="%", better="higher", scale=100),
-        Column(metric="share_removed", label="removed", unit="%", better="lower", scale=100),
-        Column(metric="share_faulty_left", label="faulty of the kept", unit="%", better="lower", scale=100),
-        Column(metric="lm_tokens", label="LM tokens in training", unit="M", better="lower", scale=1e-6),
-        Column(metric="training_seconds", label="training", unit="s", better="lower"),
-        Column(metric="peak_memory_bytes", label="peak memory", unit="GB", better="lower", scale=1e-9),
-    ),
+    rows=filter_rows(fitted_by="kind of question", without="picture and question"),
+    columns=FILTER_COLUMNS,
     reported=(Reported(row="gaussian_1", metric="test_accuracy", value=None, source="not found"),),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
 )

@@ -1,11 +1,9 @@
 """The `lab` command: one function a sub-command, no logic, every import inside so that `lab --help` is immediate."""
 
 import errno
-import importlib.util
 import inspect
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,8 +33,8 @@ from lab.cli_options import (
     sweep_arguments,
     sweep_of,
 )
-from lab.cli_paper import paper_app
-from lab.errors import LabError, choose
+from lab.cli_paper import follow_with_report, paper_app
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,21 +91,11 @@ def reproduce(
     for title, reason in outcome.failed.items():
         typer.echo(f"failed: {title}: {reason}", err=True)
     if any(entry.to_do for entry in outcome.before):
-        _write_report()
+        follow_with_report()
     if outcome.interrupted:
         raise typer.Exit(130)
     if outcome.failed:
         raise typer.Exit(1)
-
-
-def _write_report() -> None:
-    """The report follows every sweep; one that cannot be written is no failure of the sweep's."""
-    from lab.paper.report import write_report
-
-    try:
-        typer.echo(f"report: {write_report()}")
-    except (LabError, OSError) as error:
-        typer.echo(f"no report: {error}", err=True)
 
 
 def _with_the_options_of_reproduce(command: "Callable[..., None]") -> "Callable[..., None]":
@@ -135,7 +123,7 @@ def unattended(**asked: Any) -> None:
         typer.echo(f"{ablation.name} ({asked['rung']}): left to the last unattended sweep, which is still running")
         return
     typer.echo(report.text)
-    _write_report()
+    follow_with_report()
     if report.outcome.failed:
         raise typer.Exit(1)
 
@@ -287,53 +275,6 @@ def scale(
         "precision": precision,
     }
     typer.echo(table(count(load_ablation(name), rung, rows_of(rows), **asked)))
-
-
-@app.command()
-def tables(name: Name, rung: Rung = "cpu") -> None:
-    """Write the Markdown table of an ablation, also between its markers in the README."""
-    from lab.paper.tables import write_tables
-
-    write_tables(name, rung)
-
-
-@app.command()
-def figures(
-    name: Annotated[
-        str | None, typer.Argument(help="The ablation, or another figure; none for all with --check.")
-    ] = None,
-    rung: Rung = "cpu",
-    check: Annotated[
-        bool, typer.Option("--check", help="Say which tables and figures no longer match the runs behind them.")
-    ] = False,
-    of: Annotated[str, typer.Option(metavar="RUN", help="Say which tables and figures rest on that MLflow run.")] = "",
-) -> None:
-    """Draw figures/NAME.svg and .png from the tracked results, or say what rests on them. --check exits with 1."""
-    from lab.paths import repository_root
-
-    if check or of:
-        from lab.paper.freshness import drawn, resting_on
-
-        found = resting_on(of) if of else drawn([name] if name else None)
-        for one in found:
-            typer.echo(f"{one.state:17}  {one.path.name:40} {one.ablation}, {one.rung}, {len(one.run_ids)} runs")
-        if check and any(one.state == "no longer matches" for one in found):
-            raise typer.Exit(1)
-        return
-    if name is None:
-        raise LabError("which figure? `lab figures NAME` draws it; --check and --of RUN need no name")
-
-    scripts = {path.stem: path for path in sorted((repository_root() / "figures").glob("[a-z]*.py"))}
-    _run_main(choose(scripts, name, "figure"), rung)
-
-
-def _run_main(path: Path, rung: str) -> None:
-    spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(rung)
 
 
 def main() -> None:

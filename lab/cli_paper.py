@@ -1,11 +1,13 @@
-"""`lab paper` and `lab report`: the paper's tables, and all studies on one page. As in `lab.cli`, no logic."""
+"""The commands that show what was measured: tables, figures, ledger and report. As in `lab.cli`, no logic."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.errors import choose
+from lab.cli_options import Name, Rung
+from lab.errors import LabError, choose
 
 paper_app = typer.Typer()
 
@@ -47,3 +49,60 @@ def report(
     from lab.paper.report import write_report
 
     typer.echo(f"report: {write_report(out, mlflow=mlflow)}")
+
+
+def follow_with_report() -> None:
+    """The report follows every sweep; one that cannot be written is no failure of the sweep's."""
+    from lab.paper.report import write_report
+
+    try:
+        typer.echo(f"report: {write_report()}")
+    except (LabError, OSError) as error:
+        typer.echo(f"no report: {error}", err=True)
+
+
+@paper_app.command()
+def tables(name: Name, rung: Rung = "cpu") -> None:
+    """Write the Markdown table of an ablation, also between its markers in the README."""
+    from lab.paper.tables import write_tables
+
+    write_tables(name, rung)
+
+
+@paper_app.command()
+def figures(
+    name: Annotated[
+        str | None, typer.Argument(help="The ablation, or another figure; none for all with --check.")
+    ] = None,
+    rung: Rung = "cpu",
+    check: Annotated[
+        bool, typer.Option("--check", help="Say which tables and figures no longer match the runs behind them.")
+    ] = False,
+    of: Annotated[str, typer.Option(metavar="RUN", help="Say which tables and figures rest on that MLflow run.")] = "",
+) -> None:
+    """Draw figures/NAME.svg and .png from the tracked results, or say what rests on them. --check exits with 1."""
+    from lab.paths import repository_root
+
+    if check or of:
+        from lab.paper.freshness import drawn, resting_on
+
+        found = resting_on(of) if of else drawn([name] if name else None)
+        for one in found:
+            typer.echo(f"{one.state:17}  {one.path.name:40} {one.ablation}, {one.rung}, {len(one.run_ids)} runs")
+        if check and any(one.state == "no longer matches" for one in found):
+            raise typer.Exit(1)
+        return
+    if name is None:
+        raise LabError("which figure? `lab figures NAME` draws it; --check and --of RUN need no name")
+
+    scripts = {path.stem: path for path in sorted((repository_root() / "figures").glob("[a-z]*.py"))}
+    _run_main(choose(scripts, name, "figure"), rung)
+
+
+def _run_main(path: Path, rung: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(rung)

@@ -4,6 +4,7 @@ Section 3 of the paper. Every row gets an `id` (the source's own column, else ma
 place) and a `source` (its own, else the source's name).
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from lab.errors import LabError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(ABC):
     """What every kind of source is declared with; `columns` maps our names to the source's, None takes all as they are.
 
     A kind adds `parts`, `identity` (the hash or pinned version of a part) and `tables` (its rows as the source has
@@ -27,25 +28,25 @@ class Source:
     licence: str
     columns: Mapping[str, str] = field(default_factory=dict)
 
+    @abstractmethod
     def parts(self) -> list[str]:
         """Names of what can be read on its own, in order.
 
         Raises:
             LabError: there is nothing, or it cannot be reached.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def identity(self, part: str) -> str:
         """What stands for the content of a part in the keys of the cache."""
-        raise NotImplementedError
 
     def told_licence(self) -> str:
         """What the card says."""
         return self.licence
 
+    @abstractmethod
     def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
         """The rows of a part, a batch at a time; what the source leaves out it counts in `skipped`, by reason."""
-        raise NotImplementedError
 
     def rows(
         self, number: int, schema: pa.Schema | None = None, skipped: Counter[str] | None = None

@@ -5,6 +5,7 @@ others the step is a `CorpusStep`: it first takes from each shard a small array 
 is that, never a text), then decides over all of them, and each shard is told which of its rows stay.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
@@ -25,7 +26,7 @@ KINDS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(ABC):
     """What every step has; `version` goes up when its rows change, so that older ones in the cache are not used."""
 
     use: ClassVar[str]
@@ -56,9 +57,9 @@ class Step:
 class RowStep(Step):
     """A step that looks at one row, or at the rows of one shard."""
 
+    @abstractmethod
     def judge(self, shard: pa.Table) -> Filtered:
         """Which rows stay."""
-        raise NotImplementedError
 
     def arrange(self, kept: pa.Table) -> tuple[pa.Table, dict[str, float]]:
         """Give the rows that stay another order or further columns, never another number; and numbers for the card."""
@@ -69,25 +70,25 @@ class RowStep(Step):
 class CorpusStep(Step):
     """A step that has to know all rows before it can say of one whether it stays."""
 
+    @abstractmethod
     def reasons(self) -> tuple[str, ...]:
         """Why a row is dropped, by its code from 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sketch(self, shard: pa.Table) -> ndarray:
         """What has to be known of a shard's rows, an entry a row."""
-        raise NotImplementedError
 
     def texts(self, shard: pa.Table) -> pa.Array | None:
         """What `decide` may have to read again of a few rows; it stays on the disk."""
         return None
 
+    @abstractmethod
     def decide(self, sketches: Sequence[ndarray], texts: Sequence[str]) -> Int8[ndarray, " rows"]:
         """The code of every row, in the order of the shards; as in `Step.report`.
 
         Raises:
             LabError: the step cannot be done over these rows.
         """
-        raise NotImplementedError
 
 
 # How a text's length is counted; a word is what stands between blanks, so Chinese is counted in characters.
