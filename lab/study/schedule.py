@@ -52,20 +52,23 @@ def check_when(when: str) -> str:
     Raises:
         LabError: another number of fields, or one that is out of its range or never comes.
     """
-    from croniter import croniter
+    from cronsim import CronSim, CronSimError
 
     fields = when.split()
-    if len(fields) != 5 or not croniter.is_valid(" ".join(fields), strict=True):
-        raise LabError(f"{when!r} is no time for cron; expected five fields: {FIELDS}")
+    try:
+        if len(fields) != 5:
+            raise CronSimError("another number of fields")
+        next(CronSim(" ".join(fields), datetime.now().astimezone()))
+    except (CronSimError, StopIteration) as error:  # the second: a day that never comes
+        raise LabError(f"{when!r} is no time for cron; expected five fields: {FIELDS}") from error
     return " ".join(fields)
 
 
 def next_start(when: str, now: datetime | None = None) -> datetime:
     """When a line starts next, in the user's time zone, which is cron's."""
-    from croniter import croniter
+    from cronsim import CronSim
 
-    start: datetime = croniter(when, now or datetime.now().astimezone()).get_next(datetime)
-    return start
+    return next(CronSim(when, now or datetime.now().astimezone()))
 
 
 def add(
