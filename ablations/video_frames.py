@@ -30,13 +30,16 @@ ablation = Ablation(
     },
     rungs=VIDEO_RUNGS,
     rows=(
-        Row(key="frames_8", label="8 frames", changes={}),
+        Row(key="frames_8", label="8 frames", changes={"max_frames": 8}),
         *(
             Row(key=f"frames_{frames}", label=f"{frames} frames", changes={"max_frames": frames}, cost=1.2)
             for frames in (16, 32, 48)
         ),
         Row(
-            key="anyres_8", label="8 frames, AnyRes of four tiles", changes={"frame_size": 192, "max_tiles": 4}, cost=2
+            key="anyres_8",
+            label="8 frames, AnyRes of four tiles",
+            changes={"max_frames": 8, "frame_size": 192, "max_tiles": 4},
+            cost=2,
         ),
         Row(
             key="anyres_48",

@@ -136,7 +136,7 @@ def test_rows_of_a_vision_study_differ_in_what_is_compared_alone(name):
     assert set(ablation.varied) == VARIED[name]
     for rung in ablation.rungs:
         for row in ablation.rows:
-            cell, plain = ablation.resolve(row.key, rung.name), {**ablation.base, **rung.changes}
+            cell, plain = ablation.resolve(row.key, rung.name), {**ablation.base, **rung.base, **rung.changes}
             assert {n for n in cell if cell[n] != plain[n]} <= row.changes.keys()
 
 
@@ -144,9 +144,23 @@ def test_rows_of_a_vision_study_differ_in_what_is_compared_alone(name):
 def test_a_row_writes_only_what_it_changes(name):
     ablation = load_ablation(name)
     for row in ablation.rows:
-        # A row that repeats the base's value would hide it from a rung that changes it.
+        # A row that repeats the base's value would hide it from a rung that changes it, unless that is what it is for.
         same = {n for n, value in row.changes.items() if ablation.base[n] == value}
-        assert same <= {"projector", "vision_encoder"}, row.key
+        kept = {n for rung in ablation.rungs for n in rung.base}
+        assert same <= {"projector", "vision_encoder"} | kept, row.key
+
+
+@pytest.mark.parametrize("rung", ["gpu", "paper"])
+def test_videos_are_seen_in_the_papers_48_frames_at_larger_rungs_but_where_a_row_says_otherwise(rung):
+    frames = {
+        row.key: load_ablation("video_pretraining").resolve(row.key, rung)["max_frames"]
+        for row in load_ablation("video_pretraining").rows
+    }
+    assert frames.pop("single_frame") == 1
+    assert frames.pop("text_only") == 0
+    assert set(frames.values()) == {48}
+    declared = load_ablation("video_frames")
+    assert [declared.resolve(row.key, rung)["max_frames"] for row in declared.rows] == [8, 16, 32, 48, 8, 48]
 
 
 @pytest.mark.parametrize("name", VISION)

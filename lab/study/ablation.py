@@ -3,6 +3,7 @@
 A parameter's value is looked up in three places: `base`, then the rung (how large the study is run), then the row (what
 is compared); the seed is added last. A row and a rung may not change the same parameter: whichever won, either the
 rows would differ in something that the rung was meant to hold equal, or a small rung would not be small for that row.
+Where a rung has another starting point for what the rows compare (the paper's 48 frames), it says so in `base`.
 """
 
 import importlib.util
@@ -46,6 +47,8 @@ class Rung:
     name: str
     description: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    """What `base` is at this rung for parameters that rows change: those rows keep their own value."""
     workers: int | None = None
     """Cells at once where the user does not say; None: as many as there are cores."""
     recorded: bool = True
@@ -53,6 +56,9 @@ class Rung:
 
     def __post_init__(self) -> None:
         _freeze(self, "changes")
+        _freeze(self, "base")
+        if twice := sorted(self.changes.keys() & self.base.keys()):
+            raise LabError(f"rung {self.name!r} has {', '.join(twice)} in `changes` and in `base`; leave one out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +138,7 @@ class Ablation:
             for entry in part:
                 name = entry.key if isinstance(entry, Row) else entry.name
                 title = f"parameter in {what} {name!r} of {self.name!r}:"
-                for parameter in entry.changes:
+                for parameter in (*entry.changes, *(entry.base if isinstance(entry, Rung) else ())):
                     choose(self.base, parameter, title)
         for parameter in () if self.trial is None else (self.trial.parameter, *self.trial.changes):
             choose(self.base, parameter, f"parameter in the trial of {self.name!r}:")
@@ -179,7 +185,8 @@ class Ablation:
 
     def resolve(self, row: str, rung: str) -> dict[str, Any]:
         """Every parameter of a cell but its seed, in the order of `base`."""
-        return {**self.base, **self.rung(rung).changes, **self.row(row).changes}
+        at = self.rung(rung)
+        return {**self.base, **at.base, **at.changes, **self.row(row).changes}
 
     @property
     def varied(self) -> tuple[str, ...]:

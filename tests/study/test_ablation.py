@@ -37,6 +37,18 @@ def test_a_row_that_changes_what_a_rung_changes_is_refused() -> None:
         make(rows=(Row(key="long", label="Long", changes={"steps": 9}),))
 
 
+def test_a_rung_may_have_a_base_of_its_own_which_rows_overrule() -> None:
+    large = Rung(name="paper", description="", base={"size": 3}, changes={"steps": 7})
+    declared = make(rungs=(Rung(name="cpu", description=""), large))
+    assert declared.resolve("small", "paper") == {"size": 3, "noise": 0.5, "steps": 7}
+    assert declared.resolve("large", "paper") == {"size": 4, "noise": 0.5, "steps": 7}
+    assert declared.resolve("small", "cpu")["size"] == 1
+    with pytest.raises(LabError, match="rung 'paper' has size in `changes` and in `base`"):
+        Rung(name="paper", description="", base={"size": 3}, changes={"size": 4})
+    with pytest.raises(LabError, match="unknown parameter in rung 'paper' of 'toy': 'sizes'"):
+        make(rungs=(Rung(name="paper", description="", base={"sizes": 3}),))
+
+
 def test_a_row_or_rung_that_names_no_parameter_of_base_is_refused() -> None:
     with pytest.raises(LabError, match=r"unknown parameter in row 'large' of 'toy': 'sise' .did you mean 'size'"):
         make(rows=(Row(key="large", label="Large", changes={"sise": 4}),))
