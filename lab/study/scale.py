@@ -12,6 +12,7 @@ from lab.errors import LabError, choose
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
 from lab.study.scale_cells import Asked, Count, CountedCells
+from lab.study.scale_image_text import ImageTextCells
 from lab.study.scale_instructions import InstructionCells
 from lab.study.scale_speech import SpeechCells
 from lab.study.scale_vision import VisionCells
@@ -20,10 +21,11 @@ from lab.training.saved_bytes import PRECISIONS
 
 COUNTED: dict[str, type[SpeechCells | VisionCells | InstructionCells]] = {
     "audio_encoder": SpeechCells,
+    "scorer_steps": ImageTextCells,
     "vision_encoder": VisionCells,
     "scorer": InstructionCells,
 }
-"""Kinds of studies, by the parameter that tells them."""
+"""Kinds of studies, by the parameter that tells them; the first that a study has decides."""
 
 
 @dataclass(frozen=True)

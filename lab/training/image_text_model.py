@@ -33,7 +33,7 @@ from lab.training.vision_examples import EXAMPLES_VERSION, sources_sha256
 MODEL_VERSION = 1
 WEIGHTS, FACTS = "weights.safetensors", "facts.json"
 # What a cell of a vision study has beside its pictures, and one of these has not.
-_IMAGES_ALONE = {
+IMAGES_ALONE = {
     "curriculum": "image",
     "videos": "",
     "num_videos": 0,
@@ -95,7 +95,7 @@ def image_text_splits(
         LabError: as `vision_cell_data`.
     """
     num_images = parameters["num_pretraining"] + parameters["num_training"]
-    return vision_cell_data({**parameters, **_IMAGES_ALONE, "num_images": num_images}, encoder, progress=progress)
+    return vision_cell_data({**parameters, **IMAGES_ALONE, "num_images": num_images}, encoder, progress=progress)
 
 
 def open_pretrained(
@@ -121,7 +121,7 @@ def open_pretrained(
     """
     device = choose_device(parameters["device"])
     torch.manual_seed(parameters["scorer_seed"])
-    model = build_vision_model({**parameters, **_IMAGES_ALONE}, encoder, language_model, {IMAGE: images}).to(device)
+    model = build_vision_model({**parameters, **IMAGES_ALONE}, encoder, language_model, {IMAGE: images}).to(device)
     first, instructions, left_out = _parted(images, model, parameters)
     stage = pretraining_stage(parameters)
     folder = _folder(parameters, encoder, language_model, device)

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, SiglipVisionConfig, SiglipVisionM
 from lab.errors import LabError
 from lab.parts.any_resolution import token_order
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.packed_models import packed_vision_answers
 from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, load_timm
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.vision_language_model import Question, VisionLanguageModel
@@ -102,6 +103,7 @@ class Trained:
         name: str = "mean_pool",
         sample: VisionSample = STILL,
         build: Any = siglip,
+        packed: bool = False,
     ) -> None:
         torch.manual_seed(0)
         backbone = build()
@@ -132,7 +134,11 @@ class Trained:
                 seen = pixels if "vision_encoder" in trained else encoder(pixels)
             looked = Seen(views=seen, seconds=(0.0,) * sample.frames, grid=grid, order=order)
             questions.append(Question(seen=looked, question_ids=[1] * sample.question_tokens, branch=sample.branch))
-        answers = [[2] * sample.answer_tokens, [3] * sample.answer_tokens, [4] * (sample.answer_tokens - 3)]
+        answers = [
+            [2] * sample.answer_tokens,
+            [3] * sample.answer_tokens,
+            [4] * (sample.answer_tokens - (0 if packed else 3)),
+        ]
         own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
         kept: dict[int, torch.Tensor] = {}
 
@@ -144,7 +150,7 @@ class Trained:
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             with torch.autocast("cpu", torch.bfloat16, enabled=PRECISIONS[precision].autocast):
-                answer = model(questions, answers)
+                answer = packed_vision_answers(model, questions, answers).loss if packed else model(questions, answers)
             loss = answer.loss.sum()
         self.activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         kept.clear()
@@ -199,6 +205,16 @@ def test_prediction_holds_for_a_convolutional_encoder(precision):
     assert_as_trained(
         predicted(SMALL, WITH_ENCODER, precision, **options), Trained(SMALL, WITH_ENCODER, precision, **options)
     )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_pack_takes_what_a_batch_of_as_many_positions_takes(precision):
+    trained = ("visual_projector", "language_model")
+    memory, real = predicted(SMALL, trained, precision), Trained(SMALL, trained, precision, packed=True)
+    activations = sum(part.saved.everything for part in memory.parts)
+    assert activations == pytest.approx(real.activations, rel=0.15)
+    total = real.weights + real.gradients + real.optimizer + real.activations + memory.logits
+    assert memory.total == pytest.approx(total, rel=0.15)
 
 
 def test_parts_are_those_of_the_model_and_a_frozen_encoder_is_outside_the_step():
