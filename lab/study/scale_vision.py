@@ -73,7 +73,7 @@ class VisionCells:
     """
 
     kind = "pictures or video"
-    needed = (
+    needed: tuple[str, ...] = (
         "vision_encoder",
         "train_encoder",
         "projector",
