@@ -94,7 +94,9 @@ def latex(pages: Sequence[Page]) -> str:
     parts = ["% Written by `lab paper --format latex`; needs \\usepackage{booktabs}."]
     for page in pages:
         lines = [r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
-        lines += [rf"\caption{{{escape(page.title)}}}", rf"\label{{tab:reported-{page.table.name.replace('_', '-')}}}"]
+        # LaTeX numbers its own tables: "Table 9: Table 8. ..." would be read as a mistake.
+        caption = f"{page.table.label} of the report: {page.table.title}"
+        lines += [rf"\caption{{{escape(caption)}}}", rf"\label{{tab:reported-{page.table.name.replace('_', '-')}}}"]
         words = 1 + len(page.table.settings)
         lines += _tabular(page.grid, "l" * words + "r" * len(page.table.columns))
         if page.measured:
