@@ -21,7 +21,8 @@ from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, l
 from lab.data.filters.loss_fit import normality
 from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
-from lab.explore.panel import Panel, Shown, table, text
+from lab.explore.html import table, text
+from lab.explore.panel import Panel, Shown
 from lab.paper.style import GREY, LOOKS
 from lab.study.ablation import Ablation, load_ablation
 from lab.study.own_rows import free_key, save_own_row

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from lab.data.packing import Packs, pack_best_fit
 from lab.errors import LabError
-from lab.explore.panel import Panel, Shown, table
+from lab.explore.html import table
+from lab.explore.panel import Panel, Shown
 from lab.paper.style import GREY, LOOKS
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel

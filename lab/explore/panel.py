@@ -5,7 +5,6 @@ a panel that is shown twice is one panel, and a change from code shows like one 
 """
 
 import base64
-import html
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from lab.errors import LabError
+from lab.explore.html import text
 from lab.paper.style import paper_style
 
 
@@ -32,23 +32,7 @@ class Sound:
 
 
 Shown = Figure | Sound | str
-"""A string is HTML: what stands in a corpus goes through `text` first."""
-
-
-def text(value: object) -> str:
-    """A value as HTML that says just that."""
-    return html.escape(str(value))
-
-
-def table(rows: Iterable[Mapping[str, object]]) -> str:
-    """Rows as an HTML table whose columns are the first row's keys; cells are text, and may break lines."""
-    listed = list(rows)
-    if not listed:
-        return "<p>none</p>"
-    head = "".join(f"<th style='text-align:left'>{text(name)}</th>" for name in listed[0])
-    cell = "<td style='text-align:left;vertical-align:top;white-space:pre-wrap'>"
-    body = "".join("<tr>" + "".join(f"{cell}{text(value)}</td>" for value in row.values()) + "</tr>" for row in listed)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+"""A string is HTML: what stands in a corpus goes through `lab.explore.html.text` first."""
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types

@@ -23,7 +23,8 @@ from lab import paths
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.corpora import Corpus, Utterance
 from lab.errors import LabError
-from lab.explore.panel import Panel, Shown, Sound, table, text
+from lab.explore.html import table, text
+from lab.explore.panel import Panel, Shown, Sound
 from lab.paper.style import GREY, LOOKS
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector

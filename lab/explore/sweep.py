@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 from lab import paths
 from lab.errors import LabError
-from lab.explore.panel import Panel, Shown, table, text
+from lab.explore.html import table, text
+from lab.explore.panel import Panel, Shown
 from lab.paper.claims import load_contrasts
 from lab.paper.measured import load_measured
 from lab.paper.style import LOOKS

@@ -23,7 +23,8 @@ from lab.data.scenes.rendering import write_video
 from lab.data.video.moments import chosen_seconds
 from lab.data.video.reading import read_video
 from lab.errors import LabError
-from lab.explore.panel import Panel, Shown, text
+from lab.explore.html import text
+from lab.explore.panel import Panel, Shown
 from lab.parts.any_resolution import Fit, best_grid, image_views, num_tokens
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]

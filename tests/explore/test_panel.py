@@ -4,7 +4,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lab.errors import LabError
-from lab.explore.panel import Panel, Sound, table, text
+from lab.explore.html import table, text
+from lab.explore.panel import Panel, Sound
 
 
 def counting(shown):

@@ -1,0 +1,170 @@
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from lab.data.filters.filtering import filtered
+from lab.data.filters.loss_fit import normality
+from lab.data.packing import pack_best_fit
+from lab.data.speech.corpora import Corpus
+from lab.data.video.reading import Video
+from lab.evaluation.statistics import Interval
+from lab.evaluation.verdict import Verdict
+from lab.explore.html import MAX_PICTURES, curve, facts, pictures
+from lab.explore.shown import SHOWN, register
+from lab.paper.ledger.cells import table as ledger_table
+from lab.paper.ledger.pages import pages
+from lab.study.ablation import load_ablation
+from lab.study.cells import cells
+from lab.study.scale import scale
+from lab.training.loop import TrainingRecord
+from lab.training.packing_certificate import PackingCertificate
+from lab.training.packing_traces import Check
+from lab.training.stages import PAPER_STAGES
+from lab.training.vision_example import VisionExample
+
+FRAMES = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
+
+
+def video(frames: int = 3) -> Video:
+    return Video(
+        frames=np.zeros((frames, 8, 8, 3), dtype=np.uint8),
+        seconds=np.arange(frames, dtype=np.float64),
+        duration_seconds=float(frames),
+    )
+
+
+def corpus(folder: Path) -> Corpus:
+    import pandas as pd
+
+    one = {"id": "a", "text": "hello", "speaker": "s", "split": "test", "start": 0, "num_samples": 16_000 * 36}
+    pd.DataFrame([one]).to_parquet(folder / "utterances.parquet")
+    (folder / "audio.i16").write_bytes(bytes(2 * 16_000 * 36))
+    told = {"name": "toy", "language": "en", "licence": "<free>", "sources": {}, "sha256": "0"}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    return Corpus(folder=folder)
+
+
+def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """One of every class, and what has to stand in what is shown of it."""
+    study = load_ablation("conv_gmlp_rate")
+    counted = scale(load_ablation("visual_projector"), "cpu", ["mlp"])
+    kept = filtered(["a", "b"], [None, "empty"], name="not_empty", parameters={"least": 1})
+    packs = pack_best_fit([7, 6, 4, 3, 2], 10)
+    leak = Check(name="other text: logits", difference=0.5, tolerance=0.0)
+    certificate = PackingCertificate(attention="sdpa", precision="float32", num_samples=2, checks=(leak,))
+    interval = Interval(
+        estimate=0.356,
+        low=0.325,
+        high=0.387,
+        confidence=0.95,
+        num_seeds=3,
+        num_utterances=400,
+        num_sentences=338,
+        num_resamples=10,
+        rng_seed=0,
+    )
+    verdict = Verdict(
+        outcome="undecided",
+        effect=0.02,
+        interval=(-0.01, 0.05),
+        p_value=0.1,
+        further_seeds=1,
+        reason="",
+        sentence="the gap goes from 1 < 2",
+    )
+    example = VisionExample(
+        id="1",
+        group="1",
+        kind="colour",
+        question="Which?",
+        choices=("red", "blue"),
+        answer="blue",
+        see=lambda: (FRAMES[:1], (0.0,)),
+    )
+    record = TrainingRecord(
+        losses=[2.0, 1.0], learning_rates=[1.0, 1.0], seconds=3.0, peak_memory_bytes=10**9, first_step=0
+    )
+    return {
+        "lab.study.ablation.Ablation": (study, (study.rows[0].label, "downsample_rate = 2", "0, 1, 2")),
+        "lab.study.cells.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
+        "lab.study.scale.Scale": (counted, ("<pre>", "By part, mlp")),
+        "lab.training.stages.Stage": (PAPER_STAGES["image_1"], ("visual_projector (0.001)", "stage image_1")),
+        "lab.training.loop.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1.00 GB")),
+        "lab.training.memory.Memory": (counted.rows["mlp"], ("visual_projector", "GB")),
+        "lab.training.packing_certificate.PackingCertificate": (certificate, ("FAILED: 1 of 1", "leaks", "0.5")),
+        "lab.training.vision_example.VisionExample": (
+            example,
+            ("data:image/png;base64,", "<b>blue</b>", "<li>red</li>"),
+        ),
+        "lab.data.video.reading.Video": (video(), ("2.00 s", "3 frames of 3.00 s")),
+        "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "0.01")),
+        "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
+        "lab.data.packing.PackingStatistics": (packs.statistics(), ("5 samples (22 tokens) in 3 packs",)),
+        "lab.data.filters.filtering.FilterReport": (kept.report, ("50.0%", "empty", "least = 1")),
+        "lab.data.filters.filtering.Filtered": (kept, ("50.0%", "empty")),
+        "lab.data.filters.loss_fit.Normality": (normality(np.arange(9.0)), ("mean 4.000",)),
+        "lab.evaluation.statistics.Interval": (interval, ("35.60%", "32.50% to 38.70%", "3 seeds and 400 items")),
+        "lab.evaluation.verdict.Verdict": (verdict, ("<b>Undecided.</b>", "1 &lt; 2")),
+        "lab.paper.ledger.pages.Page": (pages([ledger_table("table_1")])[0], ("MMLU", "GPT-4o", "88.0")),
+    }
+
+
+@pytest.fixture(scope="module")
+def shell():
+    found = InteractiveShell()
+    register(found)
+    return found
+
+
+def test_every_class_that_is_shown_is_there_and_has_an_example_here(tmp_path):
+    for name in SHOWN:
+        module, _, kind = name.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), kind), type), name
+    assert made(tmp_path).keys() == SHOWN.keys()
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_an_object_shows_itself_as_html(name, shell, tmp_path):
+    shown, expected = made(tmp_path)[name]
+    found = shell.display_formatter.formatters["text/html"](shown)
+    assert found is not None
+    for words in expected:
+        assert words in found
+
+
+def test_a_long_video_is_shown_by_its_first_and_last_frame_and_some_between():
+    shown = pictures(video(20).frames, list(range(20)))
+    assert shown.count("<img") == MAX_PICTURES
+    assert "0.00 s" in shown
+    assert "19.00 s" in shown
+    assert "and 12 more" in shown
+
+
+def test_a_curve_has_a_point_for_every_pixel_at_most_and_says_its_ends():
+    shown = curve([float(value) for value in range(1000)], "loss")
+    assert shown.count(",") <= 2 * 240
+    assert "loss: 0 to 999 in 1,000 steps" in shown
+    assert curve([], "loss") == "<p>loss: none</p>"
+    assert "<svg" in curve([1.0], "flat")
+
+
+def test_facts_are_texts_and_no_html():
+    assert "&lt;b&gt;" in facts("a", {"<b>": 1})
+
+
+def test_lab_registers_by_itself_where_ipython_runs_and_imports_nothing_of_the_rooms(tmp_path):
+    script = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell; s = InteractiveShell.instance(); "
+        "import lab; print(len(s.display_formatter.formatters['text/html'].deferred_printers), "
+        "any(m.startswith('lab.data') or m == 'torch' for m in sys.modules))"
+    )
+    environment = {"IPYTHONDIR": str(tmp_path), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == [str(len(SHOWN)), "False"]
