@@ -3,7 +3,7 @@
 Section 3 of the paper; what is left, `lab.training.instruction_filter` decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,12 @@ def train_instruction_cell(
     parameters: Mapping[str, Any],
     *,
     checkpoint: Path,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> InstructionTraining:
     """Fine-tune all of the language model, in place, on the instructions that were kept.
 
     A step is one pack of about `budget_tokens`, so that every cell sees as many tokens; where fewer samples are kept
-    they come more often.
+    they come more often. `on_step` is told each step and its loss.
 
     Raises:
         LabError: nothing is kept, or as `PackedTexts` and `train`.
@@ -79,6 +80,7 @@ def train_instruction_cell(
         checkpoint=checkpoint,
         key=checkpoint.stem,
         describe=f"fine-tuning behind {parameters['loss_filter']!r}",
+        on_step=on_step,
     )
     last = record.losses[-20:]
     per_epoch = sum(pair.num_tokens for pair in pairs)

@@ -5,7 +5,7 @@ is killed goes on in the stage that it was in.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def train_vision_cell(
     parameters: Mapping[str, Any],
     *,
     checkpoint: Path,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> CellTraining:
     """Train a cell's stages.
 
@@ -64,6 +65,7 @@ def train_vision_cell(
         data: as `vision_cell_data` opened it.
         parameters: of the cell.
         checkpoint: where an interrupted cell is kept; all of it is deleted when the training is done.
+        on_step: told each step, counted over all stages, and its loss.
 
     Raises:
         LabError: as `StageBatches`, its `certify`, and `train_stage`.
@@ -106,7 +108,16 @@ def train_vision_cell(
                 {"stage": stage.name, "kind": kind, **certificate.artifact()}
                 for kind, certificate in batches.certify(precision=parameters["precision"]).items()
             ]
-            record = train_stage(model, parts, stage, batches.loss, options, ancestry=ancestry, checkpoint=checkpoint)
+            record = train_stage(
+                model,
+                parts,
+                stage,
+                batches.loss,
+                options,
+                ancestry=ancestry,
+                checkpoint=checkpoint,
+                on_step=_behind(on_step, sum(len(earlier["losses"]) for earlier in done)),
+            )
             save_stage(weights, parts, stage, ancestry)
             write_whole(record_file, json.dumps({**_facts(record, batches), "packing_certificates": certificates}))
         done.append(json.loads(record_file.read_text(encoding="utf-8")))
@@ -126,6 +137,11 @@ def train_vision_cell(
         packing_certificates=[one for record in done for one in record["packing_certificates"]],
         ancestry=[{**asdict(link), "sha256": link.sha256} for link in ancestry],
     )
+
+
+def _behind(on_step: Callable[[int, float], None] | None, steps: int) -> Callable[[int, float], None] | None:
+    """Told a stage's steps, it tells those of the cell."""
+    return None if on_step is None else lambda step, loss: on_step(steps + step, loss)
 
 
 def _images(data: Mapping[str, VisionSplit], stage: str) -> VisionSplit:

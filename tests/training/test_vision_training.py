@@ -29,13 +29,13 @@ def checkpoint(tmp_path):
     return tmp_path / "checkpoints" / "cell.safetensors"
 
 
-def trained(cell, checkpoint) -> tuple[VisionLanguageModel, CellTraining]:
+def trained(cell, checkpoint, **options) -> tuple[VisionLanguageModel, CellTraining]:
     """A cell from its start, as the notebook does it."""
     encoder = open_vision_encoder(cell["vision_encoder"])
     data = vision_cell_data(cell, encoder)
     torch.manual_seed(cell["seed"])
     model = build_vision_model(cell, encoder, open_language_model(cell["language_model"]), data)
-    return model, train_vision_cell(model, data, cell, checkpoint=checkpoint)
+    return model, train_vision_cell(model, data, cell, checkpoint=checkpoint, **options)
 
 
 class Killed(BaseException):
@@ -50,7 +50,7 @@ def kill(monkeypatch, stage: str, step: int) -> None:
             if (chosen.name, done) == (stage, step):
                 raise Killed
 
-        return real(model, parts, chosen, *arguments, on_step=on_step, **options)
+        return real(model, parts, chosen, *arguments, **{**options, "on_step": on_step})
 
     monkeypatch.setattr(vision_training, "train_stage", train_until)
 
@@ -220,6 +220,13 @@ def test_a_cell_counts_the_tokens_and_frames_that_it_was_trained_on(cell, checkp
     assert record.lm_tokens == sum(positions)
     assert record.decoded_frames == sum(frames)
     assert 0 <= record.padding_share < 0.5
+
+
+def test_steps_are_told_as_they_are_counted_over_all_stages(cell, checkpoint):
+    told = []
+    _, record = trained({**cell, **BRANCH}, checkpoint, on_step=lambda step, loss: told.append((step, loss)))
+    assert len({link["stage"] for link in record.ancestry}) == 3
+    assert told == list(enumerate(record.losses))
 
 
 def test_a_stage_of_one_step_has_no_warmup_left(cell, checkpoint):
