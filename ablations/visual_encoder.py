@@ -31,14 +31,15 @@ ablation = Ablation(
     base=IMAGE_BASE,
     rungs=(
         Rung(name="cpu", description=IMAGE_CPU),
-        *without("vision_encoder"),
+        *without("vision_encoder", overruled=("image_size", "stride")),
     ),
     rows=(
         *(Row(key=key, label=label, changes={"vision_encoder": encoder}) for key, (label, encoder) in ENCODERS.items()),
         Row(
             key="siglip_so400m",
             label="SigLIP-so400m, the paper's (from the hub)",
-            changes={"vision_encoder": "google/siglip-so400m-patch14-384"},
+            # Its own size and patches: 96 pixels are no whole number of them.
+            changes={"vision_encoder": "google/siglip-so400m-patch14-384", "image_size": 384, "stride": 0},
             main=False,
             cost=20,
         ),

@@ -125,7 +125,7 @@ VARIED = {
     "video_pretraining": {"curriculum", "max_frames", "video_projector_start", "image_branch_steps"},
     "video_frames": {"max_frames", "max_tiles", "frame_size"},
     "anyres": {"max_tiles", "pool_size"},
-    "visual_encoder": {"vision_encoder"},
+    "visual_encoder": {"vision_encoder", "image_size", "stride"},
     "visual_projector": {"projector"},
 }
 

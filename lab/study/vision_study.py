@@ -156,10 +156,17 @@ IMAGE_RUNGS = (
 )
 
 
-def without(*names: str, **changes: Any) -> tuple[Rung, ...]:
-    """The larger rungs of a study of images whose rows change these parameters themselves, with other `changes`."""
+def without(*names: str, overruled: tuple[str, ...] = (), **changes: Any) -> tuple[Rung, ...]:
+    """The larger rungs of a study of images whose rows change these parameters themselves, with other `changes`.
+
+    What is in `overruled` is the rung's own where a row says nothing of it.
+    """
     return tuple(
-        replace(rung, changes={**{k: v for k, v in rung.changes.items() if k not in names}, **changes})
+        replace(
+            rung,
+            base={name: rung.changes[name] for name in overruled},
+            changes={**{k: v for k, v in rung.changes.items() if k not in (*names, *overruled)}, **changes},
+        )
         if rung.name != "smoke"
         else rung
         for rung in IMAGE_RUNGS
