@@ -4,8 +4,13 @@ from collections.abc import Sequence
 
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark
+from lab.evaluation.benchmarks.language import LANGUAGE_BENCHMARKS
+from lab.evaluation.benchmarks.speech import SPEECH_BENCHMARKS
 
-BENCHMARKS: dict[str, Benchmark] = {}
+BENCHMARKS: dict[str, Benchmark] = {
+    **LANGUAGE_BENCHMARKS,
+    **SPEECH_BENCHMARKS,
+}
 
 
 def chosen(tasks: str) -> list[Benchmark]:
