@@ -7,7 +7,7 @@ on (weights, precision, lm-eval's version), so two tasks that ask the same share
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def ask(
     identity: Identity,
     *,
     data: str | None,
+    revisions: Mapping[str, str],
     device: str,
     batch_size: int | None,
     limit: int | None,
@@ -50,7 +51,7 @@ def ask(
     Raises:
         LabError: a data set or the model cannot be opened.
     """
-    tasks = load_tasks(task, data)
+    tasks = load_tasks(task, data, revisions)
     chosen = _chosen(tasks, limit)
     lm = _load(checkpoint, identity, device, batch_size, progress)
     path = answers_path(identity)
@@ -77,21 +78,22 @@ def answers_path(identity: Identity) -> Path:
     return cache_dir() / "answers" / f"lm-eval-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]}"
 
 
-def load_tasks(task: str, data: str | None) -> dict[str, Task]:
+def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Task]:
     """The single tasks of a task or group of lm-eval by name, each with its data set read.
 
     Args:
         data: a folder with the data sets as `OWNER/NAME`, in place of the hub.
+        revisions: the commit of each of the hub's.
 
     Raises:
-        LabError: a data set that cannot be had.
+        LabError: a data set that is not among `revisions`, or that cannot be had.
     """
     if task == "mmlu_few_shot_questions":
         specs: list[Any] = [_few_shot_config()]
         manager = TaskManager(include_defaults=False)
     else:
         manager = TaskManager()
-        specs = [_spec(manager, name, data) for name in _leaves(manager, task)]
+        specs = [_spec(manager, name, data, revisions) for name in _leaves(manager, task)]
     try:
         with _quiet():
             return dict(manager.load(specs)["tasks"])
@@ -133,14 +135,17 @@ def _leaves(manager: TaskManager, name: str) -> Iterator[str]:
         yield from _leaves(manager, member if isinstance(member, str) else member.get("group") or member["task"])
 
 
-def _spec(manager: TaskManager, name: str, data: str | None) -> Any:
-    if data is None:
-        return name
-    path = (manager.task_index[name].cfg or {}).get("dataset_path")
-    folder = Path(data) / str(path)
-    if not folder.is_dir():
-        raise LabError(f"the folder {data} has no {path}/, in which lm-eval's task {name!r} looks for its data")
-    return {"task": name, "dataset_path": str(folder)}
+def _spec(manager: TaskManager, name: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Any]:
+    cfg = manager.task_index[name].cfg or {}
+    path = str(cfg.get("dataset_path"))
+    if path not in revisions:
+        raise LabError(
+            f"lm-eval's task {name!r} reads {path}, of which no revision is known; this lm-eval is newer than the lab: "
+            f"its data sets were {', '.join(revisions)}"
+        )
+    if data is not None:
+        return {"task": name, "dataset_path": str(Path(data) / path)}
+    return {"task": name, "dataset_kwargs": {**(cfg.get("dataset_kwargs") or {}), "revision": revisions[path]}}
 
 
 def _chosen(tasks: dict[str, Task], limit: int | None) -> dict[str, list[int]]:
