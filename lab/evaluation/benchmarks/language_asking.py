@@ -89,14 +89,13 @@ def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> dic
         LabError: a data set that is not among `revisions`, or that cannot be had.
     """
     if task == "mmlu_few_shot_questions":
-        specs: list[Any] = [_few_shot_config()]
-        manager = TaskManager(include_defaults=False)
-    else:
-        manager = TaskManager()
-        specs = [_spec(manager, name, data, revisions) for name in _leaves(manager, task)]
+        with _quiet():
+            return dict(TaskManager(include_defaults=False).load([_few_shot_config()])["tasks"])
+    manager = TaskManager()
+    changes = {name: _place_of_data(manager, name, data, revisions) for name in _leaves(manager, task)}
     try:
         with _quiet():
-            return dict(manager.load(specs)["tasks"])
+            return {name: _build(manager, name, changed) for name, changed in changes.items()}
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         where = f"the folder {data}" if data else "the Hugging Face hub"
@@ -135,7 +134,8 @@ def _leaves(manager: TaskManager, name: str) -> Iterator[str]:
         yield from _leaves(manager, member if isinstance(member, str) else member.get("group") or member["task"])
 
 
-def _spec(manager: TaskManager, name: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Any]:
+def _place_of_data(manager: TaskManager, name: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Any]:
+    """What is changed in a task's configuration, so that it reads the state that the settings name."""
     cfg = manager.task_index[name].cfg or {}
     path = str(cfg.get("dataset_path"))
     if path not in revisions:
@@ -144,8 +144,15 @@ def _spec(manager: TaskManager, name: str, data: str | None, revisions: Mapping[
             f"its data sets were {', '.join(revisions)}"
         )
     if data is not None:
-        return {"task": name, "dataset_path": str(Path(data) / path)}
-    return {"task": name, "dataset_kwargs": {**(cfg.get("dataset_kwargs") or {}), "revision": revisions[path]}}
+        return {"dataset_path": str(Path(data) / path)}
+    return {"dataset_kwargs": {**(cfg.get("dataset_kwargs") or {}), "revision": revisions[path]}}
+
+
+def _build(manager: TaskManager, name: str, changed: Mapping[str, Any]) -> Task:
+    # The manager's own way from a name to a task; its `load` changes nothing in a registered one.
+    factory: Any = manager._factory
+    task: Task = factory.build(manager.task_index[name], overrides=dict(changed), registry=manager.task_index)
+    return task
 
 
 def _chosen(tasks: dict[str, Task], limit: int | None) -> dict[str, list[int]]:
