@@ -107,7 +107,11 @@ class SpeechBenchmark(Benchmark):
             model_key=identity.model_key,
             scores=scores,
             answers=answers,
-            settings={**identity.settings, "corpus_sha256": corpus.sha256},
+            settings={
+                **identity.settings,
+                "corpus_sha256": corpus.sha256,
+                "left_out": f"{len(chosen) - len(answers)} of {len(chosen)} without words to say",
+            },
         )
 
     def _recognizer(self, checkpoint: Checkpoint) -> "Recognizer":

@@ -102,6 +102,7 @@ def test_a_data_set_of_the_hubs_form_is_transcribed_and_scored(benchmark, tmp_pa
     assert f"hub:{tmp_path / 'speech'}::test @ folder " in found.settings["data"]
     assert found.settings["normalizer.raw"] == "1"
     assert len(found.settings["corpus_sha256"]) == 64
+    assert found.settings["left_out"] == "0 of 6 without words to say"
 
 
 def test_a_run_that_was_stopped_goes_on(benchmark, tmp_path, monkeypatch):
