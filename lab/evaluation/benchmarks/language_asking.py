@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from lm_eval import simple_evaluate
+from lm_eval import evaluate
+from lm_eval import tasks as tasks_module
+from lm_eval.api.model import CachingLM
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -57,13 +59,15 @@ def ask(
     path = answers_path(identity)
     path.parent.mkdir(parents=True, exist_ok=True)
     lm.expect(sum(len(places) for places in chosen.values()))
+    asked = {name: tasks[name] for name in chosen}
+    for one in asked.values():
+        one.set_config(key="num_fewshot", value=0)
     with _quiet():
-        found = simple_evaluate(
-            model=lm,
-            tasks=[tasks[name] for name in chosen],
-            num_fewshot=0,
+        # Not `simple_evaluate`: it asks pip and the machine for all they have, which can take minutes.
+        found = evaluate(
+            lm=CachingLM(lm, str(path)),  # type: ignore[arg-type]  # as lm-eval itself hands it on
+            task_dict={"tasks": asked},
             samples=chosen,
-            use_cache=str(path),
             bootstrap_iters=0,
         )
     assert found is not None  # None is what ranks above 0 get
@@ -73,9 +77,9 @@ def ask(
 
 
 def answers_path(identity: Identity) -> Path:
-    """Where the likelihoods lie, without the ending that lm-eval adds."""
+    """Where the likelihoods lie."""
     named = [identity.model_key, identity.settings["precision"], identity.settings["lm_eval"], ASKING_VERSION]
-    return cache_dir() / "answers" / f"lm-eval-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]}"
+    return cache_dir() / "answers" / f"lm-eval-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]}_rank0.db"
 
 
 def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Task]:
@@ -91,7 +95,7 @@ def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> dic
     if task == "mmlu_few_shot_questions":
         with _quiet():
             return dict(TaskManager(include_defaults=False).load([_few_shot_config()])["tasks"])
-    manager = TaskManager()
+    manager = manager_of(task)
     changes = {name: _place_of_data(manager, name, data, revisions) for name in _leaves(manager, task)}
     try:
         with _quiet():
@@ -103,6 +107,12 @@ def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> dic
             f"the data of lm-eval's task {task!r} cannot be read from {where}: {why}; give access and network, or a "
             "folder that holds them as OWNER/NAME: --option data=FOLDER"
         ) from error
+
+
+def manager_of(task: str) -> TaskManager:
+    """lm-eval's tasks of the folder that a task stands in: reading all of its 12,000 files takes half a minute."""
+    folder = Path(tasks_module.__file__).parent / task.partition("-")[0]
+    return TaskManager(include_defaults=False, include_path=str(folder))
 
 
 def _few_shot_config() -> dict[str, Any]:
