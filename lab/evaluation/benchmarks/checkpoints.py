@@ -1,0 +1,106 @@
+"""Which weights a model's name stands for, told before they are loaded: a package's, a local folder's, a hub revision.
+
+The key that `find_checkpoint` gives is part of every answer kept on disk, so it must change with the weights: it holds
+the pinned SHA-256 of a package, the SHA-256 of all files of a folder, or the commit of a hub's repository.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.data.fetch import fetch, packages, sha256_of
+from lab.errors import LabError
+
+_KEY_LETTERS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model's weights, not fetched yet."""
+
+    name: str
+    key: str
+    packages: tuple[str, ...] = ()
+    """Of our own names; of anything else there is none."""
+    revision: str = ""
+    """The commit, of a model of the hub."""
+
+    def open(self) -> tuple[Path, ...]:
+        """Fetch what is missing and return the folders of the weights, one where it is no package.
+
+        Raises:
+            LabError: a package or the hub's repository cannot be had.
+        """
+        if self.packages:
+            return tuple(fetch(package) for package in self.packages)
+        if not self.revision:
+            return (Path(self.name),)
+        from huggingface_hub import snapshot_download
+
+        try:  # twice the weights is a download too many: transformers reads safetensors where both are there
+            found = _list_files(self.name, self.revision)
+            double = ["*.bin", "*.pt", "*.h5", "*.msgpack"] if any(f.endswith(".safetensors") for f in found) else None
+            return (Path(snapshot_download(self.name, revision=self.revision, ignore_patterns=double)),)
+        except Exception as error:  # the hub's client raises whatever its network raises
+            raise _unreachable(self.name, error) from error
+
+
+def find_checkpoint(name: str, known: Mapping[str, Sequence[str]]) -> Checkpoint:
+    """Tell which weights `name` stands for: one of `known` (our names -> their packages), a folder, or a hub's name.
+
+    A hub's name stands for its newest commit, or without network for the commit in the hub's cache.
+
+    Raises:
+        LabError: it is none of these; the message lists them.
+    """
+    if name in known:
+        pinned = [packages()[package].sha256 for package in known[name]]
+        return Checkpoint(name=name, key=f"{name}@{_hashed(pinned)}", packages=tuple(known[name]))
+    folder = Path(name)
+    if folder.is_dir():
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if not any(path.name == "config.json" for path in files):
+            raise LabError(f"model folder {name} has no config.json; expected one that transformers saved")
+        hashes = [f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in files]
+        return Checkpoint(name=name, key=f"folder@{_hashed(hashes)}")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise LabError(
+            f"unknown model {name!r}; expected one of {', '.join(sorted(known))}, a local folder, or OWNER/NAME on the "
+            "Hugging Face hub"
+        )
+    revision = _revision(name)
+    return Checkpoint(name=name, key=f"{name}@{revision[:_KEY_LETTERS]}", revision=revision)
+
+
+def _hashed(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:_KEY_LETTERS]
+
+
+def _revision(name: str) -> str:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        return str(HfApi().model_info(name, timeout=20).sha)
+    except Exception as error:  # the hub's client raises whatever its network raises
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached).parent.name  # .../snapshots/COMMIT/config.json
+        raise _unreachable(name, error) from error
+
+
+def _list_files(name: str, revision: str) -> list[str]:
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().list_repo_files(name, revision=revision)
+    except Exception:  # without network, from the cache: nothing is downloaded twice then
+        return []
+
+
+def _unreachable(name: str, error: Exception) -> LabError:
+    why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return LabError(
+        f"model {name!r} cannot be had from the Hugging Face hub: {why}; expected its name, with access and network, "
+        "or a local folder"
+    )

@@ -1,0 +1,103 @@
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+
+from lab.errors import LabError
+from lab.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Evaluated,
+    Identity,
+    Progress,
+    Score,
+    check_options,
+    sampled,
+)
+from lab.evaluation.benchmarks.registry import BENCHMARKS, chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coin(Benchmark):
+    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+        return Identity(model_key=model, settings=options)
+
+    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
+        raise NotImplementedError
+
+
+def coin(**more: object) -> Coin:
+    return Coin(**{"name": "coin", "kind": "open", "models": "any", "source": "none", **more})  # type: ignore[arg-type]
+
+
+ANSWERS = pd.DataFrame({name: ["a"] for name in ("id", "prompt", "reference", "answer", "score")})
+
+
+def test_a_score_lies_within_its_interval_or_has_none():
+    Score(metric="accuracy", value=0.5, better="higher", num_items=4)
+    Score(metric="accuracy", value=0.5, low=0.1, high=0.9, better="higher", num_items=4)
+    with pytest.raises(LabError, match=r"'accuracy' is 0\.5, outside its interval 0.6 to 0.9"):
+        Score(metric="accuracy", value=0.5, low=0.6, high=0.9, better="higher", num_items=4)
+    with pytest.raises(LabError, match="one end of an interval only"):
+        Score(metric="accuracy", value=0.5, low=0.1, better="higher", num_items=4)
+    with pytest.raises(LabError, match="'accuracy' is nan, which is no finite number"):
+        Score(metric="accuracy", value=math.nan, better="higher", num_items=4)
+
+
+def test_evaluated_needs_the_columns_of_answers_and_scores_of_different_names():
+    one = Score(metric="accuracy", value=0.5, better="higher", num_items=4)
+    named = {"benchmark": "coin", "model": "m", "model_key": "k", "settings": {}}
+    with pytest.raises(LabError, match="lack the columns answer, score"):
+        Evaluated(scores=(one,), answers=ANSWERS.drop(columns=["answer", "score"]), **named)
+    with pytest.raises(LabError, match="two scores called accuracy"):
+        Evaluated(scores=(one, one), answers=ANSWERS, **named)
+
+
+def test_an_evaluation_is_another_where_anything_it_depends_on_is():
+    identity = Identity(model_key="k", settings={"prompt": "1", "normalizer": "a"})
+    keys = {
+        identity.key(coin(), None),
+        identity.key(coin(), 5),
+        identity.key(coin(version=2), None),
+        identity.key(coin(name="dice"), None),
+        Identity(model_key="l", settings=identity.settings).key(coin(), None),
+        Identity(model_key="k", settings={"prompt": "2", "normalizer": "a"}).key(coin(), None),
+    }
+    assert len(keys) == 6
+    swapped = Identity(model_key="k", settings={"normalizer": "a", "prompt": "1"})
+    assert swapped.key(coin(source="elsewhere"), None) == identity.key(coin(), None)
+
+
+def test_a_limit_takes_the_same_items_every_time_and_never_one_twice():
+    assert sampled(4, None) == [0, 1, 2, 3] == sampled(4, 9)
+    chosen_items = sampled(1000, 30)
+    assert chosen_items == sampled(1000, 30) == sorted(set(chosen_items))
+    assert len(chosen_items) == 30
+    assert min(chosen_items) < 200 < 800 < max(chosen_items)  # spread, not the first ones
+    with pytest.raises(LabError, match="limit is 0, expected at least 1 item"):
+        sampled(4, 0)
+
+
+def test_unknown_options_list_those_there_are():
+    check_options(coin(options={"judge": "an endpoint"}), {"judge": "x"})
+    with pytest.raises(LabError, match="has no options, and 'judge' was given"):
+        check_options(coin(), {"judge": "x"})
+    with pytest.raises(LabError, match=r"unknown option of benchmark 'coin' 'juge' .did you mean 'judge'"):
+        check_options(coin(options={"judge": "an endpoint"}), {"juge": "x"})
+
+
+def test_an_unknown_kind_or_benchmark_lists_the_choices():
+    with pytest.raises(LabError, match="of kind 'taste'; expected language, speech, translation, open, vision"):
+        coin(kind="taste")
+    with pytest.raises(LabError, match="unknown benchmark 'no_such'; choose one of"):
+        chosen("no_such")
+    with pytest.raises(LabError, match="no benchmark was named; choose from"):
+        chosen(" , ")
+
+
+def test_names_and_what_they_fill_are_sound():
+    for name, benchmark in BENCHMARKS.items():
+        assert name == benchmark.name
+        assert benchmark.models
+        assert benchmark.source
