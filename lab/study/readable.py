@@ -18,7 +18,8 @@ from markdown_it import MarkdownIt
 PAGE, FIGURE = "notebook.html", "figure-{number}.png"
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 1.5em auto; padding: 0 1em; color: #222; background: #fff }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 1.5em auto;
+  padding: 0 1em; color: #222; background: #fff }
 pre { font: 13px/1.4 ui-monospace, monospace; margin: .4em 0; white-space: pre-wrap; overflow-wrap: anywhere }
 pre.code { background: #f4f5f7; border-left: 3px solid #0072b2; padding: .6em .8em }
 pre.error { background: #fdf0ea; border-left: 3px solid #d55e00; padding: .6em .8em }

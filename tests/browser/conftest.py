@@ -1,6 +1,7 @@
 """A real JupyterLab and a real MLflow page on a workbench of their own, and a headless Chromium of the machine."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -59,7 +60,7 @@ def screenshot(page, request):
     def keep(name: str) -> None:
         page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
-    yield keep
+    return keep
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +76,12 @@ def serving(command: list[str], bench: Workbench, log: Path) -> Iterator[subproc
     """A server for as long as it is needed; its words are in `log`."""
     with log.open("wb") as words:
         process = subprocess.Popen(
-            command, cwd=bench.root, env=bench.environment, stdout=words, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=bench.root,
+            env=bench.environment,
+            stdout=words,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield process
@@ -94,7 +100,8 @@ def jupyter(workbench: Workbench) -> Iterator[JupyterLab]:
     settings.mkdir(parents=True)
     # Cells that are scrolled out of sight are elements too.
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", *lab_options()]
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", *root, *lab_options()]
     with serving(command, workbench, log) as process:
         runtime = Path(workbench.environment["JUPYTER_RUNTIME_DIR"]) / f"jpserver-{process.pid}.json"
         until = time.monotonic() + START_SECONDS

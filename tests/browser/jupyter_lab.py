@@ -67,15 +67,15 @@ class OpenNotebook:
     def errors(self) -> list[str]:
         """What went wrong: tracebacks of cells, sentences of panels, widgets that could not be drawn."""
         wrong = self.page.locator(
-            '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"], .jp-RenderedText pre .ansi-red-fg, '
-            ".jupyter-widgets p[style*='D55E00'], .jupyter-widgets-error-widget"
+            '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"], '
+            ".jp-RenderedText pre .ansi-red-fg, .jupyter-widgets p[style*='D55E00'], .jupyter-widgets-error-widget"
         )
         return [text for text in wrong.all_inner_texts() if text.strip()]
 
     def pictures(self) -> list[str]:
         """The figures of the panels as they are shown, each as its bytes in base64."""
         return self.page.evaluate(
-            """async () => Promise.all([...document.querySelectorAll('.jupyter-widgets.widget-image')].map(async one => {
+            """async () => Promise.all([...document.querySelectorAll('.widget-image')].map(async one => {
                 const bytes = new Uint8Array(await (await fetch(one.src)).arrayBuffer());
                 return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ''));
             }))"""

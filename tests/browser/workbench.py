@@ -1,4 +1,4 @@
-"""A checkout of its own to open in a browser: the real notebooks and ablations, and a small study that was really run."""
+"""A checkout of its own to open in a browser: the real notebooks and ablations, and a small study to run."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from tests.speech import tiny_parameters
 
 STUDY, RUNG = "small_ear", "tiny"
 ROWS = ("conv_gmlp_2", "conv_gmlp_4")
-LONG_STEPS = 6000
-"""Of the row that trains long enough to be looked at meanwhile."""
+LONG_ROW, LONG_STEPS = "mean_pool_mlp_8", 6000
+"""A row that trains long enough to be looked at meanwhile."""
 
 ABLATION = '''"""The downsample-rate study, of tones that a random Whisper hears."""
 
@@ -32,14 +32,15 @@ from lab.study.ablation import Rung
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
-long = dataclasses.replace(
-    figure_6.row("mean_pool_mlp_8"), changes={{**figure_6.row("mean_pool_mlp_8").changes, "steps": {long_steps}}}
-)
+steps = {{"{long_row}": {long_steps}}}
 ablation = dataclasses.replace(
     figure_6,
     name="{study}",
     claim="None: a study to look at in a browser.",
-    rows=(*(figure_6.row(key) for key in {rows}), long),
+    rows=tuple(
+        dataclasses.replace(row, changes={{**row.changes, "steps": steps.get(row.key, {steps})}})
+        for row in figure_6.rows
+    ),
     seeds=(0,),
     rungs=(Rung(name="{rung}", description="a test's", changes={changes}, recorded=False),),
 )
@@ -48,7 +49,7 @@ ablation = dataclasses.replace(
 
 @dataclass(frozen=True)
 class Workbench:
-    """The checkout's folder, and the environment in which `lab`, Jupyter and MLflow find it and nothing of the user's."""
+    """The checkout's folder, and the environment in which `lab`, Jupyter and MLflow find it and nothing else."""
 
     root: Path
     environment: dict[str, str]
@@ -96,8 +97,16 @@ def make_workbench(folder: Path, user_cache: Path) -> Workbench:
     # Under a name that is no ablation's, so that the study beside it is one of its own.
     (folder / "modules").mkdir()
     shutil.copyfile(ours / "ablations" / "conv_gmlp_rate.py", folder / "modules" / "ablations_of_figure_6.py")
+    changes = tiny_parameters(folder)
     (root / "ablations" / f"{STUDY}.py").write_text(
-        ABLATION.format(study=STUDY, rung=RUNG, rows=ROWS, long_steps=LONG_STEPS, changes=tiny_parameters(folder)),
+        ABLATION.format(
+            study=STUDY,
+            rung=RUNG,
+            long_row=LONG_ROW,
+            long_steps=LONG_STEPS,
+            steps=changes.pop("steps"),
+            changes=changes,
+        ),
         encoding="utf-8",
     )
     environment = {
