@@ -89,3 +89,18 @@ def test_a_sweep_is_started_followed_while_it_trains_and_stopped(opened, workben
     page.get_by_text("3 cells: 2 done, 1 killed; the sweep is not running from here").wait_for()
     screenshot("explore_sweep_stopped")
     assert notebook.errors() == []
+
+
+def test_another_split_and_another_draw_are_heard(opened, workbench, screenshot):
+    workbench.set_parameters("explore_corpora", corpora=[f"hub:{workbench.root.parent / 'speech'}"])
+    notebook = opened("explore_corpora")
+    before = notebook.pictures()
+    notebook.choose_option("split", 0)
+    notebook.wait_for_other(before)
+    said = notebook.page.locator(".widget-html", has=notebook.page.locator("audio"))
+    first = said.all_inner_texts()
+    notebook.push_slider("draw", times=1)
+    notebook.page.wait_for_timeout(2000)
+    assert said.all_inner_texts() != first
+    screenshot("explore_corpora")
+    assert notebook.errors() == []
