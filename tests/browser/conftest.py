@@ -31,6 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(900))
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason="no Chromium here; on Debian: apt install chromium"))
 

@@ -58,7 +58,7 @@ class Workbench:
     def mlruns(self) -> Path:
         return Path(self.environment["OMNI_LAB_MLRUNS"])
 
-    def lab(self, *arguments: str, seconds: float = 240) -> str:
+    def lab(self, *arguments: str, seconds: float = 600) -> str:
         """Run `lab ARGUMENTS`; what it printed."""
         done = subprocess.run(
             [sys.executable, "-c", "from lab.cli import main; main()", *arguments],
