@@ -71,8 +71,8 @@ test-browser: $(INSTALLED) ## JupyterLab and MLflow's page in a headless Chromiu
 	$(BIN)/pytest tests/browser
 
 lab: $(INSTALLED) ## JupyterLab on this machine alone
-	$(BIN)/jupyter lab --ip=127.0.0.1 --port=$(PORT) --notebook-dir=. \
-	  --LabApp.default_url='/lab/tree/notebooks/README.md?factory=Markdown%20Preview' \
+	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --ip=127.0.0.1 --port=$(PORT) --notebook-dir=. \
+	  --LabApp.default_url=/lab/tree/notebooks/README.md \
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 mlflow: $(INSTALLED) ## MLflow's page of the tracked runs, on this machine alone

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -116,7 +117,7 @@ def jupyter(workbench: Workbench) -> Iterator[JupyterLab]:
 def lab_options() -> list[str]:
     """What the Makefile's target `lab` hands to JupyterLab, but for the port."""
     words = (repository_root() / "Makefile").read_text().split("jupyter lab ", 1)[1].split("\n\n", 1)[0]
-    return [word.strip("'\"") for word in words.replace("\\\n", " ").split() if not word.startswith("--port")]
+    return [word for word in shlex.split(words.replace("\\\n", " ")) if not word.startswith("--port")]
 
 
 @pytest.fixture(scope="session")

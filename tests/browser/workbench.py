@@ -117,6 +117,7 @@ def make_workbench(folder: Path, user_cache: Path) -> Workbench:
         "OMNI_LAB_CACHE": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
+        "JUPYTER_CONFIG_PATH": str(ours / ".jupyter"),
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_CONFIG_DIR": str(folder / "jupyter" / "config"),
         "JUPYTER_DATA_DIR": str(folder / "jupyter" / "data"),
