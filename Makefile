@@ -72,8 +72,7 @@ test-browser: $(INSTALLED) ## JupyterLab and MLflow's page in a headless Chromiu
 
 lab: $(INSTALLED) ## JupyterLab on this machine alone
 	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --ip=127.0.0.1 --port=$(PORT) --notebook-dir=. \
-	  --LabApp.default_url=/lab/tree/notebooks/README.md \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	  --LabApp.default_url=/lab/tree/notebooks/README.md
 
 mlflow: $(INSTALLED) ## MLflow's page of the tracked runs, on this machine alone
 	@test -f $(MLRUNS)/mlflow.db || { echo "error: $(MLRUNS)/mlflow.db is not there yet; run make study or make smoke first" >&2; exit 1; }

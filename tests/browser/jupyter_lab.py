@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-RUN_SECONDS = 120
+RUN_SECONDS = 240
 
 
 class JupyterLab:
@@ -32,7 +32,7 @@ class JupyterLab:
         """Open a notebook in the browser, in a workspace without anything else."""
         page.goto(f"{self.url}lab/tree/{path}?token={self.token}&reset")
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for()
+        page.get_by_text(re.compile(r"^Python 3.* \| Idle$")).first.wait_for()
         return OpenNotebook(page)
 
     def shut_kernels(self) -> None:
