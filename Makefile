@@ -15,12 +15,12 @@ PYTHON ?=
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test lab mlflow clean
+.PHONY: help study smoke test test-browser lab mlflow clean
 # A study runs its own workers; two targets at once would share one environment half installed.
 .NOTPARALLEL:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  variables: STUDY=$(STUDY) RUNG=$(RUNG) PYTHON=<python 3.11 or later>"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -67,8 +67,12 @@ test: $(INSTALLED) ## ruff, mypy, import-linter and pytest
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+test-browser: $(INSTALLED) ## JupyterLab and MLflow's page in a headless Chromium; screenshots in test-results/
+	$(BIN)/pytest tests/browser
+
 lab: $(INSTALLED) ## JupyterLab on this machine alone
-	$(BIN)/jupyter lab --ip=127.0.0.1 --port=$(PORT) --notebook-dir=.
+	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --ip=127.0.0.1 --port=$(PORT) --notebook-dir=. \
+	  --LabApp.default_url=/lab/tree/notebooks/README.md
 
 mlflow: $(INSTALLED) ## MLflow's page of the tracked runs, on this machine alone
 	@test -f $(MLRUNS)/mlflow.db || { echo "error: $(MLRUNS)/mlflow.db is not there yet; run make study or make smoke first" >&2; exit 1; }

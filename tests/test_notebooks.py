@@ -7,7 +7,7 @@ from lab.paths import repository_root
 from lab.study.parameters import DRIVER_PARAMETERS, notebook_parameters
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
-DRIVEN = [path for path in NOTEBOOKS if not path.stem.startswith("explore_")]
+DRIVEN = [path for path in NOTEBOOKS if not path.stem.startswith(("explore_", "scheduled_"))]
 
 
 def code_cells(path):

@@ -13,6 +13,7 @@ from lab.errors import LabError
 from lab.study import claims, store
 from lab.study.cells import Cell
 from lab.study.limits import PASSING, PAUSES, Limits, Watch
+from lab.study.readable import write_readable
 
 if TYPE_CHECKING:
     import psutil
@@ -123,6 +124,7 @@ class Execution:
         publisher.join()
         if executed.exists():
             shutil.copyfile(executed, spool / "artifacts" / "notebook.ipynb")
+            write_readable(executed, spool / "artifacts")
         results = self._recorder.finish(run_id, status, error)
         event = {"event": "finished", "run_id": run_id, "status": status, "error": error, "results": results}
         return event, passing

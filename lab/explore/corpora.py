@@ -1,0 +1,71 @@
+"""A corpus to look at and to listen to: how long its utterances are, and some of them drawn at random.
+
+Section 3 of the paper (the audio branch's ASR data).
+"""
+
+from collections.abc import Mapping
+
+import ipywidgets
+import numpy as np
+from matplotlib.figure import Figure
+
+from lab.data.speech.audio import SAMPLING_RATE
+from lab.data.speech.corpora import Corpus
+from lab.data.splits import SPLITS
+from lab.errors import LabError
+from lab.explore.panel import Panel, Shown, Sound
+from lab.paper.style import GREY, LOOKS
+
+NUM_BINS = 40
+
+
+def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_listened: int = 2, seed: int = 0) -> Panel:
+    """Choose a corpus and a split, and draw utterances of it.
+
+    Args:
+        corpora: by name.
+        split: to begin with.
+        num_listened: utterances to listen to at once.
+        seed: of the draw to begin with.
+
+    Raises:
+        LabError: no corpora.
+    """
+    if not corpora:
+        raise LabError("there is no corpus to listen to; expected one or more, by name")
+
+    def show(corpus: str, split: str, draw: int) -> list[Shown]:
+        chosen = corpora[corpus]
+        utterances = chosen.split(split)
+        if not utterances:
+            raise LabError(f"split {split!r} of {corpus!r} is empty; choose another")
+        places = np.random.default_rng(draw).permutation(len(utterances))[:num_listened]
+        heard = [utterances[place] for place in places]
+        return [
+            _draw(chosen, split),
+            *(Sound(chosen.audio(one), SAMPLING_RATE, caption=f"{one.speaker}: {one.text}") for one in heard),
+        ]
+
+    return Panel(
+        {
+            "corpus": ipywidgets.Dropdown(options=list(corpora), description="corpus"),
+            "split": ipywidgets.Dropdown(options=list(SPLITS), value=split, description="split"),
+            "draw": ipywidgets.IntSlider(value=seed, min=0, max=99, description="draw", continuous_update=False),
+        },
+        show,
+    )
+
+
+def _draw(corpus: Corpus, split: str) -> Figure:
+    every = np.array([one.seconds for one in corpus.utterances])
+    own = np.array([one.seconds for one in corpus.split(split)])
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    axes = figure.subplots()
+    edges = np.linspace(0.0, float(every.max()), NUM_BINS + 1)
+    axes.hist(every, bins=edges, color=GREY, alpha=0.4, label=f"all: {len(every):,}, {every.sum() / 3600:.2f} h")
+    label = f"{split}: {len(own):,}, {own.sum() / 3600:.2f} h"
+    axes.hist(own, bins=edges, color=LOOKS[0].colour, label=label)
+    axes.axvline(float(np.median(own)), color="black", linestyle="--", label=f"its median: {np.median(own):.2f} s")
+    axes.set(xlabel="seconds", ylabel="utterances", yscale="symlog", title=corpus.name)
+    axes.legend(fontsize="small")
+    return figure
