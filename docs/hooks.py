@@ -13,11 +13,11 @@ os.environ.setdefault("OMNI_LAB_CHECKOUT", str(ROOT))
 def on_config(config: Any) -> Any:
     """Append the generated pages to the menu."""
     from lab.paper.freshness import ablation_names
-    from lab.paper.site import COMPONENTS, modules
+    from lab.paper.site import COMPONENTS, modules, reference_path
 
     rooms: dict[str, list[Any]] = {}
     for name in modules():
-        rooms.setdefault(name.split(".")[1], []).append({name: f"reference/{name.replace('.', '/')}.md"})
+        rooms.setdefault(name.split(".")[1], []).append({name: reference_path(name)})
     config.nav += [
         {"Components": [{title: f"components/{slug}.md"} for slug, (title, *_) in COMPONENTS.items()]},
         {"Ablations": [*({name: f"ablations/{name}.md"} for name in ablation_names()), {"Log": "log.md"}]},

@@ -14,7 +14,6 @@ from typing import Any
 from lab import paths
 from lab.paper.freshness import ablation_names
 from lab.paper.ledger.cells import chosen
-from lab.paper.ledger.formats import escape
 from lab.paper.ledger.formats import markdown as ledger_markdown
 from lab.paper.ledger.pages import pages as ledger_pages
 from lab.study.ablation import Ablation, load_ablation
@@ -51,7 +50,7 @@ def generated_pages() -> dict[str, str]:
         **{f"ablations/{name}.md": ablation_page(load_ablation(name)) for name in ablation_names()},
         "log.md": without_local_links(log()),
         "reproduces.md": reproduces_page(),
-        **{f"reference/{name.replace('.', '/')}.md": f"# {name}\n\n::: {name}\n" for name in modules()},
+        **{reference_path(name): f"# {name}\n\n::: {name}\n" for name in modules()},
     }
 
 
@@ -68,6 +67,11 @@ def modules() -> list[str]:
     return [name for name in names if name != "lab" and not name.rsplit(".", 1)[-1].startswith("_")]
 
 
+def reference_path(name: str) -> str:
+    """Where the page of a module lies."""
+    return f"reference/{name.replace('.', '/')}.md"
+
+
 def component_page(slug: str) -> str:
     """A dict of components: what each is, where the paper has it, and where it is defined."""
     title, module_name, attribute = COMPONENTS[slug]
@@ -76,9 +80,9 @@ def component_page(slug: str) -> str:
     lines = [
         f"# {title}",
         first_paragraph(module.__doc__),
-        f"The {len(entries)} entries of `{attribute}` in [`{module_name}`][{module_name}].",
+        f"The {len(entries)} entries of `{attribute}` in [`{module_name}`](../{reference_path(module_name)}).",
         "",
-        "| Name | What it is | In the paper | Defined by |",
+        "| Name | What it is | Place in the paper | Defined by |",
         "|---|---|---|---|",
     ]
     of_all = in_paper(module.__doc__)
@@ -90,6 +94,11 @@ def component_page(slug: str) -> str:
         defined = (f"`{name}`" if "._" in name else f"[`{made_by.__name__}`][{name}]") if made_by else f"`{attribute}`"
         lines.append(f"| `{key}` | {escape(text)} | {escape(where)} | {defined} |")
     return "\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:]) + "\n"
+
+
+def escape(text: str) -> str:
+    """Words as a cell of a Markdown table holds them."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
 def documented(entry: Any) -> Any:
