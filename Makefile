@@ -15,7 +15,7 @@ PYTHON ?=
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test test-browser lab mlflow clean
+.PHONY: help study smoke test test-browser lab mlflow docs clean
 # A study runs its own workers; two targets at once would share one environment half installed.
 .NOTPARALLEL:
 
@@ -79,6 +79,9 @@ mlflow: $(INSTALLED) ## MLflow's page of the tracked runs, on this machine alone
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(MLRUNS)/mlflow.db \
 	  --host 127.0.0.1 --port $(MLFLOW_PORT)
 
+docs: $(INSTALLED) ## the documentation as pages that open from files: site/index.html
+	OMNI_LAB_CHECKOUT="$(CURDIR)" PYTHONPATH="$(CURDIR)" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## remove the environment and the caches of this checkout; never results, runs or downloads
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find lab tests ablations figures notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -1,6 +1,5 @@
 """The commands that show what was measured: tables, figures, ledger and report. As in `lab.cli`, no logic."""
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -83,28 +82,23 @@ def figures(
     of: Annotated[str, typer.Option(metavar="RUN", help="Say which tables and figures rest on that MLflow run.")] = "",
 ) -> None:
     """Draw figures/NAME.svg and .png from the tracked results, or say what rests on them. --check exits with 1."""
-    from lab.paths import repository_root
+    from lab.paper.data_figure import figure_scripts, load_script
 
     if check or of:
-        from lab.paper.freshness import drawn, resting_on
+        from lab.paper.freshness import ablation_names, drawn, drawn_of_data, resting_on
 
-        found = resting_on(of) if of else drawn([name] if name else None)
+        if of:
+            found = resting_on(of)
+        elif name in figure_scripts() and name not in ablation_names():
+            found = drawn_of_data([name])
+        else:
+            found = drawn([name]) if name else [*drawn(), *drawn_of_data()]
         for one in found:
-            typer.echo(f"{one.state:17}  {one.path.name:40} {one.ablation}, {one.rung}, {len(one.run_ids)} runs")
+            behind = f"{one.ablation}, {one.rung}, {len(one.run_ids)} runs" if one.ablation else "no run"
+            typer.echo(f"{one.state:17}  {one.path.name:40} {behind}")
         if check and any(one.state == "no longer matches" for one in found):
             raise typer.Exit(1)
         return
     if name is None:
         raise LabError("which figure? `lab figures NAME` draws it; --check and --of RUN need no name")
-
-    scripts = {path.stem: path for path in sorted((repository_root() / "figures").glob("[a-z]*.py"))}
-    _run_main(choose(scripts, name, "figure"), rung)
-
-
-def _run_main(path: Path, rung: str) -> None:
-    spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(rung)
+    load_script(choose(figure_scripts(), name, "figure")).main(rung)

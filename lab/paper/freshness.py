@@ -1,7 +1,7 @@
 """Whether tables and figures still say what the runs behind them measured, and which of them rest on a run.
 
 A figure names the runs that it was drawn from; a written table is held against the means and seeds of the results file.
-Code that would draw them otherwise is no reason: the numbers are the same.
+Code that would draw them otherwise is no reason: the numbers are the same. A figure without runs names data and code.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from typing import Literal
 
 from lab import paths
 from lab.errors import LabError, choose
+from lab.paper.data_figure import figure_scripts, load_script
 from lab.paper.figure_frame import figure_stem
 from lab.paper.ledger.written import read_written
 from lab.paper.tables import table_path
@@ -48,6 +49,27 @@ def drawn(names: list[str] | None = None) -> list[Drawn]:
     known = ablation_names()
     chosen = [choose({key: key for key in known}, name, "ablation") for name in (names or known)]
     return [one for name in chosen for one in _of(load_ablation(name))]
+
+
+def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
+    """Every figure that shows no run: it matches where its files name the data and the code that draw it now.
+
+    Args:
+        names: of such figures; all where None.
+
+    Raises:
+        LabError: another name.
+    """
+    scripts = {name: path for name, path in figure_scripts().items() if name not in ablation_names()}
+    found = []
+    for name in scripts if names is None else names:
+        script = choose(scripts, name, "figure")
+        inputs = load_script(script).fingerprint().encode()
+        for ending in ("svg", "png"):
+            path = script.with_name(f"{name}.{ending}")
+            fits = path.exists() and inputs in path.read_bytes()
+            found.append(Drawn(path=path, ablation="", rung="", state=_state(path, fits=fits), run_ids=()))
+    return found
 
 
 def _of(ablation: Ablation) -> Iterator[Drawn]:

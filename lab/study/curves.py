@@ -1,9 +1,9 @@
-"""A run's curve, whether it trains, still runs (both its spool) or is done (the store), without importing mlflow."""
+"""A run's curve, whether it still runs (its spool) or is done (the store), without importing mlflow."""
 
 import json
 from contextlib import suppress
 
-from lab.study import live, store
+from lab.study import store
 
 
 def read_curve(run_id: str, name: str) -> list[tuple[int, float]]:
@@ -15,7 +15,4 @@ def read_curve(run_id: str, name: str) -> list[tuple[int, float]]:
                 metric, step, value, _ = json.loads(line)
                 if metric == name:
                     spooled[step] = value
-    if spooled:
-        return sorted(spooled.items())
-    training = live.read_live(store.spool_dir(run_id)) if name == "loss" else []
-    return training or store.read_metric(run_id, name)
+    return sorted(spooled.items()) if spooled else store.read_metric(run_id, name)

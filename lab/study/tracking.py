@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import claims, live, store
+from lab.study import claims, store
 from lab.study.cells import Cell
 from lab.study.identity import PACKAGES, package_versions
 
@@ -40,7 +40,6 @@ class CellRun:
         self._recorder = recorder
         self._resources = resources
         self._open = True
-        live.watch(self._directory)
         if recorder is not None:
             atexit.register(self.finish, "KILLED", "its kernel was shut down before finish()")
 
@@ -91,7 +90,6 @@ class CellRun:
 
     def finish(self, status: str = "FINISHED", error: str = "") -> None:
         """Close a run made by hand; where a sweep drives the notebook the sweep closes it."""
-        live.unwatch()
         if self._recorder is not None and self._open:
             self._open = False
             self._recorder.finish(self.run_id, status, error)

@@ -1,0 +1,180 @@
+"""The pages of docs/: what they tell people to type runs, and what is generated says what the repository says.
+
+A block of bash or Python is run, a diff applied, a block with a title written to that file, in order, each page in a
+copy of the checkout of its own. `<!-- not run: REASON -->` above a block leaves it out.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import paths
+from lab.paper import site
+from lab.paper.site import COMPONENTS, component_page, generated_pages, in_paper, modules, without_local_links
+from lab.parts.audio_projectors import AUDIO_PROJECTORS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r'(?:<!-- not run: (.*?) -->\n)?```(\w+)(?: title="(.*?)")?\n(.*?)```', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    reason: str
+    """Why it is not run; empty where it is."""
+    language: str
+    title: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(*(group or "" for group in found.groups())) for found in BLOCK.finditer(page.read_text())]
+
+
+EVERY = [block for page in PAGES for block in blocks(page)]
+
+
+def test_blocks_that_are_not_run_say_why_and_are_the_fewer() -> None:
+    fences = sum(page.read_text().count("```") for page in PAGES)
+    assert fences == 2 * len(EVERY), "a fence that this test does not see"
+    left_out = [block for block in EVERY if block.reason]
+    assert len(left_out) == 9
+    assert len(EVERY) - len(left_out) >= 15
+    assert all(len(block.reason.split()) >= 4 for block in left_out)
+    assert {block.language for block in EVERY} == {"bash", "python", "diff", "toml"}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The files that git knows or does not ignore."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("the checkout is copied by git")
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (source := ROOT / name).is_file():
+            target = tmp_path / "checkout" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    return tmp_path / "checkout"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(not b.reason for b in blocks(page))], ids=lambda p: p.stem
+)
+def test_every_block_of_a_page_runs(page: Path, copy: Path, tmp_path: Path) -> None:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "lab").write_text(f'#!/bin/sh\nexec {sys.executable} -c "from lab.cli import main; main()" "$@"\n')
+    (commands / "lab").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(copy),
+        "OMNI_LAB_CHECKOUT": str(copy),
+        "OMNI_LAB_MLRUNS": str(copy / "mlruns"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    for block in blocks(page):
+        if block.reason:
+            continue
+        if block.language == "toml":
+            (copy / block.title).write_text(block.text)
+            continue
+        command = {"bash": ["bash", "-e", "-s"], "python": [sys.executable, "-"], "diff": ["patch", "-p1"]}
+        done = subprocess.run(
+            command[block.language], input=block.text, cwd=copy, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_diff_of_the_tutorial_fits_the_file(tmp_path: Path) -> None:
+    if shutil.which("patch") is None:
+        pytest.skip("patch is not installed")
+    diff = next(block for block in EVERY if block.language == "diff")
+    target = tmp_path / diff.title
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / diff.title, target)
+    done = subprocess.run(["patch", "-p1"], input=diff.text, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "fuzz" not in done.stdout
+    assert "offset" not in done.stdout
+    compile(target.read_text(), diff.title, "exec")
+
+
+def test_every_component_has_its_line_with_its_section() -> None:
+    page = component_page("audio_projectors")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == list(AUDIO_PROJECTORS)
+    assert "section 3.1" in next(row for row in rows if "`conv_gmlp`" in row)
+
+
+@pytest.mark.parametrize("slug", COMPONENTS)
+def test_no_component_is_left_without_words(slug: str) -> None:
+    for line in component_page(slug).splitlines():
+        if line.startswith("| `"):
+            assert all(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]), line
+
+
+def test_every_ablation_and_module_has_a_page_and_tables_are_copied_word_for_word() -> None:
+    pages = generated_pages()
+    for path in (ROOT / "ablations").glob("[a-z]*.py"):
+        assert f"ablations/{path.stem}.md" in pages
+    for path in (ROOT / "ablations" / "results").glob("*.cpu.md"):
+        table = [line for line in path.read_text().splitlines() if line.startswith("|")]
+        assert "\n".join(table[:3]) in pages[f"ablations/{path.name.split('.')[0]}.md"]
+        verdicts = [line for line in path.read_text().splitlines() if line.startswith("**The paper's")]
+        assert all(line in pages["reproduces.md"] for line in verdicts)
+    assert {f"reference/{name.replace('.', '/')}.md" for name in modules()} <= pages.keys()
+    assert "not run yet" in pages["ablations/video_frames.md"] or list(
+        (ROOT / "ablations" / "results").glob("video_frames.*.md")
+    )
+
+
+def test_log_entries_belong_to_the_study_that_their_heading_names() -> None:
+    assert all("loss_filter_images" not in entry.splitlines()[0] for entry in site.log_entries("loss_filter"))
+    assert list(site.log_entries("loss_filter_images"))
+    assert all(entry.startswith("### ") for entry in site.log_entries("conv_gmlp_rate"))
+
+
+def test_links_to_files_become_words_and_others_stay() -> None:
+    text = "[log](ablations/LOG.md), [paper](https://arxiv.org), ![figure](a.svg)"
+    assert without_local_links(text) == "log, [paper](https://arxiv.org), ![figure](a.svg)"
+
+
+def test_the_place_in_the_paper_is_read_off_a_docstring() -> None:
+    assert in_paper("Pooling (the paper's section 3.1 and figure 5), and more.") == "section 3.1 and figure 5"
+    assert in_paper("Nothing of the kind.") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_site_builds_without_a_warning_and_asks_no_other_host(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMNI_LAB_CHECKOUT": str(paths.repository_root())}
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(modules())
+    host = r"""["'](?:https?:)?//"""
+    linked = r"""<link[^>]+rel=["'](?:stylesheet|preconnect|icon)["'][^>]+href=""" + host
+    fetched = re.compile(rf"<(?:script|img|iframe|source)[^>]+src={host}|{linked}|@import\s+url\({host}")
+    for page in pages:
+        assert not fetched.search(page.read_text()), page
