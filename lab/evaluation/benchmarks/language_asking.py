@@ -62,6 +62,7 @@ def ask(
     asked = {name: tasks[name] for name in chosen}
     for one in asked.values():
         one.set_config(key="num_fewshot", value=0)
+        one.set_fewshot_seed(seed=0)  # it wants one, though nothing is drawn
     with _quiet():
         # Not `simple_evaluate`: it asks pip and the machine for all they have, which can take minutes.
         found = evaluate(
