@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.corpora import Corpus
-from lab.data.splits import SPLITS
+from lab.data.splits import SPLITS, Split
 from lab.errors import LabError
 from lab.explore.panel import Panel, Shown, Sound
 from lab.paper.style import GREY, LOOKS
@@ -34,7 +34,7 @@ def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_lis
     if not corpora:
         raise LabError("there is no corpus to listen to; expected one or more, by name")
 
-    def show(corpus: str, split: str, draw: int) -> list[Shown]:
+    def show(corpus: str, split: Split, draw: int) -> list[Shown]:
         chosen = corpora[corpus]
         utterances = chosen.split(split)
         if not utterances:
@@ -56,7 +56,7 @@ def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_lis
     )
 
 
-def _draw(corpus: Corpus, split: str) -> Figure:
+def _draw(corpus: Corpus, split: Split) -> Figure:
     every = np.array([one.seconds for one in corpus.utterances])
     own = np.array([one.seconds for one in corpus.split(split)])
     figure = Figure(figsize=(7, 2.8), layout="constrained")
