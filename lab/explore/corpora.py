@@ -61,7 +61,7 @@ def _draw(corpus: Corpus, split: Split) -> Figure:
     own = np.array([one.seconds for one in corpus.split(split)])
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
-    edges = np.linspace(0.0, float(every.max()), NUM_BINS + 1)
+    edges = np.linspace(0.0, float(every.max()), NUM_BINS + 1).tolist()
     axes.hist(every, bins=edges, color=GREY, alpha=0.4, label=f"all: {len(every):,}, {every.sum() / 3600:.2f} h")
     label = f"{split}: {len(own):,}, {own.sum() / 3600:.2f} h"
     axes.hist(own, bins=edges, color=LOOKS[0].colour, label=label)

@@ -33,8 +33,9 @@ def paper_parameters(ablation: str, row: str) -> Mapping[str, Any]:
 
 def whisper_encoder(name: str) -> Any:
     """A Whisper encoder on the meta device."""
+    configuration: Any = known_configuration(name)
     with torch.device("meta"):
-        return WhisperEncoder(known_configuration(name))
+        return WhisperEncoder(configuration)
 
 
 def whisper_shapes(encoder: Any) -> tuple[list[int], list[int]]:
