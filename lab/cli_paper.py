@@ -27,15 +27,17 @@ def paper(
     reproduced and direction only need runs at rung paper; what a smaller rung says is always other scale.
     """
     from lab.paper.ledger.cells import chosen
+    from lab.paper.ledger.evaluated import grid
     from lab.paper.ledger.formats import FORMATS, print_terminal
     from lab.paper.ledger.pages import pages
 
     write = choose({"terminal": None, **FORMATS}, form, "format")
     shown = pages(chosen(names or ()))
+    evaluated = [] if names else grid()
     if write is None:
-        print_terminal(shown)
+        print_terminal(shown, evaluated)
     else:
-        typer.echo(write(shown), nl=False)
+        typer.echo(write(shown, evaluated), nl=False)
 
 
 @paper_app.command()

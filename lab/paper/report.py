@@ -18,6 +18,7 @@ from lab import paths
 from lab.paper.figure_frame import figure_stem
 from lab.paper.freshness import Drawn, ablation_names, drawn
 from lab.paper.ledger.cells import chosen
+from lab.paper.ledger.evaluated import grid
 from lab.paper.ledger.formats import FORMATS
 from lab.paper.ledger.pages import pages
 from lab.paper.tables import table_path
@@ -52,7 +53,7 @@ def write_report(path: Path | None = None, *, mlflow: str = "http://127.0.0.1:50
         *_head(ablations, found),
         *(part for ablation in ablations for part in _study(ablation, found, runs, mlflow)),
         '<h2 id="paper">The paper\'s tables</h2>',
-        _rendered(FORMATS["markdown"](pages(chosen(())))),
+        _rendered(FORMATS["markdown"](pages(chosen(())), grid())),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")

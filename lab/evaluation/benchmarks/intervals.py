@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Score
 from lab.evaluation.crossed import METRICS
 from lab.evaluation.statistics import bootstrap_interval
@@ -52,8 +53,9 @@ def error_rate_score(errors: pd.DataFrame, counted: str, *, metric: str) -> Scor
 def _rate(frame: pd.DataFrame, counted: str) -> tuple[float | None, float, float | None]:
     """Low end, rate and high end; without ends where there is one cluster only."""
     how = METRICS[counted]
-    single = frame[how.cluster].nunique() < 2
-    if single and len(frame):
+    if frame.empty:
+        raise LabError(f"there is nothing to score: no {how.items} were answered")
+    if frame[how.cluster].nunique() < 2:
         return None, float(frame[how.errors].sum() / frame[how.length].sum()), None
     found = bootstrap_interval(frame.assign(row="model", seed=0), "model", metric=counted)
     # The ends are quantiles of draws; of a rate of 0 or 1 they are that very number, but for its last digits.

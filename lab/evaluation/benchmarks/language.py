@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
@@ -24,6 +25,7 @@ from lab.evaluation.benchmarks.benchmark import (
     check_options,
 )
 from lab.evaluation.benchmarks.checkpoints import Checkpoint, find_checkpoint
+from lab.evaluation.benchmarks.data_revisions import data_revision
 
 PRECISIONS = ("float32", "bfloat16")
 _OPTIONS = {
@@ -40,6 +42,8 @@ class LanguageBenchmark(Benchmark):
 
     task: str
     """Its name in lm-eval; `mmlu_few_shot_questions` is our own."""
+    datasets: tuple[str, ...] = ()
+    """The hub's data sets that its tasks read."""
     kind: Kind = "language"
     models: str = "a causal language model: smollm2_135m, a local folder, or OWNER/NAME on the hub"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
@@ -71,7 +75,7 @@ class LanguageBenchmark(Benchmark):
             "lm_eval": version("lm-eval"),
             "num_fewshot": "0",
             "precision": choose_precision(precision, device),
-            "data": options.get("data", self.source),
+            "data": "; ".join(f"{name} @ {state}" for name, state in self._revisions(options).items()) or self.source,
         }
         return Identity(model_key=_checkpoint(model).key, settings=settings)
 
@@ -90,6 +94,7 @@ class LanguageBenchmark(Benchmark):
             _checkpoint(model),
             identity,
             data=options.get("data"),
+            revisions=self._revisions(options),
             device=options.get("device", "auto"),
             batch_size=_batch_size(options),
             limit=limit,
@@ -103,6 +108,16 @@ class LanguageBenchmark(Benchmark):
             answers=answers,
             settings=identity.settings,
         )
+
+    def _revisions(self, options: Mapping[str, str]) -> dict[str, str]:
+        """The state of each data set, of the hub or of the folder that holds them."""
+        folder = options.get("data")
+        if folder is None:
+            return {name: data_revision(name) for name in self.datasets}
+        for name in self.datasets:
+            if not (Path(folder) / name).is_dir():
+                raise LabError(f"the folder {folder} has no {name}/, which benchmark {self.name!r} reads")
+        return {name: data_revision(str(Path(folder) / name)) for name in self.datasets}
 
 
 def _batch_size(options: Mapping[str, str]) -> int | None:
@@ -126,18 +141,40 @@ def _accuracy(column: str) -> tuple[Fills, ...]:
     return (Fills(table="table_1", place=column, metric="accuracy", score="accuracy"),)
 
 
+_AGIEVAL = (
+    *("aqua-rat", "gaokao-biology", "gaokao-chemistry", "gaokao-chinese", "gaokao-english", "gaokao-geography"),
+    *("gaokao-history", "gaokao-mathcloze", "gaokao-mathqa", "gaokao-physics", "jec-qa-ca", "jec-qa-kd"),
+    *("logiqa-en", "logiqa-zh", "lsat-ar", "lsat-lr", "lsat-rc", "math", "sat-en", "sat-en-without-passage"),
+    "sat-math",
+)
+
 LANGUAGE_BENCHMARKS: dict[str, Benchmark] = {
-    "mmlu": LanguageBenchmark(name="mmlu", task="mmlu", source="hub: cais/mmlu, test", cells=_accuracy("MMLU")),
+    "mmlu": LanguageBenchmark(
+        name="mmlu",
+        task="mmlu",
+        source="hub: cais/mmlu, test",
+        datasets=("cais/mmlu",),
+        cells=_accuracy("MMLU"),
+    ),
     "cmmlu": LanguageBenchmark(
-        name="cmmlu", task="cmmlu", source="hub: haonan-li/cmmlu, test", cells=_accuracy("CMMLU")
+        name="cmmlu",
+        task="cmmlu",
+        source="hub: haonan-li/cmmlu, test",
+        datasets=("haonan-li/cmmlu",),
+        cells=_accuracy("CMMLU"),
     ),
     "agieval": LanguageBenchmark(
-        name="agieval", task="agieval", source="hub: hails/agieval-*, test", cells=_accuracy("AGIEval")
+        name="agieval",
+        task="agieval",
+        source="hub: hails/agieval-*, test",
+        datasets=tuple(f"hails/agieval-{name}" for name in _AGIEVAL),
+        cells=_accuracy("AGIEval"),
     ),
     "ceval": LanguageBenchmark(
         name="ceval",
         task="ceval-valid",
         source="hub: ceval/ceval-exam, val (the answers of its test are not public; the paper's split is not found)",
+        datasets=("ceval/ceval-exam",),
         cells=_accuracy("C-Eval"),
     ),
     "mmlu_few_shot_questions": LanguageBenchmark(

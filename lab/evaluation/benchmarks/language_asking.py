@@ -7,13 +7,15 @@ on (weights, precision, lm-eval's version), so two tasks that ask the same share
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from lm_eval import simple_evaluate
+from lm_eval import evaluate
+from lm_eval import tasks as tasks_module
+from lm_eval.api.model import CachingLM
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -40,6 +42,7 @@ def ask(
     identity: Identity,
     *,
     data: str | None,
+    revisions: Mapping[str, str],
     device: str,
     batch_size: int | None,
     limit: int | None,
@@ -50,19 +53,22 @@ def ask(
     Raises:
         LabError: a data set or the model cannot be opened.
     """
-    tasks = load_tasks(task, data)
+    tasks = load_tasks(task, data, revisions)
     chosen = _chosen(tasks, limit)
     lm = _load(checkpoint, identity, device, batch_size, progress)
     path = answers_path(identity)
     path.parent.mkdir(parents=True, exist_ok=True)
     lm.expect(sum(len(places) for places in chosen.values()))
+    asked = {name: tasks[name] for name in chosen}
+    for one in asked.values():
+        one.set_config(key="num_fewshot", value=0)
+        one.set_fewshot_seed(seed=0)  # it wants one, though nothing is drawn
     with _quiet():
-        found = simple_evaluate(
-            model=lm,
-            tasks=[tasks[name] for name in chosen],
-            num_fewshot=0,
+        # Not `simple_evaluate`: it asks pip and the machine for all they have, which can take minutes.
+        found = evaluate(
+            lm=CachingLM(lm, str(path)),  # type: ignore[arg-type]  # as lm-eval itself hands it on
+            task_dict={"tasks": asked},
             samples=chosen,
-            use_cache=str(path),
             bootstrap_iters=0,
         )
     assert found is not None  # None is what ranks above 0 get
@@ -72,29 +78,29 @@ def ask(
 
 
 def answers_path(identity: Identity) -> Path:
-    """Where the likelihoods lie, without the ending that lm-eval adds."""
+    """Where the likelihoods lie."""
     named = [identity.model_key, identity.settings["precision"], identity.settings["lm_eval"], ASKING_VERSION]
-    return cache_dir() / "answers" / f"lm-eval-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]}"
+    return cache_dir() / "answers" / f"lm-eval-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]}_rank0.db"
 
 
-def load_tasks(task: str, data: str | None) -> dict[str, Task]:
+def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Task]:
     """The single tasks of a task or group of lm-eval by name, each with its data set read.
 
     Args:
         data: a folder with the data sets as `OWNER/NAME`, in place of the hub.
+        revisions: the commit of each of the hub's.
 
     Raises:
-        LabError: a data set that cannot be had.
+        LabError: a data set that is not among `revisions`, or that cannot be had.
     """
     if task == "mmlu_few_shot_questions":
-        specs: list[Any] = [_few_shot_config()]
-        manager = TaskManager(include_defaults=False)
-    else:
-        manager = TaskManager()
-        specs = [_spec(manager, name, data) for name in _leaves(manager, task)]
+        with _quiet():
+            return dict(TaskManager(include_defaults=False).load([_few_shot_config()])["tasks"])
+    manager = manager_of(task)
+    changes = {name: _place_of_data(manager, name, data, revisions) for name in _leaves(manager, task)}
     try:
         with _quiet():
-            return dict(manager.load(specs)["tasks"])
+            return {name: _build(manager, name, changed) for name, changed in changes.items()}
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         where = f"the folder {data}" if data else "the Hugging Face hub"
@@ -102,6 +108,12 @@ def load_tasks(task: str, data: str | None) -> dict[str, Task]:
             f"the data of lm-eval's task {task!r} cannot be read from {where}: {why}; give access and network, or a "
             "folder that holds them as OWNER/NAME: --option data=FOLDER"
         ) from error
+
+
+def manager_of(task: str) -> TaskManager:
+    """lm-eval's tasks of the folder that a task stands in: there are 14,000 files in all."""
+    folder = Path(tasks_module.__file__).parent / task.partition("-")[0]
+    return TaskManager(include_defaults=False, include_path=str(folder))
 
 
 def _few_shot_config() -> dict[str, Any]:
@@ -133,14 +145,25 @@ def _leaves(manager: TaskManager, name: str) -> Iterator[str]:
         yield from _leaves(manager, member if isinstance(member, str) else member.get("group") or member["task"])
 
 
-def _spec(manager: TaskManager, name: str, data: str | None) -> Any:
-    if data is None:
-        return name
-    path = (manager.task_index[name].cfg or {}).get("dataset_path")
-    folder = Path(data) / str(path)
-    if not folder.is_dir():
-        raise LabError(f"the folder {data} has no {path}/, in which lm-eval's task {name!r} looks for its data")
-    return {"task": name, "dataset_path": str(folder)}
+def _place_of_data(manager: TaskManager, name: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Any]:
+    """What is changed in a task's configuration, so that it reads the state that the settings name."""
+    cfg = manager.task_index[name].cfg or {}
+    path = str(cfg.get("dataset_path"))
+    if path not in revisions:
+        raise LabError(
+            f"lm-eval's task {name!r} reads {path}, of which no revision is known; this lm-eval is newer than the lab: "
+            f"its data sets were {', '.join(revisions)}"
+        )
+    if data is not None:
+        return {"dataset_path": str(Path(data) / path)}
+    return {"dataset_kwargs": {**(cfg.get("dataset_kwargs") or {}), "revision": revisions[path]}}
+
+
+def _build(manager: TaskManager, name: str, changed: Mapping[str, Any]) -> Task:
+    # The manager's own way from a name to a task; its `load` changes nothing in a registered one.
+    factory: Any = manager._factory
+    task: Task = factory.build(manager.task_index[name], overrides=dict(changed), registry=manager.task_index)
+    return task
 
 
 def _chosen(tasks: dict[str, Task], limit: int | None) -> dict[str, list[int]]:

@@ -77,7 +77,7 @@ class SpeechBenchmark(Benchmark):
         """
         check_limit(limit)
         identity = self.check(model, options=options)
-        from lab.evaluation.benchmarks.speech_scoring import score_transcripts
+        from lab.evaluation.benchmarks.speech_scoring import score_transcripts, unique
         from lab.evaluation.kept_transcripts import KeptTranscripts
 
         corpus = self._open(options)
@@ -86,30 +86,32 @@ class SpeechBenchmark(Benchmark):
             raise LabError(f"benchmark {self.name!r}: corpus {corpus.name!r} has no test split")
         chosen = [tested[place] for place in sampled(len(tested), limit)]
         kept = KeptTranscripts(self._recognizer(_checkpoint(model)), name=model)
-        texts: dict[str, str] = {}
+        texts: dict[int, str] = {}
         # From short to long, as the recogniser's batches are; the answers stand in the corpus's order.
         order = sorted(chosen, key=lambda utterance: utterance.num_samples)
         for start in range(0, len(order), _CHUNK):
             chunk = order[start : start + _CHUNK]
             heard = kept.transcribe([corpus.audio(utterance) for utterance in chunk])
-            texts.update(zip((utterance.id for utterance in chunk), heard, strict=True))
+            texts.update(zip((utterance.start for utterance in chunk), heard, strict=True))
             progress(len(texts), len(chosen))
         scores: tuple[Score, ...]
         scores, answers = score_transcripts(
-            [utterance.id for utterance in chosen],
+            unique([utterance.id for utterance in chosen]),
             [utterance.text for utterance in chosen],
-            [texts[utterance.id] for utterance in chosen],
+            [texts[utterance.start] for utterance in chosen],
             self.language,
         )
-        answers["speaker"] = [utterance.speaker for utterance in chosen]
-        answers["seconds"] = [utterance.seconds for utterance in chosen]
         return Evaluated(
             benchmark=self.name,
             model=model,
             model_key=identity.model_key,
             scores=scores,
             answers=answers,
-            settings={**identity.settings, "corpus_sha256": corpus.sha256},
+            settings={
+                **identity.settings,
+                "corpus_sha256": corpus.sha256,
+                "left_out": f"{len(chosen) - len(answers)} of {len(chosen)} without words to say",
+            },
         )
 
     def _recognizer(self, checkpoint: Checkpoint) -> "Recognizer":

@@ -1,9 +1,10 @@
 """Error rates of the same transcripts under every normaliser of a language, each with its interval.
 
 The first normaliser gives the rates that are compared with other people's (`word_error_rate`); those of the others
-stand under its name and theirs (`word_error_rate[raw]`).
+stand under its name and theirs (`word_error_rate/raw`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -43,6 +44,20 @@ def normalizers_of(language: str) -> tuple[Normalizer, ...]:
     return choose({name: _OF_LANGUAGE[name] for name in get_args(Language)}, language, "language")
 
 
+def unique(ids: Sequence[str]) -> list[str]:
+    """The ids, with a number behind those that come again: FLEURS names a sentence, which several people read.
+
+    >>> unique(["7", "8", "7"])
+    ['7', '8', '7#2']
+    """
+    seen: Counter[str] = Counter()
+    named = []
+    for one in ids:
+        seen[one] += 1
+        named.append(one if seen[one] == 1 else f"{one}#{seen[one]}")
+    return named
+
+
 def score_transcripts(
     ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], language: str
 ) -> tuple[tuple[Score, ...], pd.DataFrame]:
@@ -68,7 +83,7 @@ def score_transcripts(
             [ids[place] for place in kept],
         )
         tables.append(table)
-        suffix = "" if normalizer is first else f"[{normalizer.name}]"
+        suffix = "" if normalizer is first else f"/{normalizer.name}"
         for kind in normalizer.reports:
             scores.append(error_rate_score(table, _RATES[kind], metric=f"{_RATES[kind]}{suffix}"))
     table = tables[0]

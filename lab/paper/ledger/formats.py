@@ -6,15 +6,22 @@ from typing import Any
 
 from lab.paper.comparison_tables import markdown as markdown_table
 from lab.paper.ledger.cells import source
+from lab.paper.ledger.evaluated import HEAD, NOTE, TITLE
 from lab.paper.ledger.ours import Ours
 from lab.paper.ledger.pages import MEASURED, Page, summary
 from lab.paper.ledger.verdicts import Judged, judge_one
 
 _TEXT_COLUMNS = ("Cell", "Study", "Rung", "Run", "Verdict")
+_EVALUATED_TEXT = tuple(name for name in HEAD if name not in ("Score (95% interval)", "Items"))
+Lines = Sequence[Sequence[str]]
 
 
-def print_terminal(pages: Sequence[Page]) -> None:
-    """Print them; as wide as the terminal, or where there is none as wide as the tables are."""
+def print_terminal(pages: Sequence[Page], evaluated: Lines = ()) -> None:
+    """Print them; as wide as the terminal, or where there is none as wide as the tables are.
+
+    Args:
+        evaluated: of `lab.paper.ledger.evaluated.grid`, shown behind the tables as one more; as in all formats.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -29,25 +36,32 @@ def print_terminal(pages: Sequence[Page]) -> None:
         return table
 
     console = Console()
+
+    def put(title: str, table: Table) -> None:
+        console.print(Text(title, style="bold"))
+        if not console.is_terminal:
+            console.width = max(80, console.measure(table, options=console.options.update(width=10_000)).maximum)
+        console.print(table, highlight=False)
+
     for page in pages:
         head, *lines = page.grid
-        shown = {page.title: tabled(head, lines, (head[0], *page.table.settings))}
+        put(page.title, tabled(head, lines, (head[0], *page.table.settings)))
         if page.measured:
-            shown[page.measured_title] = tabled(MEASURED, page.measured, _TEXT_COLUMNS)
-        for title, table in shown.items():
-            console.print(Text(title, style="bold"))
-            if not console.is_terminal:
-                console.width = max(80, console.measure(table, options=console.options.update(width=10_000)).maximum)
-            console.print(table, highlight=False)
+            put(page.measured_title, tabled(MEASURED, page.measured, _TEXT_COLUMNS))
         for line in (page.summary, *page.notes):
             console.print(Text(line), highlight=False, soft_wrap=not console.is_terminal)
         console.print()
+    if evaluated:
+        put(TITLE, tabled(HEAD, evaluated, _EVALUATED_TEXT))
+        if pages:
+            console.print(Text(NOTE), highlight=False, soft_wrap=not console.is_terminal)
+            console.print()
     if len(pages) > 1:
         every = [judged for page in pages for judged in page.judged]
         console.print(Text(f"All {len(pages)} tables: {summary(every)}"), soft_wrap=not console.is_terminal)
 
 
-def markdown(pages: Sequence[Page]) -> str:
+def markdown(pages: Sequence[Page], evaluated: Lines = ()) -> str:
     """A heading, the tables and a list of notes each."""
     parts = []
     for page in pages:
@@ -55,6 +69,8 @@ def markdown(pages: Sequence[Page]) -> str:
         if page.measured:
             parts += [f"**{page.measured_title}**", markdown_table([MEASURED, *page.measured], left=1)]
         parts += [page.summary, "\n".join(f"- {note.replace('*', chr(92) + '*')}" for note in page.notes)]
+    if evaluated:
+        parts += [f"### {TITLE}", markdown_table([HEAD, *evaluated], left=3), NOTE]
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,7 +105,7 @@ def escape(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def latex(pages: Sequence[Page]) -> str:
+def latex(pages: Sequence[Page], evaluated: Lines = ()) -> str:
     r"""A `table` each, to be `\input` into a document that loads booktabs."""
     parts = ["% Written by `lab paper --format latex`; needs \\usepackage{booktabs}."]
     for page in pages:
@@ -107,17 +123,25 @@ def latex(pages: Sequence[Page]) -> str:
         told = (page.summary, *page.notes)
         lines += [r"\par\medskip\raggedright\scriptsize", *(rf"{escape(note)}\par" for note in told), r"\end{table}"]
         parts.append("\n".join(lines))
+    if evaluated:
+        lines = [r"\begin{table}[htbp]", r"\centering\scriptsize\setlength{\tabcolsep}{4pt}", rf"\caption{{{TITLE}}}"]
+        lines += _tabular([HEAD, *evaluated], "lllrrll")
+        parts.append("\n".join([*lines, rf"\par\medskip\raggedright {escape(NOTE)}\par", r"\end{table}"]))
     return "\n\n".join(parts) + "\n"
 
 
-def _tabular(table: Sequence[Sequence[str]], columns: str) -> list[str]:
+def _tabular(table: Lines, columns: str) -> list[str]:
     head, *body = [rf"{' & '.join(map(escape, line))} \\" for line in table]
     return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
 
 
-def as_json(pages: Sequence[Page]) -> str:
-    """A list of tables with every cell: what is reported, what is ours, and the verdict."""
-    return json.dumps([_record(page) for page in pages], indent=1, ensure_ascii=False) + "\n"
+def as_json(pages: Sequence[Page], evaluated: Lines = ()) -> str:
+    """A list of tables with every cell: what is reported, what is ours, and the verdict; last, what was evaluated."""
+    records = [_record(page) for page in pages]
+    if evaluated:
+        lines = [dict(zip(HEAD, line, strict=True)) for line in evaluated]
+        records.append({"table": "evaluated_here", "title": TITLE, "notes": [NOTE], "lines": lines})
+    return json.dumps(records, indent=1, ensure_ascii=False) + "\n"
 
 
 def _record(page: Page) -> dict[str, Any]:
@@ -151,5 +175,5 @@ def _ours(ours: Ours) -> dict[str, Any]:
     return {**own, "interval": interval, "claim": vars(ours.claim) if ours.claim else None}
 
 
-FORMATS: Mapping[str, Callable[[Sequence[Page]], str]] = {"markdown": markdown, "latex": latex, "json": as_json}
+FORMATS: Mapping[str, Callable[[Sequence[Page], Lines], str]] = {"markdown": markdown, "latex": latex, "json": as_json}
 """Those that are text; the terminal's is printed."""

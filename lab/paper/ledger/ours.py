@@ -61,6 +61,8 @@ class Ours:
     same_test: bool
     """Measured on the very test set of the paper's number, if the rung is `paper`."""
     claim: JudgedClaim | None
+    told: str = ""
+    """What it is, in one sentence, where it is no row of an ablation but an evaluation of a checkpoint."""
 
 
 def ablation_names() -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.paper.ledger.cells import DASH, Cell, Table, source
+from lab.paper.ledger.evaluated import filling
 from lab.paper.ledger.ours import Ours, tracked
 from lab.paper.ledger.verdicts import PAPER, Judged, judge, judge_one
 from lab.study.ablation import load_ablation
@@ -89,13 +90,15 @@ def pages(chosen: Sequence[Table]) -> list[Page]:
     """These tables with what tracked runs say of each of their cells.
 
     Raises:
-        LabError: as `lab.paper.ledger.ours.tracked`.
+        LabError: as `lab.paper.ledger.ours.tracked` and `lab.paper.ledger.evaluated.filling`.
     """
-    found = tracked(cell.key for table in chosen for cell in table.cells)
-    return [
-        Page(table=table, judged=tuple(judge(cell, found.get(cell.key, ())) for cell in table.cells))
-        for table in chosen
-    ]
+    keys = [cell.key for table in chosen for cell in table.cells]
+    found, evaluated = tracked(keys), filling(keys)
+
+    def judged(cell: Cell) -> Judged:
+        return judge(cell, (*found.get(cell.key, ()), *evaluated.get(cell.key, ())))
+
+    return [Page(table=table, judged=tuple(judged(cell) for cell in table.cells)) for table in chosen]
 
 
 def summary(judged: Sequence[Judged]) -> str:
@@ -128,6 +131,8 @@ def _ours(cell: Cell, ours: Ours) -> list[str]:
 
 
 def _study(ours: Ours) -> str:
+    if ours.told:
+        return ours.told
     rung = load_ablation(ours.ablation).rung(ours.rung)
     return f"Ours, {ours.ablation} at rung {ours.rung}: {ours.measure}, means over seeds; {rung.description}."
 

@@ -20,6 +20,9 @@ first of the ablation's `contrasts` that names it) holds at this rung.
 
 `not reproduced`: neither. The claim does not hold, is undecided, or there is none.
 
+An evaluation of a checkpoint (`lab evaluate --as`) counts as a run at rung `paper`. Nothing is trained for it, so no
+seed is drawn: it reproduces a value by `TOLERANCE` alone, and has no claim.
+
 A dash in the paper's table is nothing to be reproduced and has no verdict.
 """
 

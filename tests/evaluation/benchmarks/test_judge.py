@@ -63,7 +63,7 @@ def test_a_judge_in_trouble_is_asked_again(trouble):
 def test_a_judge_that_dies_stops_the_run_which_goes_on_where_it_was():
     dead = {"status": 500}
     with judge_server(GOOD, GOOD, dead, dead) as server:
-        with pytest.raises(LabError, match="endpoint 'm' at http.* answers 500"):
+        with pytest.raises(LabError, match=r"at http.* answers 500"):
             judge(server, retries=0).verdicts(CASES)
         server.script.clear()
         before = len(server.requests)

@@ -1,0 +1,108 @@
+"""What `lab evaluate` reads of its options and prints: the benchmarks there are, a bar, the scores with intervals."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lab.errors import LabError
+from lab.evaluation.benchmarks import benchmark as contract
+from lab.evaluation.benchmarks.benchmark import Benchmark
+from lab.evaluation.benchmarks.registry import BENCHMARKS
+from lab.paper.ledger.cells import table
+from lab.paper.ledger.evaluated import HEAD, grid
+from lab.study.evaluations import Recorded
+
+
+def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """What was given as NAME=VALUE, by benchmark: each gets those that it has.
+
+    Raises:
+        LabError: one is of another form, given twice, or none of these benchmarks has it.
+    """
+    values: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise LabError(f"--option is {text!r}; expected NAME=VALUE, as in --option batch_size=4")
+        if name in values:
+            raise LabError(f"--option {name} is given twice: {values[name]!r} and {value!r}")
+        values[name] = value
+    known = sorted({name for benchmark in benchmarks for name in benchmark.options})
+    for name in values:
+        if name not in known:
+            names = ", ".join(benchmark.name for benchmark in benchmarks)
+            raise LabError(
+                f"unknown option {name!r} of {names}; choose one of: {', '.join(known) or 'none, they have none'}"
+            )
+    return {
+        benchmark.name: {name: value for name, value in values.items() if name in benchmark.options}
+        for benchmark in benchmarks
+    }
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[contract.Progress]:
+    """A bar on the terminal; without one, a line at each tenth."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        said = 0
+
+        def say(done: int, total: int) -> None:
+            nonlocal said
+            if total and done * 10 // total > said:
+                said = done * 10 // total
+                console.print(f"{title}: {done} of {total}", highlight=False)
+
+        yield say
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_recorded(done: Recorded) -> None:
+    """The scores of one evaluation, and where they stand."""
+    console, first = Console(), done.lines[0]
+    _put(console, _table(HEAD, grid(done.lines), right=("Score (95% interval)", "Items")))
+    said = "there already" if done.was_there else "evaluated now"
+    stands = f", stands for {first.as_row}" if first.as_row else ""
+    line = f"{said} ({first.date}), run {first.run_id}{stands}; in ablations/results/evaluations.csv"
+    console.print(Text(line), highlight=False, soft_wrap=True)
+
+
+def print_benchmarks() -> None:
+    """All benchmarks: their kind, the cells they fill, their data and the model they take; then the options."""
+    console = Console()
+    lines = [[one.name, one.kind, _cells(one), one.source] for one in BENCHMARKS.values()]
+    _put(console, _table(("Benchmark", "Kind", "Fills", "Data"), lines))
+    for kind in dict.fromkeys(one.kind for one in BENCHMARKS.values()):
+        of_kind = [one for one in BENCHMARKS.values() if one.kind == kind]
+        console.print(Text(f"{kind}: {'; '.join(dict.fromkeys(one.models for one in of_kind))}"), highlight=False)
+        options = {name: told for one in of_kind for name, told in one.options.items()}
+        for name, told in options.items():
+            console.print(Text(f"  --option {name}=... {told}"), highlight=False, soft_wrap=True)
+
+
+def _cells(benchmark: Benchmark) -> str:
+    return ", ".join(f"{table(fills.table).label}: {fills.place}, {fills.metric}" for fills in benchmark.cells) or "–"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in head:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for line in lines:
+        made.add_row(*(Text(cell) for cell in line))  # not markup: a name may hold brackets
+    return made
+
+
+def _put(console: Console, made: Table) -> None:
+    if not console.is_terminal:
+        console.width = max(80, console.measure(made, options=console.options.update(width=10_000)).maximum)
+    console.print(made, highlight=False)

@@ -1,0 +1,209 @@
+"""Evaluations of real checkpoints: each an MLflow run, its scores lines of `ablations/results/evaluations.csv`.
+
+The file's first line holds the SHA-256 of the rest, as that of a study's results. A line is known by its `key`, a hash
+of benchmark, version, weights, settings and limit, and by its metric. What has a key there is not asked again, and no
+line is written over.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from lab import paths
+from lab.errors import LabError
+from lab.evaluation.benchmarks.benchmark import Benchmark, Evaluated, Progress, Score, check_limit
+from lab.study import store
+from lab.study.results import MARK
+from lab.study.tracking import CellRun, Recorder, provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One score of one evaluation, a line of the file."""
+
+    benchmark: str
+    version: int
+    model: str
+    model_key: str
+    metric: str
+    value: float
+    unit: str
+    low: float | None
+    high: float | None
+    better: str
+    num_items: int
+    limit: int | None
+    key: str
+    """Of the whole evaluation: `Identity.key`."""
+    settings: str
+    """As JSON: normalisers with their versions, the state of the data, the precision."""
+    run_id: str
+    as_row: str
+    """The model of the paper's tables that it stands for; empty where for none."""
+    date: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The lines of one evaluation, and whether they had been there before it was asked."""
+
+    lines: tuple[Evaluation, ...]
+    was_there: bool
+
+
+def evaluations_path() -> Path:
+    """The tracked file."""
+    return paths.repository_root() / "ablations" / "results" / "evaluations.csv"
+
+
+def read_evaluations() -> list[Evaluation]:
+    """Every line, in the order in which they were measured; none where there is no file.
+
+    Raises:
+        LabError: the file was changed by hand. It is left as it is.
+    """
+    path = evaluations_path()
+    if not path.exists():
+        return []
+    head, _, body = path.read_text(encoding="utf-8").partition("\n")
+    if not head.startswith(MARK) or head.removeprefix(MARK).strip() != hashlib.sha256(body.encode()).hexdigest():
+        raise LabError(
+            f"{path.relative_to(paths.repository_root())} was changed by hand (its checksum does not fit); it is left "
+            "as it is. Restore it with `git checkout`, for it holds what was measured"
+        )
+    return [_read(line) for line in csv.DictReader(io.StringIO(body))]
+
+
+def evaluate(
+    benchmark: Benchmark,
+    model: str,
+    *,
+    options: Mapping[str, str],
+    limit: int | None = None,
+    as_row: str = "",
+    progress: Progress,
+) -> Recorded:
+    """Evaluate and track, or find what was evaluated before.
+
+    Args:
+        as_row: the model of the paper's tables that this one is; what was evaluated without gets it now.
+
+    Raises:
+        LabError: as the benchmark's `check` and `evaluate`; the file was changed by hand; or an evaluation that is
+            there stands for another row.
+    """
+    check_limit(limit)
+    before = read_evaluations()
+    identity = benchmark.check(model, options=options)
+    key = identity.key(benchmark, limit)
+    if any(line.key == key for line in before):
+        return Recorded(lines=_named(key, as_row), was_there=True)
+    asked = {
+        "benchmark": benchmark.name,
+        "version": benchmark.version,
+        "model": model,
+        "model_key": identity.model_key,
+        "limit": limit,
+        "as_row": as_row,
+    }
+    with _tracked(f"{benchmark.name}, {model}", asked, identity.settings, key) as run:
+        evaluated = benchmark.evaluate(model, options=options, limit=limit, progress=progress)
+        run.log_table(evaluated.answers, "answers")
+        run.log_json(dict(evaluated.settings), "settings")
+        run.set_results({name: value for score in evaluated.scores for name, value in _numbers(score).items()})
+    lines = [_line(benchmark, evaluated, score, key, limit, run.run_id, as_row) for score in evaluated.scores]
+    _add(lines)
+    return Recorded(lines=tuple(lines), was_there=False)
+
+
+def _tracked(name: str, asked: Mapping[str, object], settings: Mapping[str, str], key: str) -> CellRun:
+    resources = ExitStack()
+    recorder = Recorder()
+    tags = resources.enter_context(store.owner()) | provenance() | {"kind": "evaluation", "key": key}
+    parameters = {**asked, **{f"settings.{setting}": value for setting, value in settings.items()}}
+    run_id = recorder.start(name, parameters, tags)
+    return CellRun(run_id=run_id, recorder=recorder, resources=resources)
+
+
+def _numbers(score: Score) -> dict[str, float]:
+    ends = {"low": score.low, "high": score.high}
+    return {score.metric: score.value, **{f"{score.metric}.{end}": x for end, x in ends.items() if x is not None}}
+
+
+def _line(
+    benchmark: Benchmark, evaluated: Evaluated, score: Score, key: str, limit: int | None, run_id: str, as_row: str
+) -> Evaluation:
+    return Evaluation(
+        benchmark=benchmark.name,
+        version=benchmark.version,
+        model=evaluated.model,
+        model_key=evaluated.model_key,
+        **asdict(score),
+        limit=limit,
+        key=key,
+        settings=json.dumps(dict(evaluated.settings), ensure_ascii=False, sort_keys=True),
+        run_id=run_id,
+        as_row=as_row,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+    )
+
+
+def _add(lines: Sequence[Evaluation]) -> None:
+    with _lock():
+        there = read_evaluations()
+        if any(line.key == lines[0].key for line in there):  # another process was first
+            return
+        _write([*there, *lines])
+
+
+def _named(key: str, as_row: str) -> tuple[Evaluation, ...]:
+    """The lines of a key, which stand for `as_row` from now on where it is one."""
+    with _lock():
+        every = read_evaluations()
+        mine = [line for line in every if line.key == key]
+        other = next((line.as_row for line in mine if line.as_row and line.as_row != as_row), "")
+        if as_row and other:
+            raise LabError(
+                f"the evaluation of {mine[0].model!r} on {mine[0].benchmark!r} stands for {other!r} (run "
+                f"{mine[0].run_id}), so not for {as_row!r}; one checkpoint is one model of the paper's"
+            )
+        if as_row and mine[0].as_row != as_row:
+            every = [replace(line, as_row=as_row) if line.key == key else line for line in every]
+            _write(every)
+    return tuple(line for line in every if line.key == key)
+
+
+def _lock() -> FileLock:
+    paths.mlruns_dir().mkdir(parents=True, exist_ok=True)
+    return FileLock(paths.mlruns_dir() / "evaluations.lock")
+
+
+def _write(lines: Sequence[Evaluation]) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [field.name for field in fields(Evaluation)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if x is None else x for name, x in asdict(line).items()} for line in lines)
+    body = buffer.getvalue()
+    paths.write_whole(evaluations_path(), f"{MARK}{hashlib.sha256(body.encode()).hexdigest()}\n{body}")
+
+
+def _read(line: Mapping[str, str]) -> Evaluation:
+    numbers = {name: float(line[name]) if line[name] else None for name in ("low", "high")}
+    return Evaluation(
+        **{
+            **line,  # type: ignore[arg-type]
+            **numbers,
+            "version": int(line["version"]),
+            "value": float(line["value"]),
+            "num_items": int(line["num_items"]),
+            "limit": int(line["limit"]) if line["limit"] else None,
+        }
+    )

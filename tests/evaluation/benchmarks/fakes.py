@@ -1,0 +1,53 @@
+"""A benchmark that costs nothing: it guesses, and says how often it was asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lab.errors import LabError
+from lab.evaluation.benchmarks.benchmark import Benchmark, Evaluated, Identity, Kind, Progress, Score, sampled
+
+NUM_ITEMS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guessing(Benchmark):
+    """Every fourth answer is wrong; a model called `broken` breaks while it is asked."""
+
+    name: str = "guessing"
+    kind: Kind = "language"
+    models: str = "any"
+    source: str = "made up"
+    options: Mapping[str, str] = field(default_factory=lambda: {"mood": "good or bad"})
+    asked: list[str] = field(default_factory=list)
+
+    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+        if model == "unknown":
+            raise LabError("unknown model 'unknown'")
+        return Identity(model_key=f"{model}@1", settings={"mood": options.get("mood", "good")})
+
+    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
+        self.asked.append(model)
+        if model == "broken":
+            raise LabError("the model broke")
+        places = sampled(NUM_ITEMS, limit)
+        right = [float(place % 4 != 0) for place in places]
+        progress(len(places), len(places))
+        answers = pd.DataFrame(
+            {"id": [str(place) for place in places], "prompt": "?", "reference": "1", "answer": "1", "score": right}
+        )
+        value = sum(right) / len(right)
+        score = Score(metric="accuracy", value=value, low=0.5, high=0.9, better="higher", num_items=len(places))
+        return Evaluated(
+            benchmark=self.name,
+            model=model,
+            model_key=f"{model}@1",
+            scores=(score, Score(metric="points", value=2.5, unit="points", better="higher", num_items=len(places))),
+            answers=answers,
+            settings={"mood": options.get("mood", "good"), "signature": "x|y"},
+        )
+
+
+def silent(done: int, total: int) -> None:
+    """No progress."""
