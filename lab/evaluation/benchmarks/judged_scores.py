@@ -1,0 +1,58 @@
+"""Scores of judged answers: over those that the judge has judged, beside how many it has not (section 4)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lab.errors import LabError
+from lab.evaluation.benchmarks.benchmark import Score
+from lab.evaluation.benchmarks.intervals import accuracy_score
+from lab.evaluation.benchmarks.verdicts import Verdict
+
+NUM_RESAMPLES = 10_000
+
+
+def judged_scores(verdicts: Sequence[Verdict]) -> tuple[Score, ...]:
+    """`unjudged` always; `accuracy` and `judge_score` (0 to 5) over the judged, and `accuracy_unjudged_wrong` over all.
+
+    Where nothing was judged there is no accuracy and no score, rather than a zero.
+
+    Raises:
+        LabError: no verdict at all.
+    """
+    if not verdicts:
+        raise LabError("no answer was judged, so there is nothing to score")
+    unjudged = [verdict for verdict in verdicts if verdict.score is None]
+    found = [Score(metric="unjudged", value=len(unjudged) / len(verdicts), better="lower", num_items=len(verdicts))]
+    marks = [verdict.score for verdict in verdicts if verdict.score is not None]
+    if marks:
+        low, high = mean_interval(marks)
+        mean = float(np.mean(marks))
+        found.append(
+            Score(
+                metric="judge_score",
+                value=mean,
+                unit="points",
+                low=min(low, mean),
+                high=max(high, mean),
+                better="higher",
+                num_items=len(marks),
+            )
+        )
+    right = [float(verdict.correct) for verdict in verdicts if verdict.correct is not None]
+    if right:
+        found.insert(0, accuracy_score(right))
+        if unjudged:
+            everything = [float(bool(verdict.correct)) for verdict in verdicts]
+            found.append(accuracy_score(everything, metric="accuracy_unjudged_wrong"))
+    return tuple(found)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95% percentile interval of a mean, items drawn with replacement."""
+    array = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(0)
+    # In blocks: 10,000 draws of a whole benchmark at once would not fit in memory.
+    means = [array[rng.integers(len(array), size=len(array))].mean() for _ in range(NUM_RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,171 @@
+"""Open questions whose answers a judge marks: text, pictures, and the videos of ActivityNet-QA and MSVD-QA (Table 5).
+
+Differs from the paper: its prompts, to the model and to the judge, are not found; ours are versioned
+(`QUESTION_PROMPT` here, `judge_prompts.toml`). Its judge is GPT-3.5-Turbo; ours is whichever `judge` names, and stands
+in the score's settings.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lab.errors import LabError
+from lab.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Evaluated,
+    Fills,
+    Identity,
+    Kind,
+    Progress,
+    check_limit,
+    check_options,
+    sampled,
+)
+from lab.evaluation.benchmarks.conversations import asked
+from lab.evaluation.benchmarks.judge import MAX_NEW_TOKENS, NUM_ATTEMPTS, Judge
+from lab.evaluation.benchmarks.judged_scores import judged_scores
+from lab.evaluation.benchmarks.kept_answers import KeptAnswers
+from lab.evaluation.benchmarks.media_parts import FRAMES
+from lab.evaluation.benchmarks.model_names import TEXT_MODELS, decoding_of, model_key, open_text_model
+from lab.evaluation.benchmarks.questions import TRIVIA, data_key, read_questions
+from lab.evaluation.benchmarks.replied import texts_of
+from lab.evaluation.benchmarks.verdicts import Case, find_prompt
+
+QUESTION_PROMPT = "{question}\nAnswer the question in a single word or short phrase."
+QUESTION_PROMPT_VERSION = "ours, 1"
+_OPTIONS = {
+    "judge": f"who marks the answers: {TEXT_MODELS}; it has to be named",
+    "judge_prompt": "yes_no (accuracy, and a score of 0 to 5) or score (0 to 5 alone); the default is the benchmark's",
+    "data": "a JSONL or Parquet file of question and reference, or hub:OWNER/NAME[:CONFIG[:SPLIT]]",
+    "max_new_tokens": "at which an answer is cut (default: 64)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAnswers(Benchmark):
+    """Questions that a model answers in its own words."""
+
+    data: str = ""
+    """Where the questions are, without the option `data`; empty where that has to be given."""
+    judge_prompt: str = "yes_no"
+    sees: bool = False
+    """Whether the questions are about videos, so that a language model cannot answer them."""
+    kind: Kind = "open"
+    models: str = TEXT_MODELS
+    options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
+
+    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+        """Name the weights, the data, both prompts and the judge.
+
+        Raises:
+            LabError: an option is wrong or missing, the model or the judge is none, or the data cannot be found.
+        """
+        check_options(self, options)
+        data = options.get("data", self.data)
+        if not data:
+            raise LabError(f"benchmark {self.name!r} needs its questions: --option data=..., {_OPTIONS['data']}")
+        if "judge" not in options:
+            raise LabError(f"benchmark {self.name!r} needs a judge: --option judge=..., {_OPTIONS['judge']}")
+        prompt = find_prompt(options.get("judge_prompt", self.judge_prompt))
+        settings = {
+            "data": data_key(data),
+            "question_prompt": QUESTION_PROMPT_VERSION,
+            "decoding": f"{decoding_of(model)}, {_max_new_tokens(options)} new tokens",
+            "judge": f"{model_key(options['judge'])}, {decoding_of(options['judge'])}",
+            "judge_prompt": f"{prompt.called}, ours: the paper's is not found",
+            "judge_attempts": str(NUM_ATTEMPTS),
+        }
+        if self.sees:
+            settings["frames"] = FRAMES
+        return Identity(model_key=model_key(model), settings=settings)
+
+    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
+        """Let the model answer and the judge mark; what either has said before is not asked again.
+
+        Raises:
+            LabError: as `check`; the model or the judge cannot be asked, or the model refuses a question. What was
+                said until then is kept: the same command goes on from there.
+        """
+        import pandas as pd
+
+        check_limit(limit)
+        identity = self.check(model, options=options)
+        found = read_questions(options.get("data", self.data))
+        questions = [found[index] for index in sampled(len(found), limit)]
+        answering = KeptAnswers(open_text_model(model, max_new_tokens=_max_new_tokens(options)), purpose="answers")
+        judge = Judge(
+            open_text_model(options["judge"], max_new_tokens=MAX_NEW_TOKENS),
+            prompt=options.get("judge_prompt", self.judge_prompt),
+        )
+        ids = [one.id for one in questions]
+        prompts = [QUESTION_PROMPT.format(question=one.question) for one in questions]
+        # One bar for both: the second half is the judge's.
+        total = 2 * len(questions)
+        replies = answering.replies(
+            ids,
+            [asked(prompt, one.media) for prompt, one in zip(prompts, questions, strict=True)],
+            lambda done, _: progress(done, total),
+        )
+        answers = texts_of(model, ids, replies)
+        cases = [
+            Case(id=one.id, question=one.question, reference=one.reference, answer=answer)
+            for one, answer in zip(questions, answers, strict=True)
+        ]
+        verdicts = judge.verdicts(cases, lambda done, _: progress(len(questions) + done, total))
+        table = pd.DataFrame(
+            {
+                "id": ids,
+                "prompt": prompts,
+                "reference": [one.reference for one in questions],
+                "answer": answers,
+                "score": [verdict.score for verdict in verdicts],
+                "correct": pd.array([verdict.correct for verdict in verdicts], dtype="boolean"),
+                "unjudged": [verdict.unjudged for verdict in verdicts],
+                "times_asked": [verdict.num_asked for verdict in verdicts],
+            }
+        )
+        num_unjudged = sum(verdict.score is None for verdict in verdicts)
+        return Evaluated(
+            benchmark=self.name,
+            model=model,
+            model_key=identity.model_key,
+            scores=judged_scores(verdicts),
+            answers=table,
+            settings={**identity.settings, "unjudged": f"{num_unjudged} of {len(verdicts)}"},
+        )
+
+
+def _max_new_tokens(options: Mapping[str, str]) -> int:
+    given = options.get("max_new_tokens", "64")
+    if not given.isdecimal() or int(given) < 1:
+        raise LabError(f"option max_new_tokens is {given!r}; expected a whole number from 1")
+    return int(given)
+
+
+def _judged(place: str) -> tuple[Fills, ...]:
+    return (
+        Fills(table="table_5", place=place, metric="accuracy", score="accuracy"),
+        Fills(table="table_5", place=place, metric="score", score="judge_score"),
+    )
+
+
+OPEN_BENCHMARKS: dict[str, Benchmark] = {
+    "activitynet_qa": OpenAnswers(
+        name="activitynet_qa",
+        data="hub:lmms-lab/ActivityNetQA:default:test",
+        source="hub: lmms-lab/ActivityNetQA, test; the videos unpacked in lab.paths.media_dir()/lmms-lab/ActivityNetQA",
+        sees=True,
+        cells=_judged("ActivityNet-QA"),
+    ),
+    "msvd_qa": OpenAnswers(
+        name="msvd_qa",
+        source="none that is known to hold: give `data`, in the form of ActivityNet-QA or as a file with `video`",
+        sees=True,
+        cells=_judged("MSVD-QA"),
+    ),
+    "open_questions": OpenAnswers(
+        name="open_questions", source="a file of question and reference: give `data`", judge_prompt="score"
+    ),
+    "trivia": OpenAnswers(
+        name="trivia", data=TRIVIA, source="PyPI: chatterbot-corpus 1.3.3, its 260 English questions of trivia"
+    ),
+}
