@@ -26,6 +26,7 @@ QUIET = [
 ]
 SCREENSHOTS = repository_root() / "test-results"
 START_SECONDS = 120.0
+FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,11 +47,24 @@ def browser() -> Iterator[object]:
         launched.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(120_000)
-    yield context.new_page()
+def page(browser, request):
+    """A page of its own; where its test fails, what it showed is kept as `test-results/failed_TEST.png`."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(60_000)
+    opened = context.new_page()
+    yield opened
+    if request.node.stash.get(FAILED, False):
+        SCREENSHOTS.mkdir(exist_ok=True)
+        with suppress(Exception):
+            opened.screenshot(path=SCREENSHOTS / f"failed_{request.node.name}.png")
     context.close()
 
 

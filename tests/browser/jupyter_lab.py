@@ -95,6 +95,10 @@ class OpenNotebook:
         """The widget with that label."""
         return self.page.locator(".jupyter-widgets", has=self.page.locator(f'.widget-label:text-is("{label}")')).last
 
+    def checkbox(self, label: str) -> Any:
+        """The checkbox with that text beside it."""
+        return self.page.locator(".widget-checkbox", has_text=label).locator("input")
+
     def push_slider(self, label: str, times: int = 1, key: str = "ArrowRight") -> None:
         """Move a slider by so many steps."""
         handle = self.control(label).locator(".noUi-handle")

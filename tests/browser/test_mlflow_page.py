@@ -34,7 +34,11 @@ def test_a_cells_notebook_and_figures_can_be_looked_at(runs, screenshot):
     runs.get_by_text("conv_gmlp_2, seed 0", exact=True).first.click()
     runs.get_by_role("tab", name="Artifacts").click()
     runs.get_by_text("figure-1.png", exact=True).click()
-    runs.locator("img[src*='figure-1'], .image-container img, canvas, .plotly img").first.wait_for()
+    # Whatever it is drawn with: a picture as large as none of the page's own.
+    runs.wait_for_function(
+        """() => [...document.querySelectorAll('img, image, canvas')]
+            .some(one => one.getBoundingClientRect().width > 300)"""
+    )
     screenshot("mlflow_figure")
     runs.get_by_text("notebook.html", exact=True).click()
     frame = runs.frame_locator("iframe").last
