@@ -55,6 +55,6 @@ def test_a_command_that_does_not_exist_would_be_noticed(words: list[str]) -> Non
 
 def test_python_examples_parse() -> None:
     examples = [block for language, block in BLOCKS if language == "python"]
-    assert len(examples) >= 2
+    assert examples
     for example in examples:
         ast.parse("\n".join("pass" if line.startswith("!") else line for line in example.splitlines()))

@@ -100,9 +100,11 @@ def test_a_job_that_dies_is_told_with_its_log_and_tried_again(
 
 SLURM = {
     # sbatch runs the script at once, srun the command after its options; sacct knows of no end but by the events.
+    # Like the real one it runs a copy: submitit renames the script as soon as it is told the job's number.
     "sbatch": """
+        cp "$1" "$1.$$"
         export SLURM_JOB_ID=$$ SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0
-        setsid sh "$1" > /dev/null 2>&1 &
+        setsid sh "$1.$$" > /dev/null 2>&1 &
         echo "Submitted batch job $$"
         """,
     "srun": """
