@@ -54,7 +54,7 @@ class LmmsEval:
             LabError: it cannot say.
         """
         said = _ask([*self.command, "models", "--aliases"])
-        found = {name: aliases for name, aliases in _MODEL_CLASS.findall(said)}
+        found: dict[str, str] = dict(_MODEL_CLASS.findall(said))
         if not found:
             raise LabError(f"{' '.join(self.command)} models lists no model class; {INSTALL}")
         names = {name: name for name in found}
@@ -96,8 +96,7 @@ def _ask(command: Sequence[str]) -> str:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=_PROBE_SECONDS,
@@ -180,11 +179,9 @@ def read_log(log: Path) -> str:
 def last_lines(said: str) -> str:
     """The end of an output in one line, without colours, bars and empty lines."""
     lines = [_COLOUR.sub("", line).strip() for line in said.splitlines()]
-    kept = [line for line in lines if line and not _BAR.search(line)][-_LAST_LINES:]
+    kept = [line for line in lines if line and not _BAR.search(line)][-_LAST_LINES:] or ["nothing"]
     # An error of lmms-eval that lists all its model classes stands in one line; its beginning is what counts.
-    return (
-        " | ".join(line if len(line) <= _LINE_LETTERS else f"{line[:_LINE_LETTERS]}..." for line in kept) or "nothing"
-    )
+    return " | ".join(line if len(line) <= _LINE_LETTERS else f"{line[:_LINE_LETTERS]}..." for line in kept)
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

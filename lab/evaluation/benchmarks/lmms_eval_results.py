@@ -1,4 +1,4 @@
-"""What lmms-eval has written, read into scores and answers: DATE_results.json, and DATE_samples_TASK.jsonl of each task.
+"""What lmms-eval has written, as scores and answers: DATE_results.json, and DATE_samples_TASK.jsonl of each task.
 
 A score is lmms-eval's own number. Its interval is the bootstrap's over the items where each is right or wrong and they
 average to that number; else 1.96 of lmms-eval's standard errors to each side; without these either, there is none.
@@ -60,7 +60,7 @@ def read_output(folder: Path, task: VisionTask, *, whole: bool = True) -> tuple[
 def _results(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     found = sorted(path for path in folder.rglob("*.json") if _RESULTS.fullmatch(path.name))
     if not found:
-        raise LabError(f"lmms-eval has written no results: {folder} has no DATE_results.json")
+        raise LabError("lmms-eval has written no results: there is no DATE_results.json in its output")
     try:
         return found[-1], json.loads(found[-1].read_text(encoding="utf-8"))["results"]
     except (ValueError, KeyError, TypeError) as error:
@@ -91,10 +91,8 @@ def _score(
     if not keys:
         if not whole:
             return None
-        there = sorted({key.partition(",")[0] for key in given if "," in key and "_stderr" not in key})
-        raise LabError(
-            f"lmms-eval's task {task!r} lacks the metric {metric.key!r}; it has: {', '.join(there) or 'none'}"
-        )
+        there = ", ".join(sorted({key.partition(",")[0] for key in given if "," in key and "_stderr" not in key}))
+        raise LabError(f"lmms-eval's task {task!r} lacks the metric {metric.key!r}; it has: {there or 'none'}")
     key = keys[0]
     counted = [line for line in samples if metric.key in line]
     value = _number(given[key])

@@ -1,9 +1,9 @@
 """Images and video through lmms-eval, which runs as a process of an environment of its own (section 4, Tables 2 to 4).
 
 Tasks, prompts and scoring are lmms-eval's; `lab.evaluation.benchmarks.vision_tasks` says which, and what the paper did
-otherwise. A run that has ended is kept whole in `cache_dir()/lmms-eval`, and read from there when asked again. lmms-eval
-keeps the answers of its model once they are all given: a run that stops while it scores them goes on from there, and
-one that stops before begins again. A larger sample asks only what the smaller one has not.
+otherwise. A run that has ended is kept whole in `cache_dir()/lmms-eval`, and read from there when asked again.
+lmms-eval keeps the answers of its model once they are all given: a run that stops while it scores them goes on from
+there, and one that stops before begins again. A larger sample asks only what the smaller one has not.
 
 A limit takes lmms-eval's first items of a task, not a sample spread over all of them.
 """

@@ -1,7 +1,7 @@
 """Which tasks of lmms-eval are the paper's image and video benchmarks, and how their numbers are read (Tables 2 to 5).
 
-Names of tasks, metrics and fields are those of lmms-eval 0.7.3. Where an item is right or wrong, the field of its sample
-that says so is named, so that a score has an interval over the items.
+Names of tasks, metrics and fields are those of lmms-eval 0.7.3. Where an item is right or wrong, the field of its
+sample that says so is named, so that a score has an interval over the items.
 
 Not offered: M3GIA, for which lmms-eval has no task. ActivityNet-QA and MSVD-QA (Table 5) are open answers, marked by a
 judge of one's own (`lab.evaluation.benchmarks.open_answers`); lmms-eval has no task for MSVD-QA.
