@@ -22,9 +22,11 @@ def data_revision(name: str, branch: str | None = None) -> str:
         return f"folder {hashlib.sha256(hashes.encode()).hexdigest()[:_LETTERS]}"
     from huggingface_hub import HfApi
 
-    of_branch = {} if branch is None else {"revision": branch}
+    hub = HfApi()
     try:
-        return str(HfApi().dataset_info(name, timeout=20, **of_branch).sha)
+        if branch is not None:
+            return str(hub.dataset_info(name, revision=branch, timeout=20).sha)
+        return str(hub.dataset_info(name, timeout=20).sha)
     except Exception as error:  # the hub's client raises whatever its network raises
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise LabError(
