@@ -27,6 +27,7 @@ INSTALL = (
     "install it into an environment of its own (it wants other versions than the lab): python -m venv LMMS && "
     f"LMMS/bin/pip install lmms-eval==0.7.3, then give --option python=LMMS/bin/python or set {VARIABLE} to that"
 )
+_SECRETS = ("HF_TOKEN", "OPENAI_API_KEY", "AZURE_API_KEY", "AZURE_OPENAI_API_KEY")  # it logs the first as it starts
 _PROBE_SECONDS = 300  # its first import of a large environment, from a slow disk
 _ENDING_SECONDS = 10
 _LAST_LINES = 8
@@ -135,7 +136,7 @@ def run_lmms_eval(command: Sequence[str], *, log: Path, silence_seconds: float, 
             raise LabError(f"lmms-eval cannot be started: {error}; {INSTALL}") from error
         try:
             for line in _lines(process, silence_seconds, log):
-                written.write(line)
+                written.write(_without_secrets(line))
                 written.flush()
                 if _ANSWERING in line and (bar := _BAR.search(line)):
                     progress(int(bar[1]), int(bar[2]))
@@ -144,6 +145,13 @@ def run_lmms_eval(command: Sequence[str], *, log: Path, silence_seconds: float, 
             _end(process)
     if status != 0:
         raise LabError(f"lmms-eval ended with status {status}: {last_lines(read_log(log))} (all of it: {log})")
+
+
+def _without_secrets(line: str) -> str:
+    for name in _SECRETS:
+        if value := os.environ.get(name):
+            line = line.replace(value, f"[{name}]")
+    return line
 
 
 def _lines(process: "subprocess.Popen[str]", silence_seconds: float, log: Path) -> Iterator[str]:

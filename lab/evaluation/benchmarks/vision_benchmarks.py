@@ -51,6 +51,7 @@ MODEL_CLASSES = {
 """Checkpoints that lmms-eval's own model classes name as their default, the paper's peers first -> the class."""
 # Classes that ask an endpoint: no weights to be known -> the argument that names the model.
 _ENDPOINTS = dict.fromkeys(("async_openai", "claude", "gemini", "gpt4v", "litellm", "openai"), "model_version")
+_ADDRESSES = ("OPENAI_API_BASE", "OPENAI_API_URL")
 _ARGUMENTS = {**_ENDPOINTS, **dict.fromkeys(("longvila", "sglang", "vllm", "vllm_generate"), "model")}
 _OPTIONS = {
     "python": f"the Python that has lmms-eval (default: {VARIABLE}, else lmms-eval on the PATH)",
@@ -97,6 +98,8 @@ class VisionBenchmark(Benchmark):
         if judge:
             settings["judge"] = judge
         if model_class in _ENDPOINTS:
+            places = [f"{name}={os.environ[name]}" for name in _ADDRESSES if os.environ.get(name)]
+            settings["endpoint"] = ", ".join(places) or "as in model_args, or the class's default"
             return Identity(model_key=f"{model_class}:{model}", settings=settings)
         return Identity(model_key=find_checkpoint(model, {}).key, settings=settings)
 
@@ -215,7 +218,10 @@ def _positive(options: Mapping[str, str], name: str, default: str) -> int:
 
 def _more_arguments(options: Mapping[str, str]) -> str:
     given = options.get("model_args", "")
-    if given and not all(name and equals for name, equals, _ in (one.partition("=") for one in given.split(","))):
+    parts = [one.partition("=") for one in given.split(",")] if given else []
+    if "api_key" in [name for name, _, _ in parts]:  # all options are recorded, in a file that git has
+        raise LabError("option model_args holds an api_key; set the environment variable OPENAI_API_KEY instead")
+    if not all(name and equals for name, equals, _ in parts):
         raise LabError(f"option model_args is {given!r}; expected NAME=VALUE,NAME=VALUE")
     return given
 

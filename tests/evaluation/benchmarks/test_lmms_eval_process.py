@@ -139,6 +139,14 @@ def test_all_that_was_said_is_in_the_log(stand_in: StandIn, tmp_path: Path):
     assert said.endswith("the end\n")
 
 
+def test_keys_and_tokens_stay_out_of_the_log(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdef")
+    stand_in.tell(says="Evaluation tracker args: {'token': 'hf_abcdef'}", status=1)
+    with pytest.raises(LabError, match=r"tracker args: \{'token': '\[HF_TOKEN\]'\}"):
+        run(stand_in, tmp_path)
+    assert "hf_abcdef" not in (tmp_path / "logs" / "one.log").read_text()
+
+
 def test_the_last_lines_are_without_bars_colours_and_lengths():
     said = "\n".join(
         [*(f"line {number}" for number in range(20)), "  50%|##| 1/2 [00:01<00:01]", "", "\x1b[31mred\x1b[0m"]

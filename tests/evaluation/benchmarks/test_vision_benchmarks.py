@@ -25,7 +25,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(vision_benchmarks, "data_revision", lambda name, branch=None: f"commit of {name} {branch}")
-    for name in ("OPENAI_API_KEY", "AZURE_API_KEY", "API_TYPE", "MODEL_VERSION", "OPENAI_API_URL"):
+    for name in ("OPENAI_API_KEY", "AZURE_API_KEY", "API_TYPE", "MODEL_VERSION", "OPENAI_API_URL", "OPENAI_API_BASE"):
         monkeypatch.delenv(name, raising=False)
     return StandIn(tmp_path / "environment")
 
@@ -352,11 +352,18 @@ def test_hallusion_bench_is_the_mean_of_its_three_and_needs_its_judge(
     assert "of the test" not in str(read)
 
 
-def test_an_endpoints_model_is_known_by_its_name_and_takes_another_argument(stand_in: StandIn):
+def test_an_endpoints_model_is_known_by_its_name_and_takes_another_argument(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+):
     stand_in.writes({"realworldqa": {"exact_match": 1.0}}, {"realworldqa": exact(1.0, 1.0)})
     found = evaluate("real_world_qa", "gpt-4o", stand_in, model_class="openai_compatible")
     assert found.model_key == "openai:gpt-4o"  # however the class is called
     assert "model_version=gpt-4o" in stand_in.asked()[0]
+    assert found.settings["endpoint"] == "as in model_args, or the class's default"
+    monkeypatch.setenv("OPENAI_API_BASE", "http://localhost:1/v1")
+    check = VISION_BENCHMARKS["real_world_qa"].check
+    settings = check("gpt-4o", options=options(stand_in, model_class="openai")).settings
+    assert settings["endpoint"] == "OPENAI_API_BASE=http://localhost:1/v1"
 
 
 def test_check_says_what_is_wrong_before_anything_is_asked(stand_in: StandIn, model: str):
@@ -365,6 +372,7 @@ def test_check_says_what_is_wrong_before_anything_is_asked(stand_in: StandIn, mo
         ({"batch_size": "0"}, "option batch_size is '0'; expected a whole number from 1"),
         ({"silence_minutes": "soon"}, "option silence_minutes is 'soon'; expected a whole number from 1"),
         ({"model_args": "max_pixels"}, "option model_args is 'max_pixels'; expected NAME=VALUE,NAME=VALUE"),
+        ({"model_args": "a=1,api_key=secret"}, "holds an api_key; set the environment variable OPENAI_API_KEY instead"),
         ({"model_class": "qwen2_v"}, r"unknown model class of lmms-eval 0.7.3 'qwen2_v' .did you mean 'qwen2_vl'"),
         ({"modelclass": "vllm"}, "unknown option of benchmark 'real_world_qa' 'modelclass'"),
     ):
