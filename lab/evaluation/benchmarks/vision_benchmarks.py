@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import paths
-from lab.errors import LabError, choose
+from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
     Evaluated,
@@ -26,33 +26,17 @@ from lab.evaluation.benchmarks.benchmark import (
 )
 from lab.evaluation.benchmarks.checkpoints import find_checkpoint
 from lab.evaluation.benchmarks.data_revisions import data_revision
-from lab.evaluation.benchmarks.lmms_eval_process import (
-    VARIABLE,
-    LmmsEval,
-    find_lmms_eval,
-    last_lines,
-    read_log,
-    run_lmms_eval,
+from lab.evaluation.benchmarks.lmms_eval_models import (
+    MODEL_CLASSES,
+    endpoint_of,
+    model_arguments,
+    model_class_of,
+    more_arguments,
 )
+from lab.evaluation.benchmarks.lmms_eval_process import VARIABLE, find_lmms_eval, last_lines, read_log, run_lmms_eval
 from lab.evaluation.benchmarks.lmms_eval_results import read_output
 from lab.evaluation.benchmarks.vision_tasks import VISION_TASKS, VisionTask
 
-MODEL_CLASSES = {
-    "LanguageBind/Video-LLaVA-7B-hf": "video_llava",
-    "OpenGVLab/VideoChat2_HD_stage4_Mistral_7B_hf": "videochat2",
-    "Qwen/Qwen2-VL-7B-Instruct": "qwen2_vl",
-    "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl",
-    "VITA-MLLM/VITA-1.5": "vita",
-    "baichuan-inc/Baichuan-Omni-1d5": "baichuan_omni",
-    "llava-hf/llava-1.5-7b-hf": "llava_hf",
-    "lmms-lab/llava-onevision-qwen2-7b-ov": "llava_onevision",
-    "openbmb/MiniCPM-o-2_6": "minicpm_o",
-}
-"""Checkpoints that lmms-eval's own model classes name as their default, the paper's peers first -> the class."""
-# Classes that ask an endpoint: no weights to be known -> the argument that names the model.
-_ENDPOINTS = dict.fromkeys(("async_openai", "claude", "gemini", "gpt4v", "litellm", "openai"), "model_version")
-_ADDRESSES = ("OPENAI_API_BASE", "OPENAI_API_URL")
-_ARGUMENTS = {**_ENDPOINTS, **dict.fromkeys(("longvila", "sglang", "vllm", "vllm_generate"), "model")}
 _OPTIONS = {
     "python": f"the Python that has lmms-eval (default: {VARIABLE}, else lmms-eval on the PATH)",
     "model_class": "lmms-eval's class, its --model: `lmms-eval models` lists them (default: known for "
@@ -85,21 +69,20 @@ class VisionBenchmark(Benchmark):
         _positive(options, "silence_minutes", "60")
         judge = self._judge()
         found = find_lmms_eval(options.get("python"))
-        model_class = self._model_class(model, options, found)
+        model_class = model_class_of(model, options.get("model_class"), found)
         settings = {
             "tasks": self.task.tasks[0] if len(self.task.tasks) == 1 else f"{len(self.task.tasks)}: {self.name}",
             "lmms_eval": found.version,
             **found.packages,
             "model_class": model_class,
-            "model_args": _more_arguments(options),
+            "model_args": more_arguments(options),
             "batch_size": options.get("batch_size", "1"),
             "data": self._data(),
         }
         if judge:
             settings["judge"] = judge
-        if model_class in _ENDPOINTS:
-            places = [f"{name}={os.environ[name]}" for name in _ADDRESSES if os.environ.get(name)]
-            settings["endpoint"] = ", ".join(places) or "as in model_args, or the class's default"
+        if endpoint := endpoint_of(model_class):
+            settings["endpoint"] = endpoint
             return Identity(model_key=f"{model_class}:{model}", settings=settings)
         return Identity(model_key=find_checkpoint(model, {}).key, settings=settings)
 
@@ -149,11 +132,8 @@ class VisionBenchmark(Benchmark):
         self, model: str, options: Mapping[str, str], of_each: int | None, *, responses: Path
     ) -> tuple[str, ...]:
         found = find_lmms_eval(options.get("python"))
-        model_class = self._model_class(model, options, found)
-        # A folder's name is nothing in lmms-eval's working directory if it is relative to ours.
-        named = str(Path(model).resolve()) if Path(model).is_dir() else model
-        more = _more_arguments(options)
-        arguments = f"{_ARGUMENTS.get(model_class, 'pretrained')}={named}{',' if more else ''}{more}"
+        model_class = model_class_of(model, options.get("model_class"), found)
+        arguments = model_arguments(model, model_class, more_arguments(options))
         return (
             *found.command,
             *("--model", model_class, "--model_args", arguments, "--tasks", ",".join(self.task.tasks)),
@@ -162,17 +142,6 @@ class VisionBenchmark(Benchmark):
             *(("--device", options["device"]) if "device" in options else ()),
             *(("--limit", str(of_each)) if of_each is not None else ()),
         )
-
-    def _model_class(self, model: str, options: Mapping[str, str], found: LmmsEval) -> str:
-        if "," in model:
-            raise LabError(f"model {model!r} has a comma, which parts lmms-eval's arguments; expected a name without")
-        given = options.get("model_class", MODEL_CLASSES.get(model))
-        if given is None:
-            raise LabError(
-                f"which model class of lmms-eval loads {model!r} is not known here; give --option model_class=..., as "
-                f"qwen2_vl (`{' '.join(found.command)} models` lists them); known for {', '.join(MODEL_CLASSES)}"
-            )
-        return choose(found.model_classes(), given, f"model class of lmms-eval {found.version}")
 
     def _judge(self) -> str:
         """The judge that lmms-eval will ask, in words; without its key it would mark all as wrong, or guess."""
@@ -214,16 +183,6 @@ def _positive(options: Mapping[str, str], name: str, default: str) -> int:
     if not given.isdecimal() or int(given) < 1:
         raise LabError(f"option {name} is {given!r}; expected a whole number from 1")
     return int(given)
-
-
-def _more_arguments(options: Mapping[str, str]) -> str:
-    given = options.get("model_args", "")
-    parts = [one.partition("=") for one in given.split(",")] if given else []
-    if "api_key" in [name for name, _, _ in parts]:  # all options are recorded, in a file that git has
-        raise LabError("option model_args holds an api_key; set the environment variable OPENAI_API_KEY instead")
-    if not all(name and equals for name, equals, _ in parts):
-        raise LabError(f"option model_args is {given!r}; expected NAME=VALUE,NAME=VALUE")
-    return given
 
 
 def _left_out(limit: int | None, of_each: int | None, num_tasks: int) -> str:
