@@ -104,7 +104,7 @@ VISION_TASKS: dict[str, VisionTask] = {
             "perception": Metric(key="mme_perception_score", full=0.0, right=("score",)),
             "cognition": Metric(key="mme_cognition_score", full=0.0, right=("score",)),
         },
-        combined="sum",
+        combined="sum",  # VLMEvalKit's MME counts cognition too (its issue 113)
         main="points",
         together=2,
         cells=_fills("table_2", "MME", "score", "points"),
@@ -125,7 +125,8 @@ VISION_TASKS: dict[str, VisionTask] = {
             "figure_accuracy": Metric(key="fAcc", full=100.0),
             "question_pair_accuracy": Metric(key="qAcc", full=100.0),
         },
-        combined="mean",  # which of the three the paper prints is not found; VLMEvalKit's one number is their mean
+        # Which of them the paper prints is not found; VLMEvalKit reports their mean (its issues 113 and 133).
+        combined="mean",
         judge="gpt-4",
         judge_variable="",
         cells=_fills("table_2", "HallusionBench", "score"),
