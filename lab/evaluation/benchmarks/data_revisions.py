@@ -9,8 +9,8 @@ from lab.errors import LabError
 _LETTERS = 16
 
 
-def data_revision(name: str) -> str:
-    """The newest commit of a hub's data set, or "folder SHA-256" where `name` is a folder.
+def data_revision(name: str, branch: str | None = None) -> str:
+    """The newest commit of a hub's data set (of a branch of it), or "folder SHA-256" where `name` is a folder.
 
     Raises:
         LabError: neither is there.
@@ -22,8 +22,11 @@ def data_revision(name: str) -> str:
         return f"folder {hashlib.sha256(hashes.encode()).hexdigest()[:_LETTERS]}"
     from huggingface_hub import HfApi
 
+    hub = HfApi()
     try:
-        return str(HfApi().dataset_info(name, timeout=20).sha)
+        if branch is not None:
+            return str(hub.dataset_info(name, revision=branch, timeout=20).sha)
+        return str(hub.dataset_info(name, timeout=20).sha)
     except Exception as error:  # the hub's client raises whatever its network raises
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise LabError(

@@ -8,12 +8,14 @@ from lab.evaluation.benchmarks.language import LANGUAGE_BENCHMARKS
 from lab.evaluation.benchmarks.open_answers import OPEN_BENCHMARKS
 from lab.evaluation.benchmarks.speech import SPEECH_BENCHMARKS
 from lab.evaluation.benchmarks.translation import TRANSLATION_BENCHMARKS
+from lab.evaluation.benchmarks.vision_benchmarks import VISION_BENCHMARKS
 
 BENCHMARKS: dict[str, Benchmark] = {
     **LANGUAGE_BENCHMARKS,
     **SPEECH_BENCHMARKS,
     **TRANSLATION_BENCHMARKS,
     **OPEN_BENCHMARKS,
+    **VISION_BENCHMARKS,
 }
 
 

@@ -17,10 +17,10 @@ class Api:
     def model_info(self, name: str, timeout: float) -> "Api":
         return self.dataset_info(name, timeout)
 
-    def dataset_info(self, name: str, timeout: float) -> "Api":
+    def dataset_info(self, name: str, timeout: float, revision: str = "main") -> "Api":
         if name != "owner/there":
             raise OSError(f"404: no {name}\nmore")
-        self.sha = "c0ffee" * 6 + "abcd"
+        self.sha = "c0ffee" * 6 + "abcd" if revision == "main" else f"the commit of {revision}"
         return self
 
 
@@ -101,6 +101,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_the_state_of_a_data_set_is_its_commit_or_its_files(tmp_path: Path) -> None:
     assert data_revision("owner/there") == "c0ffee" * 6 + "abcd"
+    assert data_revision("owner/there", "video") == "the commit of video"
     first, same, other = (
         data_revision(str(folder(tmp_path, name, text))) for name, text in [("a", "1"), ("b", "1"), ("c", "2")]
     )
