@@ -30,7 +30,7 @@ def test_a_notebook_is_scheduled_from_the_menu_and_runs_to_its_end(jupyter, page
     page.get_by_role("button", name="Create", exact=True).wait_for()
     screenshot("scheduler_form")
     page.get_by_role("button", name="Create", exact=True).click()
-    page.get_by_text("Notebook Jobs").first.wait_for()
+    page.get_by_role("heading", name="Jobs", exact=True).wait_for()
     until = time.monotonic() + JOB_SECONDS
     job = {"status": "CREATED"}
     while time.monotonic() < until and job["status"] in ("CREATED", "QUEUED", "IN_PROGRESS"):
