@@ -13,7 +13,10 @@ evaluate_app = typer.Typer()
 @evaluate_app.command()
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="smollm2_135m, whisper_tiny_en, whisper_base, a folder, or OWNER/NAME on the hub.")
+        str,
+        typer.Argument(
+            help="smollm2_135m, whisper_tiny_en, whisper_base, a folder, OWNER/NAME on the hub, or openai:MODEL@URL."
+        ),
     ] = "",
     tasks: Annotated[str, typer.Argument(help="Benchmarks separated by commas; --list shows them.")] = "",
     limit: Annotated[

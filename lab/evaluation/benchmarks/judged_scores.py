@@ -15,30 +15,34 @@ NUM_RESAMPLES = 10_000
 def judged_scores(verdicts: Sequence[Verdict]) -> tuple[Score, ...]:
     """`unjudged` always; `accuracy` and `judge_score` (0 to 5) over the judged, and `accuracy_unjudged_wrong` over all.
 
-    Where nothing was judged there is no accuracy and no score, rather than a zero.
-
     Raises:
-        LabError: no verdict at all.
+        LabError: no verdict at all, or more answers unjudged than judged: a number over what is left would be the
+            judge's choice of questions.
     """
     if not verdicts:
         raise LabError("no answer was judged, so there is nothing to score")
-    unjudged = [verdict for verdict in verdicts if verdict.score is None]
+    unjudged = [verdict.unjudged for verdict in verdicts if verdict.score is None]
+    num_judged = len(verdicts) - len(unjudged)
+    if len(unjudged) > num_judged:
+        raise LabError(
+            f"the judge gave no verdict on {len(unjudged)} of {len(verdicts)} answers, and a score over the other "
+            f"{num_judged} would say nothing of the model (the first: {unjudged[0]}); take another judge"
+        )
     found = [Score(metric="unjudged", value=len(unjudged) / len(verdicts), better="lower", num_items=len(verdicts))]
     marks = [verdict.score for verdict in verdicts if verdict.score is not None]
-    if marks:
-        low, high = mean_interval(marks)
-        mean = float(np.mean(marks))
-        found.append(
-            Score(
-                metric="judge_score",
-                value=mean,
-                unit="points",
-                low=min(low, mean),
-                high=max(high, mean),
-                better="higher",
-                num_items=len(marks),
-            )
+    low, high = mean_interval(marks)
+    mean = float(np.mean(marks))
+    found.append(
+        Score(
+            metric="judge_score",
+            value=mean,
+            unit="points",
+            low=min(low, mean),
+            high=max(high, mean),
+            better="higher",
+            num_items=len(marks),
         )
+    )
     right = [float(verdict.correct) for verdict in verdicts if verdict.correct is not None]
     if right:
         found.insert(0, accuracy_score(right))

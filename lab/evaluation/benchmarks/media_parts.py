@@ -13,7 +13,7 @@ from lab.evaluation.benchmarks.conversations import Medium, Turn
 
 FRAMES = "1 frame a second, at most 48, within 384 x 768"
 _JPEG_QUALITY = 90
-_SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
+_SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif"}
 
 
 def message_of(turn: Turn) -> dict[str, Any]:
@@ -36,10 +36,16 @@ def _parts(medium: Medium) -> list[dict[str, Any]]:
     content = medium.read()
     if medium.kind == "audio":
         return [{"type": "input_audio", "input_audio": {"data": _base64(_wave(content)), "format": "wav"}}]
+    return [_picture(content, _suffix_of(content))]
+
+
+def _suffix_of(content: bytes) -> str:
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":  # sounds and films are RIFF too
+        return "webp"
     suffix = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
     if suffix is None:
-        raise LabError(f"a picture begins with {content[:4]!r}; expected PNG, JPEG, GIF or WebP")
-    return [_picture(content, suffix)]
+        raise LabError(f"a picture begins with {content[:12]!r}; expected PNG, JPEG, GIF or WebP")
+    return suffix
 
 
 def _picture(content: bytes, suffix: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lab.evaluation.benchmarks.benchmark import (
     sampled,
 )
 from lab.evaluation.benchmarks.conversations import asked
+from lab.evaluation.benchmarks.endpoints import PREFIX
 from lab.evaluation.benchmarks.judge import MAX_NEW_TOKENS, NUM_ATTEMPTS, Judge
 from lab.evaluation.benchmarks.judged_scores import judged_scores
 from lab.evaluation.benchmarks.kept_answers import KeptAnswers
@@ -50,16 +51,24 @@ class OpenAnswers(Benchmark):
     sees: bool = False
     """Whether the questions are about videos, so that a language model cannot answer them."""
     kind: Kind = "open"
-    models: str = TEXT_MODELS
+    version: int = 2
+    """2: a verdict with words around it is none."""
+    models: str = TEXT_MODELS + "; for videos one that sees, behind an endpoint"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
 
     def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
         """Name the weights, the data, both prompts and the judge.
 
         Raises:
-            LabError: an option is wrong or missing, the model or the judge is none, or the data cannot be found.
+            LabError: an option is wrong or missing, the model or the judge is none, the model cannot see and has to,
+                or the data cannot be found.
         """
         check_options(self, options)
+        if self.sees and not model.startswith(PREFIX):
+            raise LabError(
+                f"benchmark {self.name!r} asks about videos, and {model!r} is a language model or none; expected a "
+                "model that sees, behind an endpoint: openai:MODEL@URL"
+            )
         data = options.get("data", self.data)
         if not data:
             raise LabError(f"benchmark {self.name!r} needs its questions: --option data=..., {_OPTIONS['data']}")
@@ -82,8 +91,9 @@ class OpenAnswers(Benchmark):
         """Let the model answer and the judge mark; what either has said before is not asked again.
 
         Raises:
-            LabError: as `check`; the model or the judge cannot be asked, or the model refuses a question. What was
-                said until then is kept: the same command goes on from there.
+            LabError: as `check`; the model or the judge cannot be asked, the model refuses a question, or the judge
+                leaves more answers unjudged than it judges. What was said until then is kept: the same command goes on
+                from there.
         """
         import pandas as pd
 

@@ -59,7 +59,8 @@ def read_questions(data: str) -> list[Question]:
     """Read all questions; media are found, not opened. Paths in a file are relative to its folder.
 
     Raises:
-        LabError: as `data_key`, no question, or a line without question or reference (it is named).
+        LabError: as `data_key`, no question, a line without question or reference or with a medium that is none (it is
+            named), a video of the hub's that is not there, or rows of it that are of another form.
     """
     key = data_key(data)
     if data == TRIVIA:
@@ -90,7 +91,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise LabError(f"{path} is no Parquet file that can be read ({error})") from error
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: JSON lets other separators of Unicode stand within a text.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LabError(f"data file {path} cannot be read ({error})") from error
     for number, line in enumerate(lines, start=1):
@@ -110,27 +112,38 @@ def _question(row: dict[str, Any], number: int, path: Path) -> Question:
     reference = next((row[name] for name in _REFERENCES if row.get(name) is not None), None)
     if not str(row.get("question") or "").strip() or reference is None or not str(reference).strip():
         raise LabError(f"question {number} of {path} has no 'question', or no {' or '.join(map(repr, _REFERENCES))}")
-    media = tuple(_medium(kind, row[kind], path.parent) for kind in _MEDIA if row.get(kind))
+    what = f"question {number} of {path}"
+    media = tuple(medium_of(kind, row[kind], path.parent, what) for kind in _MEDIA if row.get(kind))
     key = str(row.get("id", number))
     return Question(id=key, question=str(row["question"]).strip(), reference=str(reference).strip(), media=media)
 
 
-def _medium(kind: MediaKind, value: Any, folder: Path) -> Medium:
-    if isinstance(value, dict):  # the hub's form in Parquet
+def medium_of(kind: MediaKind, value: Any, folder: Path, what: str) -> Medium:
+    """A medium of a row: bytes, a path relative to `folder`, or the hub's form in Parquet, a dict of either.
+
+    Raises:
+        LabError: it is none of these; `what` names the row.
+    """
+    if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    return Medium(kind, value if isinstance(value, bytes) else folder / str(value))
+    if isinstance(value, bytes) and value:
+        return Medium(kind, value)
+    if not isinstance(value, str) or not value:
+        raise LabError(f"the {kind} of {what} is neither a path nor bytes")
+    return Medium(kind, folder / value)
 
 
 def _hub(data: str, revision: str) -> Iterator[Question]:
     from lab.data.vision_forms import VIDEO_MARK
-    from lab.data.vision_hub import read_samples
+    from lab.data.vision_hub import media_file, read_samples
 
     folder = media_dir() / data.removeprefix(HUB).split(":")[0]
     local = Path(data.removeprefix(HUB).split(":")[0]).is_dir()
     reading = read_samples(data, form="activitynet_qa", root=folder, revision=None if local else revision)
     for sample in reading.samples:
         if not isinstance(sample.video, Path):
-            raise LabError(f"sample {sample.id} of {data} has no video file")
+            raise LabError(f"the video of sample {sample.id} of {data} is no file")
+        media_file(sample.video, folder=folder)  # says where they have to be unpacked
         text = sample.question.replace(VIDEO_MARK, "").strip()
         yield Question(id=sample.id, question=text, reference=sample.answer, media=(Medium("video", sample.video),))
     if reading.skipped:

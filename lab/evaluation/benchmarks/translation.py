@@ -21,6 +21,7 @@ from lab.evaluation.benchmarks.benchmark import (
     sampled,
 )
 from lab.evaluation.benchmarks.conversations import asked
+from lab.evaluation.benchmarks.endpoints import PREFIX
 from lab.evaluation.benchmarks.kept_answers import KeptAnswers
 from lab.evaluation.benchmarks.model_names import TEXT_MODELS, decoding_of, model_key, open_text_model
 from lab.evaluation.benchmarks.replied import texts_of
@@ -45,6 +46,8 @@ class Translation(Benchmark):
     data: str = ""
     target: str = ""
     """Into which language; with `data`, empty where the options have to say it."""
+    hears: bool = False
+    """Whether the data are speech, so that a language model cannot translate them."""
     kind: Kind = "translation"
     models: str = TEXT_MODELS + "; for speech one that hears, behind an endpoint"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
@@ -53,9 +56,15 @@ class Translation(Benchmark):
         """Name the weights, the data, the prompt and sacrebleu's tokenizer.
 
         Raises:
-            LabError: sacrebleu is missing, an option is wrong or missing, the model is none, or the data are not found.
+            LabError: sacrebleu is missing, an option is wrong or missing, the model is none, or cannot hear and has to,
+                or the data are not found.
         """
         check_options(self, options)
+        if self.hears and not model.startswith(PREFIX):
+            raise LabError(
+                f"benchmark {self.name!r} is speech, and {model!r} is a language model or none; expected a model that "
+                "hears, behind an endpoint: openai:MODEL@URL"
+            )
         if importlib.util.find_spec("sacrebleu") is None:
             raise LabError(f"benchmark {self.name!r} needs the package sacrebleu: pip install omni-lab")
         data, target = options.get("data", self.data), options.get("target", self.target)
@@ -124,6 +133,7 @@ TRANSLATION_BENCHMARKS: dict[str, Benchmark] = {
         data="hub:lmms-lab-audio/covost2_en-zh:en_zh:test",
         source="hub: lmms-lab-audio/covost2_en-zh, test (a copy; Common Voice's own is by application)",
         target="zh",
+        hears=True,
         cells=_bleu("CoVoST-2 en2zh"),
     ),
     "covost2_zh2en": Translation(
@@ -131,6 +141,7 @@ TRANSLATION_BENCHMARKS: dict[str, Benchmark] = {
         data="hub:lmms-lab-audio/covost2:zh_en:test",
         source="hub: lmms-lab-audio/covost2, test (a copy; Common Voice's own is by application)",
         target="en",
+        hears=True,
         cells=_bleu("CoVoST-2 zh2en"),
     ),
     "translation": Translation(name="translation", source="a file of source and reference: give `data` and `target`"),

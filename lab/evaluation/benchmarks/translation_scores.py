@@ -7,6 +7,7 @@ from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Score
 
 NUM_RESAMPLES = 1000
+_HIGHEST = 100.0
 # sacrebleu's names; "" is any other language.
 TOKENIZERS = {"zh": "zh", "": "13a"}
 
@@ -30,11 +31,12 @@ def translation_scores(
     for name, metric in (("bleu", _bleu(target)), ("chrf", _chrf())):
         resamples = NUM_RESAMPLES if len(hypotheses) > 1 else 1
         found = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=resamples)
-        value = float(found.score)
+        value = min(float(found.score), _HIGHEST)
         low = high = None
         if resamples > 1:
             mean, half = float(found._mean), float(found._ci)
-            low, high = min(mean - half, value), max(mean + half, value)
+            # The half-width is symmetric, and the scale ends.
+            low, high = max(0.0, min(mean - half, value)), min(_HIGHEST, max(mean + half, value))
         scores.append(
             Score(
                 metric=name, value=value, unit="points", low=low, high=high, better="higher", num_items=len(hypotheses)
@@ -62,4 +64,12 @@ def _bleu(target: str, *, effective_order: bool = False) -> Any:
 def _chrf() -> Any:
     from sacrebleu.metrics import CHRF
 
-    return CHRF()
+    class PlainCHRF(CHRF):  # type: ignore[misc, unused-ignore]
+        """Scores as Python's floats: sacrebleu 2.6 has NumPy's but for 0, and its bootstrap cannot average the two."""
+
+        def _compute_score_from_stats(self, stats: Any) -> Any:
+            found = super()._compute_score_from_stats(stats)
+            found.score = float(found.score)
+            return found
+
+    return PlainCHRF()

@@ -8,7 +8,7 @@ from typing import Any
 from lab.data.hub import open_streams, parse_name
 from lab.errors import LabError
 from lab.evaluation.benchmarks.conversations import Medium
-from lab.evaluation.benchmarks.questions import HUB, TRIVIA, data_key, read_rows
+from lab.evaluation.benchmarks.questions import HUB, TRIVIA, data_key, medium_of, read_rows
 
 # Names of the reference's column, ours and those of the copies on the hub.
 _REFERENCES = ("reference", "translation", "gt")
@@ -39,7 +39,8 @@ def read_translations(data: str) -> list[Translated]:
     """Read all; sounds in files are found, not opened. Paths in a file are relative to its folder.
 
     Raises:
-        LabError: as `translations_key`, no line, no such split, or a line without its columns (it is named).
+        LabError: as `translations_key`, no line, no such split, a line without its columns or with a sound that is none
+            (it is named), or a data set of the hub that breaks off.
     """
     key = translations_key(data)
     if data.startswith(HUB):
@@ -61,18 +62,22 @@ def _translated(row: Mapping[str, Any], number: int, data: str, folder: Path) ->
             f"translation {number} of {data} needs 'source' or 'audio', and one of "
             f"{', '.join(map(repr, _REFERENCES))}; it has {', '.join(row)}"
         )
-    if isinstance(sound, Mapping):
-        sound = sound.get("bytes") or sound.get("path")
-    media = (Medium("audio", sound if isinstance(sound, bytes) else folder / str(sound)),) if sound else ()
+    media = (medium_of("audio", sound, folder, f"translation {number} of {data}"),) if sound else ()
     return Translated(id=str(row.get("id", number)), source=source, reference=reference, media=media)
 
 
 def _hub_rows(data: str, revision: str) -> Iterator[dict[str, Any]]:
     name, config, split = parse_name(data.removeprefix(HUB))
     streams = open_streams(name, config, None if Path(name).is_dir() else revision)
+    if split is None and len(streams) == 1:
+        split = str(next(iter(streams)))
     if split is None or split not in streams:
         raise LabError(f"data set {name!r} has no split {split!r}; choose one of: {', '.join(map(str, streams))}")
     stream = streams[split]
     # Without features the rows come as they are stored: sound as bytes, never decoded.
     stream.info.features = None
-    return iter(stream)
+    try:
+        yield from stream
+    except Exception as error:  # `datasets` raises whatever its readers and the network raise
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise LabError(f"data set {name}:{split} broke off ({why}); check access and network") from error

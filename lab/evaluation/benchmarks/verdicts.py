@@ -4,7 +4,7 @@ The prompts are ours, versioned, in `judge_prompts.toml`; the paper's is not fou
 """
 
 import json
-import math
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,9 @@ from typing import Any
 from lab.errors import choose
 from lab.evaluation.benchmarks.conversations import Conversation, Turn
 
-LOWEST, HIGHEST = 0.0, 5.0
+LOWEST, HIGHEST = 0, 5
+# A reply in a code fence is told apart from one with words around it.
+_FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +67,21 @@ class JudgePrompt:
         return (*before, Turn("assistant", reply), Turn("user", self.again.format()))
 
     def read(self, reply: str) -> Verdict | None:
-        """Read a reply; None for anything but the one JSON object that was asked for (a code fence may be around it).
+        """Read a reply; None for anything but the one JSON object that was asked for, whole numbers from 0 to 5 in it.
 
-        >>> prompts()["score"].read('{"score": 4}').score, prompts()["score"].read("4 of 5")
+        Strict, for a reply that quotes an answer with an object in it must not be taken for the judge's own: a code
+        fence may be around the object, no words. Other keys are let be, and "Yes" is yes.
+
+        >>> prompts()["score"].read('{"score": 4}').score, prompts()["score"].read('I say {"score": 4}')
         (4.0, None)
         """
         found = _object_of(reply)
         if found is None:
             return None
         score = found.get("score")
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        if isinstance(score, bool) or not isinstance(score, int | float):
             return None
-        if not LOWEST <= score <= HIGHEST:
+        if not LOWEST <= score <= HIGHEST or score != int(score):  # NaN lies between no two numbers
             return None
         if self.name == "score":
             return Verdict(score=float(score))
@@ -101,10 +106,18 @@ def find_prompt(name: str) -> JudgePrompt:
 
 
 def _object_of(reply: str) -> dict[str, Any] | None:
-    """The one JSON object in a reply; None where there is none, or more than one."""
-    start, end = reply.find("{"), reply.rfind("}")
+    """The JSON object that a reply is; None where it is none, is more than that, or says one thing twice."""
+    bare = reply.strip()
+    fenced = _FENCED.fullmatch(bare)
     try:
-        found = json.loads(reply[start : end + 1])
+        found = json.loads(fenced[1] if fenced else bare, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found

@@ -1,9 +1,9 @@
-"""A local HTTP judge of OpenAI's form that behaves as a test tells it: a list of replies, one a request."""
+"""A local HTTP model or judge of OpenAI's form that replies as a test tells it: in turn, or by what is asked."""
 
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,9 +12,12 @@ GOOD = '{"verdict": "yes", "score": 4}'
 
 
 class JudgeServer:
-    """`script` holds what comes next: text, or a dict of `status`, `headers`, `body`, `sleep`; then GOOD for ever."""
+    """`script` holds what comes next: text, or a dict of `status`, `headers`, `body`, `sleep`; then `answer` for ever.
 
-    def __init__(self, script: list[Any]) -> None:
+    `answer` is given the messages of a request, for requests come in any order; without it, GOOD.
+    """
+
+    def __init__(self, script: list[Any], answer: Callable[[list[Any]], Any] | None = None) -> None:
         self.script, self.requests, self.times, self.keys = list(script), [], [], []
         lock = threading.Lock()
         outer = self
@@ -26,7 +29,7 @@ class JudgeServer:
                     outer.requests.append(body)
                     outer.times.append(time.monotonic())
                     outer.keys.append(self.headers.get("Authorization"))
-                    step = outer.script.pop(0) if outer.script else GOOD
+                    step = outer.script.pop(0) if outer.script else answer(body["messages"]) if answer else GOOD
                 if isinstance(step, str):
                     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}
                     step = {"body": json.dumps({"id": "1", "object": "chat.completion", "choices": [choice]})}
@@ -50,8 +53,8 @@ class JudgeServer:
 
 
 @contextmanager
-def judge_server(*script: Any) -> Iterator[JudgeServer]:
-    made = JudgeServer(list(script))
+def judge_server(*script: Any, answer: Callable[[list[Any]], Any] | None = None) -> Iterator[JudgeServer]:
+    made = JudgeServer(list(script), answer)
     thread = threading.Thread(target=made.server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
