@@ -33,7 +33,8 @@ def test_a_notebook_is_scheduled_from_the_menu_and_runs_to_its_end(jupyter, page
     page.get_by_role("heading", name="Jobs", exact=True).wait_for()
     until = time.monotonic() + JOB_SECONDS
     job = {"status": "CREATED"}
-    while time.monotonic() < until and job["status"] in ("CREATED", "QUEUED", "IN_PROGRESS"):
+    # A job that has not begun is called stopped.
+    while time.monotonic() < until and job["status"] not in ("COMPLETED", "FAILED"):
         page.wait_for_timeout(1000)
         job = next(one for one in [*jupyter.ask("scheduler/jobs")["jobs"], job] if one.get("job_id") not in before)
     screenshot("scheduler_jobs")
