@@ -208,10 +208,10 @@ class RayCluster:
         """Cancel every task; one that has not ended in time loses its process, and its cell by that the cell's."""
         for task in self._tasks:
             self._ray.cancel(task)
-        deadline = time.monotonic() + seconds
+        deadline, heard_enough = time.monotonic() + seconds, threading.Event()
 
         def hear_the_last() -> None:
-            while self._tasks and time.monotonic() < deadline:
+            while self._tasks and not heard_enough.is_set():
                 self.events(0.1)
 
         # Beside this one: of a task that is cancelled before it has begun, Ray may never say that it has ended.
@@ -219,6 +219,8 @@ class RayCluster:
         hearing.start()
         while hearing.is_alive() and time.monotonic() < deadline and not at_once():
             hearing.join(0.1)
+        heard_enough.set()
+        hearing.join(1.0)  # a thread that asks Ray while it shuts down ends the process, with status 1
         for task in list(self._tasks):
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(task, force=True)

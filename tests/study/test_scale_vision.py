@@ -177,7 +177,7 @@ def test_table_shows_rows_parts_and_stages():
     for line in ("By row", "By part, ", "By stage of the paper", "about 131072 tokens of samples", "64 of question"):
         assert line in text
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
-    assert lines["direct"][:7] == ["22.3", "169", "8", "1,546", "85", "video_text", "22.3"]
+    assert lines["direct"][:7] == ["22.3", "169", "48", "8,306", "16", "video_text", "22.3"]
     # 4 bytes a weight.
     assert lines["language_model"][:5] == ["7,615.6", "0.0", "30.46", "0.00", "0.00"]
     assert lines["image_3"][3:7] == ["413.0", "22.3", "0.0", "7,615.6"]
