@@ -5,6 +5,7 @@ of patches), `tokens` (rows x columns of `output_grid`), `hidden_size` (encoder 
 width).
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,7 @@ from lab.errors import LabError
 Padding = Literal["none", "both", "columns"]
 
 
-class VisualProjector(nn.Module):
+class VisualProjector(nn.Module, ABC):
     """Maps a grid of patches onto language-model tokens; a subclass says how, in `output_grid` and `project`.
 
     Raises:
@@ -54,11 +55,11 @@ class VisualProjector(nn.Module):
         grid = self.output_grid(rows, columns)
         return self.project(features, grid).reshape(batch, grid[0] * grid[1], self.output_size)
 
+    @abstractmethod
     def project(
         self, features: Float[Tensor, "batch rows columns hidden_size"], grid: tuple[int, int]
     ) -> Float[Tensor, "batch token_rows token_columns output_size"]:
         """Map patches onto the tokens of `grid`, which is what `output_grid` gives for them."""
-        raise NotImplementedError
 
 
 class ReducingProjector(VisualProjector):

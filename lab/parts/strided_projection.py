@@ -5,6 +5,7 @@ consecutive frames), `windows` (the tokens of a whole batch, padding left out), 
 paper's d), `output_size` (language-model width). `downsample_rate` is the paper's n.
 """
 
+from abc import ABC, abstractmethod
 from typing import overload
 
 import torch
@@ -17,7 +18,7 @@ from lab.errors import LabError
 MAX_DOWNSAMPLE_RATE = 32
 
 
-class AudioProjector(nn.Module):
+class AudioProjector(nn.Module, ABC):
     """Cuts encoder frames into windows that do not overlap and maps each onto one token.
 
     A subclass says what happens to a window, in `project`. Time is right-padded with zeros to a multiple of the rate,
@@ -96,11 +97,11 @@ class AudioProjector(nn.Module):
             tokens = tokens.new_zeros(batch * num_tokens, self.output_size).index_copy(0, real, tokens)
         return tokens.view(batch, num_tokens, self.output_size), token_lengths
 
+    @abstractmethod
     def project(
         self, windows: Float[Tensor, "windows rate hidden_size"], frames_in_window: Int[Tensor, " windows"]
     ) -> Float[Tensor, "windows output_size"]:
         """Map each window onto one token; it has at least one real frame, and its padding frames are zeros."""
-        raise NotImplementedError
 
     def multiply_adds_per_window(self) -> int:
         """Multiply-adds of the matrix products for one window; here, of linear layers that each see a window once."""

@@ -5,6 +5,7 @@ later stages) are taken out, so that each parameter left is one that training ca
 """
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -19,18 +20,18 @@ from transformers import SiglipVisionModel
 from lab.errors import LabError
 
 
-class VisionBackbone(nn.Module):
+class VisionBackbone(nn.Module, ABC):
     """Square pictures of `image_size` in, a grid of `grid` = (rows, columns) features of `hidden_size` out."""
 
     image_size: int
     hidden_size: int
     grid: tuple[int, int]
 
+    @abstractmethod
     def forward(
         self, pixels: Float[Tensor, "batch 3 image_size image_size"]
     ) -> Float[Tensor, "batch rows columns hidden_size"]:
         """Features of normalised pixels."""
-        raise NotImplementedError
 
 
 class SiglipBackbone(VisionBackbone):

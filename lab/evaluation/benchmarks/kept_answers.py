@@ -6,21 +6,14 @@ length), has a file of its own in the cache. As `lab.evaluation.kept_transcripts
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 
-from filelock import FileLock
-
-from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.benchmarks.conversations import Conversation, Refused, TextModel, identity_of
+from lab.evaluation.kept_texts import KeptTexts
 from lab.paths import cache_dir
 
-FORMAT_VERSION = 1
-# Another process holds the file for one answer's line only.
-_WAIT_SECONDS = 600
-_TABLE = "CREATE TABLE IF NOT EXISTS answers (asked BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
+FORMAT_VERSION = 2
 
 
 class KeptAnswers:
@@ -40,6 +33,7 @@ class KeptAnswers:
         self.num_generated = 0
         """Replies that were not in the cache, since this was made."""
         self._model = model
+        self._texts = KeptTexts(self.path, what="answers")
 
     def replies(
         self, ids: Sequence[str], conversations: Sequence[Conversation], progress: Progress | None = None
@@ -50,8 +44,7 @@ class KeptAnswers:
             LabError: as the model, after what it had replied was kept; or a cache that cannot be read or written.
         """
         keys = [_asked_sha256(key, said) for key, said in zip(ids, conversations, strict=True)]
-        with self._opened() as store:
-            found: dict[bytes, str | Refused] = {**_read(store, keys)}
+        found: dict[bytes, str | Refused] = {**self._texts.read(keys)}
         # A key that stands twice is asked for once.
         missing = list({key: index for index, key in reversed(list(enumerate(keys))) if key not in found}.values())[
             ::-1
@@ -69,42 +62,8 @@ class KeptAnswers:
 
     def _kept(self, key: bytes, reply: str) -> str:
         self.num_generated += 1
-        with self._opened() as store:
-            with store:
-                store.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, reply))
-            return _read(store, [key])[key]
-
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The file, closed again behind; nothing of the model's runs in here, so all errors are the file's."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite does not wait for who turns the journal over at the same moment.
-            with FileLock(f"{self.path}.lock"):
-                store = sqlite3.connect(self.path, timeout=_WAIT_SECONDS)
-                try:
-                    store.execute("PRAGMA journal_mode = WAL")
-                    store.execute(_TABLE)
-                except sqlite3.Error:
-                    store.close()
-                    raise
-            with closing(store):
-                yield store
-        except (OSError, sqlite3.Error) as error:
-            raise LabError(
-                f"answers cannot be kept in {self.path} ({error}); free some disk, or remove the file if it is damaged"
-            ) from error
+        return self._texts.keep([(key, reply)])[key]
 
 
 def _asked_sha256(sample: str, conversation: Conversation) -> bytes:
     return hashlib.sha256(json.dumps([sample, identity_of(conversation)]).encode()).digest()
-
-
-def _read(store: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, str]:
-    """Of these answers, those that are there."""
-    found = {}
-    for key in dict.fromkeys(keys):
-        line = store.execute("SELECT text FROM answers WHERE asked = ?", (key,)).fetchone()
-        if line is not None:
-            found[key] = line[0]
-    return found

@@ -40,7 +40,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lines_of(kept: KeptAnswers) -> int:
     with sqlite3.connect(kept.path) as store:
-        return int(store.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+        return int(store.execute("SELECT COUNT(*) FROM texts").fetchone()[0])
 
 
 def _ask(name: str, cache: str, start: Any, out: Any) -> None:
