@@ -5,7 +5,8 @@ import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
-from jaxtyping import UInt8
+import numpy as np
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 _LEFT = "style='text-align:left;vertical-align:top;white-space:pre-wrap'"
@@ -15,9 +16,13 @@ MAX_PICTURES = 8
 _PICTURE_HEIGHT = 96
 
 
+class Markup(str):
+    """HTML already, such as a picture in a table's cell."""
+
+
 def text(value: object) -> str:
-    """A value as HTML that says just that."""
-    return html.escape(str(value))
+    """A value as HTML that says just that; `Markup` as it is."""
+    return str(value) if isinstance(value, Markup) else html.escape(str(value))
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> str:
@@ -58,7 +63,17 @@ def curve(values: Sequence[float], label: str) -> str:
     )
 
 
-def pictures(frames: UInt8[ndarray, "frames height width 3"], seconds: Sequence[float] = ()) -> str:
+def sound(waveform: Float[ndarray, " samples"], sampling_rate: int) -> Markup:
+    """A player of a mono waveform, -1 to 1."""
+    import soundfile
+
+    written = io.BytesIO()
+    soundfile.write(written, np.asarray(waveform, dtype=np.float32), sampling_rate, format="WAV")
+    address = f"data:audio/wav;base64,{base64.b64encode(written.getvalue()).decode()}"
+    return Markup(f"<audio controls src='{address}'></audio>")
+
+
+def pictures(frames: UInt8[ndarray, "frames height width 3"], seconds: Sequence[float] = ()) -> Markup:
     """Frames in a row, evenly chosen where there are more than `MAX_PICTURES`, with their time where they have one."""
     from PIL import Image
 
@@ -73,4 +88,4 @@ def pictures(frames: UInt8[ndarray, "frames height width 3"], seconds: Sequence[
         picture = f"<img src='{address}' alt='{told or 'picture'}' style='height:{_PICTURE_HEIGHT}px'>"
         shown.append(f"<figure style='display:inline-block;margin:0 4px'>{picture}<br>{told}</figure>")
     left_out = len(frames) - count
-    return f"<div>{''.join(shown)}</div>" + (f"<p>and {left_out} more</p>" if left_out else "")
+    return Markup(f"<div>{''.join(shown)}</div>" + (f"<p>and {left_out} more</p>" if left_out else ""))

@@ -1,92 +1,33 @@
-"""Loss filters by hand: slide the threshold, see the fit and what falls off, read it, keep the choice as a row.
+"""Loss filters by hand: slide the threshold, see the fit and what falls off, read and hear it, keep a choice as a row.
 
-Section 3 of the paper (the filter of the fine-tuning data).
+Section 3 of the paper (the filter of the fine-tuning data, and prompts spoken by many timbres).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_columns import Batches, loss_files, losses_in_memory
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
 from lab.data.filters.loss_fit import normality
-from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
-from lab.explore.html import table, text
+from lab.data.speech.audio import SAMPLING_RATE
+from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
+from lab.explore.html import pictures, sound, table, text
 from lab.explore.panel import Panel, Shown
+from lab.explore.scored_samples import ScoredSamples
 from lab.paper.style import GREY, LOOKS
-from lab.study.ablation import Ablation, load_ablation
+from lab.study.ablation import load_ablation
 from lab.study.own_rows import free_key, save_own_row
-from lab.study.results import load_utterances
 
 NUM_BINS = 60
 CLEAN = "clean"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredSamples:
-    """Instructions with the losses of their answers (nats a token); `faults`: what was planted, `clean` for nothing."""
-
-    ids: Sequence[str]
-    prompts: Sequence[str]
-    answers: Sequence[str]
-    losses: Float[ndarray, " samples"]
-    losses_without_prompt: Float[ndarray, " samples"] | None = None
-    faults: Sequence[str] | None = None
-
-    def batches(self) -> Batches:
-        """As filters read them."""
-        return losses_in_memory(self.ids, self.losses, self.losses_without_prompt)
-
-
-def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
-    """What the cells of a loss-filter study chose from, out of any finished cell's own table.
-
-    Raises:
-        LabError: no cell has been run on this machine.
-    """
-    frame = load_utterances(ablation, rung)
-    frame = frame[frame["split"] == "train"]
-    first = frame[(frame["row"] == frame["row"].iloc[0]) & (frame["seed"] == frame["seed"].iloc[0])]
-    without = first["loss_without_prompt"].to_numpy(np.float64)
-    return ScoredSamples(
-        ids=first["question"].tolist(),
-        prompts=first["prompt"].tolist(),
-        answers=first["answer"].tolist(),
-        losses=first["loss"].to_numpy(np.float64),
-        losses_without_prompt=None if np.isnan(without).any() else without,
-        faults=first["kind"].tolist(),
-    )
-
-
-def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
-    """What `lab score SOURCE --out FOLDER` wrote, with the texts of the source again.
-
-    Raises:
-        LabError: as `loss_files` and `read_instructions`, or a sample that the source no longer has.
-    """
-    scored = pq.read_table(loss_files(folder))
-    ids = scored["id"].to_pylist()
-    by_id = {one.id: one for one in read_instructions(source).instructions}
-    if missing := [key for key in ids if key not in by_id]:
-        raise LabError(f"{source!r} has no sample {missing[0]!r}, which was scored in {folder}; name its own source")
-    without = scored["loss_without_prompt"].to_numpy().astype(np.float64)
-    return ScoredSamples(
-        ids=ids,
-        prompts=[by_id[key].prompt for key in ids],
-        answers=[by_id[key].answer for key in ids],
-        losses=scored["loss"].to_numpy(),
-        losses_without_prompt=None if np.isnan(without).any() else without,
-    )
+MAX_SPOKEN = 300
+"""Letters of a prompt that are spoken: half a minute is enough to tell what it is."""
 
 
 def loss_filter_panel(samples: ScoredSamples, *, num_shown: int = 8) -> Panel:
@@ -98,12 +39,12 @@ def loss_filter_panel(samples: ScoredSamples, *, num_shown: int = 8) -> Panel:
     """
     batches = samples.batches()
 
-    def show(loss_filter: str, k: float, read: str) -> list[Shown]:
+    def show(loss_filter: str, k: float, read: str, hear: bool) -> list[Shown]:
         chosen = filter_losses(batches, loss_filter, k=k)
         return [
             _account(chosen, samples),
             _draw(samples, chosen, loss_bounds(batches, loss_filter, k=k), loss_filter),
-            _samples(samples, chosen, read, num_shown),
+            _samples(samples, chosen, read, num_shown, hear=hear),
         ]
 
     return Panel(
@@ -113,6 +54,7 @@ def loss_filter_panel(samples: ScoredSamples, *, num_shown: int = 8) -> Panel:
                 value=1.0, min=0.0, max=4.0, step=0.05, description="k (sigma)", continuous_update=False
             ),
             "read": ipywidgets.Dropdown(options=["dropped below", "dropped above", "kept"], description="read"),
+            "hear": ipywidgets.Checkbox(description="hear the prompts", indent=False),
         },
         show,
     )
@@ -172,7 +114,7 @@ def _fit_title(losses: Float[ndarray, " samples"]) -> str:
     return f"skewness {fit.skewness:+.2f}, {fit.distance:.2f} from the Gaussian{tested}"
 
 
-def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int) -> str:
+def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int, *, hear: bool) -> str:
     losses = np.asarray(samples.losses)
     middle = float(np.median(losses))
     wanted: dict[str, Bool[ndarray, " samples"]] = {
@@ -187,6 +129,8 @@ def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int
     rows: list[dict[str, Any]] = [
         {
             "loss": f"{losses[i]:.2f}",
+            **({} if samples.examples is None else {"picture": pictures(samples.examples[i].see()[0])}),
+            **({"spoken": _spoken(samples.ids[i], samples.prompts[i])} if hear else {}),
             "prompt": samples.prompts[i],
             "answer": samples.answers[i],
             **({} if samples.faults is None else {"planted": samples.faults[i].replace("_", " ")}),
@@ -194,6 +138,15 @@ def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int
         for i in nearest[:num_shown]
     ]
     return f"<p>{text(read)}: {len(there)}, of which those next to the bound</p>" + table(rows)
+
+
+def _spoken(key: str, prompt: str) -> str:
+    """A player of the prompt, or why it cannot be spoken."""
+    voice, speed = telling(timbres("en"), SPEEDS, 0)(key)
+    try:
+        return sound(SpeechStore().audio(prompt[:MAX_SPOKEN], voice, speed), SAMPLING_RATE)
+    except LabError as error:
+        return str(error)
 
 
 def row_saver(panel: Panel, ablation_name: str) -> ipywidgets.HBox:

@@ -4,21 +4,18 @@ Shown are figures, tables and texts (HTML), and sounds. They are widgets of thei
 a panel that is shown twice is one panel, and a change from code shows like one by hand.
 """
 
-import base64
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
-import numpy as np
-import soundfile
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from lab.errors import LabError
-from lab.explore.html import text
+from lab.explore.html import sound, text
 from lab.paper.style import paper_style
 
 
@@ -49,6 +46,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self.shown: list[Shown] = []
         """What the panel shows now."""
         self.error = ""
+        self._asked: dict[str, Any] = {}
         self._below = ipywidgets.VBox()
         super().__init__([ipywidgets.HBox(list(self.controls.values()), layout={"flex_flow": "row wrap"}), self._below])
         for control in self.controls.values():
@@ -56,14 +54,19 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self.update()
 
     def _changed(self, change: Mapping[str, Any]) -> None:
-        self.update()
+        # A control that changes another one has had it shown already.
+        if self._values() != self._asked:
+            self.update()
+
+    def _values(self) -> dict[str, Any]:
+        return {name: control.value for name, control in self.controls.items()}
 
     def update(self) -> None:
         """Show what the controls ask for now."""
-        self.error = ""
+        self.error, self._asked = "", self._values()
         try:
             with paper_style():
-                self.shown = list(self._show(**{name: control.value for name, control in self.controls.items()}))
+                self.shown = list(self._show(**self._asked))
                 self._below.children = [_widget(one) for one in self.shown]
         except LabError as error:
             self.error, self.shown = str(error), []
@@ -73,11 +76,9 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 def _widget(shown: Shown) -> Any:
     if isinstance(shown, str):
         return ipywidgets.HTML(shown)
-    written = io.BytesIO()
     if isinstance(shown, Sound):
-        soundfile.write(written, np.asarray(shown.waveform, dtype=np.float32), shown.sampling_rate, format="WAV")
-        address = f"data:audio/wav;base64,{base64.b64encode(written.getvalue()).decode()}"
-        return ipywidgets.HTML(f"<p>{text(shown.caption)}<br><audio controls src='{address}'></audio></p>")
+        return ipywidgets.HTML(f"<p>{text(shown.caption)}<br>{sound(shown.waveform, shown.sampling_rate)}</p>")
+    written = io.BytesIO()
     shown.savefig(written, format="png", dpi=110)
     layout = {"max_width": "100%", "align_self": "flex-start"}
     return ipywidgets.Image(value=written.getvalue(), format="png", layout=layout)

@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 from lab import paths
 from lab.data.speech.audio import SAMPLING_RATE
-from lab.data.speech.corpora import Corpus, Utterance
-from lab.errors import LabError
+from lab.data.speech.corpora import Utterance
+from lab.errors import LabError, choose
 from lab.explore.html import table, text
 from lab.explore.panel import Panel, Shown, Sound
 from lab.paper.style import GREY, LOOKS
@@ -30,11 +30,12 @@ from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector
 from lab.study.ablation import Ablation
 from lab.study.results import load_results, load_utterances
-from lab.training.speech import cell_data, open_encoder
+from lab.training.speech import SpeechSplit, cell_data, open_encoder
 
 FRAMES_PER_SECOND = 50.0
 MAX_ROWS_OF_TOKENS = 64  # of the language model's width, drawn
 WEIGHTS = "projector.safetensors"
+MEASURED = ("test", "out_of_domain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +74,15 @@ class StudiedCells:
             raise LabError(f"seed {seed} of {ablation.name!r} was not run at rung {rung!r}; run it, or choose another")
         self._runs = dict(zip(lines["row"], lines["run_id"], strict=True))
         self.results = lines.set_index("row")
-        frame = load_utterances(ablation, rung)
+        frame = load_utterances(ablation, rung, list(self._runs))
         frame = frame[(frame["seed"] == seed) & (frame["split"] == "test")]
-        self.answers: pd.DataFrame = frame.set_index(["row", "utterance"])
+        self.answers: pd.DataFrame = frame.set_index(["corpus", "row", "utterance"])
         parameters = self.parameters(next(iter(self._runs)))
         from lab.evaluation.normalizers import NORMALIZERS
 
         self.encoder: AudioEncoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
-        split = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters["normalizer"]])["test"]
-        self.corpus: Corpus = split.corpus
-        self.utterances: dict[str, Utterance] = {utterance.id: utterance for utterance in split.utterances}
+        data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters["normalizer"]])
+        self.tests: dict[str, SpeechSplit] = {data[name].corpus.name: data[name] for name in MEASURED if name in data}
 
     @property
     def rows(self) -> list[str]:
@@ -117,21 +117,32 @@ class StudiedCells:
         projector.load_state_dict(weights)
         return projector.eval(), statistics
 
+    def utterance(self, corpus: str, key: str) -> Utterance:
+        """A test utterance by its corpus and id.
+
+        Raises:
+            LabError: there is none.
+        """
+        for one in choose(self.tests, corpus, "corpus").utterances:
+            if one.id == key:
+                return one
+        raise LabError(f"{key!r} is no test utterance of {corpus}; their ids are those of its test split")
+
     @lru_cache(maxsize=8)  # noqa: B019  # lives as long as the notebook that holds it
-    def _encoded(self, utterance: str) -> tuple[ndarray, ndarray, ndarray]:
-        waveform = self.corpus.audio(self.utterances[utterance])
+    def _encoded(self, corpus: str, key: str) -> tuple[ndarray, ndarray, ndarray]:
+        waveform = self.tests[corpus].corpus.audio(self.utterance(corpus, key))
         mel, _ = self.encoder.front_end([waveform])
         return waveform, mel[0].numpy(), self.encoder.encode([waveform])[0]
 
     @torch.no_grad()
-    def heard(self, row: str, utterance: str) -> Heard:
-        """An utterance through a row's projector.
+    def heard(self, row: str, corpus: str, key: str) -> Heard:
+        """A test utterance of a corpus through a row's projector.
 
         Raises:
-            LabError: as `projector`.
+            LabError: as `projector` and `utterance`.
         """
         projector, statistics = self.projector(row)
-        waveform, mel, features = self._encoded(utterance)
+        waveform, mel, features = self._encoded(corpus, key)
         standard = (torch.from_numpy(features) - statistics["feature_mean"]) / statistics["feature_std"]
         tokens, lengths = projector(standard[None], torch.tensor([len(features)]))
         return Heard(
@@ -144,27 +155,51 @@ class StudiedCells:
 
 
 def projectors_panel(cells: StudiedCells) -> Panel:
-    """Choose a row and an utterance: listen, look, and read what was understood."""
-    titles = {row: cells.ablation.row(row).label for row in cells.rows}
-    said = {utterance.text[:80]: key for key, utterance in cells.utterances.items()}
+    """Choose corpus, utterance, projector and rate: listen, look, and read what was understood."""
+    rows = _rows_by_projector(cells)
 
-    def show(row: str, utterance: str) -> list[Shown]:
-        heard = cells.heard(row, utterance)
-        answer = cells.answers.loc[(row, utterance)]
+    def show(corpus: str, utterance: str, projector: str, rate: int) -> list[Shown]:
+        if (row := rows[projector].get(rate)) is None:
+            had = ", ".join(map(str, sorted(rows[projector])))
+            raise LabError(f"{projector} was run at n = {had} with seed {cells.seed}, and not at {rate}")
+        heard = cells.heard(row, corpus, utterance)
+        answer = cells.answers.loc[(corpus, row, utterance)]
         return [
-            Sound(heard.waveform, SAMPLING_RATE, caption=cells.utterances[utterance].text),
+            Sound(heard.waveform, SAMPLING_RATE, caption=cells.utterance(corpus, utterance).text),
             coloured_errors(answer["reference_normalized"], answer["hypothesis_normalized"]),
             _draw(heard),
             costs_table(cells, row),
         ]
 
+    def said(corpus: str) -> list[tuple[str, str]]:
+        return [(one.text[:80], one.id) for one in cells.tests[corpus].utterances]
+
+    corpus = ipywidgets.Dropdown(options=list(cells.tests), description="corpus")
+    utterance = ipywidgets.Dropdown(options=said(corpus.value), description="utterance")
+    # Before the panel looks: an utterance of the corpus before is none of this one.
+    corpus.observe(lambda change: setattr(utterance, "options", said(change["new"])), names="value")
+    rates = sorted({rate for own in rows.values() for rate in own})
     return Panel(
         {
-            "row": ipywidgets.Dropdown(options=[(titles[row], row) for row in cells.rows], description="row"),
-            "utterance": ipywidgets.Dropdown(options=list(said.items()), description="utterance"),
+            "corpus": corpus,
+            "utterance": utterance,
+            "projector": ipywidgets.Dropdown(options=list(rows), description="projector"),
+            "rate": ipywidgets.Dropdown(options=[(f"n = {rate}", rate) for rate in rates], description="rate"),
         },
         show,
     )
+
+
+def _rows_by_projector(cells: StudiedCells) -> dict[str, dict[int, str]]:
+    """Rows by what their labels call the projector, and by rate; of two that share both, the key tells them apart."""
+    found: dict[str, dict[int, str]] = {}
+    for row in cells.rows:
+        rate = int(cells.parameters(row)["downsample_rate"])
+        name = cells.ablation.row(row).label.removesuffix(f", n = {rate}")
+        if rate in found.get(name, {}):
+            name = f"{name} ({row})"
+        found.setdefault(name, {})[rate] = row
+    return found
 
 
 def coloured_errors(reference: str, hypothesis: str) -> str:
@@ -218,11 +253,13 @@ def _draw(heard: Heard) -> Figure:
     features.imshow(heard.features.T, extent=(0.0, length, 0.0, 1.0), **bound)
     features.set(title=f"encoder: {len(heard.features)} frames of {heard.features.shape[1]} features", yticks=[])
     spans = heard.window_seconds()
+    for _, end in spans[:-1]:
+        features.axvline(end, color="black", linewidth=0.3)
     scale = max(float(np.std(heard.tokens)), 1e-9)
     picture = heard.tokens[:, :MAX_ROWS_OF_TOKENS].T / scale
     tokens.imshow(picture, extent=(0.0, spans[-1][1], 0.0, 1.0), **bound)
     for _, end in spans[:-1]:
-        tokens.axvline(end, color="white", linewidth=0.4)
+        tokens.axvline(end, color="black", linewidth=0.3)
     title = f"projector: {len(heard.tokens)} tokens, {heard.downsample_rate} frames each"
     tokens.set(title=title, yticks=[], xlabel="seconds", xlim=(0.0, max(seconds, spans[-1][1])))
     for axes in (waveform, mel, features, tokens):

@@ -64,6 +64,7 @@ class SweepProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, *self._arguments, "--rows", rows],
                 cwd=paths.repository_root(),
+                env={**os.environ, "TQDM_DISABLE": "1"},  # bars of libraries fill a log that is read line by line
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

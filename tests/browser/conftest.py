@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -102,10 +103,16 @@ def serving(command: list[str], bench: Workbench, log: Path) -> Iterator[subproc
     try:
         yield process
     finally:
-        process.terminate()
+        _end(process, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(15)
-        process.kill()
+        _end(process, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """Signal it and what it has started: of make alone, the server would live on."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, how)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from lab.explore.projectors import StudiedCells, coloured_errors, projectors_pan
 from lab.study.ablation import Rung, load_ablation
 from lab.study.speech_preparation import prepare_speech
 from lab.study.sweep import reproduce
-from tests.speech import tiny_parameters
+from tests.speech import tiny_parameters, write_corpus
 
 
 def test_letters_that_differ_are_coloured_in_both_texts():
@@ -32,15 +32,17 @@ def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_pat
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     store_maker()
-    rung = Rung(name="tiny", description="a test's", changes=tiny_parameters(tmp_path), recorded=False)
+    changes = tiny_parameters(tmp_path) | {"out_of_domain_corpus": write_corpus(tmp_path / "elsewhere", held_out=2)}
+    rung = Rung(name="tiny", description="a test's", changes=changes, recorded=False)
     study = dataclasses.replace(load_ablation("conv_gmlp_rate"), rungs=(rung,))
-    rows = ["conv_gmlp_2", "conv_gmlp_4"]
+    rows = ["conv_gmlp_2", "conv_gmlp_4", "mean_pool_mlp_2"]
     outcome = reproduce(study, rung="tiny", rows=rows, seeds=[0], workers=1, prepare=prepare_speech)
     assert outcome.failed == {}
     cells = StudiedCells(study, "tiny")
     assert cells.rows == rows
-    utterance = next(iter(cells.utterances))
-    wide, narrow = (cells.heard(row, utterance) for row in ("conv_gmlp_4", "conv_gmlp_2"))
+    corpus, elsewhere = cells.tests
+    utterance = cells.tests[corpus].utterances[0].id
+    wide, narrow = (cells.heard(row, corpus, utterance) for row in ("conv_gmlp_4", "conv_gmlp_2"))
     assert (wide.downsample_rate, narrow.downsample_rate) == (4, 2)
     np.testing.assert_array_equal(wide.features, narrow.features)
     assert len(narrow.tokens) == -(-len(narrow.features) // 2)
@@ -50,15 +52,28 @@ def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_pat
     panel = projectors_panel(cells)
     assert panel.error == ""
     sound, errors, figure, costs = panel.shown
-    assert sound.caption == cells.utterances[utterance].text
+    assert sound.caption == cells.utterance(corpus, utterance).text
     assert "understood" in errors
     assert f"{len(narrow.tokens)} tokens, 2 frames each" in figure.axes[3].get_title(loc="left")
-    panel.controls["row"].value = "conv_gmlp_4"
+    panel.controls["rate"].value = 4
     assert f"{len(wide.tokens)} tokens, 4 frames each" in panel.shown[2].axes[3].get_title(loc="left")
     assert "Conv-GMLP" in costs
+    shown = []
+    panel._below.observe(lambda change: shown.append(change["new"]), names="children")
+    panel.controls["corpus"].value = elsewhere
+    assert panel.controls["utterance"].value == cells.tests[elsewhere].utterances[0].id
+    assert len(panel.controls["utterance"].options) == len(cells.tests[elsewhere]) == 2
+    assert len(shown) == 1  # although two controls have changed
+    panel.controls["projector"].value = "Mean pooling + MLP"
+    assert panel.error == "Mean pooling + MLP was run at n = 2 with seed 0, and not at 4"
+    panel.controls["rate"].value = 2
+    assert panel.error == ""
+    with pytest.raises(LabError, match="'none of it' is no test utterance of hub:"):
+        cells.heard("conv_gmlp_2", corpus, "none of it")
+    panel.controls["projector"].value, panel.controls["rate"].value = "Conv-GMLP", 4
     with pytest.raises(LabError, match=r"seed 7 of 'conv_gmlp_rate' was not run at rung 'tiny'"):
         StudiedCells(study, "tiny", seed=7)
     next(paths.mlruns_dir().rglob("projector.safetensors")).unlink()
     next(paths.mlruns_dir().rglob("projector.safetensors")).unlink()
-    panel.controls["row"].value = "conv_gmlp_2"
+    panel.controls["rate"].value = 2
     assert "row 'conv_gmlp_2' has no weights here" in panel.error
