@@ -76,7 +76,8 @@ lab: $(INSTALLED) ## JupyterLab on this machine alone
 
 mlflow: $(INSTALLED) ## MLflow's page of the tracked runs, on this machine alone
 	@test -f $(MLRUNS)/mlflow.db || { echo "error: $(MLRUNS)/mlflow.db is not there yet; run make study or make smoke first" >&2; exit 1; }
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(MLRUNS)/mlflow.db \
+	@echo "the runs: http://127.0.0.1:$(MLFLOW_PORT)/#/experiments/1/runs?workflowType=machine_learning"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(MLRUNS)/mlflow.db \
 	  --host 127.0.0.1 --port $(MLFLOW_PORT)
 
 docs: $(INSTALLED) ## the documentation as pages that open from files: site/index.html

@@ -14,9 +14,9 @@ from numpy import ndarray
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
 from lab.data.filters.loss_fit import normality
-from lab.errors import LabError
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
+from lab.errors import LabError
 from lab.explore.html import pictures, sound, table, text
 from lab.explore.panel import Panel, Shown
 from lab.explore.scored_samples import ScoredSamples

@@ -135,6 +135,11 @@ def _claims(ablation: Ablation, rung: Rung) -> list[tuple[str, str]]:
     return [(found["title"], found["said"]) for found in _CLAIM.finditer(text)]
 
 
+def run_address(mlflow: str, run_id: str) -> str:
+    """Where MLflow's page shows a run."""
+    return f"{mlflow}/#/runs/{run_id}?workflowType=machine_learning"
+
+
 def _cost(lines: Sequence[Line], runs: dict[str, RunRecord], mlflow: str) -> str:
     """What was run where and what it took; of runs that are not in this store, what the results file says."""
     here = [runs[line["run_id"]] for line in lines if line["run_id"] in runs]
@@ -153,7 +158,7 @@ def _cost(lines: Sequence[Line], runs: dict[str, RunRecord], mlflow: str) -> str
         run = runs.get(line["run_id"])
         identity = html.escape(line["run_id"][:12])
         if run is not None:
-            link = f"{mlflow}/#/runs/{line['run_id']}"
+            link = run_address(mlflow, line["run_id"])
             identity = f'<a href="{html.escape(link)}">{identity}</a>'
         took = f"{run.seconds:.0f}" if run is not None and run.seconds is not None else "–"
         rows.append([html.escape(line["row"]), html.escape(line["seed"]), identity, took])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -143,7 +144,7 @@ def lab_options() -> list[str]:
 
 @pytest.fixture(scope="session")
 def mlflow_page(workbench: Workbench) -> Iterator[str]:
-    """Its address; the server as `make mlflow` starts it."""
+    """The address that `make mlflow` prints; the server as it starts it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -157,4 +158,6 @@ def mlflow_page(workbench: Workbench) -> Iterator[str]:
             time.sleep(0.5)
         else:
             raise AssertionError(log.read_text())
-        yield address
+        told = re.search(r"the runs: (\S+)", log.read_text())
+        assert told is not None, log.read_text()
+        yield told[1]

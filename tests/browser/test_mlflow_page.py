@@ -4,13 +4,15 @@ import re
 
 import pytest
 
+from lab.paper.report import run_address
+from lab.study import store
 from tests.browser.workbench import RUNG, STUDY
 
 
 @pytest.fixture
 def runs(page, mlflow_page):
-    """The table of runs."""
-    page.goto(f"{mlflow_page}/#/experiments/1/runs?viewStateShareKey=&compareRunsMode=TABLE")
+    """The table of runs, at the address that `make mlflow` prints."""
+    page.goto(mlflow_page)
     page.get_by_text(f"{STUDY} ({RUNG})", exact=True).first.wait_for()
     return page
 
@@ -27,6 +29,14 @@ def test_cells_stand_below_their_study_by_names_that_a_person_understands(runs, 
     for name in ("conv_gmlp_2, seed 0", "conv_gmlp_4, seed 0"):
         assert runs.get_by_text(name, exact=True).first.is_visible()
     screenshot("mlflow_runs")
+    assert not runs.get_by_text("Judges", exact=True).is_visible()  # of applications, which nobody has here
+
+
+def test_a_run_that_the_report_links_to_is_found(page, mlflow_page, workbench):
+    (cell, *_) = runs_of(workbench)
+    page.goto(run_address(mlflow_page.partition("/#")[0], cell.run_id))
+    page.get_by_role("tab", name="Artifacts").wait_for()
+    page.get_by_text(cell.run_id, exact=True).first.wait_for()
 
 
 def test_a_cells_notebook_and_figures_can_be_looked_at(runs, screenshot):
@@ -47,17 +57,17 @@ def test_a_cells_notebook_and_figures_can_be_looked_at(runs, screenshot):
 
 
 def test_two_cells_are_compared(runs, mlflow_page, workbench, screenshot):
-    from lab.study import store
-
-    cells = [run.run_id for run in runs_of(workbench, store)]
-    address = f"{mlflow_page}/#/compare-runs?runs={cells!r}&experiments=['1']".replace("'", "%22").replace(" ", "")
+    cells = [run.run_id for run in runs_of(workbench)]
+    address = f"{mlflow_page.partition('/#')[0]}/#/compare-runs?runs={cells!r}&experiments=['1']".replace(
+        "'", "%22"
+    ).replace(" ", "")
     runs.goto(address)
     runs.get_by_text("test_character_error_rate").first.wait_for()
     runs.get_by_text(re.compile("^Comparing 2 Runs")).first.wait_for()
     screenshot("mlflow_compare")
 
 
-def runs_of(workbench, store):
+def runs_of(workbench):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNI_LAB_MLRUNS", str(workbench.mlruns))
         return [run for run in store.read_runs() if run.tags.get("kind") == "cell" and run.status == "FINISHED"]
