@@ -18,7 +18,7 @@ from lab.errors import LabError, choose
 if TYPE_CHECKING:
     import pandas
 
-Kind = Literal["language", "speech", "translation", "open", "vision"]
+Kind = Literal["language", "speech", "translation", "open", "multimodal"]
 Unit = Literal["fraction", "points"]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
