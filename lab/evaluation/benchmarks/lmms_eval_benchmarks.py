@@ -210,8 +210,6 @@ def _unjudged(scores: Sequence[Score]) -> dict[str, str]:
 
 
 LMMS_EVAL_BENCHMARKS: dict[str, Benchmark] = {
-    name: LmmsEvalBenchmark(
-        name=name, task=task, source=f"hub: {task.dataset}, {task.split}; through lmms-eval", cells=task.cells
-    )
+    name: LmmsEvalBenchmark(name=name, task=task, source=f"hub: {task.dataset}, {task.split}", cells=task.cells)
     for name, task in {**VISION_TASKS, **AIR_BENCH_TASKS}.items()
 }
