@@ -86,7 +86,7 @@ def print_benchmarks() -> None:
         data = [one.source for one in of_kind]
         told = [where if where != before else "as above" for where, before in zip(data, ["", *data], strict=False)]
         lines = [[one.name, _cells(one), where] for one, where in zip(of_kind, told, strict=True)]
-        _put(console, _table(("Benchmark", "Fills", "Data"), lines, whole="Benchmark"))
+        _put(console, _table(("Benchmark", "Fills", "Data"), lines))
         options = {name: what for one in of_kind for name, what in one.options.items()}
         listed = Table.grid(padding=(0, 1))
         listed.add_column(no_wrap=True)
@@ -104,11 +104,10 @@ def _cells(benchmark: Benchmark) -> str:
     return "; ".join(f"{place}, {' and '.join(found)}" for place, found in metrics.items()) or "–"
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[str] = (), whole: str = "") -> Table:
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
     made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in head:
-        how = "right" if name in right else "left"
-        made.add_column(name, justify=how, overflow="fold", no_wrap=name == whole)
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for line in lines:
         made.add_row(*(Text(cell) for cell in line))  # not markup: a name may hold brackets
     return made
