@@ -26,6 +26,7 @@ from lab.evaluation.benchmarks.benchmark import (
     Score,
     check_limit,
     check_options,
+    whole_number,
 )
 from lab.evaluation.benchmarks.checkpoints import find_checkpoint
 from lab.evaluation.benchmarks.data_revisions import data_revision
@@ -71,8 +72,8 @@ class LmmsEvalBenchmark(Benchmark):
                 no key, or the data set cannot be found.
         """
         check_options(self, options)
-        _positive(options, "batch_size", "1")
-        _positive(options, "silence_minutes", "60")
+        whole_number(options, "batch_size", "1")
+        whole_number(options, "silence_minutes", "60")
         judge = self._judge()
         found = find_lmms_eval(options.get("python"))
         model_class = model_class_of(model, options.get("model_class"), found)
@@ -111,7 +112,7 @@ class LmmsEvalBenchmark(Benchmark):
             run_lmms_eval(
                 [*command, "--output_path", str(output)],
                 log=log,
-                silence_seconds=60.0 * _positive(options, "silence_minutes", "60"),
+                silence_seconds=60.0 * whole_number(options, "silence_minutes", "60"),
                 progress=progress,
                 environment={_API: _api()} if self.task.judge else {},
             )
@@ -126,18 +127,8 @@ class LmmsEvalBenchmark(Benchmark):
         paths.make_folder(folder, ask)
         scores, answers = read_output(folder, self.task, whole=limit is None)
         progress(len(answers), len(answers))
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=identity.model_key,
-            scores=scores,
-            answers=answers,
-            settings={
-                **identity.settings,
-                "left_out": _left_out(limit, of_each, len(self.task.tasks)),
-                **_unjudged(scores),
-            },
-        )
+        left_out = _left_out(limit, of_each, len(self.task.tasks))
+        return self.evaluated(model, identity, scores, answers, left_out=left_out, **_unjudged(scores))
 
     def _command(
         self, model: str, options: Mapping[str, str], of_each: int | None, *, responses: Path
@@ -191,13 +182,6 @@ class LmmsEvalBenchmark(Benchmark):
 
 def _api() -> str:
     return os.environ.get(_API, "openai")
-
-
-def _positive(options: Mapping[str, str], name: str, default: str) -> int:
-    given = options.get(name, default)
-    if not given.isdecimal() or int(given) < 1:
-        raise LabError(f"option {name} is {given!r}; expected a whole number from 1")
-    return int(given)
 
 
 def _left_out(limit: int | None, of_each: int | None, num_tasks: int) -> str:
