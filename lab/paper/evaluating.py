@@ -77,20 +77,31 @@ def print_recorded(done: Recorded) -> None:
 
 
 def print_benchmarks() -> None:
-    """All benchmarks: their kind, the cells they fill, their data and the model they take; then the options."""
+    """All benchmarks, by kind: the models they take, the cells they fill, their data; then the options of the kind."""
     console = Console()
-    lines = [[one.name, one.kind, _cells(one), one.source] for one in BENCHMARKS.values()]
-    _put(console, _table(("Benchmark", "Kind", "Fills", "Data"), lines))
     for kind in dict.fromkeys(one.kind for one in BENCHMARKS.values()):
         of_kind = [one for one in BENCHMARKS.values() if one.kind == kind]
-        console.print(Text(f"{kind}: {'; '.join(dict.fromkeys(one.models for one in of_kind))}"), highlight=False)
-        options = {name: told for one in of_kind for name, told in one.options.items()}
-        for name, told in options.items():
-            console.print(Text(f"  --option {name}=... {told}"), highlight=False, soft_wrap=True)
+        models = "; ".join(dict.fromkeys(one.models for one in of_kind))
+        console.print(Text.assemble((f"{kind}: ", "bold"), models), highlight=False)
+        data = [one.source for one in of_kind]
+        told = [where if where != before else "as above" for where, before in zip(data, ["", *data], strict=False)]
+        lines = [[one.name, _cells(one), where] for one, where in zip(of_kind, told, strict=True)]
+        _put(console, _table(("Benchmark", "Fills", "Data"), lines))
+        options = {name: what for one in of_kind for name, what in one.options.items()}
+        listed = Table.grid(padding=(0, 1))
+        listed.add_column(no_wrap=True)
+        listed.add_column(overflow="fold")
+        for name, what in options.items():
+            listed.add_row(Text(f"--option {name}="), Text(what))
+        _put(console, listed)
+        console.print()
 
 
 def _cells(benchmark: Benchmark) -> str:
-    return ", ".join(f"{table(fills.table).label}: {fills.place}, {fills.metric}" for fills in benchmark.cells) or "–"
+    metrics: dict[str, list[str]] = {}
+    for fills in benchmark.cells:
+        metrics.setdefault(f"{table(fills.table).label}: {fills.place}", []).append(fills.metric)
+    return "; ".join(f"{place}, {' and '.join(found)}" for place, found in metrics.items()) or "–"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:

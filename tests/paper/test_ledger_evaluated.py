@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from lab import cli, paths
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Fills
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from lab.paper.evaluating import options_of
+from lab.paper.evaluating import options_of, print_benchmarks
 from lab.paper.ledger import evaluated
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.formats import as_json, latex, markdown, print_terminal
@@ -144,12 +145,30 @@ def test_the_command_evaluates_once_and_then_shows_what_is_there(guessing: Guess
     assert guessing.asked == ["m"]
 
 
+def test_the_list_has_every_name_whole_where_the_terminal_is_narrow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("NO_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    print_benchmarks()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) == 80
+    first = [line.split()[0] for line in lines if line.split()]
+    for name, benchmark in BENCHMARKS.items():
+        assert name in first
+        assert all(f"{option}=" in "\n".join(lines) for option in benchmark.options)
+    assert sum("as above" in line for line in lines) == 8  # of KeSpeech's nine, whose data are one
+    assert any("ActivityNet-QA, " in line for line in lines)
+    assert any("accuracy and score" in line for line in lines)
+
+
 def test_the_command_lists_benchmarks_and_refuses_early(guessing: Guessing) -> None:
     runner = CliRunner()
     listed = runner.invoke(cli.app, ["evaluate", "--list"])
     assert listed.exit_code == 0
     for name in BENCHMARKS:
         assert name in listed.output
+    assert "--option judge_prompt=" in listed.output
     for arguments, message in [
         ([], "name a model and benchmarks"),
         (["m", "guesing"], "unknown benchmark 'guesing' (did you mean 'guessing'?)"),

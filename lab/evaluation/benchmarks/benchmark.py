@@ -18,7 +18,7 @@ from lab.errors import LabError, choose
 if TYPE_CHECKING:
     import pandas
 
-Kind = Literal["language", "speech", "translation", "open", "vision"]
+Kind = Literal["language", "speech", "translation", "open", "multimodal"]
 Unit = Literal["fraction", "points"]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
@@ -149,6 +149,19 @@ class Benchmark(ABC):
             LabError: as `check`, or the data or the model turn out to be none.
         """
 
+    def evaluated(
+        self, model: str, identity: Identity, scores: tuple[Score, ...], answers: "pandas.DataFrame", **told: str
+    ) -> Evaluated:
+        """What `evaluate` gives; `told` are settings that only the run itself tells."""
+        return Evaluated(
+            benchmark=self.name,
+            model=model,
+            model_key=identity.model_key,
+            scores=scores,
+            answers=answers,
+            settings={**identity.settings, **told},
+        )
+
 
 def check_options(benchmark: Benchmark, options: Mapping[str, str]) -> None:
     """Raise a LabError that lists a benchmark's options, where one is asked for that it does not have."""
@@ -156,6 +169,14 @@ def check_options(benchmark: Benchmark, options: Mapping[str, str]) -> None:
         if not benchmark.options:
             raise LabError(f"benchmark {benchmark.name!r} has no options, and {name!r} was given")
         choose(benchmark.options, name, f"option of benchmark {benchmark.name!r}")
+
+
+def whole_number(options: Mapping[str, str], name: str, default: str) -> int:
+    """An option that counts something; a LabError where it is none."""
+    given = options.get(name, default)
+    if not given.isdecimal() or int(given) < 1:
+        raise LabError(f"option {name} is {given!r}; expected a whole number from 1")
+    return int(given)
 
 
 def check_limit(limit: int | None) -> None:

@@ -22,27 +22,10 @@ def judged_scores(verdicts: Sequence[Verdict]) -> tuple[Score, ...]:
     if not verdicts:
         raise LabError("no answer was judged, so there is nothing to score")
     unjudged = [verdict.unjudged for verdict in verdicts if verdict.score is None]
-    num_judged = len(verdicts) - len(unjudged)
-    if len(unjudged) > num_judged:
-        raise LabError(
-            f"the judge gave no verdict on {len(unjudged)} of {len(verdicts)} answers, and a score over the other "
-            f"{num_judged} would say nothing of the model (the first: {unjudged[0]}); take another judge"
-        )
-    found = [Score(metric="unjudged", value=len(unjudged) / len(verdicts), better="lower", num_items=len(verdicts))]
-    marks = [verdict.score for verdict in verdicts if verdict.score is not None]
-    low, high = mean_interval(marks)
-    mean = float(np.mean(marks))
-    found.append(
-        Score(
-            metric="judge_score",
-            value=mean,
-            unit="points",
-            low=min(low, mean),
-            high=max(high, mean),
-            better="higher",
-            num_items=len(marks),
-        )
-    )
+    found = [
+        unjudged_score(unjudged, len(verdicts)),
+        points_score([verdict.score for verdict in verdicts if verdict.score is not None], metric="judge_score"),
+    ]
     right = [float(verdict.correct) for verdict in verdicts if verdict.correct is not None]
     if right:
         found.insert(0, accuracy_score(right))
@@ -50,6 +33,40 @@ def judged_scores(verdicts: Sequence[Verdict]) -> tuple[Score, ...]:
             everything = [float(bool(verdict.correct)) for verdict in verdicts]
             found.append(accuracy_score(everything, metric="accuracy_unjudged_wrong"))
     return tuple(found)
+
+
+def unjudged_score(unjudged: Sequence[str], num_answers: int) -> Score:
+    """The share of answers without a verdict.
+
+    Args:
+        unjudged: why each of them has none.
+        num_answers: with those that have one.
+
+    Raises:
+        LabError: more answers unjudged than judged.
+    """
+    num_judged = num_answers - len(unjudged)
+    if len(unjudged) > num_judged:
+        raise LabError(
+            f"the judge gave no verdict on {len(unjudged)} of {num_answers} answers, and a score over the other "
+            f"{num_judged} would say nothing of the model (the first: {unjudged[0]}); take another judge"
+        )
+    return Score(metric="unjudged", value=len(unjudged) / num_answers, better="lower", num_items=num_answers)
+
+
+def points_score(marks: Sequence[float], *, metric: str) -> Score:
+    """The mean of a judge's marks, with its interval over the items."""
+    low, high = mean_interval(marks)
+    mean = float(np.mean(marks))
+    return Score(
+        metric=metric,
+        value=mean,
+        unit="points",
+        low=min(low, mean),
+        high=max(high, mean),
+        better="higher",
+        num_items=len(marks),
+    )
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from lab.evaluation.benchmarks.benchmark import (
     Progress,
     check_limit,
     check_options,
+    whole_number,
 )
 from lab.evaluation.benchmarks.checkpoints import Checkpoint, find_checkpoint
 from lab.evaluation.benchmarks.data_revisions import data_revision
@@ -100,14 +101,7 @@ class LanguageBenchmark(Benchmark):
             limit=limit,
             progress=progress,
         )
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=identity.model_key,
-            scores=scores,
-            answers=answers,
-            settings=identity.settings,
-        )
+        return self.evaluated(model, identity, scores, answers)
 
     def _revisions(self, options: Mapping[str, str]) -> dict[str, str]:
         """The state of each data set, of the hub or of the folder that holds them."""
@@ -121,12 +115,7 @@ class LanguageBenchmark(Benchmark):
 
 
 def _batch_size(options: Mapping[str, str]) -> int | None:
-    given = options.get("batch_size")
-    if given is None:
-        return None
-    if not given.isdecimal() or int(given) < 1:
-        raise LabError(f"option batch_size is {given!r}; expected a whole number from 1")
-    return int(given)
+    return whole_number(options, "batch_size", "") if "batch_size" in options else None
 
 
 def _checkpoint(model: str) -> Checkpoint:

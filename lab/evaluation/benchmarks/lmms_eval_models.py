@@ -14,6 +14,7 @@ from lab.evaluation.benchmarks.lmms_eval_process import LmmsEval
 MODEL_CLASSES = {
     "LanguageBind/Video-LLaVA-7B-hf": "video_llava",
     "OpenGVLab/VideoChat2_HD_stage4_Mistral_7B_hf": "videochat2",
+    "Qwen/Qwen2-Audio-7B-Instruct": "qwen2_audio",
     "Qwen/Qwen2-VL-7B-Instruct": "qwen2_vl",
     "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl",
     "VITA-MLLM/VITA-1.5": "vita",

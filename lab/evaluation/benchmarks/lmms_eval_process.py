@@ -112,8 +112,18 @@ def _ask(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def run_lmms_eval(command: Sequence[str], *, log: Path, silence_seconds: float, progress: Progress) -> None:
+def run_lmms_eval(
+    command: Sequence[str],
+    *,
+    log: Path,
+    silence_seconds: float,
+    progress: Progress,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run it to its end; its bar over the model's answers becomes `progress`. What it started ends with this process.
+
+    Args:
+        environment: variables that it gets beside this process's.
 
     Exit status 0 is no proof of success: without `--verbosity DEBUG` it prints its error and ends with 0.
 
@@ -125,6 +135,7 @@ def run_lmms_eval(command: Sequence[str], *, log: Path, silence_seconds: float, 
         try:
             process = subprocess.Popen(
                 command,
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -2,19 +2,21 @@
 
 A score is lmms-eval's own number. Its interval is the bootstrap's over the items where each is right or wrong and they
 average to that number; else 1.96 of lmms-eval's standard errors to each side; without these either, there is none.
+Only where a judge marks in points, what it has not marked is left out, and lmms-eval's own number stands beside it.
 """
 
 import json
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Score
-from lab.evaluation.benchmarks.vision_tasks import Metric, VisionTask
+from lab.evaluation.benchmarks.lmms_eval_items import Sample, answers_of, number_of, right_of
+from lab.evaluation.benchmarks.lmms_eval_tasks import LmmsEvalTask, Metric
 
 if TYPE_CHECKING:
     import pandas
@@ -24,10 +26,10 @@ _RESULTS = re.compile(r"\d{8}_\d{6}_results\.json")
 _ROUNDED = 1e-4  # MathVista's number has two decimals of a percent
 _Z = statistics.NormalDist().inv_cdf(0.975)
 
-Sample = Mapping[str, Any]
 
-
-def read_output(folder: Path, task: VisionTask, *, whole: bool = True) -> tuple[tuple[Score, ...], "pandas.DataFrame"]:
+def read_output(
+    folder: Path, task: LmmsEvalTask, *, whole: bool = True
+) -> tuple[tuple[Score, ...], "pandas.DataFrame"]:
     """The scores and the answers of one finished run.
 
     Args:
@@ -35,7 +37,8 @@ def read_output(folder: Path, task: VisionTask, *, whole: bool = True) -> tuple[
         whole: whether every item was asked. A sample may leave out a metric (MME's cognition comes last).
 
     Raises:
-        LabError: there is no results file, it lacks a task or a metric, or a file cannot be read.
+        LabError: there is no results file, it lacks a task or a metric, or a file cannot be read; or a judge has marked
+            less than half of the answers, or others than lmms-eval has counted.
     """
     path, results = _results(folder)
     samples = {name: _samples(path, name) for name in task.tasks}
@@ -46,7 +49,7 @@ def read_output(folder: Path, task: VisionTask, *, whole: bool = True) -> tuple[
             for one in task.tasks
             if (found := _score(_label(task, name, one), metric, results, samples[one], one, whole=whole))
         ]
-        scores += parts
+        scores += parts if metric.mark is None else _marked(name, metric, parts, samples[task.tasks[0]])
         if len(task.tasks) > 1 and len(parts) == len(task.tasks):
             scores.insert(0, _over_tasks(name, metric, parts, [line for one in samples.values() for line in one]))
     if task.combined and len(scores) == len(task.metrics):
@@ -54,7 +57,7 @@ def read_output(folder: Path, task: VisionTask, *, whole: bool = True) -> tuple[
     if not scores:
         asked = ", ".join(metric.key for metric in task.metrics.values())
         raise LabError(f"lmms-eval's sample of {', '.join(task.tasks)} holds no item that {asked} counts; ask more")
-    return tuple(scores), _answers(task, samples)
+    return tuple(scores), answers_of(task, samples)
 
 
 def _results(folder: Path) -> tuple[Path, Mapping[str, Any]]:
@@ -77,7 +80,7 @@ def _samples(results: Path, task: str) -> list[Sample]:
         raise LabError(f"lmms-eval's samples {path.name} cannot be read: {error}") from error
 
 
-def _label(task: VisionTask, name: str, one: str) -> str:
+def _label(task: LmmsEvalTask, name: str, one: str) -> str:
     return name if len(task.tasks) == 1 else f"{name}.{one}"
 
 
@@ -95,7 +98,7 @@ def _score(
         raise LabError(f"lmms-eval's task {task!r} lacks the metric {metric.key!r}; it has: {there or 'none'}")
     key = keys[0]
     counted = [line for line in samples if metric.key in line]
-    value = _number(given[key])
+    value = number_of(given[key])
     if value is None:
         raise LabError(f"lmms-eval's task {task!r} gives {metric.key!r} as {given[key]!r}, which is no number")
     if not metric.full:
@@ -103,7 +106,7 @@ def _score(
     value /= metric.full
     if scored := _of_items(name, metric, counted, value):
         return scored
-    error = _number(given.get(key.replace(",", "_stderr,", 1)))
+    error = number_of(given.get(key.replace(",", "_stderr,", 1)))
     if error is None:
         return Score(metric=name, value=value, better="higher", num_items=len(counted))
     reach = _Z * error / metric.full
@@ -121,7 +124,7 @@ def _of_items(name: str, metric: Metric, samples: Sequence[Sample], value: float
     """The items' own accuracy with its interval, where it is the same number."""
     from lab.evaluation.benchmarks.intervals import accuracy_score
 
-    items = [_right(line.get(metric.key), metric) for line in samples]
+    items = [right_of(line.get(metric.key), metric) for line in samples]
     right = [one for one in items if one in (0.0, 1.0)]
     if not right or len(right) < len(items):
         return None
@@ -129,6 +132,30 @@ def _of_items(name: str, metric: Metric, samples: Sequence[Sample], value: float
         return None
     clusters = [str(line[metric.key].get(metric.cluster)) for line in samples] if metric.cluster else None
     return accuracy_score(right, clusters=clusters, metric=name)
+
+
+def _marked(name: str, metric: Metric, given: Sequence[Score], samples: Sequence[Sample]) -> list[Score]:
+    """The score over what the judge has marked; lmms-eval's, in which the rest counts as 0, where there is a rest."""
+    from lab.evaluation.benchmarks.judged_scores import points_score, unjudged_score
+
+    if not given or not given[0].num_items:
+        return []
+    lines = [line for line in samples if metric.key in line]
+    marks = [right_of(line[metric.key], metric) for line in lines]
+    without = [
+        f"replied {line[metric.key].get(metric.replies)!r}"
+        for line, mark in zip(lines, marks, strict=True)
+        if mark is None
+    ]
+    unjudged = unjudged_score(without, len(lines))
+    score = points_score([mark for mark in marks if mark is not None], metric=name)
+    if without:
+        return [score, unjudged, replace(given[0], metric=f"{name}_unjudged_zero")]
+    if abs(score.value - given[0].value) > _ROUNDED:
+        raise LabError(
+            f"lmms-eval's {metric.key} is {given[0].value}, and the marks in its samples average {score.value}"
+        )
+    return [score, unjudged]
 
 
 def _over_tasks(name: str, metric: Metric, parts: Sequence[Score], samples: Sequence[Sample]) -> Score:
@@ -139,57 +166,9 @@ def _over_tasks(name: str, metric: Metric, parts: Sequence[Score], samples: Sequ
     )
 
 
-def _combined(task: VisionTask, scores: Sequence[Score]) -> Score:
+def _combined(task: LmmsEvalTask, scores: Sequence[Score]) -> Score:
     values = [score.value for score in scores]
     value = sum(values) if task.combined == "sum" else statistics.fmean(values)
     # Metrics of one item (HallusionBench) or each of its own (MME): items are counted once.
     num_items = sum(score.num_items for score in scores) if task.combined == "sum" else scores[0].num_items
     return Score(metric=task.main, value=value, unit=scores[0].unit, better="higher", num_items=num_items)
-
-
-def _number(value: object) -> float | None:
-    """A finite number; MathVista's is a text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _right(value: object, metric: Metric) -> float | None:
-    """How right an item is, 0 to 1, where its sample says so."""
-    if not isinstance(value, Mapping):
-        return _number(value)
-    if not metric.right or any(name not in value for name in metric.right):
-        return None
-    if len(metric.right) == 2:
-        one, other = (str(value[name]).strip().lower() for name in metric.right)
-        return float(one == other)
-    found = value[metric.right[0]]
-    return float(found) if isinstance(found, bool) else _number(found)
-
-
-def _answers(task: VisionTask, samples: Mapping[str, Sequence[Sample]]) -> "pandas.DataFrame":
-    import pandas as pd
-
-    lines = []
-    for name, of_task in samples.items():
-        for line in of_task:
-            rights = [_right(line[one.key], one) for one in task.metrics.values() if one.key in line]
-            lines.append(
-                {
-                    "id": str(line.get("doc_id")) if len(samples) == 1 else f"{name}/{line.get('doc_id')}",
-                    "prompt": str(line.get("input", "")),
-                    "reference": str(line.get("target", "")),
-                    "answer": _text(line.get("filtered_resps")),
-                    "score": rights[0] if rights else None,
-                    "task": name,
-                }
-            )
-    return pd.DataFrame(lines, columns=["id", "prompt", "reference", "answer", "score", "task"])
-
-
-def _text(given: object) -> str:
-    return "\n".join(_text(one) for one in given) if isinstance(given, list) else str("" if given is None else given)

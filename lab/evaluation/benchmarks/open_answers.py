@@ -19,16 +19,15 @@ from lab.evaluation.benchmarks.benchmark import (
     check_limit,
     check_options,
     sampled,
+    whole_number,
 )
-from lab.evaluation.benchmarks.conversations import asked
 from lab.evaluation.benchmarks.endpoints import PREFIX
 from lab.evaluation.benchmarks.judge import MAX_NEW_TOKENS, NUM_ATTEMPTS, Judge
 from lab.evaluation.benchmarks.judged_scores import judged_scores
-from lab.evaluation.benchmarks.kept_answers import KeptAnswers
 from lab.evaluation.benchmarks.media_parts import FRAMES
 from lab.evaluation.benchmarks.model_names import TEXT_MODELS, decoding_of, model_key, open_text_model
 from lab.evaluation.benchmarks.questions import TRIVIA, data_key, read_questions
-from lab.evaluation.benchmarks.replied import texts_of
+from lab.evaluation.benchmarks.replied import answers_of
 from lab.evaluation.benchmarks.verdicts import Case, find_prompt
 
 QUESTION_PROMPT = "{question}\nAnswer the question in a single word or short phrase."
@@ -39,6 +38,7 @@ _OPTIONS = {
     "data": "a JSONL or Parquet file of question and reference, or hub:OWNER/NAME[:CONFIG[:SPLIT]]",
     "max_new_tokens": "at which an answer is cut (default: 64)",
 }
+_NEW_TOKENS = ("max_new_tokens", "64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class OpenAnswers(Benchmark):
         settings = {
             "data": data_key(data),
             "question_prompt": QUESTION_PROMPT_VERSION,
-            "decoding": f"{decoding_of(model)}, {_max_new_tokens(options)} new tokens",
+            "decoding": f"{decoding_of(model)}, {whole_number(options, *_NEW_TOKENS)} new tokens",
             "judge": f"{model_key(options['judge'])}, {decoding_of(options['judge'])}",
             "judge_prompt": f"{prompt.called}, ours: the paper's is not found",
             "judge_attempts": str(NUM_ATTEMPTS),
@@ -101,21 +101,20 @@ class OpenAnswers(Benchmark):
         identity = self.check(model, options=options)
         found = read_questions(options.get("data", self.data))
         questions = [found[index] for index in sampled(len(found), limit)]
-        answering = KeptAnswers(open_text_model(model, max_new_tokens=_max_new_tokens(options)), purpose="answers")
         judge = Judge(
             open_text_model(options["judge"], max_new_tokens=MAX_NEW_TOKENS),
             prompt=options.get("judge_prompt", self.judge_prompt),
         )
-        ids = [one.id for one in questions]
         prompts = [QUESTION_PROMPT.format(question=one.question) for one in questions]
         # One bar for both: the second half is the judge's.
         total = 2 * len(questions)
-        replies = answering.replies(
-            ids,
-            [asked(prompt, one.media) for prompt, one in zip(prompts, questions, strict=True)],
-            lambda done, _: progress(done, total),
+        answers = answers_of(
+            model,
+            questions,
+            prompts,
+            max_new_tokens=whole_number(options, *_NEW_TOKENS),
+            progress=lambda done, _: progress(done, total),
         )
-        answers = texts_of(model, ids, replies)
         cases = [
             Case(id=one.id, question=one.question, reference=one.reference, answer=answer)
             for one, answer in zip(questions, answers, strict=True)
@@ -123,7 +122,7 @@ class OpenAnswers(Benchmark):
         verdicts = judge.verdicts(cases, lambda done, _: progress(len(questions) + done, total))
         table = pd.DataFrame(
             {
-                "id": ids,
+                "id": [one.id for one in questions],
                 "prompt": prompts,
                 "reference": [one.reference for one in questions],
                 "answer": answers,
@@ -134,21 +133,8 @@ class OpenAnswers(Benchmark):
             }
         )
         num_unjudged = sum(verdict.score is None for verdict in verdicts)
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=identity.model_key,
-            scores=judged_scores(verdicts),
-            answers=table,
-            settings={**identity.settings, "unjudged": f"{num_unjudged} of {len(verdicts)}"},
-        )
-
-
-def _max_new_tokens(options: Mapping[str, str]) -> int:
-    given = options.get("max_new_tokens", "64")
-    if not given.isdecimal() or int(given) < 1:
-        raise LabError(f"option max_new_tokens is {given!r}; expected a whole number from 1")
-    return int(given)
+        unjudged = f"{num_unjudged} of {len(verdicts)}"
+        return self.evaluated(model, identity, judged_scores(verdicts), table, unjudged=unjudged)
 
 
 def _judged(place: str) -> tuple[Fills, ...]:

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark
 from lab.evaluation.benchmarks.language import LANGUAGE_BENCHMARKS
+from lab.evaluation.benchmarks.lmms_eval_benchmarks import LMMS_EVAL_BENCHMARKS
 from lab.evaluation.benchmarks.open_answers import OPEN_BENCHMARKS
 from lab.evaluation.benchmarks.speech import SPEECH_BENCHMARKS
 from lab.evaluation.benchmarks.translation import TRANSLATION_BENCHMARKS
-from lab.evaluation.benchmarks.vision_benchmarks import VISION_BENCHMARKS
 
 BENCHMARKS: dict[str, Benchmark] = {
     **LANGUAGE_BENCHMARKS,
     **SPEECH_BENCHMARKS,
     **TRANSLATION_BENCHMARKS,
     **OPEN_BENCHMARKS,
-    **VISION_BENCHMARKS,
+    **LMMS_EVAL_BENCHMARKS,
 }
 
 

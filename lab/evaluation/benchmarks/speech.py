@@ -101,18 +101,8 @@ class SpeechBenchmark(Benchmark):
             [texts[utterance.start] for utterance in chosen],
             self.language,
         )
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=identity.model_key,
-            scores=scores,
-            answers=answers,
-            settings={
-                **identity.settings,
-                "corpus_sha256": corpus.sha256,
-                "left_out": f"{len(chosen) - len(answers)} of {len(chosen)} without words to say",
-            },
-        )
+        left_out = f"{len(chosen) - len(answers)} of {len(chosen)} without words to say"
+        return self.evaluated(model, identity, scores, answers, corpus_sha256=corpus.sha256, left_out=left_out)
 
     def _recognizer(self, checkpoint: Checkpoint) -> "Recognizer":
         from lab.parts.audio_encoders import AUDIO_ENCODERS

@@ -20,11 +20,9 @@ from lab.evaluation.benchmarks.benchmark import (
     check_options,
     sampled,
 )
-from lab.evaluation.benchmarks.conversations import asked
 from lab.evaluation.benchmarks.endpoints import PREFIX
-from lab.evaluation.benchmarks.kept_answers import KeptAnswers
-from lab.evaluation.benchmarks.model_names import TEXT_MODELS, decoding_of, model_key, open_text_model
-from lab.evaluation.benchmarks.replied import texts_of
+from lab.evaluation.benchmarks.model_names import TEXT_MODELS, decoding_of, model_key
+from lab.evaluation.benchmarks.replied import answers_of
 from lab.evaluation.benchmarks.translation_scores import TOKENIZERS, sentence_bleu, translation_scores
 from lab.evaluation.benchmarks.translation_sets import read_translations, translations_key
 
@@ -94,33 +92,23 @@ class Translation(Benchmark):
         target = identity.settings["target"]
         found = read_translations(options.get("data", self.data))
         chosen = [found[index] for index in sampled(len(found), limit)]
-        ids = [one.id for one in chosen]
         prompts = [
             (SPEECH_PROMPT if one.media else TEXT_PROMPT).format(language=LANGUAGES[target], source=one.source)
             for one in chosen
         ]
-        conversations = [asked(prompt, one.media) for prompt, one in zip(prompts, chosen, strict=True)]
-        model_answers = KeptAnswers(open_text_model(model, max_new_tokens=_MAX_NEW_TOKENS), purpose="answers")
-        answers = texts_of(model, ids, model_answers.replies(ids, conversations, progress))
+        answers = answers_of(model, chosen, prompts, max_new_tokens=_MAX_NEW_TOKENS, progress=progress)
         references = [one.reference for one in chosen]
         scores, signatures = translation_scores(answers, references, target=target)
         table = pd.DataFrame(
             {
-                "id": ids,
+                "id": [one.id for one in chosen],
                 "prompt": prompts,
                 "reference": references,
                 "answer": answers,
                 "score": sentence_bleu(answers, references, target=target),
             }
         )
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=identity.model_key,
-            scores=scores,
-            answers=table,
-            settings={**identity.settings, **signatures},
-        )
+        return self.evaluated(model, identity, scores, table, **signatures)
 
 
 def _bleu(place: str) -> tuple[Fills, ...]:

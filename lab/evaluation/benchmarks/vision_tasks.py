@@ -1,8 +1,5 @@
 """Which tasks of lmms-eval are the paper's image and video benchmarks, and how their numbers are read (Tables 2 to 5).
 
-Names of tasks, metrics and fields are those of lmms-eval 0.7.3. Where an item is right or wrong, the field of its
-sample that says so is named, so that a score has an interval over the items.
-
 Not offered: M3GIA, for which lmms-eval has no task. ActivityNet-QA and MSVD-QA (Table 5) are open answers, marked by a
 judge of one's own (`lab.evaluation.benchmarks.open_answers`); lmms-eval has no task for MSVD-QA.
 
@@ -11,56 +8,7 @@ splits of MMBench, EgoSchema and Perception-Test are not found; those with publi
 500, val).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
-
-from lab.evaluation.benchmarks.benchmark import Fills
-
-_JUDGE = "gpt-4o-2024-11-20"  # lmms-eval's own default of MODEL_VERSION
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A number that lmms-eval gives a task."""
-
-    key: str
-    """lmms-eval's name of it, in its results and in each sample."""
-    full: float = 1.0
-    """What it calls everything right, 1 or 100; 0 for points, which have no such number."""
-    right: tuple[str, ...] = ()
-    """Where a sample's value is a mapping: the field that is 1 or 0, or the two that are equal where it is right."""
-    cluster: str = ""
-    """The field whose items are no independent witnesses: the video."""
-    of_items: bool = False
-    """Whether lmms-eval divides by the whole benchmark's size, so that a sample's share has to be counted here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionTask:
-    """A benchmark as lmms-eval runs it."""
-
-    tasks: tuple[str, ...]
-    dataset: str
-    """Of the hub; a branch after `@`."""
-    metrics: Mapping[str, Metric]
-    """Our names of the scores -> lmms-eval's."""
-    split: str = "test"
-    combined: Literal["", "mean", "sum"] = ""
-    """How `main` is made of the metrics, where there are several; of one metric's tasks it is the mean."""
-    main: str = "accuracy"
-    """The score that fills the paper's cells."""
-    judge: str = ""
-    """The model that reads or marks answers at an endpoint, as lmms-eval names it by default; empty for none."""
-    judge_variable: str = "MODEL_VERSION"
-    """The environment variable that names another judge; empty where lmms-eval asks always this one."""
-    together: int = 1
-    """Items of one question, which a sample must not part."""
-    cells: tuple[Fills, ...] = ()
-
-
-def _fills(table: str, place: str, metric: str, score: str = "accuracy") -> tuple[Fills, ...]:
-    return (Fills(table=table, place=place, metric=metric, score=score),)
+from lab.evaluation.benchmarks.lmms_eval_tasks import DEFAULT_JUDGE, LmmsEvalTask, Metric, fills
 
 
 def _accuracy(metric: Metric) -> dict[str, Metric]:
@@ -74,30 +22,30 @@ _MVBENCH = (
     *("counterfactual_inference", "fine_grained_action", "moving_attribute", "egocentric_navigation"),
 )
 
-VISION_TASKS: dict[str, VisionTask] = {
-    "mmbench": VisionTask(
+VISION_TASKS: dict[str, LmmsEvalTask] = {
+    "mmbench": LmmsEvalTask(
         tasks=("mmbench_en_dev_static",),  # reads the letter without a judge
         dataset="lmms-lab-encoder/MMBench",
         split="en, dev",
         metrics=_accuracy(Metric(key="gpt_eval_score", full=100.0)),
-        cells=_fills("table_2", "MMBench", "score"),
+        cells=fills("table_2", "MMBench", "score"),
     ),
-    "mmbench_cn": VisionTask(
+    "mmbench_cn": LmmsEvalTask(
         tasks=("mmbench_cn_dev",),
         dataset="lmms-lab-encoder/MMBench",
         split="cn, dev",
         metrics=_accuracy(Metric(key="gpt_eval_score", full=100.0)),
-        judge=_JUDGE,
-        cells=_fills("table_2", "MMBench-CN", "score"),
+        judge=DEFAULT_JUDGE,
+        cells=fills("table_2", "MMBench-CN", "score"),
     ),
-    "seed_image": VisionTask(
+    "seed_image": LmmsEvalTask(
         tasks=("seedbench",),
         dataset="lmms-lab-encoder/SEED-Bench",
         split="test; its videos are asked too, and not scored",
         metrics=_accuracy(Metric(key="seed_image", right=("pred", "answer"))),
-        cells=_fills("table_2", "SEED-IMG", "score"),
+        cells=fills("table_2", "SEED-IMG", "score"),
     ),
-    "mme": VisionTask(
+    "mme": LmmsEvalTask(
         tasks=("mme",),
         dataset="lmms-lab-encoder/MME",
         metrics={
@@ -107,16 +55,16 @@ VISION_TASKS: dict[str, VisionTask] = {
         combined="sum",  # VLMEvalKit's MME counts cognition too (its issue 113)
         main="points",
         together=2,
-        cells=_fills("table_2", "MME", "score", "points"),
+        cells=fills("table_2", "MME", "score", "points"),
     ),
-    "mmmu_val": VisionTask(
+    "mmmu_val": LmmsEvalTask(
         tasks=("mmmu_val",),
         dataset="lmms-lab-encoder/MMMU",
         split="validation",
         metrics=_accuracy(Metric(key="mmmu_acc")),
-        cells=_fills("table_2", "MMMU(val)", "score"),
+        cells=fills("table_2", "MMMU(val)", "score"),
     ),
-    "hallusion_bench": VisionTask(
+    "hallusion_bench": LmmsEvalTask(
         tasks=("hallusion_bench_image",),
         dataset="lmms-lab-encoder/HallusionBench",
         split="image",
@@ -129,76 +77,76 @@ VISION_TASKS: dict[str, VisionTask] = {
         combined="mean",
         judge="gpt-4",
         judge_variable="",
-        cells=_fills("table_2", "HallusionBench", "score"),
+        cells=fills("table_2", "HallusionBench", "score"),
     ),
-    "real_world_qa": VisionTask(
+    "real_world_qa": LmmsEvalTask(
         tasks=("realworldqa",),
         dataset="lmms-lab-encoder/RealWorldQA",
         metrics=_accuracy(Metric(key="exact_match")),
-        cells=_fills("table_3", "RealWorldQA", "accuracy"),
+        cells=fills("table_3", "RealWorldQA", "accuracy"),
     ),
-    "mm_vet": VisionTask(
+    "mm_vet": LmmsEvalTask(
         tasks=("mmvet",),
         dataset="lmms-lab-encoder/MMVet",
         metrics=_accuracy(Metric(key="gpt_eval_score", full=100.0, right=("score",))),
-        judge=_JUDGE,
-        cells=_fills("table_3", "MMVet", "accuracy"),
+        judge=DEFAULT_JUDGE,
+        cells=fills("table_3", "MMVet", "accuracy"),
     ),
-    "math_vista_mini": VisionTask(
+    "math_vista_mini": LmmsEvalTask(
         tasks=("mathvista_testmini_format",),
         dataset="AI4Math/MathVista",
         split="testmini",
         metrics=_accuracy(Metric(key="llm_as_judge_eval", full=100.0, right=("true_false",))),
-        judge=_JUDGE,
-        cells=_fills("table_3", "MathVista-mini", "accuracy"),
+        judge=DEFAULT_JUDGE,
+        cells=fills("table_3", "MathVista-mini", "accuracy"),
     ),
-    "text_vqa_val": VisionTask(
+    "text_vqa_val": LmmsEvalTask(
         tasks=("textvqa_val",),
         dataset="lmms-lab-encoder/textvqa",
         split="validation",
         metrics=_accuracy(Metric(key="exact_match")),
-        cells=_fills("table_3", "TextVQA(val)", "accuracy"),
+        cells=fills("table_3", "TextVQA(val)", "accuracy"),
     ),
-    "chart_qa": VisionTask(
+    "chart_qa": LmmsEvalTask(
         tasks=("chartqa",),
         dataset="lmms-lab-encoder/ChartQA",
         metrics=_accuracy(Metric(key="relaxed_overall")),
-        cells=_fills("table_3", "ChartQA", "accuracy"),
+        cells=fills("table_3", "ChartQA", "accuracy"),
     ),
-    "ocr_bench": VisionTask(
+    "ocr_bench": LmmsEvalTask(
         tasks=("ocrbench",),
         dataset="echo840/OCRBench",
         metrics=_accuracy(Metric(key="ocrbench_accuracy", right=("score",), of_items=True)),
-        cells=_fills("table_3", "OCRBench", "accuracy"),
+        cells=fills("table_3", "OCRBench", "accuracy"),
     ),
-    "mv_bench": VisionTask(
+    "mv_bench": LmmsEvalTask(
         tasks=tuple(f"mvbench_{name}" for name in _MVBENCH),
         dataset="OpenGVLab/MVBench@video",
         split="train, of its 20 tasks",
         metrics=_accuracy(Metric(key="mvbench_accuracy", full=100.0, right=("score",))),
-        cells=_fills("table_4", "MVBench", "top-1 accuracy"),
+        cells=fills("table_4", "MVBench", "top-1 accuracy"),
     ),
-    "ego_schema": VisionTask(
+    "ego_schema": LmmsEvalTask(
         tasks=("egoschema_subset",),
         dataset="lmms-eval/egoschema",
         split="the subset of 500 whose answers are public",
         metrics=_accuracy(Metric(key="score", right=("pred", "ground_truth"))),
-        cells=_fills("table_4", "EgoSchema", "top-1 accuracy"),
+        cells=fills("table_4", "EgoSchema", "top-1 accuracy"),
     ),
-    "video_mme": VisionTask(
+    "video_mme": LmmsEvalTask(
         tasks=("videomme",),
         dataset="lmms-eval/Video-MME",
         split="test, without subtitles",
         metrics=_accuracy(
             Metric(key="videomme_perception_score", full=100.0, right=("score",), cluster="videoID"),
         ),
-        cells=_fills("table_4", "VideoMME (w/o subs)", "top-1 accuracy"),
+        cells=fills("table_4", "VideoMME (w/o subs)", "top-1 accuracy"),
     ),
-    "perception_test": VisionTask(
+    "perception_test": LmmsEvalTask(
         tasks=("perceptiontest_val_mc",),
         dataset="lmms-eval/PerceptionTest_Val",
         split="validation",
         metrics=_accuracy(Metric(key="accuracy", right=("correct",), cluster="video_name")),
-        cells=_fills("table_4", "Perception-Test", "top-1 accuracy"),
+        cells=fills("table_4", "Perception-Test", "top-1 accuracy"),
     ),
 }

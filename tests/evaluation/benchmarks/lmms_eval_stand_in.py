@@ -39,6 +39,7 @@ if arguments in (["version"], ["models", "--aliases"]):
     sys.exit(0)
 with (here / "asked.jsonl").open("a") as asked:
     asked.write(json.dumps(arguments) + "\\n")
+(here / "api_type").write_text(os.environ.get("API_TYPE", "not set"))
 print("\\x1b[32m2026-11-27 23:32:46\\x1b[0m | Running generate_until requests", flush=True)
 for done in range(told["bar"] + 1):
     sys.stderr.write(f"\\rModel Responding:  50%|##   | {{done}}/{{told['bar']}} [00:00<00:00, 9.00it/s]")
@@ -111,6 +112,10 @@ class StandIn:
         """The arguments of every evaluation that was asked for."""
         path = self.folder / "asked.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def api_type(self) -> str:
+        """What the last evaluation found in the environment."""
+        return (self.folder / "api_type").read_text()
 
 
 def _filtered(name: str) -> str:

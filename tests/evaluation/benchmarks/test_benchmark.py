@@ -88,7 +88,7 @@ def test_unknown_options_list_those_there_are():
 
 
 def test_an_unknown_kind_or_benchmark_lists_the_choices():
-    with pytest.raises(LabError, match="of kind 'taste'; expected language, speech, translation, open, vision"):
+    with pytest.raises(LabError, match="of kind 'taste'; expected language, speech, translation, open, multimodal"):
         coin(kind="taste")
     with pytest.raises(LabError, match="unknown benchmark 'no_such'; choose one of"):
         chosen("no_such")

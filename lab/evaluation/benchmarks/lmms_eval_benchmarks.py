@@ -1,28 +1,32 @@
-"""Images and video through lmms-eval, which runs as a process of an environment of its own (section 4, Tables 2 to 4).
+"""Benchmarks through lmms-eval, which runs as a process of an environment of its own (section 4, Tables 2 to 4 and 7).
 
-Tasks, prompts and scoring are lmms-eval's; `lab.evaluation.benchmarks.vision_tasks` says which, and what the paper did
-otherwise. A run that has ended is kept whole in `cache_dir()/lmms-eval`, and read from there when asked again.
+Tasks, prompts and scoring are lmms-eval's; `vision_tasks` and `air_bench`, beside this, say which, and what the paper
+did otherwise. A run that has ended is kept whole in `cache_dir()/lmms-eval`, and read from there when asked again.
 lmms-eval keeps the answers of its model once they are all given: a run that stops while it scores them goes on from
-there, and one that stops before begins again. A larger sample asks only what the smaller one has not.
+there, and one that stops before begins again. A larger sample asks only what the smaller one has not. Answers that are
+drawn (AIR-Bench's) it does not keep.
 
 A limit takes lmms-eval's first items of a task, not a sample spread over all of them.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import paths
 from lab.errors import LabError
+from lab.evaluation.benchmarks.air_bench import AIR_BENCH_TASKS
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
     Evaluated,
     Identity,
     Kind,
     Progress,
+    Score,
     check_limit,
     check_options,
+    whole_number,
 )
 from lab.evaluation.benchmarks.checkpoints import find_checkpoint
 from lab.evaluation.benchmarks.data_revisions import data_revision
@@ -35,7 +39,8 @@ from lab.evaluation.benchmarks.lmms_eval_models import (
 )
 from lab.evaluation.benchmarks.lmms_eval_process import VARIABLE, find_lmms_eval, last_lines, read_log, run_lmms_eval
 from lab.evaluation.benchmarks.lmms_eval_results import read_output
-from lab.evaluation.benchmarks.vision_tasks import VISION_TASKS, VisionTask
+from lab.evaluation.benchmarks.lmms_eval_tasks import LmmsEvalTask
+from lab.evaluation.benchmarks.vision_tasks import VISION_TASKS
 
 _OPTIONS = {
     "python": f"the Python that has lmms-eval (default: {VARIABLE}, else lmms-eval on the PATH)",
@@ -46,14 +51,16 @@ _OPTIONS = {
     "device": "cpu, cuda or cuda:0 (default: lmms-eval's)",
     "silence_minutes": "after so long without a line from lmms-eval it is ended (default: 60)",
 }
+# Its tasks differ in what they take it to be where it is not set (AIR-Bench: azure), so that it is always set for them.
+_API = "API_TYPE"
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionBenchmark(Benchmark):
+class LmmsEvalBenchmark(Benchmark):
     """A benchmark of lmms-eval."""
 
-    task: VisionTask
-    kind: Kind = "vision"
+    task: LmmsEvalTask
+    kind: Kind = "multimodal"
     models: str = "OWNER/NAME on the hub or a folder that a model class of lmms-eval loads, or an endpoint's model"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
 
@@ -65,8 +72,8 @@ class VisionBenchmark(Benchmark):
                 no key, or the data set cannot be found.
         """
         check_options(self, options)
-        _positive(options, "batch_size", "1")
-        _positive(options, "silence_minutes", "60")
+        whole_number(options, "batch_size", "1")
+        whole_number(options, "silence_minutes", "60")
         judge = self._judge()
         found = find_lmms_eval(options.get("python"))
         model_class = model_class_of(model, options.get("model_class"), found)
@@ -105,8 +112,9 @@ class VisionBenchmark(Benchmark):
             run_lmms_eval(
                 [*command, "--output_path", str(output)],
                 log=log,
-                silence_seconds=60.0 * _positive(options, "silence_minutes", "60"),
+                silence_seconds=60.0 * whole_number(options, "silence_minutes", "60"),
                 progress=progress,
+                environment={_API: _api()} if self.task.judge else {},
             )
             try:
                 read_output(output, self.task, whole=limit is None)
@@ -119,14 +127,8 @@ class VisionBenchmark(Benchmark):
         paths.make_folder(folder, ask)
         scores, answers = read_output(folder, self.task, whole=limit is None)
         progress(len(answers), len(answers))
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=identity.model_key,
-            scores=scores,
-            answers=answers,
-            settings={**identity.settings, "left_out": _left_out(limit, of_each, len(self.task.tasks))},
-        )
+        left_out = _left_out(limit, of_each, len(self.task.tasks))
+        return self.evaluated(model, identity, scores, answers, left_out=left_out, **_unjudged(scores))
 
     def _command(
         self, model: str, options: Mapping[str, str], of_each: int | None, *, responses: Path
@@ -147,10 +149,10 @@ class VisionBenchmark(Benchmark):
         """The judge that lmms-eval will ask, in words; without its key it would mark all as wrong, or guess."""
         if not self.task.judge:
             return ""
-        kind = os.environ.get("API_TYPE", "openai")
+        kind = _api()
         key = {"openai": "OPENAI_API_KEY", "azure": "AZURE_API_KEY"}.get(kind)
         if key is None:
-            raise LabError(f"API_TYPE is {kind!r}, which says what lmms-eval's judge is; choose one of: azure, openai")
+            raise LabError(f"{_API} is {kind!r}, which says what lmms-eval's judge is; choose one of: azure, openai")
         if not os.environ.get(key):
             raise LabError(
                 f"benchmark {self.name!r} has its answers read by a judge ({self.task.judge} by lmms-eval's default), "
@@ -178,20 +180,20 @@ class VisionBenchmark(Benchmark):
         return limit // least * self.task.together
 
 
-def _positive(options: Mapping[str, str], name: str, default: str) -> int:
-    given = options.get(name, default)
-    if not given.isdecimal() or int(given) < 1:
-        raise LabError(f"option {name} is {given!r}; expected a whole number from 1")
-    return int(given)
+def _api() -> str:
+    return os.environ.get(_API, "openai")
 
 
 def _left_out(limit: int | None, of_each: int | None, num_tasks: int) -> str:
     return "nothing" if limit is None else f"all but the first {of_each} of {num_tasks} task{'s' * (num_tasks > 1)}"
 
 
-VISION_BENCHMARKS: dict[str, Benchmark] = {
-    name: VisionBenchmark(
-        name=name, task=task, source=f"hub: {task.dataset}, {task.split}; through lmms-eval", cells=task.cells
-    )
-    for name, task in VISION_TASKS.items()
+def _unjudged(scores: Sequence[Score]) -> dict[str, str]:
+    found = [one for one in scores if one.metric == "unjudged"]
+    return {one.metric: f"{one.value * one.num_items:.0f} of {one.num_items}" for one in found}
+
+
+LMMS_EVAL_BENCHMARKS: dict[str, Benchmark] = {
+    name: LmmsEvalBenchmark(name=name, task=task, source=f"hub: {task.dataset}, {task.split}", cells=task.cells)
+    for name, task in {**VISION_TASKS, **AIR_BENCH_TASKS}.items()
 }

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks import vision_benchmarks
+from lab.evaluation.benchmarks import lmms_eval_benchmarks
+from lab.evaluation.benchmarks.air_bench import AIR_BENCH_TASKS
 from lab.evaluation.benchmarks.benchmark import Evaluated
-from lab.evaluation.benchmarks.lmms_eval_process import VARIABLE
+from lab.evaluation.benchmarks.lmms_eval_benchmarks import LMMS_EVAL_BENCHMARKS
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from lab.evaluation.benchmarks.vision_benchmarks import VISION_BENCHMARKS
 from lab.evaluation.benchmarks.vision_tasks import VISION_TASKS
 from lab.paths import cache_dir
 from tests.evaluation.benchmarks.fakes import silent
@@ -20,29 +20,12 @@ from tests.evaluation.benchmarks.lmms_eval_stand_in import DATE, StandIn
 LEDGER = Path(__file__).parents[3] / "lab" / "paper" / "ledger" / "cells.csv"
 
 
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr(vision_benchmarks, "data_revision", lambda name, branch=None: f"commit of {name} {branch}")
-    for name in ("OPENAI_API_KEY", "AZURE_API_KEY", "API_TYPE", "MODEL_VERSION", "OPENAI_API_URL", "OPENAI_API_BASE"):
-        monkeypatch.delenv(name, raising=False)
-    return StandIn(tmp_path / "environment")
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    return str(tmp_path / "model")
-
-
 def options(stand_in: StandIn, **more: str) -> dict[str, str]:
     return {"python": str(stand_in.path), "model_class": "qwen2_vl", **more}
 
 
 def evaluate(name: str, model: str, stand_in: StandIn, limit: int | None = None, **more: str) -> Evaluated:
-    return VISION_BENCHMARKS[name].evaluate(model, options=options(stand_in, **more), limit=limit, progress=silent)
+    return LMMS_EVAL_BENCHMARKS[name].evaluate(model, options=options(stand_in, **more), limit=limit, progress=silent)
 
 
 def score(evaluated: Evaluated, name: str = "accuracy"):
@@ -53,33 +36,35 @@ def exact(*right: float) -> list[dict[str, object]]:
     return [{"exact_match": one} for one in right]
 
 
-def test_every_place_of_the_papers_image_and_video_tables_but_m3gia_has_one_benchmark():
+def test_every_place_of_tables_2_to_4_and_of_air_bench_but_m3gia_has_one_benchmark():
     with LEDGER.open(encoding="utf-8", newline="") as file:
-        cells = {(line["table"], line["column"], line["metric"]) for line in csv.DictReader(file)}
-    filled = [(one.table, one.place, one.metric) for found in VISION_BENCHMARKS.values() for one in found.cells]
-    assert len(filled) == len(set(filled))
-    assert set(filled) == {cell for cell in cells if cell[0] in ("table_2", "table_3", "table_4")} - {
-        ("table_2", "M3GIA", "score")
+        lines = list(csv.DictReader(file))
+    cells = {
+        (one["table"], one["column"], one["metric"]) for one in lines if one["table"] in {f"table_{n}" for n in "234"}
     }
-    assert {one.kind for one in VISION_BENCHMARKS.values()} == {"vision"}
-    assert set(VISION_BENCHMARKS) <= set(BENCHMARKS)
+    cells |= {("table_7", one["row"], one["metric"]) for one in lines if one["row"].startswith("AIR-Bench ")}
+    filled = [(one.table, one.place, one.metric) for found in LMMS_EVAL_BENCHMARKS.values() for one in found.cells]
+    assert len(filled) == len(set(filled))
+    assert set(filled) == cells - {("table_2", "M3GIA", "score")}
+    assert {one.kind for one in LMMS_EVAL_BENCHMARKS.values()} == {"multimodal"}
+    assert set(LMMS_EVAL_BENCHMARKS) <= set(BENCHMARKS)
 
 
 def test_what_fills_a_cell_is_a_score_that_the_benchmark_has():
-    for name, task in VISION_TASKS.items():
+    for name, task in {**VISION_TASKS, **AIR_BENCH_TASKS}.items():
         scores = {*task.metrics, *([task.main] if task.combined else [])}
-        assert [fills.score for fills in VISION_BENCHMARKS[name].cells] == [task.main], name
+        assert [fills.score for fills in LMMS_EVAL_BENCHMARKS[name].cells] == [task.main], name
         assert task.main in scores, name
         assert len(task.metrics) == 1 or task.combined, name
         points = not next(iter(task.metrics.values())).full
-        assert points == (name == "mme")
+        assert points == (name in {"mme", *AIR_BENCH_TASKS})
 
 
 def test_a_run_gives_the_score_with_its_interval_and_every_answer(stand_in: StandIn, model: str):
     right = [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
     stand_in.writes({"realworldqa": {"exact_match": 0.6, "exact_match_stderr": 0.163}}, {"realworldqa": exact(*right)})
     seen: list[tuple[int, int]] = []
-    found = VISION_BENCHMARKS["real_world_qa"].evaluate(
+    found = LMMS_EVAL_BENCHMARKS["real_world_qa"].evaluate(
         model, options=options(stand_in), limit=None, progress=lambda done, total: seen.append((done, total))
     )
     (accuracy,) = found.scores
@@ -326,7 +311,7 @@ def test_hallusion_bench_is_the_mean_of_its_three_and_needs_its_judge(
     stand_in.writes(
         {"hallusion_bench_image": {"aAcc": 60.0, "qAcc": 30.0, "fAcc": 36.0}}, {"hallusion_bench_image": [said, said]}
     )
-    benchmark = VISION_BENCHMARKS["hallusion_bench"]
+    benchmark = LMMS_EVAL_BENCHMARKS["hallusion_bench"]
     with pytest.raises(LabError, match=r"read by a judge \(gpt-4 by lmms-eval's default\), and OPENAI_API_KEY is not"):
         benchmark.check(model, options=options(stand_in))
     monkeypatch.setenv("API_TYPE", "azure")
@@ -347,7 +332,7 @@ def test_hallusion_bench_is_the_mean_of_its_three_and_needs_its_judge(
     ]
     assert score(found).value == pytest.approx(0.42)
     assert found.settings["judge"] == "gpt-4 (openai) at its default address"
-    read = VISION_BENCHMARKS["mm_vet"].check(model, options=options(stand_in))
+    read = LMMS_EVAL_BENCHMARKS["mm_vet"].check(model, options=options(stand_in))
     assert read.settings["judge"] == "gpt-3.5-turbo (openai) at its default address"
     assert "of the test" not in str(read)
 
@@ -361,13 +346,13 @@ def test_an_endpoints_model_is_known_by_its_name_and_takes_another_argument(
     assert "model_version=gpt-4o" in stand_in.asked()[0]
     assert found.settings["endpoint"] == "as in model_args, or the class's default"
     monkeypatch.setenv("OPENAI_API_BASE", "http://localhost:1/v1")
-    check = VISION_BENCHMARKS["real_world_qa"].check
+    check = LMMS_EVAL_BENCHMARKS["real_world_qa"].check
     settings = check("gpt-4o", options=options(stand_in, model_class="openai")).settings
     assert settings["endpoint"] == "OPENAI_API_BASE=http://localhost:1/v1"
 
 
 def test_check_says_what_is_wrong_before_anything_is_asked(stand_in: StandIn, model: str):
-    check = VISION_BENCHMARKS["real_world_qa"].check
+    check = LMMS_EVAL_BENCHMARKS["real_world_qa"].check
     for more, message in (
         ({"batch_size": "0"}, "option batch_size is '0'; expected a whole number from 1"),
         ({"silence_minutes": "soon"}, "option silence_minutes is 'soon'; expected a whole number from 1"),
@@ -391,6 +376,6 @@ def test_a_data_set_that_cannot_be_had_is_said_by_check(stand_in: StandIn, model
     def gone(name: str, branch: str | None = None) -> str:
         raise LabError(f"data set {name!r} cannot be had")
 
-    monkeypatch.setattr(vision_benchmarks, "data_revision", gone)
+    monkeypatch.setattr(lmms_eval_benchmarks, "data_revision", gone)
     with pytest.raises(LabError, match="data set 'lmms-lab-encoder/RealWorldQA' cannot be had"):
-        VISION_BENCHMARKS["real_world_qa"].check(model, options=options(stand_in))
+        LMMS_EVAL_BENCHMARKS["real_world_qa"].check(model, options=options(stand_in))
