@@ -57,7 +57,9 @@ def test_the_first_table_has_every_claim_with_its_rung_and_what_came_out(checkou
     assert re.search(r"<td>cpu: The claim: <b>holds</b>", page)
     # Once above the figure, and not again below the table.
     study, _, _ = page.partition('<h2 id="paper">')
-    assert study.count("Holds: from n = 2 to n = 8") == 1
+    assert study.count("<b>The claim.</b>") == 1
+    assert "<strong>The claim.</strong>" not in study
+    assert "<strong>Claim.</strong>" not in study
 
 
 def test_a_study_that_was_not_run_says_so(checkout: Path) -> None:
