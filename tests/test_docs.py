@@ -144,8 +144,8 @@ def test_the_summary_says_of_every_verdict_what_the_written_table_says() -> None
         found = sentence.findall(path.read_text())
         assert found
         for title, verdict in found:
-            assert f"| {title} | `{rung}` | {verdict.lower()} |" in rows
-        assert rows.count(f"`{rung}`") == len(found)
+            assert f"| {title} | {verdict.lower()} (`{rung}`) |" in rows
+        assert rows.count(f"(`{rung}`)") == len(found)
 
 
 def test_links_to_files_become_words_and_others_stay() -> None:

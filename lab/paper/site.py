@@ -125,7 +125,7 @@ def reproduces_page() -> str:
         "counts as the paper's number.",
         "Holds: the interval of the difference lies on the claim's side of zero. Does not hold: it lies on the other "
         "side, or rules out every effect large enough to matter. Undecided: neither.",
-        "| Study | Place in the paper | What is compared | Rung | Verdict |\n|---|---|---|---|---|\n"
+        "| Study | What is compared | Verdict (rung) |\n|---|---|---|\n"
         + "\n".join(line for name in names for line in verdict_rows(load_ablation(name))),
         "## The claims of the studies",
     ]
@@ -144,13 +144,13 @@ def written_tables(name: str) -> list[Path]:
 def verdict_rows(ablation: Ablation) -> Iterator[str]:
     """A line a verdict: `holds`, `does not hold` or `undecided`, as the written table begins its sentence."""
     place = ablation.paper.partition(", ")[2] or ablation.paper
-    first = f"[{ablation.name}](ablations/{ablation.name}.md) | {place}"
+    first = f"[{ablation.name}](ablations/{ablation.name}.md), {place}"
     for path in written_tables(ablation.name):
         for title, said in written_claims(path):
-            yield f"| {first} | {escape(title)} | `{rung_of(path)}` | {said.partition(':')[0].lower()} |"
-            first = " | "
+            yield f"| {first} | {escape(title)} | {said.partition(':')[0].lower()} (`{rung_of(path)}`) |"
+            first = ""
     if not written_tables(ablation.name):
-        yield f"| {first} | | | not run yet |"
+        yield f"| {first} | | not run yet |"
 
 
 def rung_of(path: Path) -> str:

@@ -271,5 +271,5 @@ def test_utterances_that_do_not_add_up_are_warned_of(checkout: Path) -> None:
 def test_results_of_a_row_that_is_not_declared_any_more_are_refused(checkout: Path) -> None:
     ablation = write_results({**TWO_CELLS, ("mean_pool_gmlp", 2): 0.3})
     kept = tuple(row for row in ablation.rows if row.key != "mean_pool_gmlp_2")
-    with pytest.raises(LabError, match=r"'conv_gmlp_rate' at rung 'cpu' have the row mean_pool_gmlp_2, which is not declared"):
+    with pytest.raises(LabError, match=r"'conv_gmlp_rate' at rung 'cpu' have the row mean_pool_gmlp_2, which is not"):
         load_measured(dataclasses.replace(ablation, rows=kept), "cpu")
