@@ -12,14 +12,20 @@ os.environ.setdefault("OMNI_LAB_CHECKOUT", str(ROOT))
 
 def on_config(config: Any) -> Any:
     """Append the generated pages to the menu."""
+    from lab.paper.components import ROOMS, components
     from lab.paper.freshness import ablation_names
-    from lab.paper.site import COMPONENTS, modules, reference_path
+    from lab.paper.site import modules, reference_path
 
+    parts: dict[str, list[Any]] = {title: [] for title in ROOMS.values()}
+    for slug, page in components().items():
+        parts[ROOMS[page.room]].append({page.title: f"components/{slug}.md"})
     rooms: dict[str, list[Any]] = {}
     for name in modules():
-        rooms.setdefault(name.split(".")[1], []).append({name: reference_path(name)})
+        room = name.split(".")[1]
+        # Modules beside the rooms: the command line, errors, paths.
+        rooms.setdefault(room if (ROOT / "lab" / room).is_dir() else "lab", []).append({name: reference_path(name)})
     config.nav += [
-        {"Components": [{title: f"components/{slug}.md"} for slug, (title, *_) in COMPONENTS.items()]},
+        {"Components": [{title: pages} for title, pages in parts.items()]},
         {"Ablations": [*({name: f"ablations/{name}.md"} for name in ablation_names()), {"Log": "log.md"}]},
         {"What reproduces": "reproduces.md"},
         {"Reference": [{room: pages} for room, pages in rooms.items()]},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 6.3
 LEFT, COLUMN, CELL = 1.35, 1.02, 0.33
-TOP, TABLE = 5.0, 4.35
+TOP, TABLE, LINE = 5.0, 4.35, 0.13
 FOOTNOTE_LETTERS = 150
 # In the paper's order: three branches, then what joins them.
 ORDER = ("image_1", "image_2", "image_3", "video", "audio", "omni_alignment", "sft")
@@ -47,17 +47,26 @@ def draw(facts: Mapping[str, Any]) -> "Figure":
                 cell(axes, place, size, "frozen", "white", hatch="////")
     y = TABLE - CELL * len(facts["parts"]) - 0.05
     axes.plot((0.1, WIDTH - 0.1), (y + 0.16, y + 0.16), color=GREY, linewidth=0.6)
-    for title, key in (("Data", "data"), ("Mixing weights", "weights"), ("Schedule", "schedule"), ("Length", "length")):
+    for title, key in (
+        ("Data", "data"),
+        ("Mixing weights", "weights"),
+        ("Schedule", "schedule"),
+        ("Steps or tokens", "length"),
+    ):
         entries = {name: below(stage, key) for name, stage in stages.items()}
-        axes.text(LEFT - 0.08, y, title, ha="right", va="top", fontsize=SMALL)
+        # Line by line on baselines: the height of a block of text depends on its letters.
+        first = y - 0.09
+        axes.text(LEFT - 0.08, first, title, ha="right", va="baseline", fontsize=SMALL)
         for name, text in entries.items():
-            axes.text(left[name] + 0.07, y, text, ha="left", va="top", fontsize=SMALL, linespacing=1.15)
-        y -= 0.13 * max(text.count("\n") + 1 for text in entries.values()) + 0.12
+            for number, line in enumerate(text.split("\n")):
+                axes.text(left[name] + 0.07, first - LINE * number, line, ha="left", va="baseline", fontsize=SMALL)
+        y -= LINE * max(text.count("\n") + 1 for text in entries.values()) + 0.12
     axes.text(0.1, HEIGHT - 0.2, "Figure 4 redrawn: the stages of training as this project declares them", va="center")
     footnote = (
         "Drawn from lab/training/stages.py. Filled: trained, with its peak learning rate (lr). Hatched: takes part and "
         "does not change. Empty: takes no part. Not found: in no source at hand, and never filled in. What SFT trains "
-        "is of a secondary source. Stage 2 of images has 130k synthetic samples, SFT about 600K pairs."
+        "is of a secondary source. Stage 2 of images has 130k synthetic samples, audio sequences "
+        "of up to 4K tokens, SFT about 600K pairs."
     )
     axes.text(0.1, 0.1, textwrap.fill(footnote, FOOTNOTE_LETTERS), va="bottom", fontsize="x-small")
     return figure

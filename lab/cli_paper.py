@@ -81,7 +81,10 @@ def figures(
     ] = False,
     of: Annotated[str, typer.Option(metavar="RUN", help="Say which tables and figures rest on that MLflow run.")] = "",
 ) -> None:
-    """Draw figures/NAME.svg and .png from the tracked results, or say what rests on them. --check exits with 1."""
+    """Draw figures/NAME.svg and .png from the tracked results, or say what rests on which runs.
+
+    With --check, exits with 1 where one no longer matches.
+    """
     from lab.paper.data_figure import figure_scripts, load_script
 
     if check or of:

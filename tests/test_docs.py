@@ -10,14 +10,16 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from lab import paths
-from lab.paper import site
-from lab.paper.site import COMPONENTS, component_page, generated_pages, in_paper, modules, without_local_links
-from lab.parts.audio_projectors import AUDIO_PROJECTORS
+from lab.paper.report import log_entries
+from lab.paper.site import generated_pages, modules, verdict_rows, without_local_links
+from lab.study.ablation import load_ablation
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -46,7 +48,7 @@ def test_blocks_that_are_not_run_say_why_and_are_the_fewer() -> None:
     fences = sum(page.read_text().count("```") for page in PAGES)
     assert fences == 2 * len(EVERY), "a fence that this test does not see"
     left_out = [block for block in EVERY if block.reason]
-    assert len(left_out) == 9
+    assert len(left_out) == 8
     assert len(EVERY) - len(left_out) >= 15
     assert all(len(block.reason.split()) >= 4 for block in left_out)
     assert {block.language for block in EVERY} == {"bash", "python", "diff", "toml"}
@@ -99,10 +101,10 @@ def test_every_block_of_a_page_runs(page: Path, copy: Path, tmp_path: Path) -> N
         assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
 
 
-def test_the_diff_of_the_tutorial_fits_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("diff", [block for block in EVERY if block.language == "diff"], ids=lambda diff: diff.title)
+def test_a_diff_fits_its_file(diff: Block, tmp_path: Path) -> None:
     if shutil.which("patch") is None:
         pytest.skip("patch is not installed")
-    diff = next(block for block in EVERY if block.language == "diff")
     target = tmp_path / diff.title
     target.parent.mkdir(parents=True)
     shutil.copyfile(ROOT / diff.title, target)
@@ -111,20 +113,6 @@ def test_the_diff_of_the_tutorial_fits_the_file(tmp_path: Path) -> None:
     assert "fuzz" not in done.stdout
     assert "offset" not in done.stdout
     compile(target.read_text(), diff.title, "exec")
-
-
-def test_every_component_has_its_line_with_its_section() -> None:
-    page = component_page("audio_projectors")
-    rows = [line for line in page.splitlines() if line.startswith("| `")]
-    assert [row.split("`")[1] for row in rows] == list(AUDIO_PROJECTORS)
-    assert "section 3.1" in next(row for row in rows if "`conv_gmlp`" in row)
-
-
-@pytest.mark.parametrize("slug", COMPONENTS)
-def test_no_component_is_left_without_words(slug: str) -> None:
-    for line in component_page(slug).splitlines():
-        if line.startswith("| `"):
-            assert all(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]), line
 
 
 def test_every_ablation_and_module_has_a_page_and_tables_are_copied_word_for_word() -> None:
@@ -143,9 +131,21 @@ def test_every_ablation_and_module_has_a_page_and_tables_are_copied_word_for_wor
 
 
 def test_log_entries_belong_to_the_study_that_their_heading_names() -> None:
-    assert all("loss_filter_images" not in entry.splitlines()[0] for entry in site.log_entries("loss_filter"))
-    assert list(site.log_entries("loss_filter_images"))
-    assert all(entry.startswith("### ") for entry in site.log_entries("conv_gmlp_rate"))
+    assert all("loss_filter_images" not in entry.splitlines()[0] for entry in log_entries("loss_filter"))
+    assert list(log_entries("loss_filter_images"))
+    assert "\n### 20" in generated_pages()["ablations/conv_gmlp_rate.md"]
+
+
+def test_the_summary_says_of_every_verdict_what_the_written_table_says() -> None:
+    sentence = re.compile(r"^\*\*(.+?)\.\*\* (Holds|Does not hold|Undecided)", re.MULTILINE)
+    for path in (ROOT / "ablations" / "results").glob("*.md"):
+        name, rung, _ = path.name.split(".")
+        rows = "\n".join(verdict_rows(load_ablation(name)))
+        found = sentence.findall(path.read_text())
+        assert found
+        for title, verdict in found:
+            assert f"| {title} | {verdict.lower()} (`{rung}`) |" in rows
+        assert rows.count(f"(`{rung}`)") == len(found)
 
 
 def test_links_to_files_become_words_and_others_stay() -> None:
@@ -153,9 +153,43 @@ def test_links_to_files_become_words_and_others_stay() -> None:
     assert without_local_links(text) == "log, [paper](https://arxiv.org), ![figure](a.svg)"
 
 
-def test_the_place_in_the_paper_is_read_off_a_docstring() -> None:
-    assert in_paper("Pooling (the paper's section 3.1 and figure 5), and more.") == "section 3.1 and figure 5"
-    assert in_paper("Nothing of the kind.") == ""
+class Links(HTMLParser):
+    """What a page refers to, and what may be referred to in it."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.anchors = {""}
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if value and name in ("href", "src"):
+                self.targets.append(value)
+            elif value and name in ("id", "name"):
+                self.anchors.add(value)
+
+
+def dead_links(site: Path) -> list[str]:
+    """Links of a built site that lead to no file or to no anchor of it, those out of the site apart."""
+    pages = {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}  # for servers alone
+    dead = set()
+    for page, links in pages.items():
+        for link in links.targets:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = Path(os.path.normpath(page.parent / unquote(parts.path))) if parts.path else page
+            known = pages[target].anchors if target in pages else {"", parts.fragment}
+            if not target.is_file() or unquote(parts.fragment) not in known:
+                dead.add(f"{page.relative_to(site)}: {link}")
+    return sorted(dead)
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "one.html").write_text('<h2 id="here"></h2><a href="two.html#there"></a><a href="#here"></a>')
+    (tmp_path / "two.html").write_text('<a href="one.html#gone"></a><img src="no.svg"><a href="https://arxiv.org"></a>')
+    assert dead_links(tmp_path) == ["one.html: two.html#there", "two.html: no.svg", "two.html: one.html#gone"]
 
 
 @pytest.mark.slow
@@ -178,3 +212,4 @@ def test_the_site_builds_without_a_warning_and_asks_no_other_host(tmp_path: Path
     fetched = re.compile(rf"<(?:script|img|iframe|source)[^>]+src={host}|{linked}|@import\s+url\({host}")
     for page in pages:
         assert not fetched.search(page.read_text()), page
+    assert dead_links(tmp_path / "site") == []

@@ -111,6 +111,9 @@ def resting_on(run: str) -> list[Drawn]:
     found = drawn()
     matching = sorted({run_id for one in found for run_id in one.run_ids if run_id.startswith(run)})
     if not run or len(matching) != 1:
-        many = f"{len(matching)} runs begin with it" if matching else "no results file names such a run"
-        raise LabError(f"run {run!r}: {many}; give the id of one, as `lab paper` and MLflow show it")
+        many = f"{len(matching)} runs begin with it" if matching else "no file of ablations/results names such a run"
+        raise LabError(
+            f"run {run!r}: {many}; give the id of one, as `lab paper` shows it, "
+            "or MLflow (runs of rung smoke stand in no table)"
+        )
     return [one for one in found if matching[0] in one.run_ids]

@@ -90,11 +90,16 @@ def load_measured(ablation: Ablation, rung: str) -> Measured:
     """Read the results file and the utterances of its cells.
 
     Raises:
-        LabError: the rung is unknown or has no results, its file was changed by hand, or utterances were measured
-            on another machine.
+        LabError: the rung is unknown or has no results, its file was changed by hand or has a row that is not declared
+            any more, or utterances were measured on another machine.
     """
     ablation.rung(rung)
     lines = results.load_results(ablation, rung)
+    if lost := sorted(set(lines["row"]) - {row.key for row in ablation.rows}):
+        raise LabError(
+            f"the results of {ablation.name!r} at rung {rung!r} have the row {', '.join(lost)}, which is not declared "
+            f"any more; write it back into ablations/{ablation.name}.py or ablations/{ablation.name}.rows.toml"
+        )
     frame = _test_utterances(ablation, rung, None)
     outside = frame["corpus"].isin(_out_of_domain(ablation, rung, lines["row"]))
     return Measured(

@@ -28,6 +28,7 @@ from lab.study.store import RunRecord, read_runs
 
 _ENTRY = re.compile(r"^## (?P<date>\d{4}-\d\d-\d\d) · (?P<about>.+)$", re.MULTILINE)
 _CLAIM = re.compile(r"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:Holds|Does not hold|Undecided)\b.+)$", re.MULTILINE)
+_SAID_ABOVE = re.compile(r"^\*\*(?:Claim\.\*\* |[^*]+\.\*\* (?:Holds|Does not hold|Undecided)\b).+$", re.MULTILINE)
 
 
 def report_path() -> Path:
@@ -84,13 +85,20 @@ def _head(ablations: Sequence[Ablation], found: Sequence[Drawn]) -> Iterator[str
     yield "<nav><ul>" + "".join(f'<li><a href="#{name}">{said}</a></li>' for name, said in links) + "</ul></nav>"
     rows = []
     for ablation in ablations:
-        outcomes: dict[str, list[str]] = {}
+        begun = {line["rung"] for line in read_lines(ablation, ablation.rungs[0].name)}
+        said: list[str] = []
+        without: dict[str, list[str]] = {"no table yet": [], "not run": []}
         for rung in _recorded(ablation):
-            claims = _claims(ablation, rung)
-            outcomes.setdefault(claims[0][1].partition(":")[0] if claims else "not run", []).append(rung.name)
-        said = "<br>".join(f"{html.escape(outcome)}: {', '.join(rungs)}" for outcome, rungs in outcomes.items())
-        rows.append([f'<a href="#{ablation.name}">{ablation.name}</a>', said, html.escape(ablation.claim)])
-    yield _table(["Study", "The paper's claim, at which rungs", "As we test it"], rows)
+            claims = written_claims(table_path(ablation, rung.name))
+            said += [
+                f"{rung.name}: {html.escape(title)}: <b>{verdict.partition(':')[0].lower()}</b>"
+                for title, verdict in claims
+            ]
+            if not claims:
+                without["no table yet" if rung.name in begun else "not run"].append(rung.name)
+        said += [f"{state}: {', '.join(rungs)}" for state, rungs in without.items() if rungs]
+        rows.append([f'<a href="#{ablation.name}">{ablation.name}</a>', html.escape(ablation.claim), "<br>".join(said)])
+    yield _table(["Study", "Claim", "What came out, at which rung"], rows)
     if old := [one for one in found if one.state == "no longer matches"]:
         names = ", ".join(html.escape(one.path.name) for one in old)
         yield f'<p class="verdict">No longer what their runs measured, draw them anew: {names}.</p>'
@@ -106,7 +114,8 @@ def _study(ablation: Ablation, found: Sequence[Drawn], runs: dict[str, RunRecord
         if not own:
             yield f'<p class="soft">Not run: {html.escape(rung.description)}.</p>'
             continue
-        for title, said in _claims(ablation, rung):
+        table = table_path(ablation, rung.name)
+        for title, said in written_claims(table):
             yield f'<p class="verdict"><b>{html.escape(title)}.</b> {html.escape(said)}</p>'
         stem = figure_stem(ablation, rung.name)
         picture = stem.with_name(f"{stem.name}.svg")
@@ -114,9 +123,8 @@ def _study(ablation: Ablation, found: Sequence[Drawn], runs: dict[str, RunRecord
             written = base64.b64encode(picture.read_bytes()).decode()
             described = f"Figure of {ablation.name} at rung {rung.name}: the numbers stand in the table beneath it"
             yield f'<figure><img alt="{described}" src="data:image/svg+xml;base64,{written}"></figure>'
-        table = table_path(ablation, rung.name)
         if table.exists():
-            yield _rendered(table.read_text(encoding="utf-8"))
+            yield _rendered(_SAID_ABOVE.sub("", table.read_text(encoding="utf-8")))
         yield _cost(own, runs, mlflow)
     if entries := log_entries(ablation.name):
         yield f"<details><summary>The log ({len(entries)})</summary>"
@@ -128,9 +136,8 @@ def _recorded(ablation: Ablation) -> list[Rung]:
     return [rung for rung in ablation.rungs if rung.recorded]
 
 
-def _claims(ablation: Ablation, rung: Rung) -> list[tuple[str, str]]:
-    """Title and verdict of each claim, as the table of the rung has them."""
-    path = table_path(ablation, rung.name)
+def written_claims(path: Path) -> list[tuple[str, str]]:
+    """Title and verdict (`Holds: ...`) of each claim, as a written table has them; none where there is no table."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [(found["title"], found["said"]) for found in _CLAIM.finditer(text)]
 

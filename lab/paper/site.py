@@ -4,49 +4,28 @@ Nothing is written to a folder: `docs/hooks.py` gives the pages to mkdocs. Compo
 them, studies from their declarations, tables, figures and log, and what reproduces from the ledger.
 """
 
-import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from lab import paths
+from lab.paper.components import components, documented, escape, first_paragraph
 from lab.paper.freshness import ablation_names
 from lab.paper.ledger.cells import chosen
+from lab.paper.ledger.evaluated import grid
 from lab.paper.ledger.formats import markdown as ledger_markdown
 from lab.paper.ledger.pages import pages as ledger_pages
+from lab.paper.report import log_entries, written_claims
 from lab.study.ablation import Ablation, load_ablation
 
-COMPONENTS = {
-    "audio_projectors": ("Audio projectors", "lab.parts.audio_projectors", "AUDIO_PROJECTORS"),
-    "visual_projectors": ("Visual projectors", "lab.parts.visual_projectors", "VISUAL_PROJECTORS"),
-    "audio_encoders": ("Audio encoders", "lab.parts.audio_encoders", "AUDIO_ENCODERS"),
-    "vision_encoders": ("Vision encoders", "lab.parts.vision_encoders", "VISION_ENCODERS"),
-    "vision_towers": ("Vision encoders of our own", "lab.training.vision_towers", "VISION_TOWERS"),
-    "language_models": ("Language models", "lab.parts.language_models", "LANGUAGE_MODELS"),
-    "packed_attention": ("Attention over packs", "lab.parts.packed_attention", "PACKED_ATTENTION"),
-    "stages": ("Stages of training", "lab.training.stages", "PAPER_STAGES"),
-    "curricula": ("Curricula", "lab.training.curricula", "CURRICULA"),
-    "recipe_steps": ("Steps of a recipe", "lab.data.recipes.steps", "STEPS"),
-    "loss_filters": ("Loss filters", "lab.data.filters.loss_filters", "LOSS_FILTERS"),
-    "quality_rules": ("Quality rules", "lab.data.filters.quality", "QUALITY_RULES"),
-    "speech_filters": ("Filters of spoken prompts", "lab.evaluation.speech_agreement", "SPEECH_FILTERS"),
-    "speech_corpora": ("Speech corpora", "lab.data.speech.corpora", "CORPORA"),
-    "instruction_sources": ("Instructions", "lab.data.instructions.instructions", "INSTRUCTION_SOURCES"),
-    "vision_forms": ("Forms of pictures and video", "lab.data.vision_forms", "FORMS"),
-    "vision_sources": ("Pictures and video", "lab.training.vision_examples", "EXAMPLES"),
-    "normalizers": ("Text normalisers", "lab.evaluation.normalizers", "NORMALIZERS"),
-}
-"""Title, module and dict of each page of components."""
-
-_PAPER = re.compile(r"[^.]*\b(?:section|figure|table)s? \d[\w.]*[^.]*", re.IGNORECASE)
+NOT_RUN = "Declared and tested, not run yet."
 
 
 def generated_pages() -> dict[str, str]:
     """Every page by its path below the site."""
     return {
-        **{f"components/{slug}.md": component_page(slug) for slug in COMPONENTS},
+        **{f"components/{slug}.md": component_page(slug) for slug in components()},
         **{f"ablations/{name}.md": ablation_page(load_ablation(name)) for name in ablation_names()},
         "log.md": without_local_links(log()),
         "reproduces.md": reproduces_page(),
@@ -74,73 +53,26 @@ def reference_path(name: str) -> str:
 
 def component_page(slug: str) -> str:
     """A dict of components: what each is, where the paper has it, and where it is defined."""
-    title, module_name, attribute = COMPONENTS[slug]
-    module = import_module(module_name)
-    entries: Mapping[str, Any] = getattr(module, attribute)
+    page = components()[slug]
+    entries = page.entries()
+    number = "One entry" if len(entries) == 1 else f"The {len(entries)} entries"
     lines = [
-        f"# {title}",
-        first_paragraph(module.__doc__),
-        f"The {len(entries)} entries of `{attribute}` in [`{module_name}`](../{reference_path(module_name)}).",
+        f"# {page.title}",
+        "",
+        first_paragraph(import_module(page.module).__doc__),
+        "",
+        f"{number} of `{page.dict}` in [`{page.module}`](../{reference_path(page.module)}).",
         "",
         "| Name | What it is | Place in the paper | Defined by |",
         "|---|---|---|---|",
     ]
-    of_all = in_paper(module.__doc__)
     for key, entry in entries.items():
         made_by = documented(entry)
-        text = first_paragraph(made_by.__doc__) if made_by else fields(entry)
-        where = stated(entry) or (in_paper(made_by.__doc__) if made_by else "") or of_all or "no section named"
         name = f"{made_by.__module__}.{made_by.__qualname__}" if made_by else ""
-        defined = (f"`{name}`" if "._" in name else f"[`{made_by.__name__}`][{name}]") if made_by else f"`{attribute}`"
-        lines.append(f"| `{key}` | {escape(text)} | {escape(where)} | {defined} |")
-    return "\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:]) + "\n"
-
-
-def escape(text: str) -> str:
-    """Words as a cell of a Markdown table holds them."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-
-
-def documented(entry: Any) -> Any:
-    """The class or function that an entry is, or the first one that it holds; None where it is data alone."""
-    held = vars(entry).values() if dataclasses.is_dataclass(entry) and not isinstance(entry, type) else (entry,)
-    if isinstance(entry, tuple):
-        held = entry
-    # A partial has another class's docstring.
-    found = (getattr(one, "func", one) for one in held if callable(one))
-    return next(
-        (one for one in found if one.__doc__ and hasattr(one, "__qualname__") and "<" not in one.__qualname__), None
-    )
-
-
-def fields(entry: Any) -> str:
-    """Data in words: field = value."""
-    if dataclasses.is_dataclass(entry) and not isinstance(entry, type):
-        values = ((field.name, getattr(entry, field.name)) for field in dataclasses.fields(entry))
-        shown = (f"{name} = {value}" for name, value in values if value is not None and not callable(value))
-        return ", ".join(shown)
-    return "; ".join(map(fields, entry)) if isinstance(entry, tuple) else str(entry)
-
-
-def stated(entry: Any) -> str:
-    """What an entry says itself of its place in the paper or of its source."""
-    return next((value for name in ("paper", "source") if isinstance(value := getattr(entry, name, None), str)), "")
-
-
-def first_paragraph(text: str | None) -> str:
-    """The first paragraph on one line."""
-    return " ".join((text or "").strip().split("\n\n")[0].split())
-
-
-def in_paper(text: str | None) -> str:
-    """The first words of a docstring that name a section, figure or table, without the sentence's dressing."""
-    found = _PAPER.search(" ".join((text or "").split()))
-    if not found:
-        return ""
-    place = re.search(
-        r"(?:section|figure|table)s? \d+(?:\.\d+)*(?: and (?:figure |table |section )?\d+(?:\.\d+)*)?", found[0], re.I
-    )
-    return place[0].lower() if place else ""
+        public = made_by and "._" not in name
+        defined = f"[`{made_by.__name__}`][{name}]" if public else f"`{made_by.__name__ if made_by else page.dict}`"
+        lines.append(f"| `{key}` | {escape(page.what(key, entry))} | {escape(page.place(key, entry))} | {defined} |")
+    return "\n".join(lines) + "\n"
 
 
 def ablation_page(ablation: Ablation) -> str:
@@ -152,14 +84,16 @@ def ablation_page(ablation: Ablation) -> str:
         f"{ablation.paper}.",
         f"**Claim.** {ablation.claim}",
         f"    lab reproduce {name}",
+        f"Declared in `ablations/{name}.py`; one cell is one run of `notebooks/{ablation.notebook}.ipynb`, "
+        f"its line is in `ablations/results/{name}.csv`.",
         "## Results",
     ]
-    tables = sorted((root / "ablations" / "results").glob(f"{name}.*.md"))
+    tables = written_tables(name)
     parts += [re.sub(r"<!--.*?-->\n?", "", table.read_text(encoding="utf-8")).strip() for table in tables]
     if not tables:
-        parts.append("Declared and tested, not run yet.")
+        parts.append(NOT_RUN)
     elif (root / "figures" / f"{name}.svg").exists():
-        parts.append(f"![{name}](../figures/{name}.svg)")
+        parts.append(f"[![{name}](../figures/{name}.svg)](../figures/{name}.svg)")
     changed = [(row, ", ".join(f"{key} = {value!r}" for key, value in row.changes.items())) for row in ablation.rows]
     parts.append("## Rows\n\nOnly what differs from the base is written.")
     parts.append(
@@ -171,8 +105,9 @@ def ablation_page(ablation: Ablation) -> str:
     )
     parts.append("## Rungs")
     parts.append("\n".join(f"- `{rung.name}`: {rung.description}" for rung in ablation.rungs))
-    if entries := list(log_entries(name)):
-        parts += ["## Log", *(without_local_links(entry) for entry in entries)]
+    if entries := log_entries(name):
+        # One level deeper than in the log.
+        parts += ["## Log", *(without_local_links(f"#{entry}") for entry in entries)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -181,35 +116,53 @@ def log() -> str:
     return (paths.repository_root() / "ablations" / "LOG.md").read_text(encoding="utf-8")
 
 
-def log_entries(name: str) -> Iterator[str]:
-    """The entries of a study, one level deeper than in the log."""
-    for entry in re.split(r"^(?=## )", log(), flags=re.MULTILINE)[1:]:
-        if re.search(rf"\b{re.escape(name)}\b(?!_)", entry.splitlines()[0]):
-            yield "#" + entry.strip()
-
-
 def reproduces_page() -> str:
-    """The studies' written verdicts, then every cell of the paper's tables."""
+    """The studies' written verdicts, first in a table, then in full, then every cell of the paper's tables."""
+    names = ablation_names()
     parts = [
         "# What reproduces and what does not",
         "Written from `ablations/results` and by `lab paper`. A small rung tests a claim at its own scale; it never "
         "counts as the paper's number.",
+        "Holds: the interval of the difference lies on the claim's side of zero. Does not hold: it lies on the other "
+        "side, or rules out every effect large enough to matter. Undecided: neither.",
+        "| Study | What is compared | Verdict (rung) |\n|---|---|---|\n"
+        + "\n".join(line for name in names for line in verdict_rows(load_ablation(name))),
         "## The claims of the studies",
     ]
-    for name in ablation_names():
+    for name in names:
         parts.append(f"### [{name}](ablations/{name}.md)")
-        written = sorted((paths.repository_root() / "ablations" / "results").glob(f"{name}.*.md"))
-        parts += [verdicts(path) for path in written] or ["Declared and tested, not run yet."]
-    parts += ["## The paper's tables, cell by cell", ledger_markdown(ledger_pages(chosen(())))]
+        parts += [verdicts(path) for path in written_tables(name)] or [NOT_RUN]
+    parts += ["## The paper's tables, cell by cell", ledger_markdown(ledger_pages(chosen(())), grid())]
     return "\n\n".join(parts) + "\n"
+
+
+def written_tables(name: str) -> list[Path]:
+    """The tables of a study that `lab tables` wrote, one a rung."""
+    return sorted((paths.repository_root() / "ablations" / "results").glob(f"{name}.*.md"))
+
+
+def verdict_rows(ablation: Ablation) -> Iterator[str]:
+    """A line a verdict: `holds`, `does not hold` or `undecided`, as the written table begins its sentence."""
+    place = ablation.paper.partition(", ")[2] or ablation.paper
+    first = f"[{ablation.name}](ablations/{ablation.name}.md), {place}"
+    for path in written_tables(ablation.name):
+        for title, said in written_claims(path):
+            yield f"| {first} | {escape(title)} | {said.partition(':')[0].lower()} (`{rung_of(path)}`) |"
+            first = ""
+    if not written_tables(ablation.name):
+        yield f"| {first} | | not run yet |"
+
+
+def rung_of(path: Path) -> str:
+    """NAME.RUNG.md -> RUNG."""
+    return path.name.split(".")[1]
 
 
 def verdicts(path: Path) -> str:
     """The claim of a written table and the verdicts below it."""
     text = path.read_text(encoding="utf-8")
     lines = text[text.index("**Claim.**") :].splitlines()
-    rung = path.name.split(".")[1]
-    return "\n\n".join([f"Rung `{rung}`.", *(line for line in lines if line.startswith("**"))])
+    return "\n\n".join([f"Rung `{rung_of(path)}`.", *(line for line in lines if line.startswith("**"))])
 
 
 def without_local_links(text: str) -> str:

@@ -55,6 +55,10 @@ class Display:
             return ""
         return f"{results[column.metric] * column.scale:.3g}{'%' if column.unit == '%' else ' ' + column.unit}".rstrip()
 
+    def measured(self) -> str:
+        """What `score` is a number of."""
+        return self.ablation.columns[0].label if self.ablation.columns else ""
+
     def started(self, cell: Cell) -> None:
         """A cell runs now."""
         self.states[cell.row, cell.seed] = ("running", time.monotonic())
@@ -78,7 +82,8 @@ class Display:
         if status == "FINISHED":
             self.forecast.add(cell.row, seconds)
             self.states[cell.row, cell.seed] = ("done", self.score(results))
-            text = f"done in {clock(seconds)}  {self.score(results)}"
+            score = self.score(results)
+            text = f"done in {clock(seconds)}{f', {self.measured()} {score}' if score else ''}"
         else:
             self.states[cell.row, cell.seed] = ("failed" if status == "FAILED" else "killed", error)
             text = f"{status}: {error}"
@@ -142,7 +147,7 @@ class LiveDisplay(Display):
         from rich.table import Table
 
         seeds = list(dict.fromkeys(seed for _, seed in self.states))
-        table = Table("", *(f"seed {seed}" for seed in seeds), caption=self.progress().strip())
+        table = Table(self.measured(), *(f"seed {seed}" for seed in seeds), caption=self.progress().strip())
         styles = {"done": "green", "running": "bold", "failed": "red", "killed": "red"}
         for row in dict.fromkeys(row for row, _ in self.states):
             texts = []

@@ -52,7 +52,7 @@ def test_what_rests_on_a_run_is_found_by_its_first_letters(checkout: Path) -> No
     tables.write_tables(NAME, "cpu")
     run = read_lines(ablation, "cpu")[0]["run_id"]
     assert [one.path.name for one in resting_on(run)] == [f"{NAME}.cpu.md"]
-    with pytest.raises(LabError, match="run 'none such': no results file names such a run"):
+    with pytest.raises(LabError, match="run 'none such': no file of ablations/results names such a run"):
         resting_on("none such")
     with pytest.raises(LabError, match="runs begin with it"):
         resting_on("")

@@ -123,6 +123,7 @@ def test_escaping() -> None:
     assert escape("a_b 5% {x} & # $ ~ ^ \\ <1>") == (
         r"a\_\allowbreak{}b 5\% \{x\} \& \# \$ \textasciitilde{} \textasciicircum{} \textbackslash{} $<$1$>$"
     )
+    assert escape('of "nearly 50%" and "seven"') == r"of ``nearly 50\%'' and ``seven''"
     assert escape("88.0◇ – 46.2*") == r"88.0$^{\diamond}$ -- 46.2$^{*}$"
 
 

@@ -48,6 +48,20 @@ def test_a_study_that_was_run_stands_with_verdict_table_figure_and_runs(checkout
     assert "written by `lab tables" not in page
 
 
+def test_the_first_table_has_every_claim_with_its_rung_and_what_came_out(checkout: Path) -> None:
+    write_results(GROWING_GAP)
+    page = write_report(checkout / "report.html").read_text()
+    assert "<td>no table yet: cpu" in page
+    tables.write_tables(NAME, "cpu")
+    page = write_report(checkout / "report.html").read_text()
+    assert re.search(r"<td>cpu: The claim: <b>holds</b>", page)
+    # Once above the figure, and not again below the table.
+    study, _, _ = page.partition('<h2 id="paper">')
+    assert study.count("<b>The claim.</b>") == 1
+    assert "<strong>The claim.</strong>" not in study
+    assert "<strong>Claim.</strong>" not in study
+
+
 def test_a_study_that_was_not_run_says_so(checkout: Path) -> None:
     page = write_report(checkout / "report.html").read_text()
     assert "Not run: " in page

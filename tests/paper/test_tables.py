@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -265,3 +266,10 @@ def test_utterances_that_do_not_add_up_are_warned_of(checkout: Path) -> None:
     assert "Warning: utterances and results differ in conv_gmlp_2, seed 0." in tables.render(
         measured, load_contrasts(NAME)
     )
+
+
+def test_results_of_a_row_that_is_not_declared_any_more_are_refused(checkout: Path) -> None:
+    ablation = write_results({**TWO_CELLS, ("mean_pool_gmlp", 2): 0.3})
+    kept = tuple(row for row in ablation.rows if row.key != "mean_pool_gmlp_2")
+    with pytest.raises(LabError, match=r"'conv_gmlp_rate' at rung 'cpu' have the row mean_pool_gmlp_2, which is not"):
+        load_measured(dataclasses.replace(ablation, rows=kept), "cpu")

@@ -21,7 +21,7 @@ def test_plain_lines_name_the_cell_its_score_and_a_failures_reason() -> None:
     display.finished(chosen[1], "FAILED", "the loss is nan", {}, 1.0)
     lines = file.getvalue().splitlines()
     assert lines[0] == "toy (cpu): 4 cells: 4 missing"
-    assert lines[1] == "  small, seed 0: done in 1:00  0.125  [1 of 4, about 3:00 left]"
+    assert lines[1] == "  small, seed 0: done in 1:00, Error 0.125  [1 of 4, about 3:00 left]"
     assert lines[2].startswith("  small, seed 1: FAILED: the loss is nan  [2 of 4")
 
 

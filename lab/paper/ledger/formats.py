@@ -1,6 +1,7 @@
 """Pages of the ledger as a terminal table, as Markdown, as LaTeX (booktabs) and as JSON."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -96,13 +97,15 @@ _LATEX = {
     "◇": r"$^{\diamond}$",
     "†": r"$^{\dagger}$",
     "*": "$^{*}$",
-    '"': "''",
+    "“": "``",
+    "”": "''",
 }
 
 
 def escape(text: str) -> str:
     """Text for LaTeX, with the marks of who measured as superscripts."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    quoted = re.sub('"([^"]*)"', "“\\1”", text)
+    return "".join(_LATEX.get(letter, letter) for letter in quoted)
 
 
 def latex(pages: Sequence[Page], evaluated: Lines = ()) -> str:
