@@ -1,7 +1,8 @@
 """What a projector makes of an utterance: sound, spectrogram, encoder features and tokens on one time axis.
 
-Section 3.3 of the paper (Conv-GMLP and its downsample rate). Shown of cells that were run: their projector's weights,
-and what the model understood. Axes: `frames` (of 20 ms), `windows` (a token each, n frames wide), `hidden_size`.
+Sections 3.1 and 4.5 of the paper, figures 5 and 6 (Conv-GMLP and its downsample rate). Shown of cells that were run:
+their projector's weights, and what the model understood. Axes: `frames` (of 20 ms), `windows` (a token each, n frames
+wide), `hidden_size`.
 """
 
 from collections.abc import Mapping, Sequence
