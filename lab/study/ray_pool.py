@@ -5,6 +5,7 @@ hears of a start at once, and of a node's death as the generator's end.
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from lab.study.pool import Event, Job
 
 CONNECT_SECONDS = 5.0
 CHECK_SECONDS = 20.0  # importing Ray and connecting take 3 s on a quiet machine
+LETTING_GO_SECONDS = 1.0
+UNHEARD_SECONDS = 1.5  # for tasks that have not begun, whose end Ray may never tell
 EMPTY_SECONDS = 120.0  # how long a cluster may be without any node that can take a cell
 
 _NOT_OURS = (
@@ -35,6 +38,8 @@ print("nodes:" + json.dumps([node["Resources"] for node in ray.nodes() if node["
 
 
 def _import_ray() -> Any:
+    # Asked when it has been left, it would start a cluster of its own.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
     except ImportError:
@@ -123,6 +128,7 @@ class RayCluster:
         self.host: str = self._ray.util.get_node_ip_address()
         self._task = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, num_returns="streaming")(_cell_task)
         self._tasks: dict[Any, int] = {}
+        self._begun: set[Any] = set()
         self._left_out: set[str] = set()
         self._room_at = self._room_since = time.monotonic()
         self._slots = self._count()
@@ -183,6 +189,7 @@ class RayCluster:
             except self._ray.exceptions.RayError as error:
                 del self._tasks[task]
                 event = {"event": "lost", "error": self._what_died(error), "passing": True}
+            self._begun.add(task)
             found.append((number, event))
         return found
 
@@ -208,21 +215,27 @@ class RayCluster:
         """Cancel every task; one that has not ended in time loses its process, and its cell by that the cell's."""
         for task in self._tasks:
             self._ray.cancel(task)
-        deadline, heard_enough = time.monotonic() + seconds, threading.Event()
+        begun, heard_enough = time.monotonic(), threading.Event()
 
         def hear_the_last() -> None:
-            while self._tasks and not heard_enough.is_set():
-                self.events(0.1)
+            with suppress(self._ray.exceptions.RayError):
+                while self._tasks and not heard_enough.is_set():
+                    self.events(0.1)
+
+        def patience() -> float:
+            return seconds if self._begun.intersection(list(self._tasks)) else min(seconds, UNHEARD_SECONDS)
 
         # Beside this one: of a task that is cancelled before it has begun, Ray may never say that it has ended.
         hearing = threading.Thread(target=hear_the_last, daemon=True)
         hearing.start()
-        while hearing.is_alive() and time.monotonic() < deadline and not at_once():
+        while hearing.is_alive() and time.monotonic() - begun < patience() and not at_once():
             hearing.join(0.1)
         heard_enough.set()
-        hearing.join(1.0)  # a thread that asks Ray while it shuts down ends the process, with status 1
         for task in list(self._tasks):
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(task, force=True)
+        # Whose process is gone has ended, so that nothing is waited for any more: a thread that asks Ray while it shuts
+        # down ends the process, with status 1.
+        hearing.join(LETTING_GO_SECONDS)
         self._tasks.clear()
         self._ray.shutdown()

@@ -2,12 +2,14 @@ import builtins
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,6 +20,7 @@ from lab.errors import LabError
 from lab.study import ray_pool, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.machines import Machines
+from lab.study.ray_pool import RayCluster
 from lab.study.sweep import reproduce
 from tests.conftest import TOY_CODE, write_notebook
 from tests.study.clusters import (
@@ -141,6 +144,61 @@ def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(dri
     assert_nothing_is_open()
     (planned, *_) = sweep.status(load_ablation("toy"), "cpu", ["slow"], [0])
     assert planned.to_do
+
+
+def test_a_stop_has_nobody_ask_ray_any_more_when_it_shuts_ray_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that hears the last events may wait in Ray for a task which ends only with its process."""
+    killed, order = threading.Event(), []
+
+    class Ray:
+        exceptions = SimpleNamespace(RayError=RuntimeError)
+
+        def cancel(self, task: str, force: bool = False) -> None:
+            if force:
+                killed.set()
+
+        def shutdown(self) -> None:
+            order.append("shut down")
+
+    cluster = RayCluster.__new__(RayCluster)
+    cluster._ray, cluster._tasks, cluster._begun = Ray(), {"task": 0}, {"task"}
+
+    def asked(seconds: float) -> list[object]:
+        assert killed.wait(30)
+        time.sleep(0.3)  # Ray tells of it a little later
+        order.append("told")
+        raise RuntimeError("its process died")
+
+    monkeypatch.setattr(cluster, "events", asked)
+    cluster.stop(0.2)
+    assert order == ["told", "shut down"]
+
+
+def test_a_stop_has_patience_with_what_has_begun_and_little_with_what_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ray:
+        exceptions = SimpleNamespace(RayError=RuntimeError)
+
+        def cancel(self, task: str, force: bool = False) -> None: ...
+
+        def shutdown(self) -> None: ...
+
+    monkeypatch.setattr(ray_pool, "UNHEARD_SECONDS", 0.3)
+    took = []
+    for begun in (set(), {"one"}):
+        cluster = RayCluster.__new__(RayCluster)
+        cluster._ray, cluster._tasks, cluster._begun = Ray(), {"one": 0, "two": 1}, begun
+        monkeypatch.setattr(cluster, "events", time.sleep)
+        started = time.monotonic()
+        cluster.stop(2.0)
+        took.append(time.monotonic() - started)
+    assert 0.3 <= took[0] < 1.8 < 2.0 <= took[1]
+
+
+def test_ray_that_was_left_is_no_cluster_of_its_own() -> None:
+    code = "from lab.study.ray_pool import _import_ray; _import_ray().nodes()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "Ray has not been started yet" in done.stderr
 
 
 @pytest.mark.slow
