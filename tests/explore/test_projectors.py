@@ -58,6 +58,7 @@ def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_pat
     panel.controls["rate"].value = 4
     assert f"{len(wide.tokens)} tokens, 4 frames each" in panel.shown[2].axes[3].get_title(loc="left")
     assert "Conv-GMLP" in costs
+    panel.controls["utterance"].value = cells.tests[corpus].utterances[1].id
     shown = []
     panel._below.observe(lambda change: shown.append(change["new"]), names="children")
     panel.controls["corpus"].value = elsewhere

@@ -195,7 +195,7 @@ def test_a_stop_has_patience_with_what_has_begun_and_little_with_what_has_not(mo
 
 
 def test_ray_that_was_left_is_no_cluster_of_its_own() -> None:
-    code = "from lab.study.ray_pool import _import_ray; _import_ray().nodes()"
+    code = "from lab.study.ray_pool import _import_ray; _import_ray().put(1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "Ray has not been started yet" in done.stderr
