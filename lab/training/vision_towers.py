@@ -5,6 +5,7 @@ Shapes: `batch height width` of square images, `hidden_size` of the pooled featu
 
 import difflib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ TIMM_FILE = "timm.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-class ImageTower(nn.Module):
+class ImageTower(nn.Module, ABC):
     """Pixels to one pooled feature; the normalisation is inside."""
 
     model: Any
@@ -47,12 +48,13 @@ class ImageTower(nn.Module):
         normalised = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2).contiguous()
         return self._pooled(normalised)
 
+    @abstractmethod
     def _pooled(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch hidden_size"]:
-        raise NotImplementedError
+        """As `forward`, of pixels that are normalised."""
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the tower into a folder that exists."""
-        raise NotImplementedError
 
 
 class SiglipTower(ImageTower):
