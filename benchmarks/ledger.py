@@ -106,7 +106,7 @@ def state_of(number: int) -> str:
 
 def former(cell: Cell, generation: int) -> Cell:
     """The cell as it was before the code changed."""
-    ingredients = {**cell.ingredients, "source.lab.training.loop": f"generation {generation}"}
+    ingredients = {**cell.ingredients, "code.train": f"generation {generation}"}
     return replace(cell, ingredients=ingredients, key=cell_key(ingredients))
 
 

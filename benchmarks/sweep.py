@@ -28,6 +28,7 @@ from lab.study.ablation import Ablation, Column, Row, Rung
 from lab.study.cells import Cell
 from lab.study.display import Display
 from lab.study.pool import worker_environment
+from lab.study.reach import Reached
 from lab.study.sweep import reproduce
 
 IMPORTS = """\
@@ -152,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         notebook = root / "notebooks" / "overhead.ipynb"
         write_notebook(notebook, options.imports)
         paths.repository_root = lambda: root
-        identity.reached_modules = lambda notebook: {}  # the benchmark's cells depend on nothing
+        # The benchmark's cells depend on nothing.
+        identity.reached_by_notebook = lambda notebook: lambda parameters: Reached({}, ())
         ours, first = time_ours(options.cells)
         parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in breakdown(ours).items())
         theirs = time_papermill(notebook, options.commands)

@@ -12,7 +12,9 @@ import pytest
 from lab import paths
 from lab.study import identity, store
 from lab.study.ablation import load_ablation
+from lab.study.definitions import digest
 from lab.study.display import Display
+from lab.study.reach import Reached
 from lab.study.sweep import Outcome, reproduce
 
 TOY_ABLATION = """
@@ -156,10 +158,15 @@ def store_maker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], None]:
     return make
 
 
+def toy_code(root: Path) -> Reached:
+    """The toy's cells are made of its declaration alone."""
+    return Reached({"toy": digest((root / "ablations" / "toy.py").read_text(encoding="utf-8"))}, ())
+
+
 def use_checkout(root: Path, patch: pytest.MonkeyPatch) -> None:
     """Put that checkout in place of this one; the toy's identity depends on none of our modules."""
     patch.setattr(paths, "repository_root", lambda: root)
-    patch.setattr(identity, "reached_modules", lambda notebook: {"ablations.toy": root / "ablations" / "toy.py"})
+    patch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: toy_code(root))
 
 
 @pytest.fixture

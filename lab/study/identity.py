@@ -1,7 +1,8 @@
 """A cell's identity: a hash of everything that decides its result, named piece by piece.
 
-Parameters, the notebook, the modules of `lab` that it reaches, what was prepared (corpora, weights, the normaliser's
-version, what `auto` comes to as device and precision), and the versions of the packages that decide a result.
+Parameters, the notebook, the definitions that it reaches (`lab.study.reach`), what was prepared (corpora, weights, the
+normaliser's version, what `auto` comes to as device and precision), and the versions of the packages that decide a
+result.
 
 The pieces (`ingredients`) are kept beside the run, so that a cell whose hash changed can say which piece did. What is
 hashed are the *resolved* parameters, never the difference to `base`: a baseline that two ablations share runs once, and
@@ -9,7 +10,6 @@ a changed default is a new run.
 """
 
 import ast
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -22,8 +22,11 @@ from typing import Any
 from lab import paths
 from lab.errors import LabError
 from lab.study.cells import Cell
-from lab.study.parameters import cell_source, read_notebook
-from lab.study.reach import reached_modules
+from lab.study.definitions import code_hash, digest
+from lab.study.reach import notebook_code, our_modules, reached_by_notebook
+
+CODE = "code."
+"""What the names of ingredients begin with that are definitions."""
 
 PACKAGES = ("torch", "transformers", "timm", "numpy", "pillow", "jiwer")
 """The packages whose version decides a result."""
@@ -44,13 +47,21 @@ def _canonical(value: Any) -> Any:
     raise LabError(f"a parameter is of type {type(value).__name__}; use numbers, strings, booleans, lists or None")
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def cell_key(ingredients: Mapping[str, Any]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of the ingredients as canonical JSON."""
-    return _digest(json.dumps(_canonical(ingredients), sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    own = {name: value for name, value in ingredients.items() if not name.startswith(CODE)}
+    return _key(own, {name.removeprefix(CODE): value for name, value in ingredients.items() if name not in own})
+
+
+def _key(own: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
+    facts = _canonical({**own, "code": _code_key(tuple(definitions.items()))})
+    return digest(json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+
+
+@cache
+def _code_key(definitions: tuple[tuple[str, str], ...]) -> str:
+    """One hash for hundreds of definitions, made once for all cells that reach the same."""
+    return digest(json.dumps(sorted(definitions)))
 
 
 def _code(source: str) -> str:
@@ -73,7 +84,7 @@ def _code(source: str) -> str:
 
 @cache
 def _file_hash(path: Path, modified: int, size: int) -> str:
-    return _digest(_code(path.read_text(encoding="utf-8")))
+    return digest(_code(path.read_text(encoding="utf-8")))
 
 
 def source_hash(modules: Mapping[str, Path]) -> dict[str, str]:
@@ -86,17 +97,9 @@ def source_hash(modules: Mapping[str, Path]) -> dict[str, str]:
 
 
 def notebook_hash(path: Path) -> str:
-    """A hash of the code cells, the `parameters` cell among them; Markdown, outputs and comments do not count."""
-    parts = []
-    for cell in read_notebook(path)["cells"]:
-        if cell["cell_type"] != "code":
-            continue
-        source = cell_source(cell)
-        try:
-            parts.append(_code(source))
-        except SyntaxError:  # a line such as %matplotlib
-            parts.append(source)
-    return _digest("\n".join(parts))
+    """A hash of what the code cells do, the parameters' left out, whose values are ingredients of their own."""
+    code, lines = notebook_code(path)
+    return digest("\n".join([code_hash(code, our_modules()), *lines]))
 
 
 def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -137,22 +140,24 @@ def identify(cells: Sequence[Cell], notebook: Path, prepared: Mapping[str, Any])
             plain value belongs to every cell. A mapping belongs to the parameter of the same name and is looked up
             with the cell's value: `{"corpus": {"amazon_queen": "5b3c...", "espeak": "91aa..."}}`.
     """
-    shared = {f"source.{name}": digest for name, digest in source_hash(reached_modules(notebook)).items()}
-    shared |= {f"package.{name}": version for name, version in package_versions().items()}
+    shared = {f"package.{name}": version for name, version in package_versions().items()}
     shared["notebook"] = notebook_hash(notebook)
+    reached_by = reached_by_notebook(notebook)
     identified = []
     for cell in cells:
-        ingredients = {
+        reached = reached_by(cell.parameters)
+        own = {
             **{f"parameter.{name}": _canonical(value) for name, value in cell.parameters.items()},
             **{f"prepared.{name}": value for name, value in _prepared_for(cell, prepared).items()},
             **shared,
         }
-        identified.append(replace(cell, ingredients=ingredients, key=cell_key(ingredients)))
+        ingredients = {**own, **{f"{CODE}{name}": hashed for name, hashed in reached.definitions.items()}}
+        identified.append(replace(cell, ingredients=ingredients, key=_key(own, reached.definitions)))
     return identified
 
 
 def changed_ingredients(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One short phrase an ingredient that differs: `source.lab.data.text: 1f3a... -> 77b0...`."""
+    """One short phrase an ingredient that differs: `code.ConvGMLP: 1f3a... -> 77b0...`."""
     changes = []
     for name in sorted({*before, *now}):
         old, new = before.get(name, "absent"), now.get(name, "absent")
@@ -163,6 +168,6 @@ def changed_ingredients(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 def checkpoint_of(notebook: str, parameters: Mapping[str, Any]) -> Path:
     """Where a cell's checkpoint lies: one place for the same parameters, code and packages; a killed cell goes on."""
-    modules = reached_modules(paths.repository_root() / "notebooks" / f"{notebook}.ipynb")
-    identity = {"parameters": dict(parameters), "modules": source_hash(modules), "packages": package_versions()}
-    return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{cell_key(identity)}.safetensors"
+    reached = reached_by_notebook(paths.repository_root() / "notebooks" / f"{notebook}.ipynb")(parameters)
+    identity = {"parameters": dict(parameters), "packages": package_versions()}
+    return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{_key(identity, reached.definitions)}.safetensors"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, choose
+from lab.study.reach import reached_by_modules
 from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
 
 Cells = Sequence[Mapping[str, Any]]
@@ -56,7 +57,9 @@ def prepare_cells(
         return ingredients, sorted(set(folders))
 
     folders = folder_states(name for cell in wanted for name in local_folders(cell))
-    return remembered([kind, wanted, compared, folders], make_all)
+    modules = (__name__, check.__module__, make.__module__)
+    code = reached_by_modules(modules, [*wanted, *compared]).definitions
+    return remembered([kind, wanted, compared, folders], code, make_all)
 
 
 def _with_language_models(wanted: Cells, make: Callable[[], Made]) -> Made:

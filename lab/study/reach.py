@@ -1,82 +1,304 @@
-"""Which modules of `lab` a notebook reaches: what it imports, what that imports, and so on.
+"""Which definitions a cell reaches: what its notebook uses, what that uses, and so on.
 
-Read from the source, so that nothing is imported to find out. An import inside a function counts like one at the top
-of a file, one under `if TYPE_CHECKING:` does not. A module that a name is put together for at run time would not be
-seen; the house has no such import of its own modules, and a test looks for it.
+Read from the source, so that nothing is imported to find out. Of a dict of components only the entries count that the
+cell chose: those whose key is a word of one of its parameters, or stands as a string in the code that it reaches. What
+cannot be followed counts whole: a dict that is gone through or handed on, a module that is used as a value, a statement
+at the top level of an imported module, a definition under a decorator that may register it.
+
+One thing is not seen: a key that is put together at run time, where another key of the same dict is a word of the cell.
+A test runs a cell of every notebook and holds what ran against what was reached.
 """
 
-import ast
-from collections.abc import Iterable, Iterator
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import lab
+from lab.paths import cache_dir, write_whole
+from lab.study.definitions import (
+    ALL,
+    CHOSEN,
+    OURS,
+    Definition,
+    ModuleDefinitions,
+    Use,
+    digest,
+    from_json,
+    read_definitions,
+    to_json,
+)
 from lab.study.parameters import cell_source, read_notebook
 
 ROOMS = ("data", "parts", "training", "evaluation")
 """The rooms of `lab` whose code decides a result; the study's and the paper's own keep and show it."""
 
+_WORD_LIST = re.compile(r"[\w-]+\.txt")
 
-def lab_modules(rooms: Iterable[str] = ROOMS) -> dict[str, Path]:
-    """All modules of the rooms and their files, by dotted name; a package is named like its folder."""
-    root = Path(lab.__file__).resolve().parent
+
+@dataclass(frozen=True)
+class Reached:
+    """What decides a result: a hash of each definition by its name, and the modules in which they stand."""
+
+    definitions: Mapping[str, str]
+    modules: tuple[str, ...]
+
+
+def our_modules() -> dict[str, Path]:
+    """All modules of ours and their files, by dotted name; a package is named like its folder."""
+    beside = Path(lab.__file__).resolve().parent.parent
     found = {}
-    for room in rooms:
-        for path in [root / f"{room}.py", *sorted((root / room).rglob("*.py"))]:
-            if path.is_file():
-                name = ".".join(("lab", *path.relative_to(root).with_suffix("").parts))
-                found[name.removesuffix(".__init__")] = path
+    for package in OURS:
+        for path in sorted((beside / package).rglob("*.py")):
+            found[".".join(path.relative_to(beside).with_suffix("").parts).removesuffix(".__init__")] = path
     return found
 
 
-def reached_modules(notebook: Path) -> dict[str, Path]:
-    """The modules of the rooms that decide results which the notebook reaches, and their files, by dotted name.
+def lab_modules(rooms: Iterable[str] = ROOMS) -> dict[str, Path]:
+    """The modules of the rooms."""
+    named = tuple(f"lab.{room}" for room in rooms)
+    return {name: path for name, path in our_modules().items() if f"{name}.".startswith(tuple(f"{n}." for n in named))}
+
+
+def decides(module: str) -> bool:
+    """Whether the module's definitions decide a result: those of `ROOMS`, and what stands in for data and weights."""
+    package, _, rest = module.partition(".")
+    return package != "lab" or rest.split(".")[0] in ROOMS
+
+
+def reached_by_notebook(notebook: Path) -> Callable[[Mapping[str, Any]], Reached]:
+    """What a cell of the notebook reaches, as a function of its parameters; all of it is read now, once.
 
     Raises:
-        LabError: it is missing or is no notebook.
+        LabError: the notebook is missing or is no notebook.
     """
-    known = lab_modules()
-    waiting = [name for source in _code_cells(notebook) for name in _imported(source)]
-    reached: dict[str, Path] = {}
-    while waiting:
-        name = waiting.pop()
-        # `import lab.data.text` runs lab/data/__init__.py too; `from lab.data import text` names a module, or not.
-        parts = name.split(".")
-        for stem in (".".join(parts[:count]) for count in range(2, len(parts) + 1)):
-            if stem in known and stem not in reached:
-                reached[stem] = known[stem]
-                status = known[stem].stat()
-                waiting += _imports_of(known[stem], status.st_mtime_ns, status.st_size)
-    return dict(sorted(reached.items()))
+    return _reached(notebook_code(notebook)[0], decides)
 
 
-def _code_cells(notebook: Path) -> Iterator[str]:
-    for cell in read_notebook(notebook)["cells"]:
-        if cell["cell_type"] == "code":
-            # Lines such as %matplotlib import nothing.
-            lines = cell_source(cell).splitlines()
-            yield "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+def reached_by_modules(modules: Iterable[str], cells: Iterable[Mapping[str, Any]]) -> Reached:
+    """What these modules of the study's room define and reach, that room included, where they work for these cells."""
+    code = "\n".join(f"import {module} as module_{number}\nmodule_{number}" for number, module in enumerate(modules))
+    every = {f"{number} {name}": value for number, cell in enumerate(cells) for name, value in cell.items()}
+    return _reached(code, _prepares)(every)
+
+
+def _prepares(module: str) -> bool:
+    return decides(module) or module.startswith("lab.study.")
+
+
+def _words(parameters: Mapping[str, Any]) -> frozenset[str]:
+    """What the string parameters say: each whole, and its parts, as in `bigbench:plurals,past+chatterbot`."""
+    values = [value for value in parameters.values() if isinstance(value, str)]
+    return frozenset(part for value in values for part in (value, *re.split(r"[:+,@/ ]", value)) if part)
+
+
+def notebook_code(notebook: Path) -> tuple[str, list[str]]:
+    """The code of the cells, and the lines that are none, such as %matplotlib; without the cell of the parameters.
+
+    A default that stands there is not what a cell chose.
+
+    Raises:
+        LabError: the notebook is missing or is no notebook.
+    """
+    status = notebook.stat() if notebook.exists() else None
+    return _notebook_code(notebook, *((status.st_mtime_ns, status.st_size) if status else (0, 0)))
 
 
 @cache
-def _imports_of(path: Path, modified: int, size: int) -> tuple[str, ...]:
-    return tuple(_imported(path.read_text(encoding="utf-8")))
+def _notebook_code(notebook: Path, modified: int, size: int) -> tuple[str, list[str]]:
+    code: list[str] = []
+    others: list[str] = []
+    for cell in read_notebook(notebook)["cells"]:
+        if cell["cell_type"] != "code" or "parameters" in (cell.get("metadata", {}).get("tags") or ()):
+            continue
+        lines = cell_source(cell).splitlines()
+        own = [line for line in lines if not line.lstrip().startswith(("%", "!"))]
+        others += [line for line in lines if line not in own]
+        try:
+            compile("\n".join(own), str(notebook), "exec")
+            code += own
+        except SyntaxError:  # it fails in the kernel, where it is seen
+            others += own
+    return "\n".join(code), others
 
 
-def _imported(source: str) -> list[str]:
-    """The dotted names that the source imports, with each name of `from a import b` as `a.b`."""
-    names: list[str] = []
-    with suppress(SyntaxError):  # it fails in the kernel, where it is seen
-        waiting: list[ast.AST] = [ast.parse(source)]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names += [f"{node.module}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-                waiting += node.orelse
-            else:
-                waiting += ast.iter_child_nodes(node)
-    return names
+def _reached(code: str, counts: Callable[[str], bool]) -> Callable[[Mapping[str, Any]], Reached]:
+    library = _library(tuple((name, str(path)) for name, path in our_modules().items()))
+    library.refresh()
+    start = read_definitions(code, library.paths)
+    answers: dict[frozenset[str], Reached] = {}
+
+    def reached(parameters: Mapping[str, Any]) -> Reached:
+        # Words that are no key of any dict choose nothing: cells that differ in them alone share an answer.
+        words = _words(parameters) & library.keys
+        if words not in answers:
+            answers[words] = _Walk(library.modules, words).run(start, counts, library.paths)
+        return answers[words]
+
+    return reached
+
+
+@cache
+def _library(paths: tuple[tuple[str, str], ...]) -> "_Library":
+    return _Library({name: Path(path) for name, path in paths})
+
+
+class _Library:
+    """The definitions of all modules of ours, kept on disk between calls: reading them takes about two seconds."""
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self.paths = paths
+        self.modules: dict[str, ModuleDefinitions] = {}
+        self.keys: frozenset[str] = frozenset()
+        """The keys of all dicts."""
+        self._stamps: dict[str, list[int]] = {}
+
+    def refresh(self) -> None:
+        """Read anew what has changed on disk."""
+        stamps = {}
+        for name, path in self.paths.items():
+            status = path.stat()
+            stamps[name] = [status.st_mtime_ns, status.st_size]
+        if stamps == self._stamps:
+            return
+        reader = digest(Path(__file__).with_name("definitions.py").read_text(encoding="utf-8"))
+        kept_at = cache_dir() / "definitions" / f"{digest(repr([sorted(map(str, self.paths.items())), reader]))}.json"
+        kept: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            kept = json.loads(kept_at.read_text(encoding="utf-8"))
+        if changed := [name for name, stamp in stamps.items() if kept.get(name, {}).get("stamp") != stamp]:
+            for name in changed:
+                module = read_definitions(self.paths[name].read_text(encoding="utf-8"), self.paths)
+                kept[name] = {"stamp": stamps[name], "module": to_json(module)}
+            with suppress(OSError):  # a full disk costs time, no answer
+                kept_at.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(kept_at, json.dumps(kept))
+        self.modules = {name: from_json(kept[name]["module"]) for name in stamps}
+        every = [found for module in self.modules.values() for found in module.definitions.values()]
+        self.keys = frozenset(key for found in every for key in found.entries)
+        self._stamps = stamps
+
+
+class _Walk:
+    """One walk over the definitions, from the code of a notebook."""
+
+    def __init__(self, modules: Mapping[str, ModuleDefinitions], words: Collection[str]) -> None:
+        self.modules = modules
+        self.words = set(words)
+        self.reached: dict[tuple[str, str], Definition] = {}
+        """By module and name; an entry of a dict is named `NAMES[key]`."""
+        self.effects: dict[str, Definition] = {}
+        self._chosen: dict[tuple[str, str], Definition] = {}  # dicts of which what is named at run time is taken
+        self._imported: set[str] = set()
+        self._waiting: list[tuple[str, Definition]] = []
+
+    def run(self, start: ModuleDefinitions, counts: Callable[[str], bool], paths: Mapping[str, Path]) -> Reached:
+        for name in start.imported:
+            self._import(name)
+        own = [*start.definitions.values(), *start.effects]
+        self._waiting += [("", entry) for found in own for entry in (found, *found.entries.values())]
+        while self._waiting or self._choose():
+            module, found = self._waiting.pop()
+            self.words |= set(found.strings)
+            for use in found.uses:
+                self._follow(module, use)
+        return self._told(counts, paths)
+
+    def _import(self, name: str) -> None:
+        """`import lab.data.text` runs lab/__init__.py and lab/data/__init__.py too; the last part may be no module."""
+        parts = name.split(".")
+        for stem in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            if stem in self.modules and stem not in self._imported:
+                self._imported.add(stem)
+                for number, effect in enumerate(self.modules[stem].effects):
+                    self.effects[f"{stem} {number}"] = effect
+                    self._waiting.append((stem, effect))
+                for other in self.modules[stem].imported:
+                    self._import(other)
+
+    def _follow(self, module: str, use: Use) -> None:
+        target, name = use.module or module, use.attribute
+        if f"{target}.{name}" in self.modules:
+            self._whole(f"{target}.{name}")
+        elif target not in self.modules:
+            return  # a name of the notebook's own
+        elif not name:
+            self._whole(target)
+        elif name in self.modules[target].definitions:
+            self._import(target)
+            self._take(target, name, use.entry)
+        elif name in self.modules[target].aliases:  # imported there, and from there
+            self._follow(target, replace(self.modules[target].aliases[name], entry=use.entry))
+        elif name not in ("__file__", "__doc__", "__name__", "__version__"):
+            self._whole(target)
+
+    def _whole(self, module: str) -> None:
+        self._import(module)
+        for name in self.modules[module].definitions:
+            self._take(module, name, ALL)
+
+    def _take(self, module: str, name: str, entry: str) -> None:
+        found = self.modules[module].definitions[name]
+        self._add(module, name, found)
+        # Entries that are plain values, such as numbers, are not components.
+        components = any(one.uses for one in found.entries.values())
+        if components and entry == CHOSEN:
+            self._chosen[module, name] = found
+        elif components and entry in found.entries:
+            self._add(module, f"{name}[{entry}]", found.entries[entry])
+        else:
+            for key, one in found.entries.items():
+                self._add(module, f"{name}[{key}]", one)
+
+    def _add(self, module: str, name: str, found: Definition) -> None:
+        if (module, name) not in self.reached:
+            self.reached[module, name] = found
+            self._waiting.append((module, found))
+
+    def _choose(self) -> bool:
+        """Take the entries that are chosen by now; whole where none ever is, as then it is not known how they are."""
+        for (module, name), found in self._chosen.items():
+            for key in found.entries.keys() & self.words:
+                self._add(module, f"{name}[{key}]", found.entries[key])
+        if not self._waiting:
+            for (module, name), found in self._chosen.items():
+                if not found.uses and not found.entries.keys() & self.words:
+                    for key, one in found.entries.items():
+                        self._add(module, f"{name}[{key}]", one)
+        return bool(self._waiting)
+
+    def _told(self, counts: Callable[[str], bool], paths: Mapping[str, Path]) -> Reached:
+        counted = {place: found for place, found in self.reached.items() if counts(place[0])}
+        twice = {name for name, count in Counter(name for _, name in counted).items() if count > 1}
+        parts: dict[str, list[str]] = {}
+        for (module, name), found in counted.items():
+            # Where several definitions have one name, which of them is meant stands in no tree.
+            meant = [other for use in found.uses if (other := self._meant(module, use, twice))]
+            parts.setdefault(name, []).append(digest(found.digest + "".join(meant)) if meant else found.digest)
+            for file in filter(_WORD_LIST.fullmatch, found.strings):
+                path = paths[module].with_name(file)
+                if path.is_file():
+                    parts.setdefault(file, []).append(digest(path.read_text(encoding="utf-8")))
+        if effects := [found.digest for place, found in self.effects.items() if counts(place.split()[0])]:
+            parts["(on import)"] = effects
+        told = {
+            name: found[0] if len(found) == 1 else digest(" ".join(sorted(found)))
+            for name, found in sorted(parts.items())
+        }
+        return Reached(told, tuple(sorted({module for module, _ in counted})))
+
+    def _meant(self, module: str, use: Use, twice: Collection[str]) -> str:
+        """The hash of what a use means, where its name is that of several definitions."""
+        if use.attribute not in twice:
+            return ""
+        target, name = use.module or module, use.attribute
+        while (target, name) not in self.reached and name in self.modules[target].aliases:
+            alias = self.modules[target].aliases[name]
+            target, name = alias.module, alias.attribute
+        found = self.reached.get((target, name))
+        return f" {use.attribute} {found.digest}" if found else ""

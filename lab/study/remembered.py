@@ -17,21 +17,21 @@ from lab.data.fetch import packages
 from lab.errors import LabError
 from lab.paths import cache_dir, write_whole
 from lab.study.gpus import visible_gpus
-from lab.study.identity import package_versions, source_hash
-from lab.study.reach import lab_modules
+from lab.study.identity import package_versions
 
 Ingredients = dict[str, Any]
 
 
-def remembered(facts: Sequence[Any], make: Callable[[], tuple[Ingredients, list[str]]]) -> Ingredients:
-    """What `make` returned when it was last run on the same facts; else it is run.
+def remembered(
+    facts: Sequence[Any], code: Mapping[str, str], make: Callable[[], tuple[Ingredients, list[str]]]
+) -> Ingredients:
+    """What `make` returned when it was last run on the same facts with the same code; else it is run.
 
-    Code, pinned packages, libraries and processor count as facts. `make` gives what was prepared, by parameter and
-    value, and the folders that must still be there for it to count.
+    Pinned packages, libraries and processor count as facts. `code` has a hash of each definition that `make` reaches.
+    `make` gives what was prepared, by parameter and value, and the folders that must still be there for it to count.
     """
-    sources = source_hash(lab_modules(("data", "parts", "training", "evaluation")))
     pinned = {name: package.sha256 for name, package in packages().items()}
-    identity = json.dumps([*facts, sources, pinned, package_versions(), _arithmetic()], sort_keys=True)
+    identity = json.dumps([*facts, code, pinned, package_versions(), _arithmetic()], sort_keys=True)
     memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     if memo.is_file():
         known = json.loads(memo.read_text(encoding="utf-8"))

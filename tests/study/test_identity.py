@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 from lab.errors import LabError
 from lab.study import identity
 from lab.study.cells import Cell
-from lab.study.reach import lab_modules
+from lab.study.reach import Reached, lab_modules
 from tests.conftest import TOY_CODE, write_notebook
 
 MODULE = '''"""What it is for."""
@@ -43,6 +44,15 @@ def module_key(tmp_path: Path, source: str) -> str:
     path = tmp_path / "module.py"
     path.write_text(source)
     return identity.source_hash({"lab.module": path})["lab.module"]
+
+
+def test_the_key_of_a_cell_is_that_of_its_ingredients(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        identity, "reached_by_notebook", lambda path: lambda parameters: Reached({"b": "1", "a": "2"}, ())
+    )
+    found = identity.identify([cell()], notebook, {})[0]
+    assert identity.cell_key(found.ingredients) == found.key
+    assert identity.cell_key({**found.ingredients, "code.a": "3"}) != found.key
 
 
 def test_the_same_parameters_in_another_row_are_the_same_cell(notebook: Path) -> None:
@@ -98,6 +108,10 @@ def test_a_notebooks_prose_and_comments_do_not_count_but_its_code_does(tmp_path:
     path.write_text(path.read_text().replace("Does a toy learn?", "Does it?"))
     assert identity.notebook_hash(path) == before
     assert identity.notebook_hash(write_notebook(path, code=TOY_CODE.replace("600", "601"))) != before
+    content = json.loads(write_notebook(path).read_text())
+    content["cells"].append({"cell_type": "code", "metadata": {"tags": None}, "outputs": [], "source": ""})
+    path.write_text(json.dumps(content))
+    assert identity.notebook_hash(path) == before
     magic = identity.notebook_hash(write_notebook(path, code="%matplotlib inline\n"))
     assert identity.notebook_hash(write_notebook(path, code="%matplotlib agg\n")) != magic
 
@@ -106,7 +120,7 @@ def test_what_changed_is_named(notebook: Path) -> None:
     before = identity.identify([cell()], notebook, {"corpus_sha256": "aa"})[0].ingredients
     after = identity.identify([cell(size=2)], notebook, {"corpus_sha256": "bb"})[0].ingredients
     assert identity.changed_ingredients(before, after) == ["parameter.size: 1 -> 2", "prepared.corpus_sha256: aa -> bb"]
-    assert identity.changed_ingredients({"source.lab.a": "1"}, {}) == ["source.lab.a: 1 -> absent"]
+    assert identity.changed_ingredients({"code.train": "1"}, {}) == ["code.train: 1 -> absent"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])

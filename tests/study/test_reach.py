@@ -1,5 +1,7 @@
-import importlib.util
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,32 +11,68 @@ import pytest
 from lab import paths
 from lab.errors import LabError
 from lab.study import identity, reach
-from lab.study.cells import Cell
+from lab.study.ablation import Ablation, load_ablation
+from lab.study.cells import Cell, cells, notebook_path
 from lab.study.plan import PlannedCell, reason
 from tests.conftest import write_notebook
 
-# left imports right lazily, right imports the package's own constant; nobody imports alone.
+# The notebook calls `load`, which takes a part by its name; `alone` is reached by nobody.
 SOURCES = {
+    "__init__.py": "",
     "data/__init__.py": '"""Data."""\nSIZE = 1\n',
-    "data/left.py": '"""Left."""\n\n\ndef load():\n    from lab.data.right import RATE\n\n    return RATE\n',
-    "data/right.py": '"""Right."""\nfrom lab.data import SIZE\n\nRATE = 2 * SIZE\n',
+    "data/left.py": '''"""Left."""
+from lab.errors import choose
+from lab.parts.pieces import PIECES
+
+
+def load(name):
+    """Load it."""
+    from lab.data.right import RATE as rate
+
+    return choose(PIECES, name, "piece")(rate)
+
+
+def unused():
+    return 1
+''',
+    "data/right.py": '"""Right."""\nfrom lab import data\n\nRATE = 2 * data.SIZE\nOTHER = 3\n',
     "data/alone.py": '"""Alone."""\nRATE = 3\n',
-    "data/typed.py": '"""Only named in an annotation."""\nRATE = 4\n',
-    "study/tracking.py": '"""Records."""\nfrom lab.data import alone\n',
+    "data/listed.py": '"""All."""\nfrom lab.parts.pieces import PIECES\n\nALL = [one(1) for one in PIECES.values()]\n',
+    "parts/__init__.py": "",
+    "parts/pieces.py": '''"""Pieces."""
+
+
+class One:
+    """One."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate * FACTOR
+
+
+class Two(One):
+    pass
+
+
+FACTOR = 7
+PIECES: dict[str, type[One]] = {"one": One, "two": Two}
+''',
+    "study/__init__.py": "",
+    "study/tracking.py": '"""Records."""\nfrom lab.data import alone\n\n\ndef cell_run():\n    return alone.RATE\n',
 }
 CODE = """\
 %matplotlib inline
 from typing import TYPE_CHECKING
 from lab.data.left import load
-from lab.study.tracking import cell_run
 if TYPE_CHECKING:
-    from lab.data.typed import RATE
+    from lab.data.alone import RATE
+load(piece)
 """
+PARAMETERS = 'piece: str = "two"\nsize: int = 1\nrun_id: str = ""\n'
 
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `lab` of six files in place of ours."""
+    """A small `lab` in place of ours."""
     root = tmp_path / "lab"
     for name, source in SOURCES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -43,77 +81,245 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def key_and_ingredients(notebook: Path) -> Cell:
-    cell = Cell(ablation="toy", row="small", rung="cpu", seed=0, parameters={"size": 1})
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    return write_notebook(tmp_path / "toy.ipynb", parameters=PARAMETERS, code=CODE)
+
+
+def identified(notebook: Path, piece: str = "one") -> Cell:
+    cell = Cell(ablation="toy", row="small", rung="cpu", seed=0, parameters={"size": 1, "piece": piece})
     return identity.identify([cell], notebook, {})[0]
 
 
-def test_a_notebook_reaches_what_it_imports_and_what_that_imports(library: Path, tmp_path: Path) -> None:
-    notebook = write_notebook(tmp_path / "toy.ipynb", code=CODE)
-    assert list(reach.reached_modules(notebook)) == ["lab.data", "lab.data.left", "lab.data.right"]
-    other = write_notebook(tmp_path / "other.ipynb", code="import lab.data.typed\nfrom lab.data import alone\n")
-    assert list(reach.reached_modules(other)) == ["lab.data", "lab.data.alone", "lab.data.typed"]
+def reached(notebook: Path, piece: str = "one") -> set[str]:
+    return set(reach.reached_by_notebook(notebook)({"piece": piece}).definitions)
 
 
-@pytest.mark.parametrize("name", ["data/left.py", "data/right.py", "data/__init__.py"])
-def test_a_constant_in_a_module_that_a_cell_reaches_makes_it_stale_and_is_named(
-    library: Path, tmp_path: Path, name: str
-) -> None:
-    notebook = write_notebook(tmp_path / "toy.ipynb", code=CODE)
-    before = key_and_ingredients(notebook)
-    (library / name).write_text(SOURCES[name] + "OTHER = 5\n")
-    after = key_and_ingredients(notebook)
-    module = ".".join(("lab", *Path(name).with_suffix("").parts)).removesuffix(".__init__")
-    assert after.key != before.key
-    changed = tuple(identity.changed_ingredients(before.ingredients, after.ingredients))
-    assert len(changed) == 1
-    told = reason(PlannedCell(cell=after, state="stale", changed=changed))
-    assert re.fullmatch(rf"changed: source\.{module}: [0-9a-f]{{16}} -> [0-9a-f]{{16}}", told)
+def change(path: Path, before: str, after: str) -> None:
+    source = path.read_text()
+    assert before in source
+    path.write_text(source.replace(before, after))
+
+
+def test_a_cell_reaches_what_its_code_uses_and_of_a_dict_the_entry_that_it_chose(library: Path, notebook: Path) -> None:
+    assert reached(notebook) == {"load", "RATE", "SIZE", "PIECES", "PIECES[one]", "One", "FACTOR"}
+    assert reached(notebook, "two") == {"load", "RATE", "SIZE", "PIECES", "PIECES[two]", "Two", "One", "FACTOR"}
+    found = reach.reached_by_notebook(notebook)({"piece": "one"})
+    assert found.modules == ("lab.data", "lab.data.left", "lab.data.right", "lab.parts.pieces")
+
+
+def test_a_key_within_a_longer_parameter_is_chosen(library: Path, notebook: Path) -> None:
+    assert "PIECES[two]" in reached(notebook, "hub:two,three")
+
+
+def test_where_no_key_is_known_every_entry_counts(library: Path, notebook: Path) -> None:
+    assert {"PIECES[one]", "PIECES[two]"} <= reached(notebook, "made_at_run_time")
+
+
+def test_of_a_dict_that_is_gone_through_every_entry_counts(library: Path, tmp_path: Path) -> None:
+    code = "from lab.data.left import load\nfrom lab.data.listed import ALL\nload(piece), ALL\n"
+    notebook = write_notebook(tmp_path / "all.ipynb", parameters=PARAMETERS, code=code)
+    assert {"PIECES[one]", "PIECES[two]"} <= reached(notebook)
+
+
+def test_a_module_used_as_a_value_counts_whole(library: Path, tmp_path: Path) -> None:
+    code = "from lab.data import right\ngetattr(right, piece)\n"
+    assert "OTHER" in reached(write_notebook(tmp_path / "whole.ipynb", parameters=PARAMETERS, code=code))
+    code = "from lab.data import right\nright.RATE\n"
+    assert "OTHER" not in reached(write_notebook(tmp_path / "one.ipynb", parameters=PARAMETERS, code=code))
+
+
+def test_what_the_studys_room_uses_of_the_others_counts_but_not_that_room(library: Path, tmp_path: Path) -> None:
+    code = "from lab.study.tracking import cell_run\ncell_run()\n"
+    assert reached(write_notebook(tmp_path / "tracked.ipynb", parameters=PARAMETERS, code=code)) == {"RATE"}
 
 
 @pytest.mark.parametrize(
-    ("name", "more"),
+    ("name", "before", "after", "named"),
     [
-        ("data/alone.py", "RATE = 30\n"),
-        ("study/tracking.py", "KEPT = 1\n"),
-        ("data/left.py", '"""Said otherwise."""\n'),
+        ("data/left.py", "(rate)", "(rate + 1)", "load"),
+        ("data/right.py", "2 * data", "4 * data", "RATE"),
+        ("data/__init__.py", "SIZE = 1", "SIZE = 2", "SIZE"),
+        ("parts/pieces.py", "FACTOR = 7", "FACTOR = 8", "FACTOR"),
+        ("parts/pieces.py", "rate * FACTOR", "rate / FACTOR", "One"),
+        ("parts/pieces.py", '"one": One', '"one": One or Two', r"PIECES\[one\]"),
+    ],
+)
+def test_a_changed_definition_that_a_cell_reaches_makes_it_stale_and_is_named(
+    library: Path, notebook: Path, name: str, before: str, after: str, named: str
+) -> None:
+    old = identified(notebook)
+    change(library / name, before, after)
+    new = identified(notebook)
+    assert new.key != old.key
+    changed = tuple(identity.changed_ingredients(old.ingredients, new.ingredients))
+    told = reason(PlannedCell(cell=new, state="stale", changed=changed))
+    assert re.match(rf"changed: code\.{named}: [0-9a-f]{{16}} -> [0-9a-f]{{16}}", told)
+
+
+def test_a_renamed_definition_makes_a_cell_stale(library: Path, notebook: Path) -> None:
+    old = identified(notebook)
+    change(library / "data/right.py", "RATE =", "SPEED =")
+    change(library / "data/left.py", "RATE as rate", "SPEED as rate")
+    changed = identity.changed_ingredients(old.ingredients, identified(notebook).ingredients)
+    assert {line.split(":")[0] for line in changed} == {"code.RATE", "code.SPEED", "code.load"}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("data/alone.py", "RATE = 3", "RATE = 30"),
+        ("data/right.py", "OTHER = 3", "OTHER = 4\nMORE = 5"),
+        ("data/left.py", "return 1", "return 2"),
+        ("data/left.py", '"""Load it."""', '"""Load it by its name."""\n    # why'),
+        ("data/left.py", "def load(name)", "def load(name: str) -> object"),
+        ("data/right.py", "RATE = 2 * data.SIZE\nOTHER = 3", "OTHER = 3\nRATE = (2 *\n    data.SIZE)"),
+        ("parts/pieces.py", '"two": Two}', '"two": Two, "three": lambda rate: rate}'),
+        ("parts/pieces.py", "class Two(One):\n    pass", "class Two(One):\n    WIDTH = 3"),
+        ("study/tracking.py", "return alone", "return 1 + alone"),
     ],
 )
 def test_what_a_cell_does_not_reach_or_what_does_nothing_leaves_it_done(
-    library: Path, tmp_path: Path, name: str, more: str
+    library: Path, notebook: Path, name: str, before: str, after: str
 ) -> None:
-    notebook = write_notebook(tmp_path / "toy.ipynb", code=CODE)
-    before = key_and_ingredients(notebook).key
-    (library / name).write_text(SOURCES[name] + more)
-    assert key_and_ingredients(notebook).key == before
+    old = identified(notebook).key
+    change(library / name, before, after)
+    assert identified(notebook).key == old
+
+
+def test_a_definition_that_moves_to_another_file_or_is_imported_otherwise_changes_nothing(
+    library: Path, notebook: Path
+) -> None:
+    old = identified(notebook).key
+    (library / "data/speed.py").write_text('"""Speed."""\nfrom lab.data import SIZE\n\nRATE = 2 * SIZE\n')
+    change(library / "data/left.py", "from lab.data.right import RATE", "from lab.data.speed import RATE")
+    (library / "data/loading.py").write_text((library / "data/left.py").read_text())
+    (library / "data/left.py").unlink()
+    change(notebook, "from lab.data.left import load", "from lab.data.loading import load")
+    assert identified(notebook).key == old
+
+
+def test_two_definitions_of_one_name_are_told_apart_by_what_is_meant(library: Path, tmp_path: Path) -> None:
+    code = "from lab.data.alone import RATE\nfrom lab.data.left import load\nprint(RATE)\nload(piece)\n"
+    notebook = write_notebook(tmp_path / "two.ipynb", parameters=PARAMETERS, code=code)
+    old = identified(notebook).key
+    # Both are still reached, and no tree has changed: `load` takes the other one.
+    change(library / "data/left.py", "lab.data.right import RATE as rate", "lab.data.alone import RATE as rate")
+    change(notebook, "from lab.data.alone import RATE", "from lab.data.right import RATE")
+    assert identified(notebook).key != old
+
+
+@pytest.mark.parametrize("more", ["PIECES['four'] = 1\n", "for name in ():\n    print(name)\n"])
+def test_a_statement_at_the_top_level_of_an_imported_module_counts(library: Path, notebook: Path, more: str) -> None:
+    old = identified(notebook)
+    with (library / "data/right.py").open("a") as file:
+        file.write(more)
+    changed = identity.changed_ingredients(old.ingredients, identified(notebook).ingredients)
+    assert [line.split(":")[0] for line in changed] == ["code.(on import)"]
+
+
+def test_a_definition_that_a_decorator_may_register_counts_where_its_module_is_imported(
+    library: Path, notebook: Path
+) -> None:
+    registered = "def registered(f):\n    return f\n\n\n@registered\ndef g():\n    return 1"
+    change(library / "data/right.py", "OTHER = 3", registered)
+    old = identified(notebook).key
+    change(library / "data/right.py", "return 1", "return 2")
+    assert identified(notebook).key != old
+
+
+def test_what_a_word_list_beside_a_module_says_counts(library: Path, notebook: Path) -> None:
+    (library / "data" / "words.txt").write_text("one\n")
+    change(library / "data/right.py", "2 * data.SIZE", "2 * len(open('words.txt').read())")
+    old = identified(notebook).key
+    (library / "data" / "words.txt").write_text("two\n")
+    assert identified(notebook).key != old
 
 
 def test_a_missing_notebook_is_named(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"notebook .*gone\.ipynb is missing"):
-        reach.reached_modules(tmp_path / "gone.ipynb")
+        reach.reached_by_notebook(tmp_path / "gone.ipynb")
 
 
-IMPORT_ALL = """
-import importlib, sys
-for name in sys.argv[1:]:
-    importlib.import_module(name)
-print(*(name for name in sys.modules if name.split(".")[:2] in [["lab", room] for room in {rooms!r}]))
-"""
+def test_no_module_of_ours_is_imported_by_a_relative_name_or_one_made_at_run_time() -> None:
+    for name, path in reach.our_modules().items():
+        if not reach.decides(name):
+            continue
+        source = path.read_text()
+        assert not re.search(r"^\s*from \.", source, re.MULTILINE), name
+        for call in re.findall(r"(?:import_module|__import__)\(([^)]*)\)", source):
+            assert call == "module", f"{name} imports {call}"  # kokoro's: a package of the user's
+
+
+# The real library, copied so that it can be changed.
+
+
+def studies() -> list[Ablation]:
+    found = sorted((paths.repository_root() / "ablations").glob("[a-z]*.py"))
+    return [load_ablation(path.stem) for path in found]
+
+
+def keys() -> dict[tuple[str, str], str]:
+    """The key of each row of every study at the rung cpu."""
+    found = {}
+    for ablation in studies():
+        chosen = cells(ablation, "cpu", "all", ablation.seeds[:1])
+        for cell in identity.identify(chosen, notebook_path(ablation), {}):
+            found[ablation.name, cell.row] = cell.key
+    return found
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for package in reach.OURS:
+        if (paths.repository_root() / package).is_dir():
+            shutil.copytree(paths.repository_root() / package, tmp_path / package)
+    monkeypatch.setattr(reach.lab, "__file__", str(tmp_path / "lab" / "__init__.py"))
+    return tmp_path
 
 
 @pytest.mark.slow
-def test_no_module_is_loaded_by_the_study_that_was_not_reached() -> None:
-    notebook = paths.repository_root() / "notebooks" / "conv_gmlp_rate.ipynb"
-    reached = reach.reached_modules(notebook)
-    assert {"lab.parts.audio_projectors", "lab.training.loop", "lab.evaluation.decoding"} <= reached.keys()
-    assert not {"lab.evaluation.statistics", "lab.evaluation.verdict"} & reached.keys()
-    program = IMPORT_ALL.format(rooms=reach.ROOMS)
-    done = subprocess.run([sys.executable, "-c", program, *reached], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) <= reached.keys()
+def test_the_tutorials_projector_makes_no_row_stale(copy: Path) -> None:
+    before = keys()
+    tutorial = (paths.repository_root() / "docs" / "own_projector.md").read_text()
+    found = re.search(r"```diff.*?\n(.*?)```", tutorial, re.DOTALL)
+    assert found
+    subprocess.run(["patch", "-p1"], input=found[1], text=True, cwd=copy, check=True, capture_output=True)
+    assert "MaxPoolMLP" in (copy / "lab" / "parts" / "audio_projectors.py").read_text()
+    assert keys() == before
 
 
-def test_no_module_of_the_rooms_imports_another_of_ours_by_a_name_made_at_run_time() -> None:
-    for name, path in reach.lab_modules().items():
-        assert importlib.util.find_spec(name) is not None
-        for call in re.findall(r"(?:import_module|__import__)\(([^)]*)\)", path.read_text()):
-            assert call == "module", f"{name} imports {call}"  # kokoro's: a package of the user's
+@pytest.mark.slow
+def test_a_change_of_the_training_loop_makes_every_row_of_every_study_stale(copy: Path) -> None:
+    before = keys()
+    change(copy / "lab" / "training" / "loop.py", "max_grad_norm: float = 1.0", "max_grad_norm: float = 1.5")
+    after = keys()
+    assert len(before) > 60
+    assert [place for place in before if before[place] == after[place]] == []
+
+
+@pytest.mark.slow
+def test_a_change_of_one_projector_makes_its_own_rows_stale_alone(copy: Path) -> None:
+    before = keys()
+    change(copy / "lab" / "parts" / "window_q_former.py", "self", "itself")
+    after = keys()
+    changed = {place for place in before if before[place] != after[place]}
+    assert changed
+    assert all(study == "conv_gmlp_rate" and "q_former" in row for study, row in changed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("study", ["conv_gmlp_rate", "loss_filter", "loss_filter_images", "video_pretraining"])
+def test_what_runs_in_a_cell_was_reached(study: str) -> None:
+    ablation = load_ablation(study)
+    parameters = {**ablation.resolve(ablation.rows[0].key, "smoke"), "seed": 0}
+    notebook = notebook_path(ablation)
+    command = [sys.executable, "-m", "tests.study.ran", str(notebook), json.dumps(parameters)]
+    environment = os.environ | {"MPLBACKEND": "agg"}
+    done = subprocess.run(command, cwd=paths.repository_root(), env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = [line.split() for line in done.stdout.splitlines() if re.fullmatch(r"(lab|standins)\.[\w.]+ \w+", line)]
+    decisive = {name for module, name in ran if reach.decides(module)}
+    assert len(decisive) > 50
+    assert decisive - reach.reached_by_notebook(notebook)(parameters).definitions.keys() == set()

@@ -1,0 +1,420 @@
+"""What a module of `lab` defines at its top level, read from its source without importing it.
+
+A definition is a function, a class or a constant. Of each is kept what it does (its syntax tree without comments,
+docstrings, annotations of functions and imports of our own modules), which other names it uses, and the strings in it.
+Of a constant that is a dict with names as keys, every entry is kept by itself, so that one entry can count without the
+others. A name that was imported under another one is put back, so that moving a definition to another file changes
+nothing.
+"""
+
+import ast
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SELECTORS = {"choose": 0, "build_by_name": 0}
+"""Functions that take one entry of the dict that they are given, whose name is the argument after it."""
+
+PURE_DECORATORS = {
+    "abstractmethod", "asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager", "dataclass",
+    "final", "inference_mode", "jaxtyped", "lru_cache", "no_grad", "overload", "override", "property",
+    "runtime_checkable", "setter", "staticmethod", "total_ordering", "wraps",
+}  # fmt: skip
+"""What these decorate is found by its name alone; any other decorator may put it into a registry."""
+
+OURS = ("lab", "standins")
+"""The packages whose definitions are followed."""
+
+ALL, CHOSEN = "*", "?"
+"""Which entries of a dict a use takes: every one, or the one that is named at run time."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A name that a definition uses: of another definition, or of a module of ours where `attribute` is empty.
+
+    `module` is empty for a name of the same module. `entry` is `ALL`, `CHOSEN`, or the key that stands in the source.
+    """
+
+    module: str
+    attribute: str
+    entry: str = ALL
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What one definition does (`digest`), what it uses, and the strings in it."""
+
+    digest: str
+    uses: tuple[Use, ...]
+    strings: tuple[str, ...]
+    entries: "dict[str, Definition]" = field(default_factory=dict)
+    """Of a dict with names as keys; the digest is then that of its other entries, such as `**MORE`."""
+
+
+@dataclass(frozen=True)
+class ModuleDefinitions:
+    """What a module defines, by name, what it imports when it is imported, and what it does then."""
+
+    definitions: dict[str, Definition]
+    imported: tuple[str, ...]
+    """The modules of ours, and the names in them, that its top level imports."""
+    aliases: dict[str, Use]
+    """The names of its imports of ours."""
+    effects: tuple[Definition, ...]
+    """Statements at the top level that define nothing, and definitions that a decorator may have registered."""
+
+
+def read_definitions(source: str, modules: Collection[str]) -> ModuleDefinitions:
+    """Read a module's source; `modules` are the dotted names of all modules of ours.
+
+    Raises:
+        SyntaxError: as `ast.parse`.
+    """
+    tree = ast.parse(source)
+    imports = _Imports(tree.body, modules)
+    definitions: dict[str, Definition] = {}
+    effects: list[Definition] = []
+    for statement in _statements(tree.body):
+        if _only_imports(statement) or _is_text(statement):
+            continue
+        names = _names_bound(statement)
+        if not names:
+            effects.append(_definition(statement, imports))
+            continue
+        found = _definition(statement, imports)
+        for name in names:
+            # A name that is bound twice (`try` and `except`) is what both do.
+            definitions[name] = found if name not in definitions else _joined(definitions[name], found)
+        if any(_decorator_name(node) not in PURE_DECORATORS for node in getattr(statement, "decorator_list", ())):
+            effects.append(found)
+    return ModuleDefinitions(definitions, tuple(imports.modules), imports.ours, tuple(effects))
+
+
+def code_hash(source: str, modules: Collection[str]) -> str:
+    """A hash of what the source does, in order; imports of ours, comments, docstrings and formatting do not count.
+
+    Raises:
+        SyntaxError: as `ast.parse`.
+    """
+    body = ast.parse(source).body
+    return _read([statement for statement in body if not _is_text(statement)], _Imports(body, modules)).digest
+
+
+def to_json(module: ModuleDefinitions) -> dict[str, Any]:
+    """As plain lists and dicts."""
+    return asdict(module)
+
+
+def from_json(found: dict[str, Any]) -> ModuleDefinitions:
+    """What `to_json` gave."""
+    return ModuleDefinitions(
+        {name: _definition_from(entry) for name, entry in found["definitions"].items()},
+        tuple(found["imported"]),
+        {name: Use(**use) for name, use in found["aliases"].items()},
+        tuple(_definition_from(entry) for entry in found["effects"]),
+    )
+
+
+def _definition_from(found: dict[str, Any]) -> Definition:
+    return Definition(
+        found["digest"],
+        tuple(Use(**use) for use in found["uses"]),
+        tuple(found["strings"]),
+        {key: _definition_from(entry) for key, entry in found["entries"].items()},
+    )
+
+
+class _Imports:
+    """The names that a module's top level imports: those of our own modules, and those of others."""
+
+    def __init__(self, body: Sequence[ast.stmt], known: Collection[str]) -> None:
+        self.known = known
+        self.ours: dict[str, Use] = {}
+        self.others: dict[str, str] = {}
+        self.modules: dict[str, None] = {}
+        for statement in _statements(body):
+            for node in ast.walk(statement) if isinstance(statement, ast.If | ast.Try | ast.With) else [statement]:
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    self.add(node)
+        self.own_names = {name for statement in _statements(body) for name in _names_bound(statement)}
+
+    def add(self, node: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] in OURS:
+                    self.modules[alias.name] = None
+                    # `import lab.data.text` binds `lab`; the dotted name is looked up as it is written.
+                    bound = Use(alias.name, "") if alias.asname else Use(alias.name.split(".")[0], "")
+                    self.ours[alias.asname or alias.name.split(".")[0]] = bound
+                else:
+                    self.others[alias.asname or alias.name.split(".")[0]] = alias.name
+            return
+        module = node.module or ""  # the house has no relative imports; a test looks for them
+        for alias in node.names:
+            if module.split(".")[0] in OURS:
+                self.modules[f"{module}.{alias.name}"] = None
+                self.ours[alias.asname or alias.name] = Use(module, alias.name)
+            else:
+                self.others[alias.asname or alias.name] = f"{module}.{alias.name}"
+
+    def within(self, node: ast.AST) -> "_Imports":
+        """These, with the imports inside a function or class."""
+        inner = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+        if not inner:
+            return self
+        own = _Imports([], self.known)
+        own.ours, own.others, own.own_names = dict(self.ours), dict(self.others), self.own_names
+        for statement in inner:
+            own.add(statement)
+        return own
+
+    def canonical(self, name: str) -> str:
+        """The name that an imported definition has where it stands, where that names no other one here."""
+        use = self.ours.get(name)
+        if use is None or not use.attribute or use.attribute == name:
+            return name
+        taken = [n for n, other in self.ours.items() if other.attribute == use.attribute]
+        return use.attribute if len(taken) == 1 and use.attribute not in self.own_names else name
+
+
+class _Reader(ast.NodeTransformer):
+    """Takes out of a tree what does nothing, and notes the names and strings that it uses."""
+
+    def __init__(self, imports: _Imports) -> None:
+        self.imports = imports
+        self.uses: dict[Use, None] = {}
+        self.strings: dict[str, None] = {}
+        self.others: dict[str, str] = {}
+
+    def _use(self, name: str, entry: str = ALL) -> None:
+        if name in self.imports.ours:
+            found = self.imports.ours[name]
+            self.uses[Use(found.module, found.attribute, entry)] = None
+        elif name in self.imports.own_names:
+            self.uses[Use("", name, entry)] = None
+        elif name in self.imports.others:
+            self.others[name] = self.imports.others[name]
+
+    def _body(self, node: Any) -> Any:
+        node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
+        return self._body(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+        node.returns = None
+        return self._body(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> Any:
+        node.returns = None
+        return self._body(node)
+
+    def visit_arg(self, node: ast.arg) -> Any:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        # A field's annotation may decide (a ClassVar is no field); what it names is made elsewhere.
+        written = ast.unparse(node.annotation)
+        self.generic_visit(_without_annotation(node))
+        node.annotation = ast.Constant(written)
+        return node
+
+    def visit_Import(self, node: ast.Import) -> Any:
+        kept = [alias for alias in node.names if alias.name.split(".")[0] not in OURS]
+        return ast.Import(kept) if kept else ast.Pass()
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+        return ast.Pass() if node.level or (node.module or "").split(".")[0] in OURS else node
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        self._use(node.id)
+        return ast.Name(self.imports.canonical(node.id), node.ctx)
+
+    def visit_Constant(self, node: ast.Constant) -> Any:
+        if isinstance(node.value, str):
+            self.strings[node.value] = None
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
+        if (found := self._of_a_module(node)) is not None:
+            self.uses[found] = None
+            return ast.Name(found.attribute, node.ctx)
+        return self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        if isinstance(node.ctx, ast.Load) and self._is_ours(node.value):
+            assert isinstance(node.value, ast.Name)
+            self._use(node.value.id, _key(node.slice))
+            return ast.Subscript(self._named(node.value), self.visit(node.slice), node.ctx)
+        return self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        held = node.comparators[0]
+        if len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn) and self._is_ours(held):
+            assert isinstance(held, ast.Name)
+            self._use(held.id, _key(node.left))
+            return ast.Compare(self.visit(node.left), node.ops, [self._named(held)])
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        function, arguments = node.func, node.args
+        if (
+            isinstance(function, ast.Attribute)
+            and function.attr == "get"
+            and arguments
+            and self._is_ours(function.value)
+        ):
+            assert isinstance(function.value, ast.Name)
+            self._use(function.value.id, _key(arguments[0]))
+            node.func = ast.Attribute(self._named(function.value), "get", function.ctx)
+            node.args = [self.visit(argument) for argument in arguments]
+            node.keywords = [self.visit(keyword) for keyword in node.keywords]
+            return node
+        name = function.id if isinstance(function, ast.Name) else ""
+        if self.imports.canonical(name) in SELECTORS and len(arguments) > 1 and self._is_ours(arguments[0]):
+            assert isinstance(arguments[0], ast.Name)
+            self._use(arguments[0].id, _key(arguments[1]))
+            node.func = self.visit(function)
+            node.args = [self._named(arguments[0]), *(self.visit(argument) for argument in arguments[1:])]
+            node.keywords = [self.visit(keyword) for keyword in node.keywords]
+            return node
+        return self.generic_visit(node)
+
+    def _is_ours(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.Name) and (
+            node.id in self.imports.own_names or bool(self.imports.ours.get(node.id, Use("", "")).attribute)
+        )
+
+    def _named(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.imports.canonical(node.id), node.ctx)
+
+    def _of_a_module(self, node: ast.Attribute) -> Use | None:
+        """The definition that `store.database` or `lab.data.text.NAME` names, where `store` is a module of ours."""
+        names: list[str] = []
+        value: ast.expr = node
+        while isinstance(value, ast.Attribute):
+            names.insert(0, value.attr)
+            value = value.value
+        if not isinstance(value, ast.Name) or (found := self.imports.ours.get(value.id)) is None:
+            return None
+        module = ".".join(filter(None, (found.module, found.attribute, *names[:-1])))
+        is_definition = module in self.imports.known and f"{module}.{names[-1]}" not in self.imports.known
+        return Use(module, names[-1]) if is_definition else None
+
+
+def _without_annotation(node: ast.AnnAssign) -> ast.AnnAssign:
+    node.annotation = ast.Constant(None)
+    return node
+
+
+def _key(node: ast.AST) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else CHOSEN
+
+
+def _only_imports(statement: ast.stmt) -> bool:
+    inner = statement.body if isinstance(statement, ast.If) and not statement.orelse else [statement]
+    return all(isinstance(entry, ast.Import | ast.ImportFrom) for entry in inner)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A docstring, also one after an attribute."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a top level, without those that only a type checker sees."""
+    for statement in body:
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            yield from _statements(statement.orelse)
+        else:
+            yield statement
+
+
+def _names_bound(statement: ast.stmt) -> list[str]:
+    """The names that a statement defines; none where it may do anything else besides."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names: list[str] = []
+        for target in targets:
+            parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+            if not all(isinstance(part, ast.Name) for part in parts):
+                return []
+            names += [part.id for part in parts if isinstance(part, ast.Name)]
+        return names
+    if isinstance(statement, ast.Try | ast.If):
+        inner = [*statement.body, *statement.orelse]
+        if isinstance(statement, ast.Try):
+            inner += [*statement.finalbody, *(entry for handler in statement.handlers for entry in handler.body)]
+        bound = [
+            _names_bound(entry) for entry in inner if not isinstance(entry, ast.Import | ast.ImportFrom | ast.Pass)
+        ]
+        return [name for names in bound for name in names] if all(bound) else []
+    return []
+
+
+def _decorator_name(node: ast.expr) -> str:
+    node = node.func if isinstance(node, ast.Call) else node
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _definition(statement: ast.stmt, imports: _Imports) -> Definition:
+    literal = _dict_literal(statement)
+    if literal is None:
+        return _read([statement], imports)
+    entries, rest = {}, []
+    for key, value in zip(literal.keys, literal.values, strict=True):
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            entries[key.value] = _read([ast.Expr(value)], imports)
+        else:
+            rest.append(ast.Expr(value))
+    # `**MORE`: what is chosen of this dict may be an entry of that one.
+    spread = _read(rest, imports)
+    uses = tuple(Use(use.module, use.attribute, CHOSEN) for use in spread.uses)
+    return Definition(spread.digest, uses, spread.strings, entries)
+
+
+def _dict_literal(statement: ast.stmt) -> ast.Dict | None:
+    """The dict of `NAMES = {"one": One, **MORE}`, also inside `MappingProxyType(...)`; None where keys are no names."""
+    value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+    if isinstance(value, ast.Call) and _decorator_name(value) == "MappingProxyType" and len(value.args) == 1:
+        value = value.args[0]
+    if not isinstance(value, ast.Dict) or not value.keys:
+        return None
+    spread = [entry for key, entry in zip(value.keys, value.values, strict=True) if key is None]
+    named = all(key is None or (isinstance(key, ast.Constant) and isinstance(key.value, str)) for key in value.keys)
+    return value if named and all(isinstance(entry, ast.Name) for entry in spread) else None
+
+
+def _read(statements: Sequence[ast.stmt], imports: _Imports) -> Definition:
+    reader = _Reader(imports)
+    dumps = []
+    for statement in statements:
+        reader.imports = imports.within(statement)
+        dumps.append(ast.dump(reader.visit(statement)))
+    # What an imported name of another library stands for decides too.
+    parts = [*dumps, *(f"{name} = {meaning}" for name, meaning in sorted(reader.others.items()))]
+    return Definition(digest("\n".join(parts)), tuple(reader.uses), tuple(reader.strings))
+
+
+def _joined(one: Definition, other: Definition) -> Definition:
+    return Definition(
+        digest(one.digest + other.digest),
+        (*one.uses, *other.uses),
+        (*one.strings, *other.strings),
+        {**one.entries, **other.entries},
+    )
+
+
+def digest(text: str) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
