@@ -80,10 +80,12 @@ def pretrained_character_model(
             folder,
             options,
             text_manifest=training.manifest,
+            checkpoint=kept.with_suffix(".checkpoint"),
             progress=progress,
         )
 
-    return make_folder(character_model_folder(steps), make)
+    kept = character_model_folder(steps)
+    return make_folder(kept, make)
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from lab.data.pictures.pasting import cutouts, paste
 from lab.data.pictures.pictures import Picture, caption_name, thing
 from lab.errors import LabError
 from lab.training.caption_tower import CaptionTower
+from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
 from lab.training.vision_towers import ImageTower, build_image_tower
 
 DEFAULT_STEPS = 500
+CHECKPOINT_EVERY = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +90,12 @@ def train_pair(
     pictures: Sequence[Picture],
     options: VisionPretrainingOptions,
     *,
+    checkpoint: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> tuple[Pair, float]:
     """Train an image tower on `pictures`, on one thread, and return it with the mean loss of the last 50 steps.
+
+    An interrupted training goes on from `checkpoint`, with the same batches that it would have seen.
 
     Raises:
         LabError: unknown tower, fewer than two pictures, a loss that is not finite.
@@ -102,7 +108,9 @@ def train_pair(
         with torch.random.fork_rng(devices=[]):
             tower = build_image_tower(name, image_size=options.image_size, seed=options.seed)
             torch.manual_seed(options.seed + 1)
-            return _train(Pair(image_tower=tower, batch_size=options.batch_size), pictures, options, progress)
+            return _train(
+                Pair(image_tower=tower, batch_size=options.batch_size), pictures, options, checkpoint, progress
+            )
     finally:
         torch.set_num_threads(threads)
 
@@ -111,39 +119,47 @@ def _train(
     pair: Pair,
     pictures: Sequence[Picture],
     options: VisionPretrainingOptions,
+    checkpoint: Path | None,
     progress: Callable[[int, int, float], None] | None,
 ) -> tuple[Pair, float]:
-    rng = np.random.default_rng(options.seed)
+    if not options.steps:
+        return pair.eval(), math.nan
     drawn = cutouts(pictures, longest_side=options.image_size)
-    batches = _batches(pictures, options.batch_size, rng)
-    fast = [pair.log_scale, pair.bias]
-    slow = [*pair.image_tower.parameters(), *pair.caption_tower.parameters()]
-    groups = [
-        {"params": slow, "factor": 1.0},
-        {"params": fast, "factor": 10.0, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.weight_decay
-    )
-    recent: list[float] = []
-    pair.train()
-    for step in range(options.steps):
+
+    def draw() -> Iterator[tuple[Tensor, list[str]]]:
+        rng = np.random.default_rng(options.seed)
+        for chosen in _batches(pictures, options.batch_size, rng):
+            pixels = np.stack([paste(drawn[index], image_size=options.image_size, rng=rng) for index in chosen])
+            texts = [training_text(pictures[i], with_topic=rng.random() < options.topic_share) for i in chosen]
+            yield torch.from_numpy(pixels), texts
+
+    def learning_rates(step: int) -> list[float]:
         warmup = min(1.0, (step + 1) / max(options.warmup_steps, 1))
-        decay = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * group["factor"] * warmup * decay
-        chosen = next(batches)
-        pixels = np.stack([paste(drawn[index], image_size=options.image_size, rng=rng) for index in chosen])
-        texts = [training_text(pictures[i], with_topic=rng.random() < options.topic_share) for i in chosen]
-        loss = sigmoid_loss(pair(torch.from_numpy(pixels), texts))
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise LabError(f"the loss is {value} at step {step} of the image tower, learning rate {group['lr']:.3g}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(slow, 1.0)
-        optimizer.step()
-        recent = [*recent[-49:], value]
-        if progress and ((step + 1) % 10 == 0 or step + 1 == options.steps):
-            progress(step + 1, options.steps, float(np.mean(recent)))
-    return pair.eval(), float(np.mean(recent)) if recent else math.nan
+        slow = options.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+        return [slow, 10 * slow]
+
+    towers = [*pair.image_tower.parameters(), *pair.caption_tower.parameters()]
+    batches = DrawnInOrder(draw)
+    record = train(
+        pair,
+        lambda step: mean_loss(sigmoid_loss(pair(*batches(step)))),
+        # Not fused: the studies' results were measured with towers that were made so.
+        TrainingOptions(
+            steps=options.steps,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            betas=(0.9, 0.95),
+            checkpoint_every=CHECKPOINT_EVERY,
+            precision="float32",
+            fused=False,
+        ),
+        groups=[{"params": towers}, {"params": [pair.log_scale, pair.bias], "weight_decay": 0.0}],
+        learning_rates=learning_rates,
+        clipped=towers,
+        buffers={name: buffer for name, buffer in pair.named_buffers() if name in pair.state_dict()},
+        checkpoint=checkpoint,
+        key=checkpoint.stem if checkpoint else "",
+        describe="the image tower",
+        on_step=tell_recent_loss(progress, options.steps, last=50, every=10),
+    )
+    return pair, float(np.mean(record.losses[-50:]))

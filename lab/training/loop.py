@@ -7,17 +7,21 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training.checkpoints import NO_BUFFERS, Progress, load_checkpoint, save_checkpoint, trained_parameters
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,8 @@ class TrainingOptions:
 
     `learning_rate` is the peak, after `warmup_steps`; from there a cosine down to a hundredth of it. `checkpoint_every`
     is in steps, 0 for none. `precision` is "float32", "bfloat16" or "auto": bfloat16 where the machine has it in
-    hardware.
+    hardware. `fused` is AdamW's: one pass over memory instead of many, which counts at 28M parameters; its rounding is
+    another.
 
     Raises:
         LabError: a value outside its range.
@@ -40,6 +45,7 @@ class TrainingOptions:
     betas: tuple[float, float] = (0.9, 0.98)
     checkpoint_every: int = 0
     precision: str = "auto"
+    fused: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -89,6 +95,7 @@ def train(
     *,
     groups: Sequence[dict[str, Any]] | None = None,
     learning_rates: Callable[[int], Sequence[float]] | None = None,
+    clipped: Sequence[nn.Parameter] | None = None,
     buffers: Mapping[str, Tensor] = NO_BUFFERS,
     checkpoint: Path | None = None,
     key: str = "",
@@ -103,6 +110,7 @@ def train(
     Args:
         groups: of the optimiser, which hold all that trains; one where None.
         learning_rates: each group's at a step, of which the highest is recorded; the options' own where None.
+        clipped: the parameters whose gradients are clipped by their common norm; all where None.
         buffers: what else training changes, to stand in the checkpoint.
 
     Raises:
@@ -119,7 +127,7 @@ def train(
         lr=options.learning_rate,
         betas=options.betas,
         weight_decay=options.weight_decay,
-        fused=True,  # one pass over memory instead of many: what counts at 28M parameters
+        fused=options.fused,
     )
     losses, rates, seconds = Progress([], [], 0.0)
     if checkpoint is not None and checkpoint.exists():
@@ -143,7 +151,7 @@ def train(
             raise LabError(f"the loss is {value} {where}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(parameters, options.max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(parameters if clipped is None else clipped, options.max_grad_norm))
         # Clipping by such a norm would spoil every weight, and the next checkpoint with them.
         if not math.isfinite(norm):
             raise LabError(f"the gradient's norm is {norm} {where}")
@@ -161,6 +169,47 @@ def train(
         checkpoint.unlink(missing_ok=True)
     model.eval()
     return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
+
+
+def mean_loss(loss: Float[Tensor, ""]) -> AnswerLoss:
+    """A batch whose loss is a mean already, as one answer of one token."""
+    return AnswerLoss(loss.unsqueeze(0), torch.ones(1, dtype=torch.long, device=loss.device))
+
+
+class DrawnInOrder(Generic[T]):
+    """Batches that one generator draws one after another, by their step.
+
+    A run that goes on after an interruption draws the batches before its step again, which takes no training.
+    """
+
+    def __init__(self, draw: Callable[[], Iterator[T]]) -> None:
+        self._draw = draw
+        self._batches = draw()
+        self._next = 0
+
+    def __call__(self, step: int) -> T:
+        """The batch of one step."""
+        if step < self._next:
+            self._batches, self._next = self._draw(), 0
+        while self._next < step:
+            next(self._batches)
+            self._next += 1
+        self._next += 1
+        return next(self._batches)
+
+
+def tell_recent_loss(
+    progress: Callable[[int, int, float], None] | None, steps: int, *, last: int, every: int
+) -> Callable[[int, float], None]:
+    """What `train` is to call at each step: it tells steps done, steps in all and the mean of the last losses."""
+    recent: deque[float] = deque(maxlen=last)
+
+    def tell(step: int, loss: float) -> None:
+        recent.append(loss)
+        if progress and ((step + 1) % every == 0 or step + 1 == steps):
+            progress(step + 1, steps, sum(recent) / len(recent))
+
+    return tell
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -7,8 +7,7 @@ that are studied later never see the reader.
 """
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,8 +23,11 @@ from lab.data.speech.pronunciation import NUM_PHONEMES, Pronunciation, pronounce
 from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import CHARACTER_FILE, CharacterCodec, TextCodec
+from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
 
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+CHECKPOINT_EVERY = 500
+"""Steps of a pretraining between its checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,11 +194,13 @@ def pretrain_character_model(
     options: PretrainingOptions,
     *,
     text_manifest: dict[str, object],
+    checkpoint: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, object]:
     """Pretrain on `training_sentences`, write the model to `folder` (whole or not at all) and return its description.
 
     The description, in the folder's `characters.json`: alphabet, options, what it was trained on, held-out losses.
+    An interrupted pretraining goes on from `checkpoint`, with the same batches that it would have seen.
 
     Raises:
         LabError: no sentence in the alphabet and within `longest_limit`, a loss that is not finite, or a folder that
@@ -212,31 +216,37 @@ def pretrain_character_model(
         )
     model = build_character_model(options, codec)
     reader = PhonemeReader(rates=options.rates, output_size=options.hidden_size)
-    parameters = [*model.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    rng = np.random.default_rng(options.seed)
     lengths = np.array([len(sentence) for sentence in usable])
     pronunciations = pronounce(usable)
-    recent: list[float] = []
-    for step in range(options.steps):
+
+    def draw() -> Iterator[_Batch]:
+        rng = np.random.default_rng(options.seed)
+        for step in range(options.steps):
+            yield _draw(usable, lengths, pronunciations, options, rng, step / options.steps)
+
+    def learning_rate(step: int) -> list[float]:
         done = step / options.steps
         decay = 1.0 if done < options.constant_share else max(0.02, (1 - done) / (1 - options.constant_share))
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * min(1.0, (step + 1) / options.warmup_steps) * decay
-        batch = _draw(usable, lengths, pronunciations, options, rng, done)
-        loss = _loss(model, reader, codec, batch, options.frames_per_token)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            rate = optimizer.param_groups[0]["lr"]
-            raise LabError(f"the loss is {value} at step {step} of the character model, learning rate {rate:.3g}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        recent = [*recent[-99:], value]
-        if progress and (step + 1) % 50 == 0:
-            progress(step + 1, options.steps, float(np.mean(recent)))
-    model.eval()
+        return [options.learning_rate * min(1.0, (step + 1) / options.warmup_steps) * decay]
+
+    batches = DrawnInOrder(draw)
+    train(
+        nn.ModuleDict({"model": model, "reader": reader}),
+        lambda step: mean_loss(_loss(model, reader, codec, batches(step), options.frames_per_token)),
+        # Not fused: every result of the character model was measured with weights that were made so.
+        TrainingOptions(
+            steps=options.steps,
+            learning_rate=options.learning_rate,
+            checkpoint_every=CHECKPOINT_EVERY,
+            precision="float32",
+            fused=False,
+        ),
+        learning_rates=learning_rate,
+        checkpoint=checkpoint,
+        key=checkpoint.stem if checkpoint else "",
+        describe="the character model",
+        on_step=tell_recent_loss(progress, options.steps, last=100, every=50),
+    )
     description: dict[str, object] = {
         "alphabet": ALPHABET,
         "frames_per_token": options.frames_per_token,

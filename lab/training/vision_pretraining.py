@@ -88,14 +88,14 @@ def pretrained_vision_tower(
     def make(folder: Path) -> None:
         options = _options(steps, seed, image_size)
         pictures = tower_pictures("train")
-        pair, loss = train_pair(name, pictures, options, progress=progress)
+        pair, loss = train_pair(name, pictures, options, checkpoint=kept.with_suffix(".checkpoint"), progress=progress)
         _save(pair, folder, _description(name, pictures, options, pair, loss))
 
-    folder = vision_tower_folder(name, steps=steps, seed=seed, image_size=image_size)
+    kept = vision_tower_folder(name, steps=steps, seed=seed, image_size=image_size)
     try:
-        return make_folder(folder, make)
+        return make_folder(kept, make)
     except (OSError, SafetensorError) as error:
-        raise LabError(f"the image tower cannot be written to {folder} ({error})") from error
+        raise LabError(f"the image tower cannot be written to {kept} ({error})") from error
 
 
 def _description(

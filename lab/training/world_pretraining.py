@@ -10,9 +10,10 @@ does not learn to compare moments from some thousand questions on features of an
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,12 +33,12 @@ from lab.data.splits import SPLITS
 from lab.data.text import to_alphabet
 from lab.data.video.moments import chosen_seconds
 from lab.errors import LabError
-from lab.parts.joined_sequences import answer_loss, pad_left
+from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
 from lab.parts.word_model import MARKS_FILE, WORDS_FILE, WordCodec
 from lab.paths import cache_dir, make_folder
-from lab.training.loop import has_fast_bfloat16
-from lab.training.pretraining import PretrainingOptions, build_character_model
+from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
+from lab.training.pretraining import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
 
 RECIPE_VERSION = 1
 PICTURES = ("tuxpaint-stamps-default", "emoji-datasource-google", "emojibase-data")
@@ -113,15 +114,22 @@ def pretrained_word_model(*, steps: int, progress: Callable[[int, int, float], N
     Raises:
         LabError: a package of pictures that cannot be fetched (their classes are needed), or a full disk.
     """
-    return make_folder(
-        word_model_folder(steps), lambda folder: pretrain_word_model(folder, _options(steps), progress=progress)
-    )
+    kept = word_model_folder(steps)
+    told: dict[str, Any] = {"checkpoint": kept.with_suffix(".checkpoint"), "progress": progress}
+    return make_folder(kept, lambda folder: pretrain_word_model(folder, _options(steps), **told))
 
 
 def pretrain_word_model(
-    folder: Path, options: WorldOptions, *, progress: Callable[[int, int, float], None] | None = None
+    folder: Path,
+    options: WorldOptions,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> None:
-    """Pretrain on one thread's worth of work and write the model; see the module's first lines."""
+    """Pretrain on one thread's worth of work and write the model; see the module's first lines.
+
+    An interrupted pretraining goes on from `checkpoint`, with the same batches that it would have seen.
+    """
     codec = WordCodec(words=vocabulary())
     model = build_character_model(
         PretrainingOptions(
@@ -130,30 +138,29 @@ def pretrain_word_model(
         codec,
     )
     reader = SymbolReader(options.hidden_size)
-    parameters = [*model.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
-    bfloat16 = has_fast_bfloat16(torch.device("cpu"))
-    rng = np.random.default_rng(options.seed)
-    model.train()
-    recent: list[float] = []
-    for step in range(options.steps):
+
+    def draw() -> Iterator[list[_Told]]:
+        rng = np.random.default_rng(options.seed)
+        for step in range(options.steps):
+            yield [
+                _told(scene, int(rng.choice(options.grids)), options, codec) for scene in _scenes(step, options, rng)
+            ]
+
+    def learning_rate(step: int) -> list[float]:
         warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
-        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * warm * cosine
-        scenes = _scenes(step, options, rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = _loss(model, reader, codec, scenes, options, rng)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise LabError(f"the loss is {value} at step {step} of the pretraining of the word model")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        recent = [*recent[-99:], value]
-        if progress and ((step + 1) % 50 == 0 or step + 1 == options.steps):
-            progress(step + 1, options.steps, sum(recent) / len(recent))
+        return [options.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))]
+
+    batches = DrawnInOrder(draw)
+    train(
+        nn.ModuleDict({"model": model, "reader": reader}),
+        lambda step: _loss(model, reader, codec, batches(step)),
+        TrainingOptions(steps=options.steps, learning_rate=options.learning_rate, checkpoint_every=CHECKPOINT_EVERY),
+        learning_rates=learning_rate,
+        checkpoint=checkpoint,
+        key=checkpoint.stem if checkpoint else "",
+        describe="the pretraining of the word model",
+        on_step=tell_recent_loss(progress, options.steps, last=100, every=50),
+    )
     _write(folder, model, reader, codec, options)
 
 
@@ -170,31 +177,37 @@ def _scenes(step: int, options: WorldOptions, rng: np.random.Generator) -> list[
     return chosen
 
 
-def _loss(
-    model: Qwen3ForCausalLM,
-    reader: SymbolReader,
-    codec: WordCodec,
-    scenes: Sequence[Scene],
-    options: WorldOptions,
-    rng: np.random.Generator,
-) -> Tensor:
-    """Mean loss of the answers' words and ends, nats; rows as in `lab.parts.vision_language_model`."""
-    rows, answers = [], []
+class _Told(NamedTuple):
+    """A scene as the model is asked about it: its symbols, when each frame is, question and answer."""
+
+    symbols: Tensor
+    seconds: Tensor
+    question: list[int]
+    answer: list[int]
+
+
+def _told(scene: Scene, grid: int, options: WorldOptions, codec: WordCodec) -> _Told:
+    seconds = np.zeros(1)
+    if scene.milliseconds:
+        seconds = chosen_seconds(scene.seconds, frames_per_second=1.0, max_frames=options.max_frames)
+    seconds = seconds.astype(np.float32)
+    return _Told(
+        torch.from_numpy(scene_symbols(scene, seconds, grid)),
+        torch.from_numpy(seconds),
+        codec.encode(plain_words(scene.question.text)),
+        codec.encode(plain_words(scene.question.answer)),
+    )
+
+
+def _loss(model: Qwen3ForCausalLM, reader: SymbolReader, codec: WordCodec, scenes: Sequence[_Told]) -> AnswerLoss:
+    """Losses of the answers' words and ends; a row is what is told, the question, start and answer."""
     embed = model.get_input_embeddings()
+    rows = []
     for scene in scenes:
-        seconds = np.zeros(1)
-        if scene.milliseconds:
-            seconds = chosen_seconds(scene.seconds, frames_per_second=1.0, max_frames=options.max_frames)
-        grid = int(rng.choice(options.grids))
-        told = torch.from_numpy(scene_symbols(scene, seconds.astype(np.float32), grid))
-        seen = reader(told, torch.from_numpy(seconds.astype(np.float32)))
-        answer = codec.encode(plain_words(scene.question.answer))
-        words = torch.tensor([*codec.encode(plain_words(scene.question.text)), *codec.start_ids, *answer])
-        rows.append(torch.cat([seen, embed(words)]))
-        answers.append(answer)
+        words = torch.tensor([*scene.question, *codec.start_ids, *scene.answer])
+        rows.append(torch.cat([reader(scene.symbols, scene.seconds), embed(words)]))
     joined = pad_left(rows, [torch.arange(len(row)) for row in rows])
-    losses = answer_loss(model, joined, answers, end_id=codec.end_id)
-    return losses.loss.sum() / losses.num_tokens.sum()
+    return answer_loss(model, joined, [scene.answer for scene in scenes], end_id=codec.end_id)
 
 
 def _write(

@@ -4,6 +4,7 @@
 """
 
 import ast
+import inspect
 import json
 import sys
 import threading
@@ -50,7 +51,8 @@ def main() -> None:
     sys.settrace(None)
     for code in seen:
         module = files.get(code.co_filename)
-        if module and code.co_name != "<module>":
+        # The body of a class or module runs when it is imported, whoever uses it.
+        if module and code.co_flags & inspect.CO_OPTIMIZED:
             name = names_by_line(Path(code.co_filename).read_text()).get(code.co_firstlineno, "")
             if name:
                 print(module, name)

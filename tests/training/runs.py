@@ -1,7 +1,11 @@
-"""A regression of a few weights with dropout, so that a training run depends on its generator too."""
+"""A regression of a few weights with dropout, so that a run depends on its generator too, and how to interrupt one."""
 
+import itertools
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -32,3 +36,16 @@ def counted(loss_of_step: Callable[[int], AnswerLoss], steps: list[int]) -> Call
         return loss_of_step(step)
 
     return ask
+
+
+def interrupt(module: ModuleType, function: str, at_call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a function of a module raise KeyboardInterrupt at that call, from 1; checkpoints are kept every 2 steps."""
+    real, calls = getattr(module, function), itertools.count(1)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == at_call:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, function, call)
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)

@@ -9,6 +9,7 @@ from lab.errors import LabError
 from lab.training import contrastive
 from lab.training.contrastive import VisionPretrainingOptions, _batches, sigmoid_loss, train_pair, training_text
 from tests.training.pictures import COLOURS, coloured_pictures
+from tests.training.runs import interrupt
 
 TINY = VisionPretrainingOptions(image_size=32, steps=3, batch_size=4, warmup_steps=1)
 NAME = "timm:test_convnext"
@@ -71,6 +72,20 @@ def test_one_seed_repeats_and_another_does_not_and_global_state_stays(pictures, 
     states = [pair.state_dict() for pair in (first, again, other)]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert any(not torch.equal(value, states[2][key]) for key, value in states[0].items())
+
+
+def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(pictures, tmp_path, monkeypatch):
+    whole, loss = train_pair(NAME, pictures, TINY)
+    checkpoint = tmp_path / "tower.checkpoint"
+    with monkeypatch.context() as patch:
+        interrupt(contrastive, "sigmoid_loss", 3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train_pair(NAME, pictures, TINY, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    resumed, last = train_pair(NAME, pictures, TINY, checkpoint=checkpoint)
+    assert last == loss
+    states = [pair.state_dict() for pair in (whole, resumed)]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_one_picture_is_refused(pictures):

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lab.training.pretraining import (
     held_out_losses,
     pretrain_character_model,
 )
+from tests.training.runs import interrupt
 
 TINY = PretrainingOptions(
     hidden_size=32,
@@ -47,6 +49,22 @@ def test_two_runs_of_one_seed_give_equal_weights_and_another_seed_others(tmp_pat
     assert hashes[0] == hashes[1] != hashes[2]
     assert first == second
     assert first["held_out_loss"] != other["held_out_loss"]
+
+
+def test_a_pretraining_that_was_interrupted_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    pretrain(tmp_path / "whole")
+    checkpoint = tmp_path / "character.checkpoint"
+    options = {"options": TINY, "text_manifest": {}, "checkpoint": checkpoint}
+    run = partial(pretrain_character_model, TRAINING, HELD_OUT, **options)
+    with monkeypatch.context() as patch:
+        interrupt(pretraining, "_loss", 4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "never")
+    assert checkpoint.exists()
+    run(tmp_path / "resumed")
+    hashes = [load_language_model("character", folder=tmp_path / name).sha256 for name in ("whole", "resumed")]
+    assert hashes[0] == hashes[1]
+    assert not checkpoint.exists()
 
 
 def test_description_stands_beside_the_weights(tmp_path):

@@ -23,6 +23,7 @@ from lab.training.world_pretraining import (
     word_model_folder,
 )
 from tests.data.scene_pictures import stand_ins
+from tests.training.runs import interrupt
 
 TINY = WorldOptions(hidden_size=16, num_hidden_layers=1, steps=3, batch_size=4, warmup_steps=1)
 
@@ -52,6 +53,20 @@ def test_one_seed_gives_the_same_model_and_it_can_be_asked(tmp_path: Path) -> No
     assert first.place_marks is not None
     assert torch.equal(first.place_marks, second.place_marks)
     assert first.codec.encode("which came first")
+
+
+def test_a_pretraining_that_was_interrupted_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain_word_model(tmp_path / "whole", TINY)
+    checkpoint = tmp_path / "words.checkpoint"
+    with monkeypatch.context() as patch:
+        interrupt(world_pretraining, "_loss", 3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain_word_model(tmp_path / "never", TINY, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    pretrain_word_model(tmp_path / "resumed", TINY, checkpoint=checkpoint)
+    assert load_word_model(tmp_path / "whole").sha256 == load_word_model(tmp_path / "resumed").sha256
 
 
 def test_training_lowers_the_loss_on_scenes_never_seen(tmp_path: Path) -> None:
