@@ -108,15 +108,6 @@ def write_toy_project(root: Path) -> Path:
     return root
 
 
-BROWSER_TESTS = Path(__file__).parent / "browser"
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Tests in a browser take minutes: they run where they are asked for, by their folder or by their marker."""
-    asked = "browser" in config.option.markexpr or any("browser" in Path(word).parts for word in config.args)
-    return True if collection_path == BROWSER_TESTS and not asked else None
-
-
 @pytest.fixture(scope="session")
 def user_cache_dir() -> Path:
     """The real cache, for a test that needs weights or corpora and skips where they are not there."""
