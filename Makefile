@@ -8,8 +8,9 @@ MLFLOW_PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# A worker for each core, each on one thread; a worker's own memory grows to about 2 GB.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+# A worker for each core, each on one thread (two that wait for each other spin, and take the core from the other worker);
+# a worker's own memory grows to about 2 GB.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 MLRUNS := $(or $(OMNI_LAB_MLRUNS),mlruns)
 
 # Looked for only when the environment has to be made: `make PYTHON=/path/to/python3.12 study` settles it.

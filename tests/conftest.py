@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -122,6 +123,24 @@ def isolated_dirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`OMNI_LAB_CACHE` and `OMNI_LAB_MLRUNS` in the test's own folder."""
     monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMNI_LAB_MLRUNS", str(tmp_path / "mlruns"))
+
+
+@pytest.fixture(scope="session")
+def packages(user_cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where packages lie: the user's, or a folder of this run that its workers share, so that none is fetched twice."""
+    if (user_cache_dir / "packages").is_dir():
+        return user_cache_dir / "packages"
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "packages"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def shared_packages(packages: Path, isolated_dirs: None) -> None:
+    """For a test that fetches: its cache has the packages of the others."""
+    paths.cache_dir().mkdir(parents=True)
+    (paths.cache_dir() / "packages").symlink_to(packages)
 
 
 @pytest.fixture(scope="session")
