@@ -8,6 +8,9 @@ MLFLOW_PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A worker for each core, each on one thread (two that wait for each other spin, and take the core from the other worker);
+# a worker's own memory grows to about 2 GB.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 MLRUNS := $(or $(OMNI_LAB_MLRUNS),mlruns)
 
 # Looked for only when the environment has to be made: `make PYTHON=/path/to/python3.12 study` settles it.
@@ -15,7 +18,7 @@ PYTHON ?=
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test test-browser lab mlflow docs clean
+.PHONY: help study smoke check test test-all test-browser lab mlflow docs clean
 # A study runs its own workers; two targets at once would share one environment half installed.
 .NOTPARALLEL:
 
@@ -60,12 +63,17 @@ study: $(INSTALLED) ## train and measure the study, write its table and draw its
 smoke: ## the same path with tiny parameters, in minutes; its results stay in mlruns/
 	@$(MAKE) --no-print-directory study RUNG=smoke
 
-test: $(INSTALLED) ## ruff, mypy, import-linter and pytest
+check: $(INSTALLED) ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+
+test: check ## ruff, mypy, import-linter, and the tests of at most five seconds
+	$(PYTEST) -m "not slow and not browser"
+
+test-all: check ## the same with every test: slow ones, and those in a headless Chromium where there is one
+	$(PYTEST)
 
 test-browser: $(INSTALLED) ## JupyterLab and MLflow's page in a headless Chromium; screenshots in test-results/
 	$(BIN)/pytest tests/browser

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -110,15 +111,6 @@ def write_toy_project(root: Path) -> Path:
     return root
 
 
-BROWSER_TESTS = Path(__file__).parent / "browser"
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Tests in a browser take minutes: they run where they are asked for, by their folder or by their marker."""
-    asked = "browser" in config.option.markexpr or any("browser" in Path(word).parts for word in config.args)
-    return True if collection_path == BROWSER_TESTS and not asked else None
-
-
 @pytest.fixture(scope="session")
 def user_cache_dir() -> Path:
     """The real cache, for a test that needs weights or corpora and skips where they are not there."""
@@ -133,6 +125,24 @@ def isolated_dirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`OMNI_LAB_CACHE` and `OMNI_LAB_MLRUNS` in the test's own folder."""
     monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMNI_LAB_MLRUNS", str(tmp_path / "mlruns"))
+
+
+@pytest.fixture(scope="session")
+def packages(user_cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where packages lie: the user's, or a folder of this run that its workers share, so that none is fetched twice."""
+    if (user_cache_dir / "packages").is_dir():
+        return user_cache_dir / "packages"
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "packages"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def shared_packages(packages: Path, isolated_dirs: None) -> None:
+    """For a test that fetches: its cache has the packages of the others."""
+    paths.cache_dir().mkdir(parents=True)
+    (paths.cache_dir() / "packages").symlink_to(packages)
 
 
 @pytest.fixture(scope="session")

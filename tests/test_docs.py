@@ -72,6 +72,7 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("shared_packages")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(not b.reason for b in blocks(page))], ids=lambda p: p.stem
 )

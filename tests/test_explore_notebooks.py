@@ -45,6 +45,7 @@ def test_all_of_them_are_run_here():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_packages")
 @pytest.mark.parametrize("name", [name for name, own in PARAMETERS.items() if own is not None])
 def test_it_runs_to_its_end(name, scores, tmp_path):
     parameters = {**PARAMETERS[name], **({"scores": scores} if name == "explore_loss_filter" else {})}

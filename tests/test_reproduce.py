@@ -78,7 +78,9 @@ def test_a_loss_that_is_not_finite_fails_its_cell_with_step_row_and_learning_rat
 
 def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(study):
     cell = study.resolve("conv_gmlp_2", "tiny")
+    threads = torch.get_num_threads()
     first = prepare_speech([cell])
+    assert torch.get_num_threads() == threads
     assert first["corpus"][cell["corpus"]].startswith("hub:")
     assert prepare_speech([cell]) == first
     shutil.rmtree(paths.cache_dir() / "features")

@@ -68,6 +68,7 @@ def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[st
     from lab.evaluation.normalizers import NORMALIZERS
     from lab.training.speech import cell_data, open_corpus, open_encoder
 
+    threads = torch.get_num_threads()
     if any(cell["language_model"] == "character" for cell in wanted):
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     ingredients: Ingredients = {"corpus": {}, "out_of_domain_corpus": {}, "audio_encoder": {}}
@@ -85,6 +86,6 @@ def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[st
                 ingredients[parameter][cell[parameter]] = "none"
         for split in data.values():
             folders += [str(store.folder) for store in split.stores]
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads)
     ingredients["normalizer"] = {name: NORMALIZERS[name].version for name in {cell["normalizer"] for cell in wanted}}
     return ingredients, folders

@@ -82,9 +82,9 @@ def screenshot(page, request):
 
 
 @pytest.fixture(scope="session")
-def workbench(tmp_path_factory: pytest.TempPathFactory, user_cache_dir: Path) -> Workbench:
+def workbench(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Workbench:
     """With a study of two cells that were run, and a third to run."""
-    bench = make_workbench(tmp_path_factory.mktemp("browser"), user_cache_dir)
+    bench = make_workbench(tmp_path_factory.mktemp("browser"), packages)
     bench.lab("reproduce", STUDY, "--rung", RUNG, "--rows", ",".join(ROWS), "--workers", "1")
     return bench
 

@@ -85,15 +85,14 @@ class Workbench:
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def make_workbench(folder: Path, user_cache: Path) -> Workbench:
-    """Make it in an empty folder; packages that the user's cache holds are taken from there."""
+def make_workbench(folder: Path, packages: Path) -> Workbench:
+    """Make it in an empty folder; what it fetches is put where the packages lie."""
     ours, root = repository_root(), folder / "omni-lab"
     for part in ("notebooks", "ablations"):
         kept = shutil.ignore_patterns("*.rows.toml", "__pycache__", ".ipynb_checkpoints")
         shutil.copytree(ours / part, root / part, ignore=kept)
     (folder / "cache").mkdir()
-    if (user_cache / "packages").is_dir():
-        (folder / "cache" / "packages").symlink_to(user_cache / "packages")
+    (folder / "cache" / "packages").symlink_to(packages)
     # Under a name that is no ablation's, so that the study beside it is one of its own.
     (folder / "modules").mkdir()
     shutil.copyfile(ours / "ablations" / "conv_gmlp_rate.py", folder / "modules" / "ablations_of_figure_6.py")

@@ -117,22 +117,27 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
 
 
 @pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    return made(tmp_path_factory.mktemp("shown"))
+
+
+@pytest.fixture(scope="module")
 def shell():
     found = InteractiveShell()
     register(found)
     return found
 
 
-def test_every_class_that_is_shown_is_there_and_has_an_example_here(tmp_path):
+def test_every_class_that_is_shown_is_there_and_has_an_example_here(examples):
     for name in SHOWN:
         module, _, kind = name.rpartition(".")
         assert isinstance(getattr(importlib.import_module(module), kind), type), name
-    assert made(tmp_path).keys() == SHOWN.keys()
+    assert examples.keys() == SHOWN.keys()
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_an_object_shows_itself_as_html(name, shell, tmp_path):
-    shown, expected = made(tmp_path)[name]
+def test_an_object_shows_itself_as_html(name, shell, examples):
+    shown, expected = examples[name]
     found = shell.display_formatter.formatters["text/html"](shown)
     assert found is not None
     for words in expected:

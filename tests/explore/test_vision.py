@@ -47,6 +47,8 @@ def test_nothing_to_look_at_is_refused():
         any_resolution_panel({})
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_packages")
 def test_pictures_are_the_projects_own_and_those_of_a_folder(tmp_path):
     from PIL import Image
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from lab import paths
 from lab.study import claims, store
 from tests.conftest import TOY_CODE, write_notebook, write_toy_project
 
@@ -81,9 +82,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
 
 
 def processes(word: str) -> list[psutil.Process]:
-    """Those of this user that have the word in their command."""
+    """Those that have the word in their command and come from these tests, not from others that run beside them."""
+    ours = str(paths.mlruns_dir().parent.parent)  # pytest's folder of this run, for each of its workers another
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(word in part for part in process.info["cmdline"] or []):
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        inherited = (process.info["environ"] or {}).get("OMNI_LAB_MLRUNS", "")
+        if inherited.startswith(ours) and any(word in part for part in process.info["cmdline"] or []):
             found.append(process)
     return found

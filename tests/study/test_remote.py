@@ -101,12 +101,12 @@ def test_a_process_that_dies_is_told_with_its_last_words(checkout: Path, healthy
 
 def test_a_cell_is_stopped_by_closing_its_generator_or_by_its_question(checkout: Path, healthy: str) -> None:
     job = job_of("small", uri=healthy)
-    text = TOY_ABLATION.replace('    return {"corpus"', '    import time; time.sleep(60)\n    return {"corpus"')
+    text = TOY_ABLATION.replace('    return {"corpus"', '    import time; time.sleep(280)\n    return {"corpus"')
     (checkout / "ablations" / "toy.py").write_text(text)
     begun = time.monotonic()
     (event,) = remote.run_cell(job, "far", stopped=lambda: time.monotonic() - begun > 1)
     assert event == {"event": "lost", "error": "it was stopped"}
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 60
     assert not processes("remote_worker")
 
 
