@@ -28,15 +28,13 @@ CODE = ("source.", "code.", "notebook")
 """How the names of those ingredients begin that a refactoring changes."""
 ARTIFACT = "adopted.json"
 
-Outcome = Literal["adopted", "differs", "left"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Adoption:
     """What became of a stale cell: adopted, its golden run differs, or left as it is for another reason (`why`)."""
 
     cell: Cell
-    outcome: Outcome
+    outcome: Literal["adopted", "differs", "left"]
     why: str
 
 
@@ -85,9 +83,15 @@ def adopt(
     made: dict[str, Record] = {}
     if eligible:
         arithmetics = {row: record["arithmetic"] for (row, _), record in kept.items()}
-        cells = [entry.cell for entry in eligible]
-        given = {"prepare": prepare, "display": display, "arithmetics": arithmetics}
-        made, stopped = golden_records(ablation, rung, cells, prepared, **given)
+        made, stopped = golden_records(
+            ablation,
+            rung,
+            [entry.cell for entry in eligible],
+            prepared,
+            prepare=prepare,
+            display=display,
+            arithmetics=arithmetics,
+        )
         if stopped:
             raise KeyboardInterrupt
     judged = [_judged(entry, kept[entry.cell.row, entry.cell.seed], made.get(entry.cell.row)) for entry in eligible]
@@ -118,21 +122,19 @@ def _may_be_adopted(entry: PlannedCell) -> tuple[Record | None, str]:
 def _judged(entry: PlannedCell, kept: Record, made: Record | None) -> Adoption:
     """Hold the golden run of today against the one that was kept."""
     assert entry.run is not None
+    outcome: Literal["differs", "left"] = "left"
     if made is None:
-        outcome, why = "left", "its golden run could not be made today (see above)"
+        why = "its golden run could not be made today (see above)"
     elif told := _otherwise(kept["arithmetic"], made["arithmetic"]):
-        outcome, why = "left", f"its golden run was made on another arithmetic: {told}"
+        why = f"its golden run was made on another arithmetic: {told}"
     elif told := _otherwise(kept["changes"], made["changes"]):
-        outcome, why = "left", f"its golden run was another one: {told}"
+        why = f"its golden run was another one: {told}"
     elif told := difference(kept, made):
         outcome, why = "differs", told
     else:
-        changed = len(entry.changed)
-        return Adoption(
-            cell=entry.cell,
-            outcome="adopted",
-            why=f"{entry.run.tags['key']} -> {entry.cell.key}, {changed} ingredient{'s' * (changed != 1)} changed",
-        )
+        changed = f"{len(entry.changed)} ingredient{'s' * (len(entry.changed) != 1)} changed"
+        why = f"{entry.run.tags['key']} -> {entry.cell.key}, {changed}"
+        return Adoption(cell=entry.cell, outcome="adopted", why=why)
     return Adoption(cell=entry.cell, outcome=outcome, why=f"{why}; it stays stale")
 
 

@@ -307,8 +307,17 @@ def reproduce(
     interrupted = False
     goldens: dict[str, golden.Record] = {}
     if ablation.rung(rung).recorded and todo:
-        given = {"machines": machines, "room": room, "limits": limits, "prepare": prepare, "display": display}
-        goldens, interrupted = golden_records(ablation, rung, todo, prepared, **given)
+        goldens, interrupted = golden_records(
+            ablation,
+            rung,
+            todo,
+            prepared,
+            machines=machines,
+            room=room,
+            limits=limits,
+            prepare=prepare,
+            display=display,
+        )
     display = display or make_display(ablation, rung)
     display.begin(planned, workers, history)
     if todo and not interrupted:
