@@ -118,6 +118,13 @@ ablation = Ablation(
     columns=FILTER_COLUMNS,
     reported=(Reported(row="gaussian_1", metric="test_accuracy", value=None, source="not found"),),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
+    golden={
+        "num_training": 60,
+        "num_test": 12,
+        "steps": 8,
+        "warmup_steps": 1,
+        "checkpoint_every": 0,
+    },
 )
 
 # Fixed before any test result was seen: a difference of less than two points of accuracy is taken for none.

@@ -132,6 +132,15 @@ ablation = Ablation(
     columns=FILTER_COLUMNS,
     reported=(Reported(row="gaussian_1", metric="test_accuracy", value=None, source="not found"),),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
+    golden={
+        "num_pretraining": 48,
+        "num_training": 48,
+        "num_test": 18,
+        "scorer_steps": 8,
+        "steps": 8,
+        "warmup_steps": 1,
+        "checkpoint_every": 0,
+    },
 )
 
 # Fixed before any test result was seen: a difference of less than two points of accuracy is taken for none.

@@ -10,7 +10,7 @@ from lab.paper.ledger.declared import reported
 from lab.study.ablation import Ablation, Row, Trial
 from lab.study.video_study import VIDEO_BASE, VIDEO_RUNGS
 from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, NOTEBOOK
+from lab.study.vision_study import ACCURACY, COSTS, GOLDEN, NOTEBOOK
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
@@ -57,6 +57,7 @@ ablation = Ablation(
         *reported("table_10", {"direct": "Without video pretraining"}, columns="Average"),
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
+    golden=GOLDEN,
 )
 
 # Fixed before any test result was seen: a difference of less than two points of accuracy is taken for none.

@@ -10,7 +10,7 @@ from lab.paper.claims import Comparison
 from lab.paper.ledger.declared import printed, reported
 from lab.study.ablation import Ablation, Row, Rung, Trial
 from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, NOTEBOOK, without
+from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_GOLDEN, NOTEBOOK, without
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
@@ -52,6 +52,7 @@ ablation = Ablation(
         note=f"average over its image sets; InternViT-6B: {printed('table_8', 'InternViT-6B (5.9B)', 'Average')}",
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
+    golden=IMAGE_GOLDEN,
 )
 
 # Fixed before any test result was seen: a difference of less than two points of accuracy is taken for none.

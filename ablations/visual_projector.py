@@ -8,7 +8,7 @@ from lab.paper.claims import Comparison
 from lab.paper.ledger.declared import reported
 from lab.study.ablation import Ablation, Row, Rung, Trial
 from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_RUNGS, NOTEBOOK
+from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_GOLDEN, IMAGE_RUNGS, NOTEBOOK
 
 __all__ = ["ablation", "contrasts", "prepare"]
 
@@ -44,6 +44,7 @@ ablation = Ablation(
         columns="Every column",
     ),
     trial=Trial(parameter="steps", values=(2, 22), changes={"warmup_steps": 0}),
+    golden=IMAGE_GOLDEN,
 )
 
 # Fixed before any test result was seen: a difference of less than two points of accuracy is taken for none.

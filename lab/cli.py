@@ -215,6 +215,26 @@ def status(
 
 
 @app.command()
+def adopt(name: Name, rung: Rung = "cpu", rows: Rows = "all", seeds: Seeds = None) -> None:
+    """After a refactoring: keep the stale results whose golden run comes out bit for bit as it did.
+
+    A golden run is the cell's notebook at a few steps and samples. Only where code alone has changed: a parameter's
+    other value, other data, weights or packages leave a cell stale. Exits with 1 where a golden run differs.
+    """
+    from lab.study.ablation import load_ablation
+    from lab.study.adoption import adopt as take
+
+    told, path = take(load_ablation(name), rung=rung, rows=rows_of(rows), seeds=seeds_of(seeds))
+    for one in told:
+        typer.echo(f"{one.outcome:8} {one.cell.title:40} {one.why}")
+    adopted = sum(one.outcome == "adopted" for one in told)
+    where = f"; results: {path}" if adopted and path else ""
+    typer.echo(f"{len(told)} stale cell{'s' * (len(told) != 1)}, {adopted} adopted{where}")
+    if any(one.outcome == "differs" for one in told):
+        raise typer.Exit(1)
+
+
+@app.command()
 def results(
     name: Name,
     rung: Rung = "cpu",

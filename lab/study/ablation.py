@@ -128,9 +128,12 @@ class Ablation:
     columns: tuple[Column, ...]
     reported: tuple[Reported, ...] = ()
     trial: Trial | None = None
+    golden: Mapping[str, Any] = field(default_factory=dict)
+    """What a golden run changes of a cell (see `lab.study.golden`): a few steps, a few samples. None where empty."""
 
     def __post_init__(self) -> None:
         _freeze(self, "base")
+        _freeze(self, "golden")
         for name in ("seeds", "rungs", "rows", "columns", "reported"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_names()
@@ -142,6 +145,13 @@ class Ablation:
                     choose(self.base, parameter, title)
         for parameter in () if self.trial is None else (self.trial.parameter, *self.trial.changes):
             choose(self.base, parameter, f"parameter in the trial of {self.name!r}:")
+        for parameter in self.golden:
+            choose(self.base, parameter, f"parameter in `golden` of {self.name!r}:")
+            if parameter in self.varied:
+                raise LabError(
+                    f"`golden` of {self.name!r} changes {parameter}, which its rows compare; a golden run is to show "
+                    "what its row does"
+                )
         for row in self.rows:
             for rung in self.rungs:
                 if both := sorted(row.changes.keys() & rung.changes.keys()):

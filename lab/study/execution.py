@@ -1,5 +1,6 @@
 """One cell from its claim to its closed run: executed by papermill, watched, and tried again where that can help."""
 
+import json
 import re
 import shutil
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError
-from lab.study import claims, store
+from lab.study import claims, golden, store
 from lab.study.cells import Cell
 from lab.study.limits import PASSING, PAUSES, Limits, Watch
 from lab.study.readable import write_readable
@@ -97,10 +98,13 @@ class Execution:
 
     def _try(self) -> tuple[Event, bool]:
         """Run the notebook once, in a run of its own; how it ended, and whether another try could end otherwise."""
-        run_id = self._recorder.start_cell(self._cell, {**self._job["tags"], **self._owner}, self._job["parent"])
+        tags = {**self._job["tags"], **self._owner, "arithmetic": json.dumps(golden.arithmetic())}
+        run_id = self._recorder.start_cell(self._cell, tags, self._job["parent"])
         self._emit({"event": "started", "id": self._job["id"], "run_id": run_id})
         spool, executed = store.spool_dir(run_id), Path(self._job["executed"])
         executed.parent.mkdir(parents=True, exist_ok=True)
+        if self._job["golden"]:
+            (spool / "artifacts" / golden.ARTIFACT).write_text(json.dumps(self._job["golden"]), encoding="utf-8")
         done = threading.Event()
         publisher = threading.Thread(target=self._publish, args=(run_id, done), daemon=True)
         publisher.start()

@@ -73,8 +73,12 @@ def describe(planned: Sequence[PlannedCell]) -> str:
 
 def reason(entry: PlannedCell) -> str:
     """Why a cell stands where it does, for people; empty where there is nothing to say."""
+    if entry.state == "stale" and entry.run is not None and not entry.changed and read_ingredients(entry.run):
+        return f"its adoption was interrupted; `lab adopt {entry.cell.ablation}` ends it"
     if entry.state == "stale":
         return "changed: " + ("; ".join(entry.changed) or "unknown, its artifacts are not here")
+    if entry.run is not None and entry.state == "done" and "adopted" in entry.run.tags:
+        return f"adopted {entry.run.tags['adopted']}"
     if entry.run is not None and entry.state in ("failed", "killed"):
         return entry.run.tags.get("error", "")
     if entry.run is not None and entry.state == "running":
@@ -102,6 +106,7 @@ def record(entry: PlannedCell) -> dict[str, object]:
             told["end"] = entry.run.end
         if entry.state == "done":
             told["results"] = entry.run.results
+            told |= {name: entry.run.tags[name] for name in ("adopted",) if name in entry.run.tags}
         if entry.state in ("failed", "killed"):
             told["error"] = entry.run.tags.get("error", "")
     if entry.state == "stale":

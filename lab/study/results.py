@@ -145,6 +145,20 @@ def update_results(ablation: Ablation, rung: str, prepared: Mapping[str, Any]) -
         return _write(ablation, rung, lines) if lines else None
 
 
+def renew_lines(ablation: Ablation, rung: str, done: Sequence[tuple[Cell, store.RunRecord]]) -> Path | None:
+    """Write the lines of these cells anew and keep all others as they are; None where there is no line at all.
+
+    Raises:
+        LabError: the file was changed by hand.
+    """
+    with _lock(ablation):
+        renewed = {(cell.row, cell.rung, str(cell.seed)): _line(ablation, cell, run) for cell, run in done}
+        lines = [
+            line for line in read_lines(ablation, rung) if (line["row"], line["rung"], line["seed"]) not in renewed
+        ]
+        return _write(ablation, rung, [*lines, *renewed.values()]) if lines or renewed else None
+
+
 def rebuild_results(ablation: Ablation) -> list[Path]:
     """Write the files from the tracked runs alone, whatever stands in them now.
 

@@ -35,7 +35,7 @@ EXPERIMENT = "omni-lab"
 PREFIX = "omni_lab."
 """Of every tag that the sweep reads back."""
 
-PLAN_TAGS = ("kind", "ablation", "row", "rung", "seed", "key", "owner", "host", "pid", "error", "results")
+PLAN_TAGS = ("kind", "ablation", "row", "rung", "seed", "key", "owner", "host", "pid", "error", "results", "adopted")
 """What a plan and the results file need of a cell's run; what else it has (commit, packages, ...) is for people."""
 
 

@@ -1,8 +1,8 @@
 """`reproduce`: run the cells of a study that are missing or changed, each in a kernel of its own.
 
 Order: the parameters are held against the notebook, data and weights are prepared once, every cell's identity is
-looked up in the store, and what is left goes to worker processes. A call that finds everything done imports neither
-mlflow nor papermill.
+looked up in the store, and what is left goes to worker processes, after the golden runs of its rows where the rung is
+recorded. A call that finds everything done imports neither mlflow nor papermill.
 """
 
 import json
@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import results, store, tracking
+from lab.study import golden, results, store, tracking
 from lab.study.ablation import Ablation, load_module
 from lab.study.cells import Cell, cells, notebook_path
 from lab.study.display import Display, make_display
@@ -26,11 +27,12 @@ from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
 from lab.study.pool import Event, Job, available_cores
-from lab.study.trial import KIND, try_out
+from lab.study.trial import KIND, Quiet, try_out
 
 Prepare = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """Makes ready what the cells need (their parameters are given), returns the ingredients that `identify` describes."""
 
+NO_GOLDENS: Mapping[str, golden.Record] = MappingProxyType({})
 MAX_DEFAULT_WORKERS = 8  # a kernel with torch takes 0.5 GB and more
 
 
@@ -111,7 +113,14 @@ def _history(ablation: Ablation, rung: str, runs: Sequence[store.RunRecord]) -> 
     return seconds
 
 
-def _jobs(todo: Sequence[Cell], notebook: Path, parent: str, tags: Mapping[str, str], limits: Limits) -> list[Job]:
+def _jobs(
+    todo: Sequence[Cell],
+    notebook: Path,
+    parent: str,
+    tags: Mapping[str, str],
+    limits: Limits,
+    goldens: Mapping[str, golden.Record],
+) -> list[Job]:
     folder = paths.mlruns_dir().resolve() / "notebooks"
     return [
         {
@@ -122,6 +131,7 @@ def _jobs(todo: Sequence[Cell], notebook: Path, parent: str, tags: Mapping[str, 
             "parent": parent,
             "tags": dict(tags),
             "limits": asdict(limits),
+            "golden": goldens.get(cell.row),
         }
         for number, cell in enumerate(todo)
     ]
@@ -142,8 +152,9 @@ def _run(
     meter: Meter,
     display: Display,
     kind: str = "cell",
+    goldens: Mapping[str, golden.Record] = NO_GOLDENS,
 ) -> tuple[dict[str, str], bool]:
-    """Run the cells; returns the reasons of those that failed, and whether the user stopped the sweep."""
+    """Run the cells, each with its row's golden record; returns why some failed, and whether the user stopped it."""
     failed: dict[str, str] = {}
     lost: list[tuple[str, str]] = []
 
@@ -178,7 +189,7 @@ def _run(
             recorder = tracking.Recorder()
             tags = tracking.provenance()
             parent = recorder.study(ablation.name, rung, {**tags, **owner, **_study_tags(ablation, prepared)})
-            jobs = _jobs(todo, notebook_path(ablation), parent, {**tags, "kind": kind}, limits)
+            jobs = _jobs(todo, notebook_path(ablation), parent, {**tags, "kind": kind}, limits, goldens)
             pool.run(jobs, lambda job: meter.fits(todo[job["id"]].row))
         except KeyboardInterrupt:
             interrupted = True
@@ -190,8 +201,49 @@ def _run(
                 for run_id, error in lost:
                     recorder.finish(run_id, "KILLED" if interrupted else "FAILED", error)
                 tracking.close_abandoned(recorder)
-                recorder.finish(parent, "KILLED" if interrupted else "FAILED" if failed else "FINISHED")
+                fails = failed and kind != golden.KIND  # a golden run is no part of the study
+                recorder.finish(parent, "KILLED" if interrupted else "FAILED" if fails else "FINISHED")
     return failed, interrupted
+
+
+def golden_records(
+    ablation: Ablation,
+    rung: str,
+    cells: Sequence[Cell],
+    prepared: Mapping[str, Any],
+    *,
+    machines: Machines = THIS_MACHINE,
+    room: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    prepare: Prepare | None = None,
+    display: Display | None = None,
+    arithmetics: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, golden.Record], bool]:
+    """The golden records of the cells' rows, by row (see `golden.golden_records`), and whether Ctrl-C came meanwhile.
+
+    Made by as many workers as the rung has by default, however few they are: threads are shared out between workers,
+    and their number moves the last bits of a loss.
+    """
+    display = display or Display(ablation, rung)
+
+    def run(todo: list[Cell]) -> tuple[Mapping[str, str], bool]:
+        meter, quiet = Meter(None, Forecast(ablation, 1, {})), Quiet(ablation, rung, file=display.file)
+        workers = room if machines.remote else _workers(ablation, rung, room)
+        return _run(ablation, rung, todo, prepared, workers, machines, limits, meter, quiet, kind=golden.KIND)
+
+    return golden.golden_records(
+        ablation,
+        cells,
+        prepare=prepare or load_prepare(ablation.name),
+        run=run,
+        say=display.say,
+        arithmetics=arithmetics,
+    )
+
+
+def _workers(ablation: Ablation, rung: str, room: int | None) -> int:
+    """Cells at once where the user does not say."""
+    return room or ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
 
 
 def reproduce(
@@ -232,9 +284,7 @@ def reproduce(
     runs = store.read_runs(store.PLAN_TAGS)
     before = planned = plan(chosen, runs)
     todo = [entry.cell for entry in planned if entry.to_do]
-    if workers is None:
-        workers = room or ablation.rung(rung).workers or min(available_cores(), MAX_DEFAULT_WORKERS)
-    workers = max(1, min(workers, len(todo)))
+    workers = max(1, min(_workers(ablation, rung, room) if workers is None else workers, len(todo)))
     history = _history(ablation, rung, runs) if todo else {}
     if budget is not None and not history and todo and ablation.trial is not None:
         at_once = asked if machines.remote else workers
@@ -253,11 +303,24 @@ def reproduce(
     if budget is not None:
         budget = check_budget(todo, forecast, budget)
     todo = in_order(todo, forecast, budget)
-    display = display or make_display(ablation, rung)
-    display.begin(planned, workers, history)
     failed: dict[str, str] = {}
     interrupted = False
-    if todo:
+    goldens: dict[str, golden.Record] = {}
+    if ablation.rung(rung).recorded and todo:
+        goldens, interrupted = golden_records(
+            ablation,
+            rung,
+            todo,
+            prepared,
+            machines=machines,
+            room=room,
+            limits=limits,
+            prepare=prepare,
+            display=display,
+        )
+    display = display or make_display(ablation, rung)
+    display.begin(planned, workers, history)
+    if todo and not interrupted:
         failed, interrupted = _run(
             ablation,
             rung,
@@ -268,6 +331,7 @@ def reproduce(
             limits,
             Meter(budget, display.forecast),
             display,
+            goldens=goldens,
         )
         planned = plan(chosen)
     elif (study := tracking.find_study(ablation.name, rung)) is None or not (

@@ -275,6 +275,13 @@ class Recorder:
         self._client.log_text(run_id, text, name)
 
     @_writing()
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, with our prefix: all of them or none."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(f"{store.PREFIX}{tag}", value) for tag, value in tags.items()])
+
+    @_writing()
     def report(self, run_id: str, name: str, summary: str, text: str) -> None:
         """Keep a sweep's report with the run of its study: `reports/NAME.md`, and its one line as a tag."""
         self._client.log_text(run_id, text, f"reports/{name}.md")

@@ -23,8 +23,8 @@ from lab.study.identity import identify
 KIND = "trial"
 
 
-class _Quiet(Display):
-    """Says nothing of a trial cell: its results mean nothing."""
+class Quiet(Display):
+    """Says nothing of a cell that is run for something else than its results."""
 
     def started(self, cell: Cell) -> None:
         """Nothing."""
@@ -90,7 +90,7 @@ def try_out(
         )
         forecast = Forecast(ablation, 1, {})
         failed, stopped = run(
-            todo=missing, meter=Meter(None, forecast), display=_Quiet(ablation, whole.rung, file=display.file)
+            todo=missing, meter=Meter(None, forecast), display=Quiet(ablation, whole.rung, file=display.file)
         )
         if stopped:
             raise KeyboardInterrupt

@@ -82,6 +82,18 @@ SMOKE = MappingProxyType(
         "checkpoint_every": 0,
     }
 )
+# A golden run of a cell with video, and of one without.
+GOLDEN = MappingProxyType(
+    {
+        "num_images": 48,
+        "num_videos": 36,
+        "num_test": 18,
+        "steps": 8,
+        "warmup_steps": 1,
+        "checkpoint_every": 0,
+    }
+)
+IMAGE_GOLDEN = MappingProxyType({name: value for name, value in GOLDEN.items() if name != "num_videos"})
 
 # Studies of the image branch: questions about stills, one stage.
 IMAGE_BASE = MappingProxyType(

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import pytest
+
+from lab.errors import LabError
+from lab.study.cells import cells
+from lab.study.golden import KEPT_STEPS, Record, arithmetic, difference, golden_cells, golden_record, golden_records
+from tests.study.test_ablation import make
+
+
+def record(losses: list[float], **results: float) -> Record:
+    return golden_record(list(enumerate(losses)), results, arithmetic={}, changes={})
+
+
+def test_a_row_has_one_golden_run_at_the_first_seed_with_few_steps() -> None:
+    toy = make(golden={"steps": 2})
+    small = golden_cells(toy, cells(toy, "cpu", ["small", "large"], [7, 8]))
+    assert [(cell.row, cell.seed, cell.key) for cell in small] == [
+        (row, toy.seeds[0], "") for row in ("small", "large")
+    ]
+    assert [cell.parameters["steps"] for cell in small] == [2, 2]
+    assert [cell.parameters["seed"] for cell in small] == [toy.seeds[0]] * 2
+    assert [cell.parameters["size"] for cell in small] == [1, 4]
+
+
+def test_an_ablation_that_declares_none_has_no_golden_run() -> None:
+    assert golden_cells(make(), cells(make(), "cpu")) == []
+
+
+def test_golden_parameters_exist_and_are_none_that_rows_compare() -> None:
+    with pytest.raises(LabError, match="unknown parameter in `golden` of 'toy': 'step'"):
+        make(golden={"step": 2})
+    with pytest.raises(LabError, match="`golden` of 'toy' changes size, which its rows compare"):
+        make(golden={"size": 2})
+
+
+def test_the_first_and_the_last_steps_are_kept_and_no_seconds_or_bytes() -> None:
+    losses = [(step, 1 / (step + 1)) for step in range(100)]
+    results = {"test_error": 0.5, "training_seconds": 3.0, "peak_memory_bytes": 4.0, "tokens_per_second": 5.0}
+    kept = golden_record(losses[::-1], results, arithmetic={}, changes={})
+    ends = [*range(KEPT_STEPS), *range(100 - KEPT_STEPS, 100)]
+    assert kept["losses"] == {str(step): 1 / (step + 1) for step in ends}
+    assert kept["results"] == {"test_error": 0.5, "tokens_per_second": 5.0}
+
+
+def test_the_first_difference_is_named_with_both_values() -> None:
+    kept = record([4.0, 3.0, 2.0], test_error=0.5)
+    assert difference(kept, record([4.0, 3.0, 2.0], test_error=0.5)) == ""
+    one_bit = 3.0 + 2**-51
+    assert (
+        difference(kept, record([4.0, one_bit, 1.0], test_error=0.5)) == f"the loss of step 1 was 3.0 and is {one_bit}"
+    )
+    assert difference(kept, record([4.0, 3.0, 2.0], test_error=0.75)) == "test_error was 0.5 and is 0.75"
+    assert difference(kept, record([4.0, 3.0], test_error=0.5)) == "the loss of step 2 was 2.0 and is None"
+    assert difference(record([1.0]), record([1.0], test_error=0.5)) == "test_error was None and is 0.5"
+
+
+def test_on_another_arithmetic_losses_may_differ_a_little_and_rates_as_they_like() -> None:
+    kept = record([4.0], test_loss=2.0, test_error=0.5)
+    assert difference(kept, record([4.003], test_loss=2.001, test_error=0.25), relative=1e-3) == ""
+    assert difference(kept, record([4.005], test_loss=2.0), relative=1e-3) == "the loss of step 0 was 4.0 and is 4.005"
+    assert difference(kept, record([4.0], test_loss=2.1), relative=1e-3) == "test_loss was 2.0 and is 2.1"
+
+
+def test_the_number_of_threads_is_part_of_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        told.append(arithmetic())
+    assert [one.pop("threads") for one in told] == [1, 2]
+    assert told[0] == told[1]
+
+
+def test_golden_runs_that_cannot_be_prepared_are_left_out_and_named() -> None:
+    toy = replace(make(), golden={"steps": 2})
+
+    def fail(parameters: object) -> dict[str, str]:
+        raise LabError("the hub is away")
+
+    said: list[str] = []
+    made = golden_records(toy, cells(toy, "cpu"), prepare=fail, run=lambda todo: ({}, False), say=said.append)
+    assert made == ({}, False)
+    assert said == ["no golden runs, as what they need could not be prepared: the hub is away"]
