@@ -1,4 +1,4 @@
-"""Which modules of `lab` a notebook reaches: what it imports, what that imports, and so on.
+"""Which modules of `lab` and `standins` a notebook reaches: what it imports, what that imports, and so on.
 
 Read from the source, so that nothing is imported to find out. An import inside a function counts like one at the top
 of a file, one under `if TYPE_CHECKING:` does not. A module that a name is put together for at run time would not be
@@ -19,13 +19,13 @@ ROOMS = ("data", "parts", "training", "evaluation")
 
 
 def lab_modules(rooms: Iterable[str] = ROOMS) -> dict[str, Path]:
-    """All modules of the rooms and their files, by dotted name; a package is named like its folder."""
+    """All modules of the rooms, and of `standins`, and their files, by dotted name; a package has its folder's."""
     root = Path(lab.__file__).resolve().parent
     found = {}
-    for room in rooms:
-        for path in [root / f"{room}.py", *sorted((root / room).rglob("*.py"))]:
+    for place in (*(root / room for room in rooms), root.parent / "standins"):
+        for path in [place.with_suffix(".py"), *sorted(place.rglob("*.py"))]:
             if path.is_file():
-                name = ".".join(("lab", *path.relative_to(root).with_suffix("").parts))
+                name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
                 found[name.removesuffix(".__init__")] = path
     return found
 
@@ -43,7 +43,7 @@ def reached_modules(notebook: Path) -> dict[str, Path]:
         name = waiting.pop()
         # `import lab.data.text` runs lab/data/__init__.py too; `from lab.data import text` names a module, or not.
         parts = name.split(".")
-        for stem in (".".join(parts[:count]) for count in range(2, len(parts) + 1)):
+        for stem in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
             if stem in known and stem not in reached:
                 reached[stem] = known[stem]
                 status = known[stem].stat()

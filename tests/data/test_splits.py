@@ -20,8 +20,8 @@ from lab.data.splits import (
     sentence_hash,
     split_of,
 )
-from lab.data.text import training_text
 from lab.errors import LabError
+from standins.texts import training_text
 from tests.data.fakes import chatterbot_package, fortunes_package, reading, tone
 
 WORDS = ["one", "river", "blue", "stone", "where", "nobody", "sings", "seven", "green", "old", "hills", "again"]
