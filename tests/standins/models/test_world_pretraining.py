@@ -7,8 +7,7 @@ import torch
 
 from lab.parts.visual_projectors import build_visual_projector
 from lab.parts.visual_tokens import Seen, VisualTokens
-from lab.training import vision_words
-from lab.training.language_models import open_language_model, text_writer
+from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer, transcript_writer
 from standins.models import world_pretraining
 from standins.models.word_model import load_word_model
 from standins.models.world_pretraining import (
@@ -87,15 +86,24 @@ def test_more_steps_are_another_model() -> None:
     assert word_model_folder(10) != word_model_folder(11)
 
 
-def test_words_are_opened_by_their_name_and_all_else_as_for_speech(
+def test_words_are_opened_by_their_name_and_pretrained_for_as_many_steps_as_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretrain_word_model(tmp_path / "words", TINY)
-    monkeypatch.setattr(vision_words, "pretrained_word_model", lambda *, steps: tmp_path / "words")
-    monkeypatch.setattr(
-        vision_words, "open_language_model", lambda name, *, pretraining_steps: (name, pretraining_steps)
-    )
+    asked = []
+
+    def pretrain(*, steps: int) -> Path:
+        asked.append(steps)
+        return tmp_path / "words"
+
+    monkeypatch.setitem(OWN_LANGUAGE_MODELS, "words", lambda: replace(world_pretraining.WORDS, pretrain=pretrain))
     assert open_language_model("words", pretraining_steps=3).name == "words"
-    assert open_language_model("character", pretraining_steps=3) == ("character", 3)
+    assert open_language_model("words").name == "words"
+    assert asked == [3, WorldOptions().steps]
+
+
+def test_texts_are_written_as_each_language_model_writes() -> None:
     assert text_writer("words")("What moves?") == "what moves"
+    assert text_writer("character")("Room 12, twice.") == "room 12 twice"
+    assert transcript_writer("character")("Room 12, twice.") == ""
     assert text_writer("Qwen/Qwen2.5-0.5B")(" What moves? ") == "What moves?"
