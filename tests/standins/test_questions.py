@@ -5,9 +5,9 @@ import pytest
 
 from lab.data.splits import SPLITS
 from lab.errors import LabError
-from lab.training import vision_examples
 from lab.training.vision_examples import EXAMPLES, Sight, VisionExample, open_examples
 from standins.pages.page_settings import PAGES
+from standins.questions import FIRST_SEED
 from standins.scenes import casts as scene_casts
 from standins.scenes import questions as scene_questions
 from standins.scenes.casts import cast_of
@@ -64,7 +64,7 @@ def test_twins_are_of_one_group_with_the_same_words_and_different_answers(source
 
 
 def test_one_frame_is_that_of_the_middle_and_none_is_nothing():
-    (scene,) = [scene_questions.video_scene(0, seed=vision_examples.FIRST_SEED["test"], split="test")]
+    (scene,) = [scene_questions.video_scene(0, seed=FIRST_SEED["test"], split="test")]
     ((one,), (none,)) = (open_examples("scenes", "test", 1, Sight(frame_size=16, max_frames=n)) for n in (1, 0))
     pixels, seconds = one.see()
     assert seconds == (scene.seconds / 2,)
