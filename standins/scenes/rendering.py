@@ -1,7 +1,7 @@
 """Scenes drawn: any moment as an image, from cut-outs that are read and resized once, or all of it as a video file."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -151,20 +151,3 @@ def write_video(scene: Scene, path: Path, *, size: int = 256, frames_per_second:
     except (OSError, av.FFmpegError) as error:
         raise LabError(f"{path} cannot be written as a video: {error}") from error
     return path
-
-
-def contact_sheet(scenes: Sequence[Scene], *, columns: int = 10, size: int = 128) -> Image.Image:
-    """Lay scenes out to be looked at, one a row with its question below: the start, the events, evenly, and the end."""
-    sheet = Image.new("RGB", (columns * (size + _GAP_PIXELS), len(scenes) * (size + _CAPTION_PIXELS)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, scene in enumerate(scenes):
-        top = row * (size + _CAPTION_PIXELS)
-        times = sorted({key.milliseconds for actor in scene.actors for key in actor.keys} - {0}) or [0]
-        first, last = max(0, times[0] - 300), min(scene.milliseconds, times[-1] + 300)
-        inner = [first + (last - first) * n // max(1, columns - 3) for n in range(columns - 2)]
-        for column, moment in enumerate([0, *inner, scene.milliseconds][:columns]):
-            sheet.paste(Image.fromarray(frame(scene, moment / THOUSAND, size)), (column * (size + _GAP_PIXELS), top))
-        question = scene.question
-        caption = f"{scene.seconds:.1f} s  {question.text}  {', '.join(question.choices)}: {question.answer}"
-        draw.text((2, top + size + 1), caption, fill="black")
-    return sheet

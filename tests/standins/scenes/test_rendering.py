@@ -6,7 +6,7 @@ from lab.data.video.reading import read_video
 from lab.errors import LabError
 from standins.scenes.casts import cast_of
 from standins.scenes.questions import video_scene
-from standins.scenes.rendering import PATTERNS, contact_sheet, frame, frames, write_video
+from standins.scenes.rendering import PATTERNS, frame, frames, write_video
 from standins.scenes.scene import Actor, Background, Key, Question, Scene
 from tests.standins.scene_pictures import picture, stand_ins
 
@@ -106,14 +106,6 @@ def test_a_written_video_reads_back_as_the_frames(tmp_path):
     right, reversed_ = (np.abs(video.frames.astype(int) - d).mean(axis=(1, 2, 3)).max() for d in (drawn, drawn[::-1]))
     assert right < 5  # H.264 halves the resolution of colour
     assert reversed_ > 2 * right
-
-
-def test_a_contact_sheet_shows_one_row_a_scene(tmp_path):
-    cast = cast_of(stand_ins(tmp_path), "train")
-    scenes = [video_scene(i, seed=2, split="train", cast=cast) for i in range(2)]
-    sheet = contact_sheet(scenes, columns=4, size=64)
-    assert sheet.size == (4 * (64 + 2), 2 * (64 + 16))
-    assert (np.asarray(sheet)[:64, :64] == frame(scenes[0], 0.0, 64)).all()
 
 
 @pytest.mark.parametrize(
