@@ -93,4 +93,4 @@ docs: $(INSTALLED) ## the documentation as pages that open from files: site/inde
 
 clean: ## remove the environment and the caches of this checkout; never results, runs or downloads
 	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find lab tests ablations figures notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find lab standins tests ablations figures notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

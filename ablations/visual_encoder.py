@@ -3,7 +3,7 @@
 The paper compares SigLIP, InternViT and others; two of its rows are found. (InternViT-6B, its worst, needs code
 from the hub and is not run.) No package holds weights of either, so the main rows compare what can be had everywhere:
 EfficientNet-Lite0 with its ImageNet weights, and towers that the project trains itself on named pictures with SigLIP's
-loss (`lab.training.vision_pretraining`). The paper's encoder is a row for the larger rungs.
+loss (`standins.models.vision_pretraining`). The paper's encoder is a row for the larger rungs.
 """
 
 from lab.paper.claims import Comparison

@@ -26,8 +26,8 @@ from lab.data.filters.near_duplicates import near_duplicates
 from lab.data.filters.semantic_duplicates import semantic_duplicates
 from lab.data.filters.sentence_embeddings import sentence_embeddings
 from lab.data.filters.sentence_encoders import load_sentence_encoder
-from lab.data.text import sentences
 from lab.errors import LabError, choose
+from standins.texts import sentences
 
 MOST_EDITS = 4
 _FILLERS = ("really", "just", "actually", "perhaps", "then", "now")

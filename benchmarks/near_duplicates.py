@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 
 from lab.data.filters.near_duplicates import bands_and_rows, character_shingles, near_duplicates
-from lab.data.text import fortune_sentences
 from lab.errors import LabError
+from standins.texts import fortune_sentences
 
 MEGABYTE = 1e6
 

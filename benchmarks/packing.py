@@ -38,7 +38,7 @@ from lab.parts.joined_sequences import IGNORE_INDEX, AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.packed_models import packed_text_answers
 from lab.training.loop import TrainingOptions, choose_precision, train
-from lab.training.pretraining import ALPHABET, PretrainingOptions, build_character_model
+from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
 
 EQUAL_LENGTH = 128
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 5e-2}

@@ -25,13 +25,13 @@ from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.training.character_model import DEFAULT_STEPS
 from lab.training.instruction_rows import TokenPair, token_pair
+from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
-from lab.training.pretraining import ALPHABET, PretrainingOptions, build_character_model
 from lab.training.scoring import answer_losses
-from lab.training.vision_words import open_vision_language_model, text_writer
+from standins.models.character_model import DEFAULT_STEPS
+from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
 
 LARGEST_DIFFERENCE = 1e-3
 RANDOM = "random"
@@ -52,7 +52,7 @@ def open_model(name: str, device: str) -> LanguageModel:
         codec = CharacterCodec(alphabet=ALPHABET)
         found = LanguageModel(RANDOM, build_character_model(PretrainingOptions(), codec).eval(), codec, RANDOM)
     else:
-        found = as_chat_model(open_vision_language_model(name, pretraining_steps=DEFAULT_STEPS))
+        found = as_chat_model(open_language_model(name, pretraining_steps=DEFAULT_STEPS))
     found.model.to(choose_device(device))
     return found
 

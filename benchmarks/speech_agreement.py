@@ -17,11 +17,12 @@ import numpy as np
 
 from lab.data.speech.recordings import Recording
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
-from lab.data.text import chatterbot_sentences, sentences
 from lab.errors import LabError
 from lab.evaluation.kept_transcripts import KeptTranscripts
 from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import Heard, kept_shares, listen, open_speech_recognizer
+from lab.evaluation.speech_agreement import Heard, kept_shares, listen
+from lab.parts.speech_recognizers import load_speech_recognizer
+from standins.texts import chatterbot_sentences, sentences
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 NORMALIZER_OF = {"en": "whisper_english", "zh": "chinese_characters"}
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = sum(len(recording.audio()) for recording in recordings) / 16_000
     spoken = time.perf_counter() - begun
     recognizer = KeptTranscripts(
-        open_speech_recognizer(options.recognizer, language=options.language), name=options.recognizer
+        load_speech_recognizer(options.recognizer, language=options.language), name=options.recognizer
     )
     begun = time.perf_counter()
     normalizer = NORMALIZERS[NORMALIZER_OF[options.language]]

@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 
 from lab.data.cross_modal import spoken_quarters
-from lab.data.pages.synthetic_pictures import chart_samples, page_samples, prompt_samples
 from lab.data.speech.spoken_prompts import SpeechStore, timbres
-from lab.data.text import sentences
 from lab.data.vision_forms import Sample
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import listen, open_speech_recognizer
+from lab.evaluation.speech_agreement import listen
+from lab.parts.speech_recognizers import load_speech_recognizer
+from standins.pages.synthetic_pictures import chart_samples, page_samples, prompt_samples
+from standins.texts import sentences
 
 
 def rate(name: str, samples: Iterable[object], count: int) -> None:
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rate("cross-modal, split", spoken_quarters(pictured, store, voices=voices), count)
         rate("cross-modal, spoken", (s.audio() for s in spoken_quarters(pictured, store, voices=voices)), count)
         if options.recognizer:
-            recognizer = open_speech_recognizer(options.recognizer)
+            recognizer = load_speech_recognizer(options.recognizer)
             said, normalizer = store.recordings(numbered, voices=voices), NORMALIZERS["whisper_english"]
             # One clip a batch, or the first would take all of them.
             rate(

@@ -31,7 +31,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from lab.data.pictures.images import fit_within
+from lab.data.images import fit_within
 from lab.data.video.reading import chosen_seconds, read_video
 from lab.errors import LabError
 

@@ -21,9 +21,10 @@ def on_config(config: Any) -> Any:
         parts[ROOMS[page.room]].append({page.title: f"components/{slug}.md"})
     rooms: dict[str, list[Any]] = {}
     for name in modules():
-        room = name.split(".")[1]
-        # Modules beside the rooms: the command line, errors, paths.
-        rooms.setdefault(room if (ROOT / "lab" / room).is_dir() else "lab", []).append({name: reference_path(name)})
+        package, room = name.split(".")[:2]
+        # Modules beside the rooms are the package's own: the command line, errors, paths.
+        is_room = package == "lab" and (ROOT / "lab" / room).is_dir()
+        rooms.setdefault(room if is_room else package, []).append({name: reference_path(name)})
     config.nav += [
         {"Components": [{title: pages} for title, pages in parts.items()]},
         {"Ablations": [*({name: f"ablations/{name}.md"} for name in ablation_names()), {"Log": "log.md"}]},

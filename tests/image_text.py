@@ -8,8 +8,8 @@ from lab.study.ablation import load_ablation
 from lab.training.curricula import IMAGE
 from lab.training.image_text_data import ImageTextData, open_image_text_data
 from lab.training.image_text_model import PretrainedImageText, image_text_splits, open_pretrained
+from lab.training.language_models import open_language_model
 from lab.training.vision import open_vision_encoder
-from lab.training.vision_words import open_vision_language_model
 from tests.vision import tiny_parameters
 
 NAME = "loss_filter_images"
@@ -27,7 +27,7 @@ def opened(cell: dict[str, Any]) -> tuple[PretrainedImageText, ImageTextData]:
     """As the notebook opens a cell."""
     encoder = open_vision_encoder(cell["vision_encoder"])
     images = image_text_splits(cell, encoder)[IMAGE]
-    language_model = open_vision_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
+    language_model = open_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
     pretrained = open_pretrained(cell, images, encoder, language_model)
     return pretrained, open_image_text_data(cell, pretrained)
 

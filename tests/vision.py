@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
-from lab.data.scenes import questions as scene_questions
-from lab.data.scenes.casts import cast_of
 from lab.study.vision_study import BASE
+from standins.scenes import questions as scene_questions
+from standins.scenes.casts import cast_of
 from tests.data.films import film
-from tests.data.scene_pictures import stand_ins
 from tests.speech import write_language_model
+from tests.standins.scene_pictures import stand_ins
 
 IMAGE_SIZE, PATCH_SIZE = 32, 8
 COLOURS = ("red", "green", "blue", "white")

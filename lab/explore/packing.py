@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from torch import nn
 from torch.nn import functional
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from lab.data.packing import Packs, pack_best_fit
 from lab.errors import LabError
@@ -27,7 +28,6 @@ from lab.parts.packed_attention import PACKED_ATTENTION
 from lab.parts.packed_sequences import PackedAnswers, pack_rows
 from lab.training.packing_certificate import PackingCertificate, certify
 from lab.training.packing_probes import TextSample, text_probe
-from lab.training.pretraining import PretrainingOptions, build_character_model
 
 NUM_PACKS_SHOWN = 40
 
@@ -161,5 +161,15 @@ def language_model_of_characters(texts: Sequence[str]) -> LanguageModel:
     """A small character model of random weights that can read these texts: who sees whom is no matter of weights."""
     torch.manual_seed(0)
     codec = CharacterCodec(alphabet="".join(sorted(set("".join(texts)))))
-    model = build_character_model(PretrainingOptions(hidden_size=64, num_hidden_layers=2), codec)
+    config = Qwen3Config(
+        vocab_size=codec.vocab_size,
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=16,
+        initializer_range=0.06,
+    )
+    model = Qwen3ForCausalLM(config)
     return LanguageModel("characters, untrained", model, codec, "0", None)

@@ -8,18 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
-import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from lab.data.pages.page_settings import PAGES
-from lab.data.pages.rendered_text import make_page, render
-from lab.data.pictures.images import read_image
-from lab.data.pictures.pictures import PICTURE_SOURCES, caption_name
-from lab.data.scenes.questions import video_scene
-from lab.data.scenes.rendering import write_video
 from lab.data.video.moments import chosen_seconds
 from lab.data.video.reading import read_video
 from lab.errors import LabError
@@ -29,23 +22,6 @@ from lab.parts.any_resolution import Fit, best_grid, image_views, num_tokens
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
 MAX_SHOWN = 24
-
-
-def example_pictures(*, seed: int = 0, folder: Path | None = None) -> dict[str, UInt8[ndarray, "height width 3"]]:
-    """Pictures of several shapes to look at: a page of small text, a stamp, an emoji; and those of a folder.
-
-    Raises:
-        LabError: a file of the folder that cannot be read as a picture.
-    """
-    page = make_page(PAGES["labelled"], seed=seed, index=0, split="test")
-    found = {"page of small text": render(page)}
-    for name in ("stamps", "emoji"):
-        pictures = PICTURE_SOURCES[name]().pictures
-        one = pictures[int(np.random.default_rng(seed).integers(len(pictures)))]
-        found[f"{name}: {caption_name(one.captions['en'])}"] = np.asarray(read_image(one.path))
-    for path in sorted(path for path in folder.iterdir() if path.is_file()) if folder else ():
-        found[path.name] = np.asarray(read_image(path))
-    return found
 
 
 def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid: int = 6, max_tiles: int = 4) -> Panel:
@@ -121,17 +97,6 @@ def _picture(axes: Axes, pixels: UInt8[ndarray, "height width 3"], title: str) -
     axes.set_title(title, fontsize="small")
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
-
-
-def example_video(folder: Path, *, seed: int = 0, index: int = 0) -> tuple[Path, str]:
-    """A composed scene of the test set as a file in `folder`, made if it is not there, and what is asked about it."""
-    scene = video_scene(index, seed=seed, split="test")
-    path = folder / f"{scene.id}.mp4"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_video(scene, path)
-    asked = scene.question
-    return path, f"{asked.text} ({', '.join(asked.choices)}): {asked.answer}"
 
 
 def frames_panel(video: Path, *, caption: str = "", max_frames: int = 8) -> Panel:

@@ -17,10 +17,10 @@ from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, VisualProjector, build_visual_projector
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
-from lab.training.speech import language_model_without_weights
+from lab.training.language_models import language_model_without_weights
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import projector_options
-from lab.training.vision_lengths import VIDEO_FRAME
+from lab.training.vision_examples import VIDEO_FRAME
 
 RUNG = "paper"
 AUDIO_ROW, IMAGE_ROW, VIDEO_ROW = "conv_gmlp_2", "mean_pool", "anyres_48"

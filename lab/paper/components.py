@@ -20,7 +20,13 @@ from lab.errors import LabError
 
 FILE = Path(__file__).with_name("components.toml")
 NOT_IN_THE_PAPER = "not in the paper"
-ROOMS = {"parts": "The model", "data": "Data", "training": "Training", "evaluation": "Measures"}
+ROOMS = {
+    "parts": "The model",
+    "data": "Data",
+    "training": "Training",
+    "evaluation": "Measures",
+    "standins": "Stand-ins",
+}
 _SIZES = (
     "d_model",
     "encoder_layers",
@@ -49,8 +55,9 @@ class Components:
 
     @property
     def room(self) -> str:
-        """The room of `lab/` that holds the dict: a key of `ROOMS`."""
-        return self.module.split(".")[1]
+        """The room of `lab/` that holds the dict, or `standins`: a key of `ROOMS`."""
+        package, room, *_ = self.module.split(".")
+        return room if package == "lab" else package
 
     def entries(self) -> Mapping[str, Any]:
         """The dict itself.
@@ -95,7 +102,7 @@ def documented(entry: Any) -> Any:
         held = tuple(vars(entry).values())
     # A partial has another class's docstring.
     found = (getattr(one, "func", one) for one in held if callable(one))
-    ours = (one for one in found if getattr(one, "__module__", "").startswith("lab."))
+    ours = (one for one in found if getattr(one, "__module__", "").startswith(("lab.", "standins.")))
     return next((one for one in ours if one.__doc__ and "<" not in getattr(one, "__qualname__", "<")), None)
 
 

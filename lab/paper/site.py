@@ -19,6 +19,8 @@ from lab.paper.ledger.pages import pages as ledger_pages
 from lab.paper.report import log_entries, written_claims
 from lab.study.ablation import Ablation, load_ablation
 
+PACKAGES = ("lab", "standins")
+
 NOT_RUN = "Declared and tested, not run yet."
 
 
@@ -39,11 +41,11 @@ def figure_files() -> dict[str, Path]:
 
 
 def modules() -> list[str]:
-    """All modules of the library, by dotted name."""
+    """All modules of the library and of what stands in for the hub, by dotted name."""
     root = paths.repository_root()
-    files = sorted((root / "lab").rglob("*.py"))
+    files = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
     names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for path in files]
-    return [name for name in names if name != "lab" and not name.rsplit(".", 1)[-1].startswith("_")]
+    return [name for name in names if name not in PACKAGES and not name.rsplit(".", 1)[-1].startswith("_")]
 
 
 def reference_path(name: str) -> str:

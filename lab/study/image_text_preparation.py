@@ -122,9 +122,9 @@ def _scored(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]
     from lab.training.curricula import IMAGE
     from lab.training.image_text_data import open_image_text_data
     from lab.training.image_text_model import image_text_splits, open_pretrained
+    from lab.training.language_models import open_language_model
     from lab.training.vision import open_vision_encoder
     from lab.training.vision_examples import sources_sha256
-    from lab.training.vision_words import open_vision_language_model
 
     ingredients: Ingredients = {"images": {}, "test_source": {}, "vision_encoder": {}}
     folders: list[str] = []
@@ -134,7 +134,7 @@ def _scored(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]
             name, image_size=cell["image_size"], stride=cell["stride"], progress=say(f"{name}, steps")
         )
         splits = image_text_splits(cell, encoder, progress=say("pictures, samples"))
-        language_model = open_vision_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
+        language_model = open_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
         told = say("pretrained model of pictures, steps")
         pretrained = open_pretrained(cell, splits[IMAGE], encoder, language_model, progress=told)
         data = open_image_text_data(cell, pretrained, progress=say("losses, examples"))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.data.fetch import sha256_of
 from lab.errors import LabError, choose
 from lab.study.reach import reached_by_modules
 from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
@@ -64,10 +65,17 @@ def prepare_cells(
 
 def _with_language_models(wanted: Cells, make: Callable[[], Made]) -> Made:
     """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own."""
-    own = sorted({(c["language_model"], c["pretraining_steps"]) for c in wanted if c["language_model"] in _PRETRAINED})
+    from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model
+
+    chosen = sorted({(cell["language_model"], cell["pretraining_steps"]) for cell in wanted})
+    # Asked here, so that what cannot be fetched is said before anything else is made.
+    own = {
+        (name, steps): OWN_LANGUAGE_MODELS[name]().folder(steps)
+        for name, steps in chosen
+        if name in OWN_LANGUAGE_MODELS
+    }
     context = multiprocessing.get_context("spawn")
-    pretraining = [context.Process(target=_PRETRAINED[name], args=(steps,)) for name, steps in own]
-    _fetch_text([steps for name, steps in own if name == "character"])
+    pretraining = [context.Process(target=_pretrain, args=one) for one in own]
     for process in pretraining:
         process.start()
     try:
@@ -80,24 +88,13 @@ def _with_language_models(wanted: Cells, make: Callable[[], Made]) -> Made:
                 process.terminate()
     if any(process.exitcode for process in pretraining):
         raise LabError("a language model could not be pretrained; its own words stand above")
-    ingredients["language_model"] = {}
-    for cell in wanted:
-        if cell["language_model"] == "character":
-            from lab.training.character_model import character_model_folder, description_sha256
-
-            folder = character_model_folder(cell["pretraining_steps"])
-            folders.append(str(folder))
-            ingredients["language_model"]["character"] = description_sha256(folder)
-        elif cell["language_model"] == "words":
-            from lab.training.character_model import description_sha256
-            from lab.training.world_pretraining import word_model_folder
-
-            folder = word_model_folder(cell["pretraining_steps"])
-            folders.append(str(folder))
-            ingredients["language_model"]["words"] = description_sha256(folder)
-        else:
-            ingredients["language_model"][cell["language_model"]] = _language_model_sha256(cell["language_model"])
-    return ingredients, folders
+    ingredients["language_model"] = {
+        name: sha256_of(own[name, steps] / "model.safetensors")
+        if (name, steps) in own
+        else open_language_model(name).sha256
+        for name, steps in chosen
+    }
+    return ingredients, [*folders, *map(str, own.values())]
 
 
 def check_language_model(name: str) -> None:
@@ -107,42 +104,18 @@ def check_language_model(name: str) -> None:
         LabError: the name; the message lists the choices.
     """
     from lab.parts.language_models import LANGUAGE_MODELS
+    from lab.training.language_models import OWN_LANGUAGE_MODELS
 
     if "/" not in name and not Path(name).is_dir():
         forms = dict.fromkeys(("OWNER/NAME of a causal model on the hub", "a folder"))
-        choose({**LANGUAGE_MODELS, **_PRETRAINED, **forms}, name, "language model")
+        choose({**LANGUAGE_MODELS, **OWN_LANGUAGE_MODELS, **forms}, name, "language model")
 
 
-def _fetch_text(character_steps: Sequence[int]) -> None:
-    if character_steps:
-        from lab.data.text import training_text
-
-        training_text(punctuation=False)
-
-
-def _pretrain(steps: int) -> None:
+def _pretrain(name: str, steps: int) -> None:
     """Run in a process of its own, on one thread: batches are too small to share between two."""
     import torch
 
-    from lab.training.character_model import pretrained_character_model
+    from lab.training.language_models import OWN_LANGUAGE_MODELS
 
     torch.set_num_threads(1)
-    pretrained_character_model(steps=steps, progress=say("language model, steps"))
-
-
-def _pretrain_words(steps: int) -> None:
-    import torch
-
-    from lab.training.world_pretraining import pretrained_word_model
-
-    torch.set_num_threads(1)
-    pretrained_word_model(steps=steps, progress=say("language model of words, steps"))
-
-
-_PRETRAINED = {"character": _pretrain, "words": _pretrain_words}
-
-
-def _language_model_sha256(name: str) -> str:
-    from lab.training.speech import open_language_model
-
-    return open_language_model(name).sha256
+    OWN_LANGUAGE_MODELS[name]().pretrain(steps=steps, progress=say(f"language model {name}, steps"))

@@ -16,41 +16,23 @@ from lab.parts.vision_backbones import VisionBackbone
 from lab.parts.vision_language_model import Branch
 from lab.parts.visual_projectors import Padding, build_visual_projector
 from lab.parts.visual_tokens import VisualTokens
-from lab.parts.word_model import WordCodec
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.curricula import IMAGE, VIDEO
+from lab.training.language_models import language_model_without_weights
 from lab.training.memory import Memory, PartMemory
-from lab.training.pretraining import PretrainingOptions, build_character_model
 from lab.training.saved_bytes import Precision
-from lab.training.speech import language_model_without_weights
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_stages, projector_options
 from lab.training.vision_data import Tiling
 from lab.training.vision_example import Sight
-from lab.training.vision_lengths import VIDEO_FRAME, largest_sample
+from lab.training.vision_examples import VIDEO_FRAME, largest_sample
 from lab.training.vision_memory import BRANCHES, VISION_PARTS, VisionMemory, VisionSample, vision_memory
-from lab.training.vision_words import WORDS
-from lab.training.world_pretraining import WorldOptions
 
 QUESTION_TOKENS = 64  # ours: a question with its choices
 SOURCES = {IMAGE: "images", VIDEO: "videos"}
 Leg = tuple[str, Branch, tuple[str, ...]]
 """A kind of data, the projector that it passes through, and what trains."""
-
-
-# Of the questions about scenes and stills; the words themselves come with the pictures, which are not fetched here.
-_NUM_WORDS = 66
-
-
-def _language_model(name: str) -> Any:
-    """The network of `open_vision_language_model`, on the meta device."""
-    if name != WORDS:
-        return language_model_without_weights(name)
-    options = WorldOptions()
-    sizes = PretrainingOptions(hidden_size=options.hidden_size, num_hidden_layers=options.num_hidden_layers)
-    with torch.device("meta"):
-        return build_character_model(sizes, WordCodec(words=[str(number) for number in range(_NUM_WORDS)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +83,7 @@ class VisionCells:
         self._question_tokens = QUESTION_TOKENS if asked.question_tokens is None else asked.question_tokens
         self._answer_tokens = ANSWER_TOKENS if asked.answer_tokens is None else asked.answer_tokens
         self._encoder = lru_cache(vision_backbone_without_weights)
-        self._language_model = lru_cache(_language_model)
+        self._language_model: Any = lru_cache(language_model_without_weights)
 
     @property
     def heading(self) -> tuple[str, str]:

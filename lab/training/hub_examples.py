@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from lab.data.hub import parse_name
-from lab.data.pictures.images import read_image
+from lab.data.images import read_image
 from lab.data.splits import Split
 from lab.data.video.reading import read_video
 from lab.data.vision_forms import Sample

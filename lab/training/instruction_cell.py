@@ -13,9 +13,9 @@ from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
 from lab.training.instruction_data import InstructionData
 from lab.training.instruction_rows import TokenPair, token_pair
+from lab.training.language_models import text_writer
 from lab.training.loop import TrainingOptions, TrainingRecord, train
 from lab.training.packed_batches import PackedTexts
-from lab.training.vision_words import text_writer
 
 
 @dataclass(frozen=True, kw_only=True)

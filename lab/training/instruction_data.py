@@ -5,6 +5,7 @@ on, never in what is tested, and all cells filter the same losses of the same sa
 """
 
 import hashlib
+import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,15 +20,9 @@ from lab.data.fetch import packages
 from lab.data.filters import near_groups
 from lab.data.filters.loss_columns import SUMMARY, losses_in_files
 from lab.data.instructions import (
-    bigbench,
-    chatterbot,
-    instructions,
-    mmlu,
-    planted_faults,
-)
-from lab.data.instructions import (
     hub as instruction_hub,
 )
+from lab.data.instructions import instructions, planted_faults
 from lab.data.instructions import (
     tables as instruction_tables,
 )
@@ -46,18 +41,17 @@ from lab.parts.language_models import LanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.instruction_filter import ScoredInstructions
 from lab.training.instruction_rows import token_pair
+from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scoring import score_instructions
-from lab.training.vision_words import open_vision_language_model, text_writer
 
 # Raise it when the same parameters would give other data.
 DATA_VERSION = 1
 # Of a pack in which samples are scored; more where a sample may be longer.
 SCORED_TOKENS = 1024
 _TABLES = ("train", "dev", "test")
-_MADE_BY = (bigbench, chatterbot, instruction_hub, instruction_tables, instructions, mmlu, near_groups, planted_faults)
-_OWN_MODELS = ("character", "words")
+_MADE_BY = (instruction_hub, instruction_tables, instructions, near_groups, planted_faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +121,7 @@ def open_reader(parameters: Mapping[str, Any]) -> LanguageModel:
     """The language model that a cell fine-tunes, on the cell's device.
 
     Raises:
-        LabError: as `open_vision_language_model` and `choose_device`.
+        LabError: as `open_language_model` and `choose_device`.
     """
     return _opened(parameters["language_model"], parameters)
 
@@ -142,21 +136,23 @@ def open_scorer(parameters: Mapping[str, Any]) -> LanguageModel:
 
 
 def _opened(name: str, parameters: Mapping[str, Any]) -> LanguageModel:
-    opened = as_chat_model(open_vision_language_model(name, pretraining_steps=parameters["pretraining_steps"]))
+    opened = as_chat_model(open_language_model(name, pretraining_steps=parameters["pretraining_steps"]))
     network: nn.Module = opened.model
     network.to(choose_device(parameters["device"]))
     return opened
 
 
 def _scorer_key(parameters: Mapping[str, Any]) -> str:
-    own = parameters["scorer"] in _OWN_MODELS
+    own = parameters["scorer"] in OWN_LANGUAGE_MODELS
     name = parameters["scorer"].replace("/", "_")
     return f"{name}-{parameters['pretraining_steps']}" if own else name
 
 
 def _folder(parameters: Mapping[str, Any], language_model: LanguageModel) -> Path:
     names = ("instructions", "test_instructions", "num_training", "num_test", "max_tokens", "fault_share", "fault_seed")
-    code = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in _MADE_BY]
+    readers = (reader() for _, reader in INSTRUCTION_SOURCES.values())
+    made_by = [*(str(module.__file__) for module in _MADE_BY), *map(inspect.getfile, readers)]
+    code = [Path(file).read_text(encoding="utf-8") for file in made_by]
     pinned = [packages()[package].sha256 for package, _ in INSTRUCTION_SOURCES.values()]
     reads = [language_model.codec.start_ids, language_model.codec.vocab_size]
     identity = json.dumps([DATA_VERSION, [parameters[name] for name in names], code, pinned, reads])

@@ -9,11 +9,11 @@ from typing import Any
 from lab.training.curricula import IMAGE
 from lab.training.image_text_model import image_text_splits, open_pretrained
 from lab.training.image_text_scoring import score_images
+from lab.training.language_models import open_language_model
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scored_sources import check_limit, report
 from lab.training.vision import open_vision_encoder
 from lab.training.vision_examples import sources_sha256
-from lab.training.vision_words import open_vision_language_model
 
 
 def score_picture_source(
@@ -53,7 +53,7 @@ def score_picture_source(
     cell = {**parameters, "precision": precision, "device": device, "measure_dev": False}
     encoder = open_vision_encoder(cell["vision_encoder"], image_size=cell["image_size"], stride=cell["stride"])
     images = image_text_splits(cell, encoder)[IMAGE]
-    language_model = open_vision_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
+    language_model = open_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
 
     def told(done: int, total: int, loss: float) -> None:
         if done % 50 == 0 or done == total:

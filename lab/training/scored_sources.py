@@ -15,14 +15,12 @@ from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
-from lab.training.character_model import DEFAULT_STEPS
+from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scored_parts import ScoringSummary
 from lab.training.scoring import score_instructions
 from lab.training.vision_examples import EXAMPLES, HUB
-from lab.training.vision_words import WORDS, open_vision_language_model, text_writer
-from lab.training.world_pretraining import WorldOptions
 
 TABLE = ".parquet"
 
@@ -48,8 +46,7 @@ def score_source(
     options = ScoringOptions(budget_tokens=budget_tokens, without_prompt=without_prompt, precision=precision)
     instructions, skipped = _opened(source, limit)
     where = choose_device(device)
-    steps = WorldOptions().steps if model == WORDS else DEFAULT_STEPS
-    language_model = as_chat_model(open_vision_language_model(model, pretraining_steps=steps))
+    language_model = as_chat_model(open_language_model(model))
     network: nn.Module = language_model.model
     network.to(where)
     summary = score_instructions(

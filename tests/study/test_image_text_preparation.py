@@ -12,7 +12,7 @@ from lab.training.curricula import IMAGE
 from lab.training.image_text_data import open_image_text_data
 from lab.training.image_text_model import image_text_splits, open_pretrained
 from lab.training.image_text_training import fine_tuning_stage, pretraining_stage
-from lab.training.vision_words import open_vision_language_model
+from lab.training.language_models import open_language_model
 from tests.image_text import NAME, tiny_image_text
 from tests.vision import draw_stand_ins
 
@@ -76,7 +76,7 @@ def test_what_is_prepared_is_what_a_cell_then_opens(cell):
     noted = Noted(cell)
     encoder = vision.open_vision_encoder(cell["vision_encoder"])
     images = image_text_splits(noted, encoder)[IMAGE]
-    llm = open_vision_language_model(cell["language_model"], pretraining_steps=1)
+    llm = open_language_model(cell["language_model"], pretraining_steps=1)
     open_image_text_data(noted, open_pretrained(noted, images, encoder, llm))
     assert asked <= set(PREPARED_PARAMETERS)
     asked.clear()

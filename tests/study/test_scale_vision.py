@@ -26,9 +26,11 @@ def nothing_is_fetched(monkeypatch):
     for name in (
         "huggingface_hub.file_download.hf_hub_download",
         "transformers.modeling_utils.PreTrainedModel.from_pretrained",
-        "lab.training.vision.fetch",
-        "lab.training.vision.pretrained_vision_tower",
-        "lab.training.speech.pretrained_character_model",
+        "lab.training.language_models.fetch",
+        "standins.models.packaged_efficientnet.fetch",
+        "standins.models.vision_pretraining.train_pair",
+        "standins.models.character_model.pretrain_character_model",
+        "standins.models.world_pretraining.pretrain_word_model",
     ):
         monkeypatch.setattr(name, refuse)
 

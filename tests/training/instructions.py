@@ -44,7 +44,7 @@ def tiny_model() -> LanguageModel:
 def offline_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every language model is the tiny one, and the conversations are there."""
     talks()
-    monkeypatch.setattr(instruction_data, "open_vision_language_model", lambda name, pretraining_steps: tiny_model())
+    monkeypatch.setattr(instruction_data, "open_language_model", lambda name, pretraining_steps: tiny_model())
 
 
 def numbered(count: int) -> list[Instruction]:

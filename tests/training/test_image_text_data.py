@@ -20,8 +20,8 @@ from lab.training.image_text_training import (
     train_image_text,
 )
 from lab.training.instruction_filter import ORACLE, filter_cell
+from lab.training.language_models import open_language_model
 from lab.training.vision import open_vision_encoder
-from lab.training.vision_words import open_vision_language_model
 from tests.image_text import all_losses, opened, tiny_image_text
 from tests.training.staged import equal, state
 from tests.vision import draw_stand_ins
@@ -162,7 +162,7 @@ def test_too_few_readable_examples_are_counted_by_reason(cell):
         opened({**cell, "max_tokens": 9})
     encoder = open_vision_encoder(cell["vision_encoder"])
     images = image_text_splits(cell, encoder)[IMAGE]
-    llm = open_vision_language_model(cell["language_model"], pretraining_steps=1)
+    llm = open_language_model(cell["language_model"], pretraining_steps=1)
     with pytest.raises(LabError, match="1 of 1 examples of 'stills' can be read for fine-tuning, fewer than 2"):
         open_pretrained(cell, replace(images, examples=images.examples[:17]), encoder, llm)
 

@@ -18,7 +18,6 @@ from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
 from lab.parts.packed_attention_kernels import SampleBoundaries
 from lab.parts.packed_sequences import PackedAnswers
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
-from lab.parts.word_model import WordCodec
 from lab.training.packing_certificate import PackingCertificate, Probe, certify
 from lab.training.packing_probes import (
     AudioSample,
@@ -29,7 +28,8 @@ from lab.training.packing_probes import (
     vision_probe,
 )
 from lab.training.packing_traces import Check
-from lab.training.pretraining import PretrainingOptions, build_character_model
+from standins.models.pretraining import PretrainingOptions, build_character_model
+from standins.models.word_model import WordCodec
 from tests.parts.tiny_models import (
     ARCHITECTURES,
     HIDDEN_SIZE,

@@ -174,7 +174,7 @@ def test_the_answer_alone_keeps_its_tokens():
 
 
 def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(scored_sources, "open_vision_language_model", lambda name, pretraining_steps: language_model())
+    monkeypatch.setattr(scored_sources, "open_language_model", lambda name: language_model())
     table = tmp_path / "some.parquet"
     write_instructions(table, [*some(), Instruction(id="x", prompt="a", answer="", source="s")])
     for expected in ("0 of 1 parts were there", "1 of 1 parts were there"):

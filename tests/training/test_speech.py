@@ -7,6 +7,7 @@ from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech import _batches, costs, measure, samples, scores
 from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import build_audio_projector
+from lab.training.language_models import open_language_model, transcript_writer
 from lab.training.loop import TrainingOptions, train
 from lab.training.speech import (
     Augmentation,
@@ -16,10 +17,8 @@ from lab.training.speech import (
     feature_statistics,
     open_corpus,
     open_encoder,
-    open_language_model,
     open_split,
     pad_features,
-    spoken_text,
 )
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
@@ -157,6 +156,7 @@ def test_augmentation_keeps_shape_and_masks_with_the_channel_means():
 
 
 def test_texts_are_written_in_the_character_models_alphabet():
+    spoken_text = transcript_writer("character")
     assert spoken_text("Whoah! That's IT...") == "whoah that's it"
     assert spoken_text("Room 12.") == ""
 

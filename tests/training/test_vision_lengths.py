@@ -3,8 +3,7 @@ import pytest
 from lab.data.video.reading import read_video
 from lab.errors import LabError
 from lab.training.vision_example import Sight
-from lab.training.vision_examples import open_examples
-from lab.training.vision_lengths import VIDEO_FRAME, Largest, largest_sample
+from lab.training.vision_examples import VIDEO_FRAME, Largest, largest_sample, open_examples
 
 SIGHT = Sight(frame_size=96, frames_per_second=1.0, max_frames=48)
 

@@ -7,8 +7,8 @@ from safetensors import safe_open
 from lab.parts.vision_language_model import VisionLanguageModel
 from lab.training import vision_training
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO
+from lab.training.language_models import open_language_model
 from lab.training.loop import TrainingRecord
-from lab.training.speech import open_language_model
 from lab.training.vision import open_vision_encoder
 from lab.training.vision_cell import build_vision_model, cell_stages, vision_cell_data
 from lab.training.vision_training import CellTraining, train_vision_cell

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lab.data.fetch import packages
-from lab.data.instructions import bigbench, chatterbot, mmlu
 from lab.data.instructions import hub as instruction_hub
 from lab.data.instructions.instruction import Instruction
 from lab.data.splits import DEV_PERCENT, SPLITS, TEST_PERCENT, Split, normalize_sentence
@@ -19,6 +18,8 @@ from lab.errors import LabError, choose
 __all__ = ["Instruction", "InstructionReading", "read_instructions", "split_instructions", "split_of_group"]
 
 JOIN = "+"
+# Of an option of the source, and where what is left out is counted.
+Reader = Callable[[str, Counter[str]], Iterator[Instruction]]
 
 
 @dataclass
@@ -65,17 +66,17 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
             pinned[part] = revision or "newest revision when it was read"
             stream = instruction_hub.instructions(opened, skipped)
         else:
-            package, read = choose({**INSTRUCTION_SOURCES, "hub": ("", _refuse)}, source, "source of instructions")
+            package, reader = choose({**INSTRUCTION_SOURCES, "hub": ("", _refuse)}, source, "source of instructions")
             licences.append(packages()[package].licence)
             pinned[package] = packages()[package].sha256
-            stream = _distinct(read(option, skipped), skipped)
+            stream = _distinct(reader()(option, skipped), skipped)
         streams.append(_first(_not_empty(stream, skipped), limit))
     return InstructionReading(
         name, "; ".join(dict.fromkeys(licences)), pinned, (one for stream in streams for one in stream), skipped
     )
 
 
-def _refuse(option: str, skipped: Counter[str]) -> Iterator[Instruction]:
+def _refuse() -> Reader:
     raise AssertionError("the hub is opened by its own reader")
 
 
@@ -135,9 +136,30 @@ def instructions_sha256(instructions: Sequence[Instruction]) -> str:
     return digest.hexdigest()
 
 
-INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[str, Counter[str]], Iterator[Instruction]]]] = {
-    "chatterbot": ("chatterbot-corpus", chatterbot.instructions),
-    "mmlu": ("lm-eval", mmlu.instructions),
-    "bigbench": ("bigbench", bigbench.instructions),
+def chatterbot() -> Reader:
+    """The conversations of chatterbot-corpus: every turn is asked for, given the one before it."""
+    from standins.instructions import chatterbot
+
+    return chatterbot.instructions
+
+
+def mmlu() -> Reader:
+    """The few-shot questions of MMLU that lm-eval carries, with their choices."""
+    from standins.instructions import mmlu
+
+    return mmlu.instructions
+
+
+def bigbench() -> Reader:
+    """Short tasks of BIG-bench in English."""
+    from standins.instructions import bigbench
+
+    return bigbench.instructions
+
+
+INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[], Reader]]] = {
+    "chatterbot": ("chatterbot-corpus", chatterbot),
+    "mmlu": ("lm-eval", mmlu),
+    "bigbench": ("bigbench", bigbench),
 }
 """The package of each source, and what reads it."""

@@ -24,7 +24,6 @@ from numpy import ndarray
 
 from lab.data import hub
 from lab.data.fetch import available, packages
-from lab.data.speech import amazon_queen, asterisk, espeak, kokoro
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.recordings import Reading, Recording
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
@@ -120,7 +119,7 @@ def load_corpus(name: str, **options: Any) -> Corpus:
         LabError: unknown corpus or option, a source that cannot be fetched, no usable utterance, disk full.
     """
     base, _, dataset = name.partition(":")
-    kind = choose(CORPORA, base, "corpus")
+    kind = choose(CORPORA, base, "corpus")()
     if dataset:
         options = {"dataset": dataset, **options}
     resolved = _resolve(kind.read, name, options)
@@ -138,9 +137,10 @@ def load_corpus(name: str, **options: Any) -> Corpus:
 
 def default_corpus() -> tuple[str, str]:
     """Return the corpus a study takes when none is named, and why: recorded speech where it can be fetched."""
-    found = available(amazon_queen.PACKAGE)
+    (package,) = amazon_queen().sources
+    found = available(package)
     if found:
-        return "amazon_queen", f"recorded speech ({amazon_queen.PACKAGE}) can be fetched"
+        return "amazon_queen", f"recorded speech ({package}) can be fetched"
     return "espeak", f"recorded speech is out of reach: {found.reason}"
 
 
@@ -262,10 +262,43 @@ def _key(name: str, kind: CorpusKind, options: Mapping[str, Any]) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-CORPORA: dict[str, CorpusKind] = {
-    "amazon_queen": CorpusKind(amazon_queen.read, amazon_queen.SOURCES),
-    "asterisk": CorpusKind(asterisk.read, asterisk.SOURCES),
-    "espeak": CorpusKind(espeak.read, (), espeak.resolve_text_sources, ("espeakng-loader",)),
-    "kokoro": CorpusKind(kokoro.read, kokoro.SOURCES, kokoro.resolve_text_sources, ("espeakng-loader",)),
-    "hub": CorpusKind(hub.read),
+def amazon_queen() -> CorpusKind:
+    """The spoken lines of a computer game, by actors, with the texts that it shows: recorded English speech."""
+    from standins.speech import amazon_queen
+
+    return CorpusKind(amazon_queen.read, amazon_queen.SOURCES)
+
+
+def asterisk() -> CorpusKind:
+    """The English telephone prompts of Asterisk, one speaker; all of them are test."""
+    from standins.speech import asterisk
+
+    return CorpusKind(asterisk.read, asterisk.SOURCES)
+
+
+def espeak() -> CorpusKind:
+    """Real sentences of 2 to 14 words, said by the voices of eSpeak NG; a fifth of them in dev and test only."""
+    from standins.speech import espeak
+
+    return CorpusKind(espeak.read, (), espeak.resolve_text_sources, ("espeakng-loader",))
+
+
+def kokoro() -> CorpusKind:
+    """Real sentences, said by the neural voices of Kokoro; a fifth of them in dev and test only."""
+    from standins.speech import kokoro
+
+    return CorpusKind(kokoro.read, kokoro.SOURCES, kokoro.resolve_text_sources, ("espeakng-loader",))
+
+
+def data_set() -> CorpusKind:
+    """Any data set of the Hugging Face hub with audio and text, or a folder of the same form."""
+    return CorpusKind(hub.read)
+
+
+CORPORA: dict[str, Callable[[], CorpusKind]] = {
+    "amazon_queen": amazon_queen,
+    "asterisk": asterisk,
+    "espeak": espeak,
+    "kokoro": kokoro,
+    "hub": data_set,
 }

@@ -20,7 +20,6 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import packages
-from lab.data.speech import espeak, kokoro
 from lab.data.speech.audio import SAMPLING_RATE, read_audio
 from lab.data.speech.recordings import Recording
 from lab.errors import LabError, choose
@@ -36,11 +35,11 @@ MIN_SPEED, MAX_SPEED = 0.5, 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechEngine:
-    """A way to speak: its voices by language, `speak(text, voice, speed)` at 16 kHz, and what names its version."""
+    """A way to speak: its voices by language, `speak(text, voice, speed)` at 16 kHz, and its version."""
 
     voices: Mapping[str, tuple[str, ...]]
     speak: Callable[[str, str, float], Float[ndarray, " samples"]]
-    version: Callable[[], str]
+    version: str
 
 
 def timbres(language: str, engines: Sequence[str] = ("espeak",)) -> tuple[str, ...]:
@@ -53,10 +52,10 @@ def timbres(language: str, engines: Sequence[str] = ("espeak",)) -> tuple[str, .
         LabError: unknown engine, or none of them speaks the language.
     """
     found = tuple(
-        f"{name}:{voice}" for name in engines for voice in choose(ENGINES, name, "engine").voices.get(language, ())
+        f"{name}:{voice}" for name in engines for voice in choose(ENGINES, name, "engine")().voices.get(language, ())
     )
     if not found:
-        speaking = [name for name, engine in ENGINES.items() if language in engine.voices]
+        speaking = [name for name, engine in ENGINES.items() if language in engine().voices]
         raise LabError(
             f"no voice for language {language!r} in {', '.join(engines) or 'no engine'}; "
             f"choose one of: {', '.join(speaking) or 'none speaks it'}"
@@ -87,7 +86,7 @@ class SpeechStore:
         """
         name, engine, own = _engine_of(voice)
         _check_speed(speed)
-        identity = json.dumps([FORMAT_VERSION, name, engine.version(), own, float(speed), text])
+        identity = json.dumps([FORMAT_VERSION, name, engine.version, own, float(speed), text])
         key = hashlib.sha256(identity.encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.flac"
 
@@ -148,7 +147,7 @@ def _check_speed(speed: float) -> None:
 
 def _engine_of(voice: str) -> tuple[str, SpeechEngine, str]:
     name, _, own = voice.partition(":")
-    engine = choose(ENGINES, name, "engine")
+    engine = choose(ENGINES, name, "engine")()
     choose({v: v for voices in engine.voices.values() for v in voices}, own, f"voice of {name}")
     return name, engine, own
 
@@ -168,25 +167,27 @@ def _write_clip(path: Path, samples: Float[ndarray, " samples"]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _espeak(text: str, voice: str, speed: float) -> Float[ndarray, " samples"]:
-    return espeak.synthesize(text, voice, words_per_minute=round(WORDS_PER_MINUTE * speed)).samples
+@cache
+def espeak() -> SpeechEngine:
+    """eSpeak NG: 62 timbres of English, a thousand times real time."""
+    from standins.speech import espeak
 
+    def speak(text: str, voice: str, speed: float) -> Float[ndarray, " samples"]:
+        return espeak.synthesize(text, voice, words_per_minute=round(WORDS_PER_MINUTE * speed)).samples
 
-def _kokoro(text: str, voice: str, speed: float) -> Float[ndarray, " samples"]:
-    return kokoro.synthesize(text, voice, speed=speed)
+    return SpeechEngine(voices={"en": espeak.VOICES}, speak=speak, version=version("espeakng-loader"))
 
 
 @cache
-def _espeak_version() -> str:
-    return version("espeakng-loader")
+def kokoro() -> SpeechEngine:
+    """Kokoro, a neural model: 28 timbres of English and 8 of Mandarin, about twice real time."""
+    from standins.speech import kokoro
+
+    def speak(text: str, voice: str, speed: float) -> Float[ndarray, " samples"]:
+        return kokoro.synthesize(text, voice, speed=speed)
+
+    pinned = "".join(packages()[source].sha256 for source in kokoro.SOURCES)
+    return SpeechEngine(voices=kokoro.VOICES, speak=speak, version=hashlib.sha256(pinned.encode()).hexdigest()[:16])
 
 
-@cache
-def _kokoro_version() -> str:
-    return hashlib.sha256("".join(packages()[source].sha256 for source in kokoro.SOURCES).encode()).hexdigest()[:16]
-
-
-ENGINES: Mapping[str, SpeechEngine] = {
-    "espeak": SpeechEngine(voices={"en": espeak.VOICES}, speak=_espeak, version=_espeak_version),
-    "kokoro": SpeechEngine(voices=kokoro.VOICES, speak=_kokoro, version=_kokoro_version),
-}
+ENGINES: Mapping[str, Callable[[], SpeechEngine]] = {"espeak": espeak, "kokoro": kokoro}

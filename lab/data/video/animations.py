@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from lab.data.pictures.images import Colour, as_rgba, broken, on_background, open_image, read_image, shrink
+from lab.data.images import Colour, as_rgba, broken, on_background, open_image, read_image, shrink
 from lab.data.video.moments import shown_at
 from lab.errors import LabError
 

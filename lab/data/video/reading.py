@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from lab.data.pictures.images import MAX_PIXELS, WHITE, Colour, fit_within
+from lab.data.images import MAX_PIXELS, WHITE, Colour, fit_within
 from lab.data.speech.audio import decode_audio
 from lab.data.video.animations import Choose, Frames, is_animation, read_animation, read_folder, stacked
 from lab.data.video.decoding import decode

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from lab.data.fetch import packages
-from lab.data.instructions import mmlu
+from lab.data.instructions.instructions import mmlu
 from lab.errors import LabError
 from lab.paths import cache_dir, write_whole
 
@@ -31,7 +31,7 @@ def few_shot_questions() -> Path:
         return path
     skipped: Counter[str] = Counter()
     rows = []
-    for instruction in mmlu.instructions("", skipped):
+    for instruction in mmlu()("", skipped):
         row = as_row(instruction.id.partition("/")[2], instruction.prompt, instruction.answer)
         if row is not None:
             rows.append(row)

@@ -110,11 +110,7 @@ class SpeechBenchmark(Benchmark):
 
         folders = checkpoint.open()
         packaged = checkpoint.name in AUDIO_ENCODERS
-        return load_speech_recognizer(
-            checkpoint.name if packaged else folders[0],
-            weights_folder=folders if packaged else None,
-            language=self.language,
-        )
+        return load_speech_recognizer(checkpoint.name if packaged else folders[0], language=self.language)
 
     def _dataset(self, options: Mapping[str, str]) -> str:
         dataset = options.get("dataset", self.corpus)
@@ -130,7 +126,7 @@ class SpeechBenchmark(Benchmark):
             from lab.data.fetch import packages
             from lab.data.speech.corpora import CORPORA
 
-            pinned = [packages()[source] for source in CORPORA[self.corpus].sources]
+            pinned = [packages()[source] for source in CORPORA[self.corpus]().sources]
             return ", ".join(f"{one.name} {one.version} {one.sha256[:16]}" for one in pinned)
         return f"hub:{self._dataset(options)} @ {self._revision(options)}"
 
@@ -152,7 +148,7 @@ class SpeechBenchmark(Benchmark):
 def _checkpoint(model: str) -> Checkpoint:
     from lab.parts.audio_encoders import AUDIO_ENCODERS
 
-    return find_checkpoint(model, {name: known.sources for name, known in AUDIO_ENCODERS.items()})
+    return find_checkpoint(model, {name: known().sources for name, known in AUDIO_ENCODERS.items()})
 
 
 def _rate(place: str, score: str, metric: str = "WER") -> tuple[Fills, ...]:

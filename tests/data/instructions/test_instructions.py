@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.fetch import packages
-from lab.data.instructions.bigbench import TASKS
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import (
     INSTRUCTION_SOURCES,
@@ -15,6 +14,7 @@ from lab.data.instructions.instructions import (
     split_of_group,
 )
 from lab.errors import LabError
+from standins.instructions.bigbench import TASKS
 from tests.data.fakes import installed
 
 TALKS = """

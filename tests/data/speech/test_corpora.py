@@ -31,7 +31,7 @@ def toy(monkeypatch):
         calls.append(count)
         return reading(recordings(count))
 
-    monkeypatch.setitem(CORPORA, "toy", CorpusKind(read))
+    monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(read))
     return calls
 
 
@@ -66,7 +66,7 @@ def test_the_manifest_counts_what_is_there(toy):
 def test_the_hash_follows_texts_and_samples(toy):
     same = load_corpus("toy", count=4).sha256
     changed = Recording(id="u0", text="Sentence 0!", speaker="s0", audio=lambda: tone(0.3, hertz=201))
-    CORPORA["toy"] = CorpusKind(lambda: reading([changed, *list(recordings(4))[1:]]))
+    CORPORA["toy"] = lambda: CorpusKind(lambda: reading([changed, *list(recordings(4))[1:]]))
     assert load_corpus("toy").sha256 != same
 
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(monkeypatch):
         Recording(id="b", text="too short", speaker="s", audio=lambda: tone(0.1)),
         Recording(id="c", text="does not decode", speaker="s", audio=broken),
     )
-    monkeypatch.setitem(CORPORA, "toy", CorpusKind(lambda: reading([*recordings(), *extra])))
+    monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading([*recordings(), *extra])))
     corpus = load_corpus("toy")
     assert len(corpus.utterances) == 8
     assert corpus.manifest()["skipped"] == {
@@ -103,7 +103,7 @@ def test_splits_partition_the_utterances(toy):
 
 def test_loud_samples_are_clipped_not_wrapped(monkeypatch):
     loud = Recording(id="u", text="loud", speaker="s", audio=lambda: np.full(8000, 1.0, np.float32))
-    monkeypatch.setitem(CORPORA, "toy", CorpusKind(lambda: reading([loud])))
+    monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading([loud])))
     corpus = load_corpus("toy")
     assert corpus.audio(corpus.utterances[0]).min() > 0.99
 
@@ -119,7 +119,7 @@ def test_an_unknown_corpus_or_option_lists_the_choices(toy):
 
 def test_a_corpus_with_nothing_usable_says_why(monkeypatch):
     silent = Recording(id="u", text="...", speaker="s", audio=tone)
-    monkeypatch.setitem(CORPORA, "toy", CorpusKind(lambda: reading([silent])))
+    monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading([silent])))
     with pytest.raises(LabError, match="no usable utterance; skipped: 1 text empty after normalisation"):
         load_corpus("toy")
     assert not [p for p in (cache_dir() / "corpora").iterdir() if p.suffix != ".lock"]

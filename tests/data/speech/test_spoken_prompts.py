@@ -21,7 +21,7 @@ def said(monkeypatch):
         asked.append((text, voice, speed))
         return tone(0.25)
 
-    monkeypatch.setattr(spoken_prompts, "ENGINES", {"espeak": replace(ENGINES["espeak"], speak=speak)})
+    monkeypatch.setattr(spoken_prompts, "ENGINES", {"espeak": lambda: replace(ENGINES["espeak"](), speak=speak)})
     return asked
 
 

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from lab.data.instructions import mmlu
 from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.evaluation.benchmarks.multiple_choice import as_row, few_shot_questions
+from standins.instructions import mmlu
 
 ASKED = "Why is Mars red? (A) Rust. (B) Heat (of the sun). (C) Lava. (D) Ice."
 

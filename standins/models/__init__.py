@@ -1,0 +1,1 @@
+"""Small models that the project pretrains itself or unpacks from packages."""

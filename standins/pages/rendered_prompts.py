@@ -1,0 +1,142 @@
+"""An instruction's prompt drawn as a picture, so that it has to be read before it can be followed (section 3).
+
+Sizes are in pixels. The picture is as wide as asked and as high as its lines need.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from fontTools.ttLib import TTFont
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+from lab.data.cross_modal_text import break_places, is_han
+from lab.errors import LabError, choose
+from standins.pages.fonts import TYPEFACES, row_extent, sized_font, typefaces_for
+
+QUESTION = {"en": "Do what the picture says.", "zh": "请按图片中的文字回答。"}
+# The highest and lowest signs: between two rows of these nothing touches.
+_TALL = {"en": "ÂÅbdfghjklpqy|()ç", "zh": "国Âgjpqy|()，"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """What rendered prompts look like; `typefaces` empty: one that has all signs is drawn.
+
+    Raises:
+        LabError: a size out of range, or an unknown typeface.
+    """
+
+    width: int = 384
+    margin: int = 16
+    text_height: tuple[int, int] = (9, 14)
+    max_height: int = 2048
+    typefaces: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        low, high = self.text_height
+        if not (64 <= self.width <= 4096 and 0 <= self.margin <= self.width // 4 and 5 <= low <= high <= 96):
+            raise LabError(
+                f"width {self.width}, margin {self.margin} and text_height {self.text_height} of a rendered prompt: "
+                "expected 64 to 4096, at most a quarter of the width, and a range inside 5 to 96"
+            )
+        for name in self.typefaces:
+            choose(TYPEFACES, name, "typeface")
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """A prompt laid out: its lines joined are the prompt again, but for the blanks at the breaks."""
+
+    text: str
+    lines: tuple[str, ...]
+    typeface: str
+    text_height: int
+    language: str
+    pixels: UInt8[ndarray, "height width 3"]
+
+
+def render_prompt(
+    text: str, *, sample: str = "", seed: int = 0, settings: PromptSettings = PromptSettings()
+) -> RenderedPrompt:
+    """Draw a prompt; typeface, text height and colours follow from its id, its text and the seed.
+
+    Raises:
+        LabError: nothing to draw, a sign that no typeface has, or more lines than fit; the message names the sample.
+    """
+    what = f"the prompt of {sample!r}" if sample else f"the prompt {text[:40]!r}"
+    # Tabs and the like are drawn as blanks, which is how they look.
+    text = "\n".join(" ".join(line.split()) for line in unicodedata.normalize("NFC", text).strip().splitlines())
+    if not text:
+        raise LabError(f"{what} is empty; expected some text to draw")
+    digest = hashlib.sha256(repr((seed, sample, text)).encode()).digest()
+    rng = np.random.default_rng(list(digest[:16]))
+    language = "zh" if any(is_han(sign) for sign in text) else "en"
+    typeface = _drawn_typeface(rng, text, settings.typefaces or typefaces_for(language), what)
+    low, high = settings.text_height
+    # A Chinese character has more strokes than a letter: it is drawn larger, as on pages.
+    text_height = int(rng.integers(low, high + 1)) + 4 * (language == "zh")
+    font = sized_font(typeface, text_height)
+    room = settings.width - 2 * settings.margin
+    lines = [line for paragraph in text.split("\n") for line in _wrapped(paragraph, font.getlength, room)]
+    above, below = row_extent(typeface, text_height, _TALL[language])
+    pitch = above + below + max(2, text_height // 3)
+    height = 2 * settings.margin + len(lines) * pitch
+    if height > settings.max_height:
+        raise LabError(
+            f"{what} needs {len(lines)} lines and {height} pixels, more than max_height ({settings.max_height}): "
+            "make the picture wider or the text smaller, or leave it out"
+        )
+    pixels = _drawn(lines, font, settings, (above, pitch, height), rng)
+    return RenderedPrompt(text, tuple(lines), typeface, text_height, language, pixels)
+
+
+def _drawn(
+    lines: list[str],
+    font: ImageFont.FreeTypeFont,
+    settings: PromptSettings,
+    rows: tuple[int, int, int],
+    rng: np.random.Generator,
+) -> UInt8[ndarray, "height width 3"]:
+    above, pitch, height = rows
+    paper, ink = (tuple(rng.integers(low, high, 3).tolist()) for low, high in ((225, 256), (0, 60)))
+    image = Image.new("RGB", (settings.width, height), paper)
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        left = settings.margin - min(0, font.getbbox(line, anchor="ls")[0])
+        draw.text((left, settings.margin + number * pitch + above), line, font=font, fill=ink, anchor="ls")
+    return np.array(image)
+
+
+def _drawn_typeface(rng: np.random.Generator, text: str, among: tuple[str, ...], what: str) -> str:
+    needed = set(text) - {"\n", " "}
+    able = [name for name in among if not needed - _signs(name)]
+    if not able:
+        lacking = min((needed - _signs(name) for name in among), key=lambda signs: (len(signs), sorted(signs)))
+        raise LabError(f"{what} has signs that no typeface of {', '.join(among)} has: {' '.join(sorted(lacking)[:5])}")
+    return able[int(rng.integers(len(able)))]
+
+
+@lru_cache(maxsize=32)
+def _signs(name: str) -> frozenset[str]:
+    with TTFont(TYPEFACES[name].path(), fontNumber=0, lazy=True) as font:
+        return frozenset(map(chr, font.getBestCmap()))
+
+
+def _wrapped(text: str, length: Callable[[str], float], room: float) -> list[str]:
+    """Break where `break_places` allows, as late as fits; a word wider than the picture is cut between its letters."""
+    lines = []
+    while length(text) > room:
+        places = [place for place, _ in break_places(text) if length(text[:place].rstrip()) <= room]
+        if places:
+            place = places[-1]
+        else:
+            place = max((k for k in range(1, len(text)) if length(text[:k]) <= room), default=1)
+        lines.append(text[:place].rstrip())
+        text = text[place:].lstrip()
+    return [*lines, text]

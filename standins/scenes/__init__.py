@@ -1,0 +1,1 @@
+"""Scenes composed of stamps and emoji: things that move, turn, hide one another, and the questions about them."""

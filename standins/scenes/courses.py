@@ -1,0 +1,142 @@
+"""Questions about the course of one thing: what moves, which way, does it grow, does it turn, where did it hide.
+
+Each function makes a group of twins, one for each answer, as `standins.scenes.questions` says.
+"""
+
+from standins.scenes.scene import THOUSAND, Actor, Key, Question
+from standins.scenes.stage import ROUND_TRIP, Stage, Twin, bouncing, moving, standing
+
+DIRECTIONS = ("left", "right", "up", "down")
+# Broad enough that a small thing behind them is not seen, and always drawn whole.
+COVERS = ("vehicle", "building", "flag", "food", "face", "sign")
+
+
+def what_moves(stage: Stage) -> list[Twin]:
+    """One of three things goes along its lane and bounces off the edges: at any moment it can be anywhere there."""
+    words = stage.words(3)
+    things = [(word, stage.picture(word), stage.size()) for word in words]
+    upright, lanes = stage.dice.between(0, 1), stage.lane_middles()
+    starts = [stage.along() for _ in things]
+    spots = [(lane, start) if upright else (start, lane) for lane, start in zip(lanes, starts, strict=True)]
+    milliseconds, (span,) = stage.events(1)
+    way = stage.dice.pick((1, -1)) * stage.dice.pick((ROUND_TRIP, stage.dice.between(500, 1000)))
+    choices, text = tuple(stage.dice.shuffled(words)), stage.dice.pick(("What moves?", "Which thing moves?"))
+    twins = []
+    for mover in words:
+        actors = [
+            Actor(picture, word, bouncing(spot, way, span, size, upright) if word == mover else standing(spot, size))
+            for (word, picture, size), spot in zip(things, spots, strict=True)
+        ]
+        twins.append(Twin(milliseconds, actors, Question("moves", text, choices, mover)))
+    return twins
+
+
+def direction(stage: Stage) -> list[Twin]:
+    """A thing goes from one place to another, straight or out at one side and in at the other: both ways end alike."""
+    count = stage.still_count(1)
+    words = stage.words(1 + count)
+    size = stage.size()
+    (left, right), (top, bottom) = stage.apart(), stage.apart()
+    corners = [(x, y) for x in (left, right) for y in (top, bottom)]
+    others = [
+        Actor(stage.picture(word), word, standing(spot, stage.size()))
+        for word, spot in zip(words[1:], stage.beside(corners, count), strict=False)
+    ]
+    picture, (milliseconds, (span,)) = stage.picture(words[0]), stage.events(1)
+    in_front = stage.dice.between(0, 1)
+    choices, period = tuple(stage.dice.shuffled(DIRECTIONS)), THOUSAND + size
+    text = stage.dice.pick((f"Which way does the {words[0]} go?", f"Where does the {words[0]} move to?"))
+    twins = []
+    for way in DIRECTIONS:
+        start = (left, top)
+        forth_x, forth_y = (right - left) % period, (bottom - top) % period
+        end = {
+            "left": (left + forth_x - period, top),
+            "right": (left + forth_x, top),
+            "up": (left, top + forth_y - period),
+            "down": (left, top + forth_y),
+        }[way]
+        mover = Actor(picture, words[0], moving(start, end, span, size))
+        actors = [*others, mover] if in_front else [mover, *others]
+        twins.append(Twin(milliseconds, actors, Question("direction", text, choices, way)))
+    return twins
+
+
+def size_change(stage: Stage) -> list[Twin]:
+    """A thing comes, grows or shrinks, and goes: one course is the other backwards."""
+    words = stage.words(1 + stage.still_count(1))
+    spots, (milliseconds, ((start, end),)) = stage.lane_spots(), stage.events(1)
+    others = [
+        Actor(stage.picture(word), word, standing(spot, stage.size()))
+        for word, spot in zip(words[1:], spots[1:], strict=False)
+    ]
+    picture, small = stage.picture(words[0]), stage.dice.between(150, 240)
+    large = small * stage.dice.between(170, 210) // 100
+    choices = tuple(stage.dice.shuffled(("grow", "shrink")))
+    text = f"Does the {words[0]} {choices[0]} or {choices[1]}?"
+    twins = []
+    for answer, first, last in (("grow", small, large), ("shrink", large, small)):
+        keys = (
+            Key(0, *spots[0], first, visible=False),
+            Key(start, *spots[0], first),
+            Key(end, *spots[0], last, visible=False),
+        )
+        actors = [*others, Actor(picture, words[0], keys)]
+        twins.append(Twin(milliseconds, actors, Question("size_change", text, choices, answer)))
+    return twins
+
+
+def turns(stage: Stage) -> list[Twin]:
+    """A thing stands at some angle; in one twin it turns round once and ends as it began."""
+    words = stage.words(1 + stage.still_count(1))
+    spots, (milliseconds, ((start, end),)) = stage.lane_spots(), stage.events(1)
+    others = [
+        Actor(stage.picture(word), word, standing(spot, stage.size(), stage.dice.between(0, 359)))
+        for word, spot in zip(words[1:], spots[1:], strict=False)
+    ]
+    picture, size, angle = stage.picture(words[0]), stage.size(), stage.dice.between(0, 359)
+    way = stage.dice.pick((360, -360))
+    choices = tuple(stage.dice.shuffled(("yes", "no")))
+    twins = []
+    for answer, turn in (("yes", way), ("no", 0)):
+        keys = (
+            Key(0, *spots[0], size, angle),
+            Key(start, *spots[0], size, angle),
+            Key(end, *spots[0], size, angle + turn),
+        )
+        question = Question("turns", f"Does the {words[0]} turn?", choices, answer)
+        twins.append(Twin(milliseconds, [*others, Actor(picture, words[0], keys)], question))
+    return twins
+
+
+def hides(stage: Stage) -> list[Twin]:
+    """A small thing goes behind one of two large ones, stays there unseen, and comes back."""
+    *covers, word = stage.words(3, among=COVERS)
+    across, back, upright = (
+        stage.dice.pick(((195, 805), (805, 195))),
+        stage.dice.between(200, 800),
+        stage.dice.between(0, 1),
+    )
+    along = [stage.dice.between(230, 770) for _ in covers]
+    spots = [(a, b) if upright else (b, a) for a, b in zip(across, along, strict=True)]
+    home = (500, back) if upright else (back, 500)
+    others = [
+        Actor(stage.picture(cover), cover, standing(spot, stage.dice.between(340, 380)))
+        for cover, spot in zip(covers, spots, strict=True)
+    ]
+    picture, size = stage.picture(word), stage.dice.between(160, 190)
+    milliseconds, ((start, end),) = stage.events(1)
+    way = min(1000, (end - start) // 3)
+    a, b = stage.dice.shuffled(covers)
+    text = f"What did the {word} hide behind, the {a} or the {b}?"
+    twins = []
+    for cover, spot in zip(covers, spots, strict=True):
+        keys = (
+            Key(0, *home, size),
+            Key(start, *home, size),
+            Key(start + way, *spot, size, visible=False),
+            Key(end - way, *spot, size),
+            Key(end, *home, size),
+        )
+        twins.append(Twin(milliseconds, [Actor(picture, word, keys), *others], Question("hides", text, (a, b), cover)))
+    return twins

@@ -1,0 +1,153 @@
+"""Scenes drawn: any moment as an image, from cut-outs that are read and resized once, or all of it as a video file."""
+
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw
+
+from lab.data.images import read_cutout
+from lab.errors import LabError, choose
+from standins.scenes.scene import THOUSAND, Background, Scene
+
+# Cut-outs are kept at this many pixels, enough for a third of a frame of 768.
+_KEPT_PIXELS = 256
+_ANGLE_STEP = 3
+_CAPTION_PIXELS = 16
+_GAP_PIXELS = 2
+
+Colour = tuple[int, int, int]
+
+
+def _plain(image: Image.Image, background: Background) -> None:
+    image.paste(background.first, (0, 0, *image.size))
+
+
+def _gradient(image: Image.Image, background: Background) -> None:
+    width, height = image.size
+    draw = ImageDraw.Draw(image)
+    for y in range(height):
+        colour = tuple(
+            (a * (height - y) + b * y) // height for a, b in zip(background.first, background.second, strict=True)
+        )
+        draw.line((0, y, width, y), fill=colour)
+
+
+def _stripes(image: Image.Image, background: Background) -> None:
+    _cells(image, background, lambda column, row: column % 2)
+
+
+def _checks(image: Image.Image, background: Background) -> None:
+    _cells(image, background, lambda column, row: (column + row) % 2)
+
+
+def _cells(image: Image.Image, background: Background, painted: Callable[[int, int], int]) -> None:
+    _plain(image, background)
+    draw = ImageDraw.Draw(image)
+    for left, top, side, column, row in _grid(image.width, background.spacing):
+        if painted(column, row):
+            draw.rectangle((left, top, left + side - 1, top + side - 1), fill=background.second)
+
+
+def _dots(image: Image.Image, background: Background) -> None:
+    _plain(image, background)
+    draw = ImageDraw.Draw(image)
+    for left, top, side, _, _ in _grid(image.width, background.spacing):
+        draw.ellipse(
+            (left + side // 3, top + side // 3, left + 2 * side // 3, top + 2 * side // 3), fill=background.second
+        )
+
+
+def _grid(size: int, spacing: int) -> list[tuple[int, int, int, int, int]]:
+    side = max(1, spacing * size // THOUSAND)
+    cells = range(-(-size // side))
+    return [(column * side, row * side, side, column, row) for row in cells for column in cells]
+
+
+PATTERNS: dict[str, Callable[[Image.Image, Background], None]] = {
+    "plain": _plain,
+    "gradient": _gradient,
+    "stripes": _stripes,
+    "checks": _checks,
+    "dots": _dots,
+}
+
+
+@functools.lru_cache(maxsize=512)
+def _background(background: Background, size: int) -> Image.Image:
+    image = Image.new("RGB", (size, size))
+    choose(PATTERNS, background.pattern, "background pattern")(image, background)
+    return image
+
+
+@functools.lru_cache(maxsize=512)
+def _cutout(path: Path) -> Image.Image:
+    """Read a picture once, without its empty border, so that its size is that of the thing."""
+    cutout = read_cutout(path)
+    box = cutout.getchannel("A").point(lambda alpha: 255 * (alpha > 16)).getbbox()
+    if box is None:
+        raise LabError(f"{path} is wholly transparent")
+    cutout = cutout.crop(box)
+    cutout.thumbnail((_KEPT_PIXELS, _KEPT_PIXELS), Image.Resampling.LANCZOS)
+    return cutout
+
+
+@functools.lru_cache(maxsize=4096)
+def _drawn(path: Path, pixels: int, angle: int) -> Image.Image:
+    """Give a cut-out whose longer side has so many pixels, turned anticlockwise."""
+    cutout = _cutout(path)
+    scale = max(cutout.size)
+    size = tuple(max(1, side * pixels // scale) for side in cutout.size)
+    small = cutout.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    return small.rotate(angle, Image.Resampling.BICUBIC, expand=True) if angle else small
+
+
+def frame(scene: Scene, seconds: float, size: int) -> UInt8[ndarray, "size size 3"]:
+    """Draw one moment, RGB, `size` pixels high and wide.
+
+    Raises:
+        LabError: the moment lies outside of the scene, `size` is below 8, or a picture cannot be read.
+    """
+    if size < 8:
+        raise LabError(f"a frame of {size} pixels is too small; expected at least 8")
+    image = _background(scene.background, size).copy()
+    for actor, state in zip(scene.actors, scene.states(seconds), strict=True):
+        if state.visible:
+            angle = state.angle // _ANGLE_STEP * _ANGLE_STEP
+            cutout = _drawn(actor.picture.path, max(1, state.size * size // THOUSAND), angle)
+            corner = (state.x * size // THOUSAND - cutout.width // 2, state.y * size // THOUSAND - cutout.height // 2)
+            image.paste(cutout, corner, cutout)
+    return np.array(image)
+
+
+def frames(scene: Scene, seconds: ndarray, size: int) -> UInt8[ndarray, "frames size size 3"]:
+    """Draw several moments."""
+    return np.stack([frame(scene, float(moment), size) for moment in seconds])
+
+
+def write_video(scene: Scene, path: Path, *, size: int = 256, frames_per_second: int = 8) -> Path:
+    """Write a scene as H.264, to look at it or to test the reading of videos; `size` has to be even.
+
+    Raises:
+        LabError: `size` is odd, `frames_per_second` below 1, or the file cannot be written.
+    """
+    if size % 2 or frames_per_second < 1:
+        raise LabError(f"a video needs an even size and a frame a second or more, not {size} and {frames_per_second}")
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=frames_per_second, options={"crf": "12"})
+            stream.width = stream.height = size
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = Fraction(1, frames_per_second)
+            for number in range(max(1, scene.milliseconds * frames_per_second // THOUSAND)):
+                drawn = av.VideoFrame.from_ndarray(frame(scene, number / frames_per_second, size), format="rgb24")
+                container.mux(stream.encode(drawn))
+            container.mux(stream.encode(None))
+    except (OSError, av.FFmpegError) as error:
+        raise LabError(f"{path} cannot be written as a video: {error}") from error
+    return path

@@ -1,0 +1,158 @@
+"""Still pictures of the same stage, for the image-text stage: what, where, how many, which is larger; and captions.
+
+A still is a scene of no length: `frame(scene, 0.0, size)` draws it. Groups of twins hold one still for each answer, so
+that no text tells it, as with the questions about time.
+"""
+
+import re
+
+from lab.data.splits import Split
+from standins.pictures.things import caption_name
+from standins.scenes.casts import Cast
+from standins.scenes.orders import NUMBERS
+from standins.scenes.questions import Kind, scene_of
+from standins.scenes.scene import Actor, Question, Scene
+from standins.scenes.stage import SceneOptions, Spot, Stage, Twin, standing
+
+PLACES: dict[str, Spot] = {"left": (200, 500), "right": (800, 500), "top": (500, 200), "bottom": (500, 800)}
+_CHOICES = 4
+_UNCOUNTED = ("food", "clothing")
+_CORNERS: tuple[Spot, ...] = ((220, 220), (780, 220), (220, 780), (780, 780))
+_SHAKE = 50
+
+
+def _shaken(stage: Stage, spot: Spot) -> Spot:
+    return (spot[0] + stage.dice.between(-_SHAKE, _SHAKE), spot[1] + stage.dice.between(-_SHAKE, _SHAKE))
+
+
+def _what(stage: Stage) -> list[Twin]:
+    """One thing, large, to be named by its class."""
+    words = stage.dice.shuffled(stage.cast)[:_CHOICES]
+    spot, size = _shaken(stage, (500, 500)), stage.dice.between(400, 800)
+    text = stage.dice.pick(("What is in the picture?", "What is this?", "What can be seen here?"))
+    return [
+        Twin(
+            0,
+            [Actor(stage.picture(word), word, standing(spot, size))],
+            Question("what", text, tuple(words), word),
+        )
+        for word in words
+    ]
+
+
+def _where(stage: Stage) -> list[Twin]:
+    """One thing at one of four sides, and perhaps others in the corners."""
+    words = stage.words(1 + stage.still_count(1))
+    picture, size = stage.picture(words[0]), stage.size()
+    shake = _shaken(stage, (0, 0))
+    others = [
+        Actor(stage.picture(word), word, standing(corner, stage.size() * 3 // 4))
+        for word, corner in zip(words[1:], stage.dice.shuffled(_CORNERS), strict=False)
+    ]
+    choices = tuple(stage.dice.shuffled(PLACES))
+    text = stage.dice.pick((f"Where is the {words[0]}?", f"On which side is the {words[0]}?"))
+    twins = []
+    for place, (x, y) in PLACES.items():
+        actor = Actor(picture, words[0], standing((x + shake[0], y + shake[1]), size))
+        twins.append(Twin(0, [*others, actor], Question("where", text, choices, place)))
+    return twins
+
+
+def _number(stage: Stage) -> list[Twin]:
+    """One to three things, each in a lane of its own."""
+    words, spots = stage.words(3), stage.lane_spots()
+    actors = [
+        Actor(stage.picture(word), word, standing(spot, stage.size())) for word, spot in zip(words, spots, strict=True)
+    ]
+    choices = tuple(stage.dice.shuffled(NUMBERS))
+    text = stage.dice.pick(("How many things are there?", "How many things are in the picture?"))
+    return [
+        Twin(0, actors[: number + 1], Question("number", text, choices, name)) for number, name in enumerate(NUMBERS)
+    ]
+
+
+def _larger(stage: Stage) -> list[Twin]:
+    """Two things, one about twice the size of the other."""
+    words = stage.words(2)
+    pictures = [stage.picture(word) for word in words]
+    spots = stage.dice.shuffled(((270, 270 + stage.dice.between(0, 460)), (730, 270 + stage.dice.between(0, 460))))
+    small = stage.dice.between(180, 230)
+    large = small * stage.dice.between(190, 220) // 100
+    a, b = stage.dice.shuffled(words)
+    which = stage.dice.pick(("larger", "smaller"))
+    text = f"Which is {which}, the {a} or the {b}?"
+    twins = []
+    for answer in words:
+        sizes = [large if (word == answer) == (which == "larger") else small for word in words]
+        actors = [
+            Actor(picture, word, standing(spot, size))
+            for picture, word, spot, size in zip(pictures, words, spots, sizes, strict=True)
+        ]
+        twins.append(Twin(0, actors, Question("larger", text, (a, b), answer)))
+    return twins
+
+
+STILL_KINDS: dict[str, Kind] = {
+    "what": Kind(_CHOICES, _what),
+    "where": Kind(len(PLACES), _where),
+    "number": Kind(len(NUMBERS), _number),
+    "larger": Kind(2, _larger),
+}
+
+
+def still_scene(
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    kinds: tuple[str, ...] = tuple(STILL_KINDS),
+    options: SceneOptions | None = None,
+    cast: Cast | None = None,
+) -> Scene:
+    """Describe still number `index`, as `standins.scenes.questions.video_scene` does; only its sizes and things matter.
+
+    Raises:
+        LabError: as there.
+    """
+    return scene_of(STILL_KINDS, index, seed=seed, split=split, kinds=kinds, options=options, cast=cast)
+
+
+def caption(scene: Scene, *, by_class: bool = False) -> str:
+    """Say what a scene shows, in the order of its actors: by the names of the things, or by their classes.
+
+    A name that is new in the test set cannot be known; classes are the same in every split.
+    """
+    names = [_of_class(actor.word) if by_class else named(actor.picture.captions["en"]) for actor in scene.actors]
+    return listed(names)
+
+
+def _of_class(word: str) -> str:
+    return word if word in _UNCOUNTED else _with_article(word)
+
+
+def named(name: str) -> str:
+    """Give an English caption as it stands within a sentence.
+
+    >>> named("An owl."), named("flag: Chile"), named("cherries"), named("owl"), named("The Moon.")
+    ('an owl', 'a flag of Chile', 'cherries', 'an owl', 'the Moon')
+    """
+    article, short = re.match(r"(?:(an?|the|some) )?", name.strip(), re.IGNORECASE), caption_name(name)
+    if article and article[1]:
+        return f"{article[1].lower()} {short}"
+    short = re.sub(r"^flag: ", "flag of ", short)
+    if re.search(r"[^su]s$", short) and not short.startswith("flag of "):
+        return short
+    return _with_article(short)
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name.lstrip('“')[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def listed(parts: list[str]) -> str:
+    """Join as English does.
+
+    >>> listed(["a cat", "a car", "an owl"])
+    'a cat, a car and an owl'
+    """
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else "nothing"

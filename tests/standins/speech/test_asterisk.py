@@ -1,0 +1,56 @@
+import pytest
+
+from lab.data import splits
+from lab.data.speech.corpora import load_corpus
+from lab.data.splits import sentence_hash
+from lab.errors import LabError
+from standins.speech.asterisk import reserved_lines, transcripts
+from tests.data.fakes import asterisk_packages, installed, tone
+
+PROMPTS = {
+    "agent-loginok": "Agent logged in.",
+    "beep": "[this is a simple beep tone]",
+    "digits/1": "one",
+    "gone": "No sound for this.",
+}
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    asterisk_packages(PROMPTS, {name: tone(0.5) for name in ("agent-loginok", "beep", "digits/1", "extra")})
+    hashes = frozenset(sentence_hash(text)[:16] for text in PROMPTS.values())
+    monkeypatch.setattr(splits, "reserved_hashes", lambda: hashes)
+
+
+def test_comments_and_sounds_are_no_transcripts():
+    text = "; Core Sounds: English\n\nbeep: [a tone]\nvm-and: and: so on\nnothing here\n"
+    assert transcripts(text) == {"vm-and": "and: so on"}
+
+
+def test_every_utterance_is_test_and_of_one_speaker(packages):
+    corpus = load_corpus("asterisk")
+    assert {u.id: u.text for u in corpus.utterances} == {"agent-loginok": "Agent logged in.", "digits/1": "one"}
+    assert {u.split for u in corpus.utterances} == {"test"}
+    assert {u.speaker for u in corpus.utterances} == {"ALLISON"}
+    assert corpus.audio(corpus.utterances[0]).size == pytest.approx(8000, abs=200)
+    assert corpus.manifest()["skipped"] == {"clip without a text": 2, "text without a clip": 1}
+
+
+def test_the_reserved_file_holds_exactly_the_sentences(packages):
+    spoken = [text for text in PROMPTS.values() if not text.startswith("[")]
+    assert reserved_lines() == sorted(sentence_hash(text)[:16] for text in spoken)
+
+
+def test_a_sentence_that_is_not_reserved_stops_the_corpus(packages, monkeypatch):
+    monkeypatch.setattr(splits, "reserved_hashes", lambda: frozenset())
+    with pytest.raises(LabError, match=r"3 sentences of asterisk-core-sounds-en are not in .*reserved_sentences.txt"):
+        load_corpus("asterisk")
+
+
+def test_a_text_file_that_cannot_be_read_is_named(packages):
+    installed(
+        "asterisk-core-sounds-en",
+        {"usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz": b"not gzip"},
+    )
+    with pytest.raises(LabError, match=r"core-sounds-en.txt.gz cannot be read"):
+        load_corpus("asterisk")
