@@ -71,7 +71,7 @@ def character_error_rate(frame: pd.DataFrame) -> float:
     Raises:
         LabError: `frame` holds no utterance.
     """
-    return _pooled(frame, "character_errors", "num_characters", "characters")
+    return _pooled(frame, "character")
 
 
 def word_error_rate(frame: pd.DataFrame) -> float:
@@ -80,14 +80,14 @@ def word_error_rate(frame: pd.DataFrame) -> float:
     Raises:
         LabError: `frame` holds no words: no utterance, or a normaliser that reports characters only.
     """
-    return _pooled(frame, "word_errors", "num_words", "words")
+    return _pooled(frame, "word")
 
 
-def _pooled(frame: pd.DataFrame, errors: str, length: str, unit: str) -> float:
-    total = int(frame[length].sum())
+def _pooled(frame: pd.DataFrame, unit: str) -> float:
+    total = int(frame[f"num_{unit}s"].sum())
     if total == 0:
         raise LabError(
-            f"no error rate over {unit}: the {len(frame)} utterances hold no {unit} to count "
-            f"(give at least one utterance, and a normaliser that reports {unit})"
+            f"no error rate over {unit}s: the {len(frame)} utterances hold no {unit}s to count "
+            f"(give at least one utterance, and a normaliser that reports {unit}s)"
         )
-    return int(frame[errors].sum()) / total
+    return int(frame[f"{unit}_errors"].sum()) / total

@@ -44,7 +44,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Definition:
-    """What one definition does (`digest`), what it uses, and the strings in it."""
+    """What one definition does (`digest`), what it uses, and the strings in it that may name a component."""
 
     digest: str
     uses: tuple[Use, ...]
@@ -250,7 +250,13 @@ class _Reader(ast.NodeTransformer):
             assert isinstance(node.value, ast.Name)
             self._use(node.value.id, _key(node.slice))
             return ast.Subscript(self._named(node.value), self.visit(node.slice), node.ctx)
-        return self.generic_visit(node)
+        # `table["words"]` is a column, and names no component.
+        column = isinstance(node.slice, ast.Constant)
+        return ast.Subscript(self.visit(node.value), node.slice if column else self.visit(node.slice), node.ctx)
+
+    def visit_Dict(self, node: ast.Dict) -> Any:
+        keys = [key if key is None or isinstance(key, ast.Constant) else self.visit(key) for key in node.keys]
+        return ast.Dict(keys, [self.visit(value) for value in node.values])
 
     def visit_Compare(self, node: ast.Compare) -> Any:
         held = node.comparators[0]
