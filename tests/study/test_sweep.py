@@ -291,7 +291,9 @@ def test_a_second_ctrl_c_does_not_wait_for_a_worker_that_hangs(
 ) -> None:
     store_maker()
     patience = 200.0  # enough to tell it from a busy machine
-    driver = start_slow(toy_project, f"from lab.study import pool\npool.STOP_SECONDS = {patience}\n")
+    driver = start_slow(
+        toy_project, f"from lab.study import pool\nassert pool.STOP_SECONDS\npool.STOP_SECONDS = {patience}\n"
+    )
     try:
         wait_for(lambda: measured("slow"))
         (worker,) = [
