@@ -1,6 +1,7 @@
 """What the tests of cells on other machines share: a checkout, and what a sweep must leave."""
 
 import functools
+import os
 import signal
 import sqlite3
 import subprocess
@@ -79,6 +80,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
             return value
         time.sleep(0.1)
     raise AssertionError("waited in vain")
+
+
+def on_a_quiet_machine(seconds: float) -> float:
+    """How long it may take here what takes so long where nothing else computes."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def processes(word: str) -> list[psutil.Process]:

@@ -29,6 +29,7 @@ from tests.study.clusters import (
     assert_whole,
     cell_runs,
     finished,
+    on_a_quiet_machine,
     processes,
     start,
     wait_for,
@@ -134,10 +135,10 @@ def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(dri
         assert before
         begun = time.monotonic()
         sweeping.send_signal(signal.SIGINT)
-        printed, _ = sweeping.communicate(timeout=30)
+        printed, _ = sweeping.communicate(timeout=120)
     finally:
         sweeping.kill()
-    assert time.monotonic() - begun < 10, printed
+    assert time.monotonic() - begun < on_a_quiet_machine(10), printed
     assert sweeping.returncode == 130, printed
     assert processes("remote_worker") == processes("mlflow server") == processes(".jupyter") == []
     assert {run.status for run in cell_runs()} == {"KILLED"}

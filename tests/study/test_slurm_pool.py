@@ -23,6 +23,7 @@ from tests.study.clusters import (
     assert_nothing_is_open,
     assert_whole,
     cell_runs,
+    on_a_quiet_machine,
     processes,
     start,
     wait_for,
@@ -65,10 +66,10 @@ def test_ctrl_c_stops_the_jobs_within_ten_seconds(checkout: Path) -> None:
         wait_for(lambda: [run for run in cell_runs() if run.status == "RUNNING"], 90)
         begun = time.monotonic()
         sweeping.send_signal(signal.SIGINT)
-        printed, _ = sweeping.communicate(timeout=30)
+        printed, _ = sweeping.communicate(timeout=120)
     finally:
         sweeping.kill()
-    assert time.monotonic() - begun < 10, printed
+    assert time.monotonic() - begun < on_a_quiet_machine(10), printed
     assert sweeping.returncode == 130, printed
     assert processes(str(checkout.parent)) == processes("remote_worker") == []
     assert {run.status for run in cell_runs()} == {"KILLED"}
