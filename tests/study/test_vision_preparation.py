@@ -13,7 +13,7 @@ from lab.study.remembered import folder_states
 from lab.study.vision_preparation import CHECKED_PARAMETERS, PREPARED_PARAMETERS, prepare_vision
 from lab.training import vision, vision_examples
 from lab.training.vision_data import VisionSplit
-from standins.models import vision_pretraining
+from standins.models import packaged_efficientnet, vision_pretraining
 from tests.vision import draw_stand_ins, tiny_cell, write_image_set, write_siglip
 
 
@@ -144,7 +144,7 @@ def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
     ],
 )
 def test_what_is_unknown_is_refused_before_anything_is_fetched(cell, monkeypatch, changes, message):
-    for module, name in ((preparation, "_with_language_models"), (vision, "fetch")):
+    for module, name in ((preparation, "_with_language_models"), (packaged_efficientnet, "fetch")):
         monkeypatch.setattr(module, name, lambda *arguments: pytest.fail("something was fetched"))
     monkeypatch.setattr(vision_pretraining, "train_pair", lambda *a, **o: pytest.fail("a tower was trained"))
     with pytest.raises(LabError, match=message):
