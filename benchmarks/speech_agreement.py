@@ -19,7 +19,7 @@ from lab.data.speech.recordings import Recording
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.data.text import chatterbot_sentences, sentences
 from lab.errors import LabError
-from lab.evaluation.kept_transcripts import KeptTranscripts
+from lab.evaluation.kept_texts import KeptTranscripts
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import Heard, kept_shares, listen, open_speech_recognizer
 
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(problem)
     print(f"spoken (or read back) {len(recordings) / spoken:.1f} clips a second; ", end="")
     print(f"heard (or read back) {len(SPOILED) * len(recordings) / listened:.2f} clips a second, ", end="")
-    print(f"{recognizer.num_transcribed} clips of them transcribed now")
+    print(f"{recognizer.kept.num_made} clips of them transcribed now")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,14 @@ import pytest
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks import speech
-from lab.evaluation.benchmarks.checkpoints import Checkpoint
-from lab.evaluation.benchmarks.speech import SPEECH_BENCHMARKS, SpeechBenchmark
-from lab.evaluation.benchmarks.speech_scoring import normalizers_of, score_transcripts, unique
+from lab.evaluation.benchmarks.revisions import Checkpoint
+from lab.evaluation.benchmarks.speech import (
+    SPEECH_BENCHMARKS,
+    SpeechBenchmark,
+    normalizers_of,
+    score_transcripts,
+    unique,
+)
 from tests.evaluation.benchmarks.fakes import silent
 from tests.speech import SENTENCES, write_corpus, write_whisper
 

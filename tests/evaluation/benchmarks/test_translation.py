@@ -14,9 +14,8 @@ import soundfile
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks import translation
-from lab.evaluation.benchmarks.translation import TRANSLATION_BENCHMARKS
-from lab.evaluation.benchmarks.translation_scores import sentence_bleu, translation_scores
-from lab.evaluation.benchmarks.translation_sets import read_translations, translations_key
+from lab.evaluation.benchmarks.items import data_key, read_translations
+from lab.evaluation.benchmarks.translation import TRANSLATION_BENCHMARKS, sentence_bleu, translation_scores
 from tests.data.fakes import tone
 from tests.evaluation.benchmarks.fakes import silent
 from tests.evaluation.benchmarks.judge_server import judge_server
@@ -194,8 +193,8 @@ def test_sounds_beside_a_file_are_found(tmp_path):
         '{"audio": "a.wav", "translation": " 猫。 "}\n\n{"source": "dog", "gt": "狗"}\n'
     )
     one, other = read_translations(str(tmp_path / "set.jsonl"))
-    assert (one.id, one.reference, one.source, one.media[0].content) == ("0", "猫。", "", tmp_path / "a.wav")
-    assert (other.id, other.reference, other.source, other.media) == ("1", "狗", "dog", ())
+    assert (one.id, one.reference, one.text, one.media[0].content) == ("0", "猫。", "", tmp_path / "a.wav")
+    assert (other.id, other.reference, other.text, other.media) == ("1", "狗", "dog", ())
 
 
 def test_a_run_that_stopped_asks_for_what_is_left_only(sentences):
@@ -292,7 +291,7 @@ def test_bad_input_is_refused_before_anything_is_asked(sentences, tmp_path, monk
             '{"audio": {"bytes": null, "path": null}, "gt": "b"}',
             "the audio of translation 0 of .* is neither a path nor",
         ),
-        ("", "hold no translation"),
+        ("", "hold nothing to ask"),
         ("[1]", "line 1 of .* is no JSON object"),
     ],
 )
@@ -315,8 +314,8 @@ def test_a_data_set_of_the_hub_is_opened_at_its_one_split_or_the_named_one(speec
         def __iter__(self) -> Any:
             raise OSError("the line is dead")
 
-    monkeypatch.setattr("lab.evaluation.benchmarks.translation_sets.open_streams", lambda *a: {"test": Broken()})
+    monkeypatch.setattr("lab.data.hub.open_streams", lambda *a: {"test": Broken()})
     with pytest.raises(LabError, match=r"broke off \(the line is dead\); check access"):
         read_translations(speech)
     with pytest.raises(LabError, match="data set 'owner/none' cannot be had from the Hugging Face hub"):
-        translations_key("hub:owner/none:c:test")
+        data_key("hub:owner/none:c:test")
