@@ -10,8 +10,8 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lab.errors import LabError, choose
 
@@ -128,6 +128,15 @@ class Benchmark(ABC):
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise LabError(f"benchmark {self.name!r} is of kind {self.kind!r}; expected {', '.join(get_args(Kind))}")
+
+    @classmethod
+    def from_table(cls, name: str, table: Mapping[str, Any]) -> "Benchmark":
+        """A table of `benchmarks.toml`: the fields, with `fills` for `cells`, and `options` by their names."""
+        told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        cells = tuple(Fills(*places) for places in told.pop("fills", ()))
+        names = told.pop("options", None)
+        made = cls(name=name, cells=cells, **told)
+        return made if names is None else replace(made, options={option: made.options[option] for option in names})
 
     def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
         """Say what the answers will depend on; nothing is loaded that takes more than seconds.

@@ -26,7 +26,6 @@ from lab.data.fetch import packages
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
-    Fills,
     Identity,
     Kind,
     Progress,
@@ -329,48 +328,3 @@ def as_row(key: str, text: str, right: str) -> dict[str, object] | None:
     subject = key.rpartition("-")[0].replace("_", " ")
     answer = choices.index(right)
     return {"id": key, "subject": subject, "question": question.strip(), "choices": choices, "answer": answer}
-
-
-_AGIEVAL = (
-    *("aqua-rat", "gaokao-biology", "gaokao-chemistry", "gaokao-chinese", "gaokao-english", "gaokao-geography"),
-    *("gaokao-history", "gaokao-mathcloze", "gaokao-mathqa", "gaokao-physics", "jec-qa-ca", "jec-qa-kd"),
-    *("logiqa-en", "logiqa-zh", "lsat-ar", "lsat-lr", "lsat-rc", "math", "sat-en", "sat-en-without-passage"),
-    "sat-math",
-)
-
-LANGUAGE_BENCHMARKS: dict[str, Benchmark] = {
-    "mmlu": LanguageBenchmark(
-        name="mmlu",
-        task="mmlu",
-        source="hub: cais/mmlu, test",
-        datasets=("cais/mmlu",),
-        cells=(Fills("table_1", "MMLU", "accuracy", "accuracy"),),
-    ),
-    "cmmlu": LanguageBenchmark(
-        name="cmmlu",
-        task="cmmlu",
-        source="hub: haonan-li/cmmlu, test",
-        datasets=("haonan-li/cmmlu",),
-        cells=(Fills("table_1", "CMMLU", "accuracy", "accuracy"),),
-    ),
-    "agieval": LanguageBenchmark(
-        name="agieval",
-        task="agieval",
-        source="hub: hails/agieval-*, test",
-        datasets=tuple(f"hails/agieval-{name}" for name in _AGIEVAL),
-        cells=(Fills("table_1", "AGIEval", "accuracy", "accuracy"),),
-    ),
-    "ceval": LanguageBenchmark(
-        name="ceval",
-        task="ceval-valid",
-        source="hub: ceval/ceval-exam, val (the answers of its test are not public; the paper's split is not found)",
-        datasets=("ceval/ceval-exam",),
-        cells=(Fills("table_1", "C-Eval", "accuracy", "accuracy"),),
-    ),
-    "mmlu_few_shot_questions": LanguageBenchmark(
-        name="mmlu_few_shot_questions",
-        task="mmlu_few_shot_questions",
-        source="PyPI: lm-eval 0.4.13, the few-shot questions of MMLU that it carries",
-        options={name: said for name, said in _OPTIONS.items() if name != "data"},
-    ),
-}

@@ -1,6 +1,6 @@
 """The paper's image, video and AIR-Bench benchmarks, through lmms-eval (section 4, Tables 2 to 4 and 7).
 
-Tasks, prompts and scoring are lmms-eval's; which tasks they are stands in `lmms_eval_benchmarks.toml`. A run that has
+Tasks, prompts and scoring are lmms-eval's; which tasks they are stands in `benchmarks.toml`. A run that has
 ended is kept whole in `cache_dir()/lmms-eval`, and read from there when asked again. lmms-eval keeps the answers of its
 model once they are all given: a run that stops while it scores them goes on from there, and one that stops before
 begins again. A larger sample asks only what the smaller one has not. A limit takes lmms-eval's first items of a task,
@@ -24,15 +24,14 @@ English." It has the answers drawn (temperature 0.2), and keeps none that is: an
 
 import os
 import statistics
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lab import paths
 from lab.errors import LabError
-from lab.evaluation.benchmarks.benchmark import Benchmark, Fills, Identity, Kind, Progress, Score, whole_number
+from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, whole_number
 from lab.evaluation.benchmarks.lmms_eval import (
     MODEL_CLASSES,
     VARIABLE,
@@ -68,7 +67,7 @@ class LmmsEvalBenchmark(Benchmark):
     tasks: tuple[str, ...]
     dataset: str
     """Of the hub; a branch after `@`."""
-    split: str
+    split: str = "test"
     metrics: Mapping[str, Metric]
     """Our names of the scores -> lmms-eval's."""
     combined: Literal["", "mean", "sum"] = ""
@@ -82,6 +81,13 @@ class LmmsEvalBenchmark(Benchmark):
     kind: Kind = "multimodal"
     models: str = "OWNER/NAME on the hub or a folder that a model class of lmms-eval loads, or an endpoint's model"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
+
+    @classmethod
+    def from_table(cls, name: str, table: Mapping[str, Any]) -> Benchmark:
+        """As any benchmark's; `source` is the data set's, and `metrics` are tables of their own."""
+        metrics = {ours: Metric(**theirs) for ours, theirs in table["metrics"].items()}
+        source = f"hub: {table['dataset']}, {table.get('split', 'test')}"
+        return super().from_table(name, {**table, "source": source, "metrics": metrics})
 
     def identify(self, model: str, options: Mapping[str, str]) -> Identity:
         """Name the weights, lmms-eval with what it runs on, the class, the judge and the data.
@@ -241,19 +247,3 @@ def _more_arguments(options: Mapping[str, str]) -> str:
     if not all(name and equals for name, equals, _ in parts):
         raise LabError(f"option model_args is {given!r}; expected NAME=VALUE,NAME=VALUE")
     return given
-
-
-def _benchmarks() -> dict[str, Benchmark]:
-    found: dict[str, Benchmark] = {}
-    tables = tomllib.loads(Path(__file__).with_name("lmms_eval_benchmarks.toml").read_text(encoding="utf-8"))
-    for name, told in tables.items():
-        table, place, printed, score = told.pop("fills")
-        source = f"hub: {told['dataset']}, {told.setdefault('split', 'test')}"
-        metrics = {ours: Metric(**metric) for ours, metric in told.pop("metrics").items()}
-        cells = (Fills(table, place, printed, score),)
-        tasks = tuple(told.pop("tasks"))
-        found[name] = LmmsEvalBenchmark(name=name, source=source, tasks=tasks, metrics=metrics, cells=cells, **told)
-    return found
-
-
-LMMS_EVAL_BENCHMARKS = _benchmarks()

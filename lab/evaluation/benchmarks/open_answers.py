@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
-    Fills,
     Identity,
     Kind,
     Progress,
@@ -21,7 +20,7 @@ from lab.evaluation.benchmarks.benchmark import (
     whole_number,
 )
 from lab.evaluation.benchmarks.endpoints import FRAMES, PREFIX
-from lab.evaluation.benchmarks.items import TRIVIA, data_key, read_questions
+from lab.evaluation.benchmarks.items import data_key, read_questions
 from lab.evaluation.benchmarks.judge import MAX_NEW_TOKENS, NUM_ATTEMPTS, find_prompt, marks_of
 from lab.evaluation.benchmarks.kept_answers import answers_of
 from lab.evaluation.benchmarks.scores import judged_scores
@@ -131,30 +130,3 @@ class OpenAnswers(Benchmark):
         )
         unjudged = f"{sum(mark.score is None for mark in marks)} of {len(marks)}"
         return judged_scores(marks), table, {"unjudged": unjudged}
-
-
-def _judged(place: str) -> tuple[Fills, ...]:
-    return (Fills("table_5", place, "accuracy", "accuracy"), Fills("table_5", place, "score", "judge_score"))
-
-
-OPEN_BENCHMARKS: dict[str, Benchmark] = {
-    "activitynet_qa": OpenAnswers(
-        name="activitynet_qa",
-        data="hub:lmms-lab/ActivityNetQA:default:test",
-        source="hub: lmms-lab/ActivityNetQA, test; the videos unpacked in lab.paths.media_dir()/lmms-lab/ActivityNetQA",
-        sees=True,
-        cells=_judged("ActivityNet-QA"),
-    ),
-    "msvd_qa": OpenAnswers(
-        name="msvd_qa",
-        source="none that is known to hold: give `data`, in the form of ActivityNet-QA or as a file with `video`",
-        sees=True,
-        cells=_judged("MSVD-QA"),
-    ),
-    "open_questions": OpenAnswers(
-        name="open_questions", source="a file of question and reference: give `data`", judge_prompt="score"
-    ),
-    "trivia": OpenAnswers(
-        name="trivia", data=TRIVIA, source="PyPI: chatterbot-corpus 1.3.3, its 260 English questions of trivia"
-    ),
-}

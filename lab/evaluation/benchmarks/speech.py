@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError, choose
-from lab.evaluation.benchmarks.benchmark import Benchmark, Fills, Identity, Kind, Progress, Score, sampled
+from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
 from lab.evaluation.benchmarks.revisions import Checkpoint, data_revision, find_checkpoint
 from lab.evaluation.normalizers import NORMALIZERS, Normalizer
 
@@ -36,7 +36,7 @@ _OF_HUB = {
 class SpeechBenchmark(Benchmark):
     """The test split of a corpus, transcribed by a Whisper."""
 
-    corpus: str
+    corpus: str = ""
     """`amazon_queen`, `asterisk`, or what follows `hub:` (empty where the user has to name it)."""
     language: str
     kind: Kind = "speech"
@@ -229,71 +229,3 @@ def score_transcripts(
         }
     )
     return tuple(scores), answers
-
-
-_DIALECTS = (
-    "mandarin",
-    "beijing",
-    "southwest",
-    "lan-yin",
-    "zhongyuan",
-    "northeast",
-    "jiang-huai",
-    "ji-lu",
-    "jiao-liao",
-)
-
-
-def _benchmarks() -> list[SpeechBenchmark]:
-    recorded = {"language": "en", "hub": False, "options": {}}
-    return [
-        SpeechBenchmark(
-            name="amazon_queen",
-            corpus="amazon_queen",
-            source="Debian: Flight of the Amazon Queen, test split",
-            **recorded,  # type: ignore[arg-type]
-        ),
-        SpeechBenchmark(
-            name="asterisk",
-            corpus="asterisk",
-            source="Debian: Asterisk's English prompts, all of them",
-            **recorded,  # type: ignore[arg-type]
-        ),
-        SpeechBenchmark(
-            name="fleurs_en",
-            corpus="google/fleurs:en_us:test",
-            language="en",
-            source="hub: google/fleurs, en_us, test",
-            cells=(Fills("table_6", "Fleurs test-en", "WER", "word_error_rate"),),
-        ),
-        SpeechBenchmark(
-            name="fleurs_zh",
-            corpus="google/fleurs:cmn_hans_cn:test",
-            language="zh",
-            source="hub: google/fleurs, cmn_hans_cn, test",
-            cells=(Fills("table_6", "Fleurs test-zh", "WER", "character_error_rate"),),
-        ),
-        *(
-            SpeechBenchmark(
-                name=f"wenetspeech_{split}",
-                corpus=f"TwinkStart/WenetSpeech::{split}",
-                language="zh",
-                source=f"hub: TwinkStart/WenetSpeech, {split} (a copy; the original, wenet-e2e/wenetspeech, is gated)",
-                cells=(Fills("table_6", f"WenetSpeech {split}", "CER", "character_error_rate"),),
-            )
-            for split in ("test_net", "test_meeting")
-        ),
-        *(
-            SpeechBenchmark(
-                name=f"kespeech_{dialect.replace('-', '_')}",
-                corpus="",
-                language="zh",
-                source="KeSpeech is had by application, and its form on the hub is not known here",
-                cells=(Fills("table_6", f"KeSpeech {dialect}", "WER", "character_error_rate"),),
-            )
-            for dialect in _DIALECTS
-        ),
-    ]
-
-
-SPEECH_BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _benchmarks()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, choose
-from lab.evaluation.benchmarks.benchmark import Benchmark, Fills, Identity, Kind, Progress, Score, sampled
+from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
 from lab.evaluation.benchmarks.endpoints import PREFIX
 from lab.evaluation.benchmarks.items import TRIVIA, data_key, read_translations
 from lab.evaluation.benchmarks.kept_answers import answers_of
@@ -170,24 +170,3 @@ def _chrf() -> Any:
             return found
 
     return PlainCHRF()
-
-
-TRANSLATION_BENCHMARKS: dict[str, Benchmark] = {
-    "covost2_en2zh": Translation(
-        name="covost2_en2zh",
-        data="hub:lmms-lab-audio/covost2_en-zh:en_zh:test",
-        source="hub: lmms-lab-audio/covost2_en-zh, test (a copy; Common Voice's own is by application)",
-        target="zh",
-        hears=True,
-        cells=(Fills("table_7", "CoVoST-2 en2zh", "BLEU", "bleu"),),
-    ),
-    "covost2_zh2en": Translation(
-        name="covost2_zh2en",
-        data="hub:lmms-lab-audio/covost2:zh_en:test",
-        source="hub: lmms-lab-audio/covost2, test (a copy; Common Voice's own is by application)",
-        target="en",
-        hears=True,
-        cells=(Fills("table_7", "CoVoST-2 zh2en", "BLEU", "bleu"),),
-    ),
-    "translation": Translation(name="translation", source="a file of source and reference: give `data` and `target`"),
-}

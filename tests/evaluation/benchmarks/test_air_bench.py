@@ -6,12 +6,13 @@ import pytest
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Evaluated
-from lab.evaluation.benchmarks.lmms_eval_benchmarks import LMMS_EVAL_BENCHMARKS, LmmsEvalBenchmark
+from lab.evaluation.benchmarks.lmms_eval_benchmarks import LmmsEvalBenchmark
 from lab.evaluation.benchmarks.lmms_eval_results import mean_mark
+from lab.evaluation.benchmarks.registry import BENCHMARKS
 from tests.evaluation.benchmarks.fakes import silent
 from tests.evaluation.benchmarks.lmms_eval_stand_in import StandIn
 
-SPEECH = LMMS_EVAL_BENCHMARKS["air_bench_speech"]
+SPEECH = BENCHMARKS["air_bench_speech"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def evaluate(model: str, stand_in: StandIn, **more: str) -> Evaluated:
 
 
 def test_each_part_of_table_7_is_its_own_task():
-    found = {name: one for name, one in LMMS_EVAL_BENCHMARKS.items() if name.startswith("air_bench")}
+    found = {name: one for name, one in BENCHMARKS.items() if name.startswith("air_bench")}
     assert {name: one.tasks for name, one in found.items() if isinstance(one, LmmsEvalBenchmark)} == {
         "air_bench_speech": ("air_bench_chat_speech",),
         "air_bench_sound": ("air_bench_chat_sound",),

@@ -9,6 +9,7 @@ from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
     Evaluated,
+    Fills,
     Identity,
     Progress,
     Score,
@@ -110,3 +111,12 @@ def test_names_and_what_they_fill_are_sound():
         assert name == benchmark.name
         assert benchmark.models
         assert benchmark.source
+
+
+def test_a_table_gives_the_fields_the_places_that_it_fills_and_options_by_name():
+    table = {"kind": "open", "models": "any", "source": "a pocket", "fills": [["table_5", "MSVD-QA", "score", "heads"]]}
+    made = Coin.from_table("coin", table)
+    assert (made.name, made.source, made.options) == ("coin", "a pocket", {})
+    assert made.cells == (Fills("table_5", "MSVD-QA", "score", "heads"),)
+    assert list(BENCHMARKS["mmlu"].options) == ["data", "device", "precision", "batch_size"]
+    assert list(BENCHMARKS["mmlu_few_shot_questions"].options) == ["device", "precision", "batch_size"]

@@ -16,19 +16,19 @@ from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.evaluation.benchmarks import language
 from lab.evaluation.benchmarks.language import (
-    LANGUAGE_BENCHMARKS,
     as_row,
     few_shot_questions,
     leaves,
     manager_of,
     place_of_data,
 )
+from lab.evaluation.benchmarks.registry import BENCHMARKS
 from tests.evaluation.benchmarks.fakes import silent
 from tests.parts.tiny_models import llama
 
 PROMPT = "The following are multiple choice questions with answers about Answer which of these is red blue green"
 VOCABULARY = {word: place for place, word in enumerate(["<eos>", "<unk>", *"ABCD", *".:?()", *PROMPT.split()])}
-FEW_SHOT = LANGUAGE_BENCHMARKS["mmlu_few_shot_questions"]
+FEW_SHOT = BENCHMARKS["mmlu_few_shot_questions"]
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +155,7 @@ def write_mmlu(root: Path) -> None:
 def test_mmlu_is_lm_evals_own_task_on_a_folder_of_the_hubs_layout(model, tmp_path, monkeypatch):
     monkeypatch.setattr(language, "leaves", lambda manager, task: [f"{task}_{one}" for one in SUBJECTS])
     write_mmlu(tmp_path / "hub" / "cais" / "mmlu")
-    mmlu, options = LANGUAGE_BENCHMARKS["mmlu"], {"device": "cpu", "data": str(tmp_path / "hub")}
+    mmlu, options = BENCHMARKS["mmlu"], {"device": "cpu", "data": str(tmp_path / "hub")}
     found = mmlu.evaluate(model, options=options, limit=None, progress=silent)
     assert len(found.answers) == 2 * 3
     (score,) = found.scores
@@ -173,7 +173,7 @@ def test_mmlu_is_lm_evals_own_task_on_a_folder_of_the_hubs_layout(model, tmp_pat
 @pytest.mark.slow
 def test_groups_come_down_to_the_tasks_of_the_paper():
     for name, number in [("mmlu", 57), ("cmmlu", 67), ("ceval", 52), ("agieval", 21)]:
-        benchmark = LANGUAGE_BENCHMARKS[name]
+        benchmark = BENCHMARKS[name]
         manager = manager_of(benchmark.task)
         found = list(leaves(manager, benchmark.task))
         assert len(found) == len(set(found)) == number
@@ -192,11 +192,11 @@ def test_data_that_is_no_data_set_is_named(model, tmp_path):
     (broken / "notes.txt").write_text("nothing")
     options = {"device": "cpu", "data": str(tmp_path / "hub")}
     with pytest.raises(LabError, match=r"the data of lm-eval's task 'mmlu' cannot be read from the folder .*/hub: "):
-        LANGUAGE_BENCHMARKS["mmlu"].evaluate(model, options=options, limit=None, progress=silent)
+        BENCHMARKS["mmlu"].evaluate(model, options=options, limit=None, progress=silent)
 
 
 def test_bad_input_is_refused_before_anything_is_loaded(model, tmp_path, monkeypatch):
-    mmlu = LANGUAGE_BENCHMARKS["mmlu"]
+    mmlu = BENCHMARKS["mmlu"]
     for benchmark, name, options, message in [
         (FEW_SHOT, "smollm", {}, "unknown model 'smollm'; expected one of smollm2_135m, a local folder"),
         (FEW_SHOT, "character", {}, "model 'character' reads only the letters of its alphabet"),

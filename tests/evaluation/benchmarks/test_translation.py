@@ -15,7 +15,8 @@ import soundfile
 from lab.errors import LabError
 from lab.evaluation.benchmarks import translation
 from lab.evaluation.benchmarks.items import data_key, read_translations
-from lab.evaluation.benchmarks.translation import TRANSLATION_BENCHMARKS, sentence_bleu, translation_scores
+from lab.evaluation.benchmarks.registry import BENCHMARKS
+from lab.evaluation.benchmarks.translation import sentence_bleu, translation_scores
 from tests.data.fakes import tone
 from tests.evaluation.benchmarks.fakes import silent
 from tests.evaluation.benchmarks.judge_server import judge_server
@@ -156,7 +157,7 @@ def test_text_is_translated_by_an_endpoint_and_scored(sentences):
     options = {"data": sentences, "target": "zh"}
     seen = []
     with judge_server(answer=translating) as server:
-        found = TRANSLATION_BENCHMARKS["translation"].evaluate(
+        found = BENCHMARKS["translation"].evaluate(
             f"openai:m@{server.url}", options=options, limit=None, progress=lambda *step: seen.append(step)
         )
     assert seen[-1] == (4, 4)
@@ -178,7 +179,7 @@ def test_text_is_translated_by_an_endpoint_and_scored(sentences):
 
 
 def test_speech_of_the_hubs_form_is_sent_as_sound(speech):
-    benchmark = TRANSLATION_BENCHMARKS["covost2_en2zh"]
+    benchmark = BENCHMARKS["covost2_en2zh"]
     with judge_server(answer=hearing) as server:
         found = benchmark.evaluate(f"openai:m@{server.url}", options={"data": speech}, limit=None, progress=silent)
         assert {score.metric: score.value for score in found.scores} == {"bleu": 100.0, "chrf": 100.0}
@@ -199,7 +200,7 @@ def test_sounds_beside_a_file_are_found(tmp_path):
 
 def test_a_run_that_stopped_asks_for_what_is_left_only(sentences):
     options = {"data": sentences, "target": "zh"}
-    benchmark, gone = TRANSLATION_BENCHMARKS["translation"], [False]
+    benchmark, gone = BENCHMARKS["translation"], [False]
 
     def dying(messages: list[Any]) -> Any:
         said = translating(messages)
@@ -231,13 +232,13 @@ def test_what_a_model_refuses_is_no_score(sentences):
         judge_server(answer=refusing) as server,
         pytest.raises(LabError, match=r"refused 1 of 4 .*'s3' \(400: .*too long"),
     ):
-        TRANSLATION_BENCHMARKS["translation"].evaluate(
+        BENCHMARKS["translation"].evaluate(
             f"openai:m@{server.url}", options={"data": sentences, "target": "zh"}, limit=None, progress=silent
         )
 
 
 def test_another_target_or_data_is_another_evaluation(sentences):
-    benchmark = TRANSLATION_BENCHMARKS["translation"]
+    benchmark = BENCHMARKS["translation"]
 
     def key(**options: str) -> str:
         return benchmark.check("openai:m", options={"data": sentences, **options}).key(benchmark, None)
@@ -248,7 +249,7 @@ def test_another_target_or_data_is_another_evaluation(sentences):
 
 
 def test_bad_input_is_refused_before_anything_is_asked(sentences, tmp_path, monkeypatch):
-    text, spoken = TRANSLATION_BENCHMARKS["translation"], TRANSLATION_BENCHMARKS["covost2_zh2en"]
+    text, spoken = BENCHMARKS["translation"], BENCHMARKS["covost2_zh2en"]
     for options, message in [
         ({}, "'translation' needs --option data=..., a JSONL"),
         ({"data": sentences}, "'translation' needs --option target=..., the language"),
