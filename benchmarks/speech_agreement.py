@@ -21,7 +21,7 @@ from lab.data.text import chatterbot_sentences, sentences
 from lab.errors import LabError
 from lab.evaluation.kept_texts import KeptTranscripts
 from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import Heard, kept_shares, listen, open_speech_recognizer
+from lab.evaluation.speech_agreement import Heard, keep_agreeing, listen, open_speech_recognizer
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 NORMALIZER_OF = {"en": "whisper_english", "zh": "chinese_characters"}
@@ -68,7 +68,10 @@ def prompts(language: str, count: int, seed: int) -> list[tuple[str, str]]:
 def table(heard: dict[str, list[Heard]], language: str) -> str:
     """One line a threshold."""
     normalizer = NORMALIZERS[NORMALIZER_OF[language]]
-    shares = {kind: kept_shares(found, normalizer, THRESHOLDS) for kind, found in heard.items()}
+    shares = {
+        kind: [keep_agreeing(found, normalizer, max_error_rate=most).keep.mean() for most in THRESHOLDS]
+        for kind, found in heard.items()
+    }
     lines = ["  at most " + "".join(f"{kind:>12}" for kind in shares) + "  good among kept"]
     for place, threshold in enumerate(THRESHOLDS):
         row = [share[place] for share in shares.values()]

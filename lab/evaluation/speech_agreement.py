@@ -171,18 +171,4 @@ def _judged(
     return filtered([h.id for h in heard], reasons, name=name, parameters=settings)
 
 
-def kept_shares(
-    heard: Sequence[Heard], normalizer: Normalizer, thresholds: Sequence[float]
-) -> Float[ndarray, " thresholds"]:
-    """The share that `keep_agreeing` keeps at each threshold; what cannot be read counts as dropped.
-
-    Raises:
-        LabError: nothing was heard, or a threshold below 0.
-    """
-    if not heard:
-        raise LabError("no recording was heard, so there is no share of them to keep")
-    kept = [keep_agreeing(heard, normalizer, max_error_rate=t).report.num_kept for t in thresholds]
-    return np.array(kept) / len(heard)
-
-
 SPEECH_FILTERS: Mapping[str, Callable[..., Filtered]] = {"keep_agreeing": keep_agreeing, "drop_easy": drop_easy}

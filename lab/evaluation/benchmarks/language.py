@@ -232,6 +232,8 @@ def _opened(model: str, identity: Identity, options: Mapping[str, str], asked: A
         tokenizer=codec.tokenizer,  # type: ignore[attr-defined]
         batch_size=whole_number(options, "batch_size", "1" if device.type == "cpu" else "8"),
     )
+    for name in ("loglikelihood", "generate_until"):  # one bar is enough
+        setattr(lm, name, partial(getattr(lm, name), disable_tqdm=True))
     kept = CachingLM(lm, str(answers_path(identity)))
     contexts: set[str] = set()
     keep = lm.cache_hook.add_partial

@@ -93,16 +93,10 @@ class SpeechBenchmark(Benchmark):
         return scores, answers, {"corpus_sha256": corpus.sha256, "left_out": left_out}
 
     def _recognizer(self, checkpoint: Checkpoint) -> "Recognizer":
-        from lab.parts.audio_encoders import AUDIO_ENCODERS
-        from lab.parts.speech_recognizers import load_speech_recognizer
+        from lab.evaluation.speech_agreement import open_speech_recognizer
 
-        folders = checkpoint.open()
-        packaged = checkpoint.name in AUDIO_ENCODERS
-        return load_speech_recognizer(
-            checkpoint.name if packaged else folders[0],
-            weights_folder=folders if packaged else None,
-            language=self.language,
-        )
+        name = checkpoint.name if checkpoint.packages else str(checkpoint.open()[0])
+        return open_speech_recognizer(name, language=self.language)
 
     def _dataset(self, options: Mapping[str, str]) -> str:
         dataset = options.get("dataset", self.corpus)
