@@ -18,9 +18,9 @@ import numpy as np
 from lab.data.speech.recordings import Recording
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.errors import LabError
-from lab.evaluation.kept_transcripts import KeptTranscripts
+from lab.evaluation.kept_texts import KeptTranscripts
 from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import Heard, kept_shares, listen
+from lab.evaluation.speech_agreement import Heard, keep_agreeing, listen
 from lab.parts.speech_recognizers import load_speech_recognizer
 from standins.texts import chatterbot_sentences, sentences
 
@@ -69,7 +69,10 @@ def prompts(language: str, count: int, seed: int) -> list[tuple[str, str]]:
 def table(heard: dict[str, list[Heard]], language: str) -> str:
     """One line a threshold."""
     normalizer = NORMALIZERS[NORMALIZER_OF[language]]
-    shares = {kind: kept_shares(found, normalizer, THRESHOLDS) for kind, found in heard.items()}
+    shares = {
+        kind: [keep_agreeing(found, normalizer, max_error_rate=most).keep.mean() for most in THRESHOLDS]
+        for kind, found in heard.items()
+    }
     lines = ["  at most " + "".join(f"{kind:>12}" for kind in shares) + "  good among kept"]
     for place, threshold in enumerate(THRESHOLDS):
         row = [share[place] for share in shares.values()]
@@ -109,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(problem)
     print(f"spoken (or read back) {len(recordings) / spoken:.1f} clips a second; ", end="")
     print(f"heard (or read back) {len(SPOILED) * len(recordings) / listened:.2f} clips a second, ", end="")
-    print(f"{recognizer.num_transcribed} clips of them transcribed now")
+    print(f"{recognizer.kept.num_made} clips of them transcribed now")
 
 
 if __name__ == "__main__":

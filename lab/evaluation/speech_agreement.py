@@ -2,7 +2,7 @@
 
 Prompts made by TTS stay where an ASR transcript matches them (the paper's threshold: not found, so it is a parameter);
 a separate ASR set loses the samples that are already easy. Judging is apart from listening, so that many thresholds
-cost one pass, which `lab.evaluation.kept_transcripts` keeps for the next run. `errors` and `length` count words, or
+cost one pass, which `lab.evaluation.kept_texts` keeps for the next run. `errors` and `length` count words, or
 characters where the normaliser reports no words (Chinese).
 """
 
@@ -155,20 +155,6 @@ def _judged(
     unit = "words" if "wer" in normalizer.reports else "characters"
     settings = {**parameters, "unit": unit, "normalizer": f"{normalizer.name} {normalizer.version}"}
     return filtered([h.id for h in heard], reasons, name=name, parameters=settings)
-
-
-def kept_shares(
-    heard: Sequence[Heard], normalizer: Normalizer, thresholds: Sequence[float]
-) -> Float[ndarray, " thresholds"]:
-    """The share that `keep_agreeing` keeps at each threshold; what cannot be read counts as dropped.
-
-    Raises:
-        LabError: nothing was heard, or a threshold below 0.
-    """
-    if not heard:
-        raise LabError("no recording was heard, so there is no share of them to keep")
-    kept = [keep_agreeing(heard, normalizer, max_error_rate=t).report.num_kept for t in thresholds]
-    return np.array(kept) / len(heard)
 
 
 SPEECH_FILTERS: Mapping[str, Callable[..., Filtered]] = {"keep_agreeing": keep_agreeing, "drop_easy": drop_easy}

@@ -12,7 +12,6 @@ sentences cover 79% where seeds are what differs.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,6 @@ from lab.errors import LabError
 from lab.evaluation.crossed import CrossedErrors, Effect, crossed_errors, effect_of
 
 NUM_RESAMPLES = 10_000
-# Beyond this many seeds the answer to "how many would decide it?" is no plan any more.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,37 +45,81 @@ class Interval:
         return self.num_seeds > 1
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resampled:
+    """A crossed design and its rates on resampled sentences, the same draws for whatever is asked of them."""
+
+    crossed: CrossedErrors
+    rates: Float[np.ndarray, "resamples rows seeds"]
+    order: npt.NDArray[np.int64]
+    rng_seed: int
+
+    def contrast(self, weights: Float[np.ndarray, " rows"], *, pool_seed_variance: bool = False) -> Effect:
+        """The effect sum(weights x rates); `weights` sum to 0."""
+        rates = self.crossed.rates()
+        num_rows, num_seeds = rates.shape
+        of_seed = np.einsum("r,brs->bs", weights, self.rates)
+        if not pool_seed_variance or num_seeds == 1:
+            return effect_of(weights @ rates, of_seed, self.order)
+        residuals = rates - rates.mean(axis=0) - rates.mean(axis=1, keepdims=True) + rates.mean()
+        mean_square = float((residuals**2).sum()) / ((num_rows - 1) * (num_seeds - 1))
+        return effect_of(
+            weights @ rates,
+            of_seed,
+            self.order,
+            seed_variance=mean_square * float(weights @ weights),
+            degrees_per_seed=num_rows - 1,
+        )
+
+    def interval(self, effect: Effect, confidence: float) -> Interval:
+        """An effect's interval, with what it rests on."""
+        low, high = effect.interval(confidence)
+        return Interval(
+            estimate=effect.estimate,
+            low=low,
+            high=high,
+            confidence=confidence,
+            num_seeds=len(self.crossed.seeds),
+            num_utterances=self.crossed.num_utterances,
+            num_sentences=len(self.crossed.lengths),
+            num_resamples=len(self.rates),
+            rng_seed=self.rng_seed,
+        )
+
+
+def resampled(frame: pd.DataFrame, metric: str, num_resamples: int, rng_seed: int) -> Resampled:
+    """Lay out results as a crossed design and draw its sentences.
+
+    Raises:
+        LabError: as `crossed_errors`.
+    """
+    crossed = crossed_errors(frame, metric)
+    rng = np.random.default_rng(rng_seed)
+    rates = crossed.resampled_rates(num_resamples, rng)
+    return Resampled(crossed=crossed, rates=rates, order=rng.permutation(num_resamples), rng_seed=rng_seed)
+
+
 def bootstrap_interval(
     frame: pd.DataFrame,
     row: str,
     *,
     metric: str = "character_error_rate",
-    seeds_drawn: Literal["student_t", "resampled"] = "student_t",
     confidence: float = 0.95,
     num_resamples: int = NUM_RESAMPLES,
     rng_seed: int = 0,
 ) -> Interval:
     """The pooled error rate of `row`, with the percentile interval of a bootstrap over seeds and sentences together.
 
-    Sentences are drawn with replacement, the same for all seeds. Seeds are drawn from Student's t about their mean,
-    or, with `seeds_drawn="resampled"`, with replacement as well (Owen's pigeonhole bootstrap, 2007): right with
-    twenty seeds, much too narrow with three. An interval may reach below 0 where few seeds differ much.
+    Sentences are drawn with replacement, the same for all seeds; seeds are drawn from Student's t about their mean.
+    (Owen's pigeonhole bootstrap, 2007, draws seeds with replacement as well: right with twenty seeds, much too narrow
+    with three.) An interval may reach below 0 where few seeds differ much.
 
     Raises:
         LabError: `row` is not in `frame`; or as `crossed_errors`.
     """
     check_row(frame, row)
-    crossed = crossed_errors(frame[frame["row"] == row], metric)
-    rng = np.random.default_rng(rng_seed)
-    rates, resampled = crossed.rates()[0], crossed.resampled_rates(num_resamples, rng)[:, 0]
-    effect = effect_of(rates, resampled, rng.permutation(num_resamples))
-    if seeds_drawn == "student_t":
-        low, high = effect.interval(confidence)
-    else:
-        drawn = rng.integers(len(rates), size=resampled.shape)
-        draws = np.take_along_axis(resampled, drawn, axis=1).mean(axis=1)
-        low, high = (float(x) for x in np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    return interval_of(crossed, effect.estimate, low, high, confidence, num_resamples, rng_seed)
+    one = resampled(frame[frame["row"] == row], metric, num_resamples, rng_seed)
+    return one.interval(effect_of(one.crossed.rates()[0], one.rates[:, 0], one.order), confidence)
 
 
 def pairwise_comparisons(
@@ -112,44 +154,19 @@ def pairwise_comparisons(
         raise LabError("no pair of rows was given to compare")
     for row in itertools.chain.from_iterable(pairs or ()):
         check_row(frame, row)
-    crossed = crossed_errors(frame, metric)
-    if len(crossed.rows) < 2:
-        raise LabError(f"a comparison needs at least two rows; there is only {crossed.rows[0]!r}")
-    rng = np.random.default_rng(rng_seed)
-    resampled, order = crossed.resampled_rates(num_resamples, rng), rng.permutation(num_resamples)
+    every = resampled(frame, metric, num_resamples, rng_seed)
+    rows, num_seeds = every.crossed.rows, len(every.crossed.seeds)
+    if len(rows) < 2:
+        raise LabError(f"a comparison needs at least two rows; there is only {rows[0]!r}")
     lines = []
-    for row_a, row_b in pairs or itertools.combinations(crossed.rows, 2):
-        weights = np.array([(row == row_a) * 1.0 - (row == row_b) * 1.0 for row in crossed.rows])
-        effect = contrast_effect(crossed, resampled, weights, pool_seed_variance, order)
+    for row_a, row_b in pairs or itertools.combinations(rows, 2):
+        weights = np.array([(row == row_a) * 1.0 - (row == row_b) * 1.0 for row in rows])
+        effect = every.contrast(weights, pool_seed_variance=pool_seed_variance)
         low, high = effect.interval(confidence)
         lines.append((row_a, row_b, effect.estimate, low, high, effect.p_value()))
     table = pd.DataFrame(lines, columns=["row_a", "row_b", "difference", "low", "high", "p_value"])
     table["p_value_holm"] = multipletests(table["p_value"], method="holm")[1]
-    return table.assign(num_seeds=len(crossed.seeds), over_seeds=len(crossed.seeds) > 1)
-
-
-def contrast_effect(
-    crossed: CrossedErrors,
-    resampled: Float[np.ndarray, "resamples rows seeds"],
-    weights: Float[np.ndarray, " rows"],
-    pool_seed_variance: bool,
-    order: npt.NDArray[np.int64],
-) -> Effect:
-    """The effect sum(weights x rates); `weights` sum to 0."""
-    rates = crossed.rates()
-    num_rows, num_seeds = rates.shape
-    of_seed = np.einsum("r,brs->bs", weights, resampled)
-    if not pool_seed_variance or num_seeds == 1:
-        return effect_of(weights @ rates, of_seed, order)
-    residuals = rates - rates.mean(axis=0) - rates.mean(axis=1, keepdims=True) + rates.mean()
-    mean_square = float((residuals**2).sum()) / ((num_rows - 1) * (num_seeds - 1))
-    return effect_of(
-        weights @ rates,
-        of_seed,
-        order,
-        seed_variance=mean_square * float(weights @ weights),
-        degrees_per_seed=num_rows - 1,
-    )
+    return table.assign(num_seeds=num_seeds, over_seeds=num_seeds > 1)
 
 
 def check_columns(frame: pd.DataFrame, *names: str) -> None:
@@ -164,26 +181,3 @@ def check_row(frame: pd.DataFrame, row: str) -> None:
     rows = sorted(frame["row"].unique())
     if row not in rows:
         raise LabError(f"no results of row {row!r}; there are: {', '.join(map(repr, rows))}")
-
-
-def interval_of(
-    crossed: CrossedErrors,
-    estimate: float,
-    low: float,
-    high: float,
-    confidence: float,
-    num_resamples: int,
-    rng_seed: int,
-) -> Interval:
-    """An interval with what it rests on."""
-    return Interval(
-        estimate=estimate,
-        low=low,
-        high=high,
-        confidence=confidence,
-        num_seeds=len(crossed.seeds),
-        num_utterances=crossed.num_utterances,
-        num_sentences=len(crossed.lengths),
-        num_resamples=num_resamples,
-        rng_seed=rng_seed,
-    )

@@ -93,7 +93,7 @@ class Contrast:
         Raises:
             LabError: as `interaction`; or the four have no seed in common.
         """
-        from lab.evaluation.interaction import interaction
+        from lab.evaluation.contrasts import interaction
         from lab.evaluation.sequential import resamples_at
         from lab.evaluation.verdict import judge_interaction
 
@@ -146,7 +146,7 @@ class Comparison:
         Raises:
             LabError: as `difference`; or the two have no seed in common.
         """
-        from lab.evaluation.difference import difference
+        from lab.evaluation.contrasts import difference
         from lab.evaluation.sequential import resamples_at
         from lab.evaluation.verdict import judge_difference
 

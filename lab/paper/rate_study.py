@@ -17,7 +17,7 @@ def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFr
     (baseline - control)[high] - (baseline - control)[low], which has an interval of its own. All three are of the seeds
     that all six cells have: of others they would not add up.
     """
-    from lab.evaluation.interaction import interaction
+    from lab.evaluation.contrasts import interaction
 
     rates = (claim.low_rate, claim.high_rate)
     if claim.candidate != control.candidate or rates != (control.low_rate, control.high_rate):

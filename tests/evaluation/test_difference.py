@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from lab.errors import LabError
+from lab.evaluation.contrasts import Difference, difference
 from lab.evaluation.crossed import METRICS, crossed_errors
-from lab.evaluation.difference import Difference, difference
 from lab.evaluation.statistics import bootstrap_interval, pairwise_comparisons
 from lab.evaluation.verdict import Verdict, judge_difference
 from tests.evaluation.results import results

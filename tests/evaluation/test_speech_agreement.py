@@ -15,7 +15,6 @@ from lab.evaluation.speech_agreement import (
     Heard,
     drop_easy,
     keep_agreeing,
-    kept_shares,
     listen,
 )
 from lab.parts.speech_recognizers import load_speech_recognizer
@@ -139,11 +138,9 @@ def test_listening_streams_and_holds_one_batch():
     assert len(read) == 8
 
 
-def test_kept_shares_grow_with_the_threshold():
-    shares = kept_shares(heard(), ENGLISH, [0.0, 0.25, 0.5, 1.0, 5.0])
-    np.testing.assert_allclose(shares, np.array([1, 2, 3, 5, 6]) / 6)
-    with pytest.raises(LabError, match="no recording was heard"):
-        kept_shares([], ENGLISH, [0.1])
+def test_more_is_kept_as_the_threshold_grows():
+    kept = [keep_agreeing(heard(), ENGLISH, max_error_rate=most).report.num_kept for most in (0.0, 0.25, 0.5, 1.0, 5.0)]
+    assert kept == [1, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize("threshold", [-0.1, float("nan")])
@@ -168,5 +165,5 @@ def test_recorded_speech_agrees_with_its_text_and_not_with_another(user_cache_di
     recognizer = load_speech_recognizer("whisper_tiny_en")
     swapped = [recording(r.id, other.text, r.audio) for r, other in zip(found, [*found[1:], found[0]], strict=True)]
     right, wrong = (list(listen(these, recognizer.transcribe, ENGLISH)) for these in (found, swapped))
-    assert kept_shares(right, ENGLISH, [0.5])[0] >= 0.5
-    assert kept_shares(wrong, ENGLISH, [0.5])[0] == 0
+    assert keep_agreeing(right, ENGLISH, max_error_rate=0.5).keep.mean() >= 0.5
+    assert not keep_agreeing(wrong, ENGLISH, max_error_rate=0.5).keep.any()

@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.formula.api import ols
 
 from lab.errors import LabError
-from lab.evaluation.interaction import interaction
+from lab.evaluation.contrasts import interaction
 from lab.evaluation.statistics import bootstrap_interval, pairwise_comparisons
 from tests.evaluation.results import exact, results
 
@@ -50,19 +50,6 @@ def test_interval_over_utterances_alone_is_scipys_percentile_bootstrap() -> None
         assert found.low == pytest.approx(reference.low, abs=0.004)
         assert found.high == pytest.approx(reference.high, abs=0.004)
         assert found.over_seeds == (num_seeds == 3)
-
-
-def test_resampled_seeds_agree_with_students_where_there_are_many() -> None:
-    frame = results({(POOL, 2): 0.4}, num_seeds=25, seed_spread=0.05)
-    student = bootstrap_interval(frame, f"{POOL} 2")
-    resampled = bootstrap_interval(frame, f"{POOL} 2", seeds_drawn="resampled")
-    assert resampled.high - resampled.low == pytest.approx(student.high - student.low, rel=0.1)
-
-
-def test_resampled_seeds_are_too_narrow_where_there_are_three() -> None:
-    frame = same_in_every_utterance({(POOL, 2): [3, 5, 4]})
-    found = bootstrap_interval(frame, f"{POOL} 2", seeds_drawn="resampled")
-    assert (found.low, found.high) == (pytest.approx(0.3), pytest.approx(0.5))  # Student's: 0.15 to 0.65
 
 
 def test_utterances_of_one_sentence_are_drawn_together() -> None:
@@ -137,24 +124,9 @@ def test_interaction_is_as_worked_by_hand_and_its_interval_students() -> None:
     found = interaction(same_in_every_utterance(SPREAD_OF_SEEDS), **{**CLAIM, "num_resamples": 10_000})
     assert (found.gap_low, found.gap_high) == (pytest.approx(0.1), pytest.approx(0.5))
     assert found.interval.estimate == pytest.approx(0.4)
-    assert found.seed_standard_deviation == pytest.approx(0.1)
-    assert found.utterance_standard_error == pytest.approx(0.0, abs=1e-9)
     low, high = stats.t.interval(0.95, df=2, loc=0.4, scale=0.1 / np.sqrt(3))
     assert (found.interval.low, found.interval.high) == (pytest.approx(low, rel=0.01), pytest.approx(high, rel=0.01))
     assert found.p_value == pytest.approx(stats.ttest_1samp([0.3, 0.5, 0.4], 0).pvalue, rel=0.01)
-
-
-def test_relative_growth_is_the_ratio_of_ratios() -> None:
-    # The baseline's error grows by 6 / 2, the candidate's by 4 / 2, alike in both seeds: 3 / 2.
-    errors = {(POOL, 2): [2, 2], (CONV, 2): [2, 2], (POOL, 8): [6, 6], (CONV, 8): [4, 4]}
-    growth = interaction(same_in_every_utterance(errors), **CLAIM).relative_growth
-    assert growth is not None
-    assert (growth.estimate, growth.low, growth.high) == pytest.approx((1.5, 1.5, 1.5))
-
-
-def test_relative_growth_is_none_where_a_cell_made_no_error() -> None:
-    errors = {(POOL, 2): [2, 2], (CONV, 2): [0, 0], (POOL, 8): [6, 6], (CONV, 8): [4, 4]}
-    assert interaction(same_in_every_utterance(errors), **CLAIM).relative_growth is None
 
 
 @settings(deadline=None, max_examples=8)
@@ -166,9 +138,6 @@ def test_swapping_baseline_and_candidate_flips_the_interaction(rng_seed: int) ->
     assert one.interval.estimate == pytest.approx(-other.interval.estimate)
     assert (one.interval.low, one.interval.high) == pytest.approx((-other.interval.high, -other.interval.low))
     assert one.p_value == pytest.approx(other.p_value)
-    assert one.relative_growth is not None
-    assert other.relative_growth is not None
-    assert one.relative_growth.estimate == pytest.approx(1 / other.relative_growth.estimate)
 
 
 @settings(deadline=None, max_examples=8)
@@ -227,7 +196,6 @@ def test_one_seed_gives_an_interval_over_utterances_and_no_plan() -> None:
     frame = results(CELLS, num_seeds=1)
     found = interaction(frame, **CLAIM)
     assert not found.interval.over_seeds
-    assert found.seed_standard_deviation is None
     assert found.seeds_to_decide() == (None, "one seed does not show how much seeds differ")
     assert not pairwise_comparisons(frame, num_resamples=500)["over_seeds"].any()
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from lab.errors import LabError
-from lab.evaluation.interaction import Interaction, interaction
+from lab.evaluation.contrasts import Interaction, interaction
 from lab.evaluation.verdict import Verdict, judge_interaction
 from tests.evaluation.results import exact, results
 

@@ -1,8 +1,8 @@
 """What a benchmark is: the contract between a kind of questions and whatever asks, records and shows them (section 4).
 
 A benchmark takes the name of a model and gives scores with intervals, and every single answer. It is asked twice:
-`check` refuses, and says what the answers will depend on, before anything expensive; `evaluate` answers. Importing a
-benchmark's module imports neither torch nor lm-eval.
+`check` refuses, and says what the answers will depend on, before anything expensive; `evaluate` answers. A kind of
+questions writes `identify` and `ask`. Importing a benchmark's module imports neither torch nor lm-eval.
 """
 
 import hashlib
@@ -10,8 +10,8 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lab.errors import LabError, choose
 
@@ -95,7 +95,7 @@ class Evaluated:
             raise LabError(f"benchmark {self.benchmark!r} has two scores called {', '.join(twice)}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Fills:
     """A place of the paper's tables that a benchmark measures; which model's cell of it, `lab evaluate --as` says."""
 
@@ -129,30 +129,42 @@ class Benchmark(ABC):
         if self.kind not in get_args(Kind):
             raise LabError(f"benchmark {self.name!r} is of kind {self.kind!r}; expected {', '.join(get_args(Kind))}")
 
-    @abstractmethod
+    @classmethod
+    def from_table(cls, name: str, table: Mapping[str, Any]) -> "Benchmark":
+        """A table of `benchmarks.toml`: the fields, with `fills` for `cells`, and `options` by their names."""
+        told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        cells = tuple(Fills(*places) for places in told.pop("fills", ()))
+        names = told.pop("options", None)
+        made = cls(name=name, cells=cells, **told)
+        return made if names is None else replace(made, options={option: made.options[option] for option in names})
+
     def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
         """Say what the answers will depend on; nothing is loaded that takes more than seconds.
 
         Raises:
-            LabError: the model is none of this kind, a package or the data is missing, or an option is wrong.
+            LabError: an option that the benchmark does not have (its options are listed), or as `identify`.
         """
+        for name in options:
+            if not self.options:
+                raise LabError(f"benchmark {self.name!r} has no options, and {name!r} was given")
+            choose(self.options, name, f"option of benchmark {self.name!r}")
+        return self.identify(model, options)
 
-    @abstractmethod
     def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
         """Ask the model, score its answers; answers given before are read from the cache.
 
         Args:
-            options: those of `self.options`, as `check` has seen them.
+            model: as `models` says.
+            options: those of `self.options`.
             limit: items at most, the same ones every time for one limit (a seeded sample); None for all.
+            progress: told how far it is.
 
         Raises:
-            LabError: as `check`, or the data or the model turn out to be none.
+            LabError: as `check_limit`, `check` and `ask`.
         """
-
-    def evaluated(
-        self, model: str, identity: Identity, scores: tuple[Score, ...], answers: "pandas.DataFrame", **told: str
-    ) -> Evaluated:
-        """What `evaluate` gives; `told` are settings that only the run itself tells."""
+        check_limit(limit)
+        identity = self.check(model, options=options)
+        scores, answers, told = self.ask(model, identity, options, limit, progress)
         return Evaluated(
             benchmark=self.name,
             model=model,
@@ -162,13 +174,23 @@ class Benchmark(ABC):
             settings={**identity.settings, **told},
         )
 
+    @abstractmethod
+    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
+        """Name the weights and all settings.
 
-def check_options(benchmark: Benchmark, options: Mapping[str, str]) -> None:
-    """Raise a LabError that lists a benchmark's options, where one is asked for that it does not have."""
-    for name in options:
-        if not benchmark.options:
-            raise LabError(f"benchmark {benchmark.name!r} has no options, and {name!r} was given")
-        choose(benchmark.options, name, f"option of benchmark {benchmark.name!r}")
+        Raises:
+            LabError: the model is none of this kind, a package or the data is missing, or an option's value is wrong.
+        """
+
+    @abstractmethod
+    def ask(
+        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
+    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Mapping[str, str]]":
+        """The scores, the answers, and settings that only the run itself tells.
+
+        Raises:
+            LabError: the data or the model turn out to be none. What was answered until then is kept.
+        """
 
 
 def whole_number(options: Mapping[str, str], name: str, default: str) -> int:

@@ -1,8 +1,10 @@
 """What a model is asked: turns of text, pictures, videos and sound, and what talks (section 4 of the paper)."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -25,12 +27,8 @@ class Medium:
         Raises:
             LabError: the file cannot be read.
         """
-        if isinstance(self.content, bytes):
-            return self.content
-        try:
-            return self.content.read_bytes()
-        except OSError as error:
-            raise LabError(f"{self.kind} {self.content} cannot be read ({error.strerror or error})") from error
+        with self._opened() as file:
+            return file.read()
 
     @property
     def sha256(self) -> str:
@@ -39,13 +37,16 @@ class Medium:
         Raises:
             LabError: the file cannot be read.
         """
-        if isinstance(self.content, bytes):
-            return hashlib.sha256(self.content).hexdigest()
+        with self._opened() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @contextmanager
+    def _opened(self) -> Iterator[io.BufferedIOBase]:
         try:
-            with self.content.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            with io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb") as file:
+                yield file
         except OSError as error:
-            raise LabError(f"{self.kind} {self.content} cannot be read ({error.strerror or error})") from error
+            raise LabError(f"{self.kind} {self.content!s} cannot be read ({error.strerror or error})") from error
 
 
 @dataclass(frozen=True)

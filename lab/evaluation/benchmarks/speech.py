@@ -9,28 +9,21 @@ CER is; for Fleurs test-zh and KeSpeech, whose one rate the table calls WER and 
 are counted.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lab.errors import LabError
-from lab.evaluation.benchmarks.benchmark import (
-    Benchmark,
-    Evaluated,
-    Fills,
-    Identity,
-    Kind,
-    Progress,
-    Score,
-    check_limit,
-    check_options,
-    sampled,
-)
-from lab.evaluation.benchmarks.checkpoints import Checkpoint, find_checkpoint
+from lab.errors import LabError, choose
+from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
+from lab.evaluation.benchmarks.revisions import Checkpoint, data_revision, find_checkpoint
+from lab.evaluation.normalizers import NORMALIZERS, Normalizer
 
 if TYPE_CHECKING:
+    import pandas
+
     from lab.data.speech.corpora import Corpus
-    from lab.evaluation.kept_transcripts import Recognizer
+    from lab.evaluation.kept_texts import Recognizer
 
 _CHUNK = 32  # clips between two reports; each is kept as it is transcribed
 _OF_HUB = {
@@ -43,7 +36,7 @@ _OF_HUB = {
 class SpeechBenchmark(Benchmark):
     """The test split of a corpus, transcribed by a Whisper."""
 
-    corpus: str
+    corpus: str = ""
     """`amazon_queen`, `asterisk`, or what follows `hub:` (empty where the user has to name it)."""
     language: str
     kind: Kind = "speech"
@@ -51,15 +44,12 @@ class SpeechBenchmark(Benchmark):
     hub: bool = True
     options: Mapping[str, str] = field(default_factory=lambda: _OF_HUB)
 
-    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
         """Name the weights, the data, and the normalisers with their versions.
 
         Raises:
             LabError: the model is unknown, an option is wrong, or the data set has to be named and is not.
         """
-        check_options(self, options)
-        from lab.evaluation.benchmarks.speech_scoring import normalizers_of
-
         settings = {
             "data": self._data(options),
             "split": "test",
@@ -69,16 +59,15 @@ class SpeechBenchmark(Benchmark):
         }
         return Identity(model_key=_checkpoint(model).key, settings=settings)
 
-    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
+    def ask(
+        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
+    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Mapping[str, str]]":
         """Transcribe what is not kept yet and count the errors under every normaliser of the language.
 
         Raises:
-            LabError: as `check`; the weights or the corpus cannot be had.
+            LabError: the weights or the corpus cannot be had.
         """
-        check_limit(limit)
-        identity = self.check(model, options=options)
-        from lab.evaluation.benchmarks.speech_scoring import score_transcripts, unique
-        from lab.evaluation.kept_transcripts import KeptTranscripts
+        from lab.evaluation.kept_texts import KeptTranscripts
 
         corpus = self._open(options)
         tested = corpus.split("test")
@@ -94,7 +83,6 @@ class SpeechBenchmark(Benchmark):
             heard = kept.transcribe([corpus.audio(utterance) for utterance in chunk])
             texts.update(zip((utterance.start for utterance in chunk), heard, strict=True))
             progress(len(texts), len(chosen))
-        scores: tuple[Score, ...]
         scores, answers = score_transcripts(
             unique([utterance.id for utterance in chosen]),
             [utterance.text for utterance in chosen],
@@ -102,15 +90,13 @@ class SpeechBenchmark(Benchmark):
             self.language,
         )
         left_out = f"{len(chosen) - len(answers)} of {len(chosen)} without words to say"
-        return self.evaluated(model, identity, scores, answers, corpus_sha256=corpus.sha256, left_out=left_out)
+        return scores, answers, {"corpus_sha256": corpus.sha256, "left_out": left_out}
 
     def _recognizer(self, checkpoint: Checkpoint) -> "Recognizer":
-        from lab.parts.audio_encoders import AUDIO_ENCODERS
         from lab.parts.speech_recognizers import load_speech_recognizer
 
-        folders = checkpoint.open()
-        packaged = checkpoint.name in AUDIO_ENCODERS
-        return load_speech_recognizer(checkpoint.name if packaged else folders[0], language=self.language)
+        name = checkpoint.name if checkpoint.packages else str(checkpoint.open()[0])
+        return load_speech_recognizer(name, language=self.language)
 
     def _dataset(self, options: Mapping[str, str]) -> str:
         dataset = options.get("dataset", self.corpus)
@@ -131,8 +117,6 @@ class SpeechBenchmark(Benchmark):
         return f"hub:{self._dataset(options)} @ {self._revision(options)}"
 
     def _revision(self, options: Mapping[str, str]) -> str:
-        from lab.evaluation.benchmarks.data_revisions import data_revision
-
         return options.get("revision") or data_revision(self._dataset(options).partition(":")[0])
 
     def _open(self, options: Mapping[str, str]) -> "Corpus":
@@ -151,73 +135,91 @@ def _checkpoint(model: str) -> Checkpoint:
     return find_checkpoint(model, {name: known().sources for name, known in AUDIO_ENCODERS.items()})
 
 
-def _rate(place: str, score: str, metric: str = "WER") -> tuple[Fills, ...]:
-    return (Fills(table="table_6", place=place, metric=metric, score=score),)
+_RATES = {"wer": "word_error_rate", "cer": "character_error_rate"}
 
 
-_DIALECTS = (
-    "mandarin",
-    "beijing",
-    "southwest",
-    "lan-yin",
-    "zhongyuan",
-    "northeast",
-    "jiang-huai",
-    "ji-lu",
-    "jiao-liao",
+# As it stands, but for its white space: case and punctuation count as errors.
+_RAW_ENGLISH = Normalizer(
+    name="raw", version="1", language="en", reports=("wer", "cer"), normalize=lambda text: " ".join(text.split())
 )
+_RAW_CHINESE = Normalizer(
+    name="raw", version="1", language="zh", reports=("cer",), normalize=lambda text: "".join(text.split())
+)
+_OF_LANGUAGE: dict[str, tuple[Normalizer, ...]] = {
+    "en": (NORMALIZERS["whisper_english"], NORMALIZERS["lowercase_alphanumeric"], _RAW_ENGLISH),
+    "zh": (NORMALIZERS["chinese_characters"], _RAW_CHINESE),
+}
 
 
-def _benchmarks() -> list[SpeechBenchmark]:
-    recorded = {"language": "en", "hub": False, "options": {}}
-    return [
-        SpeechBenchmark(
-            name="amazon_queen",
-            corpus="amazon_queen",
-            source="Debian: Flight of the Amazon Queen, test split",
-            **recorded,  # type: ignore[arg-type]
-        ),
-        SpeechBenchmark(
-            name="asterisk",
-            corpus="asterisk",
-            source="Debian: Asterisk's English prompts, all of them",
-            **recorded,  # type: ignore[arg-type]
-        ),
-        SpeechBenchmark(
-            name="fleurs_en",
-            corpus="google/fleurs:en_us:test",
-            language="en",
-            source="hub: google/fleurs, en_us, test",
-            cells=_rate("Fleurs test-en", "word_error_rate"),
-        ),
-        SpeechBenchmark(
-            name="fleurs_zh",
-            corpus="google/fleurs:cmn_hans_cn:test",
-            language="zh",
-            source="hub: google/fleurs, cmn_hans_cn, test",
-            cells=_rate("Fleurs test-zh", "character_error_rate"),
-        ),
-        *(
-            SpeechBenchmark(
-                name=f"wenetspeech_{split}",
-                corpus=f"TwinkStart/WenetSpeech::{split}",
-                language="zh",
-                source=f"hub: TwinkStart/WenetSpeech, {split} (a copy; the original, wenet-e2e/wenetspeech, is gated)",
-                cells=_rate(f"WenetSpeech {split}", "character_error_rate", "CER"),
-            )
-            for split in ("test_net", "test_meeting")
-        ),
-        *(
-            SpeechBenchmark(
-                name=f"kespeech_{dialect.replace('-', '_')}",
-                corpus="",
-                language="zh",
-                source="KeSpeech is had by application, and its form on the hub is not known here",
-                cells=_rate(f"KeSpeech {dialect}", "character_error_rate"),
-            )
-            for dialect in _DIALECTS
-        ),
-    ]
+def normalizers_of(language: str) -> tuple[Normalizer, ...]:
+    """Those that a language's transcripts are scored with, the one that counts first.
+
+    Raises:
+        LabError: another language than English and Chinese.
+    """
+    return choose(_OF_LANGUAGE, language, "language")
 
 
-SPEECH_BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _benchmarks()}
+def unique(ids: Sequence[str]) -> list[str]:
+    """The ids, with a number behind those that come again: FLEURS names a sentence, which several people read.
+
+    >>> unique(["7", "8", "7"])
+    ['7', '8', '7#2']
+    """
+    seen: Counter[str] = Counter()
+    named = []
+    for one in ids:
+        seen[one] += 1
+        named.append(one if seen[one] == 1 else f"{one}#{seen[one]}")
+    return named
+
+
+def score_transcripts(
+    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], language: str
+) -> "tuple[tuple[Score, ...], pandas.DataFrame]":
+    """The rates under every normaliser, and a line an utterance with its errors under the first.
+
+    The first normaliser gives the rates that are compared with other people's (`word_error_rate`); those of the others
+    stand under its name and theirs (`word_error_rate/raw`).
+
+    An utterance of which the first normaliser leaves no reference is left out of all rates and of the answers: it has
+    nothing to get wrong.
+
+    Raises:
+        LabError: no utterance is left.
+    """
+    import pandas as pd
+
+    from lab.evaluation.benchmarks.scores import error_rate_score
+    from lab.evaluation.error_rates import utterance_errors
+
+    first, *others = normalizers_of(language)
+    kept = [place for place, text in enumerate(references) if all(one(text) for one in (first, *others))]
+    if not kept:
+        raise LabError(f"none of the {len(ids)} references has a word left under the normaliser {first.name!r}")
+    scores: list[Score] = []
+    tables: list[pandas.DataFrame] = []
+    for normalizer in (first, *others):
+        table = utterance_errors(
+            [references[place] for place in kept],
+            [hypotheses[place] for place in kept],
+            normalizer,
+            [ids[place] for place in kept],
+        )
+        tables.append(table)
+        suffix = "" if normalizer is first else f"/{normalizer.name}"
+        for kind in normalizer.reports:
+            scores.append(error_rate_score(table, _RATES[kind], metric=f"{_RATES[kind]}{suffix}"))
+    table = tables[0]
+    counted, length = ("word_errors", "num_words") if "wer" in first.reports else ("character_errors", "num_characters")
+    answers = pd.DataFrame(
+        {
+            "id": table["utterance"],
+            "prompt": "",
+            "reference": table["reference"],
+            "answer": table["hypothesis"],
+            "score": table[counted] / table[length],
+            **{name: table[name] for name in table.columns[3:]},
+        }
+    )
+    return tuple(scores), answers

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from lab.evaluation.benchmarks import lmms_eval_benchmarks
-from lab.evaluation.benchmarks.lmms_eval_process import VARIABLE
+from lab.evaluation.benchmarks.lmms_eval import VARIABLE
 from tests.evaluation.benchmarks.lmms_eval_stand_in import StandIn
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks.benchmark import Benchmark, Evaluated, Identity, Kind, Progress, Score, sampled
+from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
 
 NUM_ITEMS = 20
 
@@ -22,12 +22,14 @@ class Guessing(Benchmark):
     options: Mapping[str, str] = field(default_factory=lambda: {"mood": "good or bad"})
     asked: list[str] = field(default_factory=list)
 
-    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
         if model == "unknown":
             raise LabError("unknown model 'unknown'")
         return Identity(model_key=f"{model}@1", settings={"mood": options.get("mood", "good")})
 
-    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
+    def ask(
+        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
+    ) -> tuple[tuple[Score, ...], pd.DataFrame, Mapping[str, str]]:
         self.asked.append(model)
         if model == "broken":
             raise LabError("the model broke")
@@ -39,14 +41,8 @@ class Guessing(Benchmark):
         )
         value = sum(right) / len(right)
         score = Score(metric="accuracy", value=value, low=0.5, high=0.9, better="higher", num_items=len(places))
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=f"{model}@1",
-            scores=(score, Score(metric="points", value=2.5, unit="points", better="higher", num_items=len(places))),
-            answers=answers,
-            settings={"mood": options.get("mood", "good"), "signature": "x|y"},
-        )
+        points = Score(metric="points", value=2.5, unit="points", better="higher", num_items=len(places))
+        return (score, points), answers, {"signature": "x|y"}
 
 
 def silent(done: int, total: int) -> None:

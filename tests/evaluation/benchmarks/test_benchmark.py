@@ -9,10 +9,10 @@ from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
     Evaluated,
+    Fills,
     Identity,
     Progress,
     Score,
-    check_options,
     sampled,
 )
 from lab.evaluation.benchmarks.registry import BENCHMARKS, chosen
@@ -20,11 +20,13 @@ from lab.evaluation.benchmarks.registry import BENCHMARKS, chosen
 
 @dataclass(frozen=True, kw_only=True)
 class Coin(Benchmark):
-    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
+    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
         return Identity(model_key=model, settings=options)
 
-    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
-        raise NotImplementedError
+    def ask(
+        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
+    ) -> tuple[tuple[Score, ...], pd.DataFrame, Mapping[str, str]]:
+        return (Score(metric="heads", value=0.5, better="higher", num_items=1),), ANSWERS, {"tosses": "1"}
 
 
 def coin(**more: object) -> Coin:
@@ -80,11 +82,19 @@ def test_a_limit_takes_the_same_items_every_time_and_never_one_twice():
 
 
 def test_unknown_options_list_those_there_are():
-    check_options(coin(options={"judge": "an endpoint"}), {"judge": "x"})
+    coin(options={"judge": "an endpoint"}).check("m", options={"judge": "x"})
     with pytest.raises(LabError, match="has no options, and 'judge' was given"):
-        check_options(coin(), {"judge": "x"})
+        coin().check("m", options={"judge": "x"})
     with pytest.raises(LabError, match=r"unknown option of benchmark 'coin' 'juge' .did you mean 'judge'"):
-        check_options(coin(options={"judge": "an endpoint"}), {"juge": "x"})
+        coin(options={"judge": "an endpoint"}).check("m", options={"juge": "x"})
+
+
+def test_what_is_evaluated_has_the_identitys_settings_and_those_that_the_run_told():
+    found = coin(options={"judge": ""}).evaluate("m", options={"judge": "x"}, limit=None, progress=lambda *_: None)
+    assert (found.benchmark, found.model, found.model_key) == ("coin", "m", "m")
+    assert found.settings == {"judge": "x", "tosses": "1"}
+    with pytest.raises(LabError, match="limit is 0, expected at least 1 item"):
+        coin().evaluate("m", options={}, limit=0, progress=lambda *_: None)
 
 
 def test_an_unknown_kind_or_benchmark_lists_the_choices():
@@ -101,3 +111,12 @@ def test_names_and_what_they_fill_are_sound():
         assert name == benchmark.name
         assert benchmark.models
         assert benchmark.source
+
+
+def test_a_table_gives_the_fields_the_places_that_it_fills_and_options_by_name():
+    table = {"kind": "open", "models": "any", "source": "a pocket", "fills": [["table_5", "MSVD-QA", "score", "heads"]]}
+    made = Coin.from_table("coin", table)
+    assert (made.name, made.source, made.options) == ("coin", "a pocket", {})
+    assert made.cells == (Fills("table_5", "MSVD-QA", "score", "heads"),)
+    assert list(BENCHMARKS["mmlu"].options) == ["data", "device", "precision", "batch_size"]
+    assert list(BENCHMARKS["mmlu_few_shot_questions"].options) == ["device", "precision", "batch_size"]

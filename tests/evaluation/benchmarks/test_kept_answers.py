@@ -1,12 +1,13 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import diskcache
 import pytest
 
 from lab.errors import LabError
@@ -39,15 +40,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lines_of(kept: KeptAnswers) -> int:
-    with sqlite3.connect(kept.path) as store:
-        return int(store.execute("SELECT COUNT(*) FROM texts").fetchone()[0])
+    with diskcache.Cache(str(kept.kept.folder)) as store:
+        return len(store)
 
 
 def _ask(name: str, cache: str, start: Any, out: Any) -> None:
     os.environ["OMNI_LAB_CACHE"] = cache
     kept = KeptAnswers(Naming(name), purpose="answers")
     start.wait()
-    out.put((name, kept.replies(IDS, SAID), kept.num_generated))
+    out.put((name, kept.replies(IDS, SAID), kept.kept.num_made))
 
 
 def test_processes_that_ask_the_same_at_the_same_moment_return_the_same(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_question_that_stands_twice_is_asked_once_and_samples_are_told_apart()
     model = Naming()
     kept = KeptAnswers(model, purpose="answers")
     assert kept.replies(["a", "a", "b"], [SAID[0]] * 3) == ["m q0"] * 3
-    assert (model.asked, kept.num_generated) == (["q0", "q0"], 2)
+    assert (model.asked, kept.kept.num_made) == (["q0", "q0"], 2)
     assert kept.replies([], []) == []
 
 
@@ -121,8 +122,8 @@ def test_another_model_purpose_role_or_medium_is_another_answer(tmp_path: Path) 
     # Known by its bytes, not by its place.
     assert kept.replies(["1"], [asked("q", [Medium("audio", b"one")])]) == ["m q"]
     assert len(model.asked) == 4
-    others = [KeptAnswers(Naming(key="k2"), purpose="answers"), KeptAnswers(Naming(), purpose="verdicts of score 1")]
-    assert len({kept.path, *(other.path for other in others)}) == 3
+    others = [KeptAnswers(Naming(key="k2"), purpose="answers"), KeptAnswers(Naming(), purpose="marks of score 1")]
+    assert len({kept.kept.folder, *(other.kept.folder for other in others)}) == 3
     with pytest.raises(LabError, match=r"audio .*gone.wav cannot be read \(No such file"):
         kept.replies(["1"], [asked("q", [Medium("audio", tmp_path / "gone.wav")])])
     with pytest.raises(LabError, match=r"video .*gone.mp4 cannot be read \(No such file"):
@@ -140,21 +141,19 @@ def test_an_empty_reply_is_kept_and_a_refusal_is_not() -> None:
     model = Moody()
     kept = KeptAnswers(model, purpose="answers")
     assert kept.replies(IDS[:2], SAID[:2]) == ["", Refused("no")]
-    assert (kept.num_generated, lines_of(kept)) == (1, 1)
+    assert (kept.kept.num_made, lines_of(kept)) == (1, 1)
     assert kept.replies(IDS[:2], SAID[:2]) == ["", ""]
     assert model.asked == ["q1", "q0", "q1"]
 
 
 def test_a_file_that_is_damaged_or_cannot_be_made_is_named(tmp_path: Path) -> None:
     kept = KeptAnswers(Naming(), purpose="answers")
-    kept.path.parent.mkdir(parents=True)
-    kept.path.write_bytes(json.dumps({"not": "sqlite"}).encode() * 200)
-    with pytest.raises(LabError, match=rf"cannot be kept in {kept.path} .*remove the file if it is damaged"):
+    folder = kept.kept.folder
+    folder.mkdir(parents=True)
+    (folder / "cache.db").write_bytes(json.dumps({"not": "sqlite"}).encode() * 200)
+    with pytest.raises(LabError, match=rf"cannot be kept in {folder} .*remove the folder if it is damaged"):
         kept.replies(IDS, SAID)
-    kept.path.unlink()
-    for path in kept.path.parent.iterdir():
-        path.unlink()
-    kept.path.parent.rmdir()
-    kept.path.parent.write_text("a file")
+    shutil.rmtree(folder.parent)
+    folder.parent.write_text("a file")
     with pytest.raises(LabError, match="cannot be kept in"):
         kept.replies(IDS, SAID)

@@ -11,14 +11,24 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
-from lab.evaluation.benchmarks.language import LANGUAGE_BENCHMARKS
+from lab.evaluation.benchmarks import language
+from lab.evaluation.benchmarks.language import (
+    as_row,
+    few_shot_questions,
+    leaves,
+    manager_of,
+    place_of_data,
+)
+from lab.evaluation.benchmarks.registry import BENCHMARKS
+from standins.instructions import mmlu as mmlu_source
 from tests.evaluation.benchmarks.fakes import silent
 from tests.parts.tiny_models import llama
 
 PROMPT = "The following are multiple choice questions with answers about Answer which of these is red blue green"
 VOCABULARY = {word: place for place, word in enumerate(["<eos>", "<unk>", *"ABCD", *".:?()", *PROMPT.split()])}
-FEW_SHOT = LANGUAGE_BENCHMARKS["mmlu_few_shot_questions"]
+FEW_SHOT = BENCHMARKS["mmlu_few_shot_questions"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +66,10 @@ def question(number: int, subject: str = "astronomy") -> dict[str, object]:
 @pytest.fixture
 def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """Ten questions in place of those of the package."""
-    from lab.evaluation.benchmarks import language_asking
+    from datasets import Dataset
 
     made = [question(number) for number in range(10)]
-    path = tmp_path / "questions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in made))
-    monkeypatch.setattr(language_asking, "few_shot_questions", lambda: path)
+    monkeypatch.setattr(language, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
     return made
 
 
@@ -96,16 +104,16 @@ def test_the_answer_is_the_likeliest_letter_of_a_plain_forward_pass(model, quest
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_asks_only_what_is_left(model, questions, monkeypatch):
-    from lab.evaluation.benchmarks import language_asking
+    from lm_eval.models.huggingface import HFLM
 
-    forward: Callable[..., torch.Tensor] = language_asking._Asked._model_call
+    forward: Callable[..., torch.Tensor] = HFLM._model_call
     calls: list[int] = []
 
     def counted(self, inps, **more):
         calls.append(len(inps))
         return forward(self, inps, **more)
 
-    monkeypatch.setattr(language_asking._Asked, "_model_call", counted)
+    monkeypatch.setattr(HFLM, "_model_call", counted)
 
     def stop(done: int, total: int) -> None:
         if done == 5:  # four questions are answered whole, and the first choice of the fifth
@@ -145,11 +153,9 @@ def write_mmlu(root: Path) -> None:
 
 @pytest.mark.slow
 def test_mmlu_is_lm_evals_own_task_on_a_folder_of_the_hubs_layout(model, tmp_path, monkeypatch):
-    from lab.evaluation.benchmarks import language_asking
-
-    monkeypatch.setattr(language_asking, "_leaves", lambda manager, task: [f"{task}_{one}" for one in SUBJECTS])
+    monkeypatch.setattr(language, "leaves", lambda manager, task: [f"{task}_{one}" for one in SUBJECTS])
     write_mmlu(tmp_path / "hub" / "cais" / "mmlu")
-    mmlu, options = LANGUAGE_BENCHMARKS["mmlu"], {"device": "cpu", "data": str(tmp_path / "hub")}
+    mmlu, options = BENCHMARKS["mmlu"], {"device": "cpu", "data": str(tmp_path / "hub")}
     found = mmlu.evaluate(model, options=options, limit=None, progress=silent)
     assert len(found.answers) == 2 * 3
     (score,) = found.scores
@@ -166,19 +172,17 @@ def test_mmlu_is_lm_evals_own_task_on_a_folder_of_the_hubs_layout(model, tmp_pat
 
 @pytest.mark.slow
 def test_groups_come_down_to_the_tasks_of_the_paper():
-    from lab.evaluation.benchmarks.language_asking import _leaves, _place_of_data, manager_of
-
     for name, number in [("mmlu", 57), ("cmmlu", 67), ("ceval", 52), ("agieval", 21)]:
-        benchmark = LANGUAGE_BENCHMARKS[name]
+        benchmark = BENCHMARKS[name]
         manager = manager_of(benchmark.task)
-        leaves = list(_leaves(manager, benchmark.task))
-        assert len(leaves) == len(set(leaves)) == number
+        found = list(leaves(manager, benchmark.task))
+        assert len(found) == len(set(found)) == number
         revisions = dict.fromkeys(benchmark.datasets, "c0ffee")
-        changes = [_place_of_data(manager, leaf, None, revisions) for leaf in leaves]
+        changes = [place_of_data(manager, leaf, None, revisions) for leaf in found]
         assert {changed["dataset_kwargs"]["revision"] for changed in changes} == {"c0ffee"}
-        assert {str((manager.task_index[leaf].cfg or {})["dataset_path"]) for leaf in leaves} == set(benchmark.datasets)
+        assert {str((manager.task_index[leaf].cfg or {})["dataset_path"]) for leaf in found} == set(benchmark.datasets)
     with pytest.raises(LabError, match="'mmlu_astronomy' reads cais/mmlu, of which no revision is known"):
-        _place_of_data(manager_of("mmlu"), "mmlu_astronomy", None, {"other/set": "1"})
+        place_of_data(manager_of("mmlu"), "mmlu_astronomy", None, {"other/set": "1"})
 
 
 @pytest.mark.slow
@@ -188,11 +192,11 @@ def test_data_that_is_no_data_set_is_named(model, tmp_path):
     (broken / "notes.txt").write_text("nothing")
     options = {"device": "cpu", "data": str(tmp_path / "hub")}
     with pytest.raises(LabError, match=r"the data of lm-eval's task 'mmlu' cannot be read from the folder .*/hub: "):
-        LANGUAGE_BENCHMARKS["mmlu"].evaluate(model, options=options, limit=None, progress=silent)
+        BENCHMARKS["mmlu"].evaluate(model, options=options, limit=None, progress=silent)
 
 
 def test_bad_input_is_refused_before_anything_is_loaded(model, tmp_path, monkeypatch):
-    mmlu = LANGUAGE_BENCHMARKS["mmlu"]
+    mmlu = BENCHMARKS["mmlu"]
     for benchmark, name, options, message in [
         (FEW_SHOT, "smollm", {}, "unknown model 'smollm'; expected one of smollm2_135m, a local folder"),
         (FEW_SHOT, "character", {}, "model 'character' reads only the letters of its alphabet"),
@@ -218,3 +222,39 @@ def test_precision_and_weights_are_part_of_the_identity(model):
     assert auto == FEW_SHOT.check(model, options={"device": "cpu", "precision": "float32", "batch_size": "4"})
     assert auto.settings != FEW_SHOT.check(model, options={"device": "cpu", "precision": "bfloat16"}).settings
     assert FEW_SHOT.check("smollm2_135m", options={}).model_key.startswith("smollm2_135m@")
+
+
+ASKED = "Why is Mars red? (A) Rust. (B) Heat (of the sun). (C) Lava. (D) Ice."
+
+
+def instruction(key: str, prompt: str, answer: str) -> Instruction:
+    return Instruction(id=f"mmlu/{key}", prompt=prompt, answer=answer, source="mmlu", group=key)
+
+
+def test_a_question_is_cut_from_its_choices():
+    assert as_row("high_school_physics-3", ASKED, "Lava.") == {
+        "id": "high_school_physics-3",
+        "subject": "high school physics",
+        "question": "Why is Mars red?",
+        "choices": ["Rust.", "Heat (of the sun).", "Lava.", "Ice."],
+        "answer": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [("Why? (A) a (B) b (C) c", "a"), ("Why? (B) b (A) a (C) c (D) d", "a"), (ASKED, "Dust.")]
+)
+def test_what_is_no_question_with_four_choices_is_left_out(text, right):
+    assert as_row("astronomy-0", text, right) is None
+
+
+def test_questions_are_those_of_the_package_that_can_be_cut(monkeypatch):
+    made = [instruction("astronomy-0", ASKED, "Rust."), instruction("astronomy-1", "What?", "That.")]
+    monkeypatch.setattr(mmlu_source, "instructions", lambda option, skipped: iter(made))
+    assert few_shot_questions()["test"]["answer"][:] == [0]
+
+
+def test_a_package_of_another_form_is_named(monkeypatch):
+    monkeypatch.setattr(mmlu_source, "instructions", lambda option, skipped: iter(()))
+    with pytest.raises(LabError, match=r"no question of lm-eval 0\.4\.13 could be read"):
+        few_shot_questions()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lab import cli, paths
 from lab.errors import LabError
-from lab.evaluation.benchmarks.open_answers import OPEN_BENCHMARKS
+from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.study.evaluations import read_evaluations
 from tests.data.films import film
 from tests.evaluation.benchmarks.fakes import silent
@@ -64,7 +64,7 @@ def questions(tmp_path: Path) -> str:
 
 def evaluated(model: Any, judge: Any, questions: str, *, limit: int | None = None, progress: Any = silent, **more: str):
     options = {"data": questions, "judge": f"openai:j@{judge.url}", **more}
-    return OPEN_BENCHMARKS["open_questions"].evaluate(
+    return BENCHMARKS["open_questions"].evaluate(
         f"openai:m@{model.url}", options=options, limit=limit, progress=progress
     )
 
@@ -178,7 +178,7 @@ def test_a_video_goes_to_the_model_as_frames_and_to_the_judge_not_at_all(tmp_pat
     row = {"video_name": "a", "question": "capital of France?", "answer": "Paris", "question_id": "a_1"}
     write_rows(root, {"test": [row]})
     film(root / "v_a.mp4", 25)
-    benchmark = OPEN_BENCHMARKS["activitynet_qa"]
+    benchmark = BENCHMARKS["activitynet_qa"]
     with judge_server(answer=answering) as model, judge_server(answer=judging) as judge:
         options = {"data": f"hub:{root}:default:test", "judge": f"openai:j@{judge.url}"}
         found = benchmark.evaluate(f"openai:m@{model.url}", options=options, limit=None, progress=silent)
@@ -196,7 +196,7 @@ def test_a_video_goes_to_the_model_as_frames_and_to_the_judge_not_at_all(tmp_pat
 
 
 def test_another_judge_prompt_or_length_is_another_evaluation(questions):
-    benchmark = OPEN_BENCHMARKS["open_questions"]
+    benchmark = BENCHMARKS["open_questions"]
 
     def key(**more: str) -> str:
         options = {"data": questions, "judge": "openai:j", **more}
@@ -208,7 +208,7 @@ def test_another_judge_prompt_or_length_is_another_evaluation(questions):
 
 
 def test_bad_input_is_refused_before_anything_is_asked(questions):
-    asks, watches = OPEN_BENCHMARKS["open_questions"], OPEN_BENCHMARKS["msvd_qa"]
+    asks, watches = BENCHMARKS["open_questions"], BENCHMARKS["msvd_qa"]
     good = {"data": questions, "judge": "openai:j@http://127.0.0.1:1/v1"}
     for benchmark, options, message in [
         (asks, {"judge": "openai:j"}, "'open_questions' needs its questions: --option data="),
@@ -235,7 +235,7 @@ def test_bad_input_is_refused_before_anything_is_asked(questions):
 def test_openais_own_address_wants_its_key_before_the_first_question(questions, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with judge_server(answer=answering) as model, pytest.raises(LabError, match="set the environment variable OPENAI_"):
-        OPEN_BENCHMARKS["open_questions"].evaluate(
+        BENCHMARKS["open_questions"].evaluate(
             f"openai:m@{model.url}",
             options={"data": questions, "judge": "openai:gpt-3.5-turbo"},
             limit=None,

@@ -6,9 +6,14 @@ import pytest
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks import speech
-from lab.evaluation.benchmarks.checkpoints import Checkpoint
-from lab.evaluation.benchmarks.speech import SPEECH_BENCHMARKS, SpeechBenchmark
-from lab.evaluation.benchmarks.speech_scoring import normalizers_of, score_transcripts, unique
+from lab.evaluation.benchmarks.registry import BENCHMARKS
+from lab.evaluation.benchmarks.revisions import Checkpoint
+from lab.evaluation.benchmarks.speech import (
+    SpeechBenchmark,
+    normalizers_of,
+    score_transcripts,
+    unique,
+)
 from tests.evaluation.benchmarks.fakes import silent
 from tests.speech import SENTENCES, write_corpus, write_whisper
 
@@ -72,7 +77,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SpeechBenchmar
     """FLEURS' benchmark; the data set is a folder of the hub's form, with 6 test clips."""
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     write_corpus(tmp_path / "speech", held_out=6)
-    found = SPEECH_BENCHMARKS["fleurs_en"]
+    found = BENCHMARKS["fleurs_en"]
     assert isinstance(found, SpeechBenchmark)
     return found
 
@@ -136,15 +141,15 @@ def test_bad_input_is_refused_before_anything_is_loaded(benchmark, tmp_path):
     with pytest.raises(LabError, match="unknown model 'whisper'; expected one of whisper_base, whisper_tiny_en"):
         benchmark.check("whisper", options={"dataset": str(tmp_path / "speech")})
     with pytest.raises(LabError, match=r"has no data set that everybody can open .* --option dataset="):
-        SPEECH_BENCHMARKS["kespeech_beijing"].check("whisper_base", options={})
+        BENCHMARKS["kespeech_beijing"].check("whisper_base", options={})
     with pytest.raises(LabError, match="'asterisk' has no options, and 'dataset' was given"):
-        SPEECH_BENCHMARKS["asterisk"].check("whisper_base", options={"dataset": "x"})
+        BENCHMARKS["asterisk"].check("whisper_base", options={"dataset": "x"})
     with pytest.raises(LabError, match="limit is 0"):
         benchmark.evaluate("whisper_base", options={}, limit=0, progress=silent)
 
 
 def test_recorded_corpora_are_known_by_their_pinned_packages():
-    settings = SPEECH_BENCHMARKS["asterisk"].check("whisper_base", options={}).settings
+    settings = BENCHMARKS["asterisk"].check("whisper_base", options={}).settings
     assert settings["data"].startswith("asterisk-core-sounds-en 1.6.1-1 ")
     assert settings["language"] == "en"
 

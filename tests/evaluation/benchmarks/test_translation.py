@@ -14,9 +14,9 @@ import soundfile
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks import translation
-from lab.evaluation.benchmarks.translation import TRANSLATION_BENCHMARKS
-from lab.evaluation.benchmarks.translation_scores import sentence_bleu, translation_scores
-from lab.evaluation.benchmarks.translation_sets import read_translations, translations_key
+from lab.evaluation.benchmarks.items import data_key, read_translations
+from lab.evaluation.benchmarks.registry import BENCHMARKS
+from lab.evaluation.benchmarks.translation import sentence_bleu, translation_scores
 from tests.data.fakes import tone
 from tests.evaluation.benchmarks.fakes import silent
 from tests.evaluation.benchmarks.judge_server import judge_server
@@ -157,7 +157,7 @@ def test_text_is_translated_by_an_endpoint_and_scored(sentences):
     options = {"data": sentences, "target": "zh"}
     seen = []
     with judge_server(answer=translating) as server:
-        found = TRANSLATION_BENCHMARKS["translation"].evaluate(
+        found = BENCHMARKS["translation"].evaluate(
             f"openai:m@{server.url}", options=options, limit=None, progress=lambda *step: seen.append(step)
         )
     assert seen[-1] == (4, 4)
@@ -179,7 +179,7 @@ def test_text_is_translated_by_an_endpoint_and_scored(sentences):
 
 
 def test_speech_of_the_hubs_form_is_sent_as_sound(speech):
-    benchmark = TRANSLATION_BENCHMARKS["covost2_en2zh"]
+    benchmark = BENCHMARKS["covost2_en2zh"]
     with judge_server(answer=hearing) as server:
         found = benchmark.evaluate(f"openai:m@{server.url}", options={"data": speech}, limit=None, progress=silent)
         assert {score.metric: score.value for score in found.scores} == {"bleu": 100.0, "chrf": 100.0}
@@ -194,13 +194,13 @@ def test_sounds_beside_a_file_are_found(tmp_path):
         '{"audio": "a.wav", "translation": " 猫。 "}\n\n{"source": "dog", "gt": "狗"}\n'
     )
     one, other = read_translations(str(tmp_path / "set.jsonl"))
-    assert (one.id, one.reference, one.source, one.media[0].content) == ("0", "猫。", "", tmp_path / "a.wav")
-    assert (other.id, other.reference, other.source, other.media) == ("1", "狗", "dog", ())
+    assert (one.id, one.reference, one.text, one.media[0].content) == ("0", "猫。", "", tmp_path / "a.wav")
+    assert (other.id, other.reference, other.text, other.media) == ("1", "狗", "dog", ())
 
 
 def test_a_run_that_stopped_asks_for_what_is_left_only(sentences):
     options = {"data": sentences, "target": "zh"}
-    benchmark, gone = TRANSLATION_BENCHMARKS["translation"], [False]
+    benchmark, gone = BENCHMARKS["translation"], [False]
 
     def dying(messages: list[Any]) -> Any:
         said = translating(messages)
@@ -232,13 +232,13 @@ def test_what_a_model_refuses_is_no_score(sentences):
         judge_server(answer=refusing) as server,
         pytest.raises(LabError, match=r"refused 1 of 4 .*'s3' \(400: .*too long"),
     ):
-        TRANSLATION_BENCHMARKS["translation"].evaluate(
+        BENCHMARKS["translation"].evaluate(
             f"openai:m@{server.url}", options={"data": sentences, "target": "zh"}, limit=None, progress=silent
         )
 
 
 def test_another_target_or_data_is_another_evaluation(sentences):
-    benchmark = TRANSLATION_BENCHMARKS["translation"]
+    benchmark = BENCHMARKS["translation"]
 
     def key(**options: str) -> str:
         return benchmark.check("openai:m", options={"data": sentences, **options}).key(benchmark, None)
@@ -249,7 +249,7 @@ def test_another_target_or_data_is_another_evaluation(sentences):
 
 
 def test_bad_input_is_refused_before_anything_is_asked(sentences, tmp_path, monkeypatch):
-    text, spoken = TRANSLATION_BENCHMARKS["translation"], TRANSLATION_BENCHMARKS["covost2_zh2en"]
+    text, spoken = BENCHMARKS["translation"], BENCHMARKS["covost2_zh2en"]
     for options, message in [
         ({}, "'translation' needs --option data=..., a JSONL"),
         ({"data": sentences}, "'translation' needs --option target=..., the language"),
@@ -292,7 +292,7 @@ def test_bad_input_is_refused_before_anything_is_asked(sentences, tmp_path, monk
             '{"audio": {"bytes": null, "path": null}, "gt": "b"}',
             "the audio of translation 0 of .* is neither a path nor",
         ),
-        ("", "hold no translation"),
+        ("", "hold nothing to ask"),
         ("[1]", "line 1 of .* is no JSON object"),
     ],
 )
@@ -315,8 +315,8 @@ def test_a_data_set_of_the_hub_is_opened_at_its_one_split_or_the_named_one(speec
         def __iter__(self) -> Any:
             raise OSError("the line is dead")
 
-    monkeypatch.setattr("lab.evaluation.benchmarks.translation_sets.open_streams", lambda *a: {"test": Broken()})
+    monkeypatch.setattr("lab.data.hub.open_streams", lambda *a: {"test": Broken()})
     with pytest.raises(LabError, match=r"broke off \(the line is dead\); check access"):
         read_translations(speech)
     with pytest.raises(LabError, match="data set 'owner/none' cannot be had from the Hugging Face hub"):
-        translations_key("hub:owner/none:c:test")
+        data_key("hub:owner/none:c:test")

@@ -8,10 +8,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks.checkpoints import find_checkpoint
 from lab.evaluation.benchmarks.conversations import Conversation, Medium, Refused, Turn, asked
-from lab.evaluation.benchmarks.local_text_models import LocalTextModel
-from lab.evaluation.benchmarks.model_names import open_text_model
+from lab.evaluation.benchmarks.revisions import find_checkpoint
+from lab.evaluation.benchmarks.text_models import LocalTextModel, open_text_model
 from tests.parts.tiny_models import llama
 from tests.speech import write_language_model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks.lmms_eval_process import VARIABLE, find_lmms_eval, last_lines, run_lmms_eval
+from lab.evaluation.benchmarks.lmms_eval import VARIABLE, find_lmms_eval, last_lines, run_lmms_eval
 from tests.evaluation.benchmarks.fakes import silent
 from tests.evaluation.benchmarks.lmms_eval_stand_in import StandIn
 
@@ -48,15 +48,9 @@ def test_the_option_goes_before_the_variable_before_the_path(
     assert found.command == (str(stand_in.path), "-m", "lmms_eval")
     assert found.version == "0.7.3"
     assert found.packages == {"torch": "2.15.0", "transformers": "5.23.0"}
-    assert found.model_classes() == {
-        "vllm": "vllm",
-        "vllm_chat": "vllm",
-        "vllm_one": "vllm",
-        "openai": "openai",
-        "openai_compatible": "openai",
-        "openai_compatible_chat": "openai",
-        "qwen2_vl": "qwen2_vl",
-    }
+    names = ["vllm", "vllm_chat", "vllm_one", "openai", "openai_compatible", "openai_compatible_chat", "qwen2_vl"]
+    first = [found.model_class_of("own/model", name) for name in names]
+    assert first == ["vllm"] * 3 + ["openai"] * 3 + ["qwen2_vl"]
 
 
 def test_where_there_is_no_lmms_eval_the_error_says_how_to_have_one(
@@ -91,15 +85,15 @@ def test_model_classes_that_cannot_be_listed_are_said(stand_in: StandIn):
     found = find_lmms_eval(str(stand_in.path))
     stand_in.tell(models="nothing")
     with pytest.raises(LabError, match="lists no model class"):
-        found.model_classes()
+        found.model_class_of("own/model", "vllm")
     stand_in.tell(models=None)
     with pytest.raises(LabError, match="failed: ModuleNotFoundError: No module named 'loguru'"):
-        found.model_classes()
+        found.model_class_of("own/model", "vllm")
 
 
 def test_a_probe_that_never_answers_is_said(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch):
     stand_in.path.write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr("lab.evaluation.benchmarks.lmms_eval_process._PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("lab.evaluation.benchmarks.lmms_eval._PROBE_SECONDS", 0.2)
     with pytest.raises(LabError, match=r"version did not answer within 0\.2 seconds"):
         find_lmms_eval(str(stand_in.path))
 

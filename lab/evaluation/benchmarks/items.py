@@ -1,0 +1,193 @@
+"""What a model is asked to answer or to translate: lines of a file, a data set of the hub, or a package's trivia.
+
+| data | is |
+|---|---|
+| `FILE.jsonl`, `FILE.parquet` | a JSON object or a row an item, with the columns below |
+| `hub:OWNER/NAME[:CONFIG[:SPLIT]]` | the same rows; for questions those of `lmms-lab/ActivityNetQA` and its like |
+| `trivia` | the English trivia of the package chatterbot-corpus |
+
+Questions have `question`, `reference` (or `answer`), and perhaps `image`, `video` and `audio`. Translations have
+`source` or `audio`, and `reference` (the hub's copies of CoVoST-2: `translation`, `gt`). Both may have an `id`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.data.fetch import fetch, packages, sha256_of
+from lab.errors import LabError
+from lab.evaluation.benchmarks.conversations import MediaKind, Medium
+from lab.evaluation.benchmarks.revisions import data_revision
+from lab.paths import media_dir
+
+TRIVIA = "trivia"
+HUB = "hub:"
+_MEDIA: dict[str, tuple[MediaKind, ...]] = {"question": ("image", "video", "audio"), "source": ("audio",)}
+_REFERENCES = {"question": ("reference", "answer"), "source": ("reference", "translation", "gt")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A question, or a sentence to translate (empty where it is spoken), after its media; and the right answer."""
+
+    id: str
+    text: str
+    reference: str
+    media: tuple[Medium, ...] = ()
+
+
+def data_key(data: str) -> str:
+    """Name the data with their revision, before they are read.
+
+    Raises:
+        LabError: no such file, a file of another kind, or a data set that the hub does not know.
+    """
+    if data == TRIVIA:
+        package = packages()["chatterbot-corpus"]
+        return f"{package.package} {package.version}, English trivia"
+    if data.startswith(HUB):
+        return f"{data}@{data_revision(data.removeprefix(HUB).split(':')[0])}"
+    path = Path(data)
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise LabError(f"data {data!r} is none of FILE.jsonl, FILE.parquet, hub:OWNER/NAME[:CONFIG[:SPLIT]], {TRIVIA}")
+    try:
+        return f"{path.name} {sha256_of(path)[:16]}"
+    except OSError as error:
+        raise LabError(f"data file {data} cannot be read ({error.strerror or error})") from error
+
+
+def read_questions(data: str) -> list[Item]:
+    """Read all questions; media are found, not opened. Paths in a file are relative to its folder.
+
+    Raises:
+        LabError: as `data_key`, no question, a line without question or reference or with a medium that is none (it is
+            named), a video of the hub's that is not there, or rows of it that are of another form.
+    """
+    if data == TRIVIA:
+        return list(_trivia())
+    if data.startswith(HUB):
+        return list(_activitynet(data))
+    return _items(_file_rows(Path(data)), data, Path(data).parent, "question")
+
+
+def read_translations(data: str) -> list[Item]:
+    """Read all sentences or speech; sounds in files are found, not opened. Paths in a file are relative to its folder.
+
+    Raises:
+        LabError: as `data_key`, no line, no such split, a line without its columns or with a sound that is none (it is
+            named), or a data set of the hub that breaks off.
+    """
+    if data.startswith(HUB):
+        return _items(_hub_rows(data), data, Path(), "source")
+    return _items(_file_rows(Path(data)), data, Path(data).parent, "source")
+
+
+def _items(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column: str) -> list[Item]:
+    found = []
+    for number, row in enumerate(rows):
+        what = f"{'question' if column == 'question' else 'translation'} {number} of {data}"
+        media = tuple(_medium(kind, row[kind], folder, what) for kind in _MEDIA[column] if row.get(kind))
+        spoken = column == "source" and bool(media)
+        text = "" if spoken else str(row.get(column) or "").strip()
+        given = [str(row[name]).strip() for name in _REFERENCES[column] if row.get(name) is not None]
+        reference = next(filter(None, given), "")
+        if not reference or not (text or spoken):
+            needed = "'question'" if column == "question" else "'source' or 'audio'"
+            names = ", ".join(map(repr, _REFERENCES[column]))
+            raise LabError(f"{what} needs {needed}, and one of {names}; it has {', '.join(row)}")
+        found.append(Item(id=str(row.get("id", number)), text=text, reference=reference, media=media))
+    if not found:
+        raise LabError(f"data {data!r} hold nothing to ask")
+    return found
+
+
+def _medium(kind: MediaKind, value: Any, folder: Path, what: str) -> Medium:
+    """A medium of a row: bytes, a path relative to `folder`, or the hub's form in Parquet, a dict of either."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) and value:
+        return Medium(kind, value)
+    if not isinstance(value, str) or not value:
+        raise LabError(f"the {kind} of {what} is neither a path nor bytes")
+    return Medium(kind, folder / value)
+
+
+def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            yield from pyarrow.parquet.read_table(path).to_pylist()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise LabError(f"{path} is no Parquet file that can be read ({error})") from error
+        return
+    try:
+        # Not `splitlines`: JSON lets other separators of Unicode stand within a text.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"data file {path} cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise LabError(f"line {number} of {path} is no JSON object")
+        yield row
+
+
+def _at_revision(data: str) -> tuple[str, str | None]:
+    """The data set of `hub:`, with configuration and split, and its commit; None for a folder."""
+    name = data.removeprefix(HUB).split(":")[0]
+    return name, None if Path(name).is_dir() else data_revision(name)
+
+
+def _activitynet(data: str) -> Iterator[Item]:
+    from lab.data.vision_forms import VIDEO_MARK
+    from lab.data.vision_hub import media_file, read_samples
+
+    name, revision = _at_revision(data)
+    reading = read_samples(data, form="activitynet_qa", root=media_dir() / name, revision=revision)
+    for sample in reading.samples:
+        if not isinstance(sample.video, Path):
+            raise LabError(f"the video of sample {sample.id} of {data} is no file")
+        media_file(sample.video, folder=media_dir() / name)  # says where they have to be unpacked
+        text = sample.question.replace(VIDEO_MARK, "").strip()
+        yield Item(id=sample.id, text=text, reference=sample.answer, media=(Medium("video", sample.video),))
+    if reading.skipped:
+        raise LabError(f"rows of {data} do not fit the form activitynet_qa: {dict(reading.skipped)}")
+
+
+def _hub_rows(data: str) -> Iterator[dict[str, Any]]:
+    from lab.data.hub import open_streams, parse_name
+
+    _, revision = _at_revision(data)
+    name, config, split = parse_name(data.removeprefix(HUB))
+    streams = open_streams(name, config, revision)
+    if split is None and len(streams) == 1:
+        split = str(next(iter(streams)))
+    if split is None or split not in streams:
+        raise LabError(f"data set {name!r} has no split {split!r}; choose one of: {', '.join(map(str, streams))}")
+    stream = streams[split]
+    # Without features the rows come as they are stored: sound as bytes, never decoded.
+    stream.info.features = None
+    try:
+        yield from stream
+    except Exception as error:  # `datasets` raises whatever its readers and the network raise
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise LabError(f"data set {name}:{split} broke off ({why}); check access and network") from error
+
+
+def _trivia() -> Iterator[Item]:
+    import yaml
+
+    path = fetch("chatterbot-corpus") / "chatterbot_corpus/data/english/trivia.yml"
+    for number, turns in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]):
+        # One entry's dash is lost, which makes it a text and no pair.
+        if isinstance(turns, list) and len(turns) == 2:
+            yield Item(id=f"trivia-{number:04d}", text=str(turns[0]).strip(), reference=str(turns[1]).strip())
