@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from lab.study import claims, store
+from lab.study import leases, store
 from tests.conftest import TOY_CODE, write_notebook, write_toy_project
 
 DRIVER = [sys.executable, "-c", "from lab import cli; cli.main()"]
@@ -52,11 +52,9 @@ def assert_whole(run: store.RunRecord, points: int = 3) -> None:
 
 
 def assert_nothing_is_open() -> None:
-    """No run says RUNNING, and no cell is claimed."""
+    """No run says RUNNING, and no cell has a lease."""
     assert [run.tags.get("row", "study") for run in store.read_runs() if run.status == "RUNNING"] == []
-    if claims.database().exists():
-        with closing(sqlite3.connect(claims.database())) as connection:
-            assert connection.execute("SELECT * FROM claims").fetchall() == []
+    assert not leases.folder().exists() or list(leases.folder().iterdir()) == []
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
