@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,4 +84,14 @@ def processes(word: str) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline"]):
         if any(word in part for part in process.info["cmdline"] or []):
             found.append(process)
+    return found
+
+
+def workers_of(checkout: Path) -> list[psutil.Process]:
+    """The processes that run cells of that checkout: other sweeps may run on this machine."""
+    found = []
+    for process in processes("lab.study.worker"):
+        with suppress(psutil.NoSuchProcess):
+            if process.environ().get("OMNI_LAB_CHECKOUT") == str(checkout.resolve()):
+                found.append(process)
     return found

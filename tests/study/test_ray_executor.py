@@ -30,6 +30,7 @@ from tests.study.clusters import (
     processes,
     start,
     wait_for,
+    workers_of,
     write_checkout,
 )
 
@@ -128,7 +129,7 @@ def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(dri
     sweeping = start(command)
     try:
         wait_for(lambda: [run for run in cell_runs() if run.status == "RUNNING"], 90)
-        before = processes("lab.study.worker")
+        before = workers_of(driver.checkout)
         assert before
         begun = time.monotonic()
         sweeping.send_signal(signal.SIGINT)
@@ -137,7 +138,7 @@ def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(dri
         sweeping.kill()
     assert time.monotonic() - begun < 10, printed
     assert sweeping.returncode == 130, printed
-    wait_for(lambda: not processes("lab.study.worker") and not processes("mlflow server"), 10)
+    wait_for(lambda: not workers_of(driver.checkout) and not processes("tracking_server"), 10)
     assert {run.status for run in cell_runs()} == {"KILLED"}
     assert_nothing_is_open()
     (planned, *_) = sweep.status(load_ablation("toy"), "cpu", ["slow"], [0])
@@ -160,7 +161,7 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_runs_are_closed_by_th
     finally:
         sweeping.kill()
         sweeping.wait()
-    wait_for(lambda: not processes("lab.study.worker") and not processes("tracking_server"), 30)
+    wait_for(lambda: not workers_of(driver.checkout) and not processes("tracking_server"), 30)
     assert {run.status for run in cell_runs()} == {"RUNNING"}
     tracking.close_abandoned()  # what the next sweep does first
     (killed,) = cell_runs()

@@ -26,6 +26,7 @@ from tests.study.clusters import (
     processes,
     start,
     wait_for,
+    workers_of,
     write_checkout,
 )
 
@@ -70,7 +71,7 @@ def test_ctrl_c_stops_the_jobs_within_ten_seconds(checkout: Path) -> None:
         sweeping.kill()
     assert time.monotonic() - begun < 10, printed
     assert sweeping.returncode == 130, printed
-    wait_for(lambda: not processes("lab.study.worker") and not processes("submitit"), 10)
+    wait_for(lambda: not workers_of(checkout) and not processes("submitit"), 10)
     assert {run.status for run in cell_runs()} == {"KILLED"}
     assert_nothing_is_open()
 
