@@ -22,7 +22,7 @@ from pathlib import Path
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import store
+from lab.study import leases
 from lab.study.ablation import load_ablation
 from lab.study.cells import Cell, cells, notebook_path
 from lab.study.identity import cell_key, identify
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["OMNI_LAB_MLRUNS"] = str(root / "mlruns")
         paths.repository_root = lambda: root
         begun = time.perf_counter()
-        with store.owner() as owner:
+        with leases.owner() as owner:
             fill(options.runs, owner)
             print(f"{options.runs} finished cells written in {time.perf_counter() - begun:.0f} s", flush=True)
             for name, code, words in (

@@ -17,8 +17,8 @@ from lab.study import store
 from lab.study.ablation import Ablation, Rung
 from lab.study.cells import Cell
 from lab.study.parameters import cell_source, notebook_parameters, read_notebook
-from lab.study.pool import worker_environment
 from lab.study.sweep import prepare_cells, reproduce
+from lab.study.worker import worker_environment
 
 STOCK_NOTEBOOK = Path(__file__).parent / "stock_cell.ipynb"
 RUNG_DESCRIPTION = "a rung of the benchmark: cut short"

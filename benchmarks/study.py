@@ -40,7 +40,7 @@ from lab.errors import LabError, choose
 from lab.paths import repository_root
 from lab.study.ablation import Ablation, load_ablation
 from lab.study.cells import Cell, cells
-from lab.study.pool import available_cores
+from lab.study.worker import available_cores
 
 sys.path.insert(0, str(repository_root()))  # `benchmarks` is no installed package
 

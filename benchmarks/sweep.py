@@ -27,9 +27,9 @@ from lab.study import identity
 from lab.study.ablation import Ablation, Column, Row, Rung
 from lab.study.cells import Cell
 from lab.study.display import Display
-from lab.study.pool import worker_environment
 from lab.study.reach import Reached
 from lab.study.sweep import reproduce
+from lab.study.worker import worker_environment
 
 IMPORTS = """\
 import torch
@@ -106,7 +106,7 @@ def breakdown(a_cell: float) -> dict[str, float]:
     return {
         "the notebook's cells": cells,
         "kernel's start and end, saving": notebooks - cells,
-        "claim, tracking, the pool": a_cell - notebooks,
+        "lease, tracking, the driver": a_cell - notebooks,
     }
 
 

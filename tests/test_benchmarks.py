@@ -25,7 +25,7 @@ from lab.evaluation.decoding import decode
 from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import ConvGMLP, build_audio_projector
 from lab.paths import repository_root
-from lab.study import store
+from lab.study import leases, store
 from lab.study.ablation import Rung, load_ablation
 from lab.study.cells import Cell, cells
 from lab.study.parameters import notebook_parameters
@@ -197,7 +197,7 @@ def test_a_run_written_into_the_tables_reads_back_as_one_by_mlflows_client(
     cell = Cell(ablation="toy", row="small", rung="cpu", seed=0, parameters={"size": 1, "rate": 1e-3}, key="c0ffee")
     cell = replace(cell, ingredients={"parameter.size": 1, "prepared.corpus": "5b3c"})
     own = TableClient()
-    with store.owner() as owner:
+    with leases.owner() as owner:
         for client in (theirs, own):
             recorder._client = client
             for status in ("FINISHED", "FAILED", "RUNNING"):

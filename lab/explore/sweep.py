@@ -25,9 +25,9 @@ from lab.paper.measured import load_measured
 from lab.paper.style import LOOKS
 from lab.paper.tables import judged_claims
 from lab.study.ablation import Ablation, load_ablation
-from lab.study.curves import read_curve
 from lab.study.plan import PlannedCell, describe, reason
 from lab.study.results import summary
+from lab.study.store import read_curve
 from lab.study.sweep import status
 
 # Ctrl-C has to reach it although a kernel has its children ignore it.

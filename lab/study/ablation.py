@@ -9,8 +9,10 @@ Where a rung has another starting point for what the rows compare (the paper's 4
 import importlib.util
 import re
 import sys
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
@@ -226,8 +228,40 @@ def load_module(name: str) -> ModuleType:
     return module
 
 
-def load_ablation(name: str) -> Ablation:
-    """The `ablation` that `ablations/NAME.py` declares, and behind its rows those of `ablations/NAME.rows.toml`."""
-    from lab.study.own_rows import with_own_rows
+def own_rows_file(name: str) -> Path:
+    """Where an ablation's own rows stand."""
+    return paths.repository_root() / "ablations" / f"{name}.rows.toml"
 
-    return with_own_rows(load_module(name).ablation)
+
+def read_own_rows(name: str) -> tuple[Row, ...]:
+    """The rows of the ablation's file, in its order; none where there is no file.
+
+    Raises:
+        LabError: it is no TOML, or a row has other entries than `label` and `changes`.
+    """
+    path = own_rows_file(name)
+    if not path.exists():
+        return ()
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LabError(f"{path} is no TOML file ({error}); mend or delete it") from error
+    rows = []
+    for key, entry in tables.items():
+        fits = isinstance(entry, dict) and set(entry) == {"label", "changes"}
+        if not fits or not isinstance(entry["label"], str) or not isinstance(entry["changes"], dict):
+            raise LabError(f"row {key!r} of {path} is not made of a label (text) and changes (parameter = value)")
+        rows.append(Row(key=key, label=entry["label"], changes=entry["changes"], main=False))
+    return tuple(rows)
+
+
+def load_ablation(name: str) -> Ablation:
+    """The `ablation` that `ablations/NAME.py` declares, and after its rows those of `ablations/NAME.rows.toml`.
+
+    Raises:
+        LabError: as `load_module` and `read_own_rows`, or what `Ablation` refuses of a row (a key twice, an unknown
+            parameter, the parameters of another row).
+    """
+    ablation: Ablation = load_module(name).ablation
+    own = read_own_rows(name)
+    return replace(ablation, rows=(*ablation.rows, *own)) if own else ablation

@@ -20,7 +20,7 @@ from filelock import FileLock
 from lab import paths
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Benchmark, Evaluated, Progress, Score, check_limit
-from lab.study import store
+from lab.study import leases
 from lab.study.results import MARK
 from lab.study.tracking import CellRun, Recorder, provenance
 
@@ -127,7 +127,7 @@ def evaluate(
 def _tracked(name: str, asked: Mapping[str, object], settings: Mapping[str, str], key: str) -> CellRun:
     resources = ExitStack()
     recorder = Recorder()
-    tags = resources.enter_context(store.owner()) | provenance() | {"kind": "evaluation", "key": key}
+    tags = resources.enter_context(leases.owner()) | provenance() | {"kind": "evaluation", "key": key}
     parameters = {**asked, **{f"settings.{setting}": value for setting, value in settings.items()}}
     run_id = recorder.start(name, parameters, tags)
     return CellRun(run_id=run_id, recorder=recorder, resources=resources)

@@ -1,29 +1,37 @@
-"""One cell from its claim to its closed run: executed by papermill, watched, and tried again where that can help."""
+"""One cell, once: executed by papermill in a run of its own, watched, and delivered, on whichever machine.
+
+The run's last status is the driver's to give, so that a node that is cut off cannot finish a cell that has meanwhile
+been given to another.
+"""
 
 import json
+import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab import paths
 from lab.errors import LabError
-from lab.study import claims, golden, store
+from lab.study import golden, leases, store, tracking
 from lab.study.cells import Cell
-from lab.study.limits import PASSING, PAUSES, Limits, Watch
+from lab.study.identity import changed_ingredients, identify
+from lab.study.limits import PASSING, Limits, Watch
 from lab.study.readable import write_readable
+from lab.study.tracking_server import check_server
+from lab.study.worker import Job, Result, kill_children
 
 if TYPE_CHECKING:
     import psutil
 
-    from lab.study.tracking import Recorder
-
-Event = dict[str, Any]
 START_SECONDS = 300
 """A kernel that has not answered by then has failed its cell; one that died has at once."""
+PUBLISH_SECONDS = 5.0
 
 
 def reason_of(error: Exception) -> tuple[str, str]:
@@ -36,128 +44,136 @@ def reason_of(error: Exception) -> tuple[str, str]:
     return name, re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
 
 
-class Execution:
-    """A worker's job: `run` returns the event that says how it ended; `emit` tells the sweep what happens before.
+def run_cell(job: Job, recorder: "tracking.Recorder", kernels: Callable[[], "list[psutil.Process]"]) -> Result:
+    """Run the job's cell and deliver all that it measured.
 
-    `kernels` gives the processes of the kernel that runs, and `stopping` is set when the sweep is to end.
+    Args:
+        recorder: where its run is kept; on a node, through the driver's tracking server.
+        kernels: gives the processes of the kernel that runs.
     """
+    begun, node = time.monotonic(), job["node"]
+    cell, limits = Cell(**job["cell"]), Limits(**job["limits"])
+    try:
+        if node:
+            check_server(job["tracking_uri"])
+            check_identity(job)
+        tags = {**_provenance(), "kind": job["kind"], **job["owner"], **({"node": node} if node else {})}
+        tags["arithmetic"] = json.dumps(golden.arithmetic())
+        run_id = recorder.start_cell(cell, tags, job["parent"])
+    except Exception as raised:
+        name, error = reason_of(raised)
+        refused = bool(node) and name == "LabError"
+        told, seconds = f"node {node}: {error}" if node else error, time.monotonic() - begun
+        return Result(error=told, seconds=seconds, node=node, passing=name in PASSING, refused=refused)
+    publisher = Publisher(recorder, run_id)
+    watch = Watch(limits, kernels)
+    status, error, passing = "FINISHED", "", False
+    spool = store.spool_dir(run_id)
+    if job["golden"]:
+        (spool / "artifacts" / golden.ARTIFACT).write_text(json.dumps(job["golden"]), encoding="utf-8")
+    try:
+        _execute(_notebook(job), spool / "artifacts" / "notebook.ipynb", {**cell.parameters, "run_id": run_id})
+        if not (spool / "results.json").exists():
+            status, error = "FAILED", "the notebook came to its end without run.set_results(...)"
+    except Exception as raised:
+        name, error = reason_of(raised)
+        status, passing = "FAILED", name in PASSING
+        (spool / "artifacts" / "error.txt").write_text(str(raised), encoding="utf-8")
+    watch.stop()
+    if watch.why and status == "FAILED":
+        error, passing = watch.why, False
+    publisher.stop()
+    results: dict[str, float] = {}
+    try:
+        write_readable(spool / "artifacts" / "notebook.ipynb", spool / "artifacts")
+        results = recorder.deliver(run_id, status)
+    except LabError as raised:
+        status, error, passing = "FAILED", str(raised), False
+    seconds = time.monotonic() - begun
+    return Result(
+        status=status, error=error, run_id=run_id, results=results, seconds=seconds, node=node, passing=passing
+    )
 
-    def __init__(
-        self,
-        job: Mapping[str, Any],
-        recorder: "Recorder",
-        owner: Mapping[str, str],
-        stopping: threading.Event,
-        emit: Callable[[Event], None],
-        kernels: Callable[[], "list[psutil.Process]"],
-    ) -> None:
-        self._job, self._recorder, self._owner = job, recorder, owner
-        self._stopping, self._emit, self._kernels = stopping, emit, kernels
-        self._cell = Cell(**job["cell"])
-        self._limits = Limits(**job["limits"])
 
-    def run(self) -> Event:
-        """Claim the cell and run it to its end, whatever that is.
+@cache
+def _provenance() -> dict[str, str]:
+    """Asked once a process: git takes longer than a small cell's run."""
+    return tracking.provenance()
 
-        A cell that another sweep runs, or has finished since ours was planned, is left alone.
-        """
-        begun = time.monotonic()
-        try:
-            if not claims.claim(self._cell.key, self._cell.title, self._owner):
-                return {"event": "elsewhere", "id": self._job["id"]}
-            try:
-                if store.is_done(self._cell.key):
-                    return {"event": "elsewhere", "id": self._job["id"]}
-                event = self._tries()
-            finally:
-                claims.release(self._cell.key, self._owner)
-        except LabError as error:
-            event = {"event": "finished", "status": "FAILED", "error": str(error), "run_id": "", "results": {}}
-        return {**event, "id": self._job["id"], "seconds": time.monotonic() - begun}
 
-    def _tries(self) -> Event:
-        """Each try is a run of its own, so that what went wrong stays on record."""
-        for tried in range(self._limits.retries + 1):
-            event, passing = self._try()
-            if event["status"] != "FAILED" or not passing or tried == self._limits.retries:
-                break
-            pause = PAUSES[min(tried, len(PAUSES) - 1)]
-            self._emit({"event": "retrying", "id": self._job["id"], "error": event["error"], "seconds": pause})
-            if self._pause(pause):
-                break
-        return event
+def _notebook(job: Job) -> Path:
+    return paths.repository_root() / "notebooks" / f"{job['notebook']}.ipynb"
 
-    def _pause(self, seconds: float) -> bool:
-        """Wait, still alive to other sweeps; whether the sweep was stopped meanwhile."""
-        ends = time.monotonic() + seconds
-        while (left := ends - time.monotonic()) > 0:
-            claims.beat(self._owner)
-            if self._stopping.wait(min(left, claims.BEAT_SECONDS)):
-                return True
-        return False
 
-    def _try(self) -> tuple[Event, bool]:
-        """Run the notebook once, in a run of its own; how it ended, and whether another try could end otherwise."""
-        tags = {**self._job["tags"], **self._owner, "arithmetic": json.dumps(golden.arithmetic())}
-        run_id = self._recorder.start_cell(self._cell, tags, self._job["parent"])
-        self._emit({"event": "started", "id": self._job["id"], "run_id": run_id})
-        spool, executed = store.spool_dir(run_id), Path(self._job["executed"])
-        executed.parent.mkdir(parents=True, exist_ok=True)
-        if self._job["golden"]:
-            (spool / "artifacts" / golden.ARTIFACT).write_text(json.dumps(self._job["golden"]), encoding="utf-8")
-        done = threading.Event()
-        publisher = threading.Thread(target=self._publish, args=(run_id, done), daemon=True)
-        publisher.start()
-        watch = Watch(self._limits, self._kernels)
-        status, error, passing = "FINISHED", "", False
-        try:
-            if not self._stopping.is_set():
-                self._execute(run_id, executed)
-                if not (spool / "results.json").exists():
-                    status, error = "FAILED", "the notebook came to its end without run.set_results(...)"
-        except Exception as raised:
-            name, error = reason_of(raised)
-            status, passing = "FAILED", name in PASSING
-            (spool / "artifacts" / "error.txt").write_text(str(raised), encoding="utf-8")
-        watch.stop()
-        if watch.why and status == "FAILED":
-            error, passing = watch.why, False
-        if self._stopping.is_set() and not (status == "FINISHED" and (spool / "results.json").exists()):
-            status, error = "KILLED", "the sweep was stopped"
-        done.set()
-        publisher.join()
-        if executed.exists():
-            shutil.copyfile(executed, spool / "artifacts" / "notebook.ipynb")
-            write_readable(executed, spool / "artifacts")
-        results = self._recorder.finish(run_id, status, error)
-        event = {"event": "finished", "run_id": run_id, "status": status, "error": error, "results": results}
-        return event, passing
+def check_identity(job: Mapping[str, Any]) -> None:
+    """Refuse a cell that would be another one on this machine than on the driver's.
 
-    def _execute(self, run_id: str, executed: Path) -> None:
-        import papermill
+    Raises:
+        LabError: something that decides the result differs from the driver's; the message says what.
+    """
+    from lab.study.sweep import load_prepare
 
-        from lab.study.quick_client import QuickManager
-
-        notebook = self._job["notebook"]
-        papermill.execute_notebook(
-            notebook,
-            str(executed),
-            parameters={**self._cell.parameters, "run_id": run_id},
-            cwd=str(Path(notebook).parent),
-            progress_bar=False,
-            kernel_manager_class=QuickManager,
-            # A first kernel waits for torch and all else to be imported, on a machine that may be busy with other work.
-            start_timeout=START_SECONDS,
+    asked, notebook = Cell(**job["cell"]), _notebook(dict(job))
+    if not notebook.exists():
+        raise LabError(f"{notebook} is not there; the checkout of every node has to be the driver's")
+    prepared = dict(load_prepare(asked.ablation)([dict(asked.parameters)]))
+    (cell,) = identify([replace(asked, key="", ingredients={})], notebook, prepared)
+    if cell.key != asked.key:
+        changes = "; ".join(changed_ingredients(asked.ingredients, json.loads(json.dumps(dict(cell.ingredients)))))
+        raise LabError(
+            f"it would run another cell than the one asked for: {changes}; bring its checkout, packages and data to "
+            "the driver's state"
         )
 
-    def _publish(self, run_id: str, done: threading.Event) -> None:
-        """Move curves into MLflow and keep the claim alive while the cell runs."""
-        while not done.wait(claims.BEAT_SECONDS):
+
+def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
+    import papermill
+
+    from lab.study.quick_client import QuickManager
+
+    papermill.execute_notebook(
+        str(notebook),
+        str(executed),
+        parameters=dict(parameters),
+        cwd=str(notebook.parent),
+        progress_bar=False,
+        kernel_manager_class=QuickManager,
+        # A first kernel waits for torch and all else to be imported, on a machine that may be busy with other work.
+        start_timeout=START_SECONDS,
+    )
+
+
+class Publisher:
+    """Moves the curves of a cell that runs into MLflow, from a thread.
+
+    It ends this process where the driver does not want the cell any more: one that died, or gave it to another node.
+    """
+
+    def __init__(self, recorder: "tracking.Recorder", run_id: str) -> None:
+        self._recorder, self._run_id = recorder, run_id
+        self._heard = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._publish, daemon=True)
+        self._thread.start()
+
+    def _publish(self) -> None:
+        while not self._done.wait(PUBLISH_SECONDS):
             # What cannot be sent now is sent at the end, which says what is wrong.
             with suppress(Exception):
-                self._recorder.publish(run_id)
-            with suppress(LabError):
-                self._beat(run_id)
+                self._recorder.publish(self._run_id)
+            self.look()
 
-    def _beat(self, run_id: str) -> None:
-        claims.beat(self._owner)
+    def look(self) -> None:
+        """Leave where the run is closed, or the store has been silent for long."""
+        wanted = time.monotonic() - self._heard < leases.SILENT_SECONDS
+        with suppress(Exception):  # the store may be busy; it is silence that counts
+            wanted, self._heard = self._recorder.is_open(self._run_id), time.monotonic()
+        if not wanted:
+            kill_children()
+            store.remove_spool(self._run_id)
+            os._exit(3)
+
+    def stop(self) -> None:
+        """All has been measured."""
+        self._done.set()
+        self._thread.join()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lab.study import store
@@ -29,6 +30,7 @@ Record = dict[str, Any]
 """`arithmetic`, `changes` (the `golden` of the ablation), `losses` of the first and the last steps, by step, and
 `results`; JSON keeps every bit of them."""
 
+NONE: Mapping[str, Record] = MappingProxyType({})
 KIND = "golden"
 ARTIFACT = "golden.json"
 LOSS = "loss"
@@ -120,7 +122,7 @@ def made_records(cells: Sequence[Cell], changes: Mapping[str, Any]) -> dict[str,
     made: dict[str, list[Record]] = {}
     for run in store.read_runs((*store.PLAN_TAGS, "arithmetic")):
         if run.tags.get("kind") == KIND and run.status == "FINISHED" and run.tags.get("key") in wanted:
-            losses, told = store.read_metric(run.run_id, LOSS), json.loads(run.tags["arithmetic"])
+            losses, told = store.read_curve(run.run_id, LOSS), json.loads(run.tags["arithmetic"])
             record = golden_record(losses, run.results, arithmetic=told, changes=changes)
             made.setdefault(run.tags["key"], []).append(record)
     return made

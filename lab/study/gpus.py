@@ -13,7 +13,7 @@ from lab.errors import LabError
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
-def check_gpus(gpus: float) -> float:
+def check_gpus(gpus: float) -> None:
     """`gpus` a cell: 0 (cells see what there is), a share of one, or a whole number.
 
     Raises:
@@ -23,7 +23,6 @@ def check_gpus(gpus: float) -> float:
         raise LabError(
             f"--gpus is {gpus:g}; expected GPUs of each cell's own: a whole number, or a share of one such as 0.5"
         )
-    return gpus
 
 
 def visible_gpus() -> list[str]:
@@ -56,7 +55,6 @@ def shares(gpus: float, workers: int | None = None) -> list[str]:
     Raises:
         LabError: this machine has no GPU, or not enough for so many cells at once.
     """
-    check_gpus(gpus)
     devices = visible_gpus()
     if not devices:
         raise LabError(f"--gpus is {gpus:g}, but this machine shows no GPU ({VARIABLE} and nvidia-smi were asked)")

@@ -1,25 +1,12 @@
 """Where the cells of a sweep run: on this machine, on a Ray cluster, or as Slurm jobs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 from lab.errors import LabError
+from lab.study.driver import Executor
 from lab.study.gpus import check_gpus, shares
-from lab.study.pool import Event, Job, Pool
-
-if TYPE_CHECKING:
-    from lab.study.remote_pool import Cluster
-
-
-class AnyPool(Protocol):
-    """What a sweep asks of the pool that runs its cells (see `lab.study.pool.Pool`)."""
-
-    def run(self, jobs: Sequence[Job], may_start: Callable[[Job], bool] = ...) -> None:
-        """Run every job."""
-
-    def stop(self, at_once: Callable[[], bool] = ...) -> None:
-        """End what still runs, within some seconds, or when `at_once` says so."""
+from lab.study.local_executor import LocalExecutor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,42 +51,26 @@ class Machines:
 
             check_server(self.tracking_uri)
         if self.ray:
-            from lab.study.ray_pool import check_ray
+            from lab.study.ray_executor import check_ray
 
             return check_ray(self.ray, self.gpus)
         if self.slurm:
-            from lab.study.slurm_pool import check_slurm
+            from lab.study.slurm_executor import SlurmExecutor
 
-            return check_slurm(self.slurm, self.slurm_options, self.gpus)
+            return SlurmExecutor(self.slurm, self.slurm_options, self.gpus).slots()
         return len(shares(self.gpus, workers)) if self.gpus else None
 
-    def _cluster(self) -> "Cluster":
+    def executor(self, workers: int | None, modules: Sequence[str]) -> Executor:
+        """What runs the cells; workers of this machine import `modules` at once."""
         if self.ray:
-            from lab.study.ray_pool import RayCluster
+            from lab.study.ray_executor import RayExecutor
 
-            return RayCluster(self.ray, self.gpus)
-        from lab.study.slurm_pool import SlurmCluster
+            return RayExecutor(self.ray, self.gpus)
+        if self.slurm:
+            from lab.study.slurm_executor import SlurmExecutor
 
-        return SlurmCluster(self.slurm, self.slurm_options, self.gpus)
-
-    def make_pool(
-        self,
-        workers: int | None,
-        on_event: Callable[[Job, Event], None],
-        on_tick: Callable[[], None],
-        modules: Sequence[str],
-        owner: Mapping[str, str],
-    ) -> AnyPool:
-        """The pool that runs the cells, `workers` at once; on others as many as they have room for where None."""
-        if not self.remote:
-            devices = shares(self.gpus, workers or 1) if self.gpus else ()
-            return Pool(workers or 1, on_event, on_tick, modules, devices)
-        from lab.study.remote_pool import RemotePool
-        from lab.study.tracking_server import TrackingServer
-
-        cluster = self._cluster()
-        server = self.tracking_uri or TrackingServer(cluster.host)
-        return RemotePool(cluster, server, owner, workers, on_event, on_tick)
+            return SlurmExecutor(self.slurm, self.slurm_options, self.gpus)
+        return LocalExecutor(workers or 1, modules, self.gpus)
 
 
 THIS_MACHINE = Machines()

@@ -10,54 +10,15 @@ They are no main rows: `lab reproduce NAME --rows threshold_of_mine` runs them, 
 import dataclasses
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lab import paths
 from lab.errors import LabError
-from lab.study.ablation import Ablation, Row
+from lab.study.ablation import Ablation, Row, own_rows_file
 
 _SCALARS = (str, bool, int, float)
-
-
-def own_rows_file(name: str) -> Path:
-    """Where an ablation's own rows stand."""
-    return paths.repository_root() / "ablations" / f"{name}.rows.toml"
-
-
-def read_own_rows(name: str) -> tuple[Row, ...]:
-    """The rows of the ablation's file, in its order; none where there is no file.
-
-    Raises:
-        LabError: it is no TOML, or a row has other entries than `label` and `changes`.
-    """
-    path = own_rows_file(name)
-    if not path.exists():
-        return ()
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} is no TOML file ({error}); mend or delete it") from error
-    rows = []
-    for key, entry in tables.items():
-        fits = isinstance(entry, dict) and set(entry) == {"label", "changes"}
-        if not fits or not isinstance(entry["label"], str) or not isinstance(entry["changes"], dict):
-            raise LabError(f"row {key!r} of {path} is not made of a label (text) and changes (parameter = value)")
-        rows.append(Row(key=key, label=entry["label"], changes=entry["changes"], main=False))
-    return tuple(rows)
-
-
-def with_own_rows(ablation: Ablation) -> Ablation:
-    """The ablation with its own rows behind those that it declares.
-
-    Raises:
-        LabError: as `read_own_rows`, or what `Ablation` refuses of them (a key twice, an unknown parameter, the
-            parameters of another row).
-    """
-    own = read_own_rows(ablation.name)
-    return dataclasses.replace(ablation, rows=(*ablation.rows, *own)) if own else ablation
 
 
 def save_own_row(ablation: Ablation, key: str, label: str, changes: Mapping[str, Any]) -> Path:

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Literal
 
 from lab.study.cells import Cell
-from lab.study.claims import is_abandoned
 from lab.study.identity import changed_ingredients
+from lab.study.leases import is_abandoned
 from lab.study.store import PLAN_TAGS, RunRecord, read_ingredients, read_runs
 
 State = Literal["done", "running", "failed", "killed", "stale", "missing"]

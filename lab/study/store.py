@@ -5,15 +5,13 @@ that finds everything done may take in all, and a second ledger beside the store
 here (runs, tags, experiments) are MLflow's own; a test holds this reader against MLflow's client.
 
 Layout of `mlruns/`: `mlflow.db`; `artifacts/RUN_ID/artifacts/`; `notebooks/` (executed copies); `spool/RUN_ID/` (what a
-running cell has written and MLflow has not taken yet); `owners/` (a lock for each living process that owns runs);
-`logs/`.
+running cell has written and MLflow has not taken yet); `owners/` and `leases/` (see `lab.study.leases`); `logs/`.
 """
 
 import json
 import logging
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from lab import paths
 from lab.errors import LabError
@@ -61,8 +59,13 @@ class RunRecord:
         return dict(json.loads(self.tags.get("results", "{}")))
 
     def artifact(self, name: str) -> Path:
-        """Where that artifact of the run lies on this machine."""
-        return paths.mlruns_dir() / "artifacts" / self.run_id / "artifacts" / name
+        """Where that artifact of it lies on this machine."""
+        return artifact(self.run_id, name)
+
+
+def artifact(run_id: str, name: str) -> Path:
+    """Where that artifact of a run lies on this machine."""
+    return paths.mlruns_dir() / "artifacts" / run_id / "artifacts" / name
 
 
 def database() -> Path:
@@ -127,10 +130,20 @@ def read_runs(tags: Collection[str] | None = None) -> list[RunRecord]:
     return _read("TRUE", "key IN (SELECT :prefix || value FROM json_each(:names))", tags)
 
 
-def read_metric(run_id: str, name: str) -> list[tuple[int, float]]:
-    """The points (step, value) of one run's metric by rising step; none where there are none."""
-    if not database().exists():
-        return []
+def read_curve(run_id: str, name: str) -> list[tuple[int, float]]:
+    """The points (step, value) of a metric by rising step, from the spool of a run that goes on, or the store.
+
+    None where the run has not logged it.
+    """
+    spooled: dict[int, float] = {}
+    with suppress(FileNotFoundError), (spool_dir(run_id) / "metrics.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            with suppress(ValueError):  # a line that is being written
+                metric, step, value, _ = json.loads(line)
+                if metric == name:
+                    spooled[step] = value
+    if spooled or not database().exists():
+        return sorted(spooled.items())
     with _connection() as connection:
         points = connection.execute(
             "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step, timestamp", (run_id, name)
@@ -274,52 +287,6 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what we say in one sentence
-
-
-@contextmanager
-def owner() -> Iterator[dict[str, str]]:
-    """Be the owner of runs for as long as the context lasts; yields the tags that say so.
-
-    A process that dies in any way lets go of its lock, which a process id alone would not tell: ids are used again.
-    """
-    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    path = paths.mlruns_dir() / "owners" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path):
-            yield {"owner": name, "host": socket.gethostname(), "pid": str(os.getpid())}
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def owner_lives(name: str) -> bool:
-    """Whether the owner of that name, on this host, is still there."""
-    path = paths.mlruns_dir() / "owners" / f"{name}.lock"
-    try:
-        import fcntl
-    except ImportError:
-        return _lock_is_held(path)
-    try:
-        # Shared, so that two who ask at once are not taken for the owner, and a living one costs no waiting.
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-
-
-def _lock_is_held(path: Path) -> bool:
-    """The same where there is no flock, as on Windows."""
-    if not path.exists():
-        return False
-    try:
-        # Somebody else who asks the same holds a dead owner's lock for a moment.
-        with FileLock(path, timeout=0.2, poll_interval=0.02):
-            return False
-    except Timeout:
-        return True
 
 
 def spool_dir(run_id: str) -> Path:

@@ -1,8 +1,8 @@
 """`reproduce`: run the cells of a study that are missing or changed, each in a kernel of its own.
 
 Order: the parameters are held against the notebook, data and weights are prepared once, every cell's identity is
-looked up in the store, and what is left goes to worker processes, after the golden runs of its rows where the rung is
-recorded. A call that finds everything done imports neither mlflow nor papermill.
+looked up in the store, and what is left goes to worker processes. A call that finds everything done imports neither
+mlflow nor papermill.
 """
 
 import json
@@ -10,29 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from lab import paths
 from lab.errors import LabError
-from lab.study import golden, results, store, tracking
+from lab.study import golden, leases, results, store, tracking
 from lab.study.ablation import Ablation, load_module
 from lab.study.cells import Cell, cells, notebook_path
 from lab.study.display import Display, make_display
+from lab.study.driver import Driver, interruptible
 from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
 from lab.study.identity import identify, is_prepared
-from lab.study.interrupts import Interrupts
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.parameters import check_parameters, imported_modules
 from lab.study.plan import PlannedCell, plan
-from lab.study.pool import Event, Job, available_cores
+from lab.study.tracking_server import TrackingServer, check_store
 from lab.study.trial import KIND, Quiet, try_out
+from lab.study.worker import available_cores
 
 Prepare = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 """Makes ready what the cells need (their parameters are given), returns the ingredients that `identify` describes."""
 
-NO_GOLDENS: Mapping[str, golden.Record] = MappingProxyType({})
 MAX_DEFAULT_WORKERS = 8  # a kernel with torch takes 0.5 GB and more
 
 
@@ -113,30 +111,6 @@ def _history(ablation: Ablation, rung: str, runs: Sequence[store.RunRecord]) -> 
     return seconds
 
 
-def _jobs(
-    todo: Sequence[Cell],
-    notebook: Path,
-    parent: str,
-    tags: Mapping[str, str],
-    limits: Limits,
-    goldens: Mapping[str, golden.Record],
-) -> list[Job]:
-    folder = paths.mlruns_dir().resolve() / "notebooks"
-    return [
-        {
-            "id": number,
-            "cell": asdict(cell),
-            "notebook": str(notebook.resolve()),
-            "executed": str(folder / cell.ablation / f"{cell.row}-{cell.seed}-{cell.key}.ipynb"),
-            "parent": parent,
-            "tags": dict(tags),
-            "limits": asdict(limits),
-            "golden": goldens.get(cell.row),
-        }
-        for number, cell in enumerate(todo)
-    ]
-
-
 def _study_tags(ablation: Ablation, prepared: Mapping[str, Any]) -> dict[str, str]:
     return {"prepared": json.dumps(prepared, sort_keys=True), "claim": ablation.claim}
 
@@ -152,58 +126,50 @@ def _run(
     meter: Meter,
     display: Display,
     kind: str = "cell",
-    goldens: Mapping[str, golden.Record] = NO_GOLDENS,
+    goldens: Mapping[str, golden.Record] = golden.NONE,
 ) -> tuple[dict[str, str], bool]:
     """Run the cells, each with its row's golden record; returns why some failed, and whether the user stopped it."""
-    failed: dict[str, str] = {}
-    lost: list[tuple[str, str]] = []
-
-    def hear(job: Job, event: Event) -> None:
-        cell = todo[job["id"]]
-        if event["event"] == "started":
-            display.started(cell)
-        elif event["event"] == "retrying":
-            display.retrying(cell, event["error"], event["seconds"])
-        elif event["event"] == "left_out":
-            display.left_out(cell)
-        elif event["event"] == "elsewhere":
-            meter.ended(cell.row, 0.0)
-            display.elsewhere(cell)
-        elif event["event"] == "finished":
-            meter.ended(cell.row, event["seconds"])
-            if event["status"] == "FAILED":
-                failed[cell.title] = event["error"]
-            display.finished(cell, event["status"], event["error"], event["results"], event["seconds"])
-        else:
-            failed[cell.title] = event["error"]
-            if event["run_id"]:
-                lost.append((event["run_id"], event["error"]))
-            display.finished(cell, "FAILED", event["error"], {}, 0.0)
-
-    interrupted = False
-    parent = ""
-    with store.owner() as owner, Interrupts() as interrupts:
-        # The workers import while the parent run is made.
-        pool = machines.make_pool(workers, hear, display.tick, imported_modules(notebook_path(ablation)), owner)
+    status, parent = "FAILED", ""
+    driver: Driver | None = None
+    server: TrackingServer | None = None
+    with leases.owner() as owner, interruptible():
+        # Workers import, and a server starts, while the parent run is made.
+        executor = machines.executor(workers, imported_modules(notebook_path(ablation)))
         try:
+            if machines.remote and not machines.tracking_uri:
+                server = TrackingServer(executor.host)
             recorder = tracking.Recorder()
-            tags = tracking.provenance()
-            parent = recorder.study(ablation.name, rung, {**tags, **owner, **_study_tags(ablation, prepared)})
-            jobs = _jobs(todo, notebook_path(ablation), parent, {**tags, "kind": kind}, limits, goldens)
-            pool.run(jobs, lambda job: meter.fits(todo[job["id"]].row))
+            tags = {**tracking.provenance(), **owner, **_study_tags(ablation, prepared)}
+            parent = recorder.study(ablation.name, rung, tags)
+            uri = server.wait() if server else machines.tracking_uri
+            if uri:
+                check_store(uri, parent)
+            job = {
+                "notebook": ablation.notebook,
+                "parent": parent,
+                "kind": kind,
+                "limits": asdict(limits),
+                "tracking_uri": uri,
+                "experiment_id": recorder.experiment_id,
+            }
+            driver = Driver(executor, recorder, owner, job, workers, meter, display, goldens)
+            driver.run(todo)
+            # A golden run is no part of the study.
+            status = "FAILED" if driver.failed and kind != golden.KIND else "FINISHED"
         except KeyboardInterrupt:
-            interrupted = True
+            status = "KILLED"
             display.say("stopping: what is done stays, the next call goes on from here")
         finally:
-            pool.stop(lambda: interrupts.again)
+            executor.stop()
+            if driver:
+                driver.close_what_ran()
+            if server:
+                server.stop()
             display.close()
             if parent:
-                for run_id, error in lost:
-                    recorder.finish(run_id, "KILLED" if interrupted else "FAILED", error)
                 tracking.close_abandoned(recorder)
-                fails = failed and kind != golden.KIND  # a golden run is no part of the study
-                recorder.finish(parent, "KILLED" if interrupted else "FAILED" if fails else "FINISHED")
-    return failed, interrupted
+                recorder.close(parent, status)
+    return driver.failed if driver else {}, status == "KILLED"
 
 
 def golden_records(
@@ -305,7 +271,7 @@ def reproduce(
     todo = in_order(todo, forecast, budget)
     failed: dict[str, str] = {}
     interrupted = False
-    goldens: dict[str, golden.Record] = {}
+    goldens: Mapping[str, golden.Record] = golden.NONE
     if ablation.rung(rung).recorded and todo:
         goldens, interrupted = golden_records(
             ablation,
@@ -339,7 +305,7 @@ def reproduce(
     ):  # all cells are another ablation's, or what was prepared changed back
         recorder = tracking.Recorder()
         tags = {**tracking.provenance(), **_study_tags(ablation, prepared)}
-        recorder.finish(recorder.study(ablation.name, rung, tags), "FINISHED")
+        recorder.close(recorder.study(ablation.name, rung, tags), "FINISHED")
     written = results.update_results(ablation, rung, prepared)
     return Outcome(
         before=tuple(before),

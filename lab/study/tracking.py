@@ -8,6 +8,7 @@ there. A notebook opened by hand drives itself. Importing this module imports ne
 import atexit
 import json
 import math
+import os
 import platform
 import subprocess
 import time
@@ -20,7 +21,7 @@ from filelock import FileLock
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import claims, store
+from lab.study import leases, store
 from lab.study.cells import Cell
 from lab.study.identity import PACKAGES, package_versions
 
@@ -121,7 +122,7 @@ def cell_run(run_id: str | None, parameters: Mapping[str, Any]) -> CellRun:
         return CellRun(run_id=run_id)
     resources = ExitStack()
     recorder = Recorder()
-    tags = resources.enter_context(store.owner()) | provenance() | {"kind": "by hand"}
+    tags = resources.enter_context(leases.owner()) | provenance() | {"kind": "by hand"}
     own = {name: value for name, value in parameters.items() if name != "run_id"}
     return CellRun(run_id=recorder.start("by hand", own, tags), recorder=recorder, resources=resources)
 
@@ -162,16 +163,22 @@ def _writing() -> Iterator[None]:
 class Recorder:
     """The one writer to MLflow; slow to make (4 to 5 s), so one a process.
 
+    Args:
+        uri: the tracking server of another machine's store; this machine's own store where empty.
+        experiment_id: of that store, where it is known already.
+
     Raises:
         LabError: the store cannot be read, made or migrated; from every method, that it cannot be written.
     """
 
-    def __init__(self) -> None:
-        self.experiment_id = store.ensure_store()
+    def __init__(self, uri: str = "", experiment_id: str = "") -> None:
+        self.experiment_id, self._uri = experiment_id or store.ensure_store(), uri.rstrip("/")
+        if uri:
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's 7 are minutes
         store.quiet_mlflow()
         from mlflow.tracking import MlflowClient
 
-        self._client = MlflowClient(tracking_uri=store.store_uri())
+        self._client = MlflowClient(tracking_uri=self._uri or store.store_uri())
 
     @_writing()
     def start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
@@ -234,24 +241,11 @@ class Recorder:
         mark.write_text(str(begun + len(data)))
 
     @_writing()
-    def finish(self, run_id: str, status: str, error: str = "") -> dict[str, float]:
-        """Publish what is left and close the run: FINISHED, FAILED or KILLED. Returns its results.
+    def deliver(self, run_id: str, status: str) -> dict[str, float]:
+        """Move all that the spool holds into MLflow, and leave the run RUNNING. Returns its results.
 
-        The status comes last, so that a FINISHED run has all its artifacts.
+        `status` is the one that it is to end with, should the word of it be lost on its way to whoever closes it.
         """
-        results = self.deliver(run_id)
-        self.close(run_id, status, error)
-        return results
-
-    def close(self, run_id: str, status: str, error: str = "") -> None:
-        """Give a run whose results and artifacts are delivered its last status."""
-        if error:
-            self._client.set_tag(run_id, f"{store.PREFIX}error", error[:5000])
-        self._client.set_terminated(run_id, status)
-        store.remove_spool(run_id)
-
-    def deliver(self, run_id: str) -> dict[str, float]:
-        """Move all that the spool holds into MLflow, and leave the run RUNNING. Returns its results."""
         from mlflow.entities import Metric, RunTag
 
         spool = store.spool_dir(run_id)
@@ -260,14 +254,54 @@ class Recorder:
         if (spool / "results.json").exists():
             results = json.loads((spool / "results.json").read_text(encoding="utf-8"))
         now = int(time.time() * 1000)
-        tags = [RunTag(f"{store.PREFIX}results", json.dumps(results))]
-        self._client.log_batch(run_id, metrics=[Metric(name, results[name], now, 0) for name in results], tags=tags)
         if (spool / "artifacts").is_dir():
             self._keep(run_id, str(spool / "artifacts"))
+        tags = {"results": json.dumps(results), "delivered": status}
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(name, results[name], now, 0) for name in results],
+            tags=[RunTag(f"{store.PREFIX}{tag}", value) for tag, value in tags.items()],
+        )
         return results
 
     def _keep(self, run_id: str, folder: str) -> None:
-        self._client.log_artifacts(run_id, folder)
+        if not self._uri:
+            self._client.log_artifacts(run_id, folder)
+            return
+        # The experiment's artifacts have a file: address, which the client would write to on this machine's disk.
+        from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+        address = f"{self._uri}/api/2.0/mlflow-artifacts/artifacts/{run_id}/artifacts"
+        HttpArtifactRepository(address, tracking_uri=self._uri).log_artifacts(folder)
+
+    @_writing()
+    def close(self, run_id: str, status: str, error: str = "") -> None:
+        """Give a run whose results and artifacts are delivered its last status: FINISHED, FAILED or KILLED."""
+        if error:
+            self._client.set_tag(run_id, f"{store.PREFIX}error", error[:5000])
+        self._client.set_terminated(run_id, status)
+        store.remove_spool(run_id)
+
+    def finish(self, run_id: str, status: str, error: str = "") -> dict[str, float]:
+        """Deliver what is left and close the run. Returns its results.
+
+        The status comes last, so that a FINISHED run has all its artifacts.
+        """
+        results = self.deliver(run_id, status)
+        self.close(run_id, status, error)
+        return results
+
+    def give_up(self, run: store.RunRecord, status: str, error: str) -> bool:
+        """Close a run that nobody works on any more; whether it is FINISHED, as all of it had been delivered."""
+        if finished := run.tags.get("delivered") == "FINISHED":
+            self.close(run.run_id, "FINISHED")
+        else:
+            self.finish(run.run_id, status, error)
+        return finished
+
+    def is_open(self, run_id: str) -> bool:
+        """Whether the run is still RUNNING."""
+        return bool(self._client.get_run(run_id).info.status == "RUNNING")
 
     @_writing()
     def keep(self, run_id: str, name: str, text: str) -> None:
@@ -295,8 +329,8 @@ def find_study(ablation: str, rung: str) -> store.RunRecord | None:
 
 
 def close_abandoned(recorder: Recorder | None = None) -> list[str]:
-    """Close, as KILLED, the runs whose process on this host died; returns their ids. Without any, mlflow stays out."""
-    suspects = {run.run_id for run in store.running_runs() if claims.is_abandoned(run)}
+    """Close the runs whose process died, as KILLED; returns their ids. Without any, mlflow stays out."""
+    suspects = {run.run_id for run in store.running_runs() if leases.is_abandoned(run)}
     if not suspects:
         return []
     # An owner that ended well between reading its runs and asking for it had closed them before.
@@ -304,6 +338,6 @@ def close_abandoned(recorder: Recorder | None = None) -> list[str]:
     if abandoned:
         recorder = recorder or Recorder()
         for run in abandoned:
-            recorder.finish(run.run_id, "KILLED", f"its process {run.tags['pid']} on {run.tags['host']} died")
-            (paths.mlruns_dir() / "owners" / f"{run.tags['owner']}.lock").unlink(missing_ok=True)
+            recorder.give_up(run, "KILLED", f"its process {run.tags['pid']} on {run.tags['host']} died")
+            leases.owner_file(run.tags["owner"]).unlink(missing_ok=True)
     return [run.run_id for run in abandoned]

@@ -78,7 +78,7 @@ def check_store(uri: str, run_id: str) -> None:
         LabError: how the server has to be started.
     """
     uri = uri.rstrip("/")
-    probe = store.RunRecord(run_id, "", 0.0, None, {}).artifact("reachable.txt")
+    probe = store.artifact(run_id, "reachable.txt")
     expected = " ".join(command_line("HOST", 5000)[1:])
     try:
         call(f"{uri}/api/2.0/mlflow/runs/get?run_id={run_id}")

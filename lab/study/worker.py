@@ -1,112 +1,255 @@
-"""One worker of a sweep: a process that runs cells, one after another, with papermill.
+"""A process that runs cells, one after another: `Worker` is a handle of it, `python -m lab.study.worker` the process.
 
-It reads jobs as JSON lines and answers with events as JSON lines. The end of its input is the order to stop, so it
-stops too when the sweep itself was killed. One process a notebook at a time, as papermill's `cwd=` changes the
-directory of the whole process.
+It reads jobs as JSON lines and answers each with its result, a JSON line. The end of its input ends it and the kernel
+that runs, so that nothing of a cell outlives whoever asked for it, however that died. One process a notebook at a time,
+as papermill's `cwd=` changes the directory of the whole process.
 """
 
 import json
+import math
 import os
 import queue
+import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
 
+from lab import paths
+from lab.errors import LabError
 from lab.study import store
+
+Job = dict[str, Any]
+"""A cell to run once, and what its run needs (see `lab.study.driver`); JSON, as it goes to other machines."""
+
+# Gradients of tens of megabytes come and go every step; keeping their pages, and huge ones, saves the page faults
+# (glibc and torch read these; elsewhere they do nothing).
+ALLOCATION = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+STOP_SECONDS = 2.0  # for a process to end its kernels, before it is killed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a job ended."""
+
+    status: str = "FAILED"
+    """FINISHED, FAILED or KILLED."""
+    error: str = ""
+    run_id: str = ""
+    """Empty where no run was made, or nobody knows of one."""
+    results: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    node: str = ""
+    """The other machine's name."""
+    passing: bool = False
+    """Another try could end otherwise."""
+    refused: bool = False
+    """The node would have run another cell than the one asked for."""
+
+
+def available_cores() -> int:
+    """The cores this process may use, a container's quota included."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        pass
+    return max(1, cores)
+
+
+def worker_environment(workers: int) -> dict[str, str]:
+    """The environment of a worker and of its kernels: threads divided, nothing of the user's Jupyter set-up."""
+    threads = str(max(1, available_cores() // workers))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {
+        **ALLOCATION,
+        **os.environ,
+        **dict.fromkeys(names, threads),
+        "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not a `python3` of the user's
+        "IPYTHONDIR": str(paths.mlruns_dir().resolve() / "ipython"),
+        "OMNI_LAB_CHECKOUT": str(paths.repository_root().resolve()),
+        "OMNI_LAB_MLRUNS": str(paths.mlruns_dir().resolve()),  # kernels start in another folder
+        "OMNI_LAB_CACHE": str(paths.cache_dir().resolve()),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+class Worker:
+    """The process's handle: it starts at once, and anew where a job finds it dead.
+
+    Args:
+        workers: how many share the machine's cores.
+        modules: those that the notebooks import; the process imports them once, for all of its kernels. Without any,
+            each kernel is started afresh.
+        environment: variables of its own.
+    """
+
+    def __init__(
+        self, workers: int = 1, modules: Sequence[str] = (), environment: dict[str, str] | None = None
+    ) -> None:
+        self._command = [sys.executable, "-m", "lab.study.worker", *modules]
+        self._environment = worker_environment(workers) | (environment or {})
+        self._closed = False
+        self._start()
+
+    def _start(self) -> None:
+        self._ready = False
+        stem = f"worker-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        self.log = paths.mlruns_dir() / "logs" / f"{stem}-{time.monotonic_ns()}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,  # a Ctrl-C is the sweep's to hand on
+            )
+
+    def wait(self) -> None:
+        """Wait until it is ready for jobs.
+
+        Raises:
+            LabError: it could not start; the message has the last line of its log.
+        """
+        if not self._ready and not self._pipes()[1].readline():
+            raise LabError(f"a worker could not start: {self._last_words()} (log: {self.log})")
+        self._ready = True
+
+    def run(self, job: Job) -> Result:
+        """Run the job's cell and wait for its end; that of the process, too, ends it.
+
+        Raises:
+            LabError: the process could not start.
+        """
+        if self.process.poll() is not None and not self._closed:
+            self._start()
+        self.wait()
+        stdin, stdout = self._pipes()
+        begun = time.monotonic()
+        with suppress(BrokenPipeError, ValueError):  # it has died, or was closed, and says no word below
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.flush()
+        if (line := stdout.readline()).endswith(b"\n"):
+            return Result(**json.loads(line))
+        code = self.process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        on = f" on node {job['node']}" if job["node"] else ""
+        error = f"its worker{on} died ({how}; log: {self.log}): {self._last_words()}"
+        return Result(error=error, seconds=time.monotonic() - begun)
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        return self.process.stdin, self.process.stdout
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def close(self) -> None:
+        """Tell it to end, with the cell that it runs."""
+        self._closed = True
+        with suppress(BrokenPipeError):
+            self._pipes()[0].close()
+
+    def end(self) -> None:
+        """Wait until it has ended; one that hangs is killed."""
+        self.close()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            kill_children(self.process.pid)
+            self.process.kill()
+            self.process.wait()
+
+
+def run_once(job: Job, node: str, cells_at_once: int) -> Result:
+    """Run the job's cell on this machine, a node of that name, in a process that ends with the cell.
+
+    Whatever holds the node (a Ray task, a Slurm job) keeps no memory, GPU or process of the cell.
+    """
+    worker = Worker(cells_at_once)
+    try:
+        return worker.run({**job, "node": node})
+    finally:
+        worker.end()
 
 
 def kill_children(pid: int | None = None) -> None:
     """Kill every process below `pid` (this one's where None); kernels have sessions of their own."""
     import psutil
 
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
-    for child in children:
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
-
-
-class Orders:
-    """The jobs from the input, and the order to stop, which kills the kernel that is running."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.stopping = threading.Event()
-        self.jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.ready = False
-        self._descriptor = descriptor
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        # Not sys.stdin: Python cannot exit while a thread holds its lock.
-        pending = b""
-        while chunk := os.read(self._descriptor, 65536):
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                self.jobs.put(json.loads(line))
-        self.stopping.set()
-        self.jobs.put(None)
-        if not self.ready:
-            os._exit(0)  # nothing was begun; the imports need not be waited for
-        while True:  # a kernel may just be starting
-            kill_children()
-            time.sleep(0.2)
-
-
-_events: Any = None
-
-
-def emit(event: dict[str, Any]) -> None:
-    """Tell the sweep; one that is gone is no reason to leave a run open."""
-    with suppress(BrokenPipeError):
-        _events.write(json.dumps(event) + "\n")
-        _events.flush()
-
-
-def keep_output_for_events() -> None:
-    """Events go to the real output alone; whatever a library or a kernel prints goes to the log."""
-    global _events
-    _events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def main() -> None:
-    """Work until the input ends."""
-    keep_output_for_events()
-    orders = Orders(0)
+    """Run the jobs that come in until the input ends."""
+    # Results go to the real output alone; whatever a library or a kernel prints goes to the log.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    jobs: queue.Queue[Job] = queue.Queue()
     store.quiet_mlflow()
     from lab.study.forked_kernels import use_forked_kernels
 
-    template = use_forked_kernels(sys.argv[1:], spare=True)
+    template = use_forked_kernels(sys.argv[1:], spare=True) if sys.argv[1:] else None
+
+    def listen() -> None:
+        # Not sys.stdin: Python cannot exit while a thread holds its lock.
+        pending = b""
+        while chunk := os.read(0, 65536):
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                jobs.put(json.loads(line))
+        kill_children()
+        if template is not None:
+            template.close()
+        kill_children()  # a kernel may just have been starting
+        os._exit(0)  # exit handlers of the libraries cost 0.3 s
+
+    threading.Thread(target=listen, daemon=True).start()
     import papermill  # noqa: F401  (2.6 s, before the first cell's time counts)
     import psutil
 
-    from lab.study.execution import Execution
+    from lab.study.execution import run_cell
     from lab.study.tracking import Recorder
 
     def kernels() -> list[psutil.Process]:
         below = psutil.Process().children(recursive=True)
         return [process for process in below if template is None or process.pid not in template.idle_pids()]
 
-    recorder = Recorder()
-    if template is not None:
-        template.is_safe()  # the same: the first cell should not be the slow one
-    with store.owner() as owner:
-        orders.ready = True
-        emit({"event": "ready"})
-        while (job := orders.jobs.get()) is not None:
-            emit(Execution(job, recorder, owner, orders.stopping, emit, kernels).run())
-            if orders.stopping.is_set():
-                break
-    if template is not None:
-        template.close()
-    sys.stderr.flush()
-    os._exit(0)  # the reading thread would kill nothing more, and exit handlers of the libraries cost 0.3 s
+    def answer(what: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # who asked is gone, and this process in a moment
+            answers.write(json.dumps(what) + "\n")
+            answers.flush()
+
+    recorders: dict[str, Recorder] = {}
+    if template is not None:  # the first of many cells should not be the slow one
+        recorders[""] = Recorder()
+        template.is_safe()
+    answer({"ready": True})
+    while True:
+        job = jobs.get()
+        uri = job["tracking_uri"]
+        if uri not in recorders:
+            recorders[uri] = Recorder(uri, job["experiment_id"])
+        answer(asdict(run_cell(job, recorders[uri], kernels)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from lab.explore import sweep as module
 from lab.explore.sweep import SweepPanel, SweepProcess
 from lab.study import store
 from lab.study.ablation import load_ablation
-from lab.study.curves import read_curve
+from lab.study.store import read_curve
 
 GOES_ON = "import sys, time; print('began', *sys.argv[1:], flush=True); time.sleep(60)"
 

@@ -9,14 +9,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from lab import paths
-from lab.study import claims, store
+from lab.study import leases, store
 from tests.conftest import TOY_CODE, write_notebook, write_toy_project
 
 DRIVER = [sys.executable, "-c", "from lab import cli; cli.main()"]
@@ -54,11 +53,9 @@ def assert_whole(run: store.RunRecord, points: int = 3) -> None:
 
 
 def assert_nothing_is_open() -> None:
-    """No run says RUNNING, and no cell is claimed."""
+    """No run says RUNNING, and no cell has a lease."""
     assert [run.tags.get("row", "study") for run in store.read_runs() if run.status == "RUNNING"] == []
-    if claims.database().exists():
-        with closing(sqlite3.connect(claims.database())) as connection:
-            assert connection.execute("SELECT * FROM claims").fetchall() == []
+    assert not leases.folder().exists() or list(leases.folder().iterdir()) == []
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
@@ -88,11 +85,19 @@ def on_a_quiet_machine(seconds: float) -> float:
 
 
 def processes(word: str) -> list[psutil.Process]:
-    """Those that have the word in their command and come from these tests, not from others that run beside them."""
-    ours = str(paths.mlruns_dir().parent.parent)  # pytest's folder of this run, for each of its workers another
+    """Those of this user that have the word in their command."""
     found = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        inherited = (process.info["environ"] or {}).get("OMNI_LAB_MLRUNS", "")
-        if inherited.startswith(ours) and any(word in part for part in process.info["cmdline"] or []):
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word in part for part in process.info["cmdline"] or []):
             found.append(process)
+    return found
+
+
+def workers_of(checkout: Path) -> list[psutil.Process]:
+    """The processes that run cells of that checkout: other sweeps may run on this machine."""
+    found = []
+    for process in processes("lab.study.worker"):
+        with suppress(psutil.NoSuchProcess):
+            if process.environ().get("OMNI_LAB_CHECKOUT") == str(checkout.resolve()):
+                found.append(process)
     return found

@@ -11,7 +11,7 @@ import pytest
 
 from lab import cli, paths
 from lab.errors import LabError
-from lab.study import claims, identity, store, tracking
+from lab.study import identity, leases, store, tracking
 from lab.study.ablation import load_ablation
 from lab.study.display import Display
 from lab.study.limits import Limits
@@ -134,17 +134,15 @@ def test_a_store_cut_short_is_one_clear_sentence_and_stays_as_it_is(
 
 
 @pytest.mark.slow
-def test_a_cell_whose_claim_cannot_be_taken_fails_with_that_and_is_not_run(
+def test_where_no_lease_can_be_taken_no_cell_is_run_and_no_run_left_open(
     toy_project: Path, store_maker: Callable[[], None]
 ) -> None:
     store_maker()
-    claims.database().write_bytes(b"SQLite format 3\x00" + bytes(2000))
-    outcome = reproduce(load_ablation("toy"), **ONE)
-    (reason,) = outcome.failed.values()
-    assert "the claims in" in reason
-    assert "delete the file" in reason
-    assert not [run for run in store.read_runs() if run.tags.get("kind") == "cell"]
-    claims.database().unlink()
+    leases.folder().touch()
+    with pytest.raises(LabError, match=r"the leases in .* cannot be written .* delete it"):
+        reproduce(load_ablation("toy"), **ONE)
+    assert [(run.tags.get("kind"), run.status) for run in store.read_runs()] == [("study", "FAILED")]
+    leases.folder().unlink()
     assert reproduce(load_ablation("toy"), **ONE).complete
 
 

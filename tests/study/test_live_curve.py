@@ -1,8 +1,8 @@
 import pytest
 
 from lab.study import store, tracking
-from lab.study.curves import read_curve
 from lab.study.live_curve import LiveCurve
+from lab.study.store import read_curve
 
 
 @pytest.fixture

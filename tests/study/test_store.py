@@ -9,7 +9,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import claims, store, tracking
+from lab.study import leases, store, tracking
 
 
 @pytest.mark.slow
@@ -100,13 +100,13 @@ def test_the_reader_agrees_with_mlflows_client(store_maker: Callable[[], None]) 
 def test_a_run_is_abandoned_once_the_process_that_owns_it_is_gone(store_maker: Callable[[], None]) -> None:
     store_maker()
     recorder = tracking.Recorder()
-    with store.owner() as owner:
+    with leases.owner() as owner:
         run_id = recorder.start("alive", {}, {"kind": "cell", **owner})
         tracking.cell_run(run_id, {}).log_metrics({"train_loss": [(0, 1.0), (1, 0.5)]})
         (run,) = store.read_runs()
-        assert not claims.is_abandoned(run)
+        assert not leases.is_abandoned(run)
         assert tracking.close_abandoned(recorder) == []
-    assert claims.is_abandoned(run)
+    assert leases.is_abandoned(run)
     assert tracking.close_abandoned(recorder) == [run_id]
     (run,) = store.read_runs()
     assert run.status == "KILLED"
@@ -132,31 +132,6 @@ def test_what_is_read_can_be_narrowed_to_some_tags_and_to_runs_of_a_kind(store_m
     assert all(not run.tags for run in store.read_runs(()))
 
 
-@pytest.mark.parametrize("system", ["flock", "none"])
-def test_an_owner_lives_as_long_as_its_lock_is_held_whoever_else_asks(
-    system: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if system == "none":
-        monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
-    with store.owner() as owner:
-        assert store.owner_lives(owner["owner"])
-        path = paths.mlruns_dir() / "owners" / f"{owner['owner']}.lock"
-    assert not path.exists()
-    assert not store.owner_lives(owner["owner"])
-    path.touch()  # its process was killed
-    assert not store.owner_lives(owner["owner"])
-
-
-def test_who_asks_for_an_owner_is_not_taken_for_it() -> None:
-    fcntl = pytest.importorskip("fcntl")
-    path = paths.mlruns_dir() / "owners" / "dead.lock"
-    path.parent.mkdir(parents=True)
-    path.touch()
-    with path.open("rb") as asking:
-        fcntl.flock(asking, fcntl.LOCK_SH)
-        assert not store.owner_lives("dead")
-
-
 def test_a_run_that_ends_well_while_somebody_looks_for_the_dead_is_not_killed(
     store_maker: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +144,7 @@ def test_a_run_that_ends_well_while_somebody_looks_for_the_dead_is_not_killed(
         recorder.finish(run_id, "FINISHED")
         return True
 
-    monkeypatch.setattr(claims, "is_abandoned", ends_just_now)
+    monkeypatch.setattr(leases, "is_abandoned", ends_just_now)
     assert tracking.close_abandoned(recorder) == []
     (run,) = store.read_runs()
     assert (run.status, run.results) == ("FINISHED", {"error": 1.0})

@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from lab.errors import LabError
-from lab.study import store, tracking
+from lab.study import leases, store, tracking
 
 
 @pytest.fixture
@@ -106,3 +106,16 @@ def test_the_parent_of_a_study_is_found_again(recorder: tracking.Recorder) -> No
     found = tracking.find_study("toy", "cpu")
     assert found is not None
     assert (found.status, found.tags["prepared"]) == ("RUNNING", '{"corpus": "aa"}')
+
+
+@pytest.mark.parametrize(("delivered", "status"), [("FINISHED", "FINISHED"), ("FAILED", "KILLED")])
+def test_a_run_whose_sweep_died_after_all_was_delivered_is_done(
+    recorder: tracking.Recorder, delivered: str, status: str
+) -> None:
+    with leases.owner() as owner:
+        run_id = recorder.start("cell", {}, {"kind": "cell", **owner})
+        tracking.cell_run(run_id, {}).set_results({"error": 0.5})
+        assert recorder.deliver(run_id, delivered) == {"error": 0.5}
+        assert recorder.is_open(run_id)
+    assert tracking.close_abandoned(recorder) == [run_id]
+    assert [(run.status, run.results) for run in store.read_runs()] == [(status, {"error": 0.5})]

@@ -1,7 +1,6 @@
 """Cells on a Ray cluster: one task a cell, placed and given its GPUs by Ray; what is done stands in our own store.
 
-Ray tries nothing again by itself (`max_retries=0`). A task is a generator of the cell's events, so that the driver
-hears of a start at once, and of a node's death as the generator's end.
+Ray tries nothing again by itself (`max_retries=0`): a task whose node died is a failed try, and the driver tries again.
 """
 
 import json
@@ -12,17 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from lab.errors import LabError
-from lab.study.pool import Event, Job
+from lab.study.worker import Job, Result, run_once
 
 CONNECT_SECONDS = 5.0
 CHECK_SECONDS = 20.0  # importing Ray and connecting take 3 s on a quiet machine
-LETTING_GO_SECONDS = 1.0
-UNHEARD_SECONDS = 1.5  # for tasks that have not begun, whose end Ray may never tell
+WAIT_SECONDS = 0.5
+AT_ONCE = 1000  # a thread waits for each task
 EMPTY_SECONDS = 120.0  # how long a cluster may be without any node that can take a cell
 
 _NOT_OURS = (
@@ -102,20 +101,20 @@ def _refusal(address: str, printed: str, expected: str) -> str:
     return f"{_NOT_OURS.format(address=address)} ({last}); {expected}"
 
 
-def _cell_task(job: Job, gpus: float) -> Iterator[Event]:
+def _run_task(job: Job, gpus: float) -> Result:
     """The task of one cell, on its node."""
     import ray
 
-    from lab.study.remote import run_cell
-
     here = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == here)
-    name = f"{node['NodeManagerAddress']} ({here[:8]})"
-    yield {"event": "placed", "node": name}
-    yield from run_cell(job, name, max(1, _room(node["Resources"], gpus)))
+    return run_once(job, _name(node), max(1, _room(node["Resources"], gpus)))
 
 
-class RayCluster:
+def _name(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+
+
+class RayExecutor:
     """A cluster that was checked; connecting takes a second."""
 
     def __init__(self, address: str, gpus: float) -> None:
@@ -126,9 +125,9 @@ class RayCluster:
         if main:  # Ray puts a handler of its own there
             signal.signal(signal.SIGTERM, former)
         self.host: str = self._ray.util.get_node_ip_address()
-        self._task = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, num_returns="streaming")(_cell_task)
-        self._tasks: dict[Any, int] = {}
-        self._begun: set[Any] = set()
+        self._task = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run_task)
+        self._threads, self._stopped = ThreadPoolExecutor(AT_ONCE), threading.Event()
+        self._tasks: list[Any] = []
         self._left_out: set[str] = set()
         self._room_at = self._room_since = time.monotonic()
         self._slots = self._count()
@@ -142,7 +141,7 @@ class RayCluster:
         ]
 
     def _count(self) -> int:
-        return sum(_room(node["Resources"], self._gpus) for node in self._nodes())
+        return min(AT_ONCE, sum(_room(node["Resources"], self._gpus) for node in self._nodes()))
 
     def slots(self) -> int:
         """How many cells the living nodes take at once; those that join later are counted too.
@@ -162,36 +161,28 @@ class RayCluster:
             )
         return self._slots
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> "Future[Result]":
         """Queue the cell's task; nodes that run cells already come last."""
         options: dict[str, Any] = {"name": f"{job['cell']['row']}, seed {job['cell']['seed']}"}
         if self._left_out:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._left_out))})"}
         else:
             options["scheduling_strategy"] = "SPREAD"
-        self._tasks[self._task.options(**options).remote(job, self._gpus)] = job["id"]
+        task = self._task.options(**options).remote(job, self._gpus)
+        self._tasks.append(task)
+        return self._threads.submit(self._wait, task)
 
-    def events(self, seconds: float) -> list[tuple[int, Event]]:
-        """One event of each task that has any."""
-        if not self._tasks:
-            time.sleep(seconds)
-            return []
-        tasks = list(self._tasks)
-        ready, _ = self._ray.wait(tasks, num_returns=1, timeout=seconds)
-        found = []
-        for task in ready:
-            number = self._tasks[task]
-            try:
-                event = self._ray.get(next(task))
-            except StopIteration:  # after its last event
-                del self._tasks[task]
-                continue
-            except self._ray.exceptions.RayError as error:
-                del self._tasks[task]
-                event = {"event": "lost", "error": self._what_died(error), "passing": True}
-            self._begun.add(task)
-            found.append((number, event))
-        return found
+    def _wait(self, task: Any) -> Result:
+        # Not without an end: of a task that is cancelled before it has begun, Ray may never say that it has ended.
+        while not self._ray.wait([task], timeout=WAIT_SECONDS)[0]:
+            if self._stopped.is_set():
+                return Result(error="it was stopped")
+        self._tasks.remove(task)
+        try:
+            result: Result = self._ray.get(task)
+        except self._ray.exceptions.RayError as error:
+            return Result(error=self._what_died(error), passing=True)
+        return result
 
     def _what_died(self, error: Exception) -> str:
         text = str(error)
@@ -199,43 +190,24 @@ class RayCluster:
             words = text.replace(",", " ").replace(".", " ").split()
             ids = [word for word in words if len(word) == 56]
             node = next((node for node in self._ray.nodes() if ids and node["NodeID"] == ids[0]), None)
-            return f"its node {node['NodeManagerAddress']} ({ids[0][:8]}) died" if node else "its node died"
+            return f"its node {_name(node)} died" if node else "its node died"
         last = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
         return f"its Ray task ended ({type(error).__name__}: {last[-1]})"
 
     def leave_out(self, node: str) -> bool:
         """Give that node no more cells; False, and it stays, where no other would be left."""
         nodes = self._nodes()
-        others = [entry for entry in nodes if node != f"{entry['NodeManagerAddress']} ({entry['NodeID'][:8]})"]
+        others = [entry for entry in nodes if node != _name(entry)]
         if others:
             self._left_out |= {entry["NodeID"] for entry in nodes if entry not in others}
         return bool(others)
 
-    def stop(self, seconds: float, at_once: Callable[[], bool] = lambda: False) -> None:
-        """Cancel every task; one that has not ended in time loses its process, and its cell by that the cell's."""
-        for task in self._tasks:
-            self._ray.cancel(task)
-        begun, heard_enough = time.monotonic(), threading.Event()
-
-        def hear_the_last() -> None:
-            with suppress(self._ray.exceptions.RayError):
-                while self._tasks and not heard_enough.is_set():
-                    self.events(0.1)
-
-        def patience() -> float:
-            return seconds if self._begun.intersection(list(self._tasks)) else min(seconds, UNHEARD_SECONDS)
-
-        # Beside this one: of a task that is cancelled before it has begun, Ray may never say that it has ended.
-        hearing = threading.Thread(target=hear_the_last, daemon=True)
-        hearing.start()
-        while hearing.is_alive() and time.monotonic() - begun < patience() and not at_once():
-            hearing.join(0.1)
-        heard_enough.set()
+    def stop(self) -> None:
+        """Take every task's process from it, which ends the cell's."""
+        self._stopped.set()
         for task in list(self._tasks):
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(task, force=True)
-        # Whose process is gone has ended, so that nothing is waited for any more: a thread that asks Ray while it shuts
-        # down ends the process, with status 1.
-        hearing.join(LETTING_GO_SECONDS)
-        self._tasks.clear()
+        # A thread that asks Ray while it shuts down would end this process, with status 1.
+        self._threads.shutdown(cancel_futures=True)
         self._ray.shutdown()

@@ -13,7 +13,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import remote_pool, slurm_pool
+from lab.study import driver, slurm_executor
 from lab.study.ablation import load_ablation
 from lab.study.machines import Machines
 from lab.study.sweep import reproduce
@@ -27,6 +27,7 @@ from tests.study.clusters import (
     processes,
     start,
     wait_for,
+    workers_of,
     write_checkout,
 )
 
@@ -71,7 +72,7 @@ def test_ctrl_c_stops_the_jobs_within_ten_seconds(checkout: Path) -> None:
         sweeping.kill()
     assert time.monotonic() - begun < on_a_quiet_machine(10), printed
     assert sweeping.returncode == 130, printed
-    assert processes(str(checkout.parent)) == processes("remote_worker") == []
+    wait_for(lambda: not workers_of(checkout) and not processes("submitit"), 10)
     assert {run.status for run in cell_runs()} == {"KILLED"}
     assert_nothing_is_open()
 
@@ -80,7 +81,7 @@ def test_ctrl_c_stops_the_jobs_within_ten_seconds(checkout: Path) -> None:
 def test_a_job_that_dies_is_told_with_its_log_and_tried_again(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(remote_pool, "PAUSES", (0.1,))
+    monkeypatch.setattr(driver, "PAUSES", (0.1,))
 
     def kill() -> None:
         wait_for(lambda: [run for run in cell_runs() if run.status == "RUNNING"], 90)
@@ -125,8 +126,8 @@ def test_a_cell_is_a_job_of_slurm(checkout: Path, tmp_path: Path, monkeypatch: p
         path.write_text("#!/bin/sh\n" + textwrap.dedent(script))
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setattr(slurm_pool, "_address", lambda: "127.0.0.1")
-    monkeypatch.setattr(slurm_pool, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(slurm_executor, "_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(slurm_executor, "ASK_SECONDS", 1.0)
     options = ("slurm_partition=gpu", "timeout_min=600")
     outcome = reproduce(
         load_ablation("toy"),
@@ -145,13 +146,13 @@ def test_a_cell_is_a_job_of_slurm(checkout: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_options_are_read_as_numbers_where_they_are_and_wrong_ones_are_refused() -> None:
-    assert slurm_pool.parse_options(("slurm_partition=gpu", "timeout_min=600", "slurm_exclusive=true")) == {
+    assert slurm_executor.parse_options(("slurm_partition=gpu", "timeout_min=600", "slurm_exclusive=true")) == {
         "slurm_partition": "gpu",
         "timeout_min": 600,
         "slurm_exclusive": True,
     }
     with pytest.raises(LabError, match="--slurm-option is 'partition'; expected key=value"):
-        slurm_pool.parse_options(("partition",))
+        slurm_executor.parse_options(("partition",))
     pytest.importorskip("submitit")
     with pytest.raises(LabError, match=r"submitit does not take these Slurm options: .*nodes_of_gold"):
         Machines(slurm="local", slurm_options=("nodes_of_gold=1",)).check()
@@ -163,7 +164,7 @@ def test_a_machine_without_slurm_or_submitit_is_told(monkeypatch: pytest.MonkeyP
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(LabError, match="needs Slurm's sbatch and srun, which this machine has not"):
-        slurm_pool.check_slurm("slurm", (), 0)
+        Machines(slurm="slurm").check()
     real = builtins.__import__
 
     def refuse(name: str, *arguments: Any, **named: Any) -> Any:
@@ -175,5 +176,5 @@ def test_a_machine_without_slurm_or_submitit_is_told(monkeypatch: pytest.MonkeyP
     with pytest.raises(
         LabError, match=r"--slurm needs the package submitit, which is missing: pip install -e '.\[slurm"
     ):
-        slurm_pool.check_slurm("slurm", (), 0)
+        Machines(slurm="slurm").check()
     assert not (paths.mlruns_dir() / "mlflow.db").exists()

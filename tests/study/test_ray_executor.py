@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,10 +16,9 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import ray_pool, sweep, tracking
+from lab.study import ray_executor, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.machines import Machines
-from lab.study.ray_pool import RayCluster
 from lab.study.sweep import reproduce
 from tests.conftest import TOY_CODE, write_notebook
 from tests.study.clusters import (
@@ -33,6 +31,7 @@ from tests.study.clusters import (
     processes,
     start,
     wait_for,
+    workers_of,
     write_checkout,
 )
 
@@ -60,7 +59,7 @@ class Nodes:
         """The node as a power cut would leave it; returns the processes of cells that had been on it."""
         (raylet,) = [psutil.Process(info.process.pid) for info in node.all_processes["raylet"]]
         family = raylet.children(recursive=True)
-        workers = [process for process in family if not any("remote_worker" in part for part in process.cmdline())]
+        workers = [process for process in family if not any("lab.study.worker" in part for part in process.cmdline())]
         for process in [raylet, *workers]:
             process.kill()
         return family
@@ -131,7 +130,7 @@ def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(dri
     sweeping = start(command)
     try:
         wait_for(lambda: [run for run in cell_runs() if run.status == "RUNNING"], 90)
-        before = processes("remote_worker")
+        before = workers_of(driver.checkout)
         assert before
         begun = time.monotonic()
         sweeping.send_signal(signal.SIGINT)
@@ -140,63 +139,15 @@ def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(dri
         sweeping.kill()
     assert time.monotonic() - begun < on_a_quiet_machine(10), printed
     assert sweeping.returncode == 130, printed
-    assert processes("remote_worker") == processes("mlflow server") == processes(".jupyter") == []
+    wait_for(lambda: not workers_of(driver.checkout) and not processes("tracking_server"), 10)
     assert {run.status for run in cell_runs()} == {"KILLED"}
     assert_nothing_is_open()
     (planned, *_) = sweep.status(load_ablation("toy"), "cpu", ["slow"], [0])
     assert planned.to_do
 
 
-def test_a_stop_has_nobody_ask_ray_any_more_when_it_shuts_ray_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that hears the last events may wait in Ray for a task which ends only with its process."""
-    killed, order = threading.Event(), []
-
-    class Ray:
-        exceptions = SimpleNamespace(RayError=RuntimeError)
-
-        def cancel(self, task: str, force: bool = False) -> None:
-            if force:
-                killed.set()
-
-        def shutdown(self) -> None:
-            order.append("shut down")
-
-    cluster = RayCluster.__new__(RayCluster)
-    cluster._ray, cluster._tasks, cluster._begun = Ray(), {"task": 0}, {"task"}
-
-    def asked(seconds: float) -> list[object]:
-        assert killed.wait(30)
-        time.sleep(0.3)  # Ray tells of it a little later
-        order.append("told")
-        raise RuntimeError("its process died")
-
-    monkeypatch.setattr(cluster, "events", asked)
-    cluster.stop(0.2)
-    assert order == ["told", "shut down"]
-
-
-def test_a_stop_has_patience_with_what_has_begun_and_little_with_what_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ray:
-        exceptions = SimpleNamespace(RayError=RuntimeError)
-
-        def cancel(self, task: str, force: bool = False) -> None: ...
-
-        def shutdown(self) -> None: ...
-
-    monkeypatch.setattr(ray_pool, "UNHEARD_SECONDS", 0.3)
-    took = []
-    for begun in (set(), {"one"}):
-        cluster = RayCluster.__new__(RayCluster)
-        cluster._ray, cluster._tasks, cluster._begun = Ray(), {"one": 0, "two": 1}, begun
-        monkeypatch.setattr(cluster, "events", time.sleep)
-        started = time.monotonic()
-        cluster.stop(2.0)
-        took.append(time.monotonic() - started)
-    assert 0.3 <= took[0] < 1.8 < 2.0 <= took[1]
-
-
 def test_ray_that_was_left_is_no_cluster_of_its_own() -> None:
-    code = "from lab.study.ray_pool import _import_ray; _import_ray().put(1)"
+    code = "from lab.study.ray_executor import _import_ray; _import_ray().put(1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "Ray has not been started yet" in done.stderr
@@ -211,7 +162,7 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_runs_are_closed_by_th
     finally:
         sweeping.kill()
         sweeping.wait()
-    wait_for(lambda: not processes("remote_worker") and not processes("tracking_server"), 30)
+    wait_for(lambda: not workers_of(driver.checkout) and not processes("tracking_server"), 30)
     assert {run.status for run in cell_runs()} == {"RUNNING"}
     tracking.close_abandoned()  # what the next sweep does first
     (killed,) = cell_runs()
@@ -248,8 +199,8 @@ def test_a_node_with_another_checkout_refuses_its_cell_which_another_node_then_r
 @pytest.mark.slow
 def test_a_cluster_that_cannot_take_a_cell_is_refused(nodes: Nodes) -> None:
     with pytest.raises(LabError, match=r"no node of the Ray cluster at .* has 1 CPU and 2 GPUs for a cell; its nodes"):
-        ray_pool.check_ray(nodes.address, 2)
-    assert ray_pool.check_ray(nodes.address, 0) >= 1
+        ray_executor.check_ray(nodes.address, 2)
+    assert ray_executor.check_ray(nodes.address, 0) >= 1
 
 
 def test_an_address_without_a_cluster_is_refused_before_anything_is_prepared(
@@ -276,9 +227,9 @@ def test_an_address_without_a_cluster_is_refused_before_anything_is_prepared(
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        monkeypatch.setattr(ray_pool, "CHECK_SECONDS", 2.0)
+        monkeypatch.setattr(ray_executor, "CHECK_SECONDS", 2.0)
         with pytest.raises(LabError, match="does not answer as a Ray cluster of which this machine is a node"):
-            ray_pool.check_ray(f"127.0.0.1:{silent.getsockname()[1]}", 0)
+            ray_executor.check_ray(f"127.0.0.1:{silent.getsockname()[1]}", 0)
     assert not paths.mlruns_dir().exists()
 
 
@@ -288,7 +239,7 @@ def test_another_version_of_ray_is_told() -> None:
         "    Ray: 2.50.0\n    Python: 3.12.1\n"
         "This process on node 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
     )
-    told = ray_pool._refusal("10.0.0.1:6379", printed, "")
+    told = ray_executor._refusal("10.0.0.1:6379", printed, "")
     assert told.startswith("the Ray cluster at 10.0.0.1:6379 is another version (")
     assert "Ray: 2.50.0 Python: 3.12.1" in told
 
@@ -303,11 +254,11 @@ def test_a_missing_ray_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(LabError, match=r"--ray needs the package ray, which is missing: pip install -e '\.\[ray\]'"):
-        ray_pool.check_ray("127.0.0.1:6379", 0)
+        ray_executor.check_ray("127.0.0.1:6379", 0)
 
 
 def test_room_is_counted_by_cpus_and_gpus() -> None:
     node = {"CPU": 8.0, "GPU": 4.0}
-    assert [ray_pool._room(node, gpus) for gpus in (0, 1, 2, 3, 0.5, 0.3)] == [8, 4, 2, 1, 8, 8]
-    assert ray_pool._room({"CPU": 2.0, "GPU": 4.0}, 1) == 2
-    assert ray_pool._room({"CPU": 2.0}, 1) == ray_pool._room({"GPU": 1.0}, 1) == 0
+    assert [ray_executor._room(node, gpus) for gpus in (0, 1, 2, 3, 0.5, 0.3)] == [8, 4, 2, 1, 8, 8]
+    assert ray_executor._room({"CPU": 2.0, "GPU": 4.0}, 1) == 2
+    assert ray_executor._room({"CPU": 2.0}, 1) == ray_executor._room({"GPU": 1.0}, 1) == 0
