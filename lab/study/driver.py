@@ -80,7 +80,7 @@ class Driver:
     """Cells at once; as many as the executor has room for where None."""
     meter: Meter
     display: Display
-    goldens: Mapping[str, golden.Record] = golden.NONE
+    goldens: Mapping[str, golden.Record] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     """The reasons of the cells that failed, by title."""
     _running: dict[str, _Running] = field(default_factory=dict)
