@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_columns import SUMMARY, losses_in_files
+from lab.data.filters.losses import SUMMARY, read_losses
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import plant_faults
 from lab.errors import LabError
@@ -111,7 +111,7 @@ def open_image_text_data(
     return ImageTextData(
         train=planted.instructions,
         faults=planted.faults,
-        losses=losses_in_files(scores),
+        losses=read_losses(scores),
         split=split,
         sha256=sha256,
         scores=scores,

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS
+from lab.data.filters.losses import LOSS_COLUMNS
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.packed_models import packed_vision_answers

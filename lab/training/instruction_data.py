@@ -17,7 +17,7 @@ from torch import nn
 
 from lab.data.fetch import packages
 from lab.data.filters import near_groups
-from lab.data.filters.loss_columns import SUMMARY, losses_in_files
+from lab.data.filters.losses import SUMMARY, read_losses
 from lab.data.instructions import (
     bigbench,
     chatterbot,
@@ -110,7 +110,7 @@ def open_instruction_data(
     return InstructionData(
         **tables,
         faults=tuple(facts["faults"]),
-        losses=losses_in_files(scores),
+        losses=read_losses(scores),
         facts=facts,
         folder=folder,
         scores=scores,

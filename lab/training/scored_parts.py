@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from lab.data.filters.loss_columns import SUMMARY, read_schema
+from lab.data.filters.losses import SUMMARY, read_schema
 from lab.data.instructions.tables import in_batches
 from lab.errors import LabError
 from lab.paths import write_whole

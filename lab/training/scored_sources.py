@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
-from lab.data.filters.loss_columns import losses_in_files
 from lab.data.filters.loss_fit import normality
+from lab.data.filters.losses import read_losses
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
@@ -80,7 +79,7 @@ def report(
     )
     say(f"left out: {left_out or 'none'}")
     if summary.num_scored > 1:
-        say(f"losses, nats a token: {normality(np.concatenate([batch.losses for batch in losses_in_files(out)()]))}")
+        say(f"losses, nats a token: {normality(read_losses(out).losses)}")
 
 
 def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Counter[str]]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS
+from lab.data.filters.losses import LOSS_COLUMNS
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import instructions_sha256
 from lab.parts.joined_sequences import AnswerLoss

@@ -38,7 +38,7 @@ def test_data_and_losses_are_made_once(monkeypatch):
     monkeypatch.setattr(instruction_data, "read_instructions", lambda name: pytest.fail("read again"))
     again = open_instruction_data(tiny_parameters(), tiny_model(), lambda: pytest.fail("scored again"))
     assert again.train == first.train
-    assert [batch.losses.tolist() for batch in again.losses()] == [batch.losses.tolist() for batch in first.losses()]
+    assert again.losses.losses.tolist() == first.losses.losses.tolist()
 
 
 def test_every_filter_of_a_cell_judges_every_training_instruction():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY, losses_in_files
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.tables import write_instructions
 from lab.errors import LabError
@@ -66,8 +66,8 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
         assert (row["num_tokens"], row["prompt_tokens"]) == (len(one.answer) + 1, len(one.prompt))
     assert (summary.num_scored, summary.parts_made, summary.parts_found) == (7, 3, 0)
     assert summary.num_tokens == sum(len(one.answer) + 1 for one in some())
-    first = next(losses_in_files(tmp_path / "s")())
-    assert list(first.losses) == [found[f"i{n}"]["loss"] for n in range(3)]
+    read = read_losses(tmp_path / "s")
+    assert list(read.losses) == [found[f"i{n}"]["loss"] for n in range(7)]
 
 
 @how(max_examples=15, deadline=None)
@@ -125,7 +125,7 @@ def test_a_killed_scoring_goes_on_behind_its_last_whole_part_and_ends_the_same(t
         "part-000001.parquet",
     ]
     with pytest.raises(LabError, match="is not finished"):
-        losses_in_files(tmp_path / "s")
+        read_losses(tmp_path / "s")
     summary = score_instructions(some(), language_model(), tmp_path / "s", options=options)
     assert (summary.parts_found, summary.parts_made, summary.num_scored) == (2, 2, 7)
     assert scored(tmp_path / "s") == scored(tmp_path / "whole")
