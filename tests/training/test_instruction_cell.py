@@ -102,9 +102,7 @@ def test_no_source_drowns_the_others():
 def test_a_scorer_that_cannot_read_everything_is_refused_whenever_the_data_is_opened():
     reader, without_u = tiny_model(), language_model(alphabet=ALPHABET.replace("u", ""))
     for _ in range(2):
-        with pytest.raises(
-            LabError, match=r"scorer 'few letters' has no loss of \d+ of 40 training instructions \(not"
-        ):
+        with pytest.raises(LabError, match=r"scorer 'tiny qwen3' has no loss of \d+ of 40 training instructions \(not"):
             open_instruction_data(tiny_parameters(scorer="few letters"), reader, lambda: without_u)
 
 
