@@ -216,6 +216,14 @@ def test_texts_of_low_quality_are_those_that_the_filter_drops(tmp_path: Path) ->
     assert card["dropped"] == whole.report.num_dropped
 
 
+def test_a_recipe_gives_a_rule_limits_of_its_own_and_the_card_has_them(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"id": text, "answer": text} for text in ("a", "a b", "a b c", "a b c d")])
+    steps = '[[step]]\nuse = "quality"\nrules = ["num_words"]\nlimits = {num_words = [2, 3]}\n'
+    out, card = build(toy_recipe(tmp_path, steps), workers=1)
+    assert [row["id"] for row in rows_of(out)] == ["a b", "a b c"]
+    assert card["steps"][0]["parameters"]["limits"] == {"num_words": [2, 3]}
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [
