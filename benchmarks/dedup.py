@@ -1,6 +1,6 @@
 """How much faster the semantic deduplication of a whole corpus is than the product of all pairs, and what it misses.
 
-    python benchmarks/dedup.py [--samples 200000] [--from 20000] [--threshold 0.9] [--threads 2] [--reach 0.4]
+    python benchmarks/dedup.py [--samples 200000] [--from 20000] [--threshold 0.9] [--threads 2]
 
 The embeddings are made on the spot, of width 384: centres drawn on the sphere, one for every 200 samples, around each
 its samples (`--spread` of a sample's squared length is its own; with the default 0.6 two of a cluster have a cosine of
@@ -8,10 +8,10 @@ about 0.4), and for a tenth of all a twin at a cosine drawn evenly from threshol
 At 0.9 a third of the twins lies just below the threshold.
 
 Both sides use the same number of threads. The product goes over blocks of 4,096 x 4,096 of the upper triangle and
-notes the pairs at or above the threshold: what has to be found. Ours is `near_clusters` and `first_of_each`, clustering
-included. Printed, for both sizes: seconds on the wall and of the processor, their ratios, the share of the product's
-pairs that ours compares, the share of the samples dropped by keeping the first of the product's pairs that ours drops
-too, and peak memory; then both sides' growth from the smaller to the larger size.
+notes the pairs at or above the threshold: what has to be found. Ours is `first_of_like`, clustering included. Printed,
+for both sizes: seconds on the wall and of the processor, their ratios, the share of the samples dropped by keeping the
+first of the product's pairs that ours drops too, and peak memory; then both sides' growth from the smaller to the
+larger size.
 """
 
 import argparse
@@ -24,8 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.data.filters.neighbourhoods import DEFAULT_REACH, near_clusters
-from lab.data.filters.semantic_duplicates import first_of_each
+from lab.data.filters.semantic_duplicates import first_of_like, share_of_clusters
 from lab.errors import LabError
 
 WIDTH, PER_CENTRE, BLOCK = 384, 200, 4096
@@ -33,7 +32,7 @@ WIDTH, PER_CENTRE, BLOCK = 384, 200, 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Both sides at one size; `cpu` is processor time; `found`, `dropped_too`: shares of what the product gives."""
+    """Both sides at one size; `cpu` is processor time; `dropped_too`: the share of what the product drops."""
 
     num_samples: int
     num_pairs: int
@@ -41,10 +40,8 @@ class Comparison:
     our_seconds: float
     product_cpu: float
     our_cpu: float
-    found: float
     num_dropped: int
     dropped_too: float
-    looks: float
 
 
 def made(num_samples: int, *, threshold: float, spread: float, seed: int = 0) -> np.ndarray:
@@ -85,12 +82,11 @@ def all_pairs(rows: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(earlier), np.concatenate(later)
 
 
-def compare(num_samples: int, *, threshold: float, spread: float, reach: float) -> Comparison:
+def compare(num_samples: int, *, threshold: float, spread: float) -> Comparison:
     """Time both sides on the same embeddings."""
     rows = made(num_samples, threshold=threshold, spread=spread)
     begun, cpu = time.perf_counter(), time.process_time()
-    places = near_clusters(rows, threshold=threshold, reach=reach)
-    first = first_of_each(rows, places, threshold=threshold)
+    ours_stay = first_of_like(rows, threshold=threshold)
     ours, our_cpu = time.perf_counter() - begun, time.process_time() - cpu
     begun, cpu = time.perf_counter(), time.process_time()
     earlier, later = all_pairs(rows, threshold)
@@ -100,7 +96,7 @@ def compare(num_samples: int, *, threshold: float, spread: float, reach: float) 
     for i, j in zip(earlier[order].tolist(), later[order].tolist(), strict=True):
         if stays[i]:
             stays[j] = False
-    dropped = first != np.arange(num_samples)
+    dropped = ~ours_stay
     return Comparison(
         num_samples=num_samples,
         num_pairs=len(earlier),
@@ -108,10 +104,8 @@ def compare(num_samples: int, *, threshold: float, spread: float, reach: float) 
         our_seconds=ours,
         product_cpu=product_cpu,
         our_cpu=our_cpu,
-        found=float(places.compares(earlier, later).mean()) if len(earlier) else 1.0,
         num_dropped=int((~stays).sum()),
         dropped_too=float(dropped[~stays].mean()) if not stays.all() else 1.0,
-        looks=places.looks_per_sample,
     )
 
 
@@ -122,7 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--from", dest="fewer", type=int, default=20_000, help="the smaller size [20000]")
     parser.add_argument("--threshold", type=float, default=0.9, help="cosine from which two are the same [0.9]")
     parser.add_argument("--spread", type=float, default=0.6, help="a sample's own part of its squared length [0.6]")
-    parser.add_argument("--reach", type=float, default=DEFAULT_REACH, help=f"see near_clusters [{DEFAULT_REACH}]")
     parser.add_argument("--threads", type=int, default=2, help="of each side [2]")
     options = parser.parse_args(arguments)
     if not 100 <= options.fewer < options.samples or not 0.1 < options.threshold < 0.99 or not 0 < options.spread < 1:
@@ -134,8 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     faiss.omp_set_num_threads(options.threads)
     with threadpool_limits(options.threads):
-        settings = {"threshold": options.threshold, "spread": options.spread, "reach": options.reach}
-        print(f"embeddings of width {WIDTH}, {options.threads} threads a side, {os.cpu_count()} cores")
+        settings = {"threshold": options.threshold, "spread": options.spread}
+        looked = f"{share_of_clusters(options.threshold):.0%} of the clusters looked into"
+        print(f"embeddings of width {WIDTH}, {options.threads} threads a side, {os.cpu_count()} cores; {looked}")
         fewer, more = (told(compare(count, **settings)) for count in (options.fewer, options.samples))
     growth = (more.product_seconds / fewer.product_seconds, more.our_seconds / fewer.our_seconds)
     between = f"from {fewer.num_samples:,} to {more.num_samples:,}"
@@ -156,8 +150,7 @@ def told(size: Comparison) -> Comparison:
         f"ratio {size.product_cpu / size.our_cpu:.1f}"
     )
     print(
-        f"  {size.found:.2%} of {size.num_pairs:,} pairs found, {size.dropped_too:.2%} of {size.num_dropped:,} "
-        f"samples to drop dropped; a sample looks into {size.looks:.2f} clusters; "
+        f"  {size.num_pairs:,} pairs; {size.dropped_too:.2%} of {size.num_dropped:,} samples to drop dropped; "
         f"{os.getloadavg()[0]:.1f} processes want to run",
         flush=True,
     )

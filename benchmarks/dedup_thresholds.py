@@ -20,12 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.near_duplicates import near_duplicates
-from lab.data.filters.semantic_duplicates import semantic_duplicates
-from lab.data.filters.sentence_embeddings import sentence_embeddings
-from lab.data.filters.sentence_encoders import load_sentence_encoder
+from lab.data.filters.near_duplicates import NearDuplicates
+from lab.data.filters.semantic_duplicates import SemanticDuplicates
+from lab.data.filters.step import CorpusStep
 from lab.errors import LabError, choose
 from standins.texts import sentences
 
@@ -106,23 +106,20 @@ def table(corpus: Corpus, run: Callable[[float], Filtered], thresholds: Sequence
     return "\n".join(lines)
 
 
-def _wording(kind: str, size: int) -> Callable[[Corpus], Callable[[float], Filtered]]:
-    def prepared(corpus: Corpus) -> Callable[[float], Filtered]:
-        ids = [str(i) for i in range(len(corpus.texts))]
-        return lambda threshold: near_duplicates(
-            ids, corpus.texts, threshold=threshold, shingles=kind, shingle_size=size
-        )
-
-    return prepared
+def _prepared(step: Callable[[float], CorpusStep], corpus: Corpus) -> Callable[[float], Filtered]:
+    rows = pa.table({"id": list(map(str, range(len(corpus.texts)))), "text": corpus.texts})
+    return lambda threshold: step(threshold).apply(rows)
 
 
-def _meaning(corpus: Corpus) -> Callable[[float], Filtered]:
-    ids = [str(i) for i in range(len(corpus.texts))]
-    rows = sentence_embeddings(corpus.texts, load_sentence_encoder("minilm"))
-    return lambda threshold: semantic_duplicates(ids, rows, threshold=threshold)
+def _wording(kind: str, size: int) -> Callable[[float], CorpusStep]:
+    return lambda threshold: NearDuplicates(threshold=threshold, shingles=kind, shingle_size=size, columns=("text",))
 
 
-FILTERS: Mapping[str, tuple[Callable[[Corpus], Callable[[float], Filtered]], tuple[float, ...]]] = {
+def _meaning(threshold: float) -> CorpusStep:
+    return SemanticDuplicates(threshold=threshold, columns=("text",))
+
+
+FILTERS: Mapping[str, tuple[Callable[[float], CorpusStep], tuple[float, ...]]] = {
     "near_duplicates": (_wording("characters", 5), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
     "near_duplicates_of_words": (_wording("words", 2), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
     "semantic_duplicates": (_meaning, (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)),
@@ -142,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     random.Random(0).shuffle(found)
     corpus = planted(found[: options.sentences])
     print(f"{len(found[: options.sentences]):,} sentences, {np.count_nonzero(corpus.edits):,} edited copies planted")
-    for name, (prepare, thresholds) in chosen.items():
-        print(f"\n{name}\n\n{table(corpus, prepare(corpus), thresholds)}", flush=True)
+    for name, (step, thresholds) in chosen.items():
+        print(f"\n{name}\n\n{table(corpus, _prepared(step, corpus), thresholds)}", flush=True)
 
 
 if __name__ == "__main__":

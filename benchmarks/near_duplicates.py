@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lab.data.filters.near_duplicates import bands_and_rows, character_shingles, near_duplicates
+import pyarrow as pa
+
+from lab.data.filters.near_duplicates import NearDuplicates, bands_and_rows, character_shingles
 from lab.errors import LabError
 from standins.texts import fortune_sentences
 
@@ -47,16 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise LabError(f"--samples is {options.samples}, expected at least 10")
     vocabulary = sorted({word for sentence in fortune_sentences() for word in sentence.split()})
     texts, of = made(options.samples, vocabulary)
-    ids = [str(number) for number in range(len(texts))]
+    rows = pa.table({"id": list(map(str, range(len(texts)))), "text": texts})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     begun, cpu = time.perf_counter(), time.process_time()
-    result = near_duplicates(ids, texts, threshold=options.threshold)
+    result = NearDuplicates(threshold=options.threshold, columns=("text",)).apply(rows)
     wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / MEGABYTE
-    bands, rows = bands_and_rows(options.threshold, 128)
+    bands, agreeing = bands_and_rows(options.threshold, 128)
     print(result.report)
     print(f"{len(texts) / wall:,.0f} samples a second on the wall, {len(texts) / cpu:,.0f} of processor time")
-    print(f"{memory:.0f} MB beyond the texts at most; {bands} bands of {rows} rows")
+    print(f"{memory:.0f} MB beyond the texts at most; {bands} bands of {agreeing} rows")
     near = [copy for copy, original in of.items() if _overlap(texts[copy], texts[original]) >= options.threshold]
     # A copy's original may itself have gone, and what it went for be too far from the copy.
     firsts = [copy for copy in near if result.keep[of[copy]]]

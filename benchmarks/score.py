@@ -25,7 +25,7 @@ from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.training.instruction_rows import TokenPair, token_pair
+from lab.training.instruction_rows import TextAnswers, TokenPair, token_pair
 from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
@@ -90,8 +90,9 @@ def compare(model: LanguageModel, pairs: Sequence[TokenPair], *, budget_tokens: 
     """
     options = ScoringOptions(budget_tokens=budget_tokens, precision="float32")
     ids = [str(number) for number in range(len(pairs))]
+    answers, lengths = TextAnswers(model), [pair.num_tokens for pair in pairs]
     sides: tuple[Callable[[], np.ndarray], ...] = (
-        lambda: answer_losses(model, pairs, options, ids),
+        lambda: answer_losses(answers, pairs, lengths, options, ids),
         lambda: one_at_a_time(model, pairs),
     )
     seconds: list[list[tuple[float, float]]] = [[], []]

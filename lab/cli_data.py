@@ -15,7 +15,7 @@ data_app = typer.Typer(help="Training data built from recipes: filtered, dedupli
 def data_build(
     recipe: Annotated[Path, typer.Argument(help="A recipe file (TOML), such as recipes/chatterbot.toml.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the rows (default: data/NAME in mlruns/).")] = None,
-    engine: Annotated[str, typer.Option(help="local (processes of this machine) or ray (Ray Data).")] = "local",
+    engine: Annotated[str, typer.Option(help="local (processes of this machine) or ray (a Ray cluster).")] = "local",
     workers: Annotated[int | None, typer.Option(help="Shards at once (default: one a core).")] = None,
     ray: Annotated[str, typer.Option("--ray", metavar="HOST:PORT", help="With --engine ray: that cluster.")] = "",
     dry_run: Annotated[
@@ -23,7 +23,8 @@ def data_build(
     ] = False,
 ) -> None:
     """Build the rows of a recipe, from the cache where a step was done before; a build that was killed goes on."""
-    from lab.data.recipes.display import print_plan, print_summary, showing
+    from lab.data.recipes.card import summary
+    from lab.data.recipes.display import showing
     from lab.data.recipes.recipe import read_recipe
     from lab.data.recipes.run import build, plan
 
@@ -35,11 +36,12 @@ def data_build(
         check_ray(ray, 0)
     declared = read_recipe(recipe)
     if dry_run:
-        print_plan(plan(declared))
+        for name, state in plan(declared):
+            typer.echo(f"{name:30}  {state}")
         return
     with showing() as progress:
         folder, card = build(declared, out=out, engine=engine, workers=workers, address=ray, progress=progress)
-    print_summary(card)
+    typer.echo(summary(card))
     typer.echo(f"rows and card: {folder}")
 
 
@@ -49,8 +51,7 @@ def data_card(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Print the card of built data: what went in, what each step dropped and why, licences, hashes, versions."""
-    from lab.data.recipes.card import page
-    from lab.data.recipes.folder import read_card
+    from lab.data.recipes.card import page, read_card
 
     card = read_card(folder)
     typer.echo(json.dumps(card, indent=1, ensure_ascii=False) if as_json else page(card).rstrip())

@@ -32,23 +32,17 @@ def score(
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
     """Write the loss that a model has of every answer given its prompt (and picture), as loss filters read it."""
-    options: dict[str, Any] = {
-        "limit": limit,
-        "without_prompt": without_prompt,
-        "budget_tokens": budget_tokens,
-        "precision": precision,
-        "device": device,
-        "say": typer.echo,
-    }
+    from lab.training.packed_losses import ScoringOptions
+    from lab.training.scored_sources import score_picture_source, score_source
+
+    scoring = ScoringOptions(budget_tokens=budget_tokens, without_prompt=without_prompt, precision=precision)
+    options: dict[str, Any] = {"options": scoring, "limit": limit, "device": device, "say": typer.echo}
     if images:
         from lab.study.ablation import load_ablation
-        from lab.training.scored_pictures import score_picture_source
 
         if model is not None:
             raise LabError(f"--model {model} cannot see pictures; leave it out, or leave out --images")
         parameters = load_ablation("loss_filter_images").resolve("none", rung)
         score_picture_source(source, out, parameters, **options)
     else:
-        from lab.training.scored_sources import score_source
-
         score_source(source, out, model=model or "character", **options)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.loss_columns import LossBatch
 from lab.study.ablation import load_ablation
 from lab.training.curricula import IMAGE
 from lab.training.image_text_data import ImageTextData, open_image_text_data
@@ -34,5 +33,4 @@ def opened(cell: dict[str, Any]) -> tuple[PretrainedImageText, ImageTextData]:
 
 def all_losses(data: ImageTextData) -> list[float]:
     """Of every example, in their order."""
-    batches: list[LossBatch] = list(data.losses())
-    return [float(loss) for batch in batches for loss in batch.losses]
+    return list(map(float, data.losses.losses))

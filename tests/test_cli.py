@@ -188,6 +188,7 @@ def test_options_of_a_scheduled_sweep_are_read_before_the_line_is_written(
 
 def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from lab.training import scored_sources
+    from lab.training.packed_losses import ScoringOptions
 
     handed: dict[str, object] = {}
     monkeypatch.setattr(scored_sources, "score_source", lambda source, out, **rest: handed.update(rest, asked=source))
@@ -198,9 +199,7 @@ def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         "asked": "chatterbot:chinese",
         "model": "words",
         "limit": 5,
-        "without_prompt": True,
-        "budget_tokens": 1024,
-        "precision": "auto",
+        "options": ScoringOptions(without_prompt=True),
         "device": "auto",
     }
 
@@ -208,11 +207,11 @@ def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_score_of_pictures_hands_the_studys_parameters_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lab.training import scored_pictures
+    from lab.training import scored_sources
 
     handed: list[object] = []
     monkeypatch.setattr(
-        scored_pictures,
+        scored_sources,
         "score_picture_source",
         lambda source, out, parameters, **rest: handed.extend([source, parameters["scorer_steps"], rest["limit"]]),
     )

@@ -30,20 +30,14 @@ def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> p
     One line an instruction, with `corpus`, `question`, `prompt`, `answer`, `kind` (of the fault, or `clean`), `loss`
     and `loss_without_prompt` (nats a token; NaN where it was not measured) and `kept`.
     """
-    batches = list(data.losses())
-    losses = np.concatenate([batch.losses for batch in batches])
-    without = [
-        np.full(len(batch.losses), np.nan) if batch.losses_without_prompt is None else batch.losses_without_prompt
-        for batch in batches
-    ]
     return pd.DataFrame(
         {
             "question": [one.id for one in data.train],
             "prompt": [one.prompt for one in data.train],
             "answer": [one.answer for one in data.train],
             "kind": [fault or "clean" for fault in data.faults],
-            "loss": losses,
-            "loss_without_prompt": np.concatenate(without),
+            "loss": data.losses.losses,
+            "loss_without_prompt": np.nan if data.losses.without_prompt is None else data.losses.without_prompt,
             "kept": kept.keep,
         }
     ).assign(corpus=name)

@@ -12,7 +12,7 @@ import pandas as pd
 from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
-from lab.training.instruction_rows import TokenPair, token_pair
+from lab.training.instruction_rows import TextAnswers, TokenPair, token_pair
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scoring import answer_losses
 
@@ -75,7 +75,9 @@ def measure_instructions(
             pairs.append(pair)
     options = ScoringOptions(budget_tokens=budget_tokens, precision=precision)
     ids = [one.id for one, own in zip(instructions, choices, strict=True) for _ in own]
-    losses = answer_losses(language_model, pairs, options, ids).reshape(len(instructions), num_choices)
+    lengths = [pair.num_tokens for pair in pairs]
+    losses = answer_losses(TextAnswers(language_model), pairs, lengths, options, ids)
+    losses = losses.reshape(len(instructions), num_choices)
     lines = []
     for index, (one, own) in enumerate(zip(instructions, choices, strict=True)):
         chosen = int(losses[index].argmin())

@@ -37,13 +37,13 @@ def loss_filter_panel(samples: ScoredSamples, *, num_shown: int = 8) -> Panel:
         samples: scored; where `faults` are known, precision and recall of the removal are shown.
         num_shown: samples to read at once, those nearest to a bound first.
     """
-    batches = samples.batches()
+    losses = samples.judged()
 
     def show(loss_filter: str, k: float, read: str, hear: bool) -> list[Shown]:
-        chosen = filter_losses(batches, loss_filter, k=k)
+        chosen = filter_losses(losses, loss_filter, k=k)
         return [
             _account(chosen, samples),
-            _draw(samples, chosen, loss_bounds(batches, loss_filter, k=k), loss_filter),
+            _draw(samples, chosen, loss_bounds(losses, loss_filter, k=k), loss_filter),
             _samples(samples, chosen, read, num_shown, hear=hear),
         ]
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.loss_columns import Batches, loss_files, losses_in_memory
+from lab.data.filters.losses import Losses, loss_files
 from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
 from lab.study.ablation import Ablation, load_ablation
@@ -39,9 +39,9 @@ class ScoredSamples:
     examples: Sequence[VisionExample] | None = None
     """The pictures that they are about, where they are about some; their questions are the clean ones."""
 
-    def batches(self) -> Batches:
-        """As filters read them."""
-        return losses_in_memory(self.ids, self.losses, self.losses_without_prompt)
+    def judged(self) -> Losses:
+        """What filters judge of them."""
+        return Losses(self.ids, self.losses, self.losses_without_prompt)
 
 
 def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import FigureBase
 
-from lab.data.filters.loss_columns import losses_in_memory
 from lab.data.filters.loss_filters import loss_bounds
 from lab.data.filters.loss_fit import normality
+from lab.data.filters.losses import Losses
 from lab.errors import LabError
 from lab.paper.measured import Measured
 from lab.paper.row_figure import draw_rows
@@ -49,11 +49,8 @@ def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
     """Left: all losses, the fit, and the bounds at the row's k. Right: the same losses by what was planted."""
     frame = seen_losses(measured, row)
     losses = frame["loss"].to_numpy(np.float64)
-    low, high = loss_bounds(
-        losses_in_memory(frame["question"].tolist(), losses),
-        "gaussian",
-        k=measured.ablation.resolve(row, measured.rung)["k"],
-    )
+    judged = Losses(frame["question"].tolist(), losses)
+    low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(row, measured.rung)["k"])
     fit = normality(losses)
     edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
     every, by_kind = figure.subplots(1, 2)

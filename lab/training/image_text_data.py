@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_columns import SUMMARY, losses_in_files
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import plant_faults
 from lab.errors import LabError
 from lab.training.image_text_model import PretrainedImageText
-from lab.training.image_text_scoring import score_images
+from lab.training.image_text_scoring import PictureAnswers
 from lab.training.instruction_filter import ScoredInstructions
 from lab.training.packed_losses import ScoringOptions
+from lab.training.scoring import open_losses
 from lab.training.vision_data import VisionSplit
 from lab.training.vision_example import VisionExample
 
@@ -81,7 +81,7 @@ def open_image_text_data(
     """Plant the faults and open the losses; the first call scores, with the pretrained model as it was opened.
 
     Raises:
-        LabError: as `check_image_text`, `plant_faults` and `score_images`.
+        LabError: as `check_image_text`, `plant_faults` and `open_losses`.
     """
     check_image_text(parameters)
     clean = pretrained.instructions
@@ -99,19 +99,18 @@ def open_image_text_data(
     identity = json.dumps([pretrained.scorer.sha256, clean.store.sha256, sha256, parameters["budget_tokens"]])
     name = f"{pretrained.folder.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     scores = pretrained.folder.parent / "scores" / name
-    if not (scores / SUMMARY).exists():
-        options = ScoringOptions(
-            budget_tokens=parameters["budget_tokens"],
-            without_prompt=True,
-            part_samples=_PART_SAMPLES,
-            precision=parameters["precision"],
-        )
-        told = (lambda done: progress(done, len(split))) if progress else None
-        score_images(split, pretrained.model, pretrained.scorer, scores, options=options, progress=told)
+    options = ScoringOptions(
+        budget_tokens=parameters["budget_tokens"],
+        without_prompt=True,
+        part_samples=_PART_SAMPLES,
+        precision=parameters["precision"],
+    )
+    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
+    losses, _ = open_losses(scores, lambda: answers, range(len(split)), options, progress=progress)
     return ImageTextData(
         train=planted.instructions,
         faults=planted.faults,
-        losses=losses_in_files(scores),
+        losses=losses,
         split=split,
         sha256=sha256,
         scores=scores,

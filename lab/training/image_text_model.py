@@ -24,7 +24,7 @@ from lab.training.curricula import IMAGE
 from lab.training.image_text_scoring import why_not_readable
 from lab.training.image_text_training import FINE_TUNING, PRETRAINING, pretraining_stage, train_image_text
 from lab.training.loop import choose_device, choose_precision
-from lab.training.scored_parts import Scorer
+from lab.training.scoring import Scorer
 from lab.training.vision_cell import build_vision_model, vision_cell_data
 from lab.training.vision_data import VisionSplit
 from lab.training.vision_examples import EXAMPLES_VERSION, sources_sha256

@@ -1,32 +1,21 @@
-"""The loss that a vision-language model has of every answer given picture and question, and without them.
+"""Pictures with questions and answers as a vision-language model that scores them reads them.
 
-Section 3 of the paper, whose fine-tuning pairs are image-text too. Where an answer is scored without its prompt (for
-the filter `ifd`), both are left out, the picture's tokens and the question; the answer's start stays. `prompt_tokens`
-are the picture's and the question's together.
+Where an answer is scored without its prompt (for the filter `ifd`), both are left out, the picture's tokens and the
+question; the answer's start stays. `prompt_tokens` are the picture's and the question's together.
 """
 
 import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import pyarrow as pa
 import torch
-from jaxtyping import Float
-from numpy import ndarray
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.packed_models import packed_vision_answers
 from lab.parts.vision_language_model import Question, VisionLanguageModel
 from lab.training.instruction_rows import NOT_READABLE
-from lab.training.loop import choose_precision
-from lab.training.packed_losses import ScoringOptions, losses_in_packs
-from lab.training.scored_parts import Scorer, ScoringSummary, score_in_parts
+from lab.training.scoring import ScoredRow, Scorer
 from lab.training.vision_data import VisionSplit
 
 TOO_LONG = "picture, question and answer longer than the budget"
@@ -40,92 +29,49 @@ def why_not_readable(split: VisionSplit, index: int, model: VisionLanguageModel,
     if not split.write(example.answer):
         return "empty answer"
     try:
-        return TOO_LONG if _row_tokens(split, index, model) > max_tokens else None
+        # The end stands in no row, it is only ever a label.
+        return TOO_LONG if split.num_tokens(index, model) - 1 > max_tokens else None
     except LabError:
         return NOT_READABLE
 
 
-def score_images(
-    split: VisionSplit,
-    model: VisionLanguageModel,
-    scorer: Scorer,
-    folder: Path,
-    *,
-    options: ScoringOptions | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> ScoringSummary:
-    """Score a split's examples, in their order, into `folder`, as `score_in_parts` does.
+@dataclass(frozen=True)
+class PictureAnswers:
+    """Examples of a split, by their place in it, and the model that reads them; an `Answers`."""
 
-    Args:
-        split: pictures with questions and answers.
-        model: on the device on which it is to run.
-        scorer: its name and hash.
-        folder: of this scoring alone.
-        options: of the scoring.
-        progress: told how many examples are done.
+    split: VisionSplit
+    model: VisionLanguageModel
+    scorer: Scorer
 
-    Raises:
-        LabError: a part of another model, other options, pictures or examples; nothing to score; a loss that is not
-            finite, whose example is named; or a folder that cannot be written.
-    """
-    chosen = options or ScoringOptions()
-    return score_in_parts(
-        range(len(split)),
-        folder,
-        scorer=scorer,
-        part_samples=chosen.part_samples,
-        key=partial(_key, split, model, scorer, chosen),
-        score=partial(_scored, split, model, scorer, chosen),
-        progress=progress,
-    )
+    @property
+    def device(self) -> torch.device:
+        """On which the model runs."""
+        return next(self.model.parameters()).device
 
+    def sha256(self, samples: Sequence[int]) -> str:
+        """Of what is seen, asked and answered."""
+        digest = hashlib.sha256(self.split.store.sha256.encode())
+        for example in (self.split.examples[i] for i in samples):
+            digest.update(repr((example.id, example.question, example.answer)).encode())
+        return digest.hexdigest()
 
-def _row_tokens(split: VisionSplit, index: int, model: VisionLanguageModel) -> int:
-    """Of picture, question, start and answer; the end stands in no row, it is only ever a label."""
-    return split.num_tokens(index, model) - 1
+    def row(self, sample: int, budget_tokens: int) -> ScoredRow | str:
+        """Picture, question, start and answer, or why it cannot be scored."""
+        if reason := why_not_readable(self.split, sample, self.model, max_tokens=budget_tokens):
+            return reason
+        example = self.split.examples[sample]
+        num_tokens = self.split.num_tokens(sample, self.model) - 1
+        answer = len(self.split.answer_ids(example.answer, self.model))
+        alone = len(self.model.codec.start_ids) + answer
+        return ScoredRow(example.id, (sample, True), (sample, False), num_tokens, alone, num_tokens - alone, answer)
 
-
-def _device(model: VisionLanguageModel) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _key(
-    split: VisionSplit, model: VisionLanguageModel, scorer: Scorer, options: ScoringOptions, indices: Sequence[int]
-) -> str:
-    digest = hashlib.sha256(split.store.sha256.encode())
-    for example in (split.examples[i] for i in indices):
-        digest.update(repr((example.id, example.question, example.answer)).encode())
-    facts = [scorer.sha256, options.budget_tokens, options.without_prompt]
-    return json.dumps([*facts, choose_precision(options.precision, _device(model)), digest.hexdigest()])
-
-
-def _scored(
-    split: VisionSplit, model: VisionLanguageModel, scorer: Scorer, options: ScoringOptions, indices: Sequence[int]
-) -> tuple[pa.Table, Counter[str]]:
-    reasons = {i: why_not_readable(split, i, model, max_tokens=options.budget_tokens) for i in indices}
-    readable = [i for i in indices if reasons[i] is None]
-    answers = [split.answer_ids(split.examples[i].answer, model) for i in readable]
-    starts = len(model.codec.start_ids)
-    lengths = [_row_tokens(split, i, model) for i in readable]
-
-    def losses(own: Sequence[int], ask: Callable[[Question], Question]) -> Float[ndarray, " samples"]:
-        def score(places: Sequence[int]) -> AnswerLoss:
-            questions = [ask(split.question(readable[place], model)) for place in places]
-            return packed_vision_answers(model, questions, [answers[place] for place in places]).loss
-
-        ids = [split.examples[i].id for i in readable]
-        return losses_in_packs(score, own, options, ids=ids, scorer=scorer.name, device=_device(model))
-
-    model.eval()
-    alone = [starts + len(answer) for answer in answers]
-    columns = {
-        "id": [split.examples[i].id for i in readable],
-        "loss": losses(lengths, lambda question: question),
-        "loss_without_prompt": losses(alone, nothing_asked) if options.without_prompt else [None] * len(readable),
-        "num_tokens": [len(answer) + 1 for answer in answers],
-        "prompt_tokens": [length - own for length, own in zip(lengths, alone, strict=True)],
-    }
-    return pa.table(columns, schema=LOSS_COLUMNS), Counter(reason for reason in reasons.values() if reason)
+    def loss(self, rows: Sequence[tuple[int, bool]]) -> AnswerLoss:
+        """Views are read from the store, a pack at a time."""
+        self.model.eval()
+        questions = [self.split.question(place, self.model) for place, _ in rows]
+        asked = [one if whole else nothing_asked(one) for one, (_, whole) in zip(questions, rows, strict=True)]
+        answers = [self.split.answer_ids(self.split.examples[place].answer, self.model) for place, _ in rows]
+        return packed_vision_answers(self.model, asked, answers).loss
 
 
 def nothing_asked(question: Question) -> Question:

@@ -18,7 +18,6 @@ from torch import nn
 
 from lab.data.fetch import packages
 from lab.data.filters import near_groups
-from lab.data.filters.loss_columns import SUMMARY, losses_in_files
 from lab.data.instructions import (
     hub as instruction_hub,
 )
@@ -40,11 +39,11 @@ from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import LanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.instruction_filter import ScoredInstructions
-from lab.training.instruction_rows import token_pair
+from lab.training.instruction_rows import TextAnswers, token_pair
 from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scoring import score_instructions
+from lab.training.scoring import open_losses
 
 # Raise it when the same parameters would give other data.
 DATA_VERSION = 1
@@ -81,30 +80,21 @@ def open_instruction_data(
     Only what the fine-tuned `language_model` can read within `max_tokens` is chosen from, whatever the cell trains.
 
     Raises:
-        LabError: a source that cannot be read, too few instructions, or as `plant_faults` and `score_instructions`.
+        LabError: a source that cannot be read, too few instructions, or as `plant_faults` and `open_losses`.
     """
     folder = make_folder(_folder(parameters, language_model), lambda made: _make(parameters, language_model, made))
     scores = folder.with_name(f"{folder.name}-{_scorer_key(parameters)}")
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     tables = {name: tuple(instruction_tables.read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
-    if not (scores / SUMMARY).exists():
-        options = ScoringOptions(budget_tokens=scored_tokens(parameters), without_prompt=True, part_samples=256)
-        write = text_writer(parameters["scorer"])
-        total = len(tables["train"])
-        told = (lambda done: progress(done, total)) if progress else None
-        scorer = open_scorer()
-        score_instructions(tables["train"], scorer, scores, write=write, options=options, progress=told)
-    scored = json.loads((scores / SUMMARY).read_text(encoding="utf-8"))
-    if scored["skipped"]:
-        lacking = f"{sum(scored['skipped'].values())} of {len(tables['train'])}"
-        raise LabError(
-            f"scorer {parameters['scorer']!r} has no loss of {lacking} training instructions "
-            f"({', '.join(scored['skipped'])}); choose another scorer, or lower max_tokens"
-        )
+    options = ScoringOptions(budget_tokens=scored_tokens(parameters), without_prompt=True, part_samples=256)
+    write = text_writer(parameters["scorer"])
+    losses, scored = open_losses(
+        scores, lambda: TextAnswers(open_scorer(), write), tables["train"], options, progress=progress
+    )
     return InstructionData(
         **tables,
         faults=tuple(facts["faults"]),
-        losses=losses_in_files(scores),
+        losses=losses,
         facts=facts,
         folder=folder,
         scores=scores,

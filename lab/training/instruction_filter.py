@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.grouped_loss_filter import filter_losses_by_group
-from lab.data.filters.loss_columns import Batches
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
+from lab.data.filters.losses import Losses
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import remove_planted
 from lab.errors import LabError, choose
@@ -29,7 +28,7 @@ class ScoredInstructions:
 
     train: tuple[Instruction, ...]
     faults: tuple[str | None, ...]
-    losses: Batches
+    losses: Losses
 
 
 def check_filter(parameters: Mapping[str, Any]) -> None:

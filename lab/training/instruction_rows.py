@@ -4,13 +4,19 @@ A row is the prompt, the answer's start and the answer (`lab.parts.packed_models
 the prompt stands in its template, with the start in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instructions_sha256
 from lab.errors import LabError
 from lab.parts.chat_codec import ChatCodec
+from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import LanguageModel
+from lab.parts.packed_models import packed_text_answers
+from lab.training.scoring import ScoredRow, Scorer
 
 NOT_READABLE = "not in the language model's alphabet"
 
@@ -60,3 +66,41 @@ def without_prompt(pair: TokenPair, language_model: LanguageModel) -> TokenPair:
     """The answer alone; of a chat model in the template of an empty prompt, so that its content alone is missing."""
     asked = prompt_ids("", language_model)
     return TokenPair(asked, pair.answer, len(asked) + len(language_model.codec.start_ids) + len(pair.answer))
+
+
+@dataclass(frozen=True)
+class TextAnswers:
+    """Instructions and the language model that reads them, in the form that `write` gives them; an `Answers`."""
+
+    language_model: LanguageModel
+    write: Callable[[str], str] = str.strip
+
+    @property
+    def scorer(self) -> Scorer:
+        """The language model."""
+        return Scorer(self.language_model.name, self.language_model.sha256)
+
+    @property
+    def device(self) -> torch.device:
+        """On which it runs."""
+        device: torch.device = next(self.language_model.model.parameters()).device
+        return device
+
+    def sha256(self, samples: Sequence[Instruction]) -> str:
+        """Of all that they say."""
+        return instructions_sha256(samples)
+
+    def row(self, sample: Instruction, budget_tokens: int) -> ScoredRow | str:
+        """Prompt, start and answer, or why they cannot be scored."""
+        pair = token_pair(sample, self.language_model, self.write, budget_tokens=budget_tokens)
+        if isinstance(pair, str):
+            return pair
+        alone = without_prompt(pair, self.language_model)
+        prompt, answer = len(pair.prompt), len(pair.answer)
+        return ScoredRow(sample.id, pair, alone, pair.num_tokens, alone.num_tokens, prompt, answer)
+
+    def loss(self, rows: Sequence[TokenPair]) -> AnswerLoss:
+        """One forward pass."""
+        self.language_model.model.eval()
+        prompts, answers = [pair.prompt for pair in rows], [pair.answer for pair in rows]
+        return packed_text_answers(self.language_model, prompts, answers).loss

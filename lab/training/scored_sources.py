@@ -1,28 +1,34 @@
-"""`lab score`: instructions by name or in a table, by a language model by name."""
+"""`lab score`: instructions by name or in a table, by a language model by name; or pictures, by a study's own model."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from torch import nn
 
-from lab.data.filters.loss_columns import losses_in_files
 from lab.data.filters.loss_fit import normality
+from lab.data.filters.losses import read_losses
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
+from lab.training.curricula import IMAGE
+from lab.training.image_text_model import image_text_splits, open_pretrained
+from lab.training.image_text_scoring import PictureAnswers
+from lab.training.instruction_rows import TextAnswers
 from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scored_parts import ScoringSummary
-from lab.training.scoring import score_instructions
-from lab.training.vision_examples import EXAMPLES, HUB
+from lab.training.scoring import Answers, score
+from lab.training.vision import open_vision_encoder
+from lab.training.vision_examples import EXAMPLES, HUB, sources_sha256
 
 TABLE = ".parquet"
+PLAIN = ScoringOptions()
 
 
 def score_source(
@@ -30,54 +36,96 @@ def score_source(
     out: Path,
     *,
     model: str,
+    options: ScoringOptions = PLAIN,
     limit: int | None = None,
-    without_prompt: bool = False,
-    budget_tokens: int = 1024,
-    precision: str = "auto",
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> None:
     """Score a source, saying how far it is, what was left out, and how far the losses are from a Gaussian.
 
     Raises:
-        LabError: a source of pictures, or as `read_instructions`, `read_instruction_table`, `score_instructions` and
+        LabError: a source of pictures, or as `read_instructions`, `read_instruction_table`, `score` and
             `open_language_model`.
     """
-    options = ScoringOptions(budget_tokens=budget_tokens, without_prompt=without_prompt, precision=precision)
     instructions, skipped = _opened(source, limit)
     where = choose_device(device)
     language_model = as_chat_model(open_language_model(model))
     network: nn.Module = language_model.model
     network.to(where)
-    summary = score_instructions(
-        instructions,
-        language_model,
-        out,
-        write=text_writer(model),
-        options=options,
-        progress=lambda done: say(f"{done:,} instructions"),
-    )
-    report(summary, skipped, out, what="instructions", model=model, say=say)
+    answers = TextAnswers(language_model, text_writer(model))
+    _score(answers, instructions, skipped, out, options, what="instructions", say=say)
 
 
-def report(
-    summary: ScoringSummary,
+def score_picture_source(
+    source: str,
+    out: Path,
+    parameters: Mapping[str, Any],
+    *,
+    options: ScoringOptions = PLAIN,
+    limit: int | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Score pictures with questions by a study's pretrained model, saying the same; it is made where it is not there.
+
+    Of the source that the model was trained on, those behind its own examples are scored, as the study has them but
+    without a fault; of another one the first of its training side.
+
+    Args:
+        source: in `EXAMPLES` with its options, or FORM@hub:OWNER/NAME.
+        out: a folder of this scoring alone.
+        parameters: of a cell of that study (`loss_filter_images`).
+        options: of the scoring; its precision is the model's too.
+        limit: examples at most; as many as the study fine-tunes on where None.
+        device: of the model.
+        say: told each line.
+
+    Raises:
+        LabError: an unknown source, a limit below 1, or as `open_pretrained` and `score`.
+    """
+    _check_limit(limit, "example")
+    sources_sha256(source)
+    cell = {**parameters, "precision": options.precision, "device": device, "measure_dev": False}
+    encoder = open_vision_encoder(cell["vision_encoder"], image_size=cell["image_size"], stride=cell["stride"])
+    images = image_text_splits(cell, encoder)[IMAGE]
+    language_model = open_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
+
+    def told(done: int, total: int, loss: float) -> None:
+        if done % 50 == 0 or done == total:
+            say(f"pretrained model: step {done} of {total}, loss {loss:.3f}")
+
+    pretrained = open_pretrained(cell, images, encoder, language_model, progress=told)
+    count = limit or cell["num_training"]
+    if source == cell["images"]:
+        split = replace(pretrained.instructions, examples=pretrained.instructions.examples[:count])
+    else:
+        # Whose test split is opened beside it does not matter; the study's own is there.
+        asked = {"images": source, "num_pretraining": 0, "num_training": count}
+        asked["test_source"] = cell["test_source"] or cell["images"]
+        split = image_text_splits({**cell, **asked}, encoder)[IMAGE]
+    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
+    _score(answers, range(len(split)), Counter(), out, options, what="examples", say=say)
+
+
+def _score(
+    answers: Answers[Any],
+    samples: Iterable[Any],
     skipped: Counter[str],
     out: Path,
+    options: ScoringOptions,
     *,
     what: str,
-    model: str,
     say: Callable[[str], None],
 ) -> None:
-    """Say what a scoring came to."""
+    summary = score(answers, samples, out, options=options, progress=lambda done: say(f"{done:,} {what}"))
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in (skipped + summary.skipped).items())
     say(
-        f"{summary.num_scored:,} {what} scored by {model} ({summary.num_tokens:,} tokens of answers; "
+        f"{summary.num_scored:,} {what} scored by {answers.scorer.name} ({summary.num_tokens:,} tokens of answers; "
         f"{summary.parts_found} of {summary.parts_found + summary.parts_made} parts were there): {out}"
     )
     say(f"left out: {left_out or 'none'}")
     if summary.num_scored > 1:
-        say(f"losses, nats a token: {normality(np.concatenate([batch.losses for batch in losses_in_files(out)()]))}")
+        say(f"losses, nats a token: {normality(read_losses(out).losses)}")
 
 
 def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Counter[str]]:
@@ -86,15 +134,10 @@ def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Coun
     if not source.endswith(TABLE):
         reading = read_instructions(source, limit=limit)
         return reading.instructions, reading.skipped
-    check_limit(limit, "instruction")
+    _check_limit(limit, "instruction")
     return islice(read_instruction_table(Path(source)), limit), Counter()
 
 
-def check_limit(limit: int | None, what: str) -> None:
-    """Refuse a limit that leaves nothing.
-
-    Raises:
-        LabError: below 1.
-    """
+def _check_limit(limit: int | None, what: str) -> None:
     if limit is not None and limit < 1:
         raise LabError(f"limit is {limit}; expected at least 1 {what}, or none for all")

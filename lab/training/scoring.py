@@ -1,128 +1,239 @@
-"""The loss that a language model has of every answer given its prompt, and without it: what `lab score` writes.
+"""The loss that a model has of every answer given what stands before it, and without it: what `lab score` writes.
 
-Section 3 of the paper (the pretrained model's loss on every sample); pictures with questions are scored by
-`lab.training.image_text_scoring`.
+Section 3 of the paper (the pretrained model's loss on every sample), of text alone or beside pictures: what a sample is
+and how a model reads it, an `Answers` says. The losses are written in parts, each whole or not at all. In the metadata
+of each stand the model's name and hash, a key of all that decides its losses, and how many of its samples have none, by
+reason. Who is killed and started again goes on after the last part.
 """
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
+from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS
-from lab.data.instructions.instruction import Instruction
-from lab.data.instructions.instructions import instructions_sha256
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses, read_schema
+from lab.data.instructions.tables import in_batches
+from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.language_models import LanguageModel
-from lab.parts.packed_models import packed_text_answers
-from lab.training.instruction_rows import TokenPair, token_pair, without_prompt
+from lab.paths import write_whole
 from lab.training.loop import choose_precision
 from lab.training.packed_losses import ScoringOptions, losses_in_packs
-from lab.training.scored_parts import Scorer, ScoringSummary, score_in_parts
+
+_KEY, _SKIPPED, _MODEL = b"omni_lab_key", b"omni_lab_skipped", b"omni_lab_model"
+Sample = TypeVar("Sample", contravariant=True)
 
 
-def score_instructions(
-    instructions: Iterable[Instruction],
-    language_model: LanguageModel,
+@dataclass(frozen=True)
+class Scorer:
+    """Whose losses they are."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A sample as the model reads it, `whole` and with its answer `alone`; numbers are tokens, the end left out."""
+
+    id: str
+    whole: Any
+    alone: Any
+    num_tokens: int
+    alone_tokens: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class Answers(Protocol[Sample]):
+    """Samples and the model that reads them."""
+
+    @property
+    def scorer(self) -> Scorer:
+        """Whose losses they are."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """On which the model runs."""
+        ...
+
+    def sha256(self, samples: Sequence[Sample]) -> str:
+        """The hash of all that the samples say."""
+        ...
+
+    def row(self, sample: Sample, budget_tokens: int) -> ScoredRow | str:
+        """A sample as the model reads it, or why it cannot be scored: a reason to be counted."""
+        ...
+
+    def loss(self, rows: Sequence[Any]) -> AnswerLoss:
+        """The losses of answers in one pack, each as `whole` or `alone` has it."""
+        ...
+
+
+@dataclass
+class ScoringSummary:
+    """What a scoring came to; `skipped` counts the samples without a loss, by reason."""
+
+    num_scored: int = 0
+    num_tokens: int = 0
+    parts_made: int = 0
+    parts_found: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def score(
+    answers: Answers[Any],
+    samples: Iterable[Any],
     folder: Path,
     *,
-    write: Callable[[str], str] = str.strip,
     options: ScoringOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ScoringSummary:
-    """Score a stream of instructions into `folder`, as `score_in_parts` does.
+    """Score a stream of samples into `folder`: parts of `LOSS_COLUMNS`, and `summary.json` when all are there.
+
+    Parts that are there are not made again. Of a sample that cannot be scored there is no line; it is counted, by
+    reason, in its part and in the summary.
 
     Args:
-        instructions: the same ones in the same order whenever it goes on.
-        language_model: on the device on which it is to run.
+        answers: how they are read, by a model on the device on which it is to run.
+        samples: the same ones in the same order whenever it goes on.
         folder: of this scoring alone.
-        write: brings a text into the form that the language model reads.
         options: of the scoring.
         progress: told how many samples are done.
 
     Raises:
-        LabError: a part of another model, other options or other instructions; nothing to score; a loss that is not
-            finite, whose sample is named; or a folder that cannot be written.
+        LabError: a part of another model, other options or other samples; nothing to score; a loss that is not finite,
+            whose sample is named; or a folder that cannot be written.
     """
     chosen = options or ScoringOptions()
-    return score_in_parts(
-        instructions,
-        folder,
-        scorer=Scorer(language_model.name, language_model.sha256),
-        part_samples=chosen.part_samples,
-        key=partial(_key, language_model, chosen),
-        score=partial(_scored, language_model, write, chosen),
-        progress=progress,
-    )
+    precision = choose_precision(chosen.precision, answers.device)
+    facts = [answers.scorer.sha256, chosen.budget_tokens, chosen.without_prompt, precision]
+    summary, seen = ScoringSummary(), 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            for number, some in enumerate(in_batches(samples, chosen.part_samples)):
+                part = folder / f"part-{number:06d}.parquet"
+                key = json.dumps([*facts, answers.sha256(some)])
+                if part.exists():
+                    _check_part(part, key)
+                    summary.parts_found += 1
+                else:
+                    (folder / SUMMARY).unlink(missing_ok=True)
+                    _write_part(part, *_scored(answers, some, chosen), key, answers.scorer)
+                    summary.parts_made += 1
+                _count(part, summary)
+                seen += len(some)
+                if progress:
+                    progress(seen)
+            if not summary.num_scored:
+                why = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items())
+                raise LabError(f"no sample can be scored by {answers.scorer.name!r}: {why or 'there are none'}")
+            told = {**vars(summary), "model": answers.scorer.name, "model_sha256": answers.scorer.sha256}
+            write_whole(folder / SUMMARY, json.dumps(told, indent=1) + "\n")
+    except OSError as error:
+        raise LabError(f"scores cannot be written to {folder} ({error.strerror or error}); free some disk") from error
+    return summary
 
 
-def _device(language_model: LanguageModel) -> torch.device:
-    device: torch.device = next(language_model.model.parameters()).device
-    return device
-
-
-def _key(language_model: LanguageModel, options: ScoringOptions, samples: Sequence[Instruction]) -> str:
-    facts = [language_model.sha256, options.budget_tokens, options.without_prompt]
-    precision = choose_precision(options.precision, _device(language_model))
-    return json.dumps([*facts, precision, instructions_sha256(samples)])
-
-
-def _scored(
-    language_model: LanguageModel,
-    write: Callable[[str], str],
+def open_losses(
+    folder: Path,
+    open_answers: Callable[[], Answers[Any]],
+    samples: Sequence[Any],
     options: ScoringOptions,
-    samples: Sequence[Instruction],
-) -> tuple[pa.Table, Counter[str]]:
-    pairs: list[TokenPair] = []
-    ids: list[str] = []
-    skipped: Counter[str] = Counter()
-    for sample in samples:
-        pair = token_pair(sample, language_model, write, budget_tokens=options.budget_tokens)
-        if isinstance(pair, str):
-            skipped[pair] += 1
-        else:
-            pairs.append(pair)
-            ids.append(sample.id)
-    losses = answer_losses(language_model, pairs, options, ids)
-    alone = [without_prompt(pair, language_model) for pair in pairs]
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Losses, Mapping[str, Any]]:
+    """The losses of a study's samples, of each one, and their summary; the first call scores.
+
+    Raises:
+        LabError: as `score`, or a sample that has no loss.
+    """
+    if not (folder / SUMMARY).exists():
+        told = (lambda done: progress(done, len(samples))) if progress else None
+        score(open_answers(), samples, folder, options=options, progress=told)
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    if skipped := summary["skipped"]:
+        raise LabError(
+            f"scorer {summary['model']!r} has no loss of {sum(skipped.values())} of {len(samples)} training "
+            f"instructions ({', '.join(skipped)}); choose another scorer, or lower max_tokens"
+        )
+    return read_losses(folder), summary
+
+
+def _scored(answers: Answers[Any], samples: Sequence[Any], options: ScoringOptions) -> tuple[pa.Table, Counter[str]]:
+    read = [answers.row(sample, options.budget_tokens) for sample in samples]
+    rows = [row for row in read if isinstance(row, ScoredRow)]
+    ids = [row.id for row in rows]
+    without: Sequence[float | None] | ndarray = [None] * len(rows)
+    if options.without_prompt:
+        without = answer_losses(answers, [row.alone for row in rows], [row.alone_tokens for row in rows], options, ids)
     columns = {
         "id": ids,
-        "loss": losses,
-        "loss_without_prompt": answer_losses(language_model, alone, options, ids)
-        if options.without_prompt
-        else [None] * len(pairs),
-        "num_tokens": [len(pair.answer) + 1 for pair in pairs],
-        "prompt_tokens": [len(pair.prompt) for pair in pairs],
+        "loss": answer_losses(answers, [row.whole for row in rows], [row.num_tokens for row in rows], options, ids),
+        "loss_without_prompt": without,
+        "num_tokens": [row.answer_tokens + 1 for row in rows],
+        "prompt_tokens": [row.prompt_tokens for row in rows],
     }
-    return pa.table(columns, schema=LOSS_COLUMNS), skipped
+    return pa.table(columns, schema=LOSS_COLUMNS), Counter(row for row in read if isinstance(row, str))
 
 
 def answer_losses(
-    language_model: LanguageModel, pairs: Sequence[TokenPair], options: ScoringOptions, ids: Sequence[str]
+    answers: Answers[Any], rows: Sequence[Any], lengths: Sequence[int], options: ScoringOptions, ids: Sequence[str]
 ) -> Float[ndarray, " samples"]:
-    """The mean loss of a token of each answer, nats, in packs of `budget_tokens`; `ids` name the samples in messages.
+    """The mean loss of a token of each answer, nats, in packs of `budget_tokens`.
+
+    Args:
+        answers: the model.
+        rows: as `ScoredRow` has them, whole or alone.
+        lengths: their tokens.
+        options: of the scoring.
+        ids: name the samples in messages.
 
     Raises:
         LabError: a loss that is not finite.
     """
-
-    def score(places: Sequence[int]) -> AnswerLoss:
-        chosen = [pairs[i] for i in places]
-        prompts, answers = [pair.prompt for pair in chosen], [pair.answer for pair in chosen]
-        return packed_text_answers(language_model, prompts, answers).loss
-
-    language_model.model.eval()
     return losses_in_packs(
-        score,
-        [pair.num_tokens for pair in pairs],
+        lambda places: answers.loss([rows[place] for place in places]),
+        lengths,
         options,
         ids=ids,
-        scorer=language_model.name,
-        device=_device(language_model),
+        scorer=answers.scorer.name,
+        device=answers.device,
     )
+
+
+def _check_part(part: Path, key: str) -> None:
+    if (read_schema(part).metadata or {}).get(_KEY, b"").decode() != key:
+        raise LabError(
+            f"{part} was scored by another model, with other options or of other samples; name another folder, or "
+            "delete this one"
+        )
+
+
+def _write_part(part: Path, table: pa.Table, skipped: Counter[str], key: str, scorer: Scorer) -> None:
+    unfinished = part.with_name(f".{part.name}.{os.getpid()}")
+    try:
+        facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: json.dumps(asdict(scorer))}
+        pq.write_table(table.replace_schema_metadata(facts), unfinished)
+        unfinished.replace(part)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _count(part: Path, summary: ScoringSummary) -> None:
+    with pq.ParquetFile(part) as opened:
+        summary.num_scored += opened.metadata.num_rows
+        summary.num_tokens += int(np.sum(opened.read(columns=["num_tokens"]).column(0).to_numpy()))
+        summary.skipped += Counter(json.loads(opened.schema_arrow.metadata[_SKIPPED]))

@@ -8,9 +8,8 @@ padded to the length of another kind. Packed, a step is one pack of `batch_token
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from lab.data.batching import batches_from, padding_share
+from lab.data.mixture import mixture
 from lab.data.packing import PackedEpochs
 from lab.errors import LabError, choose
 from lab.parts.joined_sequences import AnswerLoss
@@ -36,13 +35,6 @@ def check_batches(batch_tokens: int, batch_size: int, packed: bool) -> None:
             f"batch_size is {batch_size}, but a step of a packed stage is as many examples as fit batch_tokens "
             f"({batch_tokens}); expected batch_size 0, or packed False"
         )
-
-
-def _apportioned(shares: Mapping[str, float], steps: int) -> dict[str, int]:
-    """Steps of each kind, `steps` in all: whole parts first, then one more by the largest remainders."""
-    whole = {kind: int(round(share * steps, 9)) for kind, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda kind: round(whole[kind] - shares[kind] * steps, 9))
-    return {kind: whole[kind] + (kind in by_remainder[: steps - sum(whole.values())]) for kind in shares}
 
 
 @dataclass
@@ -93,9 +85,7 @@ class StageBatches:
             for kind in (shares if self.packed else ())
         }
         self._attention = "auto"
-        order = [kind for kind, steps in _apportioned(shares, self.stage.steps).items() for _ in range(steps)]
-        rng = np.random.default_rng([self.seed, len(order)])
-        self.kinds = [order[i] for i in rng.permutation(len(order))]
+        self.kinds = mixture(shares, self.stage.steps, seed=self.seed)
         self._done = {kind: sum(stage.kinds.count(kind) for stage in self.earlier) for kind in shares}
         self._next: dict[str, tuple[int, object]] = {}
 

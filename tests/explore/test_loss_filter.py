@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.explore import scored_samples

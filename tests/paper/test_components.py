@@ -19,8 +19,8 @@ NO_COMPONENTS = {
     "lab.data.fetch.CLIENTS": "programs that download",
     "lab.data.filters.near_duplicates.SHINGLES": "an option of one step",
     "lab.data.recipes.engines.ENGINES": "where a recipe is worked on",
-    "lab.data.recipes.step.KINDS": "kinds of columns",
-    "lab.data.recipes.step.LENGTHS": "units of one step",
+    "lab.data.filters.step.KINDS": "kinds of columns",
+    "lab.data.filters.step.LENGTHS": "units of one step",
     "standins.scenes.rendering.PATTERNS": "backgrounds of scenes",
     "lab.training.saved_bytes.PRECISIONS": "bytes of numbers, for counting",
 }

@@ -8,7 +8,7 @@ import torch
 from lab.data.filters.filtering import filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
-from lab.training import image_text_data, image_text_model
+from lab.training import image_text_model, scoring
 from lab.training.curricula import IMAGE
 from lab.training.image_text_data import as_instruction, check_image_text
 from lab.training.image_text_model import FACTS, image_text_splits, open_pretrained
@@ -65,7 +65,7 @@ def test_the_pretrained_model_and_its_losses_are_made_once_and_the_same_again(ce
     first, data = opened(cell)
     weights, losses = state(first.model), all_losses(data)
     assert len(losses) == 22
-    for module, name in ((image_text_model, "train_image_text"), (image_text_data, "score_images")):
+    for module, name in ((image_text_model, "train_image_text"), (scoring, "score")):
         monkeypatch.setattr(module, name, lambda *a, **o: pytest.fail("made again"))
     again, data = opened(cell)
     assert equal(state(again.model), weights)

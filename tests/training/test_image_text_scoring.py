@@ -5,20 +5,24 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY, losses_in_files
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
-from lab.training import image_text_scoring
-from lab.training.image_text_scoring import TOO_LONG, score_images, why_not_readable
+from lab.training import scoring
+from lab.training.image_text_scoring import TOO_LONG, PictureAnswers, why_not_readable
 from lab.training.instruction_rows import NOT_READABLE
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scored_parts import Scorer
+from lab.training.scoring import Scorer, score
 from tests.parts.tiny_vision import seeing_model
 from tests.training.vision_splits import example, split_of, various
 
 SCORER = Scorer("tiny", "0")
 FLOAT32 = {"precision": "float32"}
 EXAMPLES = various("e", 7, frames=1)
+
+
+def score_images(split, model, scorer, folder, **rest):
+    return score(PictureAnswers(split, model, scorer), range(len(split)), folder, **rest)
 
 
 def scored(folder):
@@ -60,7 +64,7 @@ def test_every_loss_is_what_the_example_has_alone_with_and_without_picture_and_q
     assert (summary.num_scored, summary.parts_made) == (7, 3)
     assert pq.read_schema(tmp_path / "part-000000.parquet").remove_metadata() == LOSS_COLUMNS
     assert json.loads((tmp_path / SUMMARY).read_text())["model_sha256"] == "0"
-    assert [batch.id(0) for batch in losses_in_files(tmp_path)()] == ["e0", "e3", "e6"]
+    assert list(map(str, read_losses(tmp_path).ids)) == [f"e{n}" for n in range(7)]
 
 
 def test_what_cannot_be_scored_is_counted_by_reason(tmp_path):
@@ -94,7 +98,7 @@ def test_a_killed_scoring_goes_on_behind_its_last_whole_part_and_ends_the_same(t
     model, split = seeing_model(), split_of(EXAMPLES)
     options = ScoringOptions(part_samples=2, **FLOAT32)
     score_images(split, model, SCORER, tmp_path / "whole", options=options)
-    real, calls = image_text_scoring.losses_in_packs, []
+    real, calls = scoring.losses_in_packs, []
 
     def killed(*arguments, **rest):
         calls.append(1)
@@ -102,7 +106,7 @@ def test_a_killed_scoring_goes_on_behind_its_last_whole_part_and_ends_the_same(t
             raise KeyboardInterrupt
         return real(*arguments, **rest)
 
-    monkeypatch.setattr(image_text_scoring, "losses_in_packs", killed)
+    monkeypatch.setattr(scoring, "losses_in_packs", killed)
     with pytest.raises(KeyboardInterrupt):
         score_images(split, model, SCORER, tmp_path / "s", options=options)
     summary = score_images(split, model, SCORER, tmp_path / "s", options=options)

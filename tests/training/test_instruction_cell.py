@@ -38,7 +38,7 @@ def test_data_and_losses_are_made_once(monkeypatch):
     monkeypatch.setattr(instruction_data, "read_instructions", lambda name: pytest.fail("read again"))
     again = open_instruction_data(tiny_parameters(), tiny_model(), lambda: pytest.fail("scored again"))
     assert again.train == first.train
-    assert [batch.losses.tolist() for batch in again.losses()] == [batch.losses.tolist() for batch in first.losses()]
+    assert again.losses.losses.tolist() == first.losses.losses.tolist()
 
 
 def test_every_filter_of_a_cell_judges_every_training_instruction():
@@ -102,9 +102,7 @@ def test_no_source_drowns_the_others():
 def test_a_scorer_that_cannot_read_everything_is_refused_whenever_the_data_is_opened():
     reader, without_u = tiny_model(), language_model(alphabet=ALPHABET.replace("u", ""))
     for _ in range(2):
-        with pytest.raises(
-            LabError, match=r"scorer 'few letters' has no loss of \d+ of 40 training instructions \(not"
-        ):
+        with pytest.raises(LabError, match=r"scorer 'tiny qwen3' has no loss of \d+ of 40 training instructions \(not"):
             open_instruction_data(tiny_parameters(scorer="few letters"), reader, lambda: without_u)
 
 

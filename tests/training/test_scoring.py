@@ -9,17 +9,16 @@ from hypothesis import given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY, losses_in_files
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.tables import write_instructions
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 from lab.training import scored_sources, scoring
-from lab.training.instruction_rows import NOT_READABLE, token_pair, without_prompt
+from lab.training.instruction_rows import NOT_READABLE, TextAnswers, token_pair, without_prompt
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scored_sources import score_source
-from lab.training.scoring import score_instructions
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 FLOAT32 = {"precision": "float32"}
@@ -37,6 +36,10 @@ def some(count=7):
         )
         for n in range(count)
     ]
+
+
+def score_instructions(instructions, language_model, folder, *, write=str.strip, **rest):
+    return scoring.score(TextAnswers(language_model, write), instructions, folder, **rest)
 
 
 def alone(llm: LanguageModel, prompt: str, answer: str) -> float:
@@ -66,8 +69,8 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
         assert (row["num_tokens"], row["prompt_tokens"]) == (len(one.answer) + 1, len(one.prompt))
     assert (summary.num_scored, summary.parts_made, summary.parts_found) == (7, 3, 0)
     assert summary.num_tokens == sum(len(one.answer) + 1 for one in some())
-    first = next(losses_in_files(tmp_path / "s")())
-    assert list(first.losses) == [found[f"i{n}"]["loss"] for n in range(3)]
+    read = read_losses(tmp_path / "s")
+    assert list(read.losses) == [found[f"i{n}"]["loss"] for n in range(7)]
 
 
 @how(max_examples=15, deadline=None)
@@ -77,7 +80,9 @@ def test_the_budget_of_a_pack_does_not_change_a_loss(texts, budget):
     given_ones = [Instruction(id=str(n), prompt=p, answer=a, source="s") for n, (p, a) in enumerate(texts)]
     pairs = [token_pair(one, llm, str.strip, budget_tokens=19) for one in given_ones]
     ids = [one.id for one in given_ones]
-    found = scoring.answer_losses(llm, pairs, ScoringOptions(budget_tokens=budget, **FLOAT32), ids)
+    options = ScoringOptions(budget_tokens=budget, **FLOAT32)
+    lengths = [pair.num_tokens for pair in pairs]
+    found = scoring.answer_losses(TextAnswers(llm), pairs, lengths, options, ids)
     np.testing.assert_allclose(found, [alone(llm, p, a) for p, a in texts], rtol=1e-4)
 
 
@@ -125,7 +130,7 @@ def test_a_killed_scoring_goes_on_behind_its_last_whole_part_and_ends_the_same(t
         "part-000001.parquet",
     ]
     with pytest.raises(LabError, match="is not finished"):
-        losses_in_files(tmp_path / "s")
+        read_losses(tmp_path / "s")
     summary = score_instructions(some(), language_model(), tmp_path / "s", options=options)
     assert (summary.parts_found, summary.parts_made, summary.num_scored) == (2, 2, 7)
     assert scored(tmp_path / "s") == scored(tmp_path / "whole")
@@ -179,7 +184,9 @@ def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, 
     write_instructions(table, [*some(), Instruction(id="x", prompt="a", answer="", source="s")])
     for expected in ("0 of 1 parts were there", "1 of 1 parts were there"):
         said = []
-        score_source(str(table), tmp_path / "out", model="smollm2_135m", precision="float32", say=said.append)
+        score_source(
+            str(table), tmp_path / "out", model="smollm2_135m", options=ScoringOptions(**FLOAT32), say=said.append
+        )
         assert expected in said[-3]
         assert said[-2] == "left out: 1 empty answer"
         assert "a Gaussian has 31.7%" in said[-1]

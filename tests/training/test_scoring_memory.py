@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.training.instruction_rows import TokenPair
+from lab.training.instruction_rows import TextAnswers, TokenPair
 from lab.training.packed_losses import losses_in_packs
 from lab.training.saved_bytes import PRECISIONS
 from lab.training.scoring import ScoringOptions, answer_losses
@@ -58,7 +58,7 @@ def test_a_pack_takes_what_a_small_model_takes_in_scoring(kind, size, precision,
     # Without inference mode, which hides the insides of operations.
     monkeypatch.setattr("lab.training.scoring.losses_in_packs", losses_in_packs.__wrapped__)
     with torch.no_grad(), live:
-        answer_losses(scorer, [pair], options, ["a"])
+        answer_losses(TextAnswers(scorer), [pair], [pair.num_tokens], options, ["a"])
     # An end is scored with the answer.
     counted = scoring_bytes(model, PRECISIONS[precision], tokens=tokens, answer_tokens=answer + 1)
     assert counted == pytest.approx(live.peak, rel=0.15)

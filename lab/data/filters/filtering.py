@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Integer
 from numpy import ndarray
 
 from lab.errors import LabError
@@ -21,7 +21,7 @@ NUM_EXAMPLES = 5
 class FilterReport:
     """The account of one filter over one set of samples.
 
-    `dropped` counts by reason, in the order in which the filter looks for them; `examples` has the first ids of each
+    `dropped` counts by reason, in the order in which the samples meet them; `examples` has the first ids of each
     reason, and of those that stay under "kept".
     """
 
@@ -69,21 +69,37 @@ def filtered(
     Raises:
         LabError: not one reason a sample.
     """
-    if len(ids) != len(reasons):
-        raise LabError(f"filter {name!r} judged {len(reasons)} samples of {len(ids)}; expected one reason or None each")
-    dropped: dict[str, int] = {}
-    examples: dict[str, list[str]] = {"kept": []}
-    for sample, reason in zip(ids, reasons, strict=True):
-        if reason is not None:
-            dropped[reason] = dropped.get(reason, 0) + 1
-        shown = examples.setdefault(reason or "kept", [])
-        if len(shown) < NUM_EXAMPLES:
-            shown.append(sample)
+    codes: dict[str | None, int] = {None: 0}
+    given = np.array([codes.setdefault(reason, len(codes)) for reason in reasons], dtype=np.int64)
+    return filtered_by_code(ids, given, list(filter(None, codes)), name=name, parameters=parameters)
+
+
+def filtered_by_code(
+    ids: Sequence[Any],
+    codes: Integer[ndarray, " samples"],
+    reasons: Sequence[str],
+    *,
+    name: str,
+    parameters: Mapping[str, Any],
+) -> Filtered:
+    """As `filtered`, for many samples: code 0 stays, code k leaves for the k-th of `reasons`, counted from 1.
+
+    Of `ids` (Arrow's arrays will do) only those are looked at that are shown.
+
+    Raises:
+        LabError: not one code a sample.
+    """
+    if len(ids) != len(codes):
+        raise LabError(f"filter {name!r} judged {len(codes)} samples of {len(ids)}; expected one reason or None each")
+    places = {reason: np.flatnonzero(codes == code) for code, reason in enumerate(reasons, 1)}
+    met = sorted((reason for reason in places if len(places[reason])), key=lambda reason: int(places[reason][0]))
+    keep = codes == 0
+    shown = {"kept": np.flatnonzero(keep), **{reason: places[reason] for reason in met}}
     report = FilterReport(
         filter=name,
         parameters=dict(parameters),
         num_samples=len(ids),
-        dropped=dropped,
-        examples={reason: tuple(shown) for reason, shown in examples.items()},
+        dropped={reason: len(places[reason]) for reason in met},
+        examples={reason: tuple(str(ids[int(i)]) for i in some[:NUM_EXAMPLES]) for reason, some in shown.items()},
     )
-    return Filtered(keep=np.array([reason is None for reason in reasons], dtype=bool), report=report)
+    return Filtered(keep=keep, report=report)

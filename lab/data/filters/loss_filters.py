@@ -7,43 +7,43 @@ without it no filter can be judged.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Float, Integer
 from numpy import ndarray
 
-from lab.data.filters import loss_bounds as bounds
-from lab.data.filters.filtering import NUM_EXAMPLES, Filtered, FilterReport
-from lab.data.filters.loss_bounds import Values
-from lab.data.filters.loss_columns import Batches, LossBatch
+from lab.data.filters.filtering import Filtered, filtered, filtered_by_code
+from lab.data.filters.losses import Losses
 from lab.errors import LabError, choose
 
 RANDOM = "random"
-Mask = Bool[ndarray, " samples"]
+DRAWN = "drawn at random"
+# The standard deviation of a Gaussian over its median absolute deviation.
+MAD_TO_STD = 1.4826
+Values = Float[ndarray, " samples"]
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossFilter:
-    """`value` gives what is judged of each sample; `bounds` the least and the greatest value that stays."""
+    """`value` gives what is judged of each sample; `bounds` of values and k the least and the greatest that stays."""
 
-    value: Callable[[LossBatch], Values]
-    bounds: Callable[[Iterator[Values], float], tuple[float, float]]
+    value: Callable[[Losses], Values]
+    bounds: Callable[[Values, float], Bounds]
     low: str = "loss below the bound"
     """Why a sample below is dropped, as it stands in the report."""
     high: str = "loss above the bound"
     uses_k: bool = True
 
 
-def filter_losses(batches: Batches, name: str, *, k: float = 1.0, like: str = "gaussian", seed: int = 0) -> Filtered:
-    """Fit in one pass over the samples and filter in a second one; a sample that lies on a bound stays.
-
-    In memory are one batch at a time and the judgement of each sample; `median_mad` holds all values, 8 bytes each, as
-    an exact median must.
+def filter_losses(losses: Losses, name: str, *, k: float = 1.0, like: str = "gaussian", seed: int = 0) -> Filtered:
+    """Fit to all samples, then filter them; a sample that lies on a bound stays.
 
     Args:
-        batches: of `losses_in_files` or `losses_in_memory`.
+        losses: of the samples.
         name: in `LOSS_FILTERS`, or `random`.
         k: bounds are so many standard deviations from the mean, at least 0; `ifd` and `none` make nothing of it.
         like: the filter of whose size `random` is, at the same k.
@@ -53,19 +53,65 @@ def filter_losses(batches: Batches, name: str, *, k: float = 1.0, like: str = "g
         LabError: unknown name, k below 0, fewer than two samples, a loss that is not finite or below 0 (its sample is
             named), no loss without the prompt where that is needed, or losses that are all equal.
     """
+    codes = judge_losses(losses, name, k=k, like=like, seed=seed)
+    parameters: dict[str, Any] = {"like": like, "k": k, "seed": seed}
+    if name != RANDOM:
+        parameters = {"k": k} if LOSS_FILTERS[name].uses_k else {}
+    return filtered_by_code(losses.ids, codes, loss_reasons(name), name=name, parameters=parameters)
+
+
+def loss_reasons(name: str) -> tuple[str, ...]:
+    """Why a filter drops a sample, by its code from 1."""
+    return (DRAWN,) if name == RANDOM else (LOSS_FILTERS[name].low, LOSS_FILTERS[name].high)
+
+
+def judge_losses(
+    losses: Losses, name: str, *, k: float = 1.0, like: str = "gaussian", seed: int = 0
+) -> Integer[ndarray, " samples"]:
+    """The code of every sample: 0 stays, else its reason among `loss_reasons`; otherwise as `filter_losses`."""
     if name == RANDOM:
-        return _random(batches, filter_losses(batches, like, k=k), like=like, k=k, seed=seed)
-    low, high = loss_bounds(batches, name, k=k)
-    chosen = LOSS_FILTERS[name]
+        num_dropped = np.count_nonzero(judge_losses(losses, like, k=k))
+        drawn = np.zeros(len(losses), dtype=np.int8)
+        # Of its own: faults that were planted with the same seed must not be the ones drawn.
+        rng = np.random.default_rng([seed, 0xD3AE])
+        drawn[rng.permutation(len(drawn))[:num_dropped]] = 1
+        return drawn
+    low, high = loss_bounds(losses, name, k=k)
+    values = LOSS_FILTERS[name].value(losses)
+    return (values < low) + 2 * (values > high).astype(np.int8)
 
-    def judge(batch: LossBatch, begin: int) -> dict[str, Mask]:
-        values = chosen.value(batch)
-        return {chosen.low: values < low, chosen.high: values > high}
 
-    return _filtered(batches, name, {"k": k} if chosen.uses_k else {}, judge)
+def filter_losses_by_group(losses: Losses, groups: Sequence[str], name: str, *, k: float = 1.0) -> Filtered:
+    """Filter each group as `filter_losses` filters a corpus: of a corpus of many tasks, a fit to all drops whole tasks.
+
+    Answers of an easy task all lie below the mean of a mixed corpus, those of a hard one above it. Differs from the
+    paper, which tells of one Gaussian and not of what it was fitted to.
+
+    Args:
+        losses: of the samples.
+        groups: the group of each sample, in the order of the losses.
+        name: in `LOSS_FILTERS`.
+        k: as of `filter_losses`.
+
+    Raises:
+        LabError: not one group a sample, or what `filter_losses` refuses of a group, which is named.
+    """
+    if len(groups) != len(losses):
+        raise LabError(f"there are {len(groups)} groups for {len(losses)} losses; expected one each")
+    reasons: list[str | None] = [None] * len(losses)
+    of_group = np.array(groups)
+    for group in dict.fromkeys(groups):
+        members = np.flatnonzero(of_group == group)
+        try:
+            kept = filter_losses(losses.of(members), name, k=k)
+        except LabError as error:
+            raise LabError(f"group {group!r}: {error}") from error
+        for index in members[~kept.keep]:
+            reasons[int(index)] = f"out of the bounds of {group}"
+    return filtered(losses.ids, reasons, name=name, parameters={"k": k, "fitted_by": "group"})
 
 
-def loss_bounds(batches: Batches, name: str, *, k: float = 1.0) -> tuple[float, float]:
+def loss_bounds(losses: Losses, name: str, *, k: float = 1.0) -> Bounds:
     """Between which values of a filter samples stay: minus or plus infinity where a side drops nothing.
 
     Raises:
@@ -74,103 +120,78 @@ def loss_bounds(batches: Batches, name: str, *, k: float = 1.0) -> tuple[float, 
     if not 0 <= k < math.inf:
         raise LabError(f"k is {k}; expected at least 0 standard deviations")
     chosen = choose({**LOSS_FILTERS, RANDOM: LOSS_FILTERS["none"]}, name, "loss filter")
-
-    def values() -> Iterator[Values]:
-        count = 0
-        for batch in batches():
-            _check(batch)
-            count += len(batch.losses)
-            yield chosen.value(batch)
-        if count < 2:
-            raise LabError(f"loss filter {name!r} needs losses of at least two samples, not {count}")
-
-    return chosen.bounds(values(), k)
-
-
-def _check(batch: LossBatch) -> None:
-    if not len(wrong := np.flatnonzero(~(np.isfinite(batch.losses) & (batch.losses >= 0)))):
-        return
-    first = int(wrong[0])
-    raise LabError(
-        f"the loss of sample {batch.id(first)!r} is {batch.losses[first]}; expected a finite number of at least 0: "
-        "score it again, or leave it out"
-    )
-
-
-def _random(batches: Batches, other: Filtered, *, like: str, k: float, seed: int) -> Filtered:
-    dropped = np.zeros(len(other.keep), dtype=bool)
-    # Of its own: faults that were planted with the same seed must not be the ones drawn.
-    rng = np.random.default_rng([seed, 0xD3AE])
-    dropped[rng.permutation(len(dropped))[: other.report.num_dropped]] = True
-
-    def judge(batch: LossBatch, begin: int) -> dict[str, Mask]:
-        return {"drawn at random": dropped[begin : begin + len(batch.losses)]}
-
-    return _filtered(batches, RANDOM, {"like": like, "k": k, "seed": seed}, judge)
-
-
-def _filtered(
-    batches: Batches, name: str, parameters: dict[str, object], judge: Callable[[LossBatch, int], dict[str, Mask]]
-) -> Filtered:
-    """What `filtering.filtered` makes, from masks: 600,000 samples are too many to go through one by one."""
-    keeps: list[Mask] = []
-    dropped: dict[str, int] = {}
-    examples: dict[str, list[str]] = {"kept": []}
-    begin = 0
-    for batch in batches():
-        masks = judge(batch, begin)
-        keeps.append(~np.logical_or.reduce(list(masks.values())))
-        # In the order in which reasons are met.
-        for reason in sorted((r for r in masks if masks[r].any()), key=lambda r: int(masks[r].argmax())):
-            dropped[reason] = dropped.get(reason, 0) + int(masks[reason].sum())
-        for reason, mask in {"kept": keeps[-1], **{reason: masks[reason] for reason in dropped}}.items():
-            shown = examples.setdefault(reason, [])
-            if len(shown) < NUM_EXAMPLES:
-                shown += [batch.id(int(i)) for i in np.flatnonzero(mask)[: NUM_EXAMPLES - len(shown)]]
-        begin += len(batch.losses)
-    report = FilterReport(
-        filter=name,
-        parameters=parameters,
-        num_samples=begin,
-        dropped=dropped,
-        examples={reason: tuple(ids) for reason, ids in examples.items()},
-    )
-    return Filtered(keep=np.concatenate(keeps), report=report)
-
-
-def _loss(batch: LossBatch) -> Values:
-    return batch.losses
-
-
-def _log_loss(batch: LossBatch) -> Values:
-    if not batch.losses.all():
-        first = int(np.flatnonzero(batch.losses == 0)[0])
-        raise LabError(f"the loss of sample {batch.id(first)!r} is 0 and has no logarithm; choose another loss filter")
-    return np.log(batch.losses)
-
-
-def _ratio(batch: LossBatch) -> Values:
-    without = batch.losses_without_prompt
-    if without is None or not (np.isfinite(without) & (without > 0)).all():
-        first = 0 if without is None else int(np.flatnonzero(~(np.isfinite(without) & (without > 0)))[0])
+    if len(wrong := np.flatnonzero(~(np.isfinite(losses.losses) & (losses.losses >= 0)))):
         raise LabError(
-            f"loss filter 'ifd' divides by the loss without the prompt, which sample {batch.id(first)!r} has not; "
+            f"the loss of sample {_id(losses, wrong[0])} is {losses.losses[wrong[0]]}; expected a finite number of at "
+            "least 0: score it again, or leave it out"
+        )
+    if len(losses) < 2:
+        raise LabError(f"loss filter {name!r} needs losses of at least two samples, not {len(losses)}")
+    return chosen.bounds(chosen.value(losses), k)
+
+
+def _id(losses: Losses, place: int) -> str:
+    return repr(str(losses.ids[int(place)]))
+
+
+def _loss(losses: Losses) -> Values:
+    return losses.losses
+
+
+def _log_loss(losses: Losses) -> Values:
+    if len(none := np.flatnonzero(losses.losses == 0)):
+        raise LabError(
+            f"the loss of sample {_id(losses, none[0])} is 0 and has no logarithm; choose another loss filter"
+        )
+    return np.log(losses.losses)
+
+
+def _ratio(losses: Losses) -> Values:
+    alone = np.full(len(losses), np.nan) if losses.without_prompt is None else losses.without_prompt
+    if len(none := np.flatnonzero(~(np.isfinite(alone) & (alone > 0)))):
+        raise LabError(
+            f"loss filter 'ifd' divides by the loss without the prompt, which sample {_id(losses, none[0])} has not; "
             "score with it (`lab score --without-prompt`), or choose another loss filter"
         )
-    return batch.losses / without
+    return losses.losses / alone
+
+
+def _around_mean(values: Values, k: float) -> Bounds:
+    """Mean +- k standard deviations, of the likeliest Gaussian (divided by n)."""
+    mean, std = float(values.mean()), float(values.std())
+    _check_differ(values)
+    return mean - k * std, mean + k * std
+
+
+def _around_median(values: Values, k: float) -> Bounds:
+    """Median +- k times what the median absolute deviation of a Gaussian makes of a standard deviation."""
+    _check_differ(values)
+    middle = float(np.median(values))
+    spread = MAD_TO_STD * float(np.median(np.abs(values - middle)))
+    return middle - k * spread, middle + k * spread
+
+
+def _check_differ(values: Values) -> None:
+    # As 4.1 + 4.1 + 4.1 over 3 is not 4.1, equal losses may leave a little of a standard deviation.
+    if values.std() <= 1e-12 * max(1.0, abs(values.mean())):
+        raise LabError(f"all {len(values):,} losses are equal, so a filter cannot tell them apart")
 
 
 LOSS_FILTERS: dict[str, LossFilter] = {
-    "none": LossFilter(value=_loss, bounds=bounds.everything, uses_k=False),
-    "gaussian": LossFilter(value=_loss, bounds=bounds.around_mean),
-    "gaussian_low": LossFilter(value=_loss, bounds=bounds.below_mean),
-    "gaussian_high": LossFilter(value=_loss, bounds=bounds.above_mean),
+    "none": LossFilter(value=_loss, bounds=lambda values, k: (-math.inf, math.inf), uses_k=False),
+    "gaussian": LossFilter(value=_loss, bounds=_around_mean),
+    "gaussian_low": LossFilter(value=_loss, bounds=lambda values, k: (_around_mean(values, k)[0], math.inf)),
+    "gaussian_high": LossFilter(value=_loss, bounds=lambda values, k: (-math.inf, _around_mean(values, k)[1])),
     # Losses are skewed: none is below 0, and there is no upper end.
-    "log_gaussian": LossFilter(value=_log_loss, bounds=bounds.around_mean),
-    "median_mad": LossFilter(value=_loss, bounds=bounds.around_median),
+    "log_gaussian": LossFilter(value=_log_loss, bounds=_around_mean),
+    "median_mad": LossFilter(value=_loss, bounds=_around_median),
     # Instruction-following difficulty (Li et al. 2023, arXiv 2308.12032): a prompt that makes its answer less likely.
+    # A ratio of 1, a prompt that changes nothing, stays.
     "ifd": LossFilter(
-        value=_ratio, bounds=bounds.helped_by_prompt, high="answer less likely with its prompt", uses_k=False
+        value=_ratio,
+        bounds=lambda values, k: (-math.inf, 1.0),
+        high="answer less likely with its prompt",
+        uses_k=False,
     ),
 }
 """`gaussian_low` drops what lies below alone, `gaussian_high` what lies above."""

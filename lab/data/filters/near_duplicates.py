@@ -4,25 +4,25 @@ Section 3 of the paper describes semantic deduplication; this finds, without any
 The similarity is Jaccard's, of sets of shingles: shared / all. MinHash signatures (Broder 1997) are datasketch's. Its
 index would hold kilobytes a sample in memory; here the hashes of the bands stand in one array, and samples that share
 a band with an earlier one are compared by their own shingles, so that a false collision costs time and never a sample.
-
-Which one stays is as in `lab.data.filters.semantic_duplicates`: in order, a sample goes if it overlaps one that stays.
-Axes: `samples`, `bands`.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 from zlib import crc32
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasketch import MinHash
-from jaxtyping import Int, UInt32, UInt64
+from jaxtyping import Int, Integer, UInt32, UInt64
 from numpy import ndarray
 
-from lab.data.filters.filtering import Filtered, filtered
+from lab.data.filters.step import CorpusStep, joined
 from lab.data.filters.words import plain, words
 from lab.errors import LabError, choose
 
-REPEATS = "reads as an earlier sample"
 # Of pairs just at the threshold; those above it are found more often, equal texts always.
 LEAST_FOUND = 0.95
 _BATCH = 4096
@@ -46,93 +46,105 @@ def word_shingles(text: str, size: int) -> set[str]:
     return {" ".join(found[i : i + size]) for i in range(max(1, len(found) - size + 1))}
 
 
-def near_duplicates(
-    ids: Sequence[str],
-    texts: Sequence[str],
-    *,
-    threshold: float,
-    shingles: str = "characters",
-    shingle_size: int = 5,
-    num_permutations: int = 128,
-    seed: int = 1,
-) -> Filtered:
-    """Keep the first of all texts whose shingles overlap by at least `threshold` (Jaccard, 0 to 1; 1: the same set).
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicates(CorpusStep):
+    """Of rows whose texts in `columns` overlap by `threshold` or more (Jaccard; 1: the same set), keep the first.
 
-    Of pairs just at the threshold `LEAST_FOUND` are found, above it more, and none below it. Memory beside the texts:
-    about 16 bytes a band and sample (see `bands_and_rows`), whatever the corpus says.
-    Differs from the paper: neither this filter nor a threshold is found there.
-
-    Raises:
-        LabError: not one text a sample, an empty text (the sample is named), an unknown kind of shingles, or a
-            threshold, size or number of permutations out of range.
+    In order, a row goes if it overlaps an earlier one that stays. Of pairs just at the threshold `LEAST_FOUND` are
+    found, above it more, and none below it. Held in memory are about 16 bytes a band and row (18 bands at a threshold
+    of 0.8); the texts that have to be compared stay on the disk. Rows without any text are dropped before, or it is an
+    error. Differs from the paper: neither this filter nor a threshold is found there.
     """
-    check_shingling(threshold, shingles, shingle_size, num_permutations)
-    _check_texts(ids, texts)
-    cut = cutter(shingles, shingle_size)
-    first = first_of_each_text(texts, cut, threshold=threshold, num_permutations=num_permutations, seed=seed)
-    parameters = {
-        "threshold": threshold,
-        "shingles": shingles,
-        "shingle_size": shingle_size,
-        "num_permutations": num_permutations,
-        "seed": seed,
-    }
-    reasons = [None if own else REPEATS for own in first == np.arange(len(texts))]
-    return filtered(ids, reasons, name="near_duplicates", parameters=parameters)
 
+    threshold: float = 0.8
+    columns: tuple[str, ...] = ("prompt", "answer")
+    shingles: str = "characters"
+    shingle_size: int = 5
+    num_permutations: int = 128
+    seed: int = 1
+    use: ClassVar[str] = "near_duplicates"
 
-def first_of_each_text(
-    texts: Sequence[str],
-    cut: Callable[[str], set[str]],
-    *,
-    threshold: float,
-    num_permutations: int = 128,
-    seed: int = 1,
-) -> Int[ndarray, " samples"]:
-    """The number of the earliest text that stays and that this one overlaps; its own number where it stays itself."""
-    hashes = band_hashes(texts, cut, threshold=threshold, num_permutations=num_permutations, seed=seed)
-    return first_of_bands(hashes, texts, cut, threshold=threshold)
+    def __post_init__(self) -> None:
+        choose(SHINGLES, self.shingles, "kind of shingles")
+        if not 0 < self.threshold <= 1:
+            raise LabError(f"threshold is {self.threshold}, expected an overlap above 0 and up to 1, such as 0.8")
+        if self.shingle_size < 1 or self.num_permutations < _FEWEST_PERMUTATIONS:
+            raise LabError(
+                f"shingle_size and num_permutations are {self.shingle_size} and {self.num_permutations}, "
+                f"expected at least 1 and {_FEWEST_PERMUTATIONS}"
+            )
 
+    def reasons(self) -> tuple[str, ...]:
+        """The only one."""
+        return ("reads as an earlier row",)
 
-def first_of_bands(
-    band_hashes: UInt64[ndarray, "samples bands"],
-    texts: Sequence[str],
-    cut: Callable[[str], set[str]],
-    *,
-    threshold: float,
-) -> Int[ndarray, " samples"]:
-    """As `first_of_each_text`, from hashes that were made before, a part of the corpus at a time.
+    def texts(self, shard: pa.Table) -> pa.ChunkedArray:
+        """All columns' texts, one behind the other.
 
-    Of `texts` only those are read that share a band with another, so they may lie on the disk.
-    """
-    first = np.arange(len(texts))
-    if not len(texts):
-        return first
-    buckets, num_buckets = _buckets(band_hashes)
+        Raises:
+            LabError: a row has none.
+        """
+        texts = joined(shard, self.columns)
+        if (row := pc.index(pc.equal(pc.utf8_trim_whitespace(texts), ""), True).as_py()) >= 0:
+            raise LabError(
+                f"the text of sample {str(shard['id'][row])!r} is empty; a step not_empty before it drops such"
+            )
+        return texts
 
-    @functools.lru_cache(maxsize=_REMEMBERED)
-    def hashes(sample: int) -> UInt32[ndarray, " shingles"]:
-        return np.unique(np.fromiter((crc32(s.encode()) for s in cut(texts[sample])), np.uint32))
+    def sketch(self, shard: pa.Table) -> UInt64[ndarray, "rows bands"]:
+        """One number for each band of each signature: equal for equal bands, and hardly ever otherwise."""
+        bands, rows = bands_and_rows(self.threshold, self.num_permutations)
+        factors = np.random.default_rng(self.seed).integers(1 << 63, size=rows, dtype=np.uint64) | np.uint64(1)
+        hashes = np.empty((shard.num_rows, bands), dtype=np.uint64)
+        texts = self.texts(shard)
+        for start in range(0, len(texts), _BATCH):
+            batch = texts.slice(start, _BATCH).to_pylist()
+            encoded = ([shingle.encode("utf-8", "surrogatepass") for shingle in self._cut(text)] for text in batch)
+            # datasketch mixes the hash once more, so that CRC-32, the quickest at hand, serves as well as SHA-1.
+            made = MinHash.generator(encoded, num_perm=self.num_permutations, seed=self.seed, hashfunc=crc32)
+            signatures = np.stack([minhash.hashvalues[: bands * rows] for minhash in made]).astype(np.uint64)
+            hashes[start : start + len(batch)] = (signatures.reshape(-1, bands, rows) * factors).sum(2)
+        return hashes
 
-    # Chains of those that stay, from the latest to the earliest of each bucket.
-    latest = np.full(num_buckets, -1, dtype=np.int32)
-    before = np.full(buckets.shape, -1, dtype=np.int32)
-    for sample in np.flatnonzero((buckets >= 0).any(1)).tolist():
-        candidates: set[int] = set()
-        own = [(band, bucket) for band, bucket in enumerate(buckets[sample].tolist()) if bucket >= 0]
-        for band, bucket in own:
-            at = int(latest[bucket])
-            while at >= 0:
-                candidates.add(at)
-                at = int(before[at, band])
-        for earlier in sorted(candidates):
-            if _overlap(hashes(earlier), hashes(sample)) >= threshold:
-                first[sample] = earlier
-                break
-        else:
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+        """Rows that share a band are compared, each with the earlier ones that stay."""
+        first = self.first_of_each(np.concatenate(sketches), texts)
+        return (first != np.arange(len(first))).astype(np.int8)
+
+    def first_of_each(self, bands: UInt64[ndarray, "rows bands"], texts: Sequence[Any]) -> Int[ndarray, " rows"]:
+        """The number of the earliest row that stays and that this one overlaps; its own number where it stays itself.
+
+        Of `texts` only those are read that share a band with another.
+        """
+        first = np.arange(len(bands))
+        buckets, num_buckets = _buckets(bands)
+
+        @functools.lru_cache(maxsize=_REMEMBERED)
+        def hashes(row: int) -> UInt32[ndarray, " shingles"]:
+            return np.unique(np.fromiter((crc32(s.encode()) for s in self._cut(str(texts[row]))), np.uint32))
+
+        # Chains of those that stay, from the latest to the earliest of each bucket.
+        latest = np.full(num_buckets, -1, dtype=np.int32)
+        before = np.full(buckets.shape, -1, dtype=np.int32)
+        for row in np.flatnonzero((buckets >= 0).any(1)).tolist():
+            candidates: set[int] = set()
+            own = [(band, bucket) for band, bucket in enumerate(buckets[row].tolist()) if bucket >= 0]
             for band, bucket in own:
-                before[sample, band], latest[bucket] = latest[bucket], sample
-    return first
+                at = int(latest[bucket])
+                while at >= 0:
+                    candidates.add(at)
+                    at = int(before[at, band])
+            for earlier in sorted(candidates):
+                if _overlap(hashes(earlier), hashes(row)) >= self.threshold:
+                    first[row] = earlier
+                    break
+            else:
+                for band, bucket in own:
+                    before[row, band], latest[bucket] = latest[bucket], row
+        return first
+
+    def _cut(self, text: str) -> set[str]:
+        return SHINGLES[self.shingles](text, self.shingle_size)
 
 
 def bands_and_rows(threshold: float, num_permutations: int) -> tuple[int, int]:
@@ -156,34 +168,8 @@ def _overlap(one: UInt32[ndarray, " shingles"], other: UInt32[ndarray, " shingle
     return shared / (len(one) + len(other) - shared)
 
 
-def band_hashes(
-    texts: Sequence[str],
-    cut: Callable[[str], set[str]],
-    *,
-    threshold: float,
-    num_permutations: int = 128,
-    seed: int = 1,
-) -> UInt64[ndarray, "samples bands"]:
-    """One number for each band of each signature: equal for equal bands, and hardly ever otherwise."""
-    bands, rows = bands_and_rows(threshold, num_permutations)
-    factors = np.random.default_rng(seed).integers(1 << 63, size=rows, dtype=np.uint64) | np.uint64(1)
-    hashes = np.empty((len(texts), bands), dtype=np.uint64)
-    for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
-        # datasketch mixes the hash once more, so that CRC-32, the quickest at hand, serves as well as SHA-1.
-        made = MinHash.generator(_encoded(batch, cut), num_perm=num_permutations, seed=seed, hashfunc=crc32)
-        signatures = np.stack([minhash.hashvalues[: bands * rows] for minhash in made]).astype(np.uint64)
-        hashes[start : start + len(batch)] = (signatures.reshape(-1, bands, rows) * factors).sum(2)
-    return hashes
-
-
-def _encoded(texts: Sequence[str], cut: Callable[[str], set[str]]) -> Iterator[list[bytes]]:
-    for text in texts:
-        yield [shingle.encode("utf-8", "surrogatepass") for shingle in cut(text)]
-
-
-def _buckets(hashes: UInt64[ndarray, "samples bands"]) -> tuple[Int[ndarray, "samples bands"], int]:
-    """Number the buckets of all bands that hold two samples or more; -1 for a sample that is alone in its bucket."""
+def _buckets(hashes: UInt64[ndarray, "rows bands"]) -> tuple[Int[ndarray, "rows bands"], int]:
+    """Number the buckets of all bands that hold two rows or more; -1 for a row that is alone in its bucket."""
     buckets = np.full(hashes.shape, -1, dtype=np.int32)
     num_buckets = 0
     for band in range(hashes.shape[1]):
@@ -194,34 +180,4 @@ def _buckets(hashes: UInt64[ndarray, "samples bands"]) -> tuple[Int[ndarray, "sa
     return buckets, num_buckets
 
 
-def cutter(shingles: str, size: int) -> Callable[[str], set[str]]:
-    """The function that cuts a text into shingles of a kind in `SHINGLES`."""
-    make = SHINGLES[shingles]
-    return lambda text: make(text, size)
-
-
-def check_shingling(threshold: float, shingles: str, size: int, num_permutations: int) -> None:
-    """Refuse parameters that no corpus could be looked at with.
-
-    Raises:
-        LabError: an unknown kind of shingles, or a threshold, size or number of permutations out of range.
-    """
-    choose(SHINGLES, shingles, "kind of shingles")
-    if not 0 < threshold <= 1:
-        raise LabError(f"threshold is {threshold}, expected an overlap above 0 and up to 1, such as 0.8")
-    if size < 1 or num_permutations < _FEWEST_PERMUTATIONS:
-        raise LabError(
-            f"shingle_size and num_permutations are {size} and {num_permutations}, "
-            f"expected at least 1 and {_FEWEST_PERMUTATIONS}"
-        )
-
-
-def _check_texts(ids: Sequence[str], texts: Sequence[str]) -> None:
-    if len(ids) != len(texts):
-        raise LabError(f"{len(texts)} texts for {len(ids)} samples; expected one each")
-    for name, text in zip(ids, texts, strict=True):
-        if not text.strip():
-            raise LabError(f"the text of sample {name!r} is empty: it cannot be compared; drop empty texts first")
-
-
-SHINGLES: dict[str, Callable[[str, int], set[str]]] = {"characters": character_shingles, "words": word_shingles}
+SHINGLES: Mapping[str, Callable[[str, int], set[str]]] = {"characters": character_shingles, "words": word_shingles}

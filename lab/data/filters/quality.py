@@ -1,116 +1,209 @@
-"""Quality of a text by published rules: each rule's number has to lie between two limits.
+"""Quality of a text by published rules of thumb: each rule's number has to lie between two limits.
 
-Section 3 of the paper. Differs from the paper: which rules it uses, if any, is not found; these are Gopher's and C4's
-(`lab.data.filters.quality_scores`), with their sources' limits as defaults. Those were set for pages of English: an
-instruction is shorter and Chinese has other words, so give limits of your own or leave rules out. C4 drops single
-lines, this the whole text: half an instruction is none. (Early versions of the C4 paper print 5 sentences, the last
-and its code 3.)
+From Gopher (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1 and table A1) and C4 (Raffel et al. 2020, JMLR 21,
+section 2.2), with their limits as defaults. Differs from the paper: which rules it uses, if any, is not found. The
+limits were set for pages of English: an instruction is shorter and Chinese has other words, so give limits of your own
+or leave rules out. C4 drops single lines, this the whole text: half an instruction is none. (Early versions of the C4
+paper print 5 sentences, the last and its code 3.) Words are those of `lab.data.filters.words`, lines those with
+something on them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
-from lab.data.filters.filtering import Filtered, filtered
-from lab.data.filters.quality_scores import (
-    alphabetic_words,
-    bullet_lines,
-    code_signs,
-    commonest_n_gram,
-    different_stop_words,
-    ellipsis_lines,
-    mean_word_length,
-    num_sentences,
-    num_words,
-    repeated_line_characters,
-    repeated_lines,
-    repeated_n_grams,
-    symbols_per_word,
-    unfinished_lines,
-)
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Integer
+from numpy import ndarray
+
+from lab.data.filters.step import RowStep, joined
+from lab.data.filters.words import words
 from lab.errors import LabError, choose
 
-Limits = tuple[float | None, float | None]
+Limits = tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRule:
-    """What is measured, and the least and the most of it that its source lets pass (None: any)."""
+    """What is measured, and the least and the most of it that its source lets pass."""
 
     score: Callable[[str], float]
     limits: Limits
     source: str
 
 
-def quality(
-    ids: Sequence[str], texts: Sequence[str], *, rules: Sequence[str], limits: Mapping[str, Limits] | None = None
-) -> Filtered:
-    """Keep the texts that pass every rule; the first that one fails, in the order of `rules`, is its reason.
+@dataclass(frozen=True, kw_only=True)
+class Quality(RowStep):
+    """Drop rows whose texts in `columns` break one of `rules`, keys of `QUALITY_RULES`; the first broken is the reason.
 
-    `limits` replace those of the rules' sources, by name, as (least, most) with both included.
-
-    Raises:
-        LabError: no rules, an unknown one, limits of a rule that is not used or with least above most, or not one text
-            a sample.
+    `limits` replace those of the rules' sources, by name: least and most, both included.
     """
-    chosen = {name: choose(QUALITY_RULES, name, "quality rule") for name in rules}
-    if not chosen:
-        raise LabError(f"quality needs at least one rule; choose among: {', '.join(sorted(QUALITY_RULES))}")
-    if unused := sorted(set(limits or {}) - set(chosen)):
-        raise LabError(f"limits are given for {unused[0]!r}, which is none of the rules used: {', '.join(chosen)}")
-    if len(ids) != len(texts):
-        raise LabError(f"{len(texts)} texts for {len(ids)} samples; expected one each")
-    used = {name: (limits or {}).get(name, rule.limits) for name, rule in chosen.items()}
-    for name, (least, most) in used.items():
-        if least is not None and most is not None and not least <= most:
-            raise LabError(f"rule {name!r} has limits {least} to {most}, expected the least first")
-    reasons = [
-        next((name for name, rule in chosen.items() if not _within(rule.score(text), used[name])), None)
-        for text in texts
-    ]
-    return filtered(ids, reasons, name="quality", parameters=used)
+
+    rules: tuple[str, ...]
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    columns: tuple[str, ...] = ("answer",)
+    use: ClassVar[str] = "quality"
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            choose(QUALITY_RULES, rule, "quality rule")
+        if not self.rules:
+            raise LabError(f"step quality has no rules; choose some of: {', '.join(QUALITY_RULES)}")
+        for rule, limits in self.limits.items():
+            if rule not in self.rules:
+                raise LabError(
+                    f"limits are given for {rule!r}, which is none of the rules used: {', '.join(self.rules)}"
+                )
+            if len(limits) != 2 or not limits[0] <= limits[1]:
+                raise LabError(f"rule {rule!r} has limits {list(limits)}, expected two numbers, the least first")
+
+    def reasons(self) -> tuple[str, ...]:
+        """The rules."""
+        return self.rules
+
+    def judge(self, shard: pa.Table) -> Integer[ndarray, " rows"]:
+        """All columns' texts as one."""
+        return np.array([self._broken(text) for text in joined(shard, self.columns).to_pylist()], dtype=np.int64)
+
+    def _broken(self, text: str) -> int:
+        for code, name in enumerate(self.rules, 1):
+            least, most = self.limits.get(name, QUALITY_RULES[name].limits)
+            if not least <= QUALITY_RULES[name].score(text) <= most:
+                return code
+        return 0
 
 
-def quality_scores(text: str, rules: Sequence[str]) -> dict[str, float]:
-    """Every rule's number for one text.
-
-    Raises:
-        LabError: an unknown rule.
-    """
-    return {name: choose(QUALITY_RULES, name, "quality rule").score(text) for name in rules}
+_STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
+_BULLETS = ("•", "‣", "▪", "*", "-")
+_ELLIPSES = ("...", "…")
+_TERMINAL = ('"', ".", "!", "?", "”", "。", "\uff01", "\uff1f")
+_SENTENCE_END = re.compile(r"[.!?](?=[\s\"')\]]|$)|[。\uff01\uff1f]")
 
 
-def _within(value: float, limits: Limits) -> bool:
-    least, most = limits
-    return (least is None or value >= least) and (most is None or value <= most)
+def num_words(text: str) -> float:
+    """How many words, as `words` counts them."""
+    return len(words(text))
+
+
+def mean_word_length(text: str) -> float:
+    """Mean number of characters of a word; 0 without words."""
+    found = words(text)
+    return sum(map(len, found)) / len(found) if found else 0.0
+
+
+def symbols_per_word(text: str) -> float:
+    """Hash signs or ellipses, whichever are more, for each word (without words: for one)."""
+    ellipses = text.count("…") + text.count("...")
+    return max(text.count("#"), ellipses) / max(1, len(words(text)))
+
+
+def bullet_lines(text: str) -> float:
+    """Share of lines that begin with a bullet."""
+    return _share(text, lambda line: line.startswith(_BULLETS))
+
+
+def ellipsis_lines(text: str) -> float:
+    """Share of lines that end with an ellipsis."""
+    return _share(text, lambda line: line.endswith(_ELLIPSES))
+
+
+def alphabetic_words(text: str) -> float:
+    """Share of what blanks part that holds a letter of any script."""
+    found = text.split()
+    return sum(any(c.isalpha() for c in word) for word in found) / len(found) if found else 0.0
+
+
+def different_stop_words(text: str) -> float:
+    """How many of the, be, to, of, and, that, have, with are there."""
+    return len(_STOP_WORDS.intersection(word.lower() for word in words(text)))
+
+
+def repeated_lines(text: str) -> float:
+    """Share of lines that an earlier line is equal to."""
+    lines = _lines(text)
+    return 1 - len(set(lines)) / len(lines) if lines else 0.0
+
+
+def repeated_line_characters(text: str) -> float:
+    """Share of the characters that stand in lines that an earlier line is equal to."""
+    lines = _lines(text)
+    total = sum(map(len, lines))
+    return 1 - sum(map(len, set(lines))) / total if total else 0.0
+
+
+def commonest_n_gram(text: str, *, size: int) -> float:
+    """Share of the words' characters in the commonest run of `size` words; 0 where none comes twice."""
+    found = words(text.lower())
+    runs = Counter(tuple(found[i : i + size]) for i in range(len(found) - size + 1))
+    if not runs or max(runs.values()) == 1:
+        return 0.0
+    # Of those equally common, the longest, so that the order of the text does not matter.
+    count, length = max((count, sum(map(len, run))) for run, count in runs.items())
+    return min(1.0, count * length / sum(map(len, found)))
+
+
+def repeated_n_grams(text: str, *, size: int) -> float:
+    """Share of the words' characters in runs of `size` words that come more than once; overlaps count once."""
+    found = words(text.lower())
+    runs = [tuple(found[i : i + size]) for i in range(len(found) - size + 1)]
+    often = Counter(runs)
+    covered = {i + k for i, run in enumerate(runs) if often[run] > 1 for k in range(size)}
+    return sum(len(found[i]) for i in covered) / sum(map(len, found)) if found else 0.0
+
+
+def unfinished_lines(text: str) -> float:
+    """Share of lines without a terminal mark (. ! ? or a closing quote)."""
+    return _share(text, lambda line: not line.endswith(_TERMINAL) or line.endswith(_ELLIPSES))
+
+
+def num_sentences(text: str) -> float:
+    """How many marks end a sentence."""
+    return len(_SENTENCE_END.findall(text))
+
+
+def code_signs(text: str) -> float:
+    """Curly brackets, "javascript" and "lorem ipsum": what C4 takes for code or filler."""
+    lower = text.lower()
+    return text.count("{") + lower.count("javascript") + lower.count("lorem ipsum")
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _share(text: str, holds: Callable[[str], bool]) -> float:
+    lines = _lines(text)
+    return sum(map(holds, lines)) / len(lines) if lines else 0.0
 
 
 _GOPHER = "Rae et al. 2021, A.1.1"
 _TABLE_A1 = "Rae et al. 2021, table A1"
 _C4 = "Raffel et al. 2020, 2.2"
+_ANY = math.inf
 QUALITY_RULES = {
     "num_words": QualityRule(score=num_words, limits=(50, 100_000), source=_GOPHER),
     "mean_word_length": QualityRule(score=mean_word_length, limits=(3, 10), source=_GOPHER),
-    "symbols_per_word": QualityRule(score=symbols_per_word, limits=(None, 0.1), source=_GOPHER),
-    "bullet_lines": QualityRule(score=bullet_lines, limits=(None, 0.9), source=_GOPHER),
-    "ellipsis_lines": QualityRule(score=ellipsis_lines, limits=(None, 0.3), source=_GOPHER),
-    "alphabetic_words": QualityRule(score=alphabetic_words, limits=(0.8, None), source=_GOPHER),
-    "different_stop_words": QualityRule(score=different_stop_words, limits=(2, None), source=_GOPHER),
-    "repeated_lines": QualityRule(score=repeated_lines, limits=(None, 0.3), source=_TABLE_A1),
-    "repeated_line_characters": QualityRule(score=repeated_line_characters, limits=(None, 0.2), source=_TABLE_A1),
+    "symbols_per_word": QualityRule(score=symbols_per_word, limits=(0, 0.1), source=_GOPHER),
+    "bullet_lines": QualityRule(score=bullet_lines, limits=(0, 0.9), source=_GOPHER),
+    "ellipsis_lines": QualityRule(score=ellipsis_lines, limits=(0, 0.3), source=_GOPHER),
+    "alphabetic_words": QualityRule(score=alphabetic_words, limits=(0.8, 1), source=_GOPHER),
+    "different_stop_words": QualityRule(score=different_stop_words, limits=(2, _ANY), source=_GOPHER),
+    "repeated_lines": QualityRule(score=repeated_lines, limits=(0, 0.3), source=_TABLE_A1),
+    "repeated_line_characters": QualityRule(score=repeated_line_characters, limits=(0, 0.2), source=_TABLE_A1),
     **{
-        f"commonest_{n}_gram": QualityRule(
-            score=partial(commonest_n_gram, size=n), limits=(None, most), source=_TABLE_A1
-        )
+        f"commonest_{n}_gram": QualityRule(score=partial(commonest_n_gram, size=n), limits=(0, most), source=_TABLE_A1)
         for n, most in {2: 0.2, 3: 0.18, 4: 0.16}.items()
     },
     **{
-        f"repeated_{n}_grams": QualityRule(
-            score=partial(repeated_n_grams, size=n), limits=(None, most), source=_TABLE_A1
-        )
+        f"repeated_{n}_grams": QualityRule(score=partial(repeated_n_grams, size=n), limits=(0, most), source=_TABLE_A1)
         for n, most in {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}.items()
     },
-    "unfinished_lines": QualityRule(score=unfinished_lines, limits=(None, 0), source=_C4),
-    "num_sentences": QualityRule(score=num_sentences, limits=(3, None), source=_C4),
-    "code_signs": QualityRule(score=code_signs, limits=(None, 0), source=_C4),
+    "unfinished_lines": QualityRule(score=unfinished_lines, limits=(0, 0), source=_C4),
+    "num_sentences": QualityRule(score=num_sentences, limits=(3, _ANY), source=_C4),
+    "code_signs": QualityRule(score=code_signs, limits=(0, 0), source=_C4),
 }

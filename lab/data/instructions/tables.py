@@ -9,7 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab.data.filters.loss_columns import read_schema
+from lab.data.filters.losses import read_schema
 from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 

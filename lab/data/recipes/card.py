@@ -1,21 +1,28 @@
-"""The card of built data: what went in, what each step dropped and why, licences, hashes, versions.
+"""The folder of built data: its rows as Parquet, and the card that says where they come from.
 
-Section 3 of the paper says of its data hardly more than their number; a card is what a study of a filter cites instead.
-`card.json` has everything, `README.md` the same to be read (a folder of the hub shows it).
+A card has what went in, what each step dropped and why, licences, hashes, versions: what a study of a filter cites.
+`card.json` has everything, `README.md` the same to be read (a folder of the hub shows it), and
+`datasets.load_dataset(FOLDER)` opens the rows. The folder is all new or all old, whatever kills the build.
 """
 
+import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from lab.data.recipes.cache import Stage
+from filelock import FileLock
+
+from lab.data.filters.hashes import hash_all, hash_rows
 from lab.data.recipes.recipe import Recipe
+from lab.data.recipes.shards import open_parquet, read_json, read_shards, write_json
 from lab.errors import LabError
 
 CARD = "card.json"
 PAGE = "README.md"
-PACKAGES = ("omni-lab", "pyarrow", "numpy", "datasets", "datasketch", "ray")
+PACKAGES = ("omni-lab", "pyarrow", "numpy", "datasets", "datasketch", "faiss-cpu", "ray")
 
 
 def package_versions() -> dict[str, str]:
@@ -30,39 +37,40 @@ def package_versions() -> dict[str, str]:
 
 
 def make_card(
-    recipe: Recipe, stages: Sequence[Stage], versions: Mapping[str, list[str]], engine: str
+    recipe: Recipe, accounts: Sequence[Mapping[str, Any]], versions: Mapping[str, list[str]], engine: str
 ) -> dict[str, Any]:
-    """The card of a recipe's stages, the first of which is the reading; `versions` has one for each part of a source.
+    """The card of a recipe from the accounts of its reading and of its steps; `versions` are of the sources' parts.
 
     Raises:
         LabError: the rows that went in are not those that came out and those that were dropped.
     """
-    read, *steps = stages
-    dropped = sum(sum(stage.account["dropped"].values()) for stage in steps)
-    rows_in, rows = read.account["rows"], stages[-1].account["rows"]
+    read, *steps = accounts
+    dropped = sum(sum(account["dropped"].values()) for account in steps)
+    rows_in, rows = read["rows"], accounts[-1]["rows"]
     if rows_in != rows + dropped:
         raise LabError(f"recipe {recipe.name!r} does not balance: {rows_in} rows in, {rows} out, {dropped} dropped")
+    sources = [
+        {
+            "name": source.name,
+            "kind": type(source).__name__.lower(),
+            "licence": source.told_licence(),
+            **read["by_source"][source.name],
+            "versions": versions[source.name],
+        }
+        for source in recipe.sources
+    ]
     return {
         "name": recipe.name,
         "description": recipe.description,
         "rows_in": rows_in,
         "rows": rows,
         "dropped": dropped,
-        "rows_hash": stages[-1].hash,
-        "sources": [
-            {
-                "name": source.name,
-                "kind": type(source).__name__.lower(),
-                "licence": source.told_licence(),
-                **read.account["by_source"][source.name],
-                "versions": versions[source.name],
-            }
-            for source in recipe.sources
-        ],
-        "read": _stage(read),
+        "rows_hash": accounts[-1]["rows_hash"],
+        "sources": sources,
+        "read": {name: told for name, told in read.items() if name != "by_source"},
         "steps": [
-            {"use": step.use, "version": step.version, "parameters": step.parameters(), **_stage(stage)}
-            for step, stage in zip(recipe.steps, steps, strict=True)
+            {"use": step.use, "version": step.version, "parameters": step.parameters(), **account}
+            for step, account in zip(recipe.steps, steps, strict=True)
         ],
         "shard_rows": recipe.shard_rows,
         "engine": engine,
@@ -70,13 +78,18 @@ def make_card(
     }
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
-    names = ("rows_in", "rows", "dropped", "examples", "numbers", "seconds", "cached")
-    return {**{name: stage.account[name] for name in names}, "rows_hash": stage.hash}
-
-
 def page(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
+    lines = [summary(card)]
+    for number, step in enumerate(card["steps"], 1):
+        for reason, rows in step["examples"].items():
+            lines += ["", f"Dropped by step {number} ({step['use']}), {reason}:", "", *map(_row, rows)]
+    lines += ["", "Made with " + ", ".join(f"{name} {number}" for name, number in card["packages"].items()) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def summary(card: Mapping[str, Any]) -> str:
+    """The card without examples of what was dropped."""
     lines = [f"# {card['name']}", "", *([card["description"], ""] if card["description"] else [])]
     lines += [
         f"{card['rows']:,} rows of {card['rows_in']:,}; {card['dropped']:,} dropped. SHA-256 of the rows: "
@@ -90,23 +103,21 @@ def page(card: Mapping[str, Any]) -> str:
         lines.append(f"| {source['name']} ({source['kind']}) | {source['rows']:,} | {source['licence']} | {shown} |")
     for source in card["sources"]:
         if source["skipped"]:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in source["skipped"].items())
-            lines += ["", f"Left out by the source {source['name']} itself: {reasons}."]
+            lines += ["", f"Left out by the source {source['name']} itself: {_counts(source['skipped'])}."]
     lines += ["", "| step | parameters | in | out | dropped |", "|---|---|---|---|---|"]
     for step in card["steps"]:
         settings = ", ".join(f"{name} = {_shown(value)}" for name, value in step["parameters"].items())
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in step["dropped"].items() if count) or "none"
+        reasons = _counts(step["dropped"]) or "none"
         lines.append(f"| {step['use']} | {settings} | {step['rows_in']:,} | {step['rows']:,} | {reasons} |")
     for number, step in enumerate(card["steps"], 1):
         if step["numbers"]:
             numbers = ", ".join(f"{name} {value:,}" for name, value in step["numbers"].items())
             lines += ["", f"Step {number} ({step['use']}): {numbers}."]
-    for number, step in enumerate(card["steps"], 1):
-        for reason, rows in step["examples"].items():
-            lines += ["", f"Dropped by step {number} ({step['use']}), {reason}:", ""]
-            lines += [f"- {_row(row)}" for row in rows]
-    lines += ["", "Made with " + ", ".join(f"{name} {number}" for name, number in card["packages"].items()) + "."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
 
 
 def _shown(value: Any) -> str:
@@ -115,4 +126,72 @@ def _shown(value: Any) -> str:
 
 def _row(row: Mapping[str, str]) -> str:
     texts = " / ".join(" ".join(text.split()) or "(empty)" for name, text in row.items() if name != "id")
-    return f"`{row['id']}`: {texts}"
+    return f"- `{row['id']}`: {texts}"
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that is no built data: it would be replaced.
+
+    Raises:
+        LabError: as said.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).exists())):
+        raise LabError(f"{folder} is there and is no folder of a recipe; name another with --out, or remove it")
+
+
+def publish(folder: Path, shards: Sequence[Path], card: Mapping[str, Any]) -> None:
+    """Put shards and card in place of those that are there.
+
+    Raises:
+        LabError: the folder holds something else.
+        OSError: it cannot be written; what was there stays.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        check_free(folder)
+        unfinished, former = (folder.with_name(f".{folder.name}.{end}") for end in ("unfinished", "former"))
+        for rest in (unfinished, former):
+            shutil.rmtree(rest, ignore_errors=True)
+        unfinished.mkdir()
+        for number, shard in enumerate(shards):
+            target = unfinished / f"shard-{number:05d}.parquet"
+            try:  # one copy on the disk serves cache and folder
+                os.link(shard, target)
+            except OSError:
+                shutil.copyfile(shard, target)
+        write_json(unfinished / CARD, card)
+        (unfinished / PAGE).write_text(page(card), encoding="utf-8", newline="\n")
+        if folder.exists():
+            folder.rename(former)
+        unfinished.rename(folder)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder, after a look at whether its rows are all there.
+
+    Raises:
+        LabError: the folder has no card, a damaged shard, or other rows than the card says.
+    """
+    card: dict[str, Any] | None = read_json(folder / CARD) if folder.is_dir() else None
+    if card is None:
+        raise LabError(f"{folder} has no {CARD}; expected a folder that `lab data build` made")
+    shards, rows = sorted(folder.glob("*.parquet")), 0
+    for path in shards:
+        with open_parquet(path) as file:
+            rows += file.metadata.num_rows
+    if rows != card["rows"]:
+        raise LabError(
+            f"{folder} has {rows} rows in {len(shards)} shards, its card says {card['rows']}; build it again"
+        )
+    return card
+
+
+def hash_folder(folder: Path) -> str:
+    """Hash the rows as they are now; the card's `rows_hash` is what they were when they were built.
+
+    Raises:
+        LabError: a damaged shard.
+    """
+    return hash_all(hash_rows(read_shards([path])) for path in sorted(folder.glob("*.parquet")))

@@ -12,10 +12,11 @@ Section 3 of the paper describes such a chain in prose (filters, deduplication, 
     licence = "CC-BY-4.0"
 
     [[step]]
-    use = "exact_duplicates"  # a key of lab.data.recipes.steps.STEPS
+    use = "exact_duplicates"  # a key of lab.data.filters.steps.STEPS
     columns = ["prompt", "answer"]
 """
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -24,11 +25,10 @@ from typing import Any, TypeVar, get_type_hints
 
 import pyarrow as pa
 
-from lab.data.recipes.schemas import check_schema
-from lab.data.recipes.source import Source
+from lab.data.filters.step import KINDS, Step
+from lab.data.filters.steps import STEPS
+from lab.data.recipes.source import Source, check_schema
 from lab.data.recipes.sources import SOURCES
-from lab.data.recipes.step import KINDS, CorpusStep, RowStep, Step
-from lab.data.recipes.steps import STEPS
 from lab.errors import LabError, choose
 
 SHARD_ROWS = 50_000
@@ -118,8 +118,16 @@ def _whole(value: Any) -> bool:
     return type(value) is int  # True is an int too
 
 
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def _texts(values: Any) -> bool:
     return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_number, values))
 
 
 # What a parameter may be declared as, and what the file has to hold for it.
@@ -129,7 +137,7 @@ _TYPES: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     Path: (lambda value: isinstance(value, str), "a path in quotes"),
     int: (_whole, "a whole number"),
     int | None: (_whole, "a whole number"),
-    float: (lambda value: type(value) in (int, float), "a number"),
+    float: (_number, "a number"),
     bool: (lambda value: isinstance(value, bool), "true or false"),
     tuple[str, ...]: (
         lambda value: isinstance(value, list) and _texts(value),
@@ -138,6 +146,10 @@ _TYPES: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     Mapping[str, str]: (
         lambda value: isinstance(value, dict) and _texts(value.values()),
         'a table of texts such as {prompt = "question"}',
+    ),
+    Mapping[str, tuple[float, ...]]: (
+        lambda value: isinstance(value, dict) and all(map(_numbers, value.values())),
+        "a table of numbers such as {num_words = [3, 1000]}",
     ),
 }
 
@@ -166,7 +178,5 @@ def check_recipe(recipe: Recipe) -> pa.Schema:
                 raise LabError(f"{where} needs the column {name!r}; the rows have: {', '.join(schema.names)}")
             if not KINDS[kind](schema.field(name).type):
                 raise LabError(f"{where} needs {kind} in column {name!r}, which has {schema.field(name).type}")
-        if not isinstance(step, RowStep | CorpusStep):
-            raise LabError(f"{where} is neither a RowStep nor a CorpusStep")
         step.identity()  # what it reads besides the rows is there
     return schema

@@ -1,29 +1,66 @@
 """Runs a recipe: each stage from the cache or shard by shard on an engine, and the rows into a folder.
 
-Section 3 of the paper. A stage (the reading of the sources, then each step) depends on the hash of its input's rows, on
-its parameters and on its version: a changed threshold runs from there on, and a step that gives the same rows as before
-changes nothing behind it.
+A stage (the reading of the sources, then each step) depends on the hash of its input's rows, on its parameters and on
+its version: a changed threshold runs from there on, and a step that gives the same rows as before changes nothing after
+it. Its folder in the cache has its shards, their accounts and, once all of them are there, `stage.json`. A build that
+was killed leaves it without, and the next one goes on with the shards that are missing.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from filelock import FileLock
 
-from lab.data.recipes.accounts import Account, merged
-from lab.data.recipes.cache import Made, Stage, cached_stage, make_stage, stage_folder
-from lab.data.recipes.card import make_card
+from lab.data.filters.filtering import NUM_EXAMPLES
+from lab.data.filters.hashes import hash_all, hash_texts
+from lab.data.filters.step import CorpusStep, Step
+from lab.data.recipes.card import check_free, make_card, publish
 from lab.data.recipes.engines import ENGINES, Engine, Progress, do_all
-from lab.data.recipes.folder import check_free, publish
-from lab.data.recipes.reading import read_sources, reading_folder, source_versions
 from lab.data.recipes.recipe import Recipe, check_recipe
-from lab.data.recipes.shards import MappedTexts, write_array
-from lab.data.recipes.stages import ShardTask, done, sketch_shard, sketched, step_shard
-from lab.data.recipes.step import CorpusStep, Step
+from lab.data.recipes.shards import UNFINISHED, map_texts, read_json, read_shards, write_array, write_json
+from lab.data.recipes.work import (
+    VERDICT,
+    Account,
+    ReadTask,
+    ShardTask,
+    done,
+    read_part,
+    sketch_shard,
+    sketched,
+    step_shard,
+)
 from lab.errors import LabError, choose
-from lab.paths import mlruns_dir
+from lab.paths import cache_dir, mlruns_dir
+
+FORMAT_VERSION = 2
+STAGE = "stage.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage that is whole: its shards (name, rows, hash of the rows) in `folder`, and its account."""
+
+    folder: Path
+    shards: list[dict[str, Any]]
+    account: Account
+
+    @property
+    def hash(self) -> str:
+        """Of all rows, in their order; shards that steps have emptied do not count."""
+        return hash_all(shard["hash"] for shard in self.shards if shard["rows"])
+
+    def paths(self, shards: Sequence[Mapping[str, Any]]) -> tuple[Path, ...]:
+        """The files of some of its shards."""
+        return tuple(self.folder / f"{shard['name']}.parquet" for shard in shards)
 
 
 def build(
@@ -50,32 +87,32 @@ def build(
     with opened(workers=workers, address=address) as run:
         versions = source_versions(recipe)
         place = reading_folder(recipe, versions)
-        stages = [make_stage(place, partial(read_sources, recipe, schema, place, run, progress))]
+        stages = [make_stage(place, partial(_read_sources, recipe, schema, place, run, progress))]
         for number, step in enumerate(recipe.steps, 1):
             what, before = f"step {number} ({step.use})", stages[-1]
             place = step_folder(recipe, step, before)
             stages.append(make_stage(place, partial(_run_step, recipe, what, step, before, place, run, progress)))
             if not stages[-1].account["rows"]:
-                raise LabError(f"{what} dropped all {before.account['rows']:,} rows: {_told(stages[-1].account)}")
-    card = make_card(recipe, stages, versions, engine)
-    publish(
-        folder, [path for path, shard in zip(stages[-1].paths(), stages[-1].shards, strict=True) if shard["rows"]], card
-    )
+                told = ", ".join(f"{count:,} {reason}" for reason, count in stages[-1].account["dropped"].items())
+                raise LabError(f"{what} dropped all {before.account['rows']:,} rows: {told}")
+    last = stages[-1]
+    accounts = [{**stage.account, "rows_hash": stage.hash} for stage in stages]
+    card = make_card(recipe, accounts, versions, engine)
+    publish(folder, last.paths([shard for shard in last.shards if shard["rows"]]), card)
     return folder, card
 
 
 def plan(recipe: Recipe) -> list[tuple[str, str]]:
     """What a build would do, stage by stage: its name, and whether its rows are in the cache; runs nothing.
 
-    What comes behind the first stage that is not in the cache is not known before that one has run.
+    What comes after the first stage that is not in the cache is not known before that one has run.
 
     Raises:
         LabError: all that `check_recipe` finds.
     """
     check_recipe(recipe)
     stage = cached_stage(reading_folder(recipe, source_versions(recipe)))
-    sources = ", ".join(source.name for source in recipe.sources)
-    found = [(f"reading ({sources})", _state(stage))]
+    found = [(f"reading ({', '.join(source.name for source in recipe.sources)})", _state(stage))]
     for number, step in enumerate(recipe.steps, 1):
         known = stage is not None
         stage = cached_stage(step_folder(recipe, step, stage)) if stage is not None else None
@@ -87,55 +124,140 @@ def _state(stage: Stage | None) -> str:
     return "to do" if stage is None else f"in the cache: {stage.account['rows']:,} rows"
 
 
-def _told(account: Account) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in account["dropped"].items())
+def source_versions(recipe: Recipe) -> dict[str, list[str]]:
+    """The hash or pinned version of each part of each source; files are read whole for it."""
+    return {source.name: [source.identity(part) for part in source.parts()] for source in recipe.sources}
+
+
+def reading_folder(recipe: Recipe, versions: dict[str, list[str]]) -> Path:
+    """The rows of the sources depend on the sources' content, not on where they lie or what the recipe is called."""
+    sources = [[source.name, dict(source.columns), versions[source.name]] for source in recipe.sources]
+    return _stage_folder("read", sources, recipe.shard_rows)
 
 
 def step_folder(recipe: Recipe, step: Step, before: Stage) -> Path:
     """The rows of a step depend on the rows before it, and on the step."""
     shards = [shard["rows"] for shard in before.shards]  # a step looks at one shard at a time
-    return stage_folder(
-        step.use, step.version, step.parameters(), step.identity(), before.hash, shards, recipe.shard_rows
-    )
+    own = (step.version, step.parameters(), step.identity())
+    return _stage_folder(step.use, *own, before.hash, shards, recipe.shard_rows)
+
+
+def _stage_folder(name: str, *depends_on: Any) -> Path:
+    text = json.dumps([FORMAT_VERSION, name, *depends_on], sort_keys=True)
+    return cache_dir() / "recipes" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+
+def cached_stage(folder: Path) -> Stage | None:
+    """The stage of a folder where it is whole."""
+    if (found := read_json(folder / STAGE)) is None:
+        return None
+    return Stage(folder=folder, shards=found["shards"], account={**found["account"], "cached": True})
+
+
+def make_stage(folder: Path, make: Callable[[], tuple[list[dict[str, Any]], Account]]) -> Stage:
+    """The stage from the cache, or made; another build that wants the same one at the same time waits for it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (found := cached_stage(folder)) is not None:
+            return found
+        folder.mkdir(exist_ok=True)
+        for left in folder.glob(f"{UNFINISHED}*"):
+            left.unlink(missing_ok=True)
+        begun = time.perf_counter()
+        shards, account = make()
+        account["seconds"] = round(time.perf_counter() - begun, 3)
+        write_json(folder / STAGE, {"shards": shards, "account": account})
+        for sketch in [*folder.glob("*.npy"), *folder.glob("*.arrow")]:
+            sketch.unlink()
+    return Stage(folder=folder, shards=shards, account={**account, "cached": False})
+
+
+def _read_sources(
+    recipe: Recipe, schema: pa.Schema, folder: Path, run: Engine, progress: Progress
+) -> tuple[list[dict[str, Any]], Account]:
+    """The first stage: parts of sources (files, splits) one beside the other, the shards of a part after each other."""
+    tasks = [
+        ReadTask(
+            source=source,
+            number=number,
+            schema=schema,
+            shard_rows=recipe.shard_rows,
+            folder=folder,
+            name=f"{place:03d}-{number:05d}",
+        )
+        for place, source in enumerate(recipe.sources)
+        for number in range(len(source.parts()))
+    ]
+    accounts = do_all(run, read_part, tasks, done, "reading", progress)
+    shards = [shard for account in accounts for shard in account["shards"]]
+    _check_ids(folder, accounts, shards)
+    # What a source itself skips is no row yet, and so not among the dropped.
+    by_source: dict[str, Any] = {source.name: {"rows": 0, "skipped": Counter()} for source in recipe.sources}
+    for task, account in zip(tasks, accounts, strict=True):
+        by_source[task.source.name]["rows"] += sum(shard["rows"] for shard in account["shards"])
+        by_source[task.source.name]["skipped"].update(account["skipped"])
+    if empty := [name for name, told in by_source.items() if not told["rows"]]:
+        raise LabError(f"source {empty[0]!r} has no rows")
+    total = sum(shard["rows"] for shard in shards)
+    account = {"rows_in": total, "rows": total, "dropped": {}, "examples": {}, "numbers": {}}
+    return shards, {**account, "by_source": by_source}
+
+
+def _check_ids(folder: Path, accounts: Sequence[Account], shards: Sequence[Mapping[str, Any]]) -> None:
+    """Every id once: scores are joined by it, and what a card says of a row has to mean one row."""
+    hashes = np.concatenate([np.load(folder / f"{account['name']}.npy") for account in accounts])
+    hashes.sort()
+    twice = hashes[1:][hashes[1:] == hashes[:-1]]
+    # Seldom, and then worth reading the ids again: 64 bits may agree by chance.
+    seen: set[str] = set()
+    for shard in shards if len(twice) else ():
+        table = read_shards([folder / f"{shard['name']}.parquet"], ["id"])
+        for name in table.filter(np.isin(hash_texts(table, ["id"])[:, 0], twice))["id"].to_pylist():
+            if name in seen:
+                raise LabError(
+                    f"sample id {name!r} comes twice; every row of a recipe needs an id of its own (leave id out of "
+                    "the columns of a source, and its rows get one)"
+                )
+            seen.add(name)
 
 
 def _run_step(
     recipe: Recipe, what: str, step: Step, before: Stage, folder: Path, run: Engine, progress: Progress
-) -> Made:
+) -> tuple[list[dict[str, Any]], Account]:
     tasks, first = [], 0
     groups = _groups(before.shards, recipe.shard_rows) if step.ends else [[shard] for shard in before.shards]
     for group in groups:
-        count = sum(shard["rows"] for shard in group)
-        inputs = tuple(before.folder / f"{shard['name']}.parquet" for shard in group)
-        name = group[0]["name"]
+        count, name = sum(shard["rows"] for shard in group), group[0]["name"]
+        inputs = before.paths(group)
         tasks.append(ShardTask(step=step, inputs=inputs, first=first, num_rows=count, folder=folder, name=name))
         first += count
-    if isinstance(step, CorpusStep) and not (folder / "verdict.npy").exists():
+    if isinstance(step, CorpusStep) and not (folder / VERDICT).exists():
         do_all(run, sketch_shard, tasks, sketched, f"{what}, looking", progress)
         _decide(what, step, tasks, folder)
     accounts = do_all(run, step_shard, tasks, done, what, progress)
-    account = merged(accounts)
-    rows_in, rows, dropped = account["rows_in"], account["rows"], sum(account["dropped"].values())
-    if rows_in != before.account["rows"] or rows + dropped != rows_in:
+    account = _merged(accounts)
+    if not account["rows_in"] == before.account["rows"] == account["rows"] + sum(account["dropped"].values()):
         raise LabError(
-            f"{what} does not balance: of {before.account['rows']} rows {rows_in} went in, {rows} "
-            f"stay and {dropped} are "
-            "dropped"
+            f"{what} does not balance: of {before.account['rows']} rows {account['rows_in']} went in, "
+            f"{account['rows']} stay and {sum(account['dropped'].values())} are dropped"
         )
     return [{name: entry[name] for name in ("name", "rows", "hash")} for entry in accounts], account
 
 
 def _decide(what: str, step: CorpusStep, tasks: Sequence[ShardTask], folder: Path) -> None:
     sketches = [np.load(folder / f"{task.name}.npy", mmap_mode="r") for task in tasks]
-    texts = [path for task in tasks if (path := folder / f"{task.name}.arrow").exists()]
     try:
-        codes = step.decide(sketches, MappedTexts(texts))
+        codes = step.decide(sketches, map_texts([folder / f"{task.name}.arrow" for task in tasks]))
     except LabError as error:
         raise LabError(f"{what}: {error}") from None
     num_rows = sum(task.num_rows for task in tasks)
     if len(codes) != num_rows:
         raise LabError(f"{what} decided over {len(codes)} rows of {num_rows}; every row has to stay or be dropped")
-    write_array(folder / "verdict.npy", codes)
+    write_array(folder / VERDICT, codes)
 
 
 def _groups(shards: Sequence[dict[str, Any]], shard_rows: int) -> list[list[dict[str, Any]]]:
@@ -149,3 +271,23 @@ def _groups(shards: Sequence[dict[str, Any]], shard_rows: int) -> list[list[dict
         groups[-1].append(shard)
         count += shard["rows"]
     return groups
+
+
+def _merged(accounts: Sequence[Account]) -> Account:
+    """One account of all shards, in their order."""
+    dropped: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
+    examples: dict[str, list[Any]] = {}
+    for account in accounts:
+        dropped.update(account["dropped"])
+        numbers.update(account["numbers"])
+        for reason, rows in account["examples"].items():
+            shown = examples.setdefault(reason, [])
+            shown += rows[: NUM_EXAMPLES - len(shown)]
+    return {
+        "rows_in": sum(account["rows_in"] for account in accounts),
+        "rows": sum(account["rows"] for account in accounts),
+        "dropped": dict(dropped),
+        "examples": examples,
+        "numbers": dict(numbers),
+    }

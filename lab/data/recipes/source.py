@@ -1,7 +1,8 @@
 """What a source of a recipe is: parts that are read one beside the other, each as a stream of tables.
 
-Section 3 of the paper. Every row gets an `id` (the source's own column, else made of the source's name and the row's
-place) and a `source` (its own, else the source's name).
+Every row gets an `id` (the source's own column, else made of the source's name and the row's place) and a `source` (its
+own, else the source's name). All rows of a recipe have the same columns, or it is one sentence about the file that
+differs: else it would show up hours later, in a step that cannot read it.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lab.data.recipes.schemas import as_schema, plain_schema
 from lab.errors import LabError
 
 
@@ -84,3 +84,43 @@ class Source(ABC):
             )
         arrays.setdefault("source", pa.array([self.name] * len(table)))
         return pa.table({"id": ids, **arrays})
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema without what does not belong to the rows: metadata, nullability, and the ways to store a string."""
+    texts = (pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_dictionary(kind):
+            return plain(kind.value_type)
+        return pa.string() if any(is_text(kind) for is_text in texts) else kind
+
+    return pa.schema([(field.name, plain(field.type)) for field in schema])
+
+
+def as_schema(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
+    """Bring rows to the schema of the rows before them; columns may stand in another order, and nothing else differs.
+
+    Raises:
+        LabError: as `check_schema`.
+    """
+    # A batch that happens to hold nothing but nulls says nothing about its column's type.
+    unknown = {field.name for field in table.schema if pa.types.is_null(field.type)} & set(schema.names)
+    found = pa.schema([schema.field(field.name) if field.name in unknown else field for field in table.schema])
+    check_schema(plain_schema(found), schema, what)
+    return table.select(schema.names).cast(schema).replace_schema_metadata(None)
+
+
+def check_schema(found: pa.Schema, expected: pa.Schema, what: str) -> None:
+    """Refuse other columns than the expected ones.
+
+    Raises:
+        LabError: a column is missing, too much, or of another type; `what` names the rows.
+    """
+    for name in [*expected.names, *found.names]:
+        types = [schema.field(name).type if name in schema.names else None for schema in (found, expected)]
+        if types[0] != types[1]:
+            has = f"has column {name!r} of type {types[0]}" if types[0] is not None else f"has no column {name!r}"
+            wanted = f"{types[1]} as in those before it" if types[1] is not None else "none, as in those before it"
+            listed = ", ".join(f"{field.name} ({field.type})" for field in expected)
+            raise LabError(f"{what} {has}, expected {wanted}; all rows of a recipe have the columns {listed}")

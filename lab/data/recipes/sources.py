@@ -1,22 +1,77 @@
 """Where a recipe's rows come from, by name: files, data sets of the hub, and the project's own instructions.
 
-Section 3 of the paper. A further kind is a `Source` of `lab.data.recipes.source` and a line here.
+A further kind is a `Source` of `lab.data.recipes.source` and a line here, a further kind of file a function and one.
 """
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from lab.data.fetch import sha256_of
-from lab.data.recipes.files import BATCH_ROWS, FILE_READERS
-from lab.data.recipes.instructions import Instructions
+from lab.data.instructions.instructions import InstructionReading, read_instructions
+from lab.data.recipes.shards import open_parquet
 from lab.data.recipes.source import Source
 from lab.errors import LabError, choose
+
+BATCH_ROWS = 10_000
+
+
+def parquet(path: Path) -> Iterator[pa.Table]:
+    """Rows of a Parquet file, a batch at a time.
+
+    Raises:
+        LabError: the file is damaged or cut short.
+    """
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+            yield pa.Table.from_batches([batch])
+
+
+def json_lines(path: Path) -> Iterator[pa.Table]:
+    """Rows of a JSON object a line; blank lines are passed over.
+
+    Raises:
+        LabError: a line is no JSON object, or a column is of more than one type in a batch.
+    """
+    with path.open(encoding="utf-8", errors="strict") as file:
+        rows: list[dict[str, object]] = []
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    rows.append(json.loads(line))
+                    if not isinstance(rows[-1], dict):
+                        raise LabError(f'line {number} of {path} is no JSON object, such as {{"prompt": "..."}}')
+                if len(rows) == BATCH_ROWS:
+                    yield _as_table(rows, path, number)
+                    rows = []
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise LabError(
+                f"line {number + isinstance(error, UnicodeDecodeError)} of {path} is no JSON: {error}"
+            ) from error
+        if rows:
+            yield _as_table(rows, path, number)
+
+
+def _as_table(rows: list[dict[str, object]], path: Path, last: int) -> pa.Table:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    arrays = {}
+    for name in names:
+        try:
+            arrays[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise LabError(
+                f"{path}, lines up to {last}: column {name!r} is of more than one type ({error}); expected one type "
+                "in all rows"
+            ) from error
+    return pa.table(arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,4 +167,48 @@ def _newest(name: str) -> str:
         ) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Instructions(Source):
+    """Prompts and answers by name, such as `chatterbot`, `bigbench:TASK` or `hub:OWNER/NAME`, several joined by `+`.
+
+    The licence is the sources' own. What they leave out (a pair said before, an empty answer) the card counts apart.
+    """
+
+    corpus: str
+    licence: str = ""
+    revision: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        self._read()  # nothing is fetched, but the names and the limit are looked at
+
+    def parts(self) -> list[str]:
+        """One stream."""
+        return [self.corpus]
+
+    def identity(self, part: str) -> str:
+        """The packages' hashes and the hub's revision, and the limit."""
+        pinned = ", ".join(f"{name} {version}" for name, version in self._read().sources.items())
+        return f"{part}: {pinned}" + (f" (first {self.limit})" if self.limit else "")
+
+    def told_licence(self) -> str:
+        """The sources' own."""
+        return self.licence or self._read().licence
+
+    def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
+        """One row an instruction, with the columns of `Instruction`."""
+        reading = self._read()
+        while rows := [asdict(one) for one in islice(reading.instructions, BATCH_ROWS)]:
+            yield pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in rows[0]]))
+        skipped.update(reading.skipped)
+
+    def _read(self) -> InstructionReading:
+        return read_instructions(self.corpus, limit=self.limit, revision=self.revision)
+
+
+FILE_READERS: Mapping[str, Callable[[Path], Iterator[pa.Table]]] = {
+    ".parquet": parquet,
+    ".jsonl": json_lines,
+    ".ndjson": json_lines,
+}
 SOURCES: Mapping[str, type[Source]] = {"files": Files, "hub": Hub, "instructions": Instructions}

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.filters.filtering import filtered
-from lab.data.filters.loss_columns import LOSS_COLUMNS, SUMMARY, losses_in_files, losses_in_memory
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
-from lab.data.filters.loss_fit import Moments
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group, loss_bounds
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
 from lab.data.instructions.planted_faults import plant_faults, removal_quality
 from lab.errors import LabError
 from tests.data.instructions.test_planted_faults import clean
@@ -22,8 +21,9 @@ LOSSES = st.lists(st.floats(0.01, 20), min_size=3, max_size=40).filter(lambda v:
 FITTED = [name for name, chosen in LOSS_FILTERS.items() if chosen.uses_k]
 
 
-def ids_of(values):
-    return [f"s{n}" for n in range(len(values))]
+def losses_of(losses, without=None):
+    alone = None if without is None else np.asarray(without, dtype=np.float64)
+    return Losses([f"s{n}" for n in range(len(losses))], np.asarray(losses, dtype=np.float64), alone)
 
 
 def slow_reasons(name, losses, without, k):
@@ -58,8 +58,8 @@ def test_a_filter_is_what_the_slow_one_is_with_its_whole_account(name, losses, k
     if any(abs(v - bound) < 1e-9 for v in values for bound in (low, high)):
         return
     parameters = {"k": k} if name in FITTED else {}
-    expected = filtered(ids_of(losses), reasons, name=name, parameters=parameters)
-    found = filter_losses(losses_in_memory(ids_of(losses), losses, without), name, k=k)
+    expected = filtered(losses_of(losses).ids, reasons, name=name, parameters=parameters)
+    found = filter_losses(losses_of(losses, without), name, k=k)
     assert found.keep.tolist() == expected.keep.tolist()
     assert found.report == expected.report
     assert list(found.report.dropped) == list(expected.report.dropped)
@@ -78,14 +78,14 @@ def write(path, losses, *, without=None, start=0, row_group_size=1000):
 
 
 @pytest.mark.parametrize("name", [*LOSS_FILTERS, RANDOM])
-def test_files_read_in_pieces_give_what_memory_gives(tmp_path, name):
+def test_files_in_pieces_give_what_memory_gives(tmp_path, name):
     rng = np.random.default_rng(0)
     losses, without = rng.gamma(4, 0.5, 250), rng.gamma(4, 0.5, 250)
     write(tmp_path / "part-0.parquet", losses[:130], without=without[:130], row_group_size=7)
     write(tmp_path / "part-1.parquet", losses[130:], without=without[130:], start=130, row_group_size=50)
     (tmp_path / SUMMARY).write_text("{}")
-    found = filter_losses(losses_in_files(tmp_path), name, seed=5)
-    expected = filter_losses(losses_in_memory(ids_of(losses), losses, without), name, seed=5)
+    found = filter_losses(read_losses(tmp_path), name, seed=5)
+    expected = filter_losses(losses_of(losses, without), name, seed=5)
     assert found.keep.tolist() == expected.keep.tolist()
     assert {**vars(found.report), "dropped": None, "examples": None} == {
         **vars(expected.report),
@@ -100,7 +100,7 @@ def test_files_read_in_pieces_give_what_memory_gives(tmp_path, name):
 def test_random_drops_as_many_as_the_filter_it_controls_and_others_by_seed(like):
     rng = np.random.default_rng(1)
     losses, without = rng.gamma(4, 0.5, 300), rng.gamma(4, 0.5, 300)
-    source = losses_in_memory(ids_of(losses), losses, without)
+    source = losses_of(losses, without)
     other = filter_losses(source, like, k=0.7)
     drawn = [filter_losses(source, RANDOM, k=0.7, like=like, seed=seed) for seed in (0, 0, 1)]
     assert {one.report.num_dropped for one in drawn} == {other.report.num_dropped}
@@ -113,60 +113,45 @@ def test_random_drops_as_many_as_the_filter_it_controls_and_others_by_seed(like)
 def test_random_knows_nothing_of_faults_that_were_planted_with_the_same_seed(seed):
     planted = plant_faults(clean(2000), share=0.3, seed=seed)
     losses = np.random.default_rng(9).gamma(4, 0.5, 2000)
-    removed = filter_losses(losses_in_memory(ids_of(losses), losses), RANDOM, seed=seed)
+    removed = filter_losses(losses_of(losses), RANDOM, seed=seed)
     assert removal_quality(removed.keep, planted.faults).precision == pytest.approx(0.3, abs=0.07)
 
 
 @pytest.mark.parametrize("name", FITTED)
 def test_a_larger_k_keeps_whatever_a_smaller_one_keeps(name):
     losses = np.random.default_rng(2).gamma(2, 1.0, 400)
-    keeps = [filter_losses(losses_in_memory(ids_of(losses), losses), name, k=k).keep for k in (0, 0.5, 1, 2, 5)]
+    keeps = [filter_losses(losses_of(losses), name, k=k).keep for k in (0, 0.5, 1, 2, 5)]
     for smaller, larger in pairwise(keeps):
         assert not (smaller & ~larger).any()
-
-
-@given(st.lists(st.lists(st.floats(-5, 5), min_size=1, max_size=20), min_size=1, max_size=6))
-def test_moments_merged_over_batches_are_those_of_all_values(batches):
-    merged = Moments()
-    for batch in batches:
-        merged = merged.merged(Moments.of(np.array(batch)))
-    every = np.array([value for batch in batches for value in batch])
-    off = every - every.mean()
-    assert merged.count == len(every)
-    assert merged.mean == pytest.approx(every.mean(), abs=1e-9)
-    for name, power in (("second", 2), ("third", 3), ("fourth", 4)):
-        assert getattr(merged, name) == pytest.approx((off**power).sum(), rel=1e-6, abs=1e-6)
 
 
 def test_a_loss_that_is_none_is_named_with_its_sample(tmp_path):
     for value, shown in ((math.nan, "nan"), (math.inf, "inf"), (-1.0, "-1.0")):
         for name in LOSS_FILTERS:
             with pytest.raises(LabError, match=f"the loss of sample 's1' is {shown}; expected a finite number"):
-                filter_losses(losses_in_memory(ids_of([1, 2, 3]), [1.0, value, 2.0], [1.0, 1.0, 1.0]), name)
+                filter_losses(losses_of([1.0, value, 2.0], [1.0, 1.0, 1.0]), name)
     with pytest.raises(LabError, match="the loss of sample 's5' is nan"):
-        filter_losses(
-            losses_in_files(write(tmp_path / "a.parquet", [1.0, 2, 3, 4, 5, math.nan], row_group_size=4)), "none"
-        )
+        filter_losses(read_losses(write(tmp_path / "a.parquet", [1.0, 2, 3, 4, 5, math.nan], row_group_size=4)), "none")
 
 
 @pytest.mark.parametrize("name", FITTED)
 @pytest.mark.parametrize("losses", [[4.1] * 3, [0.1] * 7])
 def test_equal_losses_cannot_be_told_apart(name, losses):
     with pytest.raises(LabError, match=f"all {len(losses)} losses are equal, so a filter cannot tell them apart"):
-        filter_losses(losses_in_memory(ids_of(losses), losses), name)
+        filter_losses(losses_of(losses), name)
 
 
 @pytest.mark.parametrize("name", [*LOSS_FILTERS, RANDOM])
 def test_a_corpus_of_one_sample_and_k_below_0_are_refused(name):
     with pytest.raises(LabError, match=r"needs losses of at least two samples, not 1|all 1 losses are"):
-        filter_losses(losses_in_memory(["s0"], [1.0], [2.0]), name)
+        filter_losses(losses_of([1.0], [2.0]), name)
     for k in (-0.5, math.nan, math.inf):
         with pytest.raises(LabError, match=f"k is {k}; expected at least 0"):
-            filter_losses(losses_in_memory(ids_of([1, 2]), [1.0, 2.0], [1.0, 2.0]), name, k=k)
+            filter_losses(losses_of([1.0, 2.0], [1.0, 2.0]), name, k=k)
 
 
 def test_other_bad_input_is_named(tmp_path):
-    source = losses_in_memory(ids_of([1, 2]), [0.0, 2.0])
+    source = losses_of([0.0, 2.0])
     with pytest.raises(LabError, match=r"unknown loss filter 'gausian' .*did you mean 'gaussian'.*random"):
         filter_losses(source, "gausian")
     with pytest.raises(LabError, match="the loss of sample 's0' is 0 and has no logarithm"):
@@ -174,24 +159,24 @@ def test_other_bad_input_is_named(tmp_path):
     with pytest.raises(LabError, match="'ifd' divides by the loss without the prompt, which sample 's0' has not"):
         loss_bounds(source, "ifd")
     with pytest.raises(LabError, match="which sample 's1' has not"):
-        filter_losses(losses_in_files(write(tmp_path / "i.parquet", [1.0, 2.0], without=[1.0, None])), "ifd")
+        filter_losses(read_losses(write(tmp_path / "i.parquet", [1.0, 2.0], without=[1.0, None])), "ifd")
     with pytest.raises(LabError, match="there are 1 losses for 2 samples"):
-        losses_in_memory(["a", "b"], [1.0])
+        Losses(["a", "b"], np.ones(1))
 
 
 def test_files_that_are_cut_mixed_or_unfinished_are_named(tmp_path):
     good = write(tmp_path / "part-0.parquet", [1.0, 2.0])
     with pytest.raises(LabError, match=r"is not finished \(no summary.json\); run the same `lab score` again"):
-        losses_in_files(tmp_path)
+        read_losses(tmp_path)
     (tmp_path / SUMMARY).write_text("{}")
     (tmp_path / "part-1.parquet").write_bytes(good.read_bytes()[:-9])
     with pytest.raises(LabError, match=r"part-1\.parquet is no whole Parquet file"):
-        losses_in_files(tmp_path)
+        read_losses(tmp_path)
     pq.write_table(pa.table({"id": ["a"], "loss": ["high"]}), tmp_path / "part-1.parquet")
     with pytest.raises(LabError, match=r"column 'loss' of .*part-1\.parquet is string, expected double"):
-        losses_in_files(tmp_path)
+        read_losses(tmp_path)
     with pytest.raises(LabError, match="holds no losses; expected a Parquet file, or a folder"):
-        losses_in_files(tmp_path / "nothing.parquet")
+        read_losses(tmp_path / "nothing.parquet")
 
 
 def test_six_hundred_thousand_losses_are_fitted_and_filtered_in_two_seconds_of_processor_time(tmp_path):
@@ -200,7 +185,35 @@ def test_six_hundred_thousand_losses_are_fitted_and_filtered_in_two_seconds_of_p
     columns |= {name: pa.array(np.full(600_000, 20), pa.int32()) for name in ("num_tokens", "prompt_tokens")}
     pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "all.parquet", row_group_size=2048)
     begun = time.process_time()
-    result = filter_losses(losses_in_files(tmp_path / "all.parquet"), "gaussian")
+    result = filter_losses(read_losses(tmp_path / "all.parquet"), "gaussian")
     assert time.process_time() - begun < 2
     kept = np.abs(losses - losses.mean()) <= losses.std()
     assert result.keep.tolist() == kept.tolist()
+
+
+RNG = np.random.default_rng(0)
+# An easy and a hard task, in turn: a fit to all would drop the ends of both alone.
+GROUPS = ["easy", "hard"] * 60
+LOSSES = np.where(np.array(GROUPS) == "easy", RNG.gamma(4, 0.1, 120), 5 + RNG.gamma(4, 0.5, 120))
+WITHOUT = LOSSES * RNG.uniform(0.8, 1.3, 120)
+IDS = [f"s{n}" for n in range(120)]
+
+
+@pytest.mark.parametrize("name", LOSS_FILTERS)
+def test_every_group_is_filtered_as_if_it_were_alone(name):
+    found = filter_losses_by_group(Losses(IDS, LOSSES, WITHOUT), GROUPS, name, k=0.8)
+    for group in ("easy", "hard"):
+        members = [n for n in range(120) if GROUPS[n] == group]
+        alone = filter_losses(Losses([IDS[n] for n in members], LOSSES[members], WITHOUT[members]), name, k=0.8)
+        assert found.keep[members].tolist() == alone.keep.tolist()
+        assert found.report.dropped.get(f"out of the bounds of {group}", 0) == alone.report.num_dropped
+    assert found.report.num_samples == 120
+
+
+def test_a_group_that_cannot_be_fitted_and_groups_that_do_not_fit_are_named():
+    with pytest.raises(LabError, match=r"group 'rare': all 1 losses are equal|group 'rare': .* not 1"):
+        filter_losses_by_group(Losses(IDS, LOSSES), [*GROUPS[:-1], "rare"], "gaussian")
+    with pytest.raises(LabError, match="there are 3 groups for 120 losses"):
+        filter_losses_by_group(Losses(IDS, LOSSES), GROUPS[:3], "gaussian")
+    with pytest.raises(LabError, match="group 'easy': loss filter 'ifd' divides by the loss without the prompt"):
+        filter_losses_by_group(Losses(IDS, LOSSES), GROUPS, "ifd")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lab.data.filters.loss_fit import Moments, normality
+from lab.data.filters.loss_fit import normality
 from lab.errors import LabError
 
 
@@ -37,8 +37,3 @@ def test_what_cannot_be_fitted_is_refused():
     for values in ([1.0], [2.0, 2.0]):
         with pytest.raises(LabError, match="a Gaussian is fitted to losses that differ"):
             normality(np.array(values))
-
-
-def test_no_values_have_moments_of_zero():
-    assert Moments.of(np.array([])) == Moments() == Moments().merged(Moments())
-    assert (Moments().std, Moments().skewness, Moments().excess_kurtosis) == (0.0, 0.0, 0.0)

@@ -1,18 +1,15 @@
 import itertools
 import random
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy import ndarray
 
 from lab.data.filters import near_duplicates as module
-from lab.data.filters.near_duplicates import (
-    REPEATS,
-    bands_and_rows,
-    character_shingles,
-    first_of_each_text,
-    near_duplicates,
-    word_shingles,
-)
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.near_duplicates import NearDuplicates, bands_and_rows, character_shingles, word_shingles
 from lab.data.filters.words import plain, words
 from lab.errors import LabError
 
@@ -34,6 +31,18 @@ def corpus(count: int, seed: int) -> list[str]:
     return texts
 
 
+def near_duplicates(texts: list[str], **options: Any) -> Filtered:
+    rows = pa.table(
+        {"id": pa.array([f"s{n}" for n in range(len(texts))], pa.string()), "text": pa.array(texts, pa.string())}
+    )
+    return NearDuplicates(columns=("text",), **options).apply(rows)
+
+
+def first_of_each(texts: list[str], **options: Any) -> ndarray:
+    step = NearDuplicates(columns=("text",), **options)
+    return step.first_of_each(step.sketch(pa.table({"id": texts, "text": texts})), texts)
+
+
 def pieces(text: str, size: int) -> set[str]:
     return {text[i : i + size] for i in range(max(1, len(text) - size + 1))}
 
@@ -53,7 +62,7 @@ def slow_first(texts: list[str], threshold: float, size: int) -> list[int]:
 
 def test_what_goes_overlaps_one_that_stays_and_little_is_missed():
     texts = corpus(300, seed=0)
-    first = first_of_each_text(texts, lambda text: character_shingles(text, 5), threshold=0.7)
+    first = first_of_each(texts, threshold=0.7)
     for sample, earlier in enumerate(first.tolist()):
         if earlier != sample:
             assert first[earlier] == earlier < sample
@@ -85,16 +94,16 @@ def test_of_pairs_at_the_threshold_as_many_are_found_as_promised():
     for pair in range(200):
         own = [f"{word}{pair}" for word in letters[:25]]
         texts += [" ".join(own[:22]), " ".join(own[2:])]
-    first = first_of_each_text(texts, lambda text: word_shingles(text, 1), threshold=0.8)
+    first = first_of_each(texts, threshold=0.8, shingles="words", shingle_size=1)
     assert (first[1::2] == np.arange(0, 400, 2)).mean() >= 0.9
 
 
 def test_equal_texts_go_in_every_writing():
     texts = ["What is AI?", "what  is ai?", "Something else entirely.", "\uff37hat is AI\uff1f"]
-    result = near_duplicates(list("abcd"), texts, threshold=1.0)
+    result = near_duplicates(texts, threshold=1.0)
     assert result.keep.tolist() == [True, False, True, False]
-    assert result.report.dropped == {REPEATS: 2}
-    assert result.report.examples == {"kept": ("a", "c"), REPEATS: ("b", "d")}
+    assert result.report.dropped == {"reads as an earlier row": 2}
+    assert result.report.examples == {"kept": ("s0", "s2"), "reads as an earlier row": ("s1", "s3")}
 
 
 def test_chinese_without_blanks_is_compared_too():
@@ -104,7 +113,7 @@ def test_chinese_without_blanks_is_compared_too():
         "今天天气怎么样我们出去走走好吗朋友们",
     ]
     for kind, size in (("characters", 3), ("words", 2)):
-        result = near_duplicates(list("abc"), texts, threshold=0.7, shingles=kind, shingle_size=size)
+        result = near_duplicates(texts, threshold=0.7, shingles=kind, shingle_size=size)
         assert result.keep.tolist() == [True, False, True]
 
 
@@ -134,20 +143,19 @@ def test_words_of_any_script():
 
 def test_a_corpus_of_one_template_is_quick_and_leaves_one():
     texts = [f"Describe in detail and step by step what happens in the video number {n}" for n in range(400)]
-    assert near_duplicates([str(n) for n in range(400)], texts, threshold=0.8).report.num_kept == 1
+    assert near_duplicates(texts, threshold=0.8).report.num_kept == 1
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_none_and_one_sample_stay(count):
-    assert near_duplicates(["a"][:count], ["text"][:count], threshold=0.8).report.num_kept == count
+    assert near_duplicates(["text"][:count], threshold=0.8).report.num_kept == count
 
 
 def test_one_seed_repeats_exactly_and_batches_do_not_matter(monkeypatch):
     texts = corpus(200, seed=4)
-    ids = [str(i) for i in range(200)]
-    once = near_duplicates(ids, texts, threshold=0.6, seed=3).keep
+    once = near_duplicates(texts, threshold=0.6, seed=3).keep
     monkeypatch.setattr(module, "_BATCH", 7)
-    assert (near_duplicates(ids, texts, threshold=0.6, seed=3).keep == once).all()
+    assert (near_duplicates(texts, threshold=0.6, seed=3).keep == once).all()
 
 
 @pytest.mark.parametrize(
@@ -162,11 +170,9 @@ def test_one_seed_repeats_exactly_and_batches_do_not_matter(monkeypatch):
 )
 def test_settings_out_of_range_are_refused(options, message):
     with pytest.raises(LabError, match=message):
-        near_duplicates(["a", "b"], ["one", "two"], **options)
+        NearDuplicates(**options)
 
 
 def test_an_empty_text_is_named():
-    with pytest.raises(LabError, match="the text of sample 'b' is empty"):
-        near_duplicates(["a", "b"], ["one", " \n"], threshold=0.8)
-    with pytest.raises(LabError, match="1 texts for 2 samples"):
-        near_duplicates(["a", "b"], ["one"], threshold=0.8)
+    with pytest.raises(LabError, match="the text of sample 's1' is empty; a step not_empty before it drops such"):
+        near_duplicates(["one", " \n"], threshold=0.8)

@@ -1,9 +1,12 @@
 import re
 from collections import Counter
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from lab.data.filters.quality import QUALITY_RULES, quality, quality_scores
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.quality import QUALITY_RULES, Quality, repeated_n_grams
 from lab.errors import LabError
 
 GOOD = (
@@ -12,6 +15,13 @@ GOOD = (
     "After the summer a second meeting will be held, and a vote can be expected before the year ends. "
     "Until then everybody is free to add comments."
 )
+
+
+def quality(texts: list[str], **options: Any) -> Filtered:
+    names = [f"s{n}" for n in range(len(texts))]
+    return Quality(columns=("text",), **options).apply(pa.table({"id": names, "text": texts}))
+
+
 # One text for each rule that fails it, and what its number is, counted by hand.
 PLANTED = {
     "num_words": ("Two words.", 2),
@@ -45,38 +55,35 @@ def test_every_rule_has_a_text_that_fails_it():
 @pytest.mark.parametrize("rule", QUALITY_RULES)
 def test_a_planted_text_goes_for_its_rule_and_a_good_one_stays(rule):
     text, number = PLANTED[rule]
-    assert quality_scores(text, [rule])[rule] == pytest.approx(number)
-    result = quality(["planted", "good"], [text, GOOD], rules=[rule])
+    assert QUALITY_RULES[rule].score(text) == pytest.approx(number)
+    result = quality([text, GOOD], rules=(rule,))
     assert result.keep.tolist() == [False, True]
     assert result.report.dropped == {rule: 1}
-    assert result.report.examples[rule] == ("planted",)
+    assert result.report.examples[rule] == ("s0",)
 
 
 def test_a_good_text_passes_all_rules_and_a_bad_one_goes_for_the_first():
-    result = quality(["good", "bad"], [GOOD, PLANTED["repeated_lines"][0]], rules=list(QUALITY_RULES))
+    result = quality([GOOD, PLANTED["repeated_lines"][0]], rules=tuple(QUALITY_RULES))
     assert result.report.dropped == {"num_words": 1}
-    later = quality(["bad"], [PLANTED["repeated_lines"][0]], rules=["repeated_lines", "num_words"])
+    later = quality([PLANTED["repeated_lines"][0]], rules=("repeated_lines", "num_words"))
     assert later.report.dropped == {"repeated_lines": 1}
 
 
 def test_limits_can_be_given_and_stand_in_the_report():
-    result = quality(
-        ["a", "b", "c"], ["one", "one two", "one two three"], rules=["num_words"], limits={"num_words": (2, 2)}
-    )
+    result = quality(["one", "one two", "one two three"], rules=("num_words",), limits={"num_words": (2, 2)})
     assert result.keep.tolist() == [False, True, False]
-    assert result.report.parameters == {"num_words": (2, 2)}
-    assert quality(["a"], ["one"], rules=["num_words"], limits={"num_words": (None, None)}).keep.all()
+    assert result.report.parameters["limits"] == {"num_words": (2, 2)}
 
 
 def test_chinese_words_are_characters():
     text = "今天天气很好。我们去公园吗\uff1f好\uff01"
-    scores = quality_scores(text, ["num_words", "mean_word_length", "num_sentences", "unfinished_lines"])
-    assert scores == {"num_words": 13, "mean_word_length": 1, "num_sentences": 3, "unfinished_lines": 0}
+    expected = {"num_words": 13, "mean_word_length": 1, "num_sentences": 3, "unfinished_lines": 0}
+    assert {rule: QUALITY_RULES[rule].score(text) for rule in expected} == expected
 
 
 @pytest.mark.parametrize("rule", QUALITY_RULES)
 def test_an_empty_text_has_a_number_too(rule):
-    assert 0 <= quality_scores("", [rule])[rule] <= 1
+    assert 0 <= QUALITY_RULES[rule].score("") <= 1
 
 
 def test_repeated_runs_agree_with_a_slow_count():
@@ -92,25 +99,22 @@ def test_repeated_runs_agree_with_a_slow_count():
             for at in range(len(tokens))
         ]
         share = sum(len(t) for t, c in zip(tokens, covered, strict=True) if c) / sum(map(len, tokens))
-        from lab.data.filters.quality_scores import repeated_n_grams
-
         assert repeated_n_grams(text, size=size) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
     ("rules", "limits", "message"),
     [
-        ([], None, "quality needs at least one rule; choose among: alphabetic_words"),
-        (["num_word"], None, r"unknown quality rule 'num_word' \(did you mean 'num_words'\?\)"),
+        ([], {}, "step quality has no rules; choose some of: num_words"),
+        (["num_word"], {}, "unknown quality rule 'num_word' (did you mean 'num_words'?)"),
         (["num_words"], {"code_signs": (0, 1)}, "limits are given for 'code_signs', which is none of the rules used"),
-        (["num_words"], {"num_words": (9, 2)}, "rule 'num_words' has limits 9 to 2, expected the least first"),
+        (
+            ["num_words"],
+            {"num_words": (9, 2)},
+            "rule 'num_words' has limits [9, 2], expected two numbers, the least first",
+        ),
     ],
 )
 def test_rules_and_limits_that_make_no_sense_are_refused(rules, limits, message):
-    with pytest.raises(LabError, match=message):
-        quality(["a"], ["text"], rules=rules, limits=limits)
-
-
-def test_one_text_a_sample_is_expected():
-    with pytest.raises(LabError, match="1 texts for 2 samples"):
-        quality(["a", "b"], ["text"], rules=["num_words"])
+    with pytest.raises(LabError, match=re.escape(message)):
+        Quality(rules=tuple(rules), limits=limits)

@@ -59,13 +59,11 @@ def test_a_text_that_comes_twice_is_embedded_once_and_new_ones_alone():
 def test_texts_are_embedded_from_short_to_long(monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 4)
     monkeypatch.setattr(module, "_ASKED", 3)
-    encoder, told = CountingEncoder(), []
-    rows = sentence_embeddings(TEXTS, encoder, progress=lambda done, total: told.append((done, total)))
+    encoder = CountingEncoder()
+    rows = sentence_embeddings(TEXTS, encoder)
     lengths = [len(text) for batch in encoder.batches for text in batch]
     assert lengths == sorted(lengths)
     assert [len(batch) for batch in encoder.batches] == [4] * 6 + [1]
-    assert told[0] == (4, 25)
-    assert told[-1] == (25, 25)
     np.testing.assert_allclose(rows, np.stack([expected(text) for text in TEXTS]), atol=1e-3)
 
 
@@ -120,6 +118,6 @@ def test_a_full_disk_is_said_in_one_sentence(monkeypatch):
     def full(*arguments, **options):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(module, "_embed_missing", full)
+    monkeypatch.setattr(module, "_kept", full)
     with pytest.raises(LabError, match="no space is left for the sentence embeddings in"):
         sentence_embeddings(["a"], CountingEncoder())

@@ -35,14 +35,14 @@ def test_a_recipe_is_planned_built_and_its_card_printed(
 ) -> None:
     assert call(monkeypatch, "build", recipe, "--dry-run") == 0
     assert capsys.readouterr().out.splitlines()[:2] == [
-        "reading (s0)               to do",
-        "step 1 (not_empty)         to do, or in the cache",
+        "reading (s0)                    to do",
+        "step 1 (not_empty)              to do, or in the cache",
     ]
     assert not mlruns_dir().exists()
     assert call(monkeypatch, "build", recipe, "--workers", "1") == 0
     printed = capsys.readouterr().out
     assert "reading: 1 shards, " in printed
-    assert "toy: 20 rows of 60" in printed
+    assert "20 rows of 60; 40 dropped." in printed
     folder = mlruns_dir() / "data" / "toy"
     assert f"rows and card: {folder}" in printed
     assert sum(pq.read_table(path).num_rows for path in folder.glob("*.parquet")) == 20

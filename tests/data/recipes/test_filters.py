@@ -1,4 +1,4 @@
-"""The steps that wrap filters of other modules give what those give over the whole corpus at once."""
+"""Steps give over shards what they give over the whole corpus at once."""
 
 import random
 import re
@@ -10,19 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.filters.loss_columns import LOSS_COLUMNS, losses_in_memory
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
-from lab.data.filters.near_duplicates import near_duplicates
-from lab.data.filters.quality import quality
-from lab.data.filters.semantic_duplicates import semantic_duplicates, semantic_duplicates_in_groups
-from lab.data.filters.sentence_embeddings import sentence_embeddings
-from lab.data.filters.sentence_encoders import load_sentence_encoder
+from lab.data.filters.losses import LOSS_COLUMNS, Losses
+from lab.data.filters.near_duplicates import NearDuplicates
+from lab.data.filters.quality import Quality
+from lab.data.filters.semantic_duplicates import SemanticDuplicates
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import InstructionReading
-from lab.data.recipes import instructions as recipe_instructions
-from lab.data.recipes.recipe import check_recipe
+from lab.data.recipes import sources as recipe_sources
+from lab.data.recipes.recipe import check_recipe, read_recipe
 from lab.data.recipes.run import build
-from lab.data.recipes.shards import MappedTexts, write_texts
+from lab.data.recipes.shards import map_texts, write_texts
 from lab.errors import LabError
 from tests.data.recipe_files import toy_recipe, write_rows
 from tests.data.tiny_encoder import write_tiny_encoder
@@ -50,9 +48,7 @@ def test_near_duplicates_are_those_that_the_filter_finds_over_all_rows_at_once(t
     write_rows(tmp_path / "rows.jsonl", rows)
     steps = '[[step]]\nuse = "near_duplicates"\nthreshold = 0.6\ncolumns = ["answer"]\nnum_permutations = 32\n'
     out, card = build(toy_recipe(tmp_path, steps, shard_rows=20), workers=1)
-    whole = near_duplicates(
-        [row["id"] for row in rows], [row["answer"] for row in rows], threshold=0.6, num_permutations=32
-    )
+    whole = NearDuplicates(threshold=0.6, columns=("answer",), num_permutations=32).apply(pa.Table.from_pylist(rows))
     assert [row["id"] for row in rows_of(out)] == [
         row["id"] for row, keep in zip(rows, whole.keep, strict=True) if keep
     ]
@@ -78,10 +74,10 @@ def test_a_text_of_nothing_cannot_be_compared_and_is_named(tmp_path: Path) -> No
 
 def test_texts_on_the_disk_are_read_one_at_a_time(tmp_path: Path) -> None:
     for number, texts in enumerate((["a", "b"], [], ["c"])):
-        write_texts(tmp_path / f"{number}.arrow", pa.array(texts, pa.string()))
-    mapped = MappedTexts(sorted(tmp_path.glob("*.arrow")))
+        write_texts(tmp_path / f"{number}.arrow", pa.chunked_array([texts], pa.string()))
+    mapped = map_texts(sorted(tmp_path.glob("*.arrow")))
     assert len(mapped) == 3
-    assert [mapped[np.int64(row)] for row in range(3)] == ["a", "b", "c"]
+    assert [str(mapped[row]) for row in range(3)] == ["a", "b", "c"]
 
 
 def write_scores(path: Path, rows: list[dict[str, Any]], losses: np.ndarray) -> None:
@@ -102,7 +98,7 @@ def test_losses_are_filtered_as_over_all_rows_at_once(tmp_path: Path, name: str)
     write_scores(tmp_path / "scores.parquet", rows, losses)
     steps = f'[[step]]\nuse = "loss_filter"\nscores = "scores.parquet"\nfilter = "{name}"\nk = 0.8\nseed = 5\n'
     out, card = build(toy_recipe(tmp_path, steps, shard_rows=20), workers=1)
-    whole = filter_losses(losses_in_memory([row["id"] for row in rows], losses, losses * 1.05), name, k=0.8, seed=5)
+    whole = filter_losses(Losses([row["id"] for row in rows], losses, losses * 1.05), name, k=0.8, seed=5)
     assert [row["id"] for row in rows_of(out)] == [
         row["id"] for row, keep in zip(rows, whole.keep, strict=True) if keep
     ]
@@ -166,13 +162,11 @@ def fake_reading(name: str, *, limit: int | None = None, revision: str | None = 
 def test_instructions_are_a_source_whose_own_omissions_are_in_the_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe_instructions, "read_instructions", fake_reading)
+    monkeypatch.setattr(recipe_sources, "read_instructions", fake_reading)
     (tmp_path / "toy.toml").write_text(
         'shard_rows = 10\n[[source]]\nname = "talk"\nfrom = "instructions"\ncorpus = "chats"\n'
         '[[step]]\nuse = "not_empty"\n'
     )
-    from lab.data.recipes.recipe import read_recipe
-
     out, card = build(read_recipe(tmp_path / "toy.toml"), workers=1)
     assert [row["id"] for row in rows_of(out)] == [f"chats-{number}" for number in range(25)]
     assert pq.read_schema(out / "shard-00000.parquet").names == ["id", "prompt", "answer", "source", "group"]
@@ -203,13 +197,11 @@ def test_rows_that_mean_the_same_are_those_that_the_filter_finds_over_all_rows_a
         f'encoder = "{folder}"\n'
     )
     out, card = build(toy_recipe(tmp_path, steps, shard_rows=15), workers=1)
-    ids = [row["id"] for row in rows]
-    embeddings = sentence_embeddings([row["answer"] for row in rows], load_sentence_encoder(str(folder)))
-    if within == "corpus":
-        whole = semantic_duplicates(ids, embeddings, threshold=0.9)
-    else:
-        whole = semantic_duplicates_in_groups(ids, embeddings, [row["group"] for row in rows], threshold=0.9)
-    assert [row["id"] for row in rows_of(out)] == [key for key, keep in zip(ids, whole.keep, strict=True) if keep]
+    step = SemanticDuplicates(threshold=0.9, within=within, columns=("answer",), encoder=str(folder))
+    whole = step.apply(pa.Table.from_pylist(rows))
+    assert [row["id"] for row in rows_of(out)] == [
+        row["id"] for row, keep in zip(rows, whole.keep, strict=True) if keep
+    ]
     assert 0 < card["dropped"] == whole.report.num_dropped < 40
 
 
@@ -218,12 +210,18 @@ def test_texts_of_low_quality_are_those_that_the_filter_drops(tmp_path: Path) ->
     write_rows(tmp_path / "rows.jsonl", rows)
     steps = '[[step]]\nuse = "quality"\nrules = ["symbols_per_word", "mean_word_length"]\n'
     out, card = build(toy_recipe(tmp_path, steps, shard_rows=5), workers=1)
-    whole = quality(
-        [row["id"] for row in rows], [row["answer"] for row in rows], rules=["symbols_per_word", "mean_word_length"]
-    )
+    whole = Quality(rules=("symbols_per_word", "mean_word_length")).apply(pa.Table.from_pylist(rows))
     assert 0 < whole.report.num_kept < 12
     assert len(rows_of(out)) == whole.report.num_kept
     assert card["dropped"] == whole.report.num_dropped
+
+
+def test_a_recipe_gives_a_rule_limits_of_its_own_and_the_card_has_them(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"id": text, "answer": text} for text in ("a", "a b", "a b c", "a b c d")])
+    steps = '[[step]]\nuse = "quality"\nrules = ["num_words"]\nlimits = {num_words = [2, 3]}\n'
+    out, card = build(toy_recipe(tmp_path, steps), workers=1)
+    assert [row["id"] for row in rows_of(out)] == ["a b", "a b c"]
+    assert card["steps"][0]["parameters"]["limits"] == {"num_words": [2, 3]}
 
 
 @pytest.mark.parametrize(

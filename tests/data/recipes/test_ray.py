@@ -10,8 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.data.recipes import engines as recipe_engines
-from lab.data.recipes.folder import hash_folder
+from lab.data.recipes.card import hash_folder
 from lab.data.recipes.run import build
 from lab.errors import LabError
 from tests.data.recipe_files import ALL_STEPS, planted_rows, toy_recipe, write_rows
@@ -21,7 +20,6 @@ from tests.data.recipe_files import ALL_STEPS, planted_rows, toy_recipe, write_r
 def cluster() -> Iterator[Any]:
     """A head node of one CPU; tests add further ones."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install -e '.[ray]'")
-    pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install -e '.[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -116,23 +114,3 @@ def test_a_missing_ray_is_told_with_its_extra(
         LabError, match=r"--engine ray needs the package ray, which is missing: pip install -e '\.\[ray\]'"
     ):
         build(toy_recipe(on_this_machine[0], ALL_STEPS), engine="ray")
-
-
-def test_a_task_on_a_node_gives_a_mistake_back_and_raises_all_else() -> None:
-    def pickled(function: Any, task: Any) -> dict[str, Any]:
-        return {"number": 4, "task": recipe_engines.pickle.dumps((function, task))}
-
-    assert recipe_engines._on_node(pickled(refuse_task, "shard 3")) == {
-        "number": 4,
-        "result": '{"error": "no shard 3"}',
-    }
-    with pytest.raises(ZeroDivisionError):
-        recipe_engines._on_node(pickled(break_task, 0))
-
-
-def refuse_task(task: str) -> dict[str, Any]:
-    raise LabError(f"no {task}")
-
-
-def break_task(task: int) -> dict[str, Any]:
-    return {"result": 1 // task}

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lab.data.filters.rows import LengthBetween, NotEmpty
+from lab.data.filters.steps import STEPS
 from lab.data.recipes.recipe import check_recipe, read_recipe
-from lab.data.recipes.row_steps import LengthBetween, NotEmpty
-from lab.data.recipes.steps import STEPS
 from lab.errors import LabError
 from tests.data.recipe_files import planted_rows, toy_recipe, write_rows
 
@@ -61,6 +61,10 @@ def test_the_key_of_every_step_is_the_name_that_its_reports_have() -> None:
         (
             STEP + "most = 3\nleast = 4\n",
             "step 1 (length_between) of recipe toy.toml: least and most are 4 and 3, expected 0 <= least <= most",
+        ),
+        (
+            '[[step]]\nuse = "quality"\nrules = ["num_words"]\nlimits = {num_words = [3, inf]}\n',
+            "is {'num_words': [3, inf]}, expected a table of numbers",
         ),
         ('[[step]]\nuse = "sample"\nnum_samples = 0\n', "num_samples and seed are 0 and 0, expected at least 1 and 0"),
         ('[[step]]\nuse = "pack"\nbudget = 0\n', "budget and extra are 0 and 0, expected at least 1 and 0"),

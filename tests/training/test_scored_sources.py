@@ -3,10 +3,10 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.filters.loss_columns import SUMMARY
+from lab.data.filters.losses import SUMMARY
 from lab.errors import LabError
-from lab.training.scored_pictures import score_picture_source
-from lab.training.scored_sources import score_source
+from lab.training.packed_losses import ScoringOptions
+from lab.training.scored_sources import score_picture_source, score_source
 from tests.image_text import all_losses, opened, tiny_image_text
 from tests.vision import draw_stand_ins, write_image_set
 
@@ -23,8 +23,9 @@ def scored(folder):
 
 def test_the_studys_own_pictures_have_the_losses_that_the_study_has_of_clean_ones(cell, tmp_path):
     said = []
-    options = {"precision": "float32", "device": "cpu", "say": said.append}
-    score_picture_source("stills", tmp_path / "s", cell, limit=5, without_prompt=True, **options)
+    scoring = ScoringOptions(without_prompt=True, precision="float32")
+    options = {"options": scoring, "device": "cpu", "say": said.append}
+    score_picture_source("stills", tmp_path / "s", cell, limit=5, **options)
     rows = scored(tmp_path / "s")
     _, data = opened(cell)
     assert [row["id"] for row in rows] == [one.id for one in data.train[:5]]
@@ -35,13 +36,14 @@ def test_the_studys_own_pictures_have_the_losses_that_the_study_has_of_clean_one
     assert "0 of 1 parts were there" in said[-3]
     assert said[-2] == "left out: none"
     assert "a Gaussian has 31.7%" in said[-1]
-    score_picture_source("stills", tmp_path / "s", cell, limit=5, without_prompt=True, **options)
+    score_picture_source("stills", tmp_path / "s", cell, limit=5, **options)
     assert "1 of 1 parts were there" in said[-3]
 
 
 def test_another_source_is_scored_from_its_first_picture(cell, tmp_path):
     pictures = f"image_choices@{write_image_set(tmp_path / 'set')}"
-    score_picture_source(pictures, tmp_path / "s", cell, limit=4, precision="float32", device="cpu", say=len)
+    scoring = ScoringOptions(precision="float32")
+    score_picture_source(pictures, tmp_path / "s", cell, limit=4, options=scoring, device="cpu", say=len)
     assert len(scored(tmp_path / "s")) == 4
     assert all(row["loss_without_prompt"] is None for row in scored(tmp_path / "s"))
     assert json.loads((tmp_path / "s" / SUMMARY).read_text())["num_scored"] == 4

@@ -1,24 +1,30 @@
-"""One stage of a recipe over one shard: what a worker does, whichever machine it is on.
+"""What a worker does with one shard of a recipe, whichever machine it is on.
 
-Section 3 of the paper. Each function takes one task and gives the account of what it did; a task whose account is there
-already is not done again. A row is never lost between them: rows in are rows out and rows dropped, or it is an error.
+Each function takes one task and gives the account of what it did; a task whose account is there already is not done
+again. A row is never lost: rows in are rows out and rows dropped, or it is an error.
 """
 
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lab.data.recipes.accounts import Account, check_balance, examples
-from lab.data.recipes.hashes import hash_rows, hash_texts
-from lab.data.recipes.schemas import as_schema
-from lab.data.recipes.shards import read_json, read_shard, write_array, write_json, write_shard, write_texts
+from lab.data.filters.filtering import Filtered
+from lab.data.filters.hashes import hash_rows, hash_texts
+from lab.data.filters.step import CorpusStep, RowStep, Step
+from lab.data.recipes.shards import read_json, read_shards, write_array, write_json, write_shard, write_texts
 from lab.data.recipes.source import Source
-from lab.data.recipes.step import CorpusStep, RowStep, Step
 from lab.errors import LabError
+
+EXCERPT_CHARACTERS = 80
+VERDICT = "verdict.npy"
+
+Account = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,28 +54,20 @@ class ShardTask:
     name: str
 
 
-def account_path(folder: Path, name: str) -> Path:
-    """The account of a shard, or of a part that was read."""
-    return folder / f"{name}.json"
-
-
 def read_part(task: ReadTask) -> Account:
     """Read one part of a source into shards; those of a former attempt that are there are not written again."""
     _see(task.folder)
-    account: Account = {"name": task.name, "shards": []}
-    ids = []
+    shards = []
+    ids = [np.empty(0, dtype="<u8")]
     skipped: Counter[str] = Counter()
     for number, rows in enumerate(_by_shard(task.source.rows(task.number, task.schema, skipped), task.shard_rows)):
         path = task.folder / f"{task.name}-{number:05d}.parquet"
-        table = as_schema(rows, task.schema, str(path))
         if not path.exists():
-            write_shard(path, table)
-        account["shards"].append({"name": path.stem, "rows": table.num_rows, "hash": hash_rows(table)})
-        ids.append(hash_texts(table, ["id"])[:, 0])
-    write_array(task.folder / f"{task.name}.npy", np.concatenate([np.empty(0, dtype="<u8"), *ids]))
-    account["skipped"] = dict(skipped)
-    write_json(account_path(task.folder, task.name), account)
-    return account
+            write_shard(path, rows)
+        shards.append({"name": path.stem, "rows": rows.num_rows, "hash": hash_rows(rows)})
+        ids.append(hash_texts(rows, ["id"])[:, 0])
+    write_array(task.folder / f"{task.name}.npy", np.concatenate(ids))
+    return _written(task, {"shards": shards, "skipped": dict(skipped)})
 
 
 def _by_shard(tables: Iterator[pa.Table], shard_rows: int) -> Iterator[pa.Table]:
@@ -93,54 +91,13 @@ def sketch_shard(task: ShardTask) -> Account:
     """Keep of a shard what a `CorpusStep` has to know of it."""
     assert isinstance(task.step, CorpusStep)
     _see(task.folder)
-    rows = read_shard(task.inputs)
-    sketch, texts = task.step.sketch(rows), task.step.texts(rows)
+    rows = read_shards(task.inputs)
+    sketch = task.step.sketch(rows)
     if len(sketch) != task.num_rows:
         raise LabError(f"step {task.step.use} looked at {len(sketch)} rows of {task.num_rows} of shard {task.name}")
-    if texts is not None:
-        write_texts(task.folder / f"{task.name}.arrow", texts)
+    write_texts(task.folder / f"{task.name}.arrow", task.step.texts(rows))
     write_array(task.folder / f"{task.name}.npy", sketch)
     return {"name": task.name}
-
-
-def step_shard(task: ShardTask) -> Account:
-    """Write the rows of a shard that stay, and the account of those that do not."""
-    _see(task.folder)
-    rows = read_shard(task.inputs)
-    if isinstance(task.step, CorpusStep):
-        codes = np.load(task.folder / "verdict.npy", mmap_mode="r")[task.first : task.first + task.num_rows]
-        result = task.step.report(rows, np.asarray(codes), task.step.reasons())
-    else:
-        assert isinstance(task.step, RowStep)
-        result = task.step.judge(rows)
-    check_balance(f"step {task.step.use} in shard {task.name}", task.num_rows, rows, result)
-    kept = rows.filter(pa.array(result.keep))
-    numbers: dict[str, float] = {}
-    if isinstance(task.step, RowStep):
-        kept, numbers = task.step.arrange(kept)
-        if kept.num_rows != result.report.num_kept:
-            raise LabError(
-                f"step {task.step.use} made {kept.num_rows} rows of the {result.report.num_kept} that stay of shard "
-                f"{task.name}; a step may drop rows only where it counts them"
-            )
-    write_shard(task.folder / f"{task.name}.parquet", kept)
-    account = {
-        "name": task.name,
-        "rows_in": rows.num_rows,
-        "rows": kept.num_rows,
-        "dropped": dict(result.report.dropped),
-        "examples": examples(rows, result),
-        "numbers": numbers,
-        "hash": hash_rows(kept),
-    }
-    write_json(account_path(task.folder, task.name), account)
-    return account
-
-
-def done(task: ReadTask | ShardTask) -> Account | None:
-    """The account of a task whose shards are whole."""
-    account: Account | None = read_json(account_path(task.folder, task.name))
-    return account
 
 
 def sketched(task: ShardTask) -> Account | None:
@@ -148,10 +105,65 @@ def sketched(task: ShardTask) -> Account | None:
     return {"name": task.name} if (task.folder / f"{task.name}.npy").exists() else None
 
 
+def step_shard(task: ShardTask) -> Account:
+    """Write the rows of a shard that stay, and the account of those that do not."""
+    _see(task.folder)
+    rows = read_shards(task.inputs)
+    if isinstance(task.step, RowStep):
+        codes = task.step.judge(rows)
+    else:
+        codes = np.load(task.folder / VERDICT, mmap_mode="r")[task.first : task.first + task.num_rows]
+    result = task.step.report(rows, codes)
+    kept = rows.filter(pa.array(result.keep))
+    numbers: dict[str, float] = {}
+    if isinstance(task.step, RowStep):
+        kept, numbers = task.step.arrange(kept)
+    report = result.report
+    if not task.num_rows == report.num_samples == kept.num_rows + report.num_dropped:
+        raise LabError(
+            f"step {task.step.use} does not balance in shard {task.name}: of {task.num_rows} rows {kept.num_rows} stay "
+            f"and {report.num_dropped} are dropped; every row has to stay or be counted as dropped"
+        )
+    write_shard(task.folder / f"{task.name}.parquet", kept)
+    account = {
+        "rows_in": task.num_rows,
+        "rows": kept.num_rows,
+        "dropped": dict(report.dropped),
+        "examples": _examples(rows, result),
+        "numbers": numbers,
+        "hash": hash_rows(kept),
+    }
+    return _written(task, account)
+
+
+def _examples(rows: pa.Table, result: Filtered) -> dict[str, list[dict[str, str]]]:
+    """Of each reason the first rows, to be read in the card: their ids and how their texts begin."""
+    chosen = {reason: ids for reason, ids in result.report.examples.items() if reason != "kept"}
+    texts = [field.name for field in rows.schema if pa.types.is_string(field.type) and field.name != "source"]
+    wanted = pa.array([name for ids in chosen.values() for name in ids], pa.string())
+    found = {}
+    for row in rows.select(texts).filter(pa.compute.is_in(rows["id"], wanted)).to_pylist():
+        found[row["id"]] = {name: (text or "")[:EXCERPT_CHARACTERS] for name, text in row.items()}
+    return {reason: [found[name] for name in ids] for reason, ids in chosen.items()}
+
+
+def _written(task: ReadTask | ShardTask, account: Account) -> Account:
+    write_json(_account_path(task), named := {"name": task.name, **account})
+    return named
+
+
+def done(task: ReadTask | ShardTask) -> Account | None:
+    """The account of a task whose shards are whole."""
+    account: Account | None = read_json(_account_path(task))
+    return account
+
+
+def _account_path(task: ReadTask | ShardTask) -> Path:
+    return task.folder / f"{task.name}.json"
+
+
 def _see(folder: Path) -> None:
     if not folder.is_dir():
-        import socket
-
         raise LabError(
             f"{socket.gethostname()} does not see the folder {folder}; all nodes of a cluster need the same cache "
             "folder, on storage that they share (OMNI_LAB_CACHE names it)"

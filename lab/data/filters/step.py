@@ -1,8 +1,8 @@
-"""What a step of a recipe is: a class whose fields are its parameters, which looks at one shard at a time.
+"""What a filter of a recipe is: a step, a class whose fields are its parameters, which looks at one shard at a time.
 
-Section 3 of the paper (how instruction data are cleaned and packed). Where whether a row stays depends on all the
-others the step is a `CorpusStep`: it first takes from each shard a small array (a hash, a loss: what is kept in memory
-is that, never a text), then decides over all of them, and each shard is told which of its rows stay.
+Where whether a row stays depends on all the others the step is a `CorpusStep`: it first takes from each shard a small
+array (a hash, a loss: what is kept in memory is that, never a text), then decides over all of them, and each shard is
+told which of its rows stay. Either kind judges a whole table at once by `apply`.
 """
 
 from abc import ABC, abstractmethod
@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int, Int8
+from jaxtyping import Int, Integer
 from numpy import ndarray
 
-from lab.data.filters.filtering import Filtered, filtered
+from lab.data.filters.filtering import Filtered, filtered_by_code
 
 Kind = Literal["text", "whole numbers"]
 KINDS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
@@ -43,14 +43,29 @@ class Step(ABC):
         return ""
 
     def needs(self) -> Mapping[str, Kind]:
-        """The columns that it reads, and what has to be in them."""
-        return {}
+        """The columns that it reads, and what has to be in them: texts in those that its `columns` names."""
+        return dict.fromkeys(getattr(self, "columns", ()), "text")
 
-    def report(self, shard: pa.Table, codes: Int8[ndarray, " rows"], reasons: Sequence[str]) -> Filtered:
-        """Code 0 stays, code k leaves for the k-th reason, from 1."""
-        names = [None, *reasons]
-        why = [names[code] for code in codes.tolist()]
-        return filtered(shard["id"].to_pylist(), why, name=self.use, parameters=self.parameters())
+    @abstractmethod
+    def reasons(self) -> tuple[str, ...]:
+        """Why a row is dropped, by its code from 1; code 0 stays."""
+
+    @abstractmethod
+    def apply(self, rows: pa.Table) -> Filtered:
+        """Judge rows that are all there are.
+
+        Raises:
+            LabError: the step cannot be done over these rows.
+        """
+
+    def report(self, shard: pa.Table, codes: Integer[ndarray, " rows"]) -> Filtered:
+        """Which rows of a shard stay, and the account of the others.
+
+        Raises:
+            LabError: not one code a row.
+        """
+        parameters = self.parameters()
+        return filtered_by_code(shard["id"], codes, self.reasons(), name=self.use, parameters=parameters)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +73,12 @@ class RowStep(Step):
     """A step that looks at one row, or at the rows of one shard."""
 
     @abstractmethod
-    def judge(self, shard: pa.Table) -> Filtered:
-        """Which rows stay."""
+    def judge(self, shard: pa.Table) -> Integer[ndarray, " rows"]:
+        """The code of every row."""
+
+    def apply(self, rows: pa.Table) -> Filtered:
+        """Judge rows that are all there are."""
+        return self.report(rows, self.judge(rows))
 
     def arrange(self, kept: pa.Table) -> tuple[pa.Table, dict[str, float]]:
         """Give the rows that stay another order or further columns, never another number; and numbers for the card."""
@@ -71,24 +90,29 @@ class CorpusStep(Step):
     """A step that has to know all rows before it can say of one whether it stays."""
 
     @abstractmethod
-    def reasons(self) -> tuple[str, ...]:
-        """Why a row is dropped, by its code from 1."""
-
-    @abstractmethod
     def sketch(self, shard: pa.Table) -> ndarray:
         """What has to be known of a shard's rows, an entry a row."""
 
-    def texts(self, shard: pa.Table) -> pa.Array | None:
+    def texts(self, shard: pa.Table) -> pa.ChunkedArray:
         """What `decide` may have to read again of a few rows; it stays on the disk."""
-        return None
+        return shard["id"]
 
     @abstractmethod
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[str]) -> Int8[ndarray, " rows"]:
-        """The code of every row, in the order of the shards; as in `Step.report`.
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+        """The code of every row, in the order of the shards; `texts` are Arrow's, an entry a row.
 
         Raises:
             LabError: the step cannot be done over these rows.
         """
+
+    def apply(self, rows: pa.Table) -> Filtered:
+        """Judge rows that are all there are."""
+        return self.report(rows, self.decide([self.sketch(rows)], self.texts(rows)))
+
+
+def joined(shard: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
+    """The texts of the columns, one behind the other, of each row; null is empty."""
+    return pc.binary_join_element_wise(*(pc.fill_null(shard[name], "") for name in columns), "\n")
 
 
 # How a text's length is counted; a word is what stands between blanks, so Chinese is counted in characters.
