@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.paper.architecture import architecture
-from lab.paper.data_figure import NO_RUNG, DataFigure
+from lab.paper.data_figure import DataFigure
 from lab.paper.figure_frame import WIDTH
 
 if TYPE_CHECKING:
@@ -106,12 +106,7 @@ def draw(facts: Mapping[str, Any]) -> "Figure":
 
 
 FIGURE = DataFigure(script=Path(__file__), title="Figure 2 of arXiv 2410.08565, redrawn", facts=architecture, draw=draw)
-fingerprint = FIGURE.fingerprint
-
-
-def main(rung: str = NO_RUNG) -> list[Path]:
-    """Draw figures/paper_architecture.svg and .png."""
-    return FIGURE.main(rung)
+main = FIGURE.main
 
 
 if __name__ == "__main__":

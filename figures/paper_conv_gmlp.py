@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.paper.conv_gmlp_shapes import conv_gmlp_shapes
-from lab.paper.data_figure import NO_RUNG, DataFigure
+from lab.paper.data_figure import DataFigure
 from lab.paper.figure_frame import WIDTH
 
 if TYPE_CHECKING:
@@ -140,12 +140,7 @@ def write_shapes(axes: "Axes", facts: Mapping[str, Any]) -> None:
 FIGURE = DataFigure(
     script=Path(__file__), title="Figure 5 of arXiv 2410.08565, redrawn", facts=conv_gmlp_shapes, draw=draw
 )
-fingerprint = FIGURE.fingerprint
-
-
-def main(rung: str = NO_RUNG) -> list[Path]:
-    """Draw figures/paper_conv_gmlp.svg and .png."""
-    return FIGURE.main(rung)
+main = FIGURE.main
 
 
 if __name__ == "__main__":

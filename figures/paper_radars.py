@@ -1,24 +1,18 @@
 """Figure 1 of the report: every benchmark, and the mean of each modality, of the paper's own numbers alone."""
 
-import hashlib
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lab import paths
-from lab.errors import LabError
+from lab.paper.data_figure import DataFigure
 from lab.paper.figure_frame import WIDTH
-from lab.paper.ledger.cells import FILES
-from lab.paper.radars import KINDS, MODELS, Kind, benchmarks, means
-from lab.study.identity import source_hash
-from lab.study.reach import lab_modules
+from lab.paper.radars import KINDS, MODELS, Kind, radars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.projections.polar import PolarAxes
 
-NO_RUNG = "cpu"  # what `lab figures` says where nobody says anything
 TITLE = "Figure 1 redrawn: the paper's own numbers (tables 2 to 6), none measured by this project"
 FOOTNOTE = (
     "Scaled as in the paper, (x - min + 10) / (max - min + 10) over the models drawn, error rates turned about: the "
@@ -28,46 +22,9 @@ FOOTNOTE = (
     "audio axis could not be reproduced. Source: primary, the authors' table images; the KeSpeech mean is derived."
 )
 FOOTNOTE_LETTERS = 158
-DRAWN_BY = ("lab.paper.ledger.cells", "lab.paper.radar_panel", "lab.paper.radars", "lab.paper.style")
 
 
-def main(rung: str = NO_RUNG) -> list[Path]:
-    """Draw figures/paper_radars.svg and .png; files that were drawn from the same data and code are left as they are.
-
-    Raises:
-        LabError: a rung is asked for; the paper's numbers have none.
-    """
-    if rung != NO_RUNG:
-        raise LabError(
-            f"figure 'paper_radars' shows the paper's own numbers, which have no rung {rung!r}; leave it out"
-        )
-    stem = paths.repository_root() / "figures" / "paper_radars"
-    inputs = fingerprint()
-    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png")]
-    if not all(path.exists() and inputs.encode() in path.read_bytes() for path in files):
-        from lab.paper.style import paper_style, save
-
-        hashes = ", ".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in FILES)
-        metadata = {
-            "Title": "Figure 1 of arXiv 2410.08565, redrawn",
-            "Description": f"drawn from {inputs}; sha256 of {hashes}; no run of this project",
-        }
-        with paper_style():
-            files = save(draw(), stem, metadata)
-    for path in files:
-        print(f"figure: {path}")
-    return files
-
-
-def fingerprint() -> str:
-    """16 hexadecimal digits of the data and the code that draws it."""
-    parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (*FILES, Path(__file__))]
-    modules = {name: path for name, path in lab_modules(("paper",)).items() if name in DRAWN_BY}
-    parts += [f"{name} {digest}" for name, digest in source_hash(modules).items()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def draw() -> "Figure":
+def draw(facts: Mapping[str, Any]) -> "Figure":
     """Both radars, a legend for both, and how they are scaled."""
     from matplotlib.figure import Figure
 
@@ -78,11 +35,11 @@ def draw() -> "Figure":
     left: PolarAxes = figure.add_axes((0.135, 0.265, 0.395, 0.548), projection="polar")
     right: PolarAxes = figure.add_axes((0.735, 0.47, 0.215, 0.298), projection="polar")
     looks = dict(zip(MODELS, LOOKS, strict=False))
-    every = benchmarks()
-    curves = {model: [benchmark.scaled.get(model) for benchmark in every] for model in MODELS}
-    shade(left, [benchmark.kind for benchmark in every], labels_at=1.58)
-    draw_radar(left, [benchmark.label for benchmark in every], curves, looks)
-    by_kind = means()
+    every = facts["benchmarks"]
+    curves = {model: [axis["values"].get(model) for axis in every] for model in MODELS}
+    shade(left, [axis["kind"] for axis in every], labels_at=1.58)
+    draw_radar(left, [axis["label"] for axis in every], curves, looks)
+    by_kind = facts["means"]
     drawn = [model for model in MODELS if any(model in values for values in by_kind.values())]
     draw_radar(
         right,
@@ -109,6 +66,10 @@ def write_values(figure: "Figure", by_kind: Mapping[Kind, Mapping[str, float]], 
     for x, (head, values) in zip((0.67, 0.87, 0.93, 0.99), columns, strict=True):
         for height, text in zip(heights, (head, *values), strict=True):
             figure.text(x, height, text, ha="left" if not head else "right", fontsize="small")
+
+
+FIGURE = DataFigure(script=Path(__file__), title="Figure 1 of arXiv 2410.08565, redrawn", facts=radars, draw=draw)
+main = FIGURE.main
 
 
 if __name__ == "__main__":

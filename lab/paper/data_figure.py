@@ -1,7 +1,7 @@
 """The figures that show no run but the project's own components and data: how they are drawn and known to be current.
 
-What such a figure says is a mapping of facts, taken from built components or declared data. Its hash stands in the
-files, with that of the code that draws it.
+What such a figure says is a mapping of facts, taken from built components or declared data, and their hash stands in
+the files. Code that would draw the same facts otherwise is no reason to draw them anew.
 """
 
 import hashlib
@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from lab import paths
 from lab.errors import LabError
-from lab.study.identity import source_hash
-from lab.study.reach import lab_modules
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_RUNG = "cpu"  # what `lab figures` says where nobody says anything
-_DRAWN_BY = ("lab.paper.diagram", "lab.paper.style")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,47 +35,33 @@ class DataFigure:
     facts: Callable[[], Mapping[str, Any]]
     draw: "Callable[[Mapping[str, Any]], Figure]"
 
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of the facts and of the code that draws them."""
-        return _fingerprint(self.script, _text(self.facts()))
+    def checksum(self) -> str:
+        """The SHA-256 of the facts."""
+        return _checksum(self.facts())
 
     def main(self, rung: str = NO_RUNG) -> list[Path]:
-        """Draw figures/NAME.svg and .png; files of the same facts and code are left as they are.
+        """Draw figures/NAME.svg and .png; the same facts give the same bytes.
 
         Raises:
             LabError: a rung is asked for; such a figure has none.
         """
+        from lab.paper.style import paper_style, save
+
         name = self.script.stem
         if rung != NO_RUNG:
             raise LabError(f"figure {name!r} shows components and data, which have no rung {rung!r}; leave it out")
-        stem = paths.repository_root() / "figures" / name
         facts = self.facts()
-        inputs = _fingerprint(self.script, _text(facts))
-        files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png")]
-        if not all(path.exists() and inputs.encode() in path.read_bytes() for path in files):
-            from lab.paper.style import paper_style, save
-
-            digest = hashlib.sha256(_text(facts).encode()).hexdigest()
-            metadata = {
-                "Title": self.title,
-                "Description": f"drawn from {inputs}; sha256 of the facts {digest}; no run of this project",
-            }
-            with paper_style():
-                files = save(self.draw(facts), stem, metadata)
+        told = f"sha256 of the facts {_checksum(facts)}; no run of this project"
+        with paper_style():
+            stem = paths.repository_root() / "figures" / name
+            files = save(self.draw(facts), stem, {"Title": self.title, "Description": told})
         for path in files:
             print(f"figure: {path}")
         return files
 
 
-def _text(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True, ensure_ascii=False)
-
-
-def _fingerprint(script: Path, facts: str) -> str:
-    modules = {name: path for name, path in lab_modules(("paper",)).items() if name in _DRAWN_BY}
-    parts = [facts, script.read_text(encoding="utf-8")]
-    parts += [f"{name} {digest}" for name, digest in source_hash(modules).items()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def _checksum(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def figure_scripts() -> dict[str, Path]:
@@ -87,7 +70,7 @@ def figure_scripts() -> dict[str, Path]:
 
 
 def load_script(path: Path) -> ModuleType:
-    """A figure's own file as a module; it has `main(rung)`, and `fingerprint()` where it shows no run."""
+    """A figure's own file as a module; it has `main(rung)`, and a `DataFigure` as `FIGURE` where it shows no run."""
     spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

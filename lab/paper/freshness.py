@@ -1,7 +1,8 @@
 """Whether tables and figures still say what the runs behind them measured, and which of them rest on a run.
 
 A figure names the runs that it was drawn from; a written table is held against the means and seeds of the results file.
-Code that would draw them otherwise is no reason: the numbers are the same. A figure without runs names data and code.
+Code that would draw them otherwise is no reason: the numbers are the same. A figure
+without runs names the hash of its facts.
 """
 
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ def drawn(names: list[str] | None = None) -> list[Drawn]:
 
 
 def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
-    """Every figure that shows no run: it matches where its files name the data and the code that draw it now.
+    """Every figure that shows no run: it matches where its files name the hash of what it says now.
 
     Args:
         names: of such figures; all where None.
@@ -64,10 +65,10 @@ def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
     found = []
     for name in scripts if names is None else names:
         script = choose(scripts, name, "figure")
-        inputs = load_script(script).fingerprint().encode()
+        facts = load_script(script).FIGURE.checksum().encode()
         for ending in ("svg", "png"):
             path = script.with_name(f"{name}.{ending}")
-            fits = path.exists() and inputs in path.read_bytes()
+            fits = path.exists() and facts in path.read_bytes()
             found.append(Drawn(path=path, ablation="", rung="", state=_state(path, fits=fits), run_ids=()))
     return found
 

@@ -7,7 +7,7 @@ the worst above 0, the nearer to it the further apart they are.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lab.errors import LabError
 from lab.paper.ledger.cells import Table, table
@@ -93,6 +93,12 @@ def _benchmark(source: Table, name: str, kind: Kind, metric: str = "", label: st
         if cell.value is not None:
             values[model] = float(cell.value)
     return Benchmark(label=label or name, kind=kind, better=better, values=values)
+
+
+def radars() -> dict[str, Any]:
+    """What both radars show: the axes of the left one with the values as drawn, and the means of the right one."""
+    axes = [{"label": axis.label, "kind": axis.kind, "values": axis.scaled} for axis in benchmarks()]
+    return {"benchmarks": axes, "means": means()}
 
 
 def means() -> dict[Kind, dict[str, float]]:

@@ -17,7 +17,6 @@ from lab.errors import LabError, choose
 
 CELLS = Path(__file__).with_name("cells.csv")
 TABLES = Path(__file__).with_name("tables.toml")
-FILES = (CELLS, TABLES)
 
 DASH = "–"
 NOT_FOUND = "not found"
