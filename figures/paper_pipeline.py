@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.paper.data_figure import NO_RUNG, DataFigure
+from lab.errors import LabError
+from lab.paper.data_figure import DataFigure
 from lab.paper.figure_frame import WIDTH
 from lab.paper.pipeline import NOT_FOUND, pipeline
 
@@ -24,9 +25,18 @@ TINT_OF = {"encoder": "encoder", "projector": "projector", "model": "language_mo
 
 
 def draw(facts: Mapping[str, Any]) -> "Figure":
-    """The stages as boxes with arrows, and under each what trains, what is frozen and its data."""
+    """The stages as boxes with arrows, and under each what trains, what is frozen and its data.
+
+    Raises:
+        LabError: there is a stage that has no column.
+    """
     from lab.paper.diagram import GREY, SMALL, TINTS, box, canvas
 
+    if strange := facts["stages"].keys() - set(ORDER):
+        raise LabError(
+            f"figure 'paper_pipeline' has no column for the stage {', '.join(sorted(strange))} of "
+            f"lab/training/stages.py; give it a place in ORDER of {Path(__file__).name}, which has {', '.join(ORDER)}"
+        )
     figure, axes = canvas(WIDTH, HEIGHT)
     stages = {name: facts["stages"][name] for name in sorted(facts["stages"], key=ORDER.index)}
     left = {name: LEFT + COLUMN * number for number, name in enumerate(stages)}
@@ -118,12 +128,7 @@ def below(stage: Mapping[str, Any], key: str) -> str:
 
 
 FIGURE = DataFigure(script=Path(__file__), title="Figure 4 of arXiv 2410.08565, redrawn", facts=pipeline, draw=draw)
-fingerprint = FIGURE.fingerprint
-
-
-def main(rung: str = NO_RUNG) -> list[Path]:
-    """Draw figures/paper_pipeline.svg and .png."""
-    return FIGURE.main(rung)
+main = FIGURE.main
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def main(rung: str = "cpu") -> list[Path]:
 
 
 def draw(measured: Measured) -> "Figure":
-    """A line a row, the paper's numbers apart, and beneath them the main rows by kind of question."""
+    """A line a row, the paper's numbers apart, and beneath them the rows by kind of question."""
     from lab.paper.kinds_panel import draw_kinds, kinds_height
     from lab.paper.row_figure import draw_rows
 

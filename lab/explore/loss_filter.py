@@ -20,7 +20,7 @@ from lab.errors import LabError
 from lab.explore.html import pictures, sound, table, text
 from lab.explore.panel import Panel, Shown
 from lab.explore.scored_samples import ScoredSamples
-from lab.paper.style import GREY, LOOKS
+from lab.paper.style import GREY, LOOKS, look
 from lab.study.ablation import load_ablation
 from lab.study.own_rows import free_key, save_own_row
 
@@ -97,12 +97,10 @@ def _draw(samples: ScoredSamples, chosen: Filtered, bounds: tuple[float, float],
     every.set(xlabel="loss of the answer (nats a token)", ylabel="samples", title=_fit_title(losses))
     every.legend(fontsize="small")
     kinds = samples.faults or ["all"] * len(losses)
-    for kind, look in zip(sorted(set(kinds), key=lambda kind: (kind != CLEAN, kind)), LOOKS, strict=False):
-        own = losses[np.array([one == kind for one in kinds])]
-        label = f"{kind.replace('_', ' ')} ({len(own)})"
-        by_fault.hist(
-            own, bins=edges, density=True, histtype="step", color=look.colour, linestyle=look.line, label=label
-        )
+    for at_kind, kind in enumerate(sorted(set(kinds), key=lambda kind: (kind != CLEAN, kind))):
+        own, drawn = losses[np.array([one == kind for one in kinds])], look(at_kind)
+        style = {"color": drawn.colour, "linestyle": drawn.line, "label": f"{kind.replace('_', ' ')} ({len(own)})"}
+        by_fault.hist(own, bins=edges, density=True, histtype="step", **style)
     by_fault.set(xlabel="loss of the answer (nats a token)", ylabel="density")
     by_fault.legend(fontsize="small")
     return figure

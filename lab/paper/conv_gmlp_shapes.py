@@ -32,9 +32,10 @@ def conv_gmlp_shapes() -> dict[str, Any]:
 
 
 def rates() -> list[int]:
-    """The rates of the study's rows that are Conv-GMLP itself."""
-    rows = load_ablation("conv_gmlp_rate").rows
-    return [row.changes["downsample_rate"] for row in rows if row.changes["projector"] == "conv_gmlp"]
+    """The rates at which the paper has Conv-GMLP; rows of one's own add none."""
+    ablation = load_ablation("conv_gmlp_rate")
+    rows = [ablation.row(entry.row).changes for entry in ablation.reported]
+    return [changes["downsample_rate"] for changes in rows if changes["projector"] == "conv_gmlp"]
 
 
 def layers(rate: int, num_frames: int, hidden_size: int, output_size: int) -> dict[str, Any]:

@@ -16,18 +16,14 @@ UPRIGHT_KINDS = 10
 
 def kinds_height(measured: Measured) -> float:
     """Inches."""
-    return 1.45 + 0.3 * len(_main_rows(measured))
-
-
-def _main_rows(measured: Measured) -> dict[str, str]:
-    run = set(measured.utterances["row"])
-    return {row.key: row.label for row in measured.ablation.rows if row.main and row.key in run}
+    return 1.45 + 0.3 * measured.utterances["row"].nunique()
 
 
 def draw_kinds(figure: FigureBase, measured: Measured) -> None:
-    """One line a main row, one column a kind, and what guessing gives beneath; percent, over all seeds."""
-    rows = _main_rows(measured)
-    frame = measured.utterances[measured.utterances["row"].isin(rows)]
+    """One line a row that was run, one column a kind, and what guessing gives beneath; percent, over all seeds."""
+    frame = measured.utterances
+    run = set(frame["row"])
+    rows = {row.key: row.label for row in measured.ablation.rows if row.key in run}
     guessed = frame.assign(guessed=frame["num_questions"] / frame["num_choices"])
     of_kind = guessed.groupby("kind", sort=False)[["guessed", "num_questions"]].sum()
     kinds = list(of_kind.index)

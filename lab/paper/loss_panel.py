@@ -13,7 +13,7 @@ from lab.data.filters.loss_fit import normality
 from lab.errors import LabError
 from lab.paper.measured import Measured
 from lab.paper.row_figure import draw_rows
-from lab.paper.style import GREY, LOOKS
+from lab.paper.style import GREY, LOOKS, look
 from lab.study.results import load_utterances
 
 if TYPE_CHECKING:
@@ -71,10 +71,11 @@ def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
     every.set(xlabel="loss of the answer (nats a token)", ylabel="training instructions")
     every.legend(fontsize="small")
     kinds = ["clean", *sorted(set(frame["kind"]) - {"clean"})]
-    for kind, look in zip(kinds, LOOKS, strict=False):
-        own = frame.loc[frame["kind"] == kind, "loss"]
+    for at_kind, kind in enumerate(kinds):
+        own, drawn = frame.loc[frame["kind"] == kind, "loss"], look(at_kind)
         name = f"{kind.replace('_', ' ')} ({len(own)})"
-        by_kind.hist(own, bins=edges, density=True, histtype="step", color=look.colour, linestyle=look.line, label=name)
+        style = {"color": drawn.colour, "linestyle": drawn.line, "label": name}
+        by_kind.hist(own, bins=edges, density=True, histtype="step", **style)
     for bound in (low, high):
         by_kind.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     by_kind.set(xlabel="loss of the answer (nats a token)", ylabel="density")

@@ -1,13 +1,39 @@
 """What a study of downsample rates says beyond its verdicts: form against size, and every rate by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.paper.claims import Contrast, cells_at_common_seeds, points
+from lab.study.ablation import Ablation
 
 if TYPE_CHECKING:
     import pandas
+
+
+def rows_by_rate(ablation: Ablation, rung: str, rows: Iterable[str]) -> dict[str, dict[int, str]]:
+    """The keys of rows by what their labels call the projector, and by rate.
+
+    Of two rows that share both, the second one's name holds its key, so that no row hides another.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for row in rows:
+        rate = int(ablation.resolve(row, rung)["downsample_rate"])
+        name = ablation.row(row).label.removesuffix(f", n = {rate}")
+        if rate in found.get(name, {}):
+            name = f"{name} ({row})"
+        found.setdefault(name, {})[rate] = row
+    return found
+
+
+def shared_cells(contrasts: Sequence[Contrast], utterances: "pandas.DataFrame") -> str:
+    """Which cells of the contrasts more than one row has, so that they are compared with nothing; empty for none."""
+    compared = {projector for contrast in contrasts for projector in (contrast.baseline, contrast.candidate)}
+    return "; ".join(
+        f"{projector} at n = {rate}, which rows {', '.join(rows)} have"
+        for (projector, rate), rows in utterances.groupby(["projector", "downsample_rate"])["row"].unique().items()
+        if projector in compared and len(rows) > 1
+    )
 
 
 def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFrame") -> str | None:

@@ -27,8 +27,12 @@ from lab.study.results import Line, read_lines
 from lab.study.store import RunRecord, read_runs
 
 _ENTRY = re.compile(r"^## (?P<date>\d{4}-\d\d-\d\d) · (?P<about>.+)$", re.MULTILINE)
-_CLAIM = re.compile(r"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:Holds|Does not hold|Undecided)\b.+)$", re.MULTILINE)
-_SAID_ABOVE = re.compile(r"^\*\*(?:Claim\.\*\* |[^*]+\.\*\* (?:Holds|Does not hold|Undecided)\b).+$", re.MULTILINE)
+_CLAIM = re.compile(
+    r"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:Holds|Does not hold|Undecided|Not judged yet)\b.+)$", re.MULTILINE
+)
+_SAID_ABOVE = re.compile(
+    r"^\*\*(?:Claim\.\*\* |[^*]+\.\*\* (?:Holds|Does not hold|Undecided|Not judged yet)\b).+$", re.MULTILINE
+)
 
 
 def report_path() -> Path:

@@ -55,15 +55,14 @@ def row_scores(measured: Measured) -> list[RowScore]:
     """The rows that were run, in the order of their declaration.
 
     Raises:
-        LabError: as `score_column`.
+        LabError: as `score_column` and `Measured.values`.
     """
     column = score_column(measured)
     scores = []
     for row in measured.ablation.rows:
-        lines = measured.results[measured.results["row"] == row.key].sort_values("seed")
-        if lines.empty:
+        values = measured.values(row.key, column.metric, column.scale)
+        if not values:
             continue
-        values = tuple(float(value) * column.scale for value in lines[column.metric])
         mean = sum(values) / len(values)
         interval = measured.column_interval(row.key, column)
         scores.append(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ LOOKS = (
     Look(colour="#000000", marker="X", line=(0, (2, 3))),
 )
 GREY = "#555555"
+
+
+def look(at: int) -> Look:
+    """How the series at that place is drawn: after the last of `LOOKS`, colours return with other markers and lines."""
+    turn, place = divmod(at, len(LOOKS))
+    other = LOOKS[(place + turn) % len(LOOKS)]
+    return replace(LOOKS[place], marker=other.marker, line=other.line)
+
 
 # Any: matplotlib's stubs list every key as a literal of their own.
 RC_PARAMS: Any = {

@@ -109,7 +109,7 @@ def judged_claims(measured: Measured, contrasts: Sequence[Claim]) -> list[tuple[
 
 def _main_table(measured: Measured) -> str:
     ablation, lines = measured.ablation, measured.results
-    columns = [column for column in ablation.columns if column.metric in lines]
+    columns = ablation.columns
     heads = [f"{capital(column.label)} ({column.unit})" if column.unit else column.label for column in columns]
     table = [["Row", "Seeds", *heads, _reported_head(ablation)]]
     run = set(lines["row"])
@@ -123,8 +123,8 @@ def _main_table(measured: Measured) -> str:
 
 
 def _value(measured: Measured, row: Row, column: Column) -> str:
-    values = measured.results.loc[measured.results["row"] == row.key, column.metric].dropna()
-    if values.empty:
+    own = measured.results[measured.results["row"] == row.key]
+    if column.metric not in own or (values := own[column.metric].dropna()).empty:
         return NOT_MEASURED
     percent = column.unit == "%"
     text = f"{values.mean() * column.scale:.1f}" if percent else _number(values.mean() * column.scale)

@@ -62,6 +62,13 @@ def test_the_first_table_has_every_claim_with_its_rung_and_what_came_out(checkou
     assert "<strong>Claim.</strong>" not in study
 
 
+def test_a_claim_that_cannot_be_judged_yet_is_said_to_be_so(checkout: Path) -> None:
+    write_results({("conv_gmlp", 2): 0.2})
+    tables.write_tables(NAME, "cpu")
+    page = write_report(checkout / "report.html").read_text()
+    assert re.search(r"<td>cpu: The claim: <b>not judged yet</b>", page)
+
+
 def test_a_study_that_was_not_run_says_so(checkout: Path) -> None:
     page = write_report(checkout / "report.html").read_text()
     assert "Not run: " in page
