@@ -16,7 +16,7 @@ from lab.paper.data_figure import figure_scripts, load_script
 from lab.paper.figure_frame import figure_stem
 from lab.paper.ledger.written import read_written
 from lab.paper.tables import table_path
-from lab.study.ablation import Ablation, load_ablation
+from lab.study.ablation import Ablation, ablation_files, load_ablation
 from lab.study.results import read_lines
 
 State = Literal["matches", "no longer matches", "missing"]
@@ -33,11 +33,6 @@ class Drawn:
     run_ids: tuple[str, ...]
 
 
-def ablation_names() -> list[str]:
-    """The declared ablations, by name."""
-    return sorted(path.stem for path in (paths.repository_root() / "ablations").glob("[a-z]*.py"))
-
-
 def drawn(names: list[str] | None = None) -> list[Drawn]:
     """Every table and figure that there should be: those of all recorded rungs with results.
 
@@ -47,9 +42,7 @@ def drawn(names: list[str] | None = None) -> list[Drawn]:
     Raises:
         LabError: an unknown ablation, or a results file that was changed by hand.
     """
-    known = ablation_names()
-    chosen = [choose({key: key for key in known}, name, "ablation") for name in (names or known)]
-    return [one for name in chosen for one in _of(load_ablation(name))]
+    return [one for name in (names or ablation_files()) for one in _of(load_ablation(name))]
 
 
 def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
@@ -61,7 +54,7 @@ def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
     Raises:
         LabError: another name.
     """
-    scripts = {name: path for name, path in figure_scripts().items() if name not in ablation_names()}
+    scripts = {name: path for name, path in figure_scripts().items() if name not in ablation_files()}
     found = []
     for name in scripts if names is None else names:
         script = choose(scripts, name, "figure")

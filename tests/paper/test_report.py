@@ -9,7 +9,7 @@ from PIL import Image
 
 from lab import paths
 from lab.paper import tables
-from lab.paper.report import log_entries, write_report
+from lab.paper.report import log_entries, results, write_report
 from tests.paper.fakes import GROWING_GAP, NAME, write_checkout, write_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -91,6 +91,24 @@ def test_a_figure_that_is_old_is_named_at_the_top(checkout: Path) -> None:
     write_results({place: rate + 0.01 for place, rate in GROWING_GAP.items()})
     page = write_report(checkout / "report.html").read_text()
     assert f"No longer what their runs measured, draw them anew: {NAME}.cpu.md" in page
+
+
+def test_studies_stand_in_the_papers_order_with_their_rows_and_logs() -> None:
+    page = results()
+    assert re.findall(r'<h2 id="(\w+)">', page) == [
+        *("loss_filter", "loss_filter_images", "visual_encoder", "visual_projector", "anyres", "video_frames"),
+        *("video_pretraining", "conv_gmlp_rate", "paper"),
+    ]
+    row = "<td>c_abstractor</td><td>C-Abstractor</td><td>projector = &#x27;c_abstractor&#x27;</td><td>yes</td>"
+    assert row in page
+    assert "<h4>2026-11-27 · visual_encoder, rung cpu" in page
+
+
+def test_links_to_files_become_words_and_others_stay(checkout: Path) -> None:
+    (checkout / "ablations" / "LOG.md").write_text(
+        f"## 2026-01-02 · {NAME}\n\n[log](ablations/LOG.md), [paper](https://arxiv.org)\n"
+    )
+    assert '<p>log, <a href="https://arxiv.org">paper</a></p>' in results()
 
 
 def test_entries_of_the_log_are_those_that_name_the_study(checkout: Path) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab import paths
 from lab.errors import LabError
 from lab.evaluation.verdict import Outcome
 from lab.paper.claims import Claim, load_contrasts
@@ -17,7 +16,7 @@ from lab.paper.ledger.written import read_written
 from lab.paper.looking import at_last_look, unlooked
 from lab.paper.measured import Measured, load_measured
 from lab.study import results
-from lab.study.ablation import Ablation, Column, Reported, load_ablation
+from lab.study.ablation import Ablation, Column, Reported, ablation_files, load_ablation
 from lab.study.looks import read_looks
 
 if TYPE_CHECKING:
@@ -65,11 +64,6 @@ class Ours:
     """What it is, in one sentence, where it is no row of an ablation but an evaluation of a checkpoint."""
 
 
-def ablation_names() -> list[str]:
-    """The ablations of this checkout."""
-    return sorted(path.stem for path in (paths.repository_root() / "ablations").glob("[a-z]*.py"))
-
-
 def tracked(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
     """What was measured for each of these cells: by ablation, and by rung in the order of its declaration.
 
@@ -81,7 +75,7 @@ def tracked(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
     """
     wanted = set(keys)
     found: dict[str, list[Ours]] = {}
-    for name in ablation_names():
+    for name in ablation_files():
         ablation = load_ablation(name)
         entries = [entry for entry in ablation.reported if entry.cell in wanted]
         for rung in (rung.name for rung in ablation.rungs if rung.recorded and entries):
