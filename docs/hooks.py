@@ -12,8 +12,7 @@ os.environ.setdefault("OMNI_LAB_CHECKOUT", str(ROOT))
 
 def on_config(config: Any) -> Any:
     """Append the generated pages to the menu."""
-    from lab.paper.components import ROOMS, components
-    from lab.paper.site import modules, reference_path
+    from lab.paper.site import ROOMS, components, modules, reference_path
 
     parts: dict[str, list[Any]] = {title: [] for title in ROOMS.values()}
     for slug, page in components().items():

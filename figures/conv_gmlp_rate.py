@@ -4,9 +4,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from lab.paper.comparisons import rows_by_rate
 from lab.paper.figure_frame import WIDTH, draw_figure, seeds_run, write_heading
 from lab.paper.measured import Measured
-from lab.paper.rate_study import rows_by_rate
 from lab.study.ablation import Ablation
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def draw(measured: Measured) -> "Figure":
 
 def draw_ours(axes: "Axes", measured: Measured) -> None:
     """A line for all rows whose labels differ in n alone: means with 95% intervals, single seeds as small points."""
-    from lab.paper.style import draw_seeds, look
+    from lab.paper.style import draw_seeds, style_of
 
     ablation, run = measured.ablation, set(measured.results["row"])
     every = rows_by_rate(ablation, measured.rung, (row.key for row in ablation.rows))
-    looks = {name: look(at) for at, name in enumerate(every)}
+    looks = {name: style_of(at) for at, name in enumerate(every)}
     there = {name: {n: row for n, row in sorted(rows.items()) if row in run} for name, rows in every.items()}
     there = {name: rows for name, rows in there.items() if rows}
     step = min(DODGE, WIDEST ** (1 / len(there)))

@@ -85,7 +85,7 @@ def figures(
 
     With --check, exits with 1 where one no longer matches.
     """
-    from lab.paper.data_figure import figure_scripts, load_script
+    from lab.paper.figure_frame import figure_scripts, load_script
 
     if check or of:
         from lab.paper.freshness import drawn, drawn_of_data, resting_on

@@ -12,7 +12,7 @@ from PIL import Image
 from lab import paths
 from lab.errors import LabError
 from lab.paper.measured import load_measured, results_checksum
-from lab.paper.style import LOOKS, look, paper_style
+from lab.paper.style import STYLES, paper_style, style_of
 from lab.study.ablation import load_ablation
 from lab.study.own_rows import save_own_row
 from tests.paper.fakes import GROWING_GAP, write_checkout, write_results
@@ -165,14 +165,14 @@ def test_a_row_without_an_error_rate_is_refused(checkout: Path, rate_figure: Mod
 
 
 def test_no_two_series_look_alike_however_many_there_are() -> None:
-    many = [look(at) for at in range(len(LOOKS) ** 2)]
+    many = [style_of(at) for at in range(len(STYLES) ** 2)]
     assert len({(one.colour, one.marker) for one in many}) == len(many)
-    assert many[: len(LOOKS)] == list(LOOKS)
+    assert many[: len(STYLES)] == list(STYLES)
 
 
 def test_every_look_differs_in_colour_marker_and_line() -> None:
     for part in ("colour", "marker", "line"):
-        assert len({str(getattr(look, part)) for look in LOOKS}) == len(LOOKS)
+        assert len({str(getattr(look, part)) for look in STYLES}) == len(STYLES)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

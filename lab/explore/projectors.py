@@ -26,8 +26,8 @@ from lab.data.speech.corpora import Utterance
 from lab.errors import LabError, choose
 from lab.explore.html import table, text
 from lab.explore.panel import Panel, Shown, Sound
-from lab.paper.rate_study import rows_by_rate
-from lab.paper.style import GREY, LOOKS
+from lab.paper.comparisons import rows_by_rate
+from lab.paper.style import GREY, STYLES
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector
 from lab.study.ablation import Ablation
@@ -207,8 +207,8 @@ def coloured_errors(reference: str, hypothesis: str) -> str:
     above = [(chunk.ref_start_idx, chunk.ref_end_idx, chunk.type == "equal") for chunk in chunks]
     below = [(chunk.hyp_start_idx, chunk.hyp_end_idx, chunk.type == "equal") for chunk in chunks]
     return (
-        f"<pre>said        {marked(reference, above, LOOKS[0].colour)}\n"
-        f"understood  {marked(hypothesis, below, LOOKS[3].colour)}</pre>"
+        f"<pre>said        {marked(reference, above, STYLES[0].colour)}\n"
+        f"understood  {marked(hypothesis, below, STYLES[3].colour)}</pre>"
     )
 
 

@@ -22,7 +22,7 @@ from lab.explore.html import table, text
 from lab.explore.panel import Panel, Shown
 from lab.paper.claims import load_contrasts
 from lab.paper.measured import load_measured
-from lab.paper.style import look
+from lab.paper.style import style_of
 from lab.paper.tables import judged_claims
 from lab.study.ablation import Ablation, load_ablation
 from lab.study.curves import read_curve
@@ -185,7 +185,7 @@ def _curves(planned: Sequence[PlannedCell]) -> Figure | None:
     axes = figure.subplots()
     rows = list(dict.fromkeys(entry.cell.row for entry, _ in found))
     for entry, losses in found[-MAX_CURVES:]:
-        own = look(rows.index(entry.cell.row))
+        own = style_of(rows.index(entry.cell.row))
         axes.plot(*zip(*losses, strict=True), color=own.colour, linewidth=0.8, label=entry.cell.title)
     axes.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, None))
     if len(found) > MAX_CURVES:

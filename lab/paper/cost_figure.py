@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from lab.paper.figure_frame import WIDTH, write_heading
 from lab.paper.measured import Measured
-from lab.paper.row_figure import write_footnote
-from lab.paper.row_scores import RowScore, mean_chance, panel_title, row_scores, score_column
-from lab.paper.style import GREY, draw_seeds, look
+from lab.paper.row_figure import RowScore, mean_chance, panel_title, row_scores, score_column, write_footnote
+from lab.paper.style import GREY, draw_seeds, style_of
 
 HEIGHT = 4.8
 LABEL_LETTERS = 20
@@ -42,7 +41,7 @@ def draw_cost(measured: Measured, title: str, *, cost: str, label: str) -> Figur
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.subplots()
     groups = cost_groups(measured, cost)
-    looks = {row.key: look(at) for at, row in enumerate(measured.ablation.rows)}
+    looks = {row.key: style_of(at) for at, row in enumerate(measured.ablation.rows)}
     for point in (point for group in groups for point in group):
         own = looks[point.score.key]
         bars = [[end] for end in point.score.reach]

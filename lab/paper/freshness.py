@@ -12,9 +12,8 @@ from typing import Literal
 
 from lab import paths
 from lab.errors import LabError, choose
-from lab.paper.data_figure import figure_scripts, load_script
-from lab.paper.figure_frame import figure_stem
-from lab.paper.ledger.written import read_written
+from lab.paper.figure_frame import figure_scripts, figure_stem, load_script
+from lab.paper.ledger.ours import read_written
 from lab.paper.tables import table_path
 from lab.study.ablation import Ablation, ablation_files, load_ablation
 from lab.study.results import read_lines

@@ -166,11 +166,11 @@ def _study(ablation: Ablation, found: Sequence[Drawn], runs: dict[str, RunRecord
 def _rows(ablation: Ablation) -> str:
     """Only what differs from the base is written."""
     head = ["Key", "Label", "Changes", "Run by default"]
-    told = [
-        [row.key, row.label, ", ".join(f"{name} = {value!r}" for name, value in row.changes.items()), row.main]
-        for row in ablation.rows
-    ]
-    return _table(head, [[*(html.escape(cell) for cell in cells), "yes" if main else "no"] for *cells, main in told])
+    rows = []
+    for row in ablation.rows:
+        changes = ", ".join(f"{name} = {value!r}" for name, value in row.changes.items())
+        rows.append([html.escape(row.key), html.escape(row.label), html.escape(changes), "yes" if row.main else "no"])
+    return _table(head, rows)
 
 
 def _recorded(ablation: Ablation) -> list[Rung]:

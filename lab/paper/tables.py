@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from lab import paths
 from lab.errors import LabError
 from lab.paper.claims import Claim, Contrast, capital, judge, load_contrasts
-from lab.paper.comparison_tables import comparisons, first_seeds, markdown
+from lab.paper.comparisons import comparisons, first_seeds, form_and_size, markdown
 from lab.paper.looking import judge_looked, unlooked
 from lab.paper.measured import Measured, fingerprint, load_measured
-from lab.paper.rate_study import form_and_size
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
 from lab.study.results import results_path

@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.evaluation.statistics import bootstrap_interval
 from lab.paper import tables
 from lab.paper.claims import Comparison, common_seeds, judge, load_contrasts
-from lab.paper.comparison_tables import comparisons
+from lab.paper.comparisons import comparisons
 from lab.paper.looking import data_hash, question_of
 from lab.paper.measured import Measured, load_measured, load_rows
 from lab.study import looks

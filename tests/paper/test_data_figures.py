@@ -12,16 +12,15 @@ from PIL import Image
 from lab import paths
 from lab.errors import LabError
 from lab.paper.architecture import architecture
-from lab.paper.conv_gmlp_shapes import conv_gmlp_shapes
 from lab.paper.diagram import rounded
 from lab.paper.freshness import drawn_of_data
-from lab.paper.pipeline import pipeline, shown_rate
 from lab.paper.style import paper_style, save
 from lab.study import own_rows
 from lab.study.ablation import Row, load_ablation
 from lab.training.stages import PAPER_STAGES
 from tests.test_figures import ROOT, load
 
+SHAPES, PIPELINE = (load(ROOT / "figures" / f"{name}.py") for name in ("paper_conv_gmlp", "paper_pipeline"))
 NAMES = ("paper_architecture", "paper_pipeline", "paper_conv_gmlp")
 D_AUDIO, D_VISION, D_LM = 1280, 1152, 3584
 
@@ -33,12 +32,12 @@ def built() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shapes() -> dict[str, Any]:
-    return conv_gmlp_shapes()
+    return SHAPES.conv_gmlp_shapes()
 
 
 @pytest.fixture(scope="module")
 def facts(built: dict[str, Any], shapes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {"paper_architecture": built, "paper_pipeline": pipeline(), "paper_conv_gmlp": shapes}
+    return {"paper_architecture": built, "paper_pipeline": PIPELINE.pipeline(), "paper_conv_gmlp": shapes}
 
 
 def figure_of(name: str, facts: dict[str, dict[str, Any]]) -> Figure:
@@ -139,12 +138,12 @@ def test_rows_of_ones_own_change_nothing_of_figure_5(shapes: dict[str, Any], mon
     own = Row(key="mine", label="Mine", changes={"downsample_rate": 16}, main=False)
     monkeypatch.setattr(own_rows, "read_own_rows", lambda name: (own,))
     assert "mine" in [row.key for row in load_ablation("conv_gmlp_rate").rows]
-    assert list(conv_gmlp_shapes()["rates"]) == list(shapes["rates"]) == ["2", "4", "8"]
+    assert list(SHAPES.conv_gmlp_shapes()["rates"]) == list(shapes["rates"]) == ["2", "4", "8"]
 
 
 @pytest.mark.parametrize(("rate", "text"), [(1e-3, "1e-3"), (4e-6, "4e-6"), (None, "not found")])
 def test_rates_are_written_as_in_the_paper(rate: float | None, text: str) -> None:
-    assert shown_rate(rate) == text
+    assert PIPELINE.shown_rate(rate) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(7_615_616_512, "7.62 B"), (412_987_248, "413 M"), (5_120, "5.12 k")])

@@ -7,15 +7,17 @@ from PIL import Image
 
 from lab import paths
 from lab.errors import LabError
-from lab.paper.radars import KINDS, MODELS, benchmarks, means, scaled
 from lab.paper.style import paper_style
 from tests.paper.paper_tables import TEXT, printed, value
 from tests.test_figures import ROOT, load
 
+RADARS = load(ROOT / "figures" / "paper_radars.py")
+KINDS, MODELS, scaled, benchmarks, means = RADARS.KINDS, RADARS.MODELS, RADARS.scaled, RADARS.benchmarks, RADARS.means
+
 
 @pytest.fixture
 def figure() -> ModuleType:
-    return load(ROOT / "figures" / "paper_radars.py")
+    return RADARS
 
 
 def test_the_scale_is_the_papers_formula_and_error_rates_are_turned_about() -> None:

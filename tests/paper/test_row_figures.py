@@ -16,8 +16,8 @@ from lab.paper.cost_figure import cost_groups, spread
 from lab.paper.figure_frame import draw_figure
 from lab.paper.measured import Measured, load_measured, results_checksum
 from lab.paper.reported_panel import footnote, stars
-from lab.paper.row_scores import row_scores, score_column
-from lab.paper.style import GREY, LOOKS, paper_style
+from lab.paper.row_figure import row_scores, score_column
+from lab.paper.style import GREY, STYLES, paper_style
 from lab.study.ablation import load_ablation
 from lab.study.own_rows import save_own_row
 from tests.paper.answers import CHANCE, KINDS, REPOSITORY, write_answers, write_study
@@ -150,7 +150,7 @@ def test_baselines_and_controls_are_grey_and_contenders_are_not(checkout: Path) 
     measured = measure("video_pretraining")
     ours = drawn("video_pretraining", measured).axes[0]
     colours = [container.lines[0].get_color() for container in ours.containers]
-    assert colours == [LOOKS[0].colour] * 2 + [GREY] * 4
+    assert colours == [STYLES[0].colour] * 2 + [GREY] * 4
 
 
 @pytest.mark.parametrize("name", STUDIES)

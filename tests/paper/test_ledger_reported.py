@@ -1,8 +1,7 @@
 import pytest
 
 from lab.errors import LabError
-from lab.paper.ledger.cells import tables
-from lab.paper.ledger.declared import printed, reported
+from lab.paper.ledger.cells import printed, reported, tables
 from lab.study.ablation import ablation_files, load_ablation
 
 
