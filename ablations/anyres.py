@@ -5,7 +5,7 @@ tokens of a fixed resolution, and a fixed resolution that keeps every patch, wit
 """
 
 from lab.paper.claims import Comparison
-from lab.paper.ledger.declared import reported
+from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Rung, Trial
 from lab.study.vision_preparation import prepare_vision as prepare
 from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_GOLDEN, NOTEBOOK, without

@@ -5,7 +5,7 @@ Conv-GMLP at each rate and sees only the pooled frame.
 """
 
 from lab.paper.claims import Contrast
-from lab.paper.ledger.declared import reported
+from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Column, Row, Rung, Trial
 from lab.study.speech_preparation import prepare_speech as prepare
 

@@ -6,7 +6,7 @@ lacks tell the order from the images: mixed from the start, and images first but
 """
 
 from lab.paper.claims import Comparison
-from lab.paper.ledger.declared import reported
+from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Trial
 from lab.study.video_study import VIDEO_BASE, VIDEO_RUNGS
 from lab.study.vision_preparation import prepare_vision as prepare

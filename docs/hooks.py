@@ -12,9 +12,7 @@ os.environ.setdefault("OMNI_LAB_CHECKOUT", str(ROOT))
 
 def on_config(config: Any) -> Any:
     """Append the generated pages to the menu."""
-    from lab.paper.components import ROOMS, components
-    from lab.paper.freshness import ablation_names
-    from lab.paper.site import modules, reference_path
+    from lab.paper.site import ROOMS, components, modules, reference_path
 
     parts: dict[str, list[Any]] = {title: [] for title in ROOMS.values()}
     for slug, page in components().items():
@@ -27,8 +25,7 @@ def on_config(config: Any) -> Any:
         rooms.setdefault(room if is_room else package, []).append({name: reference_path(name)})
     config.nav += [
         {"Components": [{title: pages} for title, pages in parts.items()]},
-        {"Ablations": [*({name: f"ablations/{name}.md"} for name in ablation_names()), {"Log": "log.md"}]},
-        {"What reproduces": "reproduces.md"},
+        {"What reproduces": "results.md"},
         {"Reference": [{room: pages} for room, pages in rooms.items()]},
     ]
     return config

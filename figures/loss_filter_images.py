@@ -17,7 +17,7 @@ def main(rung: str = "cpu") -> list[Path]:
 
 def draw(measured: Measured) -> "Figure":
     """The scores, and the losses once the paper's own row was run."""
-    from lab.paper.loss_panel import draw_filters
+    from lab.paper.panels_beneath import draw_filters
 
     return draw_filters(measured, "What models answer about pictures, by the filter of their training losses")
 

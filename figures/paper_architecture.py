@@ -3,14 +3,13 @@
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lab.paper.architecture import architecture
-from lab.paper.data_figure import NO_RUNG, DataFigure
-from lab.paper.figure_frame import WIDTH
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lab.paper.diagram import TINTS, arrow, box, canvas, product, rounded
+from lab.paper.figure_frame import WIDTH, DataFigure
 
 HEIGHT = 6.1
 FOOTNOTE_LETTERS = 150
@@ -18,10 +17,8 @@ ODD_PATCHES = {"none": "dropped", "both": "repeated", "columns": "columns repeat
 PROJECTORS = {"mean_pool": "2 × 2 pooling, then MLP", "conv_gmlp": "Conv-GMLP"}
 
 
-def draw(facts: Mapping[str, Any]) -> "Figure":
+def draw(facts: Mapping[str, Any]) -> Figure:
     """Image, video, audio and text from below into the language model."""
-    from lab.paper.diagram import TINTS, arrow, box, canvas, product, rounded
-
     figure, axes = canvas(WIDTH, HEIGHT)
     see, look, watch = (facts[part] for part in ("vision_encoder", "visual_projector", "video_projector"))
     hear, listen, think = (facts[part] for part in ("audio_encoder", "audio_projector", "language_model"))
@@ -106,12 +103,7 @@ def draw(facts: Mapping[str, Any]) -> "Figure":
 
 
 FIGURE = DataFigure(script=Path(__file__), title="Figure 2 of arXiv 2410.08565, redrawn", facts=architecture, draw=draw)
-fingerprint = FIGURE.fingerprint
-
-
-def main(rung: str = NO_RUNG) -> list[Path]:
-    """Draw figures/paper_architecture.svg and .png."""
-    return FIGURE.main(rung)
+main = FIGURE.main
 
 
 if __name__ == "__main__":

@@ -1,17 +1,80 @@
-"""Figure 5 of the report: Conv-GMLP layer by layer, with the shapes that pass through the component at each rate."""
+"""Figure 5 of the report: Conv-GMLP layer by layer, with the shapes that pass through the component at each rate.
+
+Shapes are caught by hooks while a window of 30 s passes through the component on the meta device, at the widths of the
+`paper` rung.
+"""
 
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lab.paper.conv_gmlp_shapes import conv_gmlp_shapes
-from lab.paper.data_figure import NO_RUNG, DataFigure
-from lab.paper.figure_frame import WIDTH
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lab.paper.architecture import AUDIO_ROW, paper_parameters, whisper_encoder, whisper_shapes
+from lab.paper.diagram import GREY, NORMAL, SMALL, TINTS, arrow, box, canvas, product, rounded
+from lab.paper.figure_frame import WIDTH, DataFigure
+from lab.parts.audio_projectors import build_audio_projector
+from lab.parts.known_configurations import known_configuration
+from lab.study.ablation import load_ablation
+
+LAYERS = ("block.gate_proj", "block.up_proj", "block.down_proj", "block.norm", "output_proj")
+
+
+def conv_gmlp_shapes() -> dict[str, Any]:
+    """Frames and widths, and by rate: tokens, and by layer its shapes in and out with its parameters."""
+    shared = paper_parameters("conv_gmlp_rate", AUDIO_ROW)
+    num_frames, hidden_size = whisper_shapes(whisper_encoder(shared["audio_encoder"]))[1]
+    output_size = known_configuration(shared["language_model"]).hidden_size
+    return {
+        "encoder": shared["audio_encoder"],
+        "language_model": shared["language_model"],
+        "frames": num_frames,
+        "hidden_size": hidden_size,
+        "output_size": output_size,
+        "rates": {str(rate): layers(rate, num_frames, hidden_size, output_size) for rate in rates()},
+    }
+
+
+def rates() -> list[int]:
+    """The rates at which the paper has Conv-GMLP; rows of one's own add none."""
+    ablation = load_ablation("conv_gmlp_rate")
+    rows = [ablation.row(entry.row).changes for entry in ablation.reported]
+    return [changes["downsample_rate"] for changes in rows if changes["projector"] == "conv_gmlp"]
+
+
+def layers(rate: int, num_frames: int, hidden_size: int, output_size: int) -> dict[str, Any]:
+    """One rate: tokens, padding frames, the windows, and every layer."""
+    with torch.device("meta"):
+        projector = build_audio_projector(
+            "conv_gmlp", hidden_size=hidden_size, output_size=output_size, downsample_rate=rate
+        )
+    seen: dict[str, Any] = {}
+    for name, module in projector.named_modules():
+        if name in LAYERS:
+
+            def keep(module: Any, inputs: Any, output: Any, name: str = name) -> None:
+                seen[name] = {
+                    "in": list(inputs[0].shape),
+                    "out": list(output.shape),
+                    "parameters": sum(parameter.numel() for parameter in module.parameters()),
+                }
+
+            module.register_forward_hook(keep)
+    tokens = projector.output_length(num_frames)
+    windows = torch.empty(tokens, rate, hidden_size, device="meta")
+    out = projector.project(windows, torch.empty(tokens, dtype=torch.long, device="meta"))
+    return {
+        "padding_frames": tokens * rate - num_frames,
+        "windows": list(windows.shape),
+        "out": list(out.shape),
+        "layers": {name: seen[name] for name in LAYERS},
+        "block_parameters": sum(entry["parameters"] for name, entry in seen.items() if name.startswith("block.")),
+        "parameters": sum(parameter.numel() for parameter in projector.parameters()),
+    }
+
 
 HEIGHT = 6.6
 FOOTNOTE_LETTERS = 150
@@ -29,10 +92,8 @@ ROWS = {
 LEFT, RIGHT, SHORTCUT, TABLE = 1.25, 2.65, 0.35, 4.05
 
 
-def draw(facts: Mapping[str, Any]) -> "Figure":
+def draw(facts: Mapping[str, Any]) -> Figure:
     """The block at the left, from below to above, and what each step gives at the right."""
-    from lab.paper.diagram import canvas
-
     figure, axes = canvas(WIDTH, HEIGHT)
     draw_block(axes)
     write_shapes(axes, facts)
@@ -50,10 +111,8 @@ def draw(facts: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def draw_block(axes: "Axes") -> None:
+def draw_block(axes: Axes) -> None:
     """Boxes and arrows."""
-    from lab.paper.diagram import GREY, SMALL, TINTS, arrow, box
-
     middle, wide, half = (LEFT + RIGHT) / 2, 1.3, 0.19
     for row, lines, tint in (
         ("frames", ("Encoder frames",), "input"),
@@ -104,10 +163,8 @@ def draw_block(axes: "Axes") -> None:
     )
 
 
-def write_shapes(axes: "Axes", facts: Mapping[str, Any]) -> None:
+def write_shapes(axes: Axes, facts: Mapping[str, Any]) -> None:
     """A column a rate: shapes, and under them the parameters."""
-    from lab.paper.diagram import GREY, NORMAL, SMALL, product, rounded
-
     rates: Mapping[str, Any] = facts["rates"]
     head = ROWS["out"] + 0.5
     axes.plot((TABLE, WIDTH - 0.1), (head - 0.14, head - 0.14), color=GREY, linewidth=0.6)
@@ -140,12 +197,7 @@ def write_shapes(axes: "Axes", facts: Mapping[str, Any]) -> None:
 FIGURE = DataFigure(
     script=Path(__file__), title="Figure 5 of arXiv 2410.08565, redrawn", facts=conv_gmlp_shapes, draw=draw
 )
-fingerprint = FIGURE.fingerprint
-
-
-def main(rung: str = NO_RUNG) -> list[Path]:
-    """Draw figures/paper_conv_gmlp.svg and .png."""
-    return FIGURE.main(rung)
+main = FIGURE.main
 
 
 if __name__ == "__main__":

@@ -1,17 +1,53 @@
-"""Figure 4 of the report: the stages of training, what each trains and how fast, on which data."""
+"""Figure 4 of the report: the stages of training, what each trains and how fast, on which data.
+
+Everything is taken from `lab.training.stages`.
+"""
 
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lab.paper.data_figure import NO_RUNG, DataFigure
-from lab.paper.figure_frame import WIDTH
-from lab.paper.pipeline import NOT_FOUND, pipeline
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lab.errors import LabError
+from lab.paper.diagram import GREY, SMALL, TINTS, arrow, box, canvas
+from lab.paper.figure_frame import WIDTH, DataFigure
+from lab.training.stages import PAPER_STAGES, PARTS
+
+NOT_FOUND = "not found"
+
+
+def pipeline() -> dict[str, Any]:
+    """The parts, and by stage: what trains how fast, what is frozen, data, schedule, and the stages before it."""
+    return {
+        "parts": dict(PARTS),
+        "stages": {
+            name: {
+                "trained": {part: shown_rate(stage.learning_rates[part]) for part in stage.trained},
+                "frozen": list(stage.frozen),
+                "data": list(stage.data),
+                "weights": NOT_FOUND
+                if len(stage.data) > 1 and None in stage.data.values()
+                else ", ".join(f"{share:.0%}" for share in stage.mixing_shares.values()),
+                "schedule": stage.schedule or NOT_FOUND,
+                "length": next((f"{n:,}" for n in (stage.steps, stage.tokens) if n is not None), NOT_FOUND),
+                "starts_from": NOT_FOUND if stage.starts_from is None else list(stage.starts_from),
+            }
+            for name, stage in PAPER_STAGES.items()
+        },
+    }
+
+
+def shown_rate(rate: float | None) -> str:
+    """As the paper writes it: 1e-3."""
+    if rate is None:
+        return NOT_FOUND
+    digits, _, exponent = f"{rate:.0e}".partition("e")
+    return f"{digits}e{int(exponent)}"
+
 
 HEIGHT = 6.3
 LEFT, COLUMN, CELL = 1.35, 1.02, 0.33
@@ -23,10 +59,17 @@ TITLES = {"omni_alignment": ("Omni-", "alignment"), "sft": ("SFT",)}
 TINT_OF = {"encoder": "encoder", "projector": "projector", "model": "language_model"}
 
 
-def draw(facts: Mapping[str, Any]) -> "Figure":
-    """The stages as boxes with arrows, and under each what trains, what is frozen and its data."""
-    from lab.paper.diagram import GREY, SMALL, TINTS, box, canvas
+def draw(facts: Mapping[str, Any]) -> Figure:
+    """The stages as boxes with arrows, and under each what trains, what is frozen and its data.
 
+    Raises:
+        LabError: there is a stage that has no column.
+    """
+    if strange := facts["stages"].keys() - set(ORDER):
+        raise LabError(
+            f"figure 'paper_pipeline' has no column for the stage {', '.join(sorted(strange))} of "
+            f"lab/training/stages.py; give it a place in ORDER of {Path(__file__).name}, which has {', '.join(ORDER)}"
+        )
     figure, axes = canvas(WIDTH, HEIGHT)
     stages = {name: facts["stages"][name] for name in sorted(facts["stages"], key=ORDER.index)}
     left = {name: LEFT + COLUMN * number for number, name in enumerate(stages)}
@@ -72,10 +115,8 @@ def draw(facts: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def join(axes: "Axes", stages: Mapping[str, Any], left: Mapping[str, float]) -> None:
+def join(axes: Axes, stages: Mapping[str, Any], left: Mapping[str, float]) -> None:
     """An arrow from each stage to those that start from it: straight to a neighbour, over the boxes to another."""
-    from lab.paper.diagram import SMALL, arrow
-
     middle, over = TOP + 0.21, TOP + 0.65
     order = list(stages)
     for name, stage in stages.items():
@@ -94,13 +135,9 @@ def join(axes: "Axes", stages: Mapping[str, Any], left: Mapping[str, float]) -> 
 
 
 def cell(
-    axes: "Axes", place: tuple[float, float], size: tuple[float, float], text: str, tint: str, *, hatch: str = ""
+    axes: Axes, place: tuple[float, float], size: tuple[float, float], text: str, tint: str, *, hatch: str = ""
 ) -> None:
     """One part in one stage."""
-    from matplotlib.patches import Rectangle
-
-    from lab.paper.diagram import SMALL
-
     edge = "#BBBBBB" if hatch else "#555555"
     axes.add_patch(Rectangle(place, *size, facecolor=tint, edgecolor=edge, linewidth=0.5, hatch=hatch))
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.0} if hatch else None
@@ -118,12 +155,7 @@ def below(stage: Mapping[str, Any], key: str) -> str:
 
 
 FIGURE = DataFigure(script=Path(__file__), title="Figure 4 of arXiv 2410.08565, redrawn", facts=pipeline, draw=draw)
-fingerprint = FIGURE.fingerprint
-
-
-def main(rung: str = NO_RUNG) -> list[Path]:
-    """Draw figures/paper_pipeline.svg and .png."""
-    return FIGURE.main(rung)
+main = FIGURE.main
 
 
 if __name__ == "__main__":

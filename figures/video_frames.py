@@ -16,8 +16,8 @@ def main(rung: str = "cpu") -> list[Path]:
 
 
 def draw(measured: Measured) -> "Figure":
-    """A line a row, the paper's numbers apart, and beneath them the main rows by kind of question."""
-    from lab.paper.kinds_panel import draw_kinds, kinds_height
+    """A line a row, the paper's numbers apart, and beneath them the rows by kind of question."""
+    from lab.paper.panels_beneath import draw_kinds, kinds_height
     from lab.paper.row_figure import draw_rows
 
     below = (kinds_height(measured), draw_kinds)

@@ -85,14 +85,15 @@ def figures(
 
     With --check, exits with 1 where one no longer matches.
     """
-    from lab.paper.data_figure import figure_scripts, load_script
+    from lab.paper.figure_frame import figure_scripts, load_script
 
     if check or of:
-        from lab.paper.freshness import ablation_names, drawn, drawn_of_data, resting_on
+        from lab.paper.freshness import drawn, drawn_of_data, resting_on
+        from lab.study.ablation import ablation_files
 
         if of:
             found = resting_on(of)
-        elif name in figure_scripts() and name not in ablation_names():
+        elif name in figure_scripts() and name not in ablation_files():
             found = drawn_of_data([name])
         else:
             found = drawn([name]) if name else [*drawn(), *drawn_of_data()]

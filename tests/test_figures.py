@@ -1,16 +1,20 @@
 import importlib.util
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from lab import paths
 from lab.errors import LabError
 from lab.paper.measured import load_measured, results_checksum
-from lab.paper.style import LOOKS, paper_style
+from lab.paper.style import STYLES, paper_style, style_of
+from lab.study.ablation import load_ablation
+from lab.study.own_rows import save_own_row
 from tests.paper.fakes import GROWING_GAP, write_checkout, write_results
 
 ROOT = Path(__file__).parent.parent
@@ -125,9 +129,50 @@ def test_no_results_are_named(checkout: Path, rate_figure: ModuleType) -> None:
         rate_figure.main("gpu")
 
 
+def test_a_newcomers_row_is_drawn_and_so_is_a_second_row_of_the_same_projector_and_rate(
+    checkout: Path, rate_figure: ModuleType
+) -> None:
+    ablation = load_ablation("conv_gmlp_rate")
+    newcomers = (
+        ("max_pool_mlp_2", "Max pooling, n = 2", {"projector": "max_pool_mlp"}),
+        ("slow", "Conv-GMLP, slowly", {"out_of_domain_corpus": "a"}),
+        ("twin", "CONV_GMLP, n = 2", {"out_of_domain_corpus": "b"}),
+    )
+    for key, label, changes in newcomers:
+        save_own_row(ablation, key, label, changes)
+        ablation = load_ablation("conv_gmlp_rate")
+    measured = load_measured(write_results(TWO_CELLS), "cpu")
+    own = measured.results[measured.results["row"] == "conv_gmlp_2"]
+    heights = {"max_pool_mlp_2": 0.31, "slow": 0.32, "twin": 0.33}
+    added = [own.assign(row=row, test_character_error_rate=height) for row, height in heights.items()]
+    measured = replace(measured, results=pd.concat([measured.results, *added]))
+    with paper_style():
+        ours = rate_figure.draw(measured).axes[0]
+    drawn = {container.get_label(): list(container.lines[0].get_ydata()) for container in ours.containers}
+    assert {name: drawn[name] for name in ("Max pooling", "Conv-GMLP, slowly", "CONV_GMLP (twin)")} == {
+        "Max pooling": [pytest.approx(31)],
+        "Conv-GMLP, slowly": [pytest.approx(32)],
+        "CONV_GMLP (twin)": [pytest.approx(33)],
+    }
+    assert len(drawn) == 5
+
+
+def test_a_row_without_an_error_rate_is_refused(checkout: Path, rate_figure: ModuleType) -> None:
+    measured = load_measured(write_results(TWO_CELLS), "cpu")
+    results = measured.results.assign(test_character_error_rate=float("nan"))
+    with paper_style(), pytest.raises(LabError, match=r"row .conv_gmlp_2. .* has no test_character_error_rate"):
+        rate_figure.draw(replace(measured, results=results))
+
+
+def test_no_two_series_look_alike_however_many_there_are() -> None:
+    many = [style_of(at) for at in range(len(STYLES) ** 2)]
+    assert len({(one.colour, one.marker) for one in many}) == len(many)
+    assert many[: len(STYLES)] == list(STYLES)
+
+
 def test_every_look_differs_in_colour_marker_and_line() -> None:
     for part in ("colour", "marker", "line"):
-        assert len({str(getattr(look, part)) for look in LOOKS}) == len(LOOKS)
+        assert len({str(getattr(look, part)) for look in STYLES}) == len(STYLES)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -12,8 +12,8 @@ from lab import paths
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
 from lab.paper.claims import load_contrasts
-from lab.paper.loss_panel import seen_losses
 from lab.paper.measured import load_measured
+from lab.paper.panels_beneath import seen_losses
 from lab.paper.style import paper_style
 from lab.study import results
 from lab.study.ablation import Rung, load_ablation

@@ -14,7 +14,7 @@ from lab.data.speech.corpora import Corpus
 from lab.data.splits import SPLITS, Split
 from lab.errors import LabError
 from lab.explore.panel import Panel, Shown, Sound
-from lab.paper.style import GREY, LOOKS
+from lab.paper.style import GREY, STYLES
 
 NUM_BINS = 40
 
@@ -64,7 +64,7 @@ def _draw(corpus: Corpus, split: Split) -> Figure:
     edges = np.linspace(0.0, float(every.max()), NUM_BINS + 1).tolist()
     axes.hist(every, bins=edges, color=GREY, alpha=0.4, label=f"all: {len(every):,}, {every.sum() / 3600:.2f} h")
     label = f"{split}: {len(own):,}, {own.sum() / 3600:.2f} h"
-    axes.hist(own, bins=edges, color=LOOKS[0].colour, label=label)
+    axes.hist(own, bins=edges, color=STYLES[0].colour, label=label)
     axes.axvline(float(np.median(own)), color="black", linestyle="--", label=f"its median: {np.median(own):.2f} s")
     axes.set(xlabel="seconds", ylabel="utterances", yscale="symlog", title=corpus.name)
     axes.legend(fontsize="small")

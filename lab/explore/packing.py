@@ -21,7 +21,7 @@ from lab.data.packing import Packs, pack_best_fit
 from lab.errors import LabError
 from lab.explore.html import table
 from lab.explore.panel import Panel, Shown
-from lab.paper.style import GREY, LOOKS
+from lab.paper.style import GREY, STYLES
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.packed_attention import PACKED_ATTENTION
@@ -87,14 +87,14 @@ def _draw(packs: Packs, pack: int) -> Figure:
     for number in range(first, min(len(packs), first + NUM_PACKS_SHOWN)):
         begin = 0
         for place, length in enumerate(packs.lengths[packs[number]]):
-            look = {"color": LOOKS[place % len(LOOKS)].colour, "alpha": 1.0 if number == pack else 0.45}
+            look = {"color": STYLES[place % len(STYLES)].colour, "alpha": 1.0 if number == pack else 0.45}
             filled.barh(number, length, left=begin, edgecolor="white", **look)
             begin += int(length)
     filled.axvline(packs.budget, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     filled.invert_yaxis()
     filled.set(xlabel="tokens", ylabel="pack", title=f"Packs {first} to {number} of {len(packs)}; one colour a sample")
     lengths = packs.lengths[packs[pack]].tolist()
-    colours = np.array([to_rgb(LOOKS[place % len(LOOKS)].colour) for place in range(len(lengths))])
+    colours = np.array([to_rgb(STYLES[place % len(STYLES)].colour) for place in range(len(lengths))])
     mask = attention_mask(lengths)
     seen.imshow(np.where(mask[..., None], np.repeat(colours, lengths, axis=0)[:, None], 1.0), interpolation="nearest")
     seen.grid(False)

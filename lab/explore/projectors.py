@@ -26,7 +26,8 @@ from lab.data.speech.corpora import Utterance
 from lab.errors import LabError, choose
 from lab.explore.html import table, text
 from lab.explore.panel import Panel, Shown, Sound
-from lab.paper.style import GREY, LOOKS
+from lab.paper.comparisons import rows_by_rate
+from lab.paper.style import GREY, STYLES
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector
 from lab.study.ablation import Ablation
@@ -157,7 +158,7 @@ class StudiedCells:
 
 def projectors_panel(cells: StudiedCells) -> Panel:
     """Choose corpus, utterance, projector and rate: listen, look, and read what was understood."""
-    rows = _rows_by_projector(cells)
+    rows = rows_by_rate(cells.ablation, cells.rung, cells.rows)
 
     def show(corpus: str, utterance: str, projector: str, rate: int) -> list[Shown]:
         if (row := rows[projector].get(rate)) is None:
@@ -191,18 +192,6 @@ def projectors_panel(cells: StudiedCells) -> Panel:
     )
 
 
-def _rows_by_projector(cells: StudiedCells) -> dict[str, dict[int, str]]:
-    """Rows by what their labels call the projector, and by rate; of two that share both, the key tells them apart."""
-    found: dict[str, dict[int, str]] = {}
-    for row in cells.rows:
-        rate = int(cells.parameters(row)["downsample_rate"])
-        name = cells.ablation.row(row).label.removesuffix(f", n = {rate}")
-        if rate in found.get(name, {}):
-            name = f"{name} ({row})"
-        found.setdefault(name, {})[rate] = row
-    return found
-
-
 def coloured_errors(reference: str, hypothesis: str) -> str:
     """Both texts as HTML, letters that differ coloured: deleted or said otherwise above, inserted or heard below."""
     (chunks,) = jiwer.process_characters(reference, hypothesis).alignments
@@ -218,8 +207,8 @@ def coloured_errors(reference: str, hypothesis: str) -> str:
     above = [(chunk.ref_start_idx, chunk.ref_end_idx, chunk.type == "equal") for chunk in chunks]
     below = [(chunk.hyp_start_idx, chunk.hyp_end_idx, chunk.type == "equal") for chunk in chunks]
     return (
-        f"<pre>said        {marked(reference, above, LOOKS[0].colour)}\n"
-        f"understood  {marked(hypothesis, below, LOOKS[3].colour)}</pre>"
+        f"<pre>said        {marked(reference, above, STYLES[0].colour)}\n"
+        f"understood  {marked(hypothesis, below, STYLES[3].colour)}</pre>"
     )
 
 

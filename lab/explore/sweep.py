@@ -22,7 +22,7 @@ from lab.explore.html import table, text
 from lab.explore.panel import Panel, Shown
 from lab.paper.claims import load_contrasts
 from lab.paper.measured import load_measured
-from lab.paper.style import LOOKS
+from lab.paper.style import style_of
 from lab.paper.tables import judged_claims
 from lab.study.ablation import Ablation, load_ablation
 from lab.study.plan import PlannedCell, describe, reason
@@ -185,9 +185,11 @@ def _curves(planned: Sequence[PlannedCell]) -> Figure | None:
     axes = figure.subplots()
     rows = list(dict.fromkeys(entry.cell.row for entry, _ in found))
     for entry, losses in found[-MAX_CURVES:]:
-        look = LOOKS[rows.index(entry.cell.row) % len(LOOKS)]
-        axes.plot(*zip(*losses, strict=True), color=look.colour, linewidth=0.8, label=entry.cell.title)
+        own = style_of(rows.index(entry.cell.row))
+        axes.plot(*zip(*losses, strict=True), color=own.colour, linewidth=0.8, label=entry.cell.title)
     axes.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, None))
+    if len(found) > MAX_CURVES:
+        axes.set_title(f"the last {MAX_CURVES} of {len(found)} cells")
     axes.legend(fontsize="x-small", ncols=2)
     return figure
 

@@ -3,15 +3,15 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.paper.figure_frame import WIDTH, write_heading
 from lab.paper.measured import Measured
-from lab.paper.row_figure import write_footnote
-from lab.paper.row_scores import RowScore, mean_chance, panel_title, row_scores, score_column
-from lab.paper.style import GREY, LOOKS, draw_seeds
+from lab.paper.row_figure import RowScore, mean_chance, panel_title, row_scores, score_column, write_footnote
+from lab.paper.style import GREY, draw_seeds, style_of
 
 HEIGHT = 4.8
 LABEL_LETTERS = 20
@@ -36,17 +36,17 @@ def draw_cost(measured: Measured, title: str, *, cost: str, label: str) -> Figur
     """Draw the rows that were run against the column `cost` of their results.
 
     Raises:
-        LabError: the ablation declares no column that is counted from single answers.
+        LabError: the ablation declares no column that is counted from single answers; a row has no such cost.
     """
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.subplots()
     groups = cost_groups(measured, cost)
-    looks = {row.key: LOOKS[at % len(LOOKS)] for at, row in enumerate(measured.ablation.rows)}
+    looks = {row.key: style_of(at) for at, row in enumerate(measured.ablation.rows)}
     for point in (point for group in groups for point in group):
-        look = looks[point.score.key]
+        own = looks[point.score.key]
         bars = [[end] for end in point.score.reach]
-        axes.errorbar(point.at, point.score.mean, yerr=bars, color=look.colour, marker=look.marker, elinewidth=1.4)
-        draw_seeds(axes, [point.at * DODGE**0.3] * len(point.score.seeds), point.score.seeds, look.colour)
+        axes.errorbar(point.at, point.score.mean, yerr=bars, color=own.colour, marker=own.marker, elinewidth=1.4)
+        draw_seeds(axes, [point.at * DODGE**0.3] * len(point.score.seeds), point.score.seeds, own.colour)
     if (chance := mean_chance(measured)) is not None:
         axes.axhline(chance, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1)
     costs = sorted({point.cost for group in groups for point in group})
@@ -56,7 +56,7 @@ def draw_cost(measured: Measured, title: str, *, cost: str, label: str) -> Figur
     axes.set_xlim(groups[0][0].at / ROOM_LEFT, groups[-1][-1].at * ROOM_RIGHT)
     axes.set_ylim(*axes.get_ylim())  # the names must not move it
     for group in groups:
-        _name(axes, group, {key: look.colour for key, look in looks.items()})
+        _name(axes, group, {key: own.colour for key, own in looks.items()})
     column = score_column(measured)
     axes.set_xlabel(label)
     axes.set_ylabel(f"{column.label} ({column.unit})")
@@ -68,7 +68,7 @@ def draw_cost(measured: Measured, title: str, *, cost: str, label: str) -> Figur
 
 def cost_groups(measured: Measured, cost: str) -> list[list[CostPoint]]:
     """The rows from the cheapest on, those of like cost in one group, side by side about their own costs."""
-    costs = measured.results.groupby("row")[cost].mean()
+    costs = {row.key: fmean(found) for row in measured.ablation.rows if (found := measured.values(row.key, cost))}
     scores = sorted(row_scores(measured), key=lambda score: (costs[score.key], -score.mean))
     gathered: list[list[RowScore]] = []
     for score in scores:
@@ -78,7 +78,7 @@ def cost_groups(measured: Measured, cost: str) -> list[list[CostPoint]]:
             gathered.append([score])
     return [
         [
-            CostPoint(score=score, cost=float(costs[score.key]), at=float(costs[score.key]) * shift)
+            CostPoint(score=score, cost=costs[score.key], at=costs[score.key] * shift)
             for place, score in enumerate(group)
             for shift in (DODGE ** (place - (len(group) - 1) / 2),)
         ]

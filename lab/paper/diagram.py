@@ -5,26 +5,23 @@ Places are in inches from the lower left corner of the figure, so that a box is 
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from lab.paper.style import GREY
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 SMALL, NORMAL = 7.0, 8.0
 LINE_INCHES = 0.145
-# Pale tints of `LOOKS`: black words stay legible on each, and in grey they differ in lightness.
+# Pale tints of `STYLES`: black words stay legible on each, and in grey they differ in lightness.
 TINTS = {"input": "#F2F2F2", "encoder": "#CFE3F1", "projector": "#FBE3B8", "language_model": "#BFE3D6"}
 
 Place = tuple[float, float]
 
 
-def canvas(width: float, height: float) -> "tuple[Figure, Axes]":
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure whose axes count inches."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
@@ -33,10 +30,8 @@ def canvas(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def box(axes: "Axes", place: Place, size: Place, lines: Sequence[str], tint: str, *, num_bold: int = 1) -> None:
+def box(axes: Axes, place: Place, size: Place, lines: Sequence[str], tint: str, *, num_bold: int = 1) -> None:
     """A box with its lower left corner at `place`; the first lines are bold, all are centred."""
-    from matplotlib.patches import FancyBboxPatch
-
     (x, y), (width, height) = place, size
     shape = "round,pad=0,rounding_size=0.06"
     axes.add_patch(FancyBboxPatch((x, y), width, height, shape, facecolor=tint, edgecolor=GREY, linewidth=0.8))
@@ -53,10 +48,8 @@ def box(axes: "Axes", place: Place, size: Place, lines: Sequence[str], tint: str
         )
 
 
-def arrow(axes: "Axes", *places: Place, label: str = "") -> None:
+def arrow(axes: Axes, *places: Place, label: str = "") -> None:
     """A line through all places with its head at the last; the label stands right of its last stretch."""
-    from matplotlib.patches import FancyArrowPatch
-
     for start, end in pairwise(places[:-1]):
         axes.plot(*zip(start, end, strict=True), color=GREY, linewidth=1.0, solid_capstyle="round")
     axes.add_patch(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,6 +14,7 @@ from lab.evaluation.benchmarks.benchmark import Benchmark
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.evaluated import HEAD, grid
+from lab.paper.ledger.formats import EVALUATED_TEXT, put, terminal_table
 from lab.study.evaluations import Recorded
 
 
@@ -69,7 +69,7 @@ def progress_bar(title: str) -> Iterator[contract.Progress]:
 def print_recorded(done: Recorded) -> None:
     """The scores of one evaluation, and where they stand."""
     console, first = Console(), done.lines[0]
-    _put(console, _table(HEAD, grid(done.lines), right=("Score (95% interval)", "Items")))
+    put(console, terminal_table(HEAD, grid(done.lines), left=EVALUATED_TEXT))
     said = "there already" if done.was_there else "evaluated now"
     stands = f", stands for {first.as_row}" if first.as_row else ""
     line = f"{said} ({first.date}), run {first.run_id}{stands}; in ablations/results/evaluations.csv"
@@ -86,14 +86,15 @@ def print_benchmarks() -> None:
         data = [one.source for one in of_kind]
         told = [where if where != before else "as above" for where, before in zip(data, ["", *data], strict=False)]
         lines = [[one.name, _cells(one), where] for one, where in zip(of_kind, told, strict=True)]
-        _put(console, _table(("Benchmark", "Fills", "Data"), lines))
+        head = ("Benchmark", "Fills", "Data")
+        put(console, terminal_table(head, lines, left=head))
         options = {name: what for one in of_kind for name, what in one.options.items()}
         listed = Table.grid(padding=(0, 1))
         listed.add_column(no_wrap=True)
         listed.add_column(overflow="fold")
         for name, what in options.items():
             listed.add_row(Text(f"--option {name}="), Text(what))
-        _put(console, listed)
+        put(console, listed)
         console.print()
 
 
@@ -102,18 +103,3 @@ def _cells(benchmark: Benchmark) -> str:
     for fills in benchmark.cells:
         metrics.setdefault(f"{table(fills.table).label}: {fills.place}", []).append(fills.metric)
     return "; ".join(f"{place}, {' and '.join(found)}" for place, found in metrics.items()) or "–"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in head:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    for line in lines:
-        made.add_row(*(Text(cell) for cell in line))  # not markup: a name may hold brackets
-    return made
-
-
-def _put(console: Console, made: Table) -> None:
-    if not console.is_terminal:
-        console.width = max(80, console.measure(made, options=console.options.update(width=10_000)).maximum)
-    console.print(made, highlight=False)

@@ -1,7 +1,8 @@
 """Whether tables and figures still say what the runs behind them measured, and which of them rest on a run.
 
 A figure names the runs that it was drawn from; a written table is held against the means and seeds of the results file.
-Code that would draw them otherwise is no reason: the numbers are the same. A figure without runs names data and code.
+Code that would draw them otherwise is no reason: the numbers are the same. A figure
+without runs names the hash of its facts.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,10 @@ from typing import Literal
 
 from lab import paths
 from lab.errors import LabError, choose
-from lab.paper.data_figure import figure_scripts, load_script
-from lab.paper.figure_frame import figure_stem
-from lab.paper.ledger.written import read_written
+from lab.paper.figure_frame import figure_scripts, figure_stem, load_script
+from lab.paper.ledger.ours import read_written
 from lab.paper.tables import table_path
-from lab.study.ablation import Ablation, load_ablation
+from lab.study.ablation import Ablation, ablation_files, load_ablation
 from lab.study.results import read_lines
 
 State = Literal["matches", "no longer matches", "missing"]
@@ -32,11 +32,6 @@ class Drawn:
     run_ids: tuple[str, ...]
 
 
-def ablation_names() -> list[str]:
-    """The declared ablations, by name."""
-    return sorted(path.stem for path in (paths.repository_root() / "ablations").glob("[a-z]*.py"))
-
-
 def drawn(names: list[str] | None = None) -> list[Drawn]:
     """Every table and figure that there should be: those of all recorded rungs with results.
 
@@ -46,13 +41,11 @@ def drawn(names: list[str] | None = None) -> list[Drawn]:
     Raises:
         LabError: an unknown ablation, or a results file that was changed by hand.
     """
-    known = ablation_names()
-    chosen = [choose({key: key for key in known}, name, "ablation") for name in (names or known)]
-    return [one for name in chosen for one in _of(load_ablation(name))]
+    return [one for name in (names or ablation_files()) for one in _of(load_ablation(name))]
 
 
 def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
-    """Every figure that shows no run: it matches where its files name the data and the code that draw it now.
+    """Every figure that shows no run: it matches where its files name the hash of what it says now.
 
     Args:
         names: of such figures; all where None.
@@ -60,14 +53,14 @@ def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
     Raises:
         LabError: another name.
     """
-    scripts = {name: path for name, path in figure_scripts().items() if name not in ablation_names()}
+    scripts = {name: path for name, path in figure_scripts().items() if name not in ablation_files()}
     found = []
     for name in scripts if names is None else names:
         script = choose(scripts, name, "figure")
-        inputs = load_script(script).fingerprint().encode()
+        facts = load_script(script).FIGURE.checksum().encode()
         for ending in ("svg", "png"):
             path = script.with_name(f"{name}.{ending}")
-            fits = path.exists() and inputs in path.read_bytes()
+            fits = path.exists() and facts in path.read_bytes()
             found.append(Drawn(path=path, ablation="", rung="", state=_state(path, fits=fits), run_ids=()))
     return found
 

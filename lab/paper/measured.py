@@ -1,6 +1,7 @@
 """What tables and figures are drawn from: a rung's results, its test utterances, and a fingerprint of both."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,21 @@ class Measured:
     def seeds(self, row: str) -> list[int]:
         """The seeds that were run, in order."""
         return sorted(int(seed) for seed in self.results.loc[self.results["row"] == row, "seed"])
+
+    def values(self, row: str, metric: str, scale: float = 1.0) -> tuple[float, ...]:
+        """What the cells of a row measured, by seed, `scale` times; nothing where the row was not run.
+
+        Raises:
+            LabError: a cell has no such number. It would be drawn as nothing.
+        """
+        lines = self.results[self.results["row"] == row].sort_values("seed")
+        found = tuple(float(value) * scale for value in lines.get(metric, [math.nan] * len(lines)))
+        if lacking := [str(seed) for seed, value in zip(lines["seed"], found, strict=True) if math.isnan(value)]:
+            raise LabError(
+                f"row {row!r} of {self.ablation.name!r}, seed {', '.join(lacking)}, has no {metric} in its results at "
+                f"rung {self.rung!r}, so it cannot be drawn; run it again"
+            )
+        return found
 
     def interval(self, row: str, metric: str) -> "Interval | None":
         """The 95% interval of a pooled error rate, None where the row or too little of it was measured."""

@@ -1,7 +1,7 @@
 """One HTML page of everything: studies with tables, figures, verdicts, runs and log, and the paper's tables.
 
 It is made of what other commands wrote, and measures nothing. Styles and pictures stand in the page itself, so that it
-opens from a file, prints, and asks no server for anything.
+opens from a file, prints, and asks no server for anything. The documentation has the same page under its own menu.
 """
 
 import base64
@@ -16,19 +16,27 @@ from markdown_it import MarkdownIt
 
 from lab import paths
 from lab.paper.figure_frame import figure_stem
-from lab.paper.freshness import Drawn, ablation_names, drawn
-from lab.paper.ledger.cells import chosen
+from lab.paper.freshness import Drawn, drawn
+from lab.paper.ledger.cells import chosen, tables
 from lab.paper.ledger.evaluated import grid
 from lab.paper.ledger.formats import FORMATS
 from lab.paper.ledger.pages import pages
 from lab.paper.tables import table_path
-from lab.study.ablation import Ablation, Rung, load_ablation
+from lab.study.ablation import Ablation, Rung, ablation_files, load_ablation
 from lab.study.results import Line, read_lines
 from lab.study.store import RunRecord, read_runs
 
 _ENTRY = re.compile(r"^## (?P<date>\d{4}-\d\d-\d\d) · (?P<about>.+)$", re.MULTILINE)
-_CLAIM = re.compile(r"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:Holds|Does not hold|Undecided)\b.+)$", re.MULTILINE)
-_SAID_ABOVE = re.compile(r"^\*\*(?:Claim\.\*\* |[^*]+\.\*\* (?:Holds|Does not hold|Undecided)\b).+$", re.MULTILINE)
+_CLAIM = re.compile(
+    r"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:Holds|Does not hold|Undecided|Not judged yet)\b.+)$", re.MULTILINE
+)
+_SAID_ABOVE = re.compile(
+    r"^\*\*(?:Claim\.\*\* |[^*]+\.\*\* (?:Holds|Does not hold|Undecided|Not judged yet)\b).+$", re.MULTILINE
+)
+
+
+TITLE = "What of the Baichuan-Omni report reproduces, and what does not"
+MLFLOW = "http://127.0.0.1:5000"
 
 
 def report_path() -> Path:
@@ -36,7 +44,7 @@ def report_path() -> Path:
     return paths.mlruns_dir() / "report.html"
 
 
-def write_report(path: Path | None = None, *, mlflow: str = "http://127.0.0.1:5000") -> Path:
+def write_report(path: Path | None = None, *, mlflow: str = MLFLOW) -> Path:
     """Write the page and return where it is.
 
     Args:
@@ -47,7 +55,20 @@ def write_report(path: Path | None = None, *, mlflow: str = "http://127.0.0.1:50
         LabError: a results file that was changed by hand.
     """
     path = report_path() if path is None else path
-    ablations = [load_ablation(name) for name in ablation_names()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    written = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>lab report</code>."
+    page = _PAGE.format(style=style, title=TITLE, written=written, body=results(mlflow))
+    return paths.write_whole(path, page)
+
+
+def results(mlflow: str = MLFLOW) -> str:
+    """What stands below the title of the page, as HTML.
+
+    Raises:
+        LabError: a results file that was changed by hand.
+    """
+    ablations = sorted(map(load_ablation, ablation_files()), key=_place_in_paper)
     found = drawn()
     runs = {run.run_id: run for run in read_runs()}
     body = [
@@ -56,10 +77,13 @@ def write_report(path: Path | None = None, *, mlflow: str = "http://127.0.0.1:50
         '<h2 id="paper">The paper\'s tables</h2>',
         _rendered(FORMATS["markdown"](pages(chosen(())), grid())),
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    paths.write_whole(path, _PAGE.format(style=style, body="\n".join(body)))
-    return path
+    return "\n".join(body)
+
+
+def _place_in_paper(ablation: Ablation) -> int:
+    """Of the table that has its rows; the studies of section 3, which has no table, come before those of section 4."""
+    order = list(tables())
+    return min((order.index(entry.cell.partition(" / ")[0]) for entry in ablation.reported if entry.cell), default=-1)
 
 
 _PAGE = """<!doctype html>
@@ -68,10 +92,12 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>omni-lab: what reproduces</title>
+<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
+<h1>{title}</h1>
+<p class="soft">{written}</p>
 {body}
 </body>
 </html>
@@ -79,8 +105,11 @@ _PAGE = """<!doctype html>
 
 
 def _head(ablations: Sequence[Ablation], found: Sequence[Drawn]) -> Iterator[str]:
-    yield "<h1>omni-lab: what of the Baichuan-Omni report reproduces, and what does not</h1>"
-    yield f'<p class="soft">Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by <code>lab report</code>.</p>'
+    yield (
+        "<p>A claim holds where the interval of the difference lies on its side of zero; it does not hold where the "
+        "interval lies on the other side, or rules out every effect large enough to matter; else it is undecided. A "
+        "small rung tests a claim at its own scale and never counts as the paper's number.</p>"
+    )
     links = [*((ablation.name, ablation.name) for ablation in ablations), ("paper", "the paper's tables")]
     yield "<nav><ul>" + "".join(f'<li><a href="#{name}">{said}</a></li>' for name, said in links) + "</ul></nav>"
     rows = []
@@ -106,7 +135,8 @@ def _head(ablations: Sequence[Ablation], found: Sequence[Drawn]) -> Iterator[str
 
 def _study(ablation: Ablation, found: Sequence[Drawn], runs: dict[str, RunRecord], mlflow: str) -> Iterator[str]:
     yield f'<h2 id="{ablation.name}">{ablation.name}</h2>'
-    yield f'<p class="soft">{html.escape(ablation.paper)}</p><p>{html.escape(ablation.claim)}</p>'
+    command = f"<code>lab reproduce {ablation.name}</code>"
+    yield f'<p class="soft">{html.escape(ablation.paper)}; {command}</p><p>{html.escape(ablation.claim)}</p>'
     lines = read_lines(ablation, ablation.rungs[0].name)
     for rung in _recorded(ablation):
         own = [line for line in lines if line["rung"] == rung.name]
@@ -126,10 +156,21 @@ def _study(ablation: Ablation, found: Sequence[Drawn], runs: dict[str, RunRecord
         if table.exists():
             yield _rendered(_SAID_ABOVE.sub("", table.read_text(encoding="utf-8")))
         yield _cost(own, runs, mlflow)
+    yield f"<details><summary>Rows ({len(ablation.rows)})</summary>{_rows(ablation)}</details>"
     if entries := log_entries(ablation.name):
         yield f"<details><summary>The log ({len(entries)})</summary>"
         yield from (_rendered(entry.replace("\n## ", "\n#### ").replace("## ", "#### ", 1)) for entry in entries)
         yield "</details>"
+
+
+def _rows(ablation: Ablation) -> str:
+    """Only what differs from the base is written."""
+    head = ["Key", "Label", "Changes", "Run by default"]
+    rows = []
+    for row in ablation.rows:
+        changes = ", ".join(f"{name} = {value!r}" for name, value in row.changes.items())
+        rows.append([html.escape(row.key), html.escape(row.label), html.escape(changes), "yes" if row.main else "no"])
+    return _table(head, rows)
 
 
 def _recorded(ablation: Ablation) -> list[Rung]:
@@ -185,8 +226,21 @@ def log_entries(name: str) -> list[str]:
 
 def _rendered(markdown: str) -> str:
     """Markdown as HTML; what is HTML in it is shown as text, and wide tables scroll in a box of their own."""
-    made = MarkdownIt("commonmark", {"html": False}).enable("table").render(_without_comments(markdown))
+    made = (
+        MarkdownIt("commonmark", {"html": False})
+        .enable("table")
+        .render(_without_comments(_without_local_links(markdown)))
+    )
     return made.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+
+
+def _without_local_links(text: str) -> str:
+    """Links to files of the repository become their names: the page is read elsewhere."""
+
+    def replaced(match: re.Match[str]) -> str:
+        return match[0] if "://" in match[2] else match[1]
+
+    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)]+)\)", replaced, text)
 
 
 def _without_comments(markdown: str) -> str:

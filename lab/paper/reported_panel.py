@@ -51,13 +51,15 @@ def _lower(label: str) -> str:
 def footnote(ablation: Ablation, column: Column) -> str:
     """What the paper's numbers are of, and for which rows none was found."""
     found = _found(ablation, column)
-    if not found:
-        return "The paper's numbers: not found."
     several = Counter(entry.row for entry in found)
     notes = dict.fromkeys(entry.note for entry in found if entry.note and several[entry.row] == 1)
-    sentences = [f"Reported: {note}." for note in notes]
-    if missing := [ablation.row(entry.row).label for entry in ablation.reported if entry.value is None]:
+    sentences = [f"Reported: {note}." for note in notes] if found else ["The paper's numbers: not found."]
+    if found and (missing := [ablation.row(entry.row).label for entry in ablation.reported if entry.value is None]):
         sentences.append(f"Not found: {'; '.join(missing)}.")
+    others = [entry for entry in ablation.reported if entry.metric != column.metric and entry.value is not None]
+    if others:
+        measures = ", ".join(dict.fromkeys(entry.metric for entry in others))
+        sentences.append(f"The paper's numbers of other measures ({measures}) stand in the table alone.")
     return " ".join(sentences)
 
 

@@ -1,36 +1,186 @@
 """The pages of the documentation that the repository's own files hold already, as Markdown by path.
 
-Nothing is written to a folder: `docs/hooks.py` gives the pages to mkdocs. Components come from the dicts that name
-them, studies from their declarations, tables, figures and log, and what reproduces from the ledger.
+Nothing is written to a folder: `docs/hooks.py` gives the pages to mkdocs. What reproduces is the page of `lab report`.
+There is a page for every dict that names parts, data, training or measures: which dicts there are, and where the paper
+has what, stands in components.toml; what an entry is comes from the docstring of the class or function behind it. An
+entry that the file does not know is said to be not in the paper.
 """
 
-import re
-from collections.abc import Iterator
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from transformers import PreTrainedConfig
 
 from lab import paths
-from lab.paper.components import components, documented, escape, first_paragraph
-from lab.paper.freshness import ablation_names
-from lab.paper.ledger.cells import chosen
-from lab.paper.ledger.evaluated import grid
-from lab.paper.ledger.formats import markdown as ledger_markdown
-from lab.paper.ledger.pages import pages as ledger_pages
-from lab.paper.report import log_entries, written_claims
-from lab.study.ablation import Ablation, load_ablation
+from lab.errors import LabError
+from lab.paper.report import TITLE, results
 
 PACKAGES = ("lab", "standins")
+FILE = Path(__file__).with_name("components.toml")
+NOT_IN_THE_PAPER = "not in the paper"
+ROOMS = {
+    "parts": "The model",
+    "data": "Data",
+    "training": "Training",
+    "evaluation": "Measures",
+    "standins": "Stand-ins",
+}
+_SIZES = (
+    "d_model",
+    "encoder_layers",
+    "num_mel_bins",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "vocab_size",
+)
 
-NOT_RUN = "Declared and tested, not run yet."
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """A dict of components as components.toml declares it."""
+
+    slug: str
+    title: str
+    module: str
+    dict: str
+    otherwise: str = NOT_IN_THE_PAPER
+    places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def room(self) -> str:
+        """The room of `lab/` that holds the dict, or `standins`: a key of `ROOMS`."""
+        package, room, *_ = self.module.split(".")
+        return room if package == "lab" else package
+
+    def entries(self) -> Mapping[str, Any]:
+        """The dict itself.
+
+        Raises:
+            LabError: `places` or `words` have a name that the dict lacks.
+        """
+        entries: Mapping[str, Any] = getattr(import_module(self.module), self.dict)
+        if lost := sorted({*self.places, *self.words} - set(entries)):
+            raise LabError(
+                f"{FILE.name} speaks of {', '.join(lost)} of {self.slug!r}, which {self.module}.{self.dict} does not "
+                f"have; it has {', '.join(entries)}"
+            )
+        return entries
+
+    def place(self, key: str, entry: Any) -> str:
+        """Where the paper has an entry; of one that is another publication's, where that has it."""
+        place = self.places.get(key) or _stated(entry) or self.otherwise
+        published = isinstance(source := getattr(entry, "source", None), str) and callable(
+            getattr(entry, "score", None)
+        )
+        return f"{place}; this is {source}" if published else place
+
+    def what(self, key: str, entry: Any) -> str:
+        """What an entry is, in a sentence."""
+        return self.words.get(key) or in_words(entry)
+
+
+@cache
+def components() -> Mapping[str, Components]:
+    """Every dict of components by the name of its page, in the order of the file."""
+    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return MappingProxyType({slug: Components(slug=slug, **table) for slug, table in tables.items()})
+
+
+def documented(entry: Any) -> Any:
+    """The class or function of the project that an entry is or holds first; None where it is data alone."""
+    held: Sequence[Any] = (entry,)
+    if isinstance(entry, tuple):
+        held = entry
+    elif dataclasses.is_dataclass(entry) and not isinstance(entry, type):
+        held = tuple(vars(entry).values())
+    # A partial has another class's docstring.
+    found = (getattr(one, "func", one) for one in held if callable(one))
+    ours = (one for one in found if getattr(one, "__module__", "").startswith(("lab.", "standins.")))
+    return next((one for one in ours if one.__doc__ and "<" not in getattr(one, "__qualname__", "<")), None)
+
+
+def in_words(entry: Any) -> str:
+    """What an entry is: the first paragraph of its docstring, else its fields."""
+    if made_by := documented(entry):
+        return first_paragraph(made_by.__doc__)
+    if hasattr(entry, "models") and hasattr(entry, "kind"):  # a benchmark
+        return f"{entry.kind}; data: {entry.source}"
+    if callable(entry) and isinstance(made := entry(), PreTrainedConfig):
+        sizes = made.to_dict()
+        return f"{type(made).__name__}; {_pairs({name: sizes[name] for name in _SIZES if sizes.get(name)})}"
+    return fields(entry)
+
+
+def fields(entry: Any) -> str:
+    """Data in words, `field: value`; fields that are as by default are left out, unless all are."""
+    if isinstance(entry, tuple):
+        return "; ".join(map(fields, entry))
+    if not dataclasses.is_dataclass(entry) or isinstance(entry, type):
+        return str(entry)
+    values = {one.name: getattr(entry, one.name) for one in dataclasses.fields(entry)}
+    told = {
+        name: value
+        for name, value in values.items()
+        if value not in (None, (), {}, "") and not callable(value) and name not in ("name", "paper")
+    }
+    default = {one.name: one.default for one in dataclasses.fields(entry)}
+    own = {name: value for name, value in told.items() if value != default[name]}
+    return _pairs(own or told) or "as by default"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name.replace('_', ' ')}: {_value(value)}" for name, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        if all(each is None for each in value.values()):
+            return f"{', '.join(value)} (numbers not found)"
+        return ", ".join(f"{key} {_value(each)}" for key, each in value.items())
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_value, value)) or "none"
+    if value is None:
+        return "not found"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _stated(entry: Any) -> str:
+    """What an entry says itself of its place: a stage its section, a benchmark the cells it fills."""
+    if isinstance(paper := getattr(entry, "paper", None), str):
+        return paper
+    if cells := getattr(entry, "cells", ()):
+        tables = dict.fromkeys(cell.table.replace("_", " ", 1).replace("_", " and ") for cell in cells)
+        return "; ".join(f"{table}, {', '.join(dict.fromkeys(c.place for c in cells))}" for table in tables)
+    return ""
+
+
+def first_paragraph(text: str | None) -> str:
+    """The first paragraph on one line."""
+    return " ".join((text or "").strip().split("\n\n")[0].split())
+
+
+def escape(text: str) -> str:
+    """Words as a cell of a Markdown table holds them."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
 def generated_pages() -> dict[str, str]:
     """Every page by its path below the site."""
     return {
         **{f"components/{slug}.md": component_page(slug) for slug in components()},
-        **{f"ablations/{name}.md": ablation_page(load_ablation(name)) for name in ablation_names()},
-        "log.md": without_local_links(log()),
-        "reproduces.md": reproduces_page(),
+        "results.md": f"# {TITLE}\n\n<div>\n{results()}\n</div>\n",
         **{reference_path(name): f"# {name}\n\n::: {name}\n" for name in modules()},
     }
 
@@ -75,102 +225,3 @@ def component_page(slug: str) -> str:
         defined = f"[`{made_by.__name__}`][{name}]" if public else f"`{made_by.__name__ if made_by else page.dict}`"
         lines.append(f"| `{key}` | {escape(page.what(key, entry))} | {escape(page.place(key, entry))} | {defined} |")
     return "\n".join(lines) + "\n"
-
-
-def ablation_page(ablation: Ablation) -> str:
-    """One study: claim, table, verdicts, figure, rows, rungs, and its entries in the log."""
-    root = paths.repository_root()
-    name = ablation.name
-    parts = [
-        f"# {name}",
-        f"{ablation.paper}.",
-        f"**Claim.** {ablation.claim}",
-        f"    lab reproduce {name}",
-        f"Declared in `ablations/{name}.py`; one cell is one run of `notebooks/{ablation.notebook}.ipynb`, "
-        f"its line is in `ablations/results/{name}.csv`.",
-        "## Results",
-    ]
-    tables = written_tables(name)
-    parts += [re.sub(r"<!--.*?-->\n?", "", table.read_text(encoding="utf-8")).strip() for table in tables]
-    if not tables:
-        parts.append(NOT_RUN)
-    elif (root / "figures" / f"{name}.svg").exists():
-        parts.append(f"[![{name}](../figures/{name}.svg)](../figures/{name}.svg)")
-    changed = [(row, ", ".join(f"{key} = {value!r}" for key, value in row.changes.items())) for row in ablation.rows]
-    parts.append("## Rows\n\nOnly what differs from the base is written.")
-    parts.append(
-        "| Key | Label | Changes | Run by default |\n|---|---|---|---|\n"
-        + "\n".join(
-            f"| `{row.key}` | {escape(row.label)} | {escape(changes)} | {'yes' if row.main else 'no'} |"
-            for row, changes in changed
-        )
-    )
-    parts.append("## Rungs")
-    parts.append("\n".join(f"- `{rung.name}`: {rung.description}" for rung in ablation.rungs))
-    if entries := log_entries(name):
-        # One level deeper than in the log.
-        parts += ["## Log", *(without_local_links(f"#{entry}") for entry in entries)]
-    return "\n\n".join(parts) + "\n"
-
-
-def log() -> str:
-    """What people wrote of the studies."""
-    return (paths.repository_root() / "ablations" / "LOG.md").read_text(encoding="utf-8")
-
-
-def reproduces_page() -> str:
-    """The studies' written verdicts, first in a table, then in full, then every cell of the paper's tables."""
-    names = ablation_names()
-    parts = [
-        "# What reproduces and what does not",
-        "Written from `ablations/results` and by `lab paper`. A small rung tests a claim at its own scale; it never "
-        "counts as the paper's number.",
-        "Holds: the interval of the difference lies on the claim's side of zero. Does not hold: it lies on the other "
-        "side, or rules out every effect large enough to matter. Undecided: neither.",
-        "| Study | What is compared | Verdict (rung) |\n|---|---|---|\n"
-        + "\n".join(line for name in names for line in verdict_rows(load_ablation(name))),
-        "## The claims of the studies",
-    ]
-    for name in names:
-        parts.append(f"### [{name}](ablations/{name}.md)")
-        parts += [verdicts(path) for path in written_tables(name)] or [NOT_RUN]
-    parts += ["## The paper's tables, cell by cell", ledger_markdown(ledger_pages(chosen(())), grid())]
-    return "\n\n".join(parts) + "\n"
-
-
-def written_tables(name: str) -> list[Path]:
-    """The tables of a study that `lab tables` wrote, one a rung."""
-    return sorted((paths.repository_root() / "ablations" / "results").glob(f"{name}.*.md"))
-
-
-def verdict_rows(ablation: Ablation) -> Iterator[str]:
-    """A line a verdict: `holds`, `does not hold` or `undecided`, as the written table begins its sentence."""
-    place = ablation.paper.partition(", ")[2] or ablation.paper
-    first = f"[{ablation.name}](ablations/{ablation.name}.md), {place}"
-    for path in written_tables(ablation.name):
-        for title, said in written_claims(path):
-            yield f"| {first} | {escape(title)} | {said.partition(':')[0].lower()} (`{rung_of(path)}`) |"
-            first = ""
-    if not written_tables(ablation.name):
-        yield f"| {first} | | not run yet |"
-
-
-def rung_of(path: Path) -> str:
-    """NAME.RUNG.md -> RUNG."""
-    return path.name.split(".")[1]
-
-
-def verdicts(path: Path) -> str:
-    """The claim of a written table and the verdicts below it."""
-    text = path.read_text(encoding="utf-8")
-    lines = text[text.index("**Claim.**") :].splitlines()
-    return "\n\n".join([f"Rung `{rung_of(path)}`.", *(line for line in lines if line.startswith("**"))])
-
-
-def without_local_links(text: str) -> str:
-    """Links to files of the repository become their names; the site holds other pages."""
-
-    def replaced(match: re.Match[str]) -> str:
-        return match[0] if "://" in match[2] else match[1]
-
-    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)]+)\)", replaced, text)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class SeriesStyle:
     """How one series is drawn: each of colour, marker and line tells it apart by itself."""
 
     colour: str
@@ -22,16 +22,24 @@ class Look:
 
 
 # Okabe and Ito's palette (2008) without yellow, which vanishes on white; neighbours differ in lightness too.
-LOOKS = (
-    Look(colour="#0072B2", marker="o", line="-"),
-    Look(colour="#E69F00", marker="s", line=(0, (5, 2))),
-    Look(colour="#009E73", marker="^", line=(0, (1, 1.2))),
-    Look(colour="#D55E00", marker="D", line=(0, (5, 1.5, 1, 1.5))),
-    Look(colour="#56B4E9", marker="v", line=(0, (8, 2))),
-    Look(colour="#CC79A7", marker="P", line=(0, (3, 1, 1, 1, 1, 1))),
-    Look(colour="#000000", marker="X", line=(0, (2, 3))),
+STYLES = (
+    SeriesStyle(colour="#0072B2", marker="o", line="-"),
+    SeriesStyle(colour="#E69F00", marker="s", line=(0, (5, 2))),
+    SeriesStyle(colour="#009E73", marker="^", line=(0, (1, 1.2))),
+    SeriesStyle(colour="#D55E00", marker="D", line=(0, (5, 1.5, 1, 1.5))),
+    SeriesStyle(colour="#56B4E9", marker="v", line=(0, (8, 2))),
+    SeriesStyle(colour="#CC79A7", marker="P", line=(0, (3, 1, 1, 1, 1, 1))),
+    SeriesStyle(colour="#000000", marker="X", line=(0, (2, 3))),
 )
 GREY = "#555555"
+
+
+def style_of(at: int) -> SeriesStyle:
+    """That of the series at a place: after the last of `STYLES`, colours return with other markers and lines."""
+    turn, place = divmod(at, len(STYLES))
+    other = STYLES[(place + turn) % len(STYLES)]
+    return replace(STYLES[place], marker=other.marker, line=other.line)
+
 
 # Any: matplotlib's stubs list every key as a literal of their own.
 RC_PARAMS: Any = {

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from lab import paths
 from lab.errors import LabError
 from lab.paper.claims import Claim, Contrast, capital, judge, load_contrasts
-from lab.paper.comparison_tables import comparisons, first_seeds, markdown
+from lab.paper.comparisons import comparisons, first_seeds, form_and_size, markdown
 from lab.paper.looking import judge_looked, unlooked
 from lab.paper.measured import Measured, fingerprint, load_measured
-from lab.paper.rate_study import form_and_size
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
 from lab.study.results import results_path
@@ -109,7 +108,7 @@ def judged_claims(measured: Measured, contrasts: Sequence[Claim]) -> list[tuple[
 
 def _main_table(measured: Measured) -> str:
     ablation, lines = measured.ablation, measured.results
-    columns = [column for column in ablation.columns if column.metric in lines]
+    columns = ablation.columns
     heads = [f"{capital(column.label)} ({column.unit})" if column.unit else column.label for column in columns]
     table = [["Row", "Seeds", *heads, _reported_head(ablation)]]
     run = set(lines["row"])
@@ -123,8 +122,8 @@ def _main_table(measured: Measured) -> str:
 
 
 def _value(measured: Measured, row: Row, column: Column) -> str:
-    values = measured.results.loc[measured.results["row"] == row.key, column.metric].dropna()
-    if values.empty:
+    own = measured.results[measured.results["row"] == row.key]
+    if column.metric not in own or (values := own[column.metric].dropna()).empty:
         return NOT_MEASURED
     percent = column.unit == "%"
     text = f"{values.mean() * column.scale:.1f}" if percent else _number(values.mean() * column.scale)

@@ -207,14 +207,18 @@ class Ablation:
         return tuple(parameter for parameter in self.base if parameter in changed)
 
 
+def ablation_files() -> dict[str, Path]:
+    """The files that declare an ablation, by its name."""
+    return {path.stem: path for path in sorted((paths.repository_root() / "ablations").glob("[a-z]*.py"))}
+
+
 def load_module(name: str) -> ModuleType:
     """Import `ablations/NAME.py`, which holds `ablation` and `prepare`.
 
     Raises:
         LabError: there is no such file (the message lists those there are), or it declares no `ablation`.
     """
-    files = {path.stem: path for path in sorted((paths.repository_root() / "ablations").glob("[a-z]*.py"))}
-    path = choose(files, name, "ablation")
+    path = choose(ablation_files(), name, "ablation")
     spec = importlib.util.spec_from_file_location(f"ablations.{name}", path)
     assert spec is not None
     assert spec.loader is not None

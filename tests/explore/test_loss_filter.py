@@ -12,9 +12,8 @@ import soundfile
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
-from lab.explore import scored_samples
-from lab.explore.loss_filter import loss_filter_panel, row_saver
-from lab.explore.scored_samples import ScoredSamples, samples_of_scoring, samples_of_study
+from lab.explore import loss_filter
+from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study
 from lab.study.ablation import load_ablation
 from lab.study.own_rows import own_rows_file
 from lab.training.vision_example import VisionExample
@@ -108,12 +107,12 @@ def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeyp
         asked.append((source, split, count, sight.frame_size))
         return [picture(f"s{i}") for i in range(10)]
 
-    monkeypatch.setattr(scored_samples, "open_examples", opened)
+    monkeypatch.setattr(loss_filter, "open_examples", opened)
     images = load_ablation("loss_filter_images")
     lines = {"split": "train", "row": "none", "seed": 0, "question": ["s7", "s3"], "prompt": ["swapped", "how many?"]}
     lines |= {"answer": ["how many?", "two"], "loss": [4.0, 1.0], "loss_without_prompt": [5.0, 2.0]}
     lines["kind"] = ["swapped", "clean"]
-    monkeypatch.setattr(scored_samples, "load_utterances", lambda *_: pd.DataFrame(lines))
+    monkeypatch.setattr(loss_filter, "load_utterances", lambda *_: pd.DataFrame(lines))
     found = samples_of_study(images, "cpu")
     assert [one.id for one in found.examples] == found.ids == ["s7", "s3"]
     assert found.prompts == ["swapped", "how many?"]  # as it was scored, fault and all
@@ -167,7 +166,7 @@ def test_a_choice_is_kept_as_a_row_of_the_study(monkeypatch, tmp_path):
 
 def test_a_scoring_is_read_with_the_texts_of_its_source(monkeypatch, tmp_path):
     given = [Instruction(id=f"s{i}", prompt=f"ask {i}", answer=f"say {i}", source="x", group=str(i)) for i in range(3)]
-    monkeypatch.setattr(scored_samples, "read_instructions", lambda name: type("R", (), {"instructions": given}))
+    monkeypatch.setattr(loss_filter, "read_instructions", lambda name: type("R", (), {"instructions": given}))
     columns = {"id": ["s2", "s0"], "loss": [1.0, 2.0], "loss_without_prompt": [None, None]}
     columns |= {"num_tokens": [3, 3], "prompt_tokens": [2, 2]}
     pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "part-000000.parquet")

@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.evaluation.statistics import bootstrap_interval
 from lab.paper import tables
 from lab.paper.claims import Comparison, common_seeds, judge, load_contrasts
-from lab.paper.comparison_tables import comparisons
+from lab.paper.comparisons import comparisons
 from lab.paper.looking import data_hash, question_of
 from lab.paper.measured import Measured, load_measured, load_rows
 from lab.study import looks
@@ -209,3 +209,27 @@ def test_a_looked_at_comparison_is_judged_at_the_level_of_its_last_look_and_its_
 @pytest.mark.parametrize(("label", "title"), [("", "Staged against direct"), ("the order", "The order")])
 def test_a_comparison_is_titled_by_its_label_or_its_rows(label, title):
     assert Comparison(baseline="direct", candidate="staged", label=label).title == title
+
+
+def test_a_column_that_no_cell_measured_stands_with_dashes():
+    write_results(BETTER)
+    path = paths.repository_root() / "ablations" / f"{NAME}.py"
+    path.write_text(path.read_text().replace('"lm_tokens"', '"lm_tokenz"'))
+    text = table()
+    assert cells_of(text, "Row")[3] == "Tokens (M)"
+    assert {cells_of(text, label)[3] for label in ("Direct", "Staged", "Mixed")} == {"–"}
+
+
+def test_comparisons_by_two_measures_are_both_shown():
+    write_results(BETTER)
+    frame = measured().utterances
+    doubled = frame.assign(character_errors=frame["wrong_answers"], num_characters=2, utterance=frame["question"])
+    found = replace(measured(), utterances=doubled.assign(reference_normalized=frame["group"]))
+    declared = (
+        Comparison(baseline="direct", candidate="staged"),
+        Comparison(baseline="mixed", candidate="staged", metric="character_error_rate"),
+    )
+    text = comparisons(found, declared)
+    assert text.count("| Candidate | Baseline |") == 2
+    assert "| Staged | Direct |" in text
+    assert "| Staged | Mixed |" in text

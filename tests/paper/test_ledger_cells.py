@@ -3,7 +3,6 @@ import re
 import pytest
 
 from lab.errors import LabError
-from lab.paper.ledger import cells
 from lab.paper.ledger.cells import DASH, NOT_FOUND, Table, chosen, source, table, tables
 from tests.paper.paper_tables import TEXT, bullet, numbers, printed, value
 
@@ -140,7 +139,3 @@ def test_unknown_tables_rows_and_columns_are_named_with_the_choices() -> None:
 def test_tables_are_chosen_once_each_and_all_where_none_is_named() -> None:
     assert [of.name for of in chosen(["table_9", "table_1", "table_9"])] == ["table_9", "table_1"]
     assert [of.name for of in chosen([])] == list(tables())
-
-
-def test_the_data_lies_beside_the_code() -> None:
-    assert [path.name for path in cells.FILES] == ["cells.csv", "tables.toml"]

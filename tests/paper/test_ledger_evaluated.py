@@ -71,7 +71,7 @@ def test_a_named_row_fills_its_cell_and_no_other(guessing: Guessing) -> None:
 
 @pytest.mark.parametrize(("value", "verdict"), [(65.9, "reproduced"), (66.0, "not reproduced")])
 def test_a_checkpoint_reproduces_by_tolerance_alone(guessing: Guessing, value: float, verdict: str) -> None:
-    from lab.paper.ledger.verdicts import judge_one
+    from lab.paper.ledger.pages import judge_one
 
     ask(guessing, as_row=NAME)
     (ours,) = evaluated.filling([KEY])[KEY]

@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from lab import cli
 from lab.paper.ledger.cells import chosen, table
 from lab.paper.ledger.formats import as_json, escape, latex, markdown, print_terminal
-from lab.paper.ledger.pages import Page, place
-from lab.paper.ledger.verdicts import judge
-from tests.paper.test_ledger_verdicts import OURS
+from lab.paper.ledger.pages import Page, judge, place
+from tests.paper.test_ledger_pages import OURS
 
 SMALL = replace(OURS, ablation="video_pretraining", row="staged", rung="cpu", value=52.07, low=50.1, high=54.0)
 

@@ -1,4 +1,3 @@
-import hashlib
 import math
 from pathlib import Path
 from types import ModuleType
@@ -8,16 +7,17 @@ from PIL import Image
 
 from lab import paths
 from lab.errors import LabError
-from lab.paper.ledger.cells import FILES
-from lab.paper.radars import KINDS, MODELS, benchmarks, means, scaled
 from lab.paper.style import paper_style
 from tests.paper.paper_tables import TEXT, printed, value
 from tests.test_figures import ROOT, load
 
+RADARS = load(ROOT / "figures" / "paper_radars.py")
+KINDS, MODELS, scaled, benchmarks, means = RADARS.KINDS, RADARS.MODELS, RADARS.scaled, RADARS.benchmarks, RADARS.means
+
 
 @pytest.fixture
 def figure() -> ModuleType:
-    return load(ROOT / "figures" / "paper_radars.py")
+    return RADARS
 
 
 def test_the_scale_is_the_papers_formula_and_error_rates_are_turned_about() -> None:
@@ -68,7 +68,7 @@ def test_the_left_radar_has_every_benchmark_and_a_gap_where_the_tables_have_none
 
 def test_the_curves_are_drawn_at_these_values(figure: ModuleType) -> None:
     with paper_style():
-        left, right = figure.draw().axes
+        left, right = figure.draw(figure.FIGURE.facts()).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
     assert set(lines) == set(MODELS)
     for model, drawn in lines.items():
@@ -83,7 +83,7 @@ def test_the_curves_are_drawn_at_these_values(figure: ModuleType) -> None:
     assert all(math.isnan(values[2]) for values in shown.values())
 
 
-def test_the_files_hold_the_hashes_of_the_data_and_are_drawn_once(
+def test_the_files_name_the_facts_and_the_same_facts_give_the_same_bytes(
     figure: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "repository_root", lambda: tmp_path)
@@ -92,20 +92,12 @@ def test_the_files_hold_the_hashes_of_the_data_and_are_drawn_once(
     with Image.open(png) as image:
         description = image.text["Description"]
     for text in (svg.read_text(), description):
-        assert all(hashlib.sha256(path.read_bytes()).hexdigest() in text for path in FILES)
+        assert figure.FIGURE.checksum() in text
     first = svg.read_bytes(), png.read_bytes()
-    monkeypatch.setattr(figure, "draw", lambda: pytest.fail("drawn again"))
-    figure.main()
-    monkeypatch.undo()
     monkeypatch.setattr(paths, "repository_root", lambda: tmp_path / "other")
     assert tuple(path.read_bytes() for path in figure.main()) == first
 
 
-def test_the_figure_in_the_repository_is_of_this_data_and_code(figure: ModuleType) -> None:
-    for ending in ("svg", "png"):
-        assert figure.fingerprint().encode() in (ROOT / "figures" / f"paper_radars.{ending}").read_bytes()
-
-
 def test_a_rung_is_refused(figure: ModuleType) -> None:
-    with pytest.raises(LabError, match="shows the paper's own numbers, which have no rung 'gpu'"):
+    with pytest.raises(LabError, match="figure 'paper_radars' shows components and data, which have no rung 'gpu'"):
         figure.main("gpu")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lab import paths
 from lab.paper import tables
-from lab.paper.report import log_entries, write_report
+from lab.paper.report import log_entries, results, write_report
 from tests.paper.fakes import GROWING_GAP, NAME, write_checkout, write_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -62,6 +62,13 @@ def test_the_first_table_has_every_claim_with_its_rung_and_what_came_out(checkou
     assert "<strong>Claim.</strong>" not in study
 
 
+def test_a_claim_that_cannot_be_judged_yet_is_said_to_be_so(checkout: Path) -> None:
+    write_results({("conv_gmlp", 2): 0.2})
+    tables.write_tables(NAME, "cpu")
+    page = write_report(checkout / "report.html").read_text()
+    assert re.search(r"<td>cpu: The claim: <b>not judged yet</b>", page)
+
+
 def test_a_study_that_was_not_run_says_so(checkout: Path) -> None:
     page = write_report(checkout / "report.html").read_text()
     assert "Not run: " in page
@@ -84,6 +91,24 @@ def test_a_figure_that_is_old_is_named_at_the_top(checkout: Path) -> None:
     write_results({place: rate + 0.01 for place, rate in GROWING_GAP.items()})
     page = write_report(checkout / "report.html").read_text()
     assert f"No longer what their runs measured, draw them anew: {NAME}.cpu.md" in page
+
+
+def test_studies_stand_in_the_papers_order_with_their_rows_and_logs() -> None:
+    page = results()
+    assert re.findall(r'<h2 id="(\w+)">', page) == [
+        *("loss_filter", "loss_filter_images", "visual_encoder", "visual_projector", "anyres", "video_frames"),
+        *("video_pretraining", "conv_gmlp_rate", "paper"),
+    ]
+    row = "<td>c_abstractor</td><td>C-Abstractor</td><td>projector = &#x27;c_abstractor&#x27;</td><td>yes</td>"
+    assert row in page
+    assert "<h4>2026-11-27 · visual_encoder, rung cpu" in page
+
+
+def test_links_to_files_become_words_and_others_stay(checkout: Path) -> None:
+    (checkout / "ablations" / "LOG.md").write_text(
+        f"## 2026-01-02 · {NAME}\n\n[log](ablations/LOG.md), [paper](https://arxiv.org)\n"
+    )
+    assert '<p>log, <a href="https://arxiv.org">paper</a></p>' in results()
 
 
 def test_entries_of_the_log_are_those_that_name_the_study(checkout: Path) -> None:

@@ -16,9 +16,10 @@ from lab.paper.cost_figure import cost_groups, spread
 from lab.paper.figure_frame import draw_figure
 from lab.paper.measured import Measured, load_measured, results_checksum
 from lab.paper.reported_panel import footnote, stars
-from lab.paper.row_scores import row_scores, score_column
-from lab.paper.style import GREY, LOOKS, paper_style
+from lab.paper.row_figure import row_scores, score_column
+from lab.paper.style import GREY, STYLES, paper_style
 from lab.study.ablation import load_ablation
+from lab.study.own_rows import save_own_row
 from tests.paper.answers import CHANCE, KINDS, REPOSITORY, write_answers, write_study
 from tests.test_figures import load
 
@@ -149,7 +150,7 @@ def test_baselines_and_controls_are_grey_and_contenders_are_not(checkout: Path) 
     measured = measure("video_pretraining")
     ours = drawn("video_pretraining", measured).axes[0]
     colours = [container.lines[0].get_color() for container in ours.containers]
-    assert colours == [LOOKS[0].colour] * 2 + [GREY] * 4
+    assert colours == [STYLES[0].colour] * 2 + [GREY] * 4
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -204,15 +205,16 @@ def test_the_interval_of_one_seed_says_what_it_is_over(checkout: Path) -> None:
 
 
 def test_the_heat_map_holds_the_accuracy_of_every_kind_and_chance_beneath(checkout: Path) -> None:
-    measured = load_measured(write_answers("video_pretraining", {**FEW, "staged_from_image_projector": 0.6}), "cpu")
+    rows = {**FEW, "staged_from_image_projector": 0.6}  # no main row
+    measured = load_measured(write_answers("video_pretraining", rows), "cpu")
     heat = next(axes for axes in drawn("video_pretraining", measured).axes if axes.images)
     numbers = {text.get_position(): text.get_text() for text in heat.texts}
-    for at, row in enumerate(FEW):
+    for at, row in enumerate(rows):
         for column, kind in enumerate(KINDS):
             own = measured.utterances[(measured.utterances["row"] == row) & (measured.utterances["kind"] == kind)]
             assert numbers[column, at] == f"{100 - 100 * own['wrong_answers'].mean():.0f}"
-    assert [numbers[column, len(FEW)] for column in range(9)] == [f"{100 / n:.0f}" for n in KINDS.values()]
-    assert len(numbers) == 9 * (len(FEW) + 1)  # staged_from_image_projector is no main row
+    assert [numbers[column, len(rows)] for column in range(9)] == [f"{100 / n:.0f}" for n in KINDS.values()]
+    assert len(numbers) == 9 * (len(rows) + 1)
     assert heat.get_xticklabels()[2].get_text() == "came\nfirst\n(20)"
 
 
@@ -232,6 +234,31 @@ def test_projectors_of_like_cost_stand_side_by_side_about_it(checkout: Path) -> 
 )
 def test_names_are_pushed_apart_and_stay_within(wanted: list[float], expected: list[float]) -> None:
     assert spread(wanted, [2] * len(wanted), 0, 10) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_row_of_ones_own_is_drawn_with_the_others(checkout: Path, name: str) -> None:
+    save_own_row(load_ablation(name), "mine", "A row of my own", {"weight_decay": 0.5})
+    figure = drawn(name, measure(name, every_row=True))
+    assert "A row of my own" in of_figure(figure).replace("\n", " ")
+
+
+def test_a_row_without_what_is_drawn_is_refused(checkout: Path) -> None:
+    measured = measure("visual_projector")
+    results = measured.results.copy()
+    results.loc[results["row"] == "mlp", "test_accuracy"] = float("nan")
+    with pytest.raises(LabError, match="row 'mlp' of 'visual_projector', seed 0, 1, 2, has no test_accuracy"):
+        drawn("visual_projector", replace(measured, results=results))
+    results = measured.results.drop(columns="visual_tokens_per_question")
+    with pytest.raises(LabError, match="has no visual_tokens_per_question in its results at rung 'cpu'"):
+        drawn("visual_projector", replace(measured, results=results))
+
+
+def test_numbers_of_other_measures_are_said_to_stand_elsewhere(checkout: Path) -> None:
+    ablation = load_ablation("anyres")
+    other = replace(ablation.reported[0], metric="test_loss", value=0.5)
+    said = footnote(replace(ablation, reported=(*ablation.reported, other)), ablation.columns[0])
+    assert said.endswith("The paper's numbers of other measures (test_loss) stand in the table alone.")
 
 
 def test_a_study_without_a_counted_column_is_refused(checkout: Path) -> None:

@@ -3,6 +3,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lab import paths
@@ -273,3 +274,13 @@ def test_results_of_a_row_that_is_not_declared_any_more_are_refused(checkout: Pa
     kept = tuple(row for row in ablation.rows if row.key != "mean_pool_gmlp_2")
     with pytest.raises(LabError, match=r"'conv_gmlp_rate' at rung 'cpu' have the row mean_pool_gmlp_2, which is not"):
         load_measured(dataclasses.replace(ablation, rows=kept), "cpu")
+
+
+def test_a_cell_that_two_rows_have_is_said_to_be_compared_with_nothing(checkout: Path) -> None:
+    measured = load_measured(write_results(GROWING_GAP), "cpu")
+    frame = measured.utterances
+    twin = frame[frame["row"] == "conv_gmlp_2"].assign(row="twin")
+    doubled = dataclasses.replace(measured, utterances=pd.concat([frame, twin], ignore_index=True))
+    text = tables.render(doubled, load_contrasts(NAME))
+    assert "Not compared: conv_gmlp at n = 2, which rows conv_gmlp_2, twin have." in text
+    assert "Not compared" not in tables.render(measured, load_contrasts(NAME))

@@ -1,7 +1,8 @@
 """The cells of the paper's tables, read from `cells.csv` and `tables.toml` beside this file (sections 4 and 4.5).
 
 A cell is one number, or its absence: a place of a printed table that holds two of them (WER and CER, or what a model's
-owners report and what the paper's authors ran) is two cells of one row and column.
+owners report and what the paper's authors ran) is two cells of one row and column. An ablation declares the paper's
+numbers by naming their rows here (`reported`), so that each has one home.
 """
 
 import csv
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lab.errors import LabError, choose
+from lab.study.ablation import Reported
 
 CELLS = Path(__file__).with_name("cells.csv")
 TABLES = Path(__file__).with_name("tables.toml")
-FILES = (CELLS, TABLES)
 
 DASH = "–"
 NOT_FOUND = "not found"
@@ -26,7 +27,7 @@ MARKS = {"owner": "*", "leaderboard": "◇", "authors": "", "derived": "†", ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class PaperCell:
     """One number of the paper, in the unit that it is printed in, or its absence."""
 
     table: str
@@ -77,7 +78,7 @@ class Table:
     notes: tuple[str, ...]
     inconsistencies: tuple[str, ...]
     """Where the paper contradicts itself."""
-    cells: tuple[Cell, ...]
+    cells: tuple[PaperCell, ...]
 
     @property
     def rows(self) -> list[str]:
@@ -89,7 +90,7 @@ class Table:
         """In the paper's order."""
         return list(dict.fromkeys(cell.column for cell in self.cells))
 
-    def at(self, row: str, column: str) -> list[Cell]:
+    def at(self, row: str, column: str) -> list[PaperCell]:
         """The cells of one place: more than one where two metrics, or two who measured, share it.
 
         Raises:
@@ -99,7 +100,7 @@ class Table:
         choose(dict.fromkeys(self.columns), column, f"column in {self.label}:")
         return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
 
-    def cell(self, row: str, column: str, *, metric: str = "", measured_by: str = "") -> Cell:
+    def cell(self, row: str, column: str, *, metric: str = "", measured_by: str = "") -> PaperCell:
         """The one cell of a place; `metric` and `measured_by` choose where it has several.
 
         Raises:
@@ -120,11 +121,11 @@ class Table:
 def tables() -> Mapping[str, Table]:
     """Every table by name, in the paper's order."""
     heads = _heads()
-    cells: dict[str, list[Cell]] = {}
+    cells: dict[str, list[PaperCell]] = {}
     with CELLS.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             printed = line.pop("value")
-            cells.setdefault(line["table"], []).append(Cell(**line, printed=printed))  # type: ignore[arg-type]
+            cells.setdefault(line["table"], []).append(PaperCell(**line, printed=printed))  # type: ignore[arg-type]
     return {
         name: Table(
             name=name,
@@ -162,7 +163,70 @@ def chosen(names: Sequence[str]) -> list[Table]:
     return [table(name) for name in dict.fromkeys(names)] or list(tables().values())
 
 
-def source(cell: Cell) -> str:
+def source(cell: PaperCell) -> str:
     """How far a cell can be trusted, in words; "not found" where nothing was."""
     trust: dict[str, str] = _heads()["trust"]
     return f"{cell.trust}: {trust[cell.trust]}" if cell.trust else NOT_FOUND
+
+
+SCALES = {"%": Decimal(100)}
+"""What a printed unit is of ours: rates are fractions in every file."""
+
+
+def reported(
+    name: str,
+    rows: Mapping[str, str],
+    *,
+    columns: str | Sequence[str],
+    metric: str = "test_accuracy",
+    note: str = "",
+    same_test: bool = False,
+) -> tuple[Reported, ...]:
+    """What the ledger has in `columns` of table `name`, for an ablation's rows.
+
+    Args:
+        rows: the key of a row of the ablation -> the row of the table that it stands for.
+        columns: one or more; where there are several, each value's note is its column.
+        metric: of the ablation, in which a value is given as a fraction where it is printed in percent.
+        note: what the values are of; left out where a value is not found.
+        same_test: at rung `paper` the metric is measured on the very test set of the cells; else no value of theirs
+            can be reproduced, only its direction.
+
+    Raises:
+        LabError: the table, a row or a column is not in the ledger.
+    """
+    asked = [columns] if isinstance(columns, str) else list(columns)
+    found = []
+    for key, row in rows.items():
+        for column in asked:
+            cell = table(name).cell(row, column)
+            told = note if len(asked) == 1 else column
+            found.append(
+                Reported(
+                    row=key,
+                    metric=metric,
+                    value=None if cell.value is None else float(cell.value / scale_of(cell)),
+                    source=source(cell),
+                    note=told if cell.value is not None else "",
+                    cell=cell.key,
+                    same_test=same_test,
+                )
+            )
+    return tuple(found)
+
+
+def printed(name: str, row: str, column: str) -> str:
+    """A value as it is printed, for a note.
+
+    Raises:
+        LabError: as `reported`; or it is not found, which a note should say in words of its own.
+    """
+    cell = table(name).cell(row, column)
+    if cell.value is None:
+        raise LabError(f"{cell.key} is {cell.printed!r}; a note that wants its number has to say so itself")
+    return cell.printed
+
+
+def scale_of(cell: PaperCell) -> Decimal:
+    """What one of our units is in the cell's: 100 where it is printed in percent."""
+    return SCALES.get(cell.unit, Decimal(1))

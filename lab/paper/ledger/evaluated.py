@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark, Fills
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from lab.paper.ledger.cells import Cell, Table, table
+from lab.paper.ledger.cells import PaperCell, Table, table
 from lab.paper.ledger.ours import Ours
 from lab.study.evaluations import Evaluation, read_evaluations
 
@@ -29,7 +29,7 @@ def rows_of(fills: Fills) -> list[str]:
     return found.rows if found.models == "rows" else found.columns
 
 
-def cells_of(fills: Fills, row: str) -> list[Cell]:
+def cells_of(fills: Fills, row: str) -> list[PaperCell]:
     """The cells of a model that a benchmark fills: more than one where its owners report another number.
 
     Raises:
@@ -80,7 +80,7 @@ def filling(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
     return found
 
 
-def _ours(line: Evaluation, benchmark: Benchmark, cell: Cell) -> Ours:
+def _ours(line: Evaluation, benchmark: Benchmark, cell: PaperCell) -> Ours:
     scale = 100.0 if cell.unit == "%" and line.unit == "fraction" else 1.0
     return Ours(
         ablation=f"lab evaluate, {line.benchmark}",

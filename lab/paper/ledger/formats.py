@@ -5,16 +5,42 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lab.paper.comparison_tables import markdown as markdown_table
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.paper.comparisons import markdown as markdown_table
 from lab.paper.ledger.cells import source
 from lab.paper.ledger.evaluated import HEAD, NOTE, TITLE
 from lab.paper.ledger.ours import Ours
-from lab.paper.ledger.pages import MEASURED, Page, summary
-from lab.paper.ledger.verdicts import Judged, judge_one
+from lab.paper.ledger.pages import MEASURED, Judged, Page, judge_one, summary
 
 _TEXT_COLUMNS = ("Cell", "Study", "Rung", "Run", "Verdict")
-_EVALUATED_TEXT = tuple(name for name in HEAD if name not in ("Score (95% interval)", "Items"))
+EVALUATED_TEXT = tuple(name for name in HEAD if name not in ("Score (95% interval)", "Items"))
 Lines = Sequence[Sequence[str]]
+
+
+def terminal_table(head: Sequence[str], lines: Lines, left: Sequence[str]) -> Table:
+    """A table whose columns are aligned to the right but for those of `left`."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in head:  # folded where they are too wide: a number cut short would be another number
+        made.add_column(name, justify="left" if name in left else "right", overflow="fold")
+    for line in lines:
+        made.add_row(*(Text(cell) for cell in line))  # not markup: a row may hold brackets
+    return made
+
+
+def put(console: Console, made: Table) -> None:
+    """Print a table as wide as the terminal, or where there is none as wide as it is."""
+    if not console.is_terminal:
+        console.width = max(80, console.measure(made, options=console.options.update(width=10_000)).maximum)
+    console.print(made, highlight=False)
+
+
+def _titled(console: Console, title: str, made: Table) -> None:
+    console.print(Text(title, style="bold"))
+    put(console, made)
 
 
 def print_terminal(pages: Sequence[Page], evaluated: Lines = ()) -> None:
@@ -23,37 +49,17 @@ def print_terminal(pages: Sequence[Page], evaluated: Lines = ()) -> None:
     Args:
         evaluated: of `lab.paper.ledger.evaluated.grid`, shown behind the tables as one more; as in all formats.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    def tabled(head: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> Table:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for name in head:  # folded where they are too wide: a number cut short would be another number
-            table.add_column(name, justify="left" if name in left else "right", overflow="fold")
-        for line in lines:
-            table.add_row(*(Text(cell) for cell in line))  # not markup: a row may hold brackets
-        return table
-
     console = Console()
-
-    def put(title: str, table: Table) -> None:
-        console.print(Text(title, style="bold"))
-        if not console.is_terminal:
-            console.width = max(80, console.measure(table, options=console.options.update(width=10_000)).maximum)
-        console.print(table, highlight=False)
-
     for page in pages:
         head, *lines = page.grid
-        put(page.title, tabled(head, lines, (head[0], *page.table.settings)))
+        _titled(console, page.title, terminal_table(head, lines, left=(head[0], *page.table.settings)))
         if page.measured:
-            put(page.measured_title, tabled(MEASURED, page.measured, _TEXT_COLUMNS))
+            _titled(console, page.measured_title, terminal_table(MEASURED, page.measured, left=_TEXT_COLUMNS))
         for line in (page.summary, *page.notes):
             console.print(Text(line), highlight=False, soft_wrap=not console.is_terminal)
         console.print()
     if evaluated:
-        put(TITLE, tabled(HEAD, evaluated, _EVALUATED_TEXT))
+        _titled(console, TITLE, terminal_table(HEAD, evaluated, left=EVALUATED_TEXT))
         if pages:
             console.print(Text(NOTE), highlight=False, soft_wrap=not console.is_terminal)
             console.print()

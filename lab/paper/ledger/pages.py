@@ -1,17 +1,104 @@
-"""A table of the paper as a page: its cells in its own layout, beneath them what was measured here, and what to know.
+"""A table of the paper as a page: its cells in its own layout, what was measured here, what to know, and verdicts.
 
-All formats show the same page; nothing is decided in them.
+All formats show the same page; nothing is decided in them. What the tracked runs say of a cell is one of five words.
+
+`not attempted`: no tracked run stands for the cell.
+
+`other scale`: runs stand for it, but at no rung `paper`. A small rung's number is never the paper's, however near it
+is: its model, data and test set are others. What its own claim says (holds, does not hold, undecided) is given beside
+it, and stays the small rung's.
+
+At rung `paper`, and there alone:
+
+`reproduced`: the value itself. The runs are measured on the very test set of the cell (`same_test` where the ablation
+declares it), and its printed value lies either
+
+- within the 95% interval, which is over seeds too, and no wider to either side than `WIDEST` of the value: an interval
+  that is wide enough covers everything and confirms nothing; or
+- within `TOLERANCE` of the value, or half of its last printed digit where that is more, of the mean over seeds.
+
+`direction only`: not the value, or none was found, or another test set; but the claim that the row takes part in (the
+first of the ablation's `contrasts` that names it) holds at this rung.
+
+`not reproduced`: neither. The claim does not hold, is undecided, or there is none.
+
+An evaluation of a checkpoint (`lab evaluate --as`) counts as a run at rung `paper`. Nothing is trained for it, so no
+seed is drawn: it reproduces a value by `TOLERANCE` alone, and has no claim.
+
+A dash in the paper's table is nothing to be reproduced and has no verdict.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from lab.paper.ledger.cells import DASH, Cell, Table, source
+from lab.paper.ledger.cells import DASH, PaperCell, Table, source
 from lab.paper.ledger.evaluated import filling
 from lab.paper.ledger.ours import Ours, tracked
-from lab.paper.ledger.verdicts import PAPER, Judged, judge, judge_one
 from lab.study.ablation import load_ablation
+
+Reproduction = Literal["reproduced", "direction only", "not reproduced", "other scale", "not attempted"]
+
+PAPER = "paper"
+WIDEST = 0.1
+"""Of the reported value: half an interval that is wider than this confirms nothing."""
+TOLERANCE = 0.01
+"""Of the reported value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A cell with what was measured for it, by rung."""
+
+    cell: PaperCell
+    ours: tuple[Ours, ...]
+    verdict: Reproduction | None
+    """Of the cell as a whole: of the rung `paper` where it was run; None for a dash."""
+
+
+def judge(cell: PaperCell, ours: Sequence[Ours]) -> Judged:
+    """The verdict on one cell."""
+    verdict: Reproduction | None
+    if cell.printed == DASH:
+        verdict = None
+    elif not ours:
+        verdict = "not attempted"
+    else:
+        verdict = min((judge_one(cell, one) for one in ours), key=_RANK.index)
+    return Judged(cell=cell, ours=tuple(ours), verdict=verdict)
+
+
+def judge_one(cell: PaperCell, ours: Ours) -> Reproduction:
+    """The verdict that one row at one rung gives."""
+    if ours.rung != PAPER:
+        return "other scale"
+    if ours.same_test and (_covers(cell, ours) or _is_near(cell, ours)):
+        return "reproduced"
+    if ours.claim and ours.claim.outcome == "holds":
+        return "direction only"
+    return "not reproduced"
+
+
+# Of several ablations that stand for one cell, the best at rung `paper` counts; a small rung never hides it.
+_RANK: tuple[Reproduction, ...] = ("reproduced", "direction only", "not reproduced", "other scale", "not attempted")
+
+
+def _covers(cell: PaperCell, ours: Ours) -> bool:
+    if cell.value is None or ours.low is None or ours.high is None or not ours.over_seeds:
+        return False
+    value = float(cell.value)
+    reach = max(ours.high - ours.value, ours.value - ours.low)
+    return ours.low <= value <= ours.high and reach <= WIDEST * value
+
+
+def _is_near(cell: PaperCell, ours: Ours) -> bool:
+    if cell.value is None:
+        return False
+    exponent = cell.value.as_tuple().exponent
+    last_digit = 10.0**exponent if isinstance(exponent, int) else 0.0
+    return abs(ours.value - float(cell.value)) <= max(TOLERANCE * float(cell.value), last_digit / 2)
+
 
 MEASURED = ("Cell", "Reported", "Ours (95% interval)", "Study", "Rung", "Run", "Verdict")
 _MEANING = {
@@ -95,7 +182,7 @@ def pages(chosen: Sequence[Table]) -> list[Page]:
     keys = [cell.key for table in chosen for cell in table.cells]
     found, evaluated = tracked(keys), filling(keys)
 
-    def judged(cell: Cell) -> Judged:
+    def judged(cell: PaperCell) -> Judged:
         return judge(cell, (*found.get(cell.key, ()), *evaluated.get(cell.key, ())))
 
     return [Page(table=table, judged=tuple(judged(cell) for cell in table.cells)) for table in chosen]
@@ -112,7 +199,7 @@ def summary(judged: Sequence[Judged]) -> str:
     return f"{len(judged)} cells: {', '.join(said)}.{brackets}"
 
 
-def place(cells: Sequence[Cell]) -> str:
+def place(cells: Sequence[PaperCell]) -> str:
     """What stands at one place: metrics apart by a slash, those who measured by a bar, dashes alone as one."""
     if all(cell.printed == DASH for cell in cells):
         return DASH
@@ -120,7 +207,7 @@ def place(cells: Sequence[Cell]) -> str:
     return " / ".join(" | ".join(cell.marked for cell in cells if cell.metric == metric) for metric in metrics)
 
 
-def _ours(cell: Cell, ours: Ours) -> list[str]:
+def _ours(cell: PaperCell, ours: Ours) -> list[str]:
     interval = "" if ours.low is None or ours.high is None else f" ({ours.low:.1f} to {ours.high:.1f})"
     more = f" +{len(ours.run_ids) - 1}" if len(ours.run_ids) > 1 else ""
     verdict: str = judge_one(cell, ours)

@@ -10,8 +10,17 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
-from lab.paper.components import NOT_IN_THE_PAPER, ROOMS, Components, components, documented, fields, in_words
-from lab.paper.site import component_page, modules
+from lab.paper.site import (
+    NOT_IN_THE_PAPER,
+    ROOMS,
+    Components,
+    component_page,
+    components,
+    documented,
+    fields,
+    in_words,
+    modules,
+)
 from lab.parts.audio_projectors import AUDIO_PROJECTORS
 from lab.training.stages import PAPER_STAGES
 

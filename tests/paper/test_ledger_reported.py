@@ -1,10 +1,8 @@
 import pytest
 
 from lab.errors import LabError
-from lab.paper.ledger.cells import tables
-from lab.paper.ledger.declared import printed, reported
-from lab.paper.ledger.ours import ablation_names
-from lab.study.ablation import load_ablation
+from lab.paper.ledger.cells import printed, reported, tables
+from lab.study.ablation import ablation_files, load_ablation
 
 
 def test_a_printed_percentage_is_a_fraction_and_keeps_its_cell() -> None:
@@ -49,7 +47,7 @@ def test_a_note_quotes_what_is_printed_and_nothing_that_is_not_found() -> None:
         printed("table_8", "Every other encoder", "OCR")
 
 
-@pytest.mark.parametrize("name", ablation_names())
+@pytest.mark.parametrize("name", ablation_files())
 def test_every_number_that_an_ablation_reports_is_the_ledgers(name: str) -> None:
     keys = {cell.key: cell for of in tables().values() for cell in of.cells}
     for entry in load_ablation(name).reported:

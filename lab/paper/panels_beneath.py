@@ -1,10 +1,13 @@
-"""The losses that a filter saw: their histogram with the Gaussian fitted to them, and what falls off on either side."""
+"""What may stand beneath a figure of rows: accuracy by kind of question, or the losses that a filter saw."""
 
 import math
+import textwrap
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
 from lab.data.filters.loss_filters import loss_bounds
@@ -13,12 +16,63 @@ from lab.data.filters.losses import Losses
 from lab.errors import LabError
 from lab.paper.measured import Measured
 from lab.paper.row_figure import draw_rows
-from lab.paper.style import GREY, LOOKS
+from lab.paper.style import GREY, STYLES, style_of
 from lab.study.results import load_utterances
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
+
+LABEL_LETTERS = 44
+# Beyond so many kinds their names no longer stand side by side.
+UPRIGHT_KINDS = 10
+
+
+def kinds_height(measured: Measured) -> float:
+    """Inches."""
+    return 1.45 + 0.3 * measured.utterances["row"].nunique()
+
+
+def draw_kinds(figure: FigureBase, measured: Measured) -> None:
+    """One line a row that was run, one column a kind, and what guessing gives beneath; percent, over all seeds."""
+    frame = measured.utterances
+    run = set(frame["row"])
+    rows = {row.key: row.label for row in measured.ablation.rows if row.key in run}
+    guessed = frame.assign(guessed=frame["num_questions"] / frame["num_choices"])
+    of_kind = guessed.groupby("kind", sort=False)[["guessed", "num_questions"]].sum()
+    kinds = list(of_kind.index)
+    chance = 100 * (of_kind["guessed"] / of_kind["num_questions"]).to_numpy()
+    counts = frame.groupby("kind")["question"].nunique()
+    sums = frame.groupby(["row", "kind"])[["wrong_answers", "num_questions"]].sum()
+    accuracy = 100 * (1 - sums["wrong_answers"] / sums["num_questions"]).unstack().loc[list(rows), kinds].to_numpy()
+    axes = figure.subplots()
+    _fill(axes, accuracy, chance)
+    names = [f"{textwrap.fill(kind.replace('_', ' '), 9)}\n({counts[kind]})" for kind in kinds]
+    turned = 0 if len(kinds) <= UPRIGHT_KINDS else 90
+    axes.set_xticks(range(len(kinds)), names, fontsize="small", rotation=turned)
+    labels = [*rows.values(), "chance"]
+    axes.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_LETTERS) for label in labels], fontsize="small")
+    axes.tick_params(length=0, top=False, bottom=False)
+    figure.suptitle(
+        "Accuracy (%) by kind of question, with the number of questions; shade: the way from chance to 100",
+        x=0.01,
+        ha="left",
+        fontsize="medium",
+    )
+
+
+def _fill(axes: Axes, accuracy: Float[np.ndarray, "rows kinds"], chance: Float[np.ndarray, " kinds"]) -> None:
+    above = np.clip((accuracy - chance) / (100 - chance), 0, 1)
+    shades = np.vstack([above, np.zeros_like(chance)])
+    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
+    for at, line in enumerate(np.vstack([accuracy, chance])):
+        for kind, value in enumerate(line):
+            colour = "white" if shades[at, kind] > 0.7 else "black"
+            axes.text(kind, at, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="small")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.axhline(len(accuracy) - 0.5, color="white", linewidth=3)
+
 
 HEIGHT = 3.0
 PAPERS_ROW = "gaussian_1"
@@ -55,9 +109,9 @@ def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
     edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
     every, by_kind = figure.subplots(1, 2)
     for values, colour, label in (
-        (losses[(losses >= low) & (losses <= high)], LOOKS[0].colour, "kept"),
-        (losses[losses < low], LOOKS[1].colour, f"below: {np.mean(losses < low):.0%} dropped"),
-        (losses[losses > high], LOOKS[3].colour, f"above: {np.mean(losses > high):.0%} dropped"),
+        (losses[(losses >= low) & (losses <= high)], STYLES[0].colour, "kept"),
+        (losses[losses < low], STYLES[1].colour, f"below: {np.mean(losses < low):.0%} dropped"),
+        (losses[losses > high], STYLES[3].colour, f"above: {np.mean(losses > high):.0%} dropped"),
     ):
         every.hist(values, bins=edges, color=colour, alpha=0.75, label=label)
     at = np.linspace(edges[0], edges[-1], 200)
@@ -68,10 +122,11 @@ def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
     every.set(xlabel="loss of the answer (nats a token)", ylabel="training instructions")
     every.legend(fontsize="small")
     kinds = ["clean", *sorted(set(frame["kind"]) - {"clean"})]
-    for kind, look in zip(kinds, LOOKS, strict=False):
-        own = frame.loc[frame["kind"] == kind, "loss"]
+    for at_kind, kind in enumerate(kinds):
+        own, drawn = frame.loc[frame["kind"] == kind, "loss"], style_of(at_kind)
         name = f"{kind.replace('_', ' ')} ({len(own)})"
-        by_kind.hist(own, bins=edges, density=True, histtype="step", color=look.colour, linestyle=look.line, label=name)
+        style = {"color": drawn.colour, "linestyle": drawn.line, "label": name}
+        by_kind.hist(own, bins=edges, density=True, histtype="step", **style)
     for bound in (low, high):
         by_kind.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     by_kind.set(xlabel="loss of the answer (nats a token)", ylabel="density")

@@ -4,7 +4,7 @@ import pytest
 
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.ours import JudgedClaim, Ours
-from lab.paper.ledger.verdicts import judge, judge_one
+from lab.paper.ledger.pages import judge, judge_one
 
 CELL = table("table_9").cell("AnyRes", "InfographicVQA")  # printed as 62.80
 HOLDS = JudgedClaim(title="The claim", outcome="holds", sentence="Holds: it does.")
