@@ -27,7 +27,8 @@ SAMPLE_UTTERANCES = 32  # encoded to tell what the features cost
 STAGES = (
     ("imports", "import torch\n"),
     ("data", "cell_data("),
-    ("model", "AudioLanguageModel("),
+    ("model", "StockAudioLanguageModel("),
+    ("model", "OmniModel("),
     ("model", "TrainingArguments("),
     ("training", "train("),
     ("decoding", "measure(model, "),
@@ -66,7 +67,8 @@ def _write_start(parameters: Mapping[str, Any], path: Path) -> float:
     from benchmarks.stock_model import StockConvGMLP
     from lab.evaluation.normalizers import NORMALIZERS
     from lab.parts.audio_projectors import ConvGMLP
-    from lab.training.speech import cell_data, feature_statistics, open_encoder, open_language_model
+    from lab.training.language_models import open_language_model
+    from lab.training.speech import cell_data, feature_statistics, open_encoder
 
     encoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
     train = cell_data(parameters, encoder, keep=NORMALIZERS[parameters["normalizer"]])["train"]

@@ -12,7 +12,8 @@ import pandas as pd
 from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
-from lab.training.instruction_rows import TokenPair, token_pair
+from lab.parts.omni_model import Example
+from lab.training.instruction_rows import instruction_example
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scoring import answer_losses
 
@@ -65,21 +66,21 @@ def measure_instructions(
         LabError: as `choices_of`; an instruction that the model cannot read; or a loss that is not finite.
     """
     choices = choices_of(instructions, write, num_choices=num_choices)
-    pairs: list[TokenPair] = []
+    examples: list[Example] = []
     for one, own in zip(instructions, choices, strict=True):
         for text in own:
             asked = Instruction(id=one.id, prompt=one.prompt, answer=text, source=one.source)
-            pair = token_pair(asked, language_model, write, budget_tokens=budget_tokens)
-            if isinstance(pair, str):
-                raise LabError(f"held-out instruction {one.id!r} cannot be asked: {pair}")
-            pairs.append(pair)
+            example = instruction_example(asked, language_model, write, budget_tokens=budget_tokens)
+            if isinstance(example, str):
+                raise LabError(f"held-out instruction {one.id!r} cannot be asked: {example}")
+            examples.append(example)
     options = ScoringOptions(budget_tokens=budget_tokens, precision=precision)
     ids = [one.id for one, own in zip(instructions, choices, strict=True) for _ in own]
-    losses = answer_losses(language_model, pairs, options, ids).reshape(len(instructions), num_choices)
+    losses = answer_losses(language_model, examples, options, ids).reshape(len(instructions), num_choices)
     lines = []
     for index, (one, own) in enumerate(zip(instructions, choices, strict=True)):
         chosen = int(losses[index].argmin())
-        count = len(pairs[index * num_choices].answer) + 1
+        count = len(examples[index * num_choices].answer) + 1
         lines.append(
             {
                 "question": one.id,

@@ -17,7 +17,7 @@ from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, VisualProjector, build_visual_projector
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
-from lab.training.speech import language_model_without_weights
+from lab.training.language_models import language_model_without_weights
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import projector_options
 from lab.training.vision_lengths import VIDEO_FRAME

@@ -99,7 +99,7 @@ class SubwordCodec:
 class LanguageModel:
     """A causal language model, its codec, and the hash of its weights.
 
-    `frames_per_token` is set on models that were pretrained with time-aligned positions (see `AudioLanguageModel`).
+    `frames_per_token` is set on models that were pretrained with time-aligned positions (see `OmniModel`).
     """
 
     name: str

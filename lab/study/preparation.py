@@ -140,6 +140,6 @@ _PRETRAINED = {"character": _pretrain, "words": _pretrain_words}
 
 
 def _language_model_sha256(name: str) -> str:
-    from lab.training.speech import open_language_model
+    from lab.training.language_models import open_language_model
 
     return open_language_model(name).sha256

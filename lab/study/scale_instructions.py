@@ -10,10 +10,10 @@ from typing import Any
 from lab.errors import LabError
 from lab.study.scale_cells import Asked, Column, Count
 from lab.training.instruction_data import scored_tokens
+from lab.training.language_models import language_model_without_weights
 from lab.training.memory import Memory, PartMemory, language_model_memory, logits_bytes
 from lab.training.saved_bytes import Precision
 from lab.training.scoring_memory import scoring_bytes
-from lab.training.speech import language_model_without_weights
 
 TEXT_PARTS = ("language_model",)
 

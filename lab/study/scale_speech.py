@@ -15,9 +15,9 @@ from lab.parts.audio_encoders import MARGIN_FRAMES
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.known_configurations import known_configuration
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
+from lab.training.language_models import language_model_without_weights
 from lab.training.memory import SPEECH_PARTS, Memory, PartMemory, speech_memory
 from lab.training.saved_bytes import Precision, Sample
-from lab.training.speech import language_model_without_weights
 from lab.training.stages import PAPER_STAGES
 
 FRAMES_PER_SECOND = 50  # of every Whisper encoder

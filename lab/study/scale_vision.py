@@ -13,16 +13,15 @@ import torch
 
 from lab.parts.any_resolution import num_tokens
 from lab.parts.vision_backbones import VisionBackbone
-from lab.parts.vision_language_model import Branch
 from lab.parts.visual_projectors import Padding, build_visual_projector
-from lab.parts.visual_tokens import VisualTokens
+from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.parts.word_model import WordCodec
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.curricula import IMAGE, VIDEO
+from lab.training.language_models import language_model_without_weights
 from lab.training.memory import Memory, PartMemory
 from lab.training.pretraining import PretrainingOptions, build_character_model
 from lab.training.saved_bytes import Precision
-from lab.training.speech import language_model_without_weights
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_stages, projector_options

@@ -14,15 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.filters.loss_columns import LOSS_COLUMNS
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.packed_models import packed_vision_answers
-from lab.parts.vision_language_model import Question, VisionLanguageModel
+from lab.parts.omni_model import Example, OmniModel
 from lab.training.instruction_rows import NOT_READABLE
 from lab.training.loop import choose_precision
 from lab.training.packed_losses import ScoringOptions, losses_in_packs
@@ -32,7 +30,7 @@ from lab.training.vision_data import VisionSplit
 TOO_LONG = "picture, question and answer longer than the budget"
 
 
-def why_not_readable(split: VisionSplit, index: int, model: VisionLanguageModel, *, max_tokens: int) -> str | None:
+def why_not_readable(split: VisionSplit, index: int, model: OmniModel, *, max_tokens: int) -> str | None:
     """Why an example cannot be scored or trained on within so many tokens, a reason to be counted; None: it can."""
     example = split.examples[index]
     if not split.write(example.question):
@@ -47,7 +45,7 @@ def why_not_readable(split: VisionSplit, index: int, model: VisionLanguageModel,
 
 def score_images(
     split: VisionSplit,
-    model: VisionLanguageModel,
+    model: OmniModel,
     scorer: Scorer,
     folder: Path,
     *,
@@ -80,27 +78,21 @@ def score_images(
     )
 
 
-def _row_tokens(split: VisionSplit, index: int, model: VisionLanguageModel) -> int:
+def _row_tokens(split: VisionSplit, index: int, model: OmniModel) -> int:
     """Of picture, question, start and answer; the end stands in no row, it is only ever a label."""
     return split.num_tokens(index, model) - 1
 
 
-def _device(model: VisionLanguageModel) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _key(
-    split: VisionSplit, model: VisionLanguageModel, scorer: Scorer, options: ScoringOptions, indices: Sequence[int]
-) -> str:
+def _key(split: VisionSplit, model: OmniModel, scorer: Scorer, options: ScoringOptions, indices: Sequence[int]) -> str:
     digest = hashlib.sha256(split.store.sha256.encode())
     for example in (split.examples[i] for i in indices):
         digest.update(repr((example.id, example.question, example.answer)).encode())
     facts = [scorer.sha256, options.budget_tokens, options.without_prompt]
-    return json.dumps([*facts, choose_precision(options.precision, _device(model)), digest.hexdigest()])
+    return json.dumps([*facts, choose_precision(options.precision, model.device), digest.hexdigest()])
 
 
 def _scored(
-    split: VisionSplit, model: VisionLanguageModel, scorer: Scorer, options: ScoringOptions, indices: Sequence[int]
+    split: VisionSplit, model: OmniModel, scorer: Scorer, options: ScoringOptions, indices: Sequence[int]
 ) -> tuple[pa.Table, Counter[str]]:
     reasons = {i: why_not_readable(split, i, model, max_tokens=options.budget_tokens) for i in indices}
     readable = [i for i in indices if reasons[i] is None]
@@ -108,19 +100,18 @@ def _scored(
     starts = len(model.codec.start_ids)
     lengths = [_row_tokens(split, i, model) for i in readable]
 
-    def losses(own: Sequence[int], ask: Callable[[Question], Question]) -> Float[ndarray, " samples"]:
+    def losses(own: Sequence[int], ask: Callable[[Example], Example]) -> Float[ndarray, " samples"]:
         def score(places: Sequence[int]) -> AnswerLoss:
-            questions = [ask(split.question(readable[place], model)) for place in places]
-            return packed_vision_answers(model, questions, [answers[place] for place in places]).loss
+            return model.packed([ask(split.example(readable[place], model)) for place in places]).loss
 
         ids = [split.examples[i].id for i in readable]
-        return losses_in_packs(score, own, options, ids=ids, scorer=scorer.name, device=_device(model))
+        return losses_in_packs(score, own, options, ids=ids, scorer=scorer.name, device=model.device)
 
     model.eval()
     alone = [starts + len(answer) for answer in answers]
     columns = {
         "id": [split.examples[i].id for i in readable],
-        "loss": losses(lengths, lambda question: question),
+        "loss": losses(lengths, lambda example: example),
         "loss_without_prompt": losses(alone, nothing_asked) if options.without_prompt else [None] * len(readable),
         "num_tokens": [len(answer) + 1 for answer in answers],
         "prompt_tokens": [length - own for length, own in zip(lengths, alone, strict=True)],
@@ -128,7 +119,6 @@ def _scored(
     return pa.table(columns, schema=LOSS_COLUMNS), Counter(reason for reason in reasons.values() if reason)
 
 
-def nothing_asked(question: Question) -> Question:
-    """The question without its words and without what is seen."""
-    seen = replace(question.seen, views=question.seen.views[:0], seconds=(), grid=(1, 1), order=None)
-    return replace(question, seen=seen, question_ids=())
+def nothing_asked(example: Example) -> Example:
+    """The answer alone: nothing is asked and nothing is seen."""
+    return replace(example, content=[[]])

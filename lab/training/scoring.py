@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -20,8 +19,8 @@ from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import instructions_sha256
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import LanguageModel
-from lab.parts.packed_models import packed_text_answers
-from lab.training.instruction_rows import TokenPair, token_pair, without_prompt
+from lab.parts.omni_model import Example, OmniModel
+from lab.training.instruction_rows import instruction_example, without_prompt
 from lab.training.loop import choose_precision
 from lab.training.packed_losses import ScoringOptions, losses_in_packs
 from lab.training.scored_parts import Scorer, ScoringSummary, score_in_parts
@@ -62,14 +61,9 @@ def score_instructions(
     )
 
 
-def _device(language_model: LanguageModel) -> torch.device:
-    device: torch.device = next(language_model.model.parameters()).device
-    return device
-
-
 def _key(language_model: LanguageModel, options: ScoringOptions, samples: Sequence[Instruction]) -> str:
     facts = [language_model.sha256, options.budget_tokens, options.without_prompt]
-    precision = choose_precision(options.precision, _device(language_model))
+    precision = choose_precision(options.precision, language_model.model.device)
     return json.dumps([*facts, precision, instructions_sha256(samples)])
 
 
@@ -79,50 +73,49 @@ def _scored(
     options: ScoringOptions,
     samples: Sequence[Instruction],
 ) -> tuple[pa.Table, Counter[str]]:
-    pairs: list[TokenPair] = []
+    examples: list[Example] = []
     ids: list[str] = []
     skipped: Counter[str] = Counter()
     for sample in samples:
-        pair = token_pair(sample, language_model, write, budget_tokens=options.budget_tokens)
-        if isinstance(pair, str):
-            skipped[pair] += 1
+        example = instruction_example(sample, language_model, write, budget_tokens=options.budget_tokens)
+        if isinstance(example, str):
+            skipped[example] += 1
         else:
-            pairs.append(pair)
+            examples.append(example)
             ids.append(sample.id)
-    losses = answer_losses(language_model, pairs, options, ids)
-    alone = [without_prompt(pair, language_model) for pair in pairs]
+    losses = answer_losses(language_model, examples, options, ids)
+    alone = [without_prompt(example, language_model) for example in examples]
+    model = OmniModel(language_model=language_model)
     columns = {
         "id": ids,
         "loss": losses,
         "loss_without_prompt": answer_losses(language_model, alone, options, ids)
         if options.without_prompt
-        else [None] * len(pairs),
-        "num_tokens": [len(pair.answer) + 1 for pair in pairs],
-        "prompt_tokens": [len(pair.prompt) for pair in pairs],
+        else [None] * len(examples),
+        "num_tokens": [len(example.answer) + 1 for example in examples],
+        "prompt_tokens": [model.segment_tokens(example.content[0]) for example in examples],
     }
     return pa.table(columns, schema=LOSS_COLUMNS), skipped
 
 
 def answer_losses(
-    language_model: LanguageModel, pairs: Sequence[TokenPair], options: ScoringOptions, ids: Sequence[str]
+    language_model: LanguageModel, examples: Sequence[Example], options: ScoringOptions, ids: Sequence[str]
 ) -> Float[ndarray, " samples"]:
     """The mean loss of a token of each answer, nats, in packs of `budget_tokens`; `ids` name the samples in messages.
 
     Raises:
         LabError: a loss that is not finite.
     """
+    model = OmniModel(language_model=language_model, positions="sequential").eval()
 
     def score(places: Sequence[int]) -> AnswerLoss:
-        chosen = [pairs[i] for i in places]
-        prompts, answers = [pair.prompt for pair in chosen], [pair.answer for pair in chosen]
-        return packed_text_answers(language_model, prompts, answers).loss
+        return model.packed([examples[i] for i in places]).loss
 
-    language_model.model.eval()
     return losses_in_packs(
         score,
-        [pair.num_tokens for pair in pairs],
+        [model.num_tokens(example) - 1 for example in examples],
         options,
         ids=ids,
         scorer=language_model.name,
-        device=_device(language_model),
+        device=model.device,
     )

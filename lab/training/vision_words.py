@@ -6,7 +6,7 @@ from functools import partial
 from lab.data.text import to_alphabet
 from lab.parts.language_models import LanguageModel
 from lab.parts.word_model import load_word_model
-from lab.training.speech import open_language_model, writes_characters
+from lab.training.language_models import open_language_model, writes_characters
 from lab.training.world_pretraining import plain_words, pretrained_word_model
 
 WORDS = "words"

@@ -178,7 +178,7 @@ def _loss(
     options: WorldOptions,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Mean loss of the answers' words and ends, nats; rows as in `lab.parts.vision_language_model`."""
+    """Mean loss of the answers' words and ends, nats; rows as in `lab.parts.omni_model`."""
     rows, answers = [], []
     embed = model.get_input_embeddings()
     for scene in scenes:

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.parts.packed_models import packed_text_answers
+from lab.parts.omni_model import Example, OmniModel
 from lab.study import scale_instructions
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale
@@ -44,10 +44,13 @@ def trained(kind: str, size: dict[str, int], precision: str) -> tuple[int, int, 
             kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
-    prompts = [[1] * (length - answer - 1) for length, answer in zip(LENGTHS, ANSWERS, strict=True)]
+    examples = [
+        Example(content=[[1] * (length - answer - 1)], answer=[2] * answer)
+        for length, answer in zip(LENGTHS, ANSWERS, strict=True)
+    ]
     cast = torch.autocast("cpu", torch.bfloat16, enabled=PRECISIONS[precision].autocast)
     with cast, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = packed_text_answers(part, prompts, [[2] * answer for answer in ANSWERS]).loss.loss.sum()
+        loss = OmniModel(language_model=part).packed(examples).loss.loss.sum()
     saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     kept.clear()
     loss.backward()

@@ -28,7 +28,7 @@ def nothing_is_fetched(monkeypatch):
         "transformers.modeling_utils.PreTrainedModel.from_pretrained",
         "lab.training.vision.fetch",
         "lab.training.vision.pretrained_vision_tower",
-        "lab.training.speech.pretrained_character_model",
+        "lab.training.language_models.pretrained_character_model",
     ):
         monkeypatch.setattr(name, refuse)
 

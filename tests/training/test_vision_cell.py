@@ -9,7 +9,7 @@ from lab.errors import LabError
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.study.vision_study import IMAGE_BASE
 from lab.training.curricula import IMAGE, VIDEO
-from lab.training.speech import open_language_model
+from lab.training.language_models import open_language_model
 from lab.training.stages import stages_by_name
 from lab.training.vision import open_vision_encoder
 from lab.training.vision_cell import build_vision_model, cell_branch, cell_stages, vision_cell_data
