@@ -94,9 +94,9 @@ def test_the_papers_rung_is_a_7b_model_and_packs_of_65536_tokens():
     assert "one pack of 65,536 tokens" in written
     assert "language model (M)" in written
     assert "Scoring before it: Qwen/Qwen2.5-7B (7,615.6 M parameters, 30.46 GB" in written
-    # At the loss: logits of 4,096 answers in 2 bytes and in 4, log-probabilities in 4; embeddings twice in float32.
-    assert 4096 * (10 * 152_064 + 2 * 4 * 3584) == 6_345_981_952
-    assert "GB of weights), forward only, at most 6.35 GB besides, in packs of 4,096 tokens." in written
+    # At the loss: logits of 4,096 answers in 2 bytes and in 4, log-probabilities in 4; embeddings in float32.
+    assert 4096 * (10 * 152_064 + 4 * 3584) == 6_287_261_696
+    assert "GB of weights), forward only, at most 6.29 GB besides, in packs of 4,096 tokens." in written
     assert "By stage of the paper" not in written
 
 
