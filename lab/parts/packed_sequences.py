@@ -125,19 +125,3 @@ def packed_answers(
     # A sum over each sample's own tokens, in which no other's is ever added and taken away again.
     summed = torch.segment_reduce(losses, "sum", lengths=num_tokens, unsafe=True)
     return PackedAnswers(packed, logits, labels, AnswerLoss(summed, num_tokens))
-
-
-def packed_answer_loss(
-    language_model: Any,
-    packed: PackedSequence,
-    answers: Sequence[Sequence[int]],
-    *,
-    end_id: int,
-    attention: str = "auto",
-) -> AnswerLoss:
-    """The losses alone: of each sample what `lab.parts.joined_sequences.answer_loss` gives it.
-
-    Raises:
-        LabError: as `packed_answers`.
-    """
-    return packed_answers(language_model, packed, answers, end_id=end_id, attention=attention).loss
