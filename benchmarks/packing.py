@@ -36,7 +36,7 @@ from lab.data.packing import pack_best_fit
 from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX, AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.parts.packed_models import packed_text_answers
+from lab.parts.omni_model import Example, OmniModel
 from lab.training.loop import TrainingOptions, choose_precision, train
 from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
 
@@ -108,8 +108,8 @@ def padded_loss(model: LanguageModel, samples: Samples, batch: Sequence[int]) ->
 
 def packed_loss(model: LanguageModel, samples: Samples, batch: Sequence[int]) -> AnswerLoss:
     """Ours: one behind the other, kept apart by the machine's own best attention."""
-    prompts, answers = [samples.prompts[i] for i in batch], [samples.answers[i] for i in batch]
-    return packed_text_answers(model, prompts, answers).loss
+    examples = [Example(content=[samples.prompts[i]], answer=samples.answers[i]) for i in batch]
+    return OmniModel(language_model=model, positions="sequential").packed(examples).loss
 
 
 Loss = Callable[[LanguageModel, Samples, Sequence[int]], AnswerLoss]

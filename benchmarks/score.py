@@ -23,9 +23,9 @@ import torch
 from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
-from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.training.instruction_rows import TextAnswers, TokenPair, token_pair
+from lab.parts.omni_model import Example
+from lab.training.instruction_rows import instruction_example, text_model
 from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
@@ -57,11 +57,11 @@ def open_model(name: str, device: str) -> LanguageModel:
     return found
 
 
-def readable(source: str, count: int, model: LanguageModel, budget_tokens: int) -> list[TokenPair]:
+def readable(source: str, count: int, model: LanguageModel, budget_tokens: int) -> list[Example]:
     """The first instructions of a source that the model reads."""
     write = text_writer("character" if model.name == RANDOM else model.name)
     stream = read_instructions(source).instructions
-    pairs = (token_pair(one, model, write, budget_tokens=budget_tokens) for one in stream)
+    pairs = (instruction_example(one, model, write, budget_tokens=budget_tokens) for one in stream)
     found = list(islice((pair for pair in pairs if not isinstance(pair, str)), count))
     if len(found) < 2:
         raise LabError(f"{model.name!r} reads {len(found)} instructions of {source!r}; choose another source or model")
@@ -69,20 +69,17 @@ def readable(source: str, count: int, model: LanguageModel, budget_tokens: int) 
 
 
 @torch.inference_mode()
-def one_at_a_time(model: LanguageModel, pairs: Sequence[TokenPair]) -> np.ndarray:
+def one_at_a_time(model: LanguageModel, pairs: Sequence[Example]) -> np.ndarray:
     """The losses of single samples, each in a forward pass of its own."""
-    device = next(model.model.parameters()).device
-    embed = model.model.get_input_embeddings()
+    omni = text_model(model)
     found = []
     for pair in pairs:
-        row = embed(torch.tensor([*pair.prompt, *model.codec.start_ids, *pair.answer], device=device))
-        joined = pad_left([row], [torch.arange(len(row))])
-        scored = answer_loss(model.model, joined, [pair.answer], end_id=model.codec.end_id)
+        scored = omni([pair])
         found.append(float(scored.loss / scored.num_tokens))
     return np.array(found)
 
 
-def compare(model: LanguageModel, pairs: Sequence[TokenPair], *, budget_tokens: int, repeats: int) -> Sides:
+def compare(model: LanguageModel, pairs: Sequence[Example], *, budget_tokens: int, repeats: int) -> Sides:
     """Time both sides in turn.
 
     Raises:
@@ -90,9 +87,12 @@ def compare(model: LanguageModel, pairs: Sequence[TokenPair], *, budget_tokens: 
     """
     options = ScoringOptions(budget_tokens=budget_tokens, precision="float32")
     ids = [str(number) for number in range(len(pairs))]
-    answers, lengths = TextAnswers(model), [pair.num_tokens for pair in pairs]
+    omni = text_model(model)
+    lengths = [omni.num_tokens(pair) - 1 for pair in pairs]
     sides: tuple[Callable[[], np.ndarray], ...] = (
-        lambda: answer_losses(answers, pairs, lengths, options, ids),
+        lambda: answer_losses(
+            omni, lambda places: [pairs[place] for place in places], lengths, options, ids, scorer=model.name
+        ),
         lambda: one_at_a_time(model, pairs),
     )
     seconds: list[list[tuple[float, float]]] = [[], []]

@@ -27,7 +27,8 @@ SAMPLE_UTTERANCES = 32  # encoded to tell what the features cost
 STAGES = (
     ("imports", "import torch\n"),
     ("data", "cell_data("),
-    ("model", "AudioLanguageModel("),
+    ("model", "StockAudioLanguageModel("),
+    ("model", "OmniModel("),
     ("model", "TrainingArguments("),
     ("training", "train("),
     ("decoding", "measure(model, "),

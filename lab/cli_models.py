@@ -1,9 +1,10 @@
-"""The command that scores data by a model. As in `lab.cli`, no logic."""
+"""The commands that score data by a model, and ask one. As in `lab.cli`, no logic."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from lab.errors import LabError
 
@@ -46,3 +47,45 @@ def score(
         score_picture_source(source, out, parameters, **options)
     else:
         score_source(source, out, model=model or "character", **options)
+
+
+class _InOrder(typer.core.TyperCommand):
+    """A command whose repeated options are told in the order in which they were given, as `context.obj`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.obj = [parameter.name for parameter in given]
+        return super().parse_args(ctx, args)
+
+
+@models_app.command(cls=_InOrder)
+def ask(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="A saved model: of a cell, artifacts/model of its run.")],
+    audio: Annotated[list[Path] | None, typer.Option(help="A sound; repeatable, as are the next three.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture.")] = None,
+    video: Annotated[list[Path] | None, typer.Option(help="A video, or a folder of its frames.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="What is said or asked.")] = None,
+    max_tiles: Annotated[int, typer.Option(help="Tiles of a picture at most (AnyRes); 1: the whole alone.")] = 1,
+    frames_per_second: Annotated[float, typer.Option(help="Of a video.")] = 1.0,
+    max_frames: Annotated[int, typer.Option(help="Of a video.")] = 48,
+    num_beams: Annotated[int, typer.Option(help="1: the likeliest token each time.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Of the answer.")] = 128,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+) -> None:
+    """Ask a saved model about sounds, pictures, videos and texts, read in the order in which they are given."""
+    from lab.data.sample import Audio, Image, Sample, Text, Video
+    from lab.evaluation.asking import answer, open_saved
+    from lab.training.samples import Looking
+
+    given: dict[str, Any] = {
+        "audio": map(Audio, audio or []),
+        "image": map(Image, image or []),
+        "video": map(Video, video or []),
+        "text": map(Text, text or []),
+    }
+    content = tuple(next(given[name]) for name in context.obj if name in given)
+    sample = Sample(id="asked", content=content)
+    looking = Looking(max_tiles=max_tiles, frames_per_second=frames_per_second, max_frames=max_frames)
+    opened = open_saved(model, device=device)
+    typer.echo(answer(opened, sample, looking=looking, num_beams=num_beams, max_new_tokens=max_new_tokens))

@@ -22,15 +22,16 @@ from benchmarks.stock_model import Clock, StockAudioLanguageModel, StockConvGMLP
 from benchmarks.study import chosen_cell, compare, shortened
 from lab.errors import LabError
 from lab.evaluation.decoding import decode
-from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import ConvGMLP, build_audio_projector
+from lab.parts.audio_tokens import AudioTokens, Sound
+from lab.parts.omni_model import Example, OmniModel
 from lab.paths import repository_root
 from lab.study import leases, store
 from lab.study.ablation import Rung, load_ablation
 from lab.study.cells import Cell, cells
 from lab.study.parameters import notebook_parameters
 from lab.study.tracking import Recorder, provenance
-from lab.training.speech import Augmentation, pad_features
+from lab.training.speech import Augmentation
 from tests.parts.tiny_models import HIDDEN_SIZE, language_model
 from tests.speech import tiny_parameters
 
@@ -39,7 +40,7 @@ NUM_FRAMES = [7, 20, 13]
 ANSWERS = ["ab", "dcba", "c"]
 
 
-def models(rate: int, frames_per_token: int | None) -> tuple[AudioLanguageModel, StockAudioLanguageModel]:
+def models(rate: int, frames_per_token: int | None) -> tuple[OmniModel, StockAudioLanguageModel]:
     """Ours and the stock one on one language model, with the same weights."""
     llm = language_model(frames_per_token=frames_per_token)
     torch.manual_seed(0)
@@ -48,7 +49,8 @@ def models(rate: int, frames_per_token: int | None) -> tuple[AudioLanguageModel,
     for parameter in projector.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     mean, std = torch.randn(FEATURES), torch.rand(FEATURES) + 0.5
-    ours = AudioLanguageModel(projector=projector, language_model=llm, feature_mean=mean, feature_std=std).eval()
+    tokens = AudioTokens(projector=projector, feature_mean=mean, feature_std=std)
+    ours = OmniModel(language_model=llm, audio_projector=tokens).eval()
     assert isinstance(projector, ConvGMLP)
     weights = StockConvGMLP(**widths).load_ours(projector).state_dict()
     config = WhisperConfig(
@@ -71,6 +73,14 @@ def spectrograms() -> torch.Tensor:
     waveforms = [rng.standard_normal(n * 320).astype(np.float32) for n in NUM_FRAMES]
     return WhisperFeatureExtractor(feature_size=80)(waveforms, sampling_rate=16000, return_tensors="pt")[
         "input_features"
+    ]
+
+
+def examples(encoded: torch.Tensor, model: OmniModel) -> list[Example]:
+    """The utterances as our model takes them."""
+    return [
+        Example(content=[Sound(frames[:length])], answer=model.codec.encode(answer))
+        for frames, length, answer in zip(encoded, NUM_FRAMES, ANSWERS, strict=True)
     ]
 
 
@@ -102,8 +112,7 @@ def test_a_right_padded_batch_has_the_loss_of_our_left_padded_one(rate: int, fra
     mels, lengths = spectrograms(), torch.tensor(NUM_FRAMES)
     with torch.no_grad():
         encoded = stock.encoder(mels).last_hidden_state
-        features, _ = pad_features([row[:n].numpy() for row, n in zip(encoded, NUM_FRAMES, strict=True)])
-        expected = ours(features, lengths, [ours.codec.encode(answer) for answer in ANSWERS])
+        expected = ours(examples(encoded, ours))
         codec = stock.codec
         texts = [torch.tensor([*codec.start_ids, *codec.encode(answer), codec.end_id]) for answer in ANSWERS]
         losses, counts = stock.score(*stock.encode(mels, lengths), texts)
@@ -122,8 +131,7 @@ def test_generate_gives_the_answers_of_our_decoder(num_beams: int, frames_per_to
     with torch.no_grad():
         encoded = stock.encoder(mels).last_hidden_state
         audio = stock.encode(mels, lengths)
-    features, _ = pad_features([row[:n].numpy() for row, n in zip(encoded, NUM_FRAMES, strict=True)])
-    expected = decode(ours, features, lengths, max_new_tokens=9, num_beams=num_beams)
+    expected = decode(ours, examples(encoded, ours), max_new_tokens=9, num_beams=num_beams)
     assert stock.generate(*audio, max_new_tokens=9, num_beams=num_beams) == expected
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks import score
 from lab.errors import LabError
-from lab.training.instruction_rows import TokenPair
+from lab.parts.omni_model import Example
 from tests.training.instructions import talks, tiny_model
 
 
@@ -20,7 +20,7 @@ def test_both_sides_score_the_same_and_are_timed() -> None:
 def test_sides_that_differ_give_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score, "one_at_a_time", lambda model, pairs: np.full(len(pairs), 99.0))
     with pytest.raises(LabError, match="nats a token apart; the ratio means nothing"):
-        score.compare(tiny_model(), [TokenPair((1,), (2,), 3)] * 2, budget_tokens=100, repeats=1)
+        score.compare(tiny_model(), [Example(content=[[1]], answer=[2])] * 2, budget_tokens=100, repeats=1)
 
 
 def test_a_source_that_the_model_cannot_read_is_named() -> None:

@@ -5,17 +5,18 @@ end included, without division by its length.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 import torch
 
 from lab.errors import LabError
-from lab.parts.vision_language_model import VisionLanguageModel
+from lab.parts.omni_model import OmniModel
 from lab.training.vision_data import VisionSplit
 
 
 @torch.inference_mode()
-def measure_answers(model: VisionLanguageModel, data: VisionSplit, *, batch_tokens: int = 8192) -> pd.DataFrame:
+def measure_answers(model: OmniModel, data: VisionSplit, *, batch_tokens: int = 8192) -> pd.DataFrame:
     """Answer every question of a split; one line each, in the split's order.
 
     Columns: `corpus` (the split's name), `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`,
@@ -39,11 +40,9 @@ def measure_answers(model: VisionLanguageModel, data: VisionSplit, *, batch_toke
     model.eval()
     lines: list[dict[str, object]] = [{} for _ in range(len(data))]
     for batch in _batches(model, data, batch_tokens):
-        questions = [data.question(i, model) for i in batch]
-        seen = model.visual_tokens(questions)
+        seen = model.read([data.example(i, model) for i in batch])
         rows = [(at, choice) for at, i in enumerate(batch) for choice in data.examples[i].choices]
-        answers = [data.answer_ids(choice, model) for _, choice in rows]
-        scored = model.losses([seen[at] for at, _ in rows], [questions[at] for at, _ in rows], answers)
+        scored = model([replace(seen[at], answer=data.answer_ids(choice, model)) for at, choice in rows])
         losses = scored.loss.tolist()
         counts = scored.num_tokens.tolist()
         for at, i in enumerate(batch):
@@ -66,7 +65,7 @@ def measure_answers(model: VisionLanguageModel, data: VisionSplit, *, batch_toke
     return pd.DataFrame(lines).assign(corpus=data.name)
 
 
-def _batches(model: VisionLanguageModel, data: VisionSplit, batch_tokens: int) -> Iterator[list[int]]:
+def _batches(model: OmniModel, data: VisionSplit, batch_tokens: int) -> Iterator[list[int]]:
     """Questions of like length whose rows, one a choice, have about so many positions."""
     sizes = [data.num_tokens(i, model) for i in range(len(data))]
     batch: list[int] = []
@@ -94,7 +93,7 @@ def answer_scores(table: pd.DataFrame, split: str) -> dict[str, float]:
     return scores
 
 
-def answer_costs(model: VisionLanguageModel, data: VisionSplit) -> dict[str, float]:
+def answer_costs(model: OmniModel, data: VisionSplit) -> dict[str, float]:
     """What an answer costs: the projector's parameters, visual tokens a frame and a question, frames a question."""
     part = model.parts()[data.branch]
     seen = [len(data.store[example.id].seconds) for example in data.examples]

@@ -1,9 +1,10 @@
 """Greedy and beam decoding of a batch with a key-value cache: the prefix is read once, then one token a step.
 
-Axes: `batch` (utterances), `beams`.
+Axes: `batch` (examples), `beams`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -11,17 +12,16 @@ from torch import Tensor
 
 from lab.errors import LabError
 from lab.evaluation.key_value_cache import AppendingCache
-from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.joined_sequences import JoinedSequence
+from lab.parts.omni_model import Example, OmniModel
 
 IMPOSSIBLE = float("-inf")
 
 
 @torch.inference_mode()
 def decode(
-    model: AudioLanguageModel,
-    features: Float[Tensor, "batch frames features"],
-    lengths: Int[Tensor, " batch"],
+    model: OmniModel,
+    examples: Sequence[Example],
     *,
     max_new_tokens: int | Sequence[int],
     num_beams: int = 1,
@@ -29,18 +29,20 @@ def decode(
 ) -> list[list[int]]:
     """Answers as token ids, without start and end; one that does not end is cut at `max_new_tokens`, its own or all's.
 
+    The examples' own answers are not looked at.
+
     With one beam this is greedy decoding. With more, the finished hypothesis of the largest
     log-probability / length ** `length_penalty` wins, as in transformers.
 
     Raises:
-        LabError: fewer than one beam or one new token, or limits for another number of utterances.
+        LabError: fewer than one beam or one new token, or limits for another number of examples.
     """
-    limits = [max_new_tokens] * len(features) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    limits = [max_new_tokens] * len(examples) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if num_beams < 1 or min(limits, default=1) < 1:
         raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {min(limits)}")
-    if len(limits) != len(features):
-        raise LabError(f"max_new_tokens has {len(limits)} limits for {len(features)} utterances")
-    joined = model.join(features, lengths, [[] for _ in range(len(features))])
+    if len(limits) != len(examples):
+        raise LabError(f"max_new_tokens has {len(limits)} limits for {len(examples)} examples")
+    joined = model.embed([replace(example, answer=()) for example in examples])
     cache = AppendingCache()
     output = model.language_model(
         inputs_embeds=joined.embeddings,
@@ -57,7 +59,7 @@ def decode(
 
 
 class _Continuation:
-    """What the language model has read of each utterance: the prefix, and behind it the tokens of all of its beams.
+    """What the language model has read of each example: the prefix, and after it the tokens of all of its beams.
 
     A step appends one token a beam. They stand side by side in the cache for good, and a mask lets each see the prefix
     and its own ancestors only, so that nothing is copied when beams die or branch, and the prefix is kept once::
@@ -67,7 +69,7 @@ class _Continuation:
         1 1 1 1  0 1   0 1      what d sees
     """
 
-    def __init__(self, model: AudioLanguageModel, cache: AppendingCache, joined: JoinedSequence) -> None:
+    def __init__(self, model: OmniModel, cache: AppendingCache, joined: JoinedSequence) -> None:
         self._model, self._cache = model, cache
         self.end_id = model.codec.end_id
         self._prefix = joined.attention_mask.bool()
@@ -75,7 +77,7 @@ class _Continuation:
         self._ancestors = self._prefix.new_zeros(len(self._prefix), 1, 0)
 
     def keep(self, rows: Int[Tensor, " chosen"]) -> None:
-        """Forget all utterances but these."""
+        """Forget all examples but these."""
         self._cache.select_rows(rows)
         self._prefix, self._positions = self._prefix[rows], self._positions[rows]
         self._ancestors = self._ancestors[rows]
@@ -131,9 +133,9 @@ def _beam(
     num_beams: int,
     length_penalty: float,
 ) -> list[list[int]]:
-    """Keep the `num_beams` likeliest unfinished hypotheses of an utterance until they cannot beat its finished ones.
+    """Keep the `num_beams` likeliest unfinished hypotheses of an example until they cannot beat its finished ones.
 
-    An utterance that is decided leaves the batch, so that its neighbours' lengths do not change its answer.
+    An example that is decided leaves the batch, so that its neighbours' lengths do not change its answer.
     """
     end, batch = state.end_id, len(scores)
     device = scores.device
@@ -150,14 +152,14 @@ def _beam(
         values, flat = candidates.topk(min(2 * num_beams, candidates.shape[1]))
         rows, tokens, parents, kept_totals, kept_hypotheses = [], [], [], [], []
         for row, (own_values, own_flat) in enumerate(zip(values.tolist(), flat.tolist(), strict=True)):
-            utterance = active[row]
+            number = active[row]
             chosen: list[tuple[float, int, int]] = []
             for value, index in zip(own_values, own_flat, strict=True):
                 beam, token = divmod(index, vocabulary)
                 if token == end:
                     if value > IMPOSSIBLE and len(chosen) < num_beams:
                         length = len(hypotheses[row][beam]) + 1
-                        finished[utterance].append((value / length**length_penalty, hypotheses[row][beam]))
+                        finished[number].append((value / length**length_penalty, hypotheses[row][beam]))
                 elif len(chosen) < num_beams:
                     chosen.append((value, beam, token))
             # Fewer than num_beams continuations only where the vocabulary is tiny: the rest is impossible.
@@ -165,8 +167,8 @@ def _beam(
             running = [value for value, _, _ in chosen]
             continued = [[*hypotheses[row][beam], token] for _, beam, token in chosen]
             best_running = max(running) / (step + 1) ** length_penalty
-            if step == limits[utterance] - 1 or _decided(finished[utterance], best_running, num_beams):
-                answers[utterance] = _best(finished[utterance], continued, running)
+            if step == limits[number] - 1 or _decided(finished[number], best_running, num_beams):
+                answers[number] = _best(finished[number], continued, running)
                 continue
             rows.append(row)
             tokens.append([token for _, _, token in chosen])

@@ -12,7 +12,8 @@ import pandas as pd
 from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
-from lab.training.instruction_rows import TextAnswers, TokenPair, token_pair
+from lab.parts.omni_model import Example
+from lab.training.instruction_rows import instruction_example, text_model
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scoring import answer_losses
 
@@ -65,23 +66,29 @@ def measure_instructions(
         LabError: as `choices_of`; an instruction that the model cannot read; or a loss that is not finite.
     """
     choices = choices_of(instructions, write, num_choices=num_choices)
-    pairs: list[TokenPair] = []
+    examples: list[Example] = []
     for one, own in zip(instructions, choices, strict=True):
         for text in own:
             asked = Instruction(id=one.id, prompt=one.prompt, answer=text, source=one.source)
-            pair = token_pair(asked, language_model, write, budget_tokens=budget_tokens)
-            if isinstance(pair, str):
-                raise LabError(f"held-out instruction {one.id!r} cannot be asked: {pair}")
-            pairs.append(pair)
+            example = instruction_example(asked, language_model, write, budget_tokens=budget_tokens)
+            if isinstance(example, str):
+                raise LabError(f"held-out instruction {one.id!r} cannot be asked: {example}")
+            examples.append(example)
     options = ScoringOptions(budget_tokens=budget_tokens, precision=precision)
     ids = [one.id for one, own in zip(instructions, choices, strict=True) for _ in own]
-    lengths = [pair.num_tokens for pair in pairs]
-    losses = answer_losses(TextAnswers(language_model), pairs, lengths, options, ids)
-    losses = losses.reshape(len(instructions), num_choices)
+    model = text_model(language_model)
+    losses = answer_losses(
+        model,
+        lambda places: [examples[place] for place in places],
+        [model.num_tokens(example) - 1 for example in examples],
+        options,
+        ids,
+        scorer=language_model.name,
+    ).reshape(len(instructions), num_choices)
     lines = []
     for index, (one, own) in enumerate(zip(instructions, choices, strict=True)):
         chosen = int(losses[index].argmin())
-        count = len(pairs[index * num_choices].answer) + 1
+        count = len(examples[index * num_choices].answer) + 1
         lines.append(
             {
                 "question": one.id,

@@ -9,13 +9,13 @@ import torch
 from lab.evaluation.decoding import decode
 from lab.evaluation.error_rates import character_error_rate, utterance_errors, word_error_rate
 from lab.evaluation.normalizers import Normalizer
-from lab.parts.audio_language_model import AudioLanguageModel
-from lab.training.speech import SpeechSplit, encoded
+from lab.parts.omni_model import OmniModel
+from lab.training.speech import SpeechSplit
 
 
 @torch.inference_mode()
 def measure(
-    model: AudioLanguageModel,
+    model: OmniModel,
     data: SpeechSplit,
     normalizer: Normalizer,
     *,
@@ -41,10 +41,10 @@ def measure(
     losses = [0.0] * len(data)
     counts = [0] * len(data)
     for indices in _batches(order, frames, batch_size, batch_frames):
-        features, lengths = encoded(model, data, indices)
-        scored = model(features, lengths, [model.codec.encode(data.texts[i]) for i in indices])
-        limits = [math.ceil(n / frames_per_second * max_tokens_per_second) + 10 for n in lengths.tolist()]
-        answers = decode(model, features, lengths, max_new_tokens=limits, num_beams=num_beams)
+        heard = model.read([data.example(i, model) for i in indices])
+        scored = model(heard)
+        limits = [math.ceil(frames[i] / frames_per_second * max_tokens_per_second) + 10 for i in indices]
+        answers = decode(model, heard, max_new_tokens=limits, num_beams=num_beams)
         for i, answer, loss, count in zip(
             indices, answers, scored.loss.tolist(), scored.num_tokens.tolist(), strict=True
         ):
@@ -83,9 +83,10 @@ def scores(table: pd.DataFrame, normalizer: Normalizer, prefix: str) -> dict[str
     return measured
 
 
-def costs(model: AudioLanguageModel, *, frames_per_second: float = 50.0) -> dict[str, float]:
+def costs(model: OmniModel, *, frames_per_second: float = 50.0) -> dict[str, float]:
     """What the projector costs: parameters, language-model tokens and floating-point operations a second of audio."""
-    projector = model.projector
+    assert model.audio_projector is not None
+    projector = model.audio_projector.projector
     return {
         "projector_parameters": float(sum(parameter.numel() for parameter in projector.parameters())),
         "audio_tokens_per_second": frames_per_second / projector.downsample_rate,

@@ -13,7 +13,6 @@ from jaxtyping import Bool
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy import ndarray
-from torch import nn
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -24,10 +23,11 @@ from lab.explore.panel import Panel, Shown
 from lab.paper.style import GREY, STYLES
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION
-from lab.parts.packed_sequences import PackedAnswers, pack_rows
+from lab.parts.packed_sequences import PackedAnswers
 from lab.training.packing_certificate import PackingCertificate, certify
-from lab.training.packing_probes import TextSample, text_probe
+from lab.training.packing_probe import packing_probe
 
 NUM_PACKS_SHOWN = 40
 
@@ -102,15 +102,14 @@ def _draw(packs: Packs, pack: int) -> Figure:
     return figure
 
 
-def certificate_panel(language_model: LanguageModel, samples: Sequence[TextSample]) -> Panel:
-    """Run the packing certificate on samples, with a backend of one's choice or with the leak of `as_one_text`."""
+def certificate_panel(model: OmniModel, examples: Sequence[Example]) -> Panel:
+    """Run the packing certificate on examples, with a backend of one's choice or with the leak of `as_one_text`."""
     backends = ["auto", *PACKED_ATTENTION]
-    model: nn.Module = language_model.model
 
     def show(attention: str, leak: bool) -> list[Shown]:
-        probe = text_probe(language_model, samples)
+        probe = packing_probe(model, examples)
         if leak:
-            probe = replace(probe, packed=lambda chosen, _: as_one_text(language_model, chosen))
+            probe = replace(probe, packed=lambda chosen, _: as_one_text(model, chosen))
         return [certificate_table(certify(model, probe, attention=attention))]
 
     return Panel(
@@ -122,19 +121,15 @@ def certificate_panel(language_model: LanguageModel, samples: Sequence[TextSampl
     )
 
 
-def as_one_text(language_model: LanguageModel, samples: Sequence[TextSample]) -> PackedAnswers:
-    """What comes of samples that are joined and nothing more: each sees those before it, and positions run on."""
-    codec = language_model.codec
-    rows = [torch.tensor([*s.prompt, *codec.start_ids, *s.answer]) for s in samples]
-    packed = pack_rows(
-        language_model.model.get_input_embeddings()(torch.cat(rows)).split([len(row) for row in rows]),
-        torch.arange(sum(len(row) for row in rows)).split([len(row) for row in rows]),
-    )
-    logits = language_model.model(inputs_embeds=packed.embeddings, use_cache=False).logits[0]
-    counts = [len(s.answer) + 1 for s in samples]
+def as_one_text(model: OmniModel, examples: Sequence[Example]) -> PackedAnswers:
+    """What comes of examples that are joined and nothing more: each sees those before it, and positions run on."""
+    packed = model.pack(examples)
+    packed = packed._replace(position_ids=torch.arange(packed.embeddings.shape[1])[None])
+    logits = model.language_model(inputs_embeds=packed.embeddings, use_cache=False).logits[0]
+    counts = [len(example.answer) + 1 for example in examples]
     ends = np.cumsum(packed.lengths)
     scored = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, counts, strict=True)])
-    labels = torch.tensor([i for s in samples for i in (*s.answer, codec.end_id)])
+    labels = torch.tensor([i for example in examples for i in (*example.answer, model.codec.end_id)])
     losses = functional.cross_entropy(logits[scored], labels, reduction="none").split(counts)
     loss = AnswerLoss(torch.stack([own.sum() for own in losses]), torch.tensor(counts))
     return PackedAnswers(packed, logits[scored], labels, loss)
@@ -157,7 +152,7 @@ def certificate_table(certificate: PackingCertificate) -> str:
     return head + table(rows)
 
 
-def language_model_of_characters(texts: Sequence[str]) -> LanguageModel:
+def model_of_characters(texts: Sequence[str]) -> OmniModel:
     """A small character model of random weights that can read these texts: who sees whom is no matter of weights."""
     torch.manual_seed(0)
     codec = CharacterCodec(alphabet="".join(sorted(set("".join(texts)))))
@@ -172,4 +167,4 @@ def language_model_of_characters(texts: Sequence[str]) -> LanguageModel:
         initializer_range=0.06,
     )
     model = Qwen3ForCausalLM(config)
-    return LanguageModel("characters, untrained", model, codec, "0", None)
+    return OmniModel(language_model=LanguageModel("characters, untrained", model, codec, "0", None))

@@ -238,4 +238,6 @@ def build_audio_projector(name: str, **options: Any) -> AudioProjector:
     Raises:
         LabError: an unknown projector, an option it does not have, or a missing one; the message lists the choices.
     """
-    return build_by_name(AUDIO_PROJECTORS, name, "audio projector", options)
+    projector = build_by_name(AUDIO_PROJECTORS, name, "audio projector", options)
+    projector.built_as = (name, options)
+    return projector

@@ -5,6 +5,7 @@ can stand here, and the small ones that the project pretrains itself (`lab.train
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +73,45 @@ class CharacterCodec:
         return "".join(self.alphabet[i] for i in ids if i < len(self.alphabet))
 
 
+class WordCodec:
+    """One token a word of `words`; then the start, the end and nothing else. Text is split at blanks.
+
+    >>> codec = WordCodec(words=("cat", "moves", "what"))
+    >>> codec.encode("what moves"), codec.start_ids, codec.end_id
+    ([2, 1], [3], 4)
+
+    Raises:
+        LabError: a word twice, or one with a blank in it.
+    """
+
+    def __init__(self, *, words: Sequence[str]) -> None:
+        if len(set(words)) < len(words) or any(word.split() != [word] for word in words):
+            raise LabError("a vocabulary of words needs each word once, and none with a blank in it")
+        self.words = tuple(words)
+        self._ids = {word: i for i, word in enumerate(words)}
+        self.start_ids = [len(words)]
+        self.end_id = len(words) + 1
+        self.vocab_size = len(words) + 2
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text.
+
+        Raises:
+            LabError: a word that is not in the vocabulary.
+        """
+        try:
+            return [self._ids[word] for word in text.split()]
+        except KeyError as error:
+            raise LabError(
+                f"word {error.args[0]!r} in {text[:60]!r} is not among the language model's {len(self.words)} words; "
+                "ask in these, or choose a language model that spells, such as 'character'"
+            ) from None
+
+    def decode(self, ids: list[int]) -> str:
+        """The words of token ids."""
+        return " ".join(self.words[i] for i in ids if i < len(self.words))
+
+
 class SubwordCodec:
     """A transformers tokenizer as a codec: an answer starts behind BOS (EOS where there is none) and ends with EOS.
 
@@ -101,7 +141,7 @@ class SubwordCodec:
 class LanguageModel:
     """A causal language model, its codec, and the hash of its weights.
 
-    `frames_per_token` is set on models that were pretrained with time-aligned positions (see `AudioLanguageModel`),
+    `frames_per_token` is set on models that were pretrained with time-aligned positions (see `OmniModel`),
     `place_marks` on those that were pretrained with marks of place and time (see `lab.parts.visual_tokens`).
     """
 

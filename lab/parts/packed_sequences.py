@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab.errors import LabError
-from lab.parts.joined_sequences import AnswerLoss, JoinedSequence
+from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.packed_attention import choose_packed_attention
 from lab.parts.packed_attention_in_models import isolated_samples
 from lab.parts.packed_attention_kernels import SampleBoundaries
@@ -67,14 +67,6 @@ def pack_rows(
     device = rows[0].device
     together = torch.cat([own.to(device) for own in positions])
     return PackedSequence(torch.cat(list(rows))[None], together[None], ends.to(device), max(lengths), lengths)
-
-
-def pack_joined(joined: JoinedSequence) -> PackedSequence:
-    """The rows of a batch that was padded on the left, without their padding."""
-    lengths = joined.attention_mask.sum(1).tolist()
-    rows = [row[len(row) - n :] for row, n in zip(joined.embeddings, lengths, strict=True)]
-    positions = [own[len(own) - n :] for own, n in zip(joined.position_ids, lengths, strict=True)]
-    return pack_rows(rows, positions)
 
 
 def packed_answers(
@@ -133,19 +125,3 @@ def packed_answers(
     # A sum over each sample's own tokens, in which no other's is ever added and taken away again.
     summed = torch.segment_reduce(losses, "sum", lengths=num_tokens, unsafe=True)
     return PackedAnswers(packed, logits, labels, AnswerLoss(summed, num_tokens))
-
-
-def packed_answer_loss(
-    language_model: Any,
-    packed: PackedSequence,
-    answers: Sequence[Sequence[int]],
-    *,
-    end_id: int,
-    attention: str = "auto",
-) -> AnswerLoss:
-    """The losses alone: of each sample what `lab.parts.joined_sequences.answer_loss` gives it.
-
-    Raises:
-        LabError: as `packed_answers`.
-    """
-    return packed_answers(language_model, packed, answers, end_id=end_id, attention=attention).loss

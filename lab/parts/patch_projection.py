@@ -6,7 +6,7 @@ width).
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,9 @@ class VisualProjector(nn.Module, ABC):
     Raises:
         LabError: a width is not positive.
     """
+
+    built_as: tuple[str, dict[str, Any]] | None = None
+    """Name and options, where it was built by name."""
 
     def __init__(self, *, hidden_size: int, output_size: int) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ paper's d), `output_size` (language-model width). `downsample_rate` is the paper
 """
 
 from abc import ABC, abstractmethod
-from typing import overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,9 @@ class AudioProjector(nn.Module, ABC):
     Raises:
         LabError: the rate is not a whole number from 1 to 32, or a width is not positive.
     """
+
+    built_as: tuple[str, dict[str, Any]] | None = None
+    """Name and options, where it was built by name."""
 
     def __init__(self, *, hidden_size: int, output_size: int, downsample_rate: int) -> None:
         super().__init__()

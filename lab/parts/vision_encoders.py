@@ -54,14 +54,14 @@ class VisionEncoder(nn.Module):
         self.image_size = backbone.image_size
         self.hidden_size = backbone.hidden_size
         self.grid = backbone.grid
-        self._normalisation = {"mean": list(map(float, mean)), "std": list(map(float, std))}
+        self.normalisation = {"mean": list(map(float, mean)), "std": list(map(float, std))}
         self.weights_sha256 = weights_sha256(backbone)
 
     @property
     def key(self) -> str:
         """Names everything that the features of a picture depend on; features kept on disk stand under it."""
         facts = {
-            **self._normalisation,
+            **self.normalisation,
             "image_size": self.image_size,
             "grid": self.grid,
             "feature_index": getattr(self.backbone, "feature_index", None),
@@ -98,7 +98,7 @@ class VisionEncoder(nn.Module):
             )
         weight = next(self.backbone.parameters())
         mean, std = (
-            torch.tensor(self._normalisation[key], device=weight.device)[:, None, None] for key in ("mean", "std")
+            torch.tensor(self.normalisation[key], device=weight.device)[:, None, None] for key in ("mean", "std")
         )
         normalised = (pixels.to(weight.device).permute(0, 3, 1, 2).float() / 255 - mean) / std
         return self.backbone(normalised.to(weight.dtype))

@@ -136,4 +136,6 @@ def build_visual_projector(name: str, **options: Any) -> VisualProjector:
     Raises:
         LabError: an unknown projector, an option it does not have, or a missing one; the message lists the choices.
     """
-    return build_by_name(VISUAL_PROJECTORS, name, "visual projector", options)
+    projector = build_by_name(VISUAL_PROJECTORS, name, "visual projector", options)
+    projector.built_as = (name, options)
+    return projector

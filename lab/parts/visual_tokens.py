@@ -8,6 +8,7 @@ encoder's width), `tokens`, `hidden_size` (the language model's width).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,17 +24,21 @@ _TIME_WAVES = 8
 LONGEST_SECONDS = 64.0
 NUM_WAVES = 4 * _PLACE_WAVES + 2 * _TIME_WAVES + 1
 
+Branch = Literal["visual_projector", "video_projector"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What is seen of one sample: an image is one frame, text alone none.
+    """One picture or video: a picture is one frame; of a video of which nothing is to be seen there is none.
 
-    `views` holds what the encoder gave, or, where it is trained, the pixels: of each frame the whole, then the tiles of
-    `grid`. `order` is `any_resolution.token_order` of every frame; None is the order in which one view's tokens stand.
+    `branch` is the projector that it passes through. `views` holds what the encoder gave or, for a model with the
+    encoder inside, the pixels: of each frame the whole, then the tiles of `grid`. `order` is
+    `any_resolution.token_order` of every frame; None is the order in which one view's tokens stand.
     """
 
     views: Float[Tensor, "views rows columns features"] | UInt8[Tensor, "views height width 3"]
     seconds: Sequence[float]
+    branch: Branch = "visual_projector"
     grid: tuple[int, int] = (1, 1)
     order: Int[np.ndarray, " sequence"] | None = None
 

@@ -13,9 +13,8 @@ import torch
 
 from lab.parts.any_resolution import num_tokens
 from lab.parts.vision_backbones import VisionBackbone
-from lab.parts.vision_language_model import Branch
 from lab.parts.visual_projectors import Padding, build_visual_projector
-from lab.parts.visual_tokens import VisualTokens
+from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.curricula import IMAGE, VIDEO
 from lab.training.language_models import language_model_without_weights

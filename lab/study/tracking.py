@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,10 @@ class CellRun:
         """Keep something as the artifact `NAME.json`."""
         text = json.dumps(value, indent=1) + "\n"
         (self._directory / "artifacts" / f"{name}.json").write_text(text, encoding="utf-8")
+
+    def artifact_folder(self, name: str) -> Path:
+        """Where to write the artifact `NAME/`, a folder."""
+        return self._directory / "artifacts" / name
 
     def set_results(self, results: Mapping[str, float]) -> None:
         """The cell's measured numbers, one line of the results file; a cell without them has failed.

@@ -16,8 +16,8 @@ import torch
 
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
+from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.vision_language_model import VisionLanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.ancestry import Ancestry, load_stage, save_stage
 from lab.training.curricula import IMAGE
@@ -78,7 +78,7 @@ class PretrainedImageText:
     `instructions` are the clean examples to fine-tune on; `facts` say what it was trained on, and what was left out.
     """
 
-    model: VisionLanguageModel
+    model: OmniModel
     scorer: Scorer
     ancestry: Ancestry
     instructions: VisionSplit
@@ -163,7 +163,7 @@ def open_pretrained(
 
 
 def _parted(
-    images: VisionSplit, model: VisionLanguageModel, parameters: Mapping[str, Any]
+    images: VisionSplit, model: OmniModel, parameters: Mapping[str, Any]
 ) -> tuple[VisionSplit, VisionSplit, Counter[str]]:
     """Examples to pretrain on and to fine-tune on; a group that the first have begun is in none of the second."""
     first, rest = images.examples[: parameters["num_pretraining"]], images.examples[parameters["num_pretraining"] :]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.parts.vision_language_model import VisionLanguageModel
+from lab.parts.omni_model import OmniModel
 from lab.training.ancestry import Ancestry
 from lab.training.curricula import IMAGE
 from lab.training.loop import TrainingRecord
@@ -69,7 +69,7 @@ class ImageTextTraining:
 
 
 def train_image_text(
-    model: VisionLanguageModel,
+    model: OmniModel,
     split: VisionSplit,
     stage: Stage,
     parameters: Mapping[str, Any],
@@ -95,12 +95,12 @@ def train_image_text(
         on_step: told each step and its loss.
 
     Raises:
-        LabError: no example, one longer than a pack, or as `certify` and `train_stage`.
+        LabError: no example, one longer than a pack, or as `StageBatches.certificates` and `train_stage`.
     """
     if not len(split):
         raise LabError(f"stage {stage.name!r} has no example of {split.name!r} to train on; keep at least one")
     budget, precision = parameters["budget_tokens"], parameters["precision"]
-    batches = StageBatches({IMAGE: split}, model, stage, budget, seed, packed=True)
+    batches = StageBatches({IMAGE: split}, model, stage, budget, seed, packed=True, precision=precision)
     steps = stage.steps or 1
     pretraining = stage.name == PRETRAINING
     warmup_steps = round(_WARMUP_SHARE * steps) if pretraining else min(parameters["warmup_steps"], steps - 1)
@@ -111,7 +111,7 @@ def train_image_text(
         checkpoint_every=parameters["checkpoint_every"],
         precision=precision,
     )
-    certificate = batches.certify(precision=precision)[IMAGE]
+    certificate = batches.certificates()[IMAGE]
     record = train_stage(
         model,
         model.parts(),

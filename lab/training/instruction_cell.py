@@ -11,11 +11,13 @@ from typing import Any
 from lab.data.filters.filtering import Filtered
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
+from lab.parts.omni_model import Example, OmniModel
+from lab.training.batches import PackedBatches
+from lab.training.examples import ReadyExamples
 from lab.training.instruction_data import InstructionData
-from lab.training.instruction_rows import TokenPair, token_pair
+from lab.training.instruction_rows import instruction_example
 from lab.training.language_models import text_writer
 from lab.training.loop import TrainingOptions, TrainingRecord, train
-from lab.training.packed_batches import PackedTexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class InstructionTraining:
     """What a cell's training gave; `costs` stand in the results file."""
 
     record: TrainingRecord
-    batches: PackedTexts
+    batches: PackedBatches
     costs: Mapping[str, float]
 
 
@@ -42,27 +44,25 @@ def train_instruction_cell(
     they come more often. `on_step` is told each step and its loss.
 
     Raises:
-        LabError: nothing is kept, or as `PackedTexts` and `train`.
+        LabError: nothing is kept, or as `PackedBatches` and `train`.
     """
-    pairs: list[TokenPair] = []
+    examples: list[Example] = []
     ids: list[str] = []
     write = text_writer(language_model.name)
     for instruction, stays in zip(data.train, kept.keep.tolist(), strict=True):
         if stays:
-            pair = token_pair(instruction, language_model, write, budget_tokens=parameters["budget_tokens"])
-            if isinstance(pair, str):
-                raise LabError(f"training instruction {instruction.id!r} cannot be trained on: {pair}")
-            pairs.append(pair)
+            example = instruction_example(instruction, language_model, write, budget_tokens=parameters["budget_tokens"])
+            if isinstance(example, str):
+                raise LabError(f"training instruction {instruction.id!r} cannot be trained on: {example}")
+            examples.append(example)
             ids.append(instruction.id)
-    if not pairs:
+    if not examples:
         raise LabError(f"loss filter {parameters['loss_filter']!r} keeps none of {len(data.train)} instructions")
-    batches = PackedTexts(
-        language_model=language_model,
-        prompts=[pair.prompt for pair in pairs],
-        answers=[pair.answer for pair in pairs],
+    batches = PackedBatches(
+        ReadyExamples(examples, ids),
+        OmniModel(language_model=language_model, positions="sequential"),
         budget=parameters["budget_tokens"],
         seed=parameters["seed"],
-        ids=ids,
         precision=parameters["precision"],
     )
     options = TrainingOptions(
@@ -83,7 +83,7 @@ def train_instruction_cell(
         on_step=on_step,
     )
     last = record.losses[-20:]
-    per_epoch = sum(pair.num_tokens for pair in pairs)
+    per_epoch = sum(length - 1 for length in batches.lengths)
     tokens = parameters["steps"] * per_epoch / batches.statistics.num_packs
     costs = {
         "training_loss": sum(last) / len(last),

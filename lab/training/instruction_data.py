@@ -39,7 +39,7 @@ from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import LanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.instruction_filter import ScoredInstructions
-from lab.training.instruction_rows import TextAnswers, token_pair
+from lab.training.instruction_rows import TextAnswers, instruction_example
 from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
@@ -182,9 +182,9 @@ def _readable(
     left_out: Counter[str],
 ) -> Iterator[Instruction]:
     for instruction in instructions:
-        pair = token_pair(instruction, language_model, write, budget_tokens=max_tokens)
-        if isinstance(pair, str):
-            left_out[pair] += 1
+        example = instruction_example(instruction, language_model, write, budget_tokens=max_tokens)
+        if isinstance(example, str):
+            left_out[example] += 1
         else:
             yield instruction
 

@@ -15,36 +15,35 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.omni_model import Example
 from lab.parts.packed_attention import choose_packed_attention
 from lab.parts.packed_sequences import PackedAnswers
 from lab.training.loop import choose_precision
 from lab.training.packing_traces import Check, compare_mean, compare_traces, difference, sample_traces
-
-S = TypeVar("S")
 
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _EXACT = ("per_sample", "sdpa")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(Generic[S]):
-    """What is certified: samples, what each change makes of the sample `changed`, and both paths to their losses.
+class Probe:
+    """What is certified: examples, what each change makes of the one `changed`, and both paths to their losses.
 
-    `packed` takes samples and a backend of `PACKED_ATTENTION`; `padded` gives the same losses in a padded batch.
+    `packed` takes examples and a backend of `PACKED_ATTENTION`; `padded` gives the same losses in a padded batch.
     """
 
-    samples: Sequence[S]
+    examples: Sequence[Example]
     changed: int
-    changes: Mapping[str, S]
-    packed: Callable[[Sequence[S], str], PackedAnswers]
-    padded: Callable[[Sequence[S]], AnswerLoss]
+    changes: Mapping[str, Example]
+    packed: Callable[[Sequence[Example], str], PackedAnswers]
+    padded: Callable[[Sequence[Example]], AnswerLoss]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ class PackingCertificate:
 
 
 def certify(
-    model: nn.Module, probe: Probe[S], *, attention: str = "auto", precision: str = "float32"
+    model: nn.Module, probe: Probe, *, attention: str = "auto", precision: str = "float32"
 ) -> PackingCertificate:
     """Run the checks, in evaluation mode; the model's mode, gradients and weights stay what they were.
 
@@ -120,10 +119,10 @@ def certify(
     Raises:
         LabError: fewer than two samples, or what packing refuses (a backend, a model).
     """
-    if len(probe.samples) < 2 or not 0 <= probe.changed < len(probe.samples):
+    if len(probe.examples) < 2 or not 0 <= probe.changed < len(probe.examples):
         raise LabError(
-            f"a packing certificate needs at least two samples and one of them to change, not {len(probe.samples)} and "
-            f"number {probe.changed}"
+            "a packing certificate needs at least two samples and one of them to change, not "
+            f"{len(probe.examples)} and number {probe.changed}"
         )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weight = next(model.parameters())
@@ -135,15 +134,15 @@ def certify(
     checks: list[Check] = []
     idle: list[str] = []
     with _in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=cast):
-        answers = probe.packed(probe.samples, backend)
+        answers = probe.packed(probe.examples, backend)
         together = sample_traces(answers, parameters)
-        alone = [sample_traces(probe.packed([sample], backend), parameters)[0] for sample in probe.samples]
+        alone = [sample_traces(probe.packed([sample], backend), parameters)[0] for sample in probe.examples]
         checks += compare_traces("alone", together, alone, loose)
         checks += compare_mean(answers, alone, parameters, loose)
-        padded = probe.padded(probe.samples)
+        padded = probe.padded(probe.examples)
         checks.append(Check("padded: loss", difference(answers.loss.loss, padded.loss), loose))
         for name, replacement in probe.changes.items():
-            samples = [*probe.samples[: probe.changed], replacement, *probe.samples[probe.changed + 1 :]]
+            samples = [*probe.examples[: probe.changed], replacement, *probe.examples[probe.changed + 1 :]]
             moved = sample_traces(probe.packed(samples, backend), parameters)
             others = [index for index in range(len(samples)) if index != probe.changed]
             before, after = together[probe.changed], moved[probe.changed]
@@ -157,7 +156,7 @@ def certify(
     return PackingCertificate(
         attention=backend,
         precision=str(dtype).removeprefix("torch."),
-        num_samples=len(probe.samples),
+        num_samples=len(probe.examples),
         checks=tuple(checks),
         idle=tuple(idle),
     )

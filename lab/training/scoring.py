@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
@@ -25,7 +24,7 @@ from numpy import ndarray
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses, read_schema
 from lab.data.instructions.tables import in_batches
 from lab.errors import LabError
-from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.omni_model import Example, OmniModel
 from lab.paths import write_whole
 from lab.training.loop import choose_precision
 from lab.training.packed_losses import ScoringOptions, losses_in_packs
@@ -47,8 +46,8 @@ class ScoredRow:
     """A sample as the model reads it, `whole` and with its answer `alone`; numbers are tokens, the end left out."""
 
     id: str
-    whole: Any
-    alone: Any
+    whole: Callable[[], Example]
+    alone: Callable[[], Example]
     num_tokens: int
     alone_tokens: int
     prompt_tokens: int
@@ -64,8 +63,8 @@ class Answers(Protocol[Sample]):
         ...
 
     @property
-    def device(self) -> torch.device:
-        """On which the model runs."""
+    def model(self) -> OmniModel:
+        """The model."""
         ...
 
     def sha256(self, samples: Sequence[Sample]) -> str:
@@ -74,10 +73,6 @@ class Answers(Protocol[Sample]):
 
     def row(self, sample: Sample, budget_tokens: int) -> ScoredRow | str:
         """A sample as the model reads it, or why it cannot be scored: a reason to be counted."""
-        ...
-
-    def loss(self, rows: Sequence[Any]) -> AnswerLoss:
-        """The losses of answers in one pack, each as `whole` or `alone` has it."""
         ...
 
 
@@ -117,7 +112,7 @@ def score(
             whose sample is named; or a folder that cannot be written.
     """
     chosen = options or ScoringOptions()
-    precision = choose_precision(chosen.precision, answers.device)
+    precision = choose_precision(chosen.precision, answers.model.device)
     facts = [answers.scorer.sha256, chosen.budget_tokens, chosen.without_prompt, precision]
     summary, seen = ScoringSummary(), 0
     try:
@@ -176,12 +171,20 @@ def _scored(answers: Answers[Any], samples: Sequence[Any], options: ScoringOptio
     read = [answers.row(sample, options.budget_tokens) for sample in samples]
     rows = [row for row in read if isinstance(row, ScoredRow)]
     ids = [row.id for row in rows]
+    answers.model.eval()
+
+    def losses(examples: Sequence[Callable[[], Example]], lengths: Sequence[int]) -> Float[ndarray, " samples"]:
+        def at(places: Sequence[int]) -> list[Example]:
+            return [examples[place]() for place in places]
+
+        return answer_losses(answers.model, at, lengths, options, ids, scorer=answers.scorer.name)
+
     without: Sequence[float | None] | ndarray = [None] * len(rows)
     if options.without_prompt:
-        without = answer_losses(answers, [row.alone for row in rows], [row.alone_tokens for row in rows], options, ids)
+        without = losses([row.alone for row in rows], [row.alone_tokens for row in rows])
     columns = {
         "id": ids,
-        "loss": answer_losses(answers, [row.whole for row in rows], [row.num_tokens for row in rows], options, ids),
+        "loss": losses([row.whole for row in rows], [row.num_tokens for row in rows]),
         "loss_without_prompt": without,
         "num_tokens": [row.answer_tokens + 1 for row in rows],
         "prompt_tokens": [row.prompt_tokens for row in rows],
@@ -190,27 +193,34 @@ def _scored(answers: Answers[Any], samples: Sequence[Any], options: ScoringOptio
 
 
 def answer_losses(
-    answers: Answers[Any], rows: Sequence[Any], lengths: Sequence[int], options: ScoringOptions, ids: Sequence[str]
+    model: OmniModel,
+    examples: Callable[[Sequence[int]], Sequence[Example]],
+    lengths: Sequence[int],
+    options: ScoringOptions,
+    ids: Sequence[str],
+    *,
+    scorer: str,
 ) -> Float[ndarray, " samples"]:
     """The mean loss of a token of each answer, nats, in packs of `budget_tokens`.
 
     Args:
-        answers: the model.
-        rows: as `ScoredRow` has them, whole or alone.
-        lengths: their tokens.
+        model: in evaluation mode.
+        examples: gives those at some places; asked for a pack at a time, as pictures may be large.
+        lengths: tokens of each, the end left out.
         options: of the scoring.
         ids: name the samples in messages.
+        scorer: names the model there.
 
     Raises:
         LabError: a loss that is not finite.
     """
     return losses_in_packs(
-        lambda places: answers.loss([rows[place] for place in places]),
+        lambda places: model.packed(examples(places)).loss,
         lengths,
         options,
         ids=ids,
-        scorer=answers.scorer.name,
-        device=answers.device,
+        scorer=scorer,
+        device=model.device,
     )
 
 

@@ -3,7 +3,7 @@
 Section 3 of the paper (the pretrained model's loss on every sample), as `lab.training.scoring` computes it. In the
 formulas, d is `hidden_size`, f `intermediate_size`, v the vocabulary, c the bytes of a number in matrix products and r
 those of one in the residual stream; autocast casts a matrix anew for each product (in inference mode it keeps none).
-The peak is the largest of three moments, each with the embeddings, 2 r d a position (by sample and packed):
+The peak is the largest of three moments, each with the packed embeddings, r d a position:
 
 - in a layer, at SwiGLU's product: stream, result of attention and norm, 3 r d; the angles of positions; three factors,
   3 c f; a cast matrix;
@@ -36,4 +36,4 @@ def scoring_bytes(language_model: nn.Module, precision: Precision, *, tokens: in
     layer = tokens * (3 * r * d + 2 * r * head_dim + 3 * c * f) + (c * d * f if precision.autocast else 0)
     head = tokens * r * d + c * v * answer_tokens + (c * v * d if precision.autocast else 0)
     loss = (c + 4 + (4 if c < 4 else 0)) * v * answer_tokens
-    return 2 * tokens * r * d + max(layer, head, loss)
+    return tokens * r * d + max(layer, head, loss)

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lab.data.batching import batches_from, bucketed_epoch, padding_share
 from lab.data.speech.corpora import Corpus, Utterance, default_corpus, load_corpus
 from lab.data.speech.features import FeatureStore, mean_and_std, store_features
 from lab.data.splits import Split
 from lab.errors import LabError
 from lab.parts.audio_encoders import AudioEncoder, Window, load_audio_encoder
-from lab.parts.audio_language_model import AudioLanguageModel
-from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.audio_tokens import Sound
+from lab.parts.omni_model import Example, OmniModel
+from lab.training.examples import Examples
 from lab.training.language_models import transcript_writer
+from lab.training.stages import Stage, apply_stage
 
 DEFAULT_CORPUS = "default"
 # Shorter utterances hold no window of the largest rate that a study compares.
@@ -85,8 +86,11 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class SpeechSplit:
-    """Utterances of one split, where their features are (one store a speed), and their text as the model writes it."""
+class SpeechSplit(Examples):
+    """Utterances of one split, where their features are (one store a speed), and their text as the model writes it.
+
+    `prompt` stands before every sound. Without stores a sound is its waveform, which is not augmented.
+    """
 
     corpus: Corpus
     split: str
@@ -94,13 +98,41 @@ class SpeechSplit:
     texts: list[str]
     num_frames: list[int]
     stores: tuple[FeatureStore, ...]
+    prompt: str = ""
+    augmentation: Augmentation = Augmentation()
 
-    def __len__(self) -> int:
-        return len(self.utterances)
+    @property
+    def ids(self) -> list[str]:
+        """The utterances' own."""
+        return [utterance.id for utterance in self.utterances]
 
     def features(self, index: int, store: int = 0) -> Float[np.ndarray, "frames features"]:
         """Features of one utterance, float32."""
         return np.asarray(self.stores[store].features(self.utterances[index]), dtype=np.float32)
+
+    def example(self, index: int, model: OmniModel) -> Example:
+        """One utterance, from the first store or as its waveform."""
+        sound = self.features(index) if self.stores else self.corpus.audio(self.utterances[index])
+        return self._example(index, model, torch.from_numpy(sound))
+
+    def training_example(self, index: int, model: OmniModel, rng: np.random.Generator) -> Example:
+        """One utterance at one of the stores' speeds, augmented."""
+        if not self.stores:
+            return self.example(index, model)
+        part = model.audio_projector
+        assert part is not None
+        stored = self.features(index, int(rng.integers(0, len(self.stores))))
+        mean, std = part.feature_mean.cpu().numpy(), part.feature_std.cpu().numpy()
+        changed = self.augmentation(stored, rng, mean=mean, std=std, rate=part.projector.downsample_rate)
+        return self._example(index, model, torch.from_numpy(changed))
+
+    def num_tokens(self, index: int, model: OmniModel) -> int:
+        """Positions of an utterance's sequence, the end included; nothing is read for it."""
+        return model.num_tokens(self._example(index, model, torch.empty(self.num_frames[index], 0, device="meta")))
+
+    def _example(self, index: int, model: OmniModel, sound: Tensor) -> Example:
+        prompt = [model.codec.encode(self.prompt)] if self.prompt else []
+        return Example(content=[*prompt, Sound(sound)], answer=model.codec.encode(self.texts[index]))
 
 
 def open_split(
@@ -114,6 +146,7 @@ def open_split(
     limit: int = 0,
     min_frames: int = 1,
     features: bool = True,
+    prompt: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> SpeechSplit:
     """One split of a corpus with its encoder features, computed where they are not there yet.
@@ -121,7 +154,7 @@ def open_split(
     `write` gives a transcript as the language model writes it. Left out: utterances shorter than `min_frames` encoder
     frames, and texts of which `write` or `keep` leaves nothing (a normaliser that drops fillers empties "Hmm.").
     `limit` draws so many of the rest, always the same (0: all). Without `features`, an encoder that is being trained
-    computes them.
+    computes them. `prompt` stands before every sound.
 
     Raises:
         LabError: nothing is left.
@@ -142,7 +175,7 @@ def open_split(
         for speed in (speeds if features else ())
     )
     num_frames = [encoder.num_frames(u.num_samples) for u in chosen]
-    return SpeechSplit(corpus, split, chosen, [write(u.text) for u in chosen], num_frames, stores)
+    return SpeechSplit(corpus, split, chosen, [write(u.text) for u in chosen], num_frames, stores, prompt)
 
 
 def cell_data(
@@ -150,12 +183,14 @@ def cell_data(
     encoder: AudioEncoder,
     *,
     keep: Callable[[str], str],
+    prompt: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SpeechSplit]:
     """The splits that a cell trains and is measured on: `train`, `dev`, `test`, and `out_of_domain` where it names one.
 
-    `parameters` are those of a cell; `keep` is its normaliser, which must leave something of a reference. Which
-    utterances are taken does not depend on the row: the shortest has `MIN_FRAMES` encoder frames.
+    `parameters` are those of a cell; `keep` is its normaliser, which must leave something of a reference; `prompt`
+    stands before every sound. Which utterances are taken does not depend on the row: the shortest has `MIN_FRAMES`
+    encoder frames.
     """
     write = transcript_writer(parameters["language_model"])
     open_one = partial(
@@ -165,6 +200,7 @@ def cell_data(
         keep=keep,
         min_frames=MIN_FRAMES,
         features=not parameters["train_encoder"],
+        prompt=prompt,
         progress=progress,
     )
     corpus = open_corpus(parameters["corpus"], num_utterances=parameters["num_utterances"])
@@ -181,86 +217,25 @@ def cell_data(
     return data
 
 
-class TrainingBatches:
-    """The batch of every step, the same for the same seed however often a run is interrupted.
-
-    Raises:
-        LabError: an utterance's sequence is longer than `max_tokens`, or shorter than the downsample rate.
-    """
-
-    def __init__(
-        self,
-        data: SpeechSplit,
-        model: AudioLanguageModel,
-        *,
-        batch_size: int,
-        seed: int,
-        max_tokens: int = 4096,
-        augmentation: Augmentation = Augmentation(),
-    ) -> None:
-        self._data, self._model, self._seed, self._augmentation = data, model, seed, augmentation
-        self._answers = [model.codec.encode(text) for text in data.texts]
-        self.lengths = [model.num_tokens(f, t) for f, t in zip(data.num_frames, data.texts, strict=True)]
-        longest = int(np.argmax(self.lengths))
-        if self.lengths[longest] > max_tokens:
-            raise LabError(
-                f"utterance {data.utterances[longest].id!r} of {data.corpus.name!r} takes {self.lengths[longest]} "
-                f"tokens, more than {max_tokens}; raise max_tokens or downsample_rate, or leave it out"
-            )
-        self._batch_size = batch_size
-        self._order = batches_from(self.lengths, batch_size=batch_size, seed=seed)
-        self._next = 0
-        self._mean = model.feature_mean.cpu().numpy()
-        self._std = model.feature_std.cpu().numpy()
-
-    def padding_share(self) -> float:
-        """Share of the positions of the first epoch that are padding."""
-        epoch = bucketed_epoch(self.lengths, batch_size=self._batch_size, seed=self._seed, epoch=0)
-        return padding_share(self.lengths, epoch)
-
-    def loss(self, step: int) -> AnswerLoss:
-        """Losses of the batch of one step."""
-        if step != self._next:
-            self._order = batches_from(self.lengths, batch_size=self._batch_size, seed=self._seed, first_step=step)
-        self._next = step + 1
-        rng = np.random.default_rng([self._seed, step])
-        indices = next(self._order)
-        rate = self._model.projector.downsample_rate
-        if self._model.encoder is not None:
-            features, lengths = encoded(self._model, self._data, indices)
-        else:
-            frames = []
-            for index in indices:
-                stored = self._data.features(index, int(rng.integers(0, len(self._data.stores))))
-                frames.append(self._augmentation(stored, rng, mean=self._mean, std=self._std, rate=rate))
-            features, lengths = pad_features(frames, self._model.feature_mean.device)
-        return self._model(features, lengths, [self._answers[index] for index in indices])
-
-
-def encoded(
-    model: AudioLanguageModel, data: SpeechSplit, indices: Sequence[int]
-) -> tuple[Float[Tensor, "batch frames features"], Int[Tensor, " batch"]]:
-    """Features of utterances as the model's own encoder gives them, with gradients; without one, the stored."""
-    device = model.feature_mean.device
-    if model.encoder is None:
-        return pad_features([data.features(index) for index in indices], device)
-    waveforms = [data.corpus.audio(data.utterances[index]) for index in indices]
-    input_features, lengths = model.encoder.front_end(waveforms)
-    return model.encoder(input_features.to(device), lengths.to(device))
-
-
-def pad_features(
-    frames: Sequence[Float[np.ndarray, "frames features"]], device: torch.device | str = "cpu"
-) -> tuple[Float[Tensor, "batch frames features"], Int[Tensor, " batch"]]:
-    """A right-padded batch and the utterances' lengths."""
-    lengths = torch.tensor([len(f) for f in frames])
-    padded = np.zeros((len(frames), int(lengths.max()), frames[0].shape[1]), dtype=np.float32)
-    for row, f in enumerate(frames):
-        padded[row, : len(f)] = f
-    return torch.from_numpy(padded).to(device), lengths.to(device)
-
-
 def feature_statistics(data: SpeechSplit) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:
-    """Per-channel mean and standard deviation of a split's features, for `AudioLanguageModel`."""
+    """Per-channel mean and standard deviation of a split's features, for `AudioTokens`."""
     mean, std = mean_and_std(data.stores[0], data.utterances)
     return torch.from_numpy(mean), torch.from_numpy(std)
+
+
+def train_only_hearing(model: OmniModel, *, learning_rate: float) -> list[dict[str, Any]]:
+    """Free the audio projector and an encoder inside, and freeze the rest; one optimiser group for each.
+
+    The paper's audio branch trains both. Whisper's sinusoids are fixed.
+    """
+    parts = [name for name in ("audio_projector", "audio_encoder") if name in model.parts()]
+    stage = Stage(
+        name="audio",
+        paper="section 3, audio-language branch; its learning rate is this study's",
+        trained=tuple(parts),
+        frozen=("language_model",),
+        learning_rates=dict.fromkeys(parts, learning_rate),
+        data={"asr_audio_text": 1.0},
+    )
+    fixed = [f"{name}.whisper.embed_positions" for name in parts if name == "audio_encoder"]
+    return apply_stage(model.parts(), stage, fixed=fixed)

@@ -1,4 +1,4 @@
-"""What a stage of a vision study sees at every step: batches of about equal tokens, padded or packed.
+"""What a stage sees at every step: batches of about equal tokens, each of one kind of data by its share.
 
 Section 3 of the paper. A step's batch is of one kind of data and holds about the same number of language-model tokens
 whatever the kind (unless a number of examples is asked for), so a mixing weight is a share of tokens, and no row is
@@ -8,18 +8,15 @@ padded to the length of another kind. Packed, a step is one pack of `batch_token
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lab.data.batching import batches_from, padding_share
+from lab.data.batching import padding_share
 from lab.data.mixture import mixture
-from lab.data.packing import PackedEpochs
 from lab.errors import LabError, choose
 from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.packed_models import packed_vision_answers
-from lab.parts.vision_language_model import VisionLanguageModel
-from lab.training.packed_batches import certify_pack
+from lab.parts.omni_model import OmniModel
+from lab.training.batches import PackedBatches, PaddedBatches
+from lab.training.examples import Examples
 from lab.training.packing_certificate import PackingCertificate
-from lab.training.packing_probes import VisionSample, vision_probe
 from lab.training.stages import Stage
-from lab.training.vision_data import VisionSplit
 
 
 def check_batches(batch_tokens: int, batch_size: int, packed: bool) -> None:
@@ -51,8 +48,8 @@ class StageBatches:
             examples asked of packs, or earlier stages with other batch tokens or another seed.
     """
 
-    sources: Mapping[str, VisionSplit]
-    model: VisionLanguageModel
+    sources: Mapping[str, Examples]
+    model: OmniModel
     stage: Stage
     batch_tokens: int
     seed: int
@@ -60,6 +57,8 @@ class StageBatches:
     """Examples a step, where rows are to see equally many whatever their tokens; 0: as `batch_tokens` gives."""
     packed: bool = False
     """One pack a step (best-fit decreasing) instead of a padded batch."""
+    precision: str = "auto"
+    """The training's, in which packs are certified."""
     earlier: Sequence["StageBatches"] = ()
     lengths: dict[str, list[int]] = field(init=False)
     kinds: list[str] = field(init=False)
@@ -74,71 +73,39 @@ class StageBatches:
                 "before it has others; give all stages of a curriculum the same"
             )
         check_batches(self.batch_tokens, self.batch_size, self.packed)
-        self._splits = {kind: choose(self.sources, kind, "kind of data") for kind in shares}
-        self.lengths = {
-            kind: [split.num_tokens(i, self.model) for i in range(len(split))] for kind, split in self._splits.items()
-        }
-        self._sizes = {kind: self._batch_size(kind) for kind in shares}
-        # The end stands in no row: it is only ever a label.
-        self._packs = {
-            kind: PackedEpochs(lengths=[n - 1 for n in self.lengths[kind]], budget=self.batch_tokens, seed=self.seed)
-            for kind in (shares if self.packed else ())
-        }
-        self._attention = "auto"
+        self._batches = {kind: self._open(choose(self.sources, kind, "kind of data")) for kind in shares}
+        self.lengths = {kind: batches.lengths for kind, batches in self._batches.items()}
         self.kinds = mixture(shares, self.stage.steps, seed=self.seed)
         self._done = {kind: sum(stage.kinds.count(kind) for stage in self.earlier) for kind in shares}
-        self._next: dict[str, tuple[int, object]] = {}
 
-    def _batch_size(self, kind: str) -> int:
-        lengths = self.lengths[kind]
-        if max(lengths) > self.batch_tokens:
-            raise LabError(
-                f"an example of {kind!r} takes {max(lengths)} tokens, more than batch_tokens ({self.batch_tokens})"
-            )
-        return self.batch_size or max(1, round(self.batch_tokens / (sum(lengths) / len(lengths))))
+    def _open(self, data: Examples) -> PaddedBatches | PackedBatches:
+        if self.packed:
+            return PackedBatches(data, self.model, budget=self.batch_tokens, seed=self.seed, precision=self.precision)
+        return PaddedBatches(data, self.model, batch_size=self.batch_size, seed=self.seed, max_tokens=self.batch_tokens)
 
-    def certify(self, *, precision: str) -> dict[str, PackingCertificate]:
-        """The packing certificate of each kind of data, on samples of its first pack; none where batches are padded.
+    def certificates(self) -> dict[str, PackingCertificate]:
+        """The packing certificate of each kind of data; none where batches are padded.
 
         Raises:
             LabError: a leak, as `PackingCertificate.require` names it.
         """
-        found = {}
-        for kind, packs in self._packs.items():
-            samples = lambda i, kind=kind: VisionSample(  # noqa: E731
-                question=self._splits[kind].question(i, self.model), answer=self._answer(kind, i)
-            )
-            found[kind] = certify_pack(
-                self.model, packs, samples, lambda some: vision_probe(self.model, some), precision=precision
-            )
-            self._attention = found[kind].attention
-        return found
+        packs = {kind: one for kind, one in self._batches.items() if isinstance(one, PackedBatches)}
+        return {kind: one.certificate for kind, one in packs.items()}
+
+    def _number(self, step: int) -> tuple[str, int]:
+        """The kind of data of a step, and how many of its batches came before."""
+        kind = self.kinds[step]
+        return kind, self._done[kind] + self.kinds[:step].count(kind)
 
     def indices(self, step: int) -> tuple[str, list[int]]:
         """The kind of data and the examples of a step."""
-        kind = self.kinds[step]
-        number = self._done[kind] + self.kinds[:step].count(kind)
-        if self.packed:
-            return kind, [int(i) for i in self._packs[kind].pack(number)]
-        expected, batches = self._next.get(kind, (-1, None))
-        if number != expected or batches is None:
-            batches = batches_from(self.lengths[kind], batch_size=self._sizes[kind], seed=self.seed, first_step=number)
-        chosen = next(batches)  # type: ignore[call-overload]
-        self._next[kind] = (number + 1, batches)
-        return kind, chosen
+        kind, number = self._number(step)
+        return kind, self._batches[kind].indices(number)
 
     def loss(self, step: int) -> AnswerLoss:
         """Losses of the batch of one step."""
-        kind, chosen = self.indices(step)
-        questions = [self._splits[kind].question(i, self.model) for i in chosen]
-        answers = [self._answer(kind, i) for i in chosen]
-        if self.packed:
-            return packed_vision_answers(self.model, questions, answers, attention=self._attention).loss
-        return self.model(questions, answers)
-
-    def _answer(self, kind: str, index: int) -> list[int]:
-        split = self._splits[kind]
-        return split.answer_ids(split.examples[index].answer, self.model)
+        kind, number = self._number(step)
+        return self._batches[kind].loss(number)
 
     def costs(self) -> tuple[int, int]:
         """Language-model tokens and decoded frames of all steps, padding left out."""
@@ -146,9 +113,7 @@ class StageBatches:
         for step in range(len(self.kinds)):
             kind, chosen = self.indices(step)
             tokens += sum(self.lengths[kind][i] for i in chosen)
-            split = self._splits[kind]
-            frames += sum(len(split.store[split.examples[i].id].seconds) for i in chosen)
-        self._next.clear()
+            frames += sum(self.sources[kind].shown_frames(i) for i in chosen)
         return tokens, frames
 
     def padding_share(self) -> float:
@@ -156,6 +121,5 @@ class StageBatches:
         if self.packed:
             return 0.0
         chosen = [self.indices(step) for step in range(len(self.kinds))]
-        self._next.clear()
         padded = [padding_share(self.lengths[kind], [batch]) for kind, batch in chosen]
         return sum(padded) / len(padded)

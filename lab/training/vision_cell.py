@@ -14,10 +14,10 @@ import torch
 from lab.data.view_features import view_statistics
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
+from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.vision_language_model import Branch, VisionLanguageModel
 from lab.parts.visual_projectors import VisualProjector, build_visual_projector
-from lab.parts.visual_tokens import VisualTokens
+from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
 from lab.training.language_models import text_writer
 from lab.training.stages import Stage
@@ -109,7 +109,7 @@ def build_vision_model(
     encoder: VisionEncoder,
     language_model: LanguageModel,
     data: Mapping[str, VisionSplit],
-) -> VisionLanguageModel:
+) -> OmniModel:
     """The model of a cell, its projectors afresh; seed torch before.
 
     Features are standardised by those of the training data; a trained encoder's are left as they are.
@@ -132,11 +132,12 @@ def build_vision_model(
             made.marks.load_state_dict({"weight": language_model.place_marks})
         return made
 
-    return VisionLanguageModel(
+    return OmniModel(
         visual_projector=tokens(),
         video_projector=tokens(),
         language_model=language_model,
-        encoder=encoder if parameters["train_encoder"] else None,
+        vision_encoder=encoder if parameters["train_encoder"] else None,
+        positions="sequential",
     )
 
 

@@ -1,6 +1,6 @@
 """From a vision study's examples to what a model is given: views computed once, questions, tokens counted.
 
-Section 3 of the paper; `lab.training.stage_batches` makes batches of them.
+Section 3 of the paper.
 """
 
 import hashlib
@@ -15,9 +15,10 @@ from jaxtyping import Int
 
 from lab.data.view_features import SeenFrames, ViewStore, store_views
 from lab.parts.any_resolution import image_views, num_views, token_order
+from lab.parts.omni_model import Example, OmniModel
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.vision_language_model import Branch, Question, VisionLanguageModel
-from lab.parts.visual_tokens import Seen
+from lab.parts.visual_tokens import Branch, Seen
+from lab.training.examples import Examples
 from lab.training.vision_examples import VisionExample
 
 
@@ -32,7 +33,7 @@ class Tiling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionSplit:
+class VisionSplit(Examples):
     """Examples of one split and what is seen of them; `branch` is the projector that they pass through."""
 
     name: str
@@ -43,37 +44,49 @@ class VisionSplit:
     branch: Branch
     write: Callable[[str], str] = str.strip
 
-    def __len__(self) -> int:
-        return len(self.examples)
+    @property
+    def ids(self) -> list[str]:
+        """The examples' own."""
+        return [example.id for example in self.examples]
 
-    def question(self, index: int, model: VisionLanguageModel) -> Question:
-        """One example as the model takes it; the views are read from the store."""
-        example, stored = self.examples[index], self.store[self.examples[index].id]
-        grid = model.view_grid(self.branch, self.store.view_shape)
-        order = _order(stored.size, self.image_size, self.tiling, grid) if num_views(stored.grid) > 1 else None
-        # Half precision is for the disk: autocast on a CPU does not take it.
-        views = torch.from_numpy(np.array(stored.views, np.uint8 if stored.views.dtype == np.uint8 else np.float32))
-        seen = Seen(views=views, seconds=stored.seconds, grid=stored.grid, order=order)
-        ids = model.codec.encode(self.write(example.question))
-        return Question(seen=seen, question_ids=ids, branch=self.branch)
+    def example(self, index: int, model: OmniModel) -> Example:
+        """What is seen, then the question; the views are read from the store."""
+        return self._example(index, model, self._seen(index, model, read=True))
 
-    def answer_ids(self, text: str, model: VisionLanguageModel) -> list[int]:
+    def num_tokens(self, index: int, model: OmniModel) -> int:
+        """Positions of an example's sequence, its answer and the end included; no view is read for it."""
+        return model.num_tokens(self._example(index, model, self._seen(index, model, read=False)))
+
+    def num_visual_tokens(self, index: int, model: OmniModel) -> int:
+        """Visual tokens of an example, all frames together."""
+        return model.segment_tokens(self._seen(index, model, read=False))
+
+    def shown_frames(self, index: int) -> int:
+        """Pictures and frames of video that one example shows."""
+        return len(self.store[self.examples[index].id].seconds)
+
+    def answer_ids(self, text: str, model: OmniModel) -> list[int]:
         """An answer or choice as token ids, without start and end."""
         return model.codec.encode(self.write(text))
 
-    def num_visual_tokens(self, index: int, model: VisionLanguageModel) -> int:
-        """Visual tokens of an example, all frames together."""
-        stored = self.store[self.examples[index].id]
-        grid = model.view_grid(self.branch, self.store.view_shape)
-        tiled = num_views(stored.grid) > 1
-        per_frame = len(_order(stored.size, self.image_size, self.tiling, grid)) if tiled else grid[0] * grid[1]
-        return len(stored.seconds) * per_frame
+    def _example(self, index: int, model: OmniModel, seen: Seen) -> Example:
+        one = self.examples[index]
+        asked = model.codec.encode(self.write(one.question))
+        return Example(content=[seen, asked], answer=self.answer_ids(one.answer, model))
 
-    def num_tokens(self, index: int, model: VisionLanguageModel) -> int:
-        """Positions of an example's joined sequence, its answer and the end included."""
-        example = self.examples[index]
-        text = len(model.codec.encode(self.write(example.question))) + len(self.answer_ids(example.answer, model))
-        return self.num_visual_tokens(index, model) + text + len(model.codec.start_ids) + 1
+    def _seen(self, index: int, model: OmniModel, *, read: bool) -> Seen:
+        stored = self.store[self.examples[index].id]
+        if read:
+            # Half precision is for the disk: autocast on a CPU does not take it.
+            views = np.array(stored.views, np.uint8 if stored.views.dtype == np.uint8 else np.float32)
+            kept = torch.from_numpy(views)
+        else:
+            kind = torch.uint8 if stored.views.dtype == np.uint8 else torch.float32
+            kept = torch.empty(stored.views.shape, dtype=kind, device="meta")
+        order = None
+        if num_views(stored.grid) > 1:
+            order = _order(stored.size, self.image_size, self.tiling, model.view_grid(self.branch, kept))
+        return Seen(views=kept, seconds=stored.seconds, branch=self.branch, grid=stored.grid, order=order)
 
 
 @lru_cache(maxsize=4096)

@@ -15,8 +15,7 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone
-from lab.parts.vision_language_model import Branch
-from lab.parts.visual_tokens import Seen, VisualTokens
+from lab.parts.visual_tokens import Branch, Seen, VisualTokens
 from lab.training.memory import Memory, check_trained, language_model_memory, logits_bytes, outside, part_memory
 from lab.training.saved_bytes import Precision, Saved, vision_encoder_saved
 from lab.training.traced_bytes import batch_saved

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lab.parts.vision_language_model import VisionLanguageModel
+from lab.parts.omni_model import OmniModel
 from lab.paths import write_whole
 from lab.training.ancestry import Ancestry, load_stage, read_ancestry, save_stage
 from lab.training.curricula import IMAGE
@@ -51,7 +51,7 @@ class CellTraining:
 
 
 def train_vision_cell(
-    model: VisionLanguageModel,
+    model: OmniModel,
     data: Mapping[str, VisionSplit],
     parameters: Mapping[str, Any],
     *,
@@ -68,7 +68,7 @@ def train_vision_cell(
         on_step: told each step, counted over all stages, and its loss.
 
     Raises:
-        LabError: as `StageBatches`, its `certify`, and `train_stage`.
+        LabError: as `StageBatches`, its `certificates`, and `train_stage`.
     """
     if not (parameters["max_frames"] or parameters["train_language_model"]):
         # Nothing is seen and the language model is frozen: what it answers by itself is the baseline.
@@ -89,6 +89,7 @@ def train_vision_cell(
             parameters["seed"],
             parameters["batch_size"],
             parameters["packed"],
+            precision=parameters["precision"],
             earlier=tuple(batches_before),
         )
         batches_before.append(batches)
@@ -106,7 +107,7 @@ def train_vision_cell(
             )
             certificates = [
                 {"stage": stage.name, "kind": kind, **certificate.artifact()}
-                for kind, certificate in batches.certify(precision=parameters["precision"]).items()
+                for kind, certificate in batches.certificates().items()
             ]
             record = train_stage(
                 model,

@@ -137,7 +137,7 @@ def _draw(
 def _loss(
     model: Qwen3ForCausalLM, reader: PhonemeReader, codec: CharacterCodec, batch: _Batch, frames_per_token: int
 ) -> torch.Tensor:
-    """Mean loss of the characters and ends of a batch, nats; layout and positions as in `AudioLanguageModel`."""
+    """Mean loss of the characters and ends of a batch, nats; layout and positions as in `OmniModel`."""
     embed = model.get_input_embeddings()
     prefixes: Sequence[torch.Tensor] = [torch.zeros(0, model.config.hidden_size)] * len(batch.sentences)
     if batch.rate is not None:

@@ -28,12 +28,13 @@ from lab.data.splits import SPLITS
 from lab.data.video.moments import chosen_seconds
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
+from lab.parts.language_models import WordCodec
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
 from lab.paths import cache_dir, make_folder
 from lab.training.language_models import OwnLanguageModel
 from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
 from standins.models.pretraining import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
-from standins.models.word_model import MARKS_FILE, WORDS_FILE, WordCodec, load_word_model
+from standins.models.word_model import MARKS_FILE, WORDS_FILE, load_word_model
 from standins.scenes.questions import video_scene
 from standins.scenes.scene import Scene
 from standins.scenes.stage import SceneOptions

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,9 +36,9 @@ def test_the_likeliest_choice_is_taken_as_each_scored_alone_says(batch_tokens):
     assert table["question"].tolist() == [one.id for one in split.examples]
     for index, line in enumerate(table.to_dict("records")):
         one = split.examples[index]
-        asked, encode = split.question(index, model), model.codec.encode
+        asked, encode = split.example(index, model), model.codec.encode
         with torch.no_grad():
-            alone = {choice: model([asked], [encode(choice)]).loss.item() for choice in one.choices}
+            alone = {choice: model([replace(asked, answer=encode(choice))]).loss.item() for choice in one.choices}
         chosen = sorted(alone, key=lambda choice: alone[choice])[0]
         assert line == {
             "corpus": "s",

@@ -1,20 +1,22 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lab.errors import LabError
 from lab.evaluation.decoding import decode
-from lab.parts.audio_language_model import AudioLanguageModel
-from tests.parts.tiny_models import ARCHITECTURES, audio_batch, joined_model
+from lab.parts.omni_model import Example, OmniModel
+from tests.parts.tiny_models import ARCHITECTURES, heard, hearing_model
+from tests.parts.tiny_vision import seeing_model, seen
 
 POSITIONS = ("sequential", "time_aligned")
 LENGTHS = [11, 4, 7, 2, 9]
 
 
-def next_scores(model: AudioLanguageModel, features: torch.Tensor, answer: list[int]) -> torch.Tensor:
+def next_scores(model: OmniModel, example: Example, answer: list[int]) -> torch.Tensor:
     """Log-probabilities behind an answer so far, the whole sequence computed anew, one utterance, no cache."""
-    joined = model.join(features[None], torch.tensor([len(features)]), [answer])
+    joined = model.embed([replace(example, answer=answer)])
     logits = model.language_model(
         inputs_embeds=joined.embeddings,
         attention_mask=joined.attention_mask,
@@ -25,10 +27,10 @@ def next_scores(model: AudioLanguageModel, features: torch.Tensor, answer: list[
 
 
 @torch.no_grad()
-def slow_greedy(model: AudioLanguageModel, features: torch.Tensor, max_new_tokens: int) -> list[int]:
+def slow_greedy(model: OmniModel, example: Example, max_new_tokens: int) -> list[int]:
     answer: list[int] = []
     while len(answer) < max_new_tokens:
-        token = int(next_scores(model, features, answer).argmax())
+        token = int(next_scores(model, example, answer).argmax())
         if token == model.codec.end_id:
             break
         answer.append(token)
@@ -36,20 +38,20 @@ def slow_greedy(model: AudioLanguageModel, features: torch.Tensor, max_new_token
 
 
 @torch.no_grad()
-def log_probability(model: AudioLanguageModel, features: torch.Tensor, answer: list[int]) -> float:
+def log_probability(model: OmniModel, example: Example, answer: list[int]) -> float:
     ended = [*answer, model.codec.end_id]
-    return sum(float(next_scores(model, features, ended[:i])[token]) for i, token in enumerate(ended))
+    return sum(float(next_scores(model, example, ended[:i])[token]) for i, token in enumerate(ended))
 
 
 @torch.no_grad()
-def slow_beam(model: AudioLanguageModel, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[int]:
+def slow_beam(model: OmniModel, example: Example, max_new_tokens: int, num_beams: int) -> list[int]:
     """Beam search over one utterance that reads every hypothesis anew at every step."""
     beams: list[tuple[float, list[int]]] = [(0.0, [])]
     finished: list[tuple[float, list[int]]] = []
     for step in range(max_new_tokens):
         continued = []
         for total, answer in beams:
-            scores = next_scores(model, features, answer)
+            scores = next_scores(model, example, answer)
             continued += [(total + float(score), [*answer, token]) for token, score in enumerate(scores)]
         continued = sorted(continued, key=lambda scored: -scored[0])[: 2 * num_beams]
         beams = []
@@ -66,7 +68,7 @@ def slow_beam(model: AudioLanguageModel, features: torch.Tensor, max_new_tokens:
     return max(finished or beams, key=lambda scored: scored[0])[1]
 
 
-def with_end_bias(model: AudioLanguageModel, bias: float) -> AudioLanguageModel:
+def with_end_bias(model: OmniModel, bias: float) -> OmniModel:
     """Make the end likelier, so that answers of a random model end at different lengths."""
     end = model.codec.end_id
     model.language_model.lm_head.register_forward_hook(
@@ -75,18 +77,18 @@ def with_end_bias(model: AudioLanguageModel, bias: float) -> AudioLanguageModel:
     return model
 
 
-def model_with_answers_of_many_lengths(architecture: str, positions: str) -> AudioLanguageModel:
-    return with_end_bias(joined_model(architecture, positions, seed=3), 2.0)
+def model_with_answers_of_many_lengths(architecture: str, positions: str) -> OmniModel:
+    return with_end_bias(hearing_model(architecture, positions, seed=3), 2.0)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_greedy_with_cache_and_batch_is_greedy_without(architecture, positions):
     model = model_with_answers_of_many_lengths(architecture, positions)
-    features, lengths = audio_batch(LENGTHS)
-    expected = [slow_greedy(model, features[row, :length], 8) for row, length in enumerate(LENGTHS)]
-    assert decode(model, features, lengths, max_new_tokens=8) == expected
-    assert decode(model, features, lengths, max_new_tokens=8, num_beams=1) == expected
+    examples = heard(LENGTHS)
+    expected = [slow_greedy(model, example, 8) for example in examples]
+    assert decode(model, examples, max_new_tokens=8) == expected
+    assert decode(model, examples, max_new_tokens=8, num_beams=1) == expected
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -94,9 +96,9 @@ def test_greedy_with_cache_and_batch_is_greedy_without(architecture, positions):
 @pytest.mark.parametrize("num_beams", [2, 3])
 def test_beams_that_share_a_cache_find_what_beams_without_one_do(architecture, positions, num_beams):
     model = model_with_answers_of_many_lengths(architecture, positions)
-    features, lengths = audio_batch(LENGTHS)
-    answers = decode(model, features, lengths, max_new_tokens=9, num_beams=num_beams)
-    assert answers == [slow_beam(model, features[i, :n], 9, num_beams) for i, n in enumerate(LENGTHS)]
+    examples = heard(LENGTHS)
+    answers = decode(model, examples, max_new_tokens=9, num_beams=num_beams)
+    assert answers == [slow_beam(model, example, 9, num_beams) for example in examples]
 
 
 def test_the_greedy_cases_end_at_different_lengths():
@@ -104,7 +106,7 @@ def test_the_greedy_cases_end_at_different_lengths():
     found = set()
     for architecture, positions in itertools.product(ARCHITECTURES, POSITIONS):
         model = model_with_answers_of_many_lengths(architecture, positions)
-        found |= {len(answer) for answer in decode(model, *audio_batch(LENGTHS), max_new_tokens=8)}
+        found |= {len(answer) for answer in decode(model, heard(LENGTHS), max_new_tokens=8)}
     assert len(found) >= 4
     assert 8 in found
 
@@ -112,18 +114,18 @@ def test_the_greedy_cases_end_at_different_lengths():
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_beam_search_as_wide_as_all_answers_finds_the_best(positions, length_penalty):
-    model = with_end_bias(joined_model(positions=positions, alphabet="ab"), 1.0)
-    features, lengths = audio_batch([6, 3])
+    model = with_end_bias(hearing_model(positions=positions, alphabet="ab"), 1.0)
+    examples = heard([6, 3])
     longest, vocabulary = 3, model.codec.vocab_size
     found = decode(
-        model, features, lengths, max_new_tokens=longest, num_beams=vocabulary**longest, length_penalty=length_penalty
+        model, examples, max_new_tokens=longest, num_beams=vocabulary**longest, length_penalty=length_penalty
     )
     tokens = [token for token in range(vocabulary) if token != model.codec.end_id]
-    for row, length in enumerate(lengths.tolist()):
+    for row, example in enumerate(examples):
         scores = {}
         for size in range(longest):
             for answer in itertools.product(tokens, repeat=size):
-                total = log_probability(model, features[row, :length], list(answer))
+                total = log_probability(model, example, list(answer))
                 scores[answer] = total / (size + 1) ** length_penalty
         assert tuple(found[row]) == max(scores, key=lambda answer: scores[answer])
 
@@ -131,55 +133,69 @@ def test_beam_search_as_wide_as_all_answers_finds_the_best(positions, length_pen
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
 @pytest.mark.parametrize("seed", range(4))
 def test_neighbours_do_not_change_an_answer(num_beams, seed):
-    model = with_end_bias(joined_model(positions="time_aligned", seed=seed), 2.0)
-    features, lengths = audio_batch(LENGTHS, seed=seed)
-    together = decode(model, features, lengths, max_new_tokens=10, num_beams=num_beams)
-    alone = [
-        decode(model, features[i : i + 1, :n], lengths[i : i + 1], max_new_tokens=10, num_beams=num_beams)[0]
-        for i, n in enumerate(LENGTHS)
-    ]
+    model = with_end_bias(hearing_model(positions="time_aligned", seed=seed), 2.0)
+    examples = heard(LENGTHS, seed=seed)
+    together = decode(model, examples, max_new_tokens=10, num_beams=num_beams)
+    alone = [decode(model, [example], max_new_tokens=10, num_beams=num_beams)[0] for example in examples]
     assert together == alone
 
 
 def test_two_beams_find_an_answer_at_least_as_likely_as_greedy_ones_on_the_whole():
-    model = with_end_bias(joined_model(seed=3), 2.0)
-    features, lengths = audio_batch(LENGTHS)
+    model = with_end_bias(hearing_model(seed=3), 2.0)
+    examples = heard(LENGTHS)
     totals = []
     for num_beams in (1, 8):
-        answers = decode(model, features, lengths, max_new_tokens=12, num_beams=num_beams, length_penalty=0.0)
-        totals.append(sum(log_probability(model, features[i, :n], answers[i]) for i, n in enumerate(LENGTHS)))
+        answers = decode(model, examples, max_new_tokens=12, num_beams=num_beams, length_penalty=0.0)
+        totals.append(sum(log_probability(model, example, answers[i]) for i, example in enumerate(examples)))
     assert totals[1] >= totals[0] - 1e-4
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("max_new_tokens", [1, 5])
 def test_an_answer_that_never_ends_is_cut(num_beams, max_new_tokens):
-    model = with_end_bias(joined_model(), -1000.0)
-    answers = decode(model, *audio_batch([6, 2]), max_new_tokens=max_new_tokens, num_beams=num_beams)
+    model = with_end_bias(hearing_model(), -1000.0)
+    answers = decode(model, heard([6, 2]), max_new_tokens=max_new_tokens, num_beams=num_beams)
     assert [len(answer) for answer in answers] == [max_new_tokens] * 2
     assert model.codec.end_id not in itertools.chain(*answers)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_every_utterance_may_have_a_limit_of_its_own(num_beams):
-    model = with_end_bias(joined_model(), -1000.0)
-    features, lengths = audio_batch([6, 2, 4])
-    answers = decode(model, features, lengths, max_new_tokens=[3, 1, 7], num_beams=num_beams)
+    model = with_end_bias(hearing_model(), -1000.0)
+    examples = heard([6, 2, 4])
+    answers = decode(model, examples, max_new_tokens=[3, 1, 7], num_beams=num_beams)
     assert [len(answer) for answer in answers] == [3, 1, 7]
-    unlimited = decode(model, features, lengths, max_new_tokens=7, num_beams=1)
+    unlimited = decode(model, examples, max_new_tokens=7, num_beams=1)
     if num_beams == 1:
         assert answers == [answer[:limit] for answer, limit in zip(unlimited, [3, 1, 7], strict=True)]
-    with pytest.raises(LabError, match="max_new_tokens has 2 limits for 3 utterances"):
-        decode(model, features, lengths, max_new_tokens=[3, 1], num_beams=num_beams)
+    with pytest.raises(LabError, match="max_new_tokens has 2 limits for 3 examples"):
+        decode(model, examples, max_new_tokens=[3, 1], num_beams=num_beams)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_an_answer_that_ends_at_once_is_empty(num_beams):
-    model = with_end_bias(joined_model(), 1000.0)
-    assert decode(model, *audio_batch([6, 2]), max_new_tokens=5, num_beams=num_beams) == [[], []]
+    model = with_end_bias(hearing_model(), 1000.0)
+    assert decode(model, heard([6, 2]), max_new_tokens=5, num_beams=num_beams) == [[], []]
 
 
 @pytest.mark.parametrize(("beams", "tokens"), [(0, 5), (1, 0)])
 def test_no_beams_or_no_tokens_are_refused(beams, tokens):
     with pytest.raises(LabError, match=f"at least one beam and one new token, not {beams} and {tokens}"):
-        decode(joined_model(), *audio_batch([4]), max_new_tokens=tokens, num_beams=beams)
+        decode(hearing_model(), heard([4]), max_new_tokens=tokens, num_beams=beams)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_pictures_videos_and_text_are_decoded_with_cache_as_without(num_beams):
+    model = with_end_bias(seeing_model(), 2.0)
+    examples = [
+        Example(content=[[0, 1], seen(1, seed=1), [2], seen(3, branch="video_projector", seed=2)]),
+        Example(content=[[3, 1, 0]]),
+        Example(content=[seen(1, (8, 16), seed=4), [1]]),
+    ]
+    expected = [
+        slow_beam(model, one, 7, num_beams) if num_beams > 1 else slow_greedy(model, one, 7) for one in examples
+    ]
+    assert decode(model, examples, max_new_tokens=7, num_beams=num_beams) == expected
+    # What was read once is not read again, and a reference is not looked at.
+    read = [replace(one, answer=[0, 1]) for one in model.read(examples)]
+    assert decode(model, read, max_new_tokens=7, num_beams=num_beams) == expected

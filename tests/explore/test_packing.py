@@ -8,17 +8,16 @@ from lab.explore.packing import (
     as_one_text,
     attention_mask,
     certificate_panel,
-    language_model_of_characters,
+    model_of_characters,
     packing_panel,
 )
-from lab.parts.packed_models import packed_text_answers
-from lab.training.packing_probes import TextSample
+from lab.parts.omni_model import Example
 
 TEXTS = ["abc", "ba", "cab"]
 
 
 def samples(model):
-    return [TextSample(prompt=model.codec.encode(text), answer=model.codec.encode(text[::-1])) for text in TEXTS]
+    return [Example(content=[model.codec.encode(text)], answer=model.codec.encode(text[::-1])) for text in TEXTS]
 
 
 def test_a_token_sees_those_before_it_in_its_own_sample_alone():
@@ -47,7 +46,7 @@ def test_nothing_to_pack_is_refused():
 
 
 def test_the_certificate_passes_and_finds_a_pack_that_was_taken_for_one_text():
-    model = language_model_of_characters(TEXTS)
+    model = model_of_characters(TEXTS)
     panel = certificate_panel(model, samples(model))
     assert "<b>passed</b>" in panel.shown[0]
     panel.controls["leak"].value = True
@@ -59,10 +58,10 @@ def test_the_certificate_passes_and_finds_a_pack_that_was_taken_for_one_text():
 
 
 def test_one_text_differs_from_packed_samples_behind_the_first_alone():
-    model = language_model_of_characters(TEXTS)
+    model = model_of_characters(TEXTS)
     chosen = samples(model)
     leaky = as_one_text(model, chosen)
-    packed = packed_text_answers(model, [s.prompt for s in chosen], [s.answer for s in chosen])
+    packed = model.packed(chosen)
     assert torch.equal(leaky.labels, packed.labels)
     first = len(chosen[0].answer) + 1
     torch.testing.assert_close(leaky.logits[:first], packed.logits[:first], rtol=1e-4, atol=1e-5)

@@ -1,5 +1,7 @@
 """Random language models of a few thousand weights, and joined models on them, for the tests of several rooms."""
 
+from collections.abc import Sequence
+
 import torch
 from transformers import (
     GPT2Config,
@@ -11,9 +13,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import build_audio_projector
+from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.omni_model import Example, OmniModel
 
 HIDDEN_SIZE = 16
 NUM_FEATURES = 6
@@ -85,37 +88,48 @@ def language_model(
     return LanguageModel(f"tiny {architecture}", model, codec, "0", frames_per_token)
 
 
-def joined_model(
+def hearing_model(
     architecture: str = "qwen3",
     positions: str = "sequential",
     *,
     alphabet: str = "abcd",
-    prompt: str = "ba",
     rate: int = 2,
     seed: int = 0,
     train_language_model: bool = False,
-) -> AudioLanguageModel:
+) -> OmniModel:
     part = language_model(architecture, alphabet, seed=seed)
     projector = build_audio_projector(
         "mean_pool_mlp", hidden_size=NUM_FEATURES, output_size=HIDDEN_SIZE, downsample_rate=rate
     )
     for parameter in projector.parameters():
         torch.nn.init.normal_(parameter, std=SPREAD)
-    return AudioLanguageModel(
+    tokens = AudioTokens(
         projector=projector,
-        language_model=part,
         feature_mean=torch.randn(NUM_FEATURES),
         feature_std=torch.rand(NUM_FEATURES) + 0.5,
-        prompt=prompt,
-        positions=positions,
-        train_language_model=train_language_model,
-    ).eval()
+    )
+    model = OmniModel(language_model=part, audio_projector=tokens, positions=positions)
+    model.language_model.requires_grad_(train_language_model)
+    return model.eval()
 
 
-def audio_batch(lengths: list[int], seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of a right-padded batch; the padding is large, so that a leak would show."""
+def sounds(lengths: Sequence[int], seed: int = 1) -> list[Sound]:
+    """Random features of sounds of so many frames."""
     generator = torch.Generator().manual_seed(seed)
-    features = torch.full((len(lengths), max(lengths), NUM_FEATURES), 50.0)
-    for row, length in enumerate(lengths):
-        features[row, :length] = torch.randn(length, NUM_FEATURES, generator=generator)
-    return features, torch.tensor(lengths)
+    return [Sound(torch.randn(length, NUM_FEATURES, generator=generator)) for length in lengths]
+
+
+def heard(
+    lengths: Sequence[int],
+    answers: Sequence[Sequence[int]] | None = None,
+    *,
+    prompt: Sequence[int] = (1, 0),
+    seed: int = 1,
+) -> list[Example]:
+    """Sounds of so many frames after a prompt, with answers."""
+    answers = [()] * len(lengths) if answers is None else answers
+    before = [list(prompt)] if prompt else []
+    return [
+        Example(content=[*before, sound], answer=answer)
+        for sound, answer in zip(sounds(lengths, seed), answers, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """A vision encoder of a few weights and models that join it to a tiny language model, for several rooms' tests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from lab.parts.any_resolution import num_views, token_order
+from lab.parts.omni_model import BRANCHES as BRANCHES
+from lab.parts.omni_model import Example, OmniModel
 from lab.parts.vision_backbones import VisionBackbone
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.vision_language_model import Branch, Question, VisionLanguageModel
 from lab.parts.visual_projectors import build_visual_projector
-from lab.parts.visual_tokens import Seen, VisualTokens
+from lab.parts.visual_tokens import Branch, Seen, VisualTokens
 from tests.parts.tiny_models import HIDDEN_SIZE, SPREAD, language_model
 
 IMAGE_SIZE = 8
 GRID = (4, 4)
 NUM_CHANNELS = 6
-BRANCHES: tuple[Branch, Branch] = ("visual_projector", "video_projector")
 
 
 class PatchBackbone(VisionBackbone):
@@ -53,18 +54,24 @@ def tiny_tokens(projector: str = "mean_pool", *, seed: int = 0, **options: Any) 
     return tokens.eval()
 
 
-def seeing_model(
-    *, encoder: VisionEncoder | None = None, alphabet: str = "abcd", **options: Any
-) -> VisionLanguageModel:
-    return VisionLanguageModel(
+def seeing_model(*, encoder: VisionEncoder | None = None, alphabet: str = "abcd", **options: Any) -> OmniModel:
+    return OmniModel(
+        language_model=language_model(alphabet=alphabet),
         visual_projector=tiny_tokens(seed=1, **options),
         video_projector=tiny_tokens(seed=2, **options),
-        language_model=language_model(alphabet=alphabet),
-        encoder=encoder,
+        vision_encoder=encoder,
+        positions="sequential",
     ).eval()
 
 
-def seen(frames: int, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE), *, pixels: bool = False, seed: int = 3) -> Seen:
+def seen(
+    frames: int,
+    size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE),
+    *,
+    branch: Branch = "visual_projector",
+    pixels: bool = False,
+    seed: int = 3,
+) -> Seen:
     """Frames of `size` pixels with at most two tiles, of random features or pixels."""
     cut: dict[str, Any] = {"image_size": IMAGE_SIZE, "max_tiles": 2}
     grid = (1, 2) if size[1] > size[0] else (2, 1) if size[0] > size[1] else (1, 1)
@@ -75,11 +82,12 @@ def seen(frames: int, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE), *, pixel
         views=torch.randint(0, 256, (views, IMAGE_SIZE, IMAGE_SIZE, 3), generator=rng, dtype=torch.uint8)
         if pixels
         else torch.randn(views, *GRID, NUM_CHANNELS, generator=rng),
+        branch=branch,
         seconds=tuple(np.arange(frames) * 1.5),
         grid=grid,
         order=order,
     )
 
 
-def asked(question_ids: list[int], branch: Branch, **options: Any) -> Question:
-    return Question(seen=seen(**options), question_ids=question_ids, branch=branch)
+def asked(question_ids: list[int], branch: Branch, answer: Sequence[int] = (), **options: Any) -> Example:
+    return Example(content=[seen(branch=branch, **options), question_ids], answer=answer)

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.parts.packed_models import packed_text_answers
+from lab.parts.omni_model import Example, OmniModel
 from lab.study import scale_instructions
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale
@@ -44,10 +44,13 @@ def trained(kind: str, size: dict[str, int], precision: str) -> tuple[int, int, 
             kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
-    prompts = [[1] * (length - answer - 1) for length, answer in zip(LENGTHS, ANSWERS, strict=True)]
+    examples = [
+        Example(content=[[1] * (length - answer - 1)], answer=[2] * answer)
+        for length, answer in zip(LENGTHS, ANSWERS, strict=True)
+    ]
     cast = torch.autocast("cpu", torch.bfloat16, enabled=PRECISIONS[precision].autocast)
     with cast, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = packed_text_answers(part, prompts, [[2] * answer for answer in ANSWERS]).loss.loss.sum()
+        loss = OmniModel(language_model=part).packed(examples).loss.loss.sum()
     saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     kept.clear()
     loss.backward()
@@ -91,9 +94,9 @@ def test_the_papers_rung_is_a_7b_model_and_packs_of_65536_tokens():
     assert "one pack of 65,536 tokens" in written
     assert "language model (M)" in written
     assert "Scoring before it: Qwen/Qwen2.5-7B (7,615.6 M parameters, 30.46 GB" in written
-    # At the loss: logits of 4,096 answers in 2 bytes and in 4, log-probabilities in 4; embeddings twice in float32.
-    assert 4096 * (10 * 152_064 + 2 * 4 * 3584) == 6_345_981_952
-    assert "GB of weights), forward only, at most 6.35 GB besides, in packs of 4,096 tokens." in written
+    # At the loss: logits of 4,096 answers in 2 bytes and in 4, log-probabilities in 4; embeddings in float32.
+    assert 4096 * (10 * 152_064 + 4 * 3584) == 6_287_261_696
+    assert "GB of weights), forward only, at most 6.29 GB besides, in packs of 4,096 tokens." in written
     assert "By stage of the paper" not in written
 
 

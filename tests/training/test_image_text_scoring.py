@@ -31,9 +31,8 @@ def scored(folder):
 
 def alone(model, split, index) -> float:
     """The mean loss of one example by itself, in a padded batch of one."""
-    answer = split.answer_ids(split.examples[index].answer, model)
     with torch.no_grad():
-        found = model([split.question(index, model)], [answer])
+        found = model([split.example(index, model)])
     return float(found.loss / found.num_tokens)
 
 

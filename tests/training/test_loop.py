@@ -10,7 +10,7 @@ from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training import loop
 from lab.training.loop import TrainingOptions, TrainingRecord, has_fast_bfloat16, peak_memory_bytes, train
-from tests.parts.tiny_models import audio_batch, joined_model
+from tests.parts.tiny_models import heard, hearing_model
 from tests.training.runs import Regression, counted
 
 
@@ -152,14 +152,13 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
 
 def test_a_joined_model_resumes_bit_equal_and_keeps_its_language_model(tmp_path):
     def joined(killed_at: int | None, checkpoint: Path | None) -> list[torch.Tensor] | None:
-        model = joined_model(positions="time_aligned")
+        model = hearing_model(positions="time_aligned")
         before = weights(model.language_model)
-        features, lengths = audio_batch([9, 4])
 
         def loss(step: int) -> AnswerLoss:
             if step == killed_at:
                 raise Killed
-            return model(features + step, lengths, [[0, 1], [2]])
+            return model(heard([9, 4], [[0, 1], [2]], seed=step))
 
         try:
             train(model, loss, options(steps=6, checkpoint_every=2), checkpoint=checkpoint, key="cell")

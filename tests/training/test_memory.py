@@ -17,10 +17,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.errors import LabError
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
+from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.omni_model import Example, OmniModel
 from lab.training.memory import Memory, part_memory, speech_memory
 from lab.training.saved_bytes import (
     PRECISIONS,
@@ -109,20 +110,22 @@ class Trained:
         ).freeze()
         language_model = AutoModelForCausalLM.from_config(language_config(kind, size))
         with_encoder = "audio_encoder" in trained
-        self.model = AudioLanguageModel(
-            projector=build_audio_projector(name, **projector_options(size)),
+        self.model = OmniModel(
+            audio_projector=AudioTokens(projector=build_audio_projector(name, **projector_options(size))),
             language_model=LanguageModel("tiny", language_model, CharacterCodec(alphabet=ALPHABET), "0"),
-            prompt=ALPHABET[: SAMPLE.prompt_tokens],
-            train_language_model="language_model" in trained,
-            encoder=encoder if with_encoder else None,
+            audio_encoder=encoder if with_encoder else None,
         )
+        language_model.requires_grad_("language_model" in trained)
+        if with_encoder:
+            encoder.requires_grad_(True)
+            encoder.whisper.embed_positions.requires_grad_(False)
         buffers = {name: buffer.dtype for name, buffer in language_model.named_buffers()}
         self.model.to(dtype)
         for buffer_name in buffers:  # the rotary frequencies stay in float32, as when such a model is loaded
             owner, _, leaf = buffer_name.rpartition(".")
             module = language_model.get_submodule(owner)
             setattr(module, leaf, getattr(module, leaf).to(buffers[buffer_name]))
-        self.model.projector.requires_grad_("audio_projector" in trained)
+        self.model.audio_projector.requires_grad_("audio_projector" in trained)
         if checkpointing:
             self._checkpoint_layers(encoder.whisper, language_model)
         mels = torch.randn(SAMPLE.batch_size, 80, 2 * SAMPLE.frames)
@@ -149,8 +152,11 @@ class Trained:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             with cast:
                 if encode:
-                    features, _ = self.model.encoder(features, lengths)
-                answer = self.model(features, lengths, answers)
+                    features, _ = self.model.audio_encoder(features, lengths)
+                prompt = list(range(SAMPLE.prompt_tokens))
+                answer = self.model(
+                    [Example(content=[prompt, Sound(f)], answer=a) for f, a in zip(features, answers, strict=True)]
+                )
             loss = answer.loss.sum()
         self.activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         kept.clear()

@@ -9,33 +9,27 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lab.errors import LabError
-from lab.parts import packed_models
-from lab.parts.audio_language_model import AudioLanguageModel
+from lab.parts import omni_model
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
+from lab.parts.audio_tokens import AudioTokens
 from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.language_models import CharacterCodec, LanguageModel, WordCodec
+from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
 from lab.parts.packed_attention_kernels import SampleBoundaries
 from lab.parts.packed_sequences import PackedAnswers
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.training.packing_certificate import PackingCertificate, Probe, certify
-from lab.training.packing_probes import (
-    AudioSample,
-    TextSample,
-    VisionSample,
-    audio_probe,
-    text_probe,
-    vision_probe,
-)
+from lab.training.packing_probe import packing_probe
 from lab.training.packing_traces import Check
 from standins.models.pretraining import PretrainingOptions, build_character_model
-from standins.models.word_model import WordCodec
 from tests.parts.tiny_models import (
     ARCHITECTURES,
     HIDDEN_SIZE,
     NUM_FEATURES,
     SPREAD,
-    joined_model,
+    heard,
+    hearing_model,
     language_model,
 )
 from tests.parts.tiny_vision import asked, seeing_model, tiny_encoder
@@ -75,25 +69,28 @@ LANGUAGE_MODELS = {
     **{name: (lambda name=name: language_model(name)) for name in ARCHITECTURES},
 }
 TEXTS = [
-    TextSample(prompt=[0, 1, 2], answer=[3, 1]),
-    TextSample(prompt=[2, 2, 1, 0], answer=[0]),
-    TextSample(prompt=[], answer=[1, 2, 3]),
+    Example(content=[[0, 1, 2]], answer=[3, 1]),
+    Example(content=[[2, 2, 1, 0]], answer=[0]),
+    Example(content=[[]], answer=[1, 2, 3]),
 ]
 
 
-def utterances(frames: tuple[int, int, int] = (9, 5, 13)) -> list[AudioSample]:
+def utterances() -> list[Example]:
     """Of which none is a whole number of windows long."""
-    rng = torch.Generator().manual_seed(1)
-    sounds = [torch.randn(n, NUM_FEATURES, generator=rng) for n in frames]
-    return [AudioSample(sound=s, answer=a) for s, a in zip(sounds, ([0, 1], [1], [2, 2, 3]), strict=True)]
+    return heard([9, 5, 13], [[0, 1], [1], [2, 2, 3]])
 
 
-def pictures(*, pixels: bool = False) -> list[VisionSample]:
+def pictures(*, pixels: bool = False) -> list[Example]:
     return [
-        VisionSample(question=asked([0, 1], "visual_projector", frames=1, pixels=pixels), answer=[1, 2]),
-        VisionSample(question=asked([0, 1, 3], "video_projector", frames=3, seed=5, pixels=pixels), answer=[1]),
-        VisionSample(question=asked([2], "video_projector", frames=1, size=(8, 16), pixels=pixels), answer=[1, 2, 0]),
+        asked([0, 1], "visual_projector", [1, 2], frames=1, pixels=pixels),
+        asked([0, 1, 3], "video_projector", [1], frames=3, seed=5, pixels=pixels),
+        asked([2], "video_projector", [1, 2, 0], frames=1, size=(8, 16), pixels=pixels),
     ]
+
+
+def reads(part: LanguageModel) -> OmniModel:
+    """A model of text alone."""
+    return OmniModel(language_model=part)
 
 
 def assert_bit_equal_where_shapes_are(certificate: PackingCertificate) -> None:
@@ -107,8 +104,8 @@ def assert_bit_equal_where_shapes_are(certificate: PackingCertificate) -> None:
 def test_every_language_model_is_certified_with_every_backend(name, attention):
     if why := PACKED_ATTENTION[attention].missing(torch.device("cpu"), torch.float32, True):
         pytest.skip(f"{attention}: {why}")
-    part = LANGUAGE_MODELS[name]()
-    certificate = certify(part.model, text_probe(part, TEXTS), attention=attention).require()
+    model = reads(LANGUAGE_MODELS[name]())
+    certificate = certify(model, packing_probe(model, TEXTS), attention=attention).require()
     assert (certificate.attention, certificate.precision, certificate.idle) == (attention, "float32", ())
     assert_bit_equal_where_shapes_are(certificate)
     things = {check.name.partition(": ")[2] for check in certificate.checks}
@@ -123,18 +120,16 @@ def test_every_backend_is_certified_on_a_gpu(attention):
         pytest.skip("there is no GPU")
     if why := PACKED_ATTENTION[attention].missing(torch.device("cuda"), torch.bfloat16, True):
         pytest.skip(f"{attention}: {why}")
-    part = character()
-    part.model.to("cuda")
-    certificate = certify(part.model, text_probe(part, TEXTS), attention=attention, precision="bfloat16").require()
+    model = reads(character()).to("cuda")
+    certificate = certify(model, packing_probe(model, TEXTS), attention=attention, precision="bfloat16").require()
     assert certificate.precision == "bfloat16"
 
 
 @pytest.mark.slow
 def test_a_backend_without_a_backward_pass_is_certified_for_a_model_that_only_scores():
-    part = language_model()
-    part.model.requires_grad_(False)
+    model = reads(language_model()).requires_grad_(False)
     with torch.no_grad():
-        certificate = certify(part.model, text_probe(part, TEXTS), attention="flex").require()
+        certificate = certify(model, packing_probe(model, TEXTS), attention="flex").require()
     assert not any("gradients" in check.name for check in certificate.checks)
 
 
@@ -144,13 +139,9 @@ def test_every_audio_projector_is_certified(name, rate):
     budget = {"parameter_budget": 4000} if name == "conv_gmlp_budget" else {}
     torch.manual_seed(0)
     sizes = {"hidden_size": NUM_FEATURES, "output_size": HIDDEN_SIZE, "downsample_rate": rate}
-    model = AudioLanguageModel(
-        projector=build_audio_projector(name, **sizes, **budget),
-        language_model=language_model(),
-        prompt="ba",
-        train_language_model=True,
-    )
-    certificate = certify(model, audio_probe(model, utterances())).require()
+    projector = build_audio_projector(name, **sizes, **budget)
+    model = OmniModel(language_model=language_model(), audio_projector=AudioTokens(projector=projector))
+    certificate = certify(model, packing_probe(model, utterances())).require()
     assert certificate.idle == ()
     assert_bit_equal_where_shapes_are(certificate)
 
@@ -163,7 +154,7 @@ def test_every_visual_projector_is_certified(name, trained_encoder):
     if name == "mlp":
         samples = [*samples[:2], replace(samples[0], answer=[3])]
     model = seeing_model(encoder=tiny_encoder() if trained_encoder else None, projector=name)
-    certificate = certify(model, vision_probe(model, samples)).require()
+    certificate = certify(model, packing_probe(model, samples)).require()
     assert certificate.idle == ()
     assert_bit_equal_where_shapes_are(certificate)
 
@@ -188,50 +179,51 @@ def test_attention_across_samples_is_found(monkeypatch):
         return inner.attend(query, key, value, whole, scale, dropout)
 
     monkeypatch.setitem(PACKED_ATTENTION, "per_sample", PackedAttention(everywhere, inner.missing))
-    part = language_model()
-    found = failures(part.model, text_probe(part, TEXTS))
+    model = reads(language_model())
+    found = failures(model, packing_probe(model, TEXTS))
     assert {"text changed: logits", "text changed: gradients on other samples", "alone: loss"} <= found
     assert "alone: positions" not in found
 
 
 def test_positions_that_do_not_start_anew_are_found(monkeypatch):
-    inner = packed_models.pack_rows
+    inner = omni_model.pack_rows
 
     def running_on(rows, positions):
         packed = inner(rows, positions)
         return packed._replace(position_ids=torch.arange(packed.embeddings.shape[1])[None])
 
-    monkeypatch.setattr(packed_models, "pack_rows", running_on)
+    monkeypatch.setattr(omni_model, "pack_rows", running_on)
     # Rotary positions are relative: no logit tells, so the positions themselves have to be looked at.
-    part = language_model("qwen3")
-    found = failures(part.model, text_probe(part, TEXTS))
+    model = reads(language_model("qwen3", frames_per_token=None))
+    found = failures(model, packing_probe(model, TEXTS))
     assert found == {"alone: positions", "length changed: positions"}
-    part = language_model("gpt2")
-    assert {"alone: positions", "alone: logits"} <= failures(part.model, text_probe(part, TEXTS))
+    model = reads(language_model("gpt2", frames_per_token=None))
+    assert {"alone: positions", "alone: logits"} <= failures(model, packing_probe(model, TEXTS))
 
 
 def test_labels_shifted_across_a_boundary_are_found():
-    part = language_model()
-    probe = text_probe(part, TEXTS)
+    model = reads(language_model())
+    probe = packing_probe(model, TEXTS)
 
-    def shifted(samples: list[TextSample], attention: str) -> PackedAnswers:
+    def shifted(samples: list[Example], attention: str) -> PackedAnswers:
         """The last token of a sample is scored on the first of the next one, not on the end."""
         answers = probe.packed(samples, attention)
         labels = answers.labels.clone()
         lasts = answers.loss.num_tokens.cumsum(0) - 1
-        following = [[*s.prompt, *part.codec.start_ids][0] for s in samples[1:]]
+        following = [[*s.content[0], *model.codec.start_ids][0] for s in samples[1:]]
         labels[lasts[:-1]] = torch.tensor(following, dtype=torch.long)
         losses = F.cross_entropy(answers.logits, labels, reduction="none").split(answers.loss.num_tokens.tolist())
         loss = AnswerLoss(torch.stack([own.sum() for own in losses]), answers.loss.num_tokens)
         return answers._replace(labels=labels, loss=loss)
 
-    found = failures(part.model, replace(probe, packed=shifted))
+    found = failures(model, replace(probe, packed=shifted))
     assert {"alone: labels", "alone: loss", "padded: loss", "mean: loss", "text changed: labels"} <= found
 
 
 def test_a_convolution_across_a_boundary_is_found(monkeypatch):
-    model = joined_model(train_language_model=True)
-    projector, inner = model.projector, model.projector.forward
+    model = hearing_model(train_language_model=True)
+    projector = model.audio_projector.projector
+    inner = projector.forward
 
     def over_all(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames of all samples one behind the other, cut into windows wherever they fall."""
@@ -242,46 +234,49 @@ def test_a_convolution_across_a_boundary_is_found(monkeypatch):
         return nn.utils.rnn.pad_sequence(tokens[0].split(counts.tolist()), batch_first=True), counts
 
     monkeypatch.setattr(projector, "forward", over_all)
-    found = failures(model, audio_probe(model, utterances()))
+    found = failures(model, packing_probe(model, utterances()))
     assert {"alone: embeddings", "features changed: embeddings", "features changed: loss"} <= found
     assert "text changed: embeddings" not in found
 
 
 def test_tokens_of_a_modality_in_the_wrong_sample_are_found(monkeypatch):
     model = seeing_model()
-    inner = model.visual_tokens
-    monkeypatch.setattr(
-        model, "visual_tokens", lambda questions: [inner(questions)[i - 1] for i in range(len(questions))]
-    )
-    samples = [replace(pictures()[0], answer=answer) for answer in ([1, 2], [1], [3])]
-    other = asked([0, 1], "visual_projector", frames=1, seed=9)
-    samples[1] = replace(samples[1], question=other)
-    found = failures(model, vision_probe(model, samples))
+    inner = model.read
+
+    def exchanged(examples: list[Example]) -> list[Example]:
+        """What is seen of one stands before the question of the next."""
+        read = inner(examples)
+        return [replace(e, content=[read[i - 1].content[0], e.content[1]]) for i, e in enumerate(read)]
+
+    monkeypatch.setattr(model, "read", exchanged)
+    samples = [asked([0, 1], "visual_projector", answer, frames=1) for answer in ([1, 2], [1], [3])]
+    samples[1] = asked([0, 1], "visual_projector", [1], frames=1, seed=9)
+    found = failures(model, packing_probe(model, samples))
     assert {"alone: embeddings", "features changed: embeddings", "features changed: logits"} <= found
     assert "alone: positions" not in found
 
 
 def test_a_loss_that_weighs_samples_alike_is_not_the_mean_of_tokens():
-    part = language_model()
-    probe = text_probe(part, TEXTS)
+    model = reads(language_model())
+    probe = packing_probe(model, TEXTS)
 
-    def weighed(samples: list[TextSample], attention: str) -> PackedAnswers:
+    def weighed(samples: list[Example], attention: str) -> PackedAnswers:
         answers = probe.packed(samples, attention)
         loss = answers.loss.loss / answers.loss.num_tokens * (2 if len(samples) > 1 else 1)
         return answers._replace(loss=answers.loss._replace(loss=loss))
 
-    assert {"mean: loss", "mean: gradients", "padded: loss"} <= failures(part.model, replace(probe, packed=weighed))
+    assert {"mean: loss", "mean: gradients", "padded: loss"} <= failures(model, replace(probe, packed=weighed))
 
 
 # The certificate itself.
 
 
 def test_a_certificate_leaves_the_model_as_it_was():
-    model = joined_model(train_language_model=True).train()
+    model = hearing_model(train_language_model=True).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
-    certify(model, audio_probe(model, utterances()))
+    certify(model, packing_probe(model, utterances()))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -289,8 +284,8 @@ def test_a_certificate_leaves_the_model_as_it_was():
 
 
 def test_what_a_run_logs_of_it():
-    part = language_model()
-    certificate = certify(part.model, text_probe(part, TEXTS))
+    model = reads(language_model())
+    certificate = certify(model, packing_probe(model, TEXTS))
     assert certificate.tags() == {
         "packing_certificate": "passed",
         "attention": "per_sample",
@@ -306,20 +301,20 @@ def test_what_a_run_logs_of_it():
 
 
 def test_in_bfloat16_the_stated_tolerance_is_larger():
-    part = character()
-    certificate = certify(part.model, text_probe(part, TEXTS), precision="bfloat16").require()
+    model = reads(character())
+    certificate = certify(model, packing_probe(model, TEXTS), precision="bfloat16").require()
     assert certificate.precision == "bfloat16"
     assert {check.tolerance for check in certificate.checks} == {0.0, 5e-2}
 
 
 def test_a_change_that_nothing_shows_is_named():
-    part = language_model()
-    samples = [TEXTS[0], TextSample(prompt=[], answer=[]), TEXTS[2]]
-    assert certify(part.model, text_probe(part, samples)).idle == ("text",)
+    model = reads(language_model())
+    samples = [TEXTS[0], Example(content=[[]]), TEXTS[2]]
+    assert certify(model, packing_probe(model, samples)).idle == ("text",)
 
 
 def test_a_single_sample_certifies_nothing():
-    part = language_model()
-    probe = replace(text_probe(part, TEXTS), samples=TEXTS[:1])
+    model = reads(language_model())
+    probe = replace(packing_probe(model, TEXTS), examples=TEXTS[:1])
     with pytest.raises(LabError, match="needs at least two samples and one of them to change, not 1 and number 1"):
-        certify(part.model, probe)
+        certify(model, probe)

@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 from lab.training import scored_sources, scoring
-from lab.training.instruction_rows import NOT_READABLE, TextAnswers, token_pair, without_prompt
+from lab.training.instruction_rows import NOT_READABLE, TextAnswers, instruction_example, text_model, without_prompt
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scored_sources import score_source
 from tests.parts.tiny_models import ARCHITECTURES, language_model
@@ -78,11 +78,14 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
 def test_the_budget_of_a_pack_does_not_change_a_loss(texts, budget):
     llm = language_model()
     given_ones = [Instruction(id=str(n), prompt=p, answer=a, source="s") for n, (p, a) in enumerate(texts)]
-    pairs = [token_pair(one, llm, str.strip, budget_tokens=19) for one in given_ones]
+    pairs = [instruction_example(one, llm, str.strip, budget_tokens=19) for one in given_ones]
     ids = [one.id for one in given_ones]
     options = ScoringOptions(budget_tokens=budget, **FLOAT32)
-    lengths = [pair.num_tokens for pair in pairs]
-    found = scoring.answer_losses(TextAnswers(llm), pairs, lengths, options, ids)
+    model = text_model(llm)
+    lengths = [model.num_tokens(pair) - 1 for pair in pairs]
+    found = scoring.answer_losses(
+        model, lambda places: [pairs[place] for place in places], lengths, options, ids, scorer="tiny"
+    )
     np.testing.assert_allclose(found, [alone(llm, p, a) for p, a in texts], rtol=1e-4)
 
 
@@ -173,9 +176,9 @@ def test_nothing_to_score_and_numbers_out_of_range_are_refused(tmp_path):
 
 
 def test_the_answer_alone_keeps_its_tokens():
-    pair = token_pair(some()[4], language_model(), str.strip, budget_tokens=20)
-    assert without_prompt(pair, language_model()).answer == pair.answer
-    assert without_prompt(pair, language_model()).prompt == ()
+    example = instruction_example(some()[4], language_model(), str.strip, budget_tokens=20)
+    alone = without_prompt(example, language_model())
+    assert (alone.content, alone.answer) == ([[]], example.answer)
 
 
 def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, monkeypatch):

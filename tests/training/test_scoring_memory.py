@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.training.instruction_rows import TextAnswers, TokenPair
+from lab.parts.omni_model import Example
+from lab.training.instruction_rows import text_model
 from lab.training.packed_losses import losses_in_packs
 from lab.training.saved_bytes import PRECISIONS
 from lab.training.scoring import ScoringOptions, answer_losses
@@ -52,13 +53,15 @@ def test_a_pack_takes_what_a_small_model_takes_in_scoring(kind, size, precision,
     # In inference mode, where operations are not taken apart, autocast keeps no cast weights; frozen ones neither.
     model = AutoModelForCausalLM.from_config(language_config(kind, size)).eval().requires_grad_(False)
     scorer = LanguageModel("tiny", model, CharacterCodec(alphabet=ALPHABET), "0")
-    pair = TokenPair((1,) * (tokens - answer - 1), (2,) * answer, tokens)
+    example = Example(content=[[1] * (tokens - answer - 1)], answer=[2] * answer)
     options = ScoringOptions(budget_tokens=tokens, precision=precision)
     live = LiveBytes({t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]})
     # Without inference mode, which hides the insides of operations.
     monkeypatch.setattr("lab.training.scoring.losses_in_packs", losses_in_packs.__wrapped__)
     with torch.no_grad(), live:
-        answer_losses(TextAnswers(scorer), [pair], [pair.num_tokens], options, ["a"])
+        reads = text_model(scorer)
+        tokens_of = [reads.num_tokens(example) - 1]
+        answer_losses(reads, lambda places: [example], tokens_of, options, ["a"], scorer="tiny")
     # An end is scored with the answer.
     counted = scoring_bytes(model, PRECISIONS[precision], tokens=tokens, answer_tokens=answer + 1)
     assert counted == pytest.approx(live.peak, rel=0.15)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,20 +7,20 @@ import torch
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech import _batches, costs, measure, samples, scores
-from lab.parts.audio_language_model import AudioLanguageModel
 from lab.parts.audio_projectors import build_audio_projector
+from lab.parts.audio_tokens import AudioTokens
+from lab.parts.omni_model import OmniModel
+from lab.training.batches import PaddedBatches
 from lab.training.language_models import open_language_model, transcript_writer
 from lab.training.loop import TrainingOptions, train
 from lab.training.speech import (
     Augmentation,
-    TrainingBatches,
     cell_data,
-    encoded,
     feature_statistics,
     open_corpus,
     open_encoder,
     open_split,
-    pad_features,
+    train_only_hearing,
 )
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
@@ -43,15 +45,21 @@ def build(cell, encoder, data, *, rate=2, train_encoder=False):
     language_model = open_language_model(cell["language_model"])
     torch.manual_seed(0)
     mean, std = (None, None) if train_encoder else feature_statistics(data["train"])
-    return AudioLanguageModel(
-        projector=build_audio_projector(
-            "conv_gmlp", hidden_size=16, output_size=language_model.hidden_size, downsample_rate=rate
-        ),
-        language_model=language_model,
-        feature_mean=mean,
-        feature_std=std,
-        encoder=encoder if train_encoder else None,
+    projector = build_audio_projector(
+        "conv_gmlp", hidden_size=16, output_size=language_model.hidden_size, downsample_rate=rate
     )
+    model = OmniModel(
+        language_model=language_model,
+        audio_projector=AudioTokens(projector=projector, feature_mean=mean, feature_std=std),
+        audio_encoder=encoder if train_encoder else None,
+    )
+    train_only_hearing(model, learning_rate=1e-3)
+    return model
+
+
+def padded(data, model, augmentation=None, **options) -> PaddedBatches:
+    data = data if augmentation is None else replace(data, augmentation=augmentation)
+    return PaddedBatches(data, model, **{"batch_size": 4, "seed": 0, **options})
 
 
 def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
@@ -59,7 +67,7 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
     data = cell_data(cell, encoder, keep=NORMALIZER)
     assert {name: len(split) for name, split in data.items()} == {"train": 12, "dev": 3, "test": 3}
     model = build(cell, encoder, data)
-    batches = TrainingBatches(data["train"], model, batch_size=4, seed=0, augmentation=Augmentation(1, 5, 0.1, True))
+    batches = padded(data["train"], model, Augmentation(1, 5, 0.1, True))
     record = train(model, batches.loss, TrainingOptions(steps=20, learning_rate=3e-3))
     assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
     table = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=2)
@@ -82,7 +90,7 @@ def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for
     model = build(cell, encoder, data)
 
     def batches():
-        return TrainingBatches(data["train"], model, batch_size=4, seed=3, augmentation=Augmentation(1, 5, 0.1, True))
+        return padded(data["train"], model, Augmentation(1, 5, 0.1, True), seed=3)
 
     in_order = batches()
     losses = [in_order.loss(step).loss.tolist() for step in range(7)]
@@ -98,7 +106,7 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
     assert data["train"].stores == ()
     model = build(cell, encoder, data, train_encoder=True)
     before = {name: value.clone() for name, value in encoder.named_parameters()}
-    batches = TrainingBatches(data["train"], model, batch_size=4, seed=0)
+    batches = padded(data["train"], model)
     train(model, batches.loss, TrainingOptions(steps=2, learning_rate=1e-2))
     changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
     assert any("fc1" in name for name in changed)
@@ -109,10 +117,24 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
 def test_stored_features_are_what_the_encoder_gives(cell):
     encoder = open_encoder(cell["audio_encoder"])
     data = cell_data(cell, encoder, keep=NORMALIZER)["test"]
-    live, _ = pad_features(encoder.encode([data.corpus.audio(u) for u in data.utterances]))
-    stored, lengths = encoded(build(cell, encoder, {"train": data}), data, range(len(data)))
-    assert lengths.tolist() == data.num_frames
-    assert torch.allclose(live, stored, atol=5e-3)
+    model = build(cell, encoder, {"train": data})
+    live = encoder.encode([data.corpus.audio(u) for u in data.utterances])
+    for index, frames in enumerate(live):
+        example = data.example(index, model)
+        (sound,) = example.content
+        assert len(sound.values) == data.num_frames[index]
+        assert model.num_tokens(example) == data.num_tokens(index, model)
+        assert np.allclose(frames, sound.values, atol=5e-3)
+
+
+def test_the_prompt_stands_before_every_sound(cell):
+    encoder = open_encoder(cell["audio_encoder"])
+    data = cell_data(cell, encoder, keep=NORMALIZER, prompt="abc")["train"]
+    model = build(cell, encoder, {"train": data})
+    prompt, sound = data.example(0, model).content
+    assert prompt == model.codec.encode("abc")
+    assert len(sound.values) == data.num_frames[0]
+    assert data.num_tokens(0, model) == replace(data, prompt="").num_tokens(0, model) + 3
 
 
 def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_path, monkeypatch):
@@ -138,8 +160,8 @@ def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
     encoder = open_encoder(cell["audio_encoder"])
     data = cell_data(cell, encoder, keep=NORMALIZER)
     model = build(cell, encoder, data)
-    with pytest.raises(LabError, match=r"utterance '.*' of 'hub:.*' takes \d+ tokens, more than 20"):
-        TrainingBatches(data["train"], model, batch_size=4, seed=0, max_tokens=20)
+    with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):
+        padded(data["train"], model, max_tokens=20)
 
 
 def test_augmentation_keeps_shape_and_masks_with_the_channel_means():

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lab.errors import LabError
+from lab.parts.omni_model import OmniModel
 from lab.parts.packed_sequences import pack_rows
-from lab.parts.vision_language_model import VisionLanguageModel
 from lab.training.stage_batches import StageBatches
 from lab.training.stages import Stage
 from lab.training.vision_data import VisionSplit
@@ -16,7 +16,7 @@ from tests.training.vision_splits import split_of, various
 
 
 @pytest.fixture(scope="module")
-def model() -> VisionLanguageModel:
+def model() -> OmniModel:
     return seeing_model()
 
 
@@ -85,7 +85,7 @@ def test_kinds_are_mixed_and_not_one_after_the_other(sources, model):
 
 def test_no_example_stands_twice_in_an_epoch_and_all_have_their_turn(sources, model):
     found = batches(sources, model, 60, weights={"video_text": 1.0})
-    size, count = found._sizes["video_text"], len(sources["video_text"])
+    size, count = len(found.indices(0)[1]), len(sources["video_text"])
     per_epoch = count // size
     chosen = [found.indices(step)[1] for step in range(60)]
     assert {len(batch) for batch in chosen} == {size}
@@ -135,8 +135,10 @@ def test_costs_and_padding_are_those_counted_one_by_one(sources, model):
         kind, chosen = found.indices(step)
         split, rows = sources[kind], []
         for i in chosen:
-            (seen,) = model.visual_tokens([split.question(i, model)])
-            rows.append(len(seen) + len(split.examples[i].question) + 1 + len(split.examples[i].answer) + 1)
+            (read,) = model.read([split.example(i, model)])
+            rows.append(
+                len(read.content[0].values) + len(split.examples[i].question) + 1 + len(split.examples[i].answer) + 1
+            )
             frames += len(split.examples[i].see()[0])
         tokens += sum(rows)
         padded.append(1 - sum(rows) / (len(rows) * max(rows)))
@@ -152,7 +154,7 @@ def test_loss_of_a_step_is_that_of_its_examples_one_by_one(sources, model):
         batch = found.loss(step)
         for row, i in enumerate(chosen):
             ids = model.codec.encode(split.examples[i].answer)
-            alone = model([split.question(i, model)], [ids])
+            alone = model([split.example(i, model)])
             torch.testing.assert_close(batch.loss[row], alone.loss[0], rtol=1e-4, atol=1e-4)
             assert batch.num_tokens[row] == len(ids) + 1
 
@@ -163,7 +165,7 @@ def test_missing_kinds_and_examples_that_are_too_long_are_refused(sources, model
     longest = max(sources["video_text"].num_tokens(i, model) for i in range(17))
     assert batches(sources, model, batch_tokens=longest)
     with pytest.raises(
-        LabError, match=rf"an example of 'video_text' takes {longest} tokens, more than batch_tokens \({longest - 1}\)"
+        LabError, match=rf"example 'v\d+' takes {longest} tokens, more than {longest - 1}; allow more tokens"
     ):
         batches(sources, model, batch_tokens=longest - 1)
 
@@ -171,7 +173,7 @@ def test_missing_kinds_and_examples_that_are_too_long_are_refused(sources, model
 def test_a_pack_holds_what_fits_its_tokens_and_an_epoch_of_packs_every_example_once(sources, model):
     packed = batches(sources, model, steps=40, packed=True, weights={"video_text": 1.0})
     lengths = [length - 1 for length in packed.lengths["video_text"]]
-    packs = packed._packs["video_text"].packs_per_epoch
+    packs = packed._batches["video_text"].statistics.num_packs
     for epoch in range(40 // packs):
         chosen = [packed.indices(step)[1] for step in range(epoch * packs, (epoch + 1) * packs)]
         assert sorted(itertools.chain(*chosen)) == list(range(17))
@@ -179,16 +181,13 @@ def test_a_pack_holds_what_fits_its_tokens_and_an_epoch_of_packs_every_example_o
     assert packed.padding_share() == 0
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_the_loss_of_a_pack_is_that_of_its_examples_padded(sources, trained):
+def test_the_loss_of_a_pack_is_that_of_its_examples_padded(sources):
     torch.manual_seed(0)
     model = seeing_model()
-    packed, padded = (batches(sources, model, packed=packed) for packed in (True, False))
-    if trained:
-        packed.certify(precision="float32")
-    padded.indices = packed.indices  # type: ignore[method-assign]
+    packed = batches(sources, model, packed=True)
     for step in range(6):
-        one, other = packed.loss(step), padded.loss(step)
+        kind, chosen = packed.indices(step)
+        one, other = packed.loss(step), model([sources[kind].example(i, model) for i in chosen])
         torch.testing.assert_close(one.loss, other.loss, rtol=1e-4, atol=1e-5)
         assert torch.equal(one.num_tokens, other.num_tokens)
 
@@ -206,19 +205,19 @@ def test_a_later_packed_stage_goes_on_in_the_packs(sources, model):
 
 
 def test_packs_are_certified_once_for_each_kind_of_data(sources, model):
-    found = batches(sources, model, packed=True).certify(precision="float32")
+    found = batches(sources, model, packed=True, precision="float32").certificates()
     assert set(found) == {"image_text", "video_text"}
     assert all(certificate.passed and not certificate.idle for certificate in found.values())
-    assert batches(sources, model).certify(precision="float32") == {}
+    assert batches(sources, model).certificates() == {}
 
 
 def test_a_leak_in_packs_stops_the_stage_before_it_trains(sources, model, monkeypatch):
     def going_on(rows, positions):
         return pack_rows(rows, torch.arange(sum(map(len, rows))).split([len(row) for row in rows]))
 
-    monkeypatch.setattr("lab.parts.packed_models.pack_rows", going_on)
+    monkeypatch.setattr("lab.parts.omni_model.pack_rows", going_on)
     with pytest.raises(LabError, match="packed samples are not kept apart"):
-        batches(sources, model, packed=True).certify(precision="float32")
+        batches(sources, model, packed=True).certificates()
 
 
 @pytest.mark.parametrize(

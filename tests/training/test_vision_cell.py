@@ -163,7 +163,7 @@ def test_every_projector_is_built_for_both_branches_and_pools_as_asked(cell, nam
     model, data = built({**cell, "projector": name, "curriculum": "direct", "pool_size": 4, "newline": True})
     side = IMAGE_SIZE // PATCH_SIZE // (1 if name == "mlp" else 4)
     for branch in ("visual_projector", "video_projector"):
-        assert model.view_grid(branch, data[VIDEO].store.view_shape) == (side, side)
+        assert model.view_grid(branch, torch.empty(1, *data[VIDEO].store.view_shape)) == (side, side)
         assert getattr(model, branch).newline is not None
         assert getattr(model, branch).marks is not None
     weights = [dict(model.parts()[part].named_parameters()) for part in ("visual_projector", "video_projector")]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lab.parts.any_resolution import image_views, num_views, token_order
-from lab.parts.vision_language_model import VisionLanguageModel
+from lab.parts.omni_model import OmniModel
 from lab.training.vision_data import Tiling, VisionSplit
 from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, seeing_model, tiny_encoder
 from tests.training.vision_splits import SQUARE, example, split_of, various
@@ -20,7 +20,7 @@ TILINGS = {
 
 
 @pytest.fixture(scope="module")
-def model() -> VisionLanguageModel:
+def model() -> OmniModel:
     return seeing_model()
 
 
@@ -33,22 +33,22 @@ def test_a_question_sees_what_its_example_does_cut_and_encoded(model, tiling, fe
     assert len(split) == len(examples)
     asks = model if features else seeing_model(encoder=encoder)
     for index, one in enumerate(examples):
-        question = split.question(index, asks)
+        seen, question = split.example(index, asks).content
         pixels, seconds = one.see()
         cuts = {"image_size": IMAGE_SIZE, "max_tiles": chosen.max_tiles, "fit": chosen.fit}
         cut = [image_views(frame, **cuts) for frame in pixels]
         views = torch.from_numpy(np.concatenate([view.pixels for view in cut]))
         expected = encoder(views).detach().half().float() if features else views
-        torch.testing.assert_close(question.seen.views, expected, rtol=2e-3, atol=2e-3)
-        assert question.seen.views.dtype == (torch.float32 if features else torch.uint8)
-        assert (question.seen.seconds, question.seen.grid) == (seconds, cut[0].grid)
-        assert question.question_ids == [1, 0]
-        assert question.branch == "video_projector"
+        torch.testing.assert_close(seen.views, expected, rtol=2e-3, atol=2e-3)
+        assert seen.views.dtype == (torch.float32 if features else torch.uint8)
+        assert (seen.seconds, seen.grid) == (seconds, cut[0].grid)
+        assert question == [1, 0]
+        assert seen.branch == "video_projector"
         if num_views(cut[0].grid) == 1:
-            assert question.seen.order is None
+            assert seen.order is None
         else:
             laid = {"unpad": chosen.unpad, "newline": chosen.newline, "view_grid": (2, 2)}
-            np.testing.assert_array_equal(question.seen.order, token_order(*pixels.shape[1:3], **cuts, **laid))
+            np.testing.assert_array_equal(seen.order, token_order(*pixels.shape[1:3], **cuts, **laid))
 
 
 def test_unpadding_leaves_out_tokens_of_padding(model):
@@ -57,7 +57,7 @@ def test_unpadding_leaves_out_tokens_of_padding(model):
     for unpad in (False, True):
         split = split_of([example("x", size=(8, 9))], tiling=Tiling(max_tiles=2, unpad=unpad))
         counts[unpad] = split.num_tokens(0, model)
-        assert len(split.question(0, model).seen.order) == 4 + 2 * (3 if unpad else 4)
+        assert len(split.example(0, model).content[0].order) == 4 + 2 * (3 if unpad else 4)
     assert counts[False] - counts[True] == 2
 
 
@@ -73,7 +73,10 @@ def test_num_tokens_is_the_length_of_the_joined_row_and_the_end(tiling, frames, 
     ]
     split = split_of(examples, tiling=TILINGS[tiling], branch=branch, features=not trained)
     for index, one in enumerate(examples):
-        (tokens,) = model.visual_tokens([split.question(index, model)])
+        (read,) = model.read([split.example(index, model)])
+        tokens = read.content[0].values
+        assert split.num_visual_tokens(index, model) == len(tokens)
+        assert split.shown_frames(index) == frames
         row = len(tokens) + len(one.question) + len(model.codec.start_ids) + len(one.answer)
         assert split.num_tokens(index, model) == row + 1
         if frames and tiling == "fixed":
@@ -85,7 +88,7 @@ def test_a_split_of_which_nothing_is_seen_is_text_alone(features):
     model = seeing_model(encoder=None if features else tiny_encoder())
     split = split_of([example(name, frames=0) for name in "xy"], features=features)
     assert split.store.view_shape == ((*GRID, NUM_CHANNELS) if features else (IMAGE_SIZE, IMAGE_SIZE, 3))
-    found = model([split.question(i, model) for i in range(2)], [split.answer_ids("c", model)] * 2)
+    found = model([split.example(i, model) for i in range(2)])
     torch.testing.assert_close(found.loss[0], found.loss[1])
 
 
@@ -108,5 +111,6 @@ def test_views_are_computed_once_and_anew_for_what_they_hang_on():
 def test_questions_and_answers_are_written_as_the_language_model_writes():
     model = seeing_model()
     split = split_of([example("x", question=" AB", answer="D")], write=lambda text: text.strip().lower())
-    assert split.question(0, model).question_ids == [0, 1]
+    assert split.example(0, model).content[1] == [0, 1]
+    assert split.example(0, model).answer == [3]
     assert split.answer_ids("D ", model) == [3]

@@ -9,10 +9,9 @@ from transformers import AutoModelForCausalLM, SiglipVisionConfig, SiglipVisionM
 from lab.errors import LabError
 from lab.parts.any_resolution import token_order
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.parts.packed_models import packed_vision_answers
+from lab.parts.omni_model import Example, OmniModel
 from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, load_timm
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.vision_language_model import Question, VisionLanguageModel
 from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
 from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.training.saved_bytes import PRECISIONS
@@ -109,11 +108,11 @@ class Trained:
         backbone = build()
         encoder = VisionEncoder(backbone=backbone, name="tiny", mean=[0.5] * 3, std=[0.5] * 3)
         language_model = AutoModelForCausalLM.from_config(language_config(kind, size))
-        model = VisionLanguageModel(
+        model = OmniModel(
             visual_projector=tokens(name, size["width"], backbone.hidden_size, sample.tiling.newline),
             video_projector=tokens(name, size["width"], backbone.hidden_size, sample.tiling.newline),
             language_model=LanguageModel("tiny", language_model, CharacterCodec(alphabet=ALPHABET), "0"),
-            encoder=encoder if "vision_encoder" in trained else None,
+            vision_encoder=encoder if "vision_encoder" in trained else None,
         )
         stage = Stage(
             name="one", paper="", trained=trained, learning_rates=dict.fromkeys(trained, 1e-3), data={"images": 1.0}
@@ -132,13 +131,14 @@ class Trained:
             pixels = torch.randint(0, 256, (views, 56, 56, 3), dtype=torch.uint8)
             with torch.no_grad():
                 seen = pixels if "vision_encoder" in trained else encoder(pixels)
-            looked = Seen(views=seen, seconds=(0.0,) * sample.frames, grid=grid, order=order)
-            questions.append(Question(seen=looked, question_ids=[1] * sample.question_tokens, branch=sample.branch))
+            looked = Seen(views=seen, seconds=(0.0,) * sample.frames, grid=grid, order=order, branch=sample.branch)
+            questions.append([looked, [1] * sample.question_tokens])
         answers = [
             [2] * sample.answer_tokens,
             [3] * sample.answer_tokens,
             [4] * (sample.answer_tokens - (0 if packed else 3)),
         ]
+        examples = [Example(content=q, answer=a) for q, a in zip(questions, answers, strict=True)]
         own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
         kept: dict[int, torch.Tensor] = {}
 
@@ -150,7 +150,7 @@ class Trained:
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             with torch.autocast("cpu", torch.bfloat16, enabled=PRECISIONS[precision].autocast):
-                answer = packed_vision_answers(model, questions, answers).loss if packed else model(questions, answers)
+                answer = model.packed(examples).loss if packed else model(examples)
             loss = answer.loss.sum()
         self.activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         kept.clear()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lab.parts.vision_language_model import VisionLanguageModel
+from lab.parts.omni_model import OmniModel
 from lab.training import vision_training
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO
 from lab.training.language_models import open_language_model
@@ -29,7 +29,7 @@ def checkpoint(tmp_path):
     return tmp_path / "checkpoints" / "cell.safetensors"
 
 
-def trained(cell, checkpoint, **options) -> tuple[VisionLanguageModel, CellTraining]:
+def trained(cell, checkpoint, **options) -> tuple[OmniModel, CellTraining]:
     """A cell from its start, as the notebook does it."""
     encoder = open_vision_encoder(cell["vision_encoder"])
     data = vision_cell_data(cell, encoder)
@@ -170,8 +170,7 @@ def test_pictures_pass_through_the_visual_projector_in_the_image_branch_alone(ce
 
     def noted(batches, step):
         kind, _ = batches.indices(step)
-        batches._next.clear()
-        seen.setdefault(batches.stage.name, set()).add(f"{kind} {batches._splits[kind].branch}")
+        seen.setdefault(batches.stage.name, set()).add(f"{kind} {batches.sources[kind].branch}")
         return real(batches, step)
 
     monkeypatch.setattr(vision_training.StageBatches, "loss", noted)
@@ -206,16 +205,17 @@ def test_all_curricula_cost_the_same_and_the_frames_say_what_they_saw(cell, chec
 
 def test_a_cell_counts_the_tokens_and_frames_that_it_was_trained_on(cell, checkpoint, monkeypatch):
     frames, positions = [], []
-    real = VisionLanguageModel.forward
+    real = OmniModel.forward
 
-    def noted(model, questions, answers):
-        tokens = model.visual_tokens(questions)
-        frames.extend(len(question.seen.seconds) for question in questions)
-        for seen, question, answer in zip(tokens, questions, answers, strict=True):
-            positions.append(len(seen) + len(question.question_ids) + len(model.codec.start_ids) + len(answer) + 1)
-        return real(model, questions, answers)
+    def noted(model, examples):
+        frames.extend(len(example.content[0].seconds) for example in examples)
+        for example in model.read(examples):
+            tokens, question = example.content
+            text = len(question) + len(model.codec.start_ids) + len(example.answer) + 1
+            positions.append(len(tokens.values) + text)
+        return real(model, examples)
 
-    monkeypatch.setattr(VisionLanguageModel, "forward", noted)
+    monkeypatch.setattr(OmniModel, "forward", noted)
     _, record = trained(cell, checkpoint)
     assert record.lm_tokens == sum(positions)
     assert record.decoded_frames == sum(frames)
@@ -249,7 +249,6 @@ def test_a_stage_goes_on_in_the_epoch_of_those_before_it(cell, checkpoint, monke
 
     def kept(batches, step):
         kind, indices = batches.indices(step)
-        batches._next.clear()
         if kind == IMAGE:
             chosen.extend(indices)
         return loss(batches, step)
@@ -266,8 +265,8 @@ def test_a_baseline_that_sees_nothing_or_one_frame_is_trained_too(cell, checkpoi
     model, record = trained(cell, checkpoint)
     data = vision_cell_data(cell, open_vision_encoder(cell["vision_encoder"]))
     assert {len(data[VIDEO].store[example.id].seconds) for example in data[VIDEO].examples} == {expected}
-    questions = [data["test"].question(i, model) for i in range(2)]
+    read = model.read([data["test"].example(i, model) for i in range(2)])
     # 4 x 4 patches a frame, pooled to 2 x 2.
-    assert [len(tokens) for tokens in model.visual_tokens(questions)] == [4 * expected] * 2
+    assert [len(example.content[0].values) for example in read] == [4 * expected] * 2
     assert len(record.losses) == cell["steps"]
     assert (record.decoded_frames == 0) == (frames == 0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.parts.vision_language_model import Branch
+from lab.parts.visual_tokens import Branch
 from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
 from lab.training.vision_examples import VisionExample
 from tests.parts.tiny_vision import IMAGE_SIZE, tiny_encoder

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image as Picture
+
+from lab.data.sample import Audio, Image, Sample, Text, Video, sample_of_messages
+from lab.errors import LabError
+from tests.data.fakes import tone
+from tests.data.films import film
+
+SEVERAL_TURNS = Sample(
+    id="s1",
+    content=(
+        Text("You are brief.", "system"),
+        Image(Path("a.png")),
+        Text("What is this?"),
+        Text("A cat.", "assistant"),
+        Text("And this?"),
+        Audio(b"RIFF"),
+        Video(Path("c.mp4")),
+    ),
+    answer="A dog.",
+    task="describe",
+    source="hub:a/b",
+    group="g",
+)
+
+
+def test_several_turns_and_a_system_message_survive_messages_and_back():
+    messages = SEVERAL_TURNS.messages()
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert messages[1]["content"] == [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What is this?"}]
+    assert sample_of_messages(messages, id="s1", task="describe", source="hub:a/b", group="g") == SEVERAL_TURNS
+
+
+def test_messages_of_plain_text_and_without_an_answer():
+    sample = sample_of_messages([{"role": "user", "content": "Hello?"}], id="x")
+    assert sample == Sample(id="x", content=(Text("Hello?"),))
+    assert (sample.answer, sample.group) == ("", "x")
+    assert sample_of_messages(sample.messages(), id="x") == sample
+
+
+def test_media_are_read_when_they_are_asked_for(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(0.5), 16000)
+    Picture.new("RGB", (5, 3), (1, 2, 3)).save(tmp_path / "b.png")
+    film(tmp_path / "c.mp4", 20)
+    assert Audio(tmp_path / "a.wav").read().shape == (8000,)
+    np.testing.assert_array_equal(Image((tmp_path / "b.png").read_bytes()).read(), np.full((3, 5, 3), (1, 2, 3)))
+    video = Video(tmp_path / "c.mp4").read(max_frames=2)
+    assert len(video.frames) == len(video.seconds) == 2
+    with pytest.raises(LabError, match=r"none\.wav cannot be read"):
+        Audio(tmp_path / "none.wav").read()
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (
+            [{"role": "narrator", "content": "x"}],
+            r"unknown role in sample 's': 'narrator'; choose one of: assistant, system, user",
+        ),
+        ([{"role": "user", "content": "x"}] * 2, "sample 's' has two messages of the user in a row; join them"),
+        ([{"role": "user", "content": [{"type": "smell"}]}], r"unknown type of content in sample 's': 'smell'"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "of type 'image' has no 'image' in it"),
+        (
+            [{"role": "user", "content": "x"}, {"role": "assistant", "content": [{"type": "image", "image": "a.png"}]}],
+            "the answer of sample 's' is not one text",
+        ),
+        ([], "sample 's' has no content; give it text, a sound, a picture or a video"),
+    ],
+)
+def test_messages_that_are_no_sample_are_refused(messages, message):
+    with pytest.raises(LabError, match=message):
+        sample_of_messages(messages, id="s")
+
+
+def test_an_answer_that_is_none_of_the_choices_is_refused():
+    with pytest.raises(LabError, match="sample 's' has the answer 'c', which is none of its choices: 'a', 'b'"):
+        Sample(id="s", content=(Text("x"),), answer="c", choices=("a", "b"))
