@@ -147,7 +147,8 @@ def test_every_filter_is_drawn(name):
 
 
 def test_a_choice_is_kept_as_a_row_of_the_study(monkeypatch, tmp_path):
-    monkeypatch.setattr("lab.study.own_rows.own_rows_file", lambda name: tmp_path / f"{name}.rows.toml")
+    for module in ("ablation", "own_rows"):
+        monkeypatch.setattr(f"lab.study.{module}.own_rows_file", lambda name: tmp_path / f"{name}.rows.toml")
     panel = loss_filter_panel(samples())
     saver = row_saver(panel, "loss_filter")
     label, button, said = saver.children

@@ -15,7 +15,7 @@ from lab.paper.architecture import architecture
 from lab.paper.diagram import rounded
 from lab.paper.freshness import drawn_of_data
 from lab.paper.style import paper_style, save
-from lab.study import own_rows
+from lab.study import ablation
 from lab.study.ablation import Row, load_ablation
 from lab.training.stages import PAPER_STAGES
 from tests.test_figures import ROOT, load
@@ -136,7 +136,7 @@ def test_a_stage_without_a_column_is_refused(facts: dict[str, dict[str, Any]]) -
 
 def test_rows_of_ones_own_change_nothing_of_figure_5(shapes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     own = Row(key="mine", label="Mine", changes={"downsample_rate": 16}, main=False)
-    monkeypatch.setattr(own_rows, "read_own_rows", lambda name: (own,))
+    monkeypatch.setattr(ablation, "read_own_rows", lambda name: (own,))
     assert "mine" in [row.key for row in load_ablation("conv_gmlp_rate").rows]
     assert list(SHAPES.conv_gmlp_shapes()["rates"]) == list(shapes["rates"]) == ["2", "4", "8"]
 

@@ -13,6 +13,7 @@ from lab.training.image_text_data import open_image_text_data
 from lab.training.image_text_model import image_text_splits, open_pretrained
 from lab.training.image_text_training import fine_tuning_stage, pretraining_stage
 from lab.training.language_models import open_language_model
+from standins.models import packaged_efficientnet
 from tests.image_text import NAME, tiny_image_text
 from tests.vision import draw_stand_ins
 
@@ -58,7 +59,7 @@ def test_cells_that_differ_in_filter_steps_and_seed_share_one_preparation_which_
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(cell, monkeypatch, changes, message):
-    for module, name in ((preparation, "_with_language_models"), (vision, "fetch")):
+    for module, name in ((preparation, "_with_language_models"), (packaged_efficientnet, "fetch")):
         monkeypatch.setattr(module, name, lambda *arguments: pytest.fail("something was made"))
     with pytest.raises(LabError, match=message):
         prepare_image_text([cell, {**cell, **changes}])
