@@ -119,11 +119,11 @@ def test_a_killed_scoring_goes_on_behind_its_last_whole_part_and_ends_the_same(t
     score_instructions(some(), language_model(), tmp_path / "whole", options=options)
     real, calls = scoring.answer_losses, []
 
-    def killed(*arguments):
+    def killed(*arguments, **named):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(scoring, "answer_losses", killed)
     with pytest.raises(KeyboardInterrupt):
