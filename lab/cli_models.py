@@ -85,6 +85,8 @@ def ask(
         "text": map(Text, text or []),
     }
     content = tuple(next(given[name]) for name in context.obj if name in given)
+    if not content:
+        raise LabError("nothing is asked; give --audio, --image, --video or --text")
     sample = Sample(id="asked", content=content)
     looking = Looking(max_tiles=max_tiles, frames_per_second=frames_per_second, max_frames=max_frames)
     opened = open_saved(model, device=device)

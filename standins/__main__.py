@@ -13,7 +13,12 @@ from standins.models.character_model import DEFAULT_STEPS, describe, pretrained_
 from standins.models.tower_quality import tower_quality
 from standins.models.vision_pretraining import pretrained_vision_tower
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    help="Train the project's own small models, and say how good they are.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 @app.command()
@@ -31,18 +36,18 @@ def pretrain(
 
 @app.command()
 def tower(
-    name: Annotated[str, typer.Argument(help="siglip_tiny, siglip_small or timm:NAME, as behind own: in a study.")],
+    name: Annotated[str, typer.Argument(help="siglip_tiny, siglip_small or timm:NAME, as after own: in a study.")],
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 96,
     split: Annotated[str, typer.Option(help="Whose pictures it is scored on: dev or test.")] = "test",
 ) -> None:
     """Train one of the project's own vision encoders (or open the cached one) and say how good it is."""
-
+    scored_on = choose({s: s for s in SPLITS}, split, "split")  # before minutes of training
     pretrained_vision_tower(
         name,
         image_size=image_size,
         progress=lambda done, total, loss: typer.echo(f"step {done} of {total}, loss {loss:.3f}"),
     )
-    quality = tower_quality(name, image_size=image_size, split=choose({s: s for s in SPLITS}, split, "split"))
+    quality = tower_quality(name, image_size=image_size, split=scored_on)
     typer.echo(f"{'':9}  right caption of {quality.choices}  topic")
     for label in ("trained", "untrained", "chance"):
         score = getattr(quality, label)

@@ -324,6 +324,6 @@ def test_a_saved_model_is_asked_from_the_command_line_in_the_order_of_the_option
     assert asked(monkeypatch, str(tmp_path / "model"), "--audio", "none.wav", *options) == 2
     assert "error: sample 'asked': none.wav cannot be read" in capsys.readouterr().err
     assert asked(monkeypatch, str(tmp_path / "model")) == 2
-    assert "error: sample 'asked' has no content" in capsys.readouterr().err
+    assert "error: nothing is asked; give --audio" in capsys.readouterr().err
     assert asked(monkeypatch, str(tmp_path / "nowhere"), "--text", "a") == 2
-    assert "is no saved model" in capsys.readouterr().err
+    assert "error: there is no folder" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""From a source to a batch: packages, audio files, corpora, splits, text, features (the audio data of section 3)."""
+"""From a source to a batch: packages, audio files, pictures, corpora, splits, filters, recipes, packs (section 3)."""

@@ -27,7 +27,8 @@ def open_saved(folder: Path, *, device: str = "auto") -> OmniModel:
     Raises:
         LabError: as `load_model` and `choose_device`.
     """
-    return load_model(folder, openers=OPENERS).to(choose_device(device))
+    where = choose_device(device)
+    return load_model(folder, openers=OPENERS).to(where)
 
 
 def answer(

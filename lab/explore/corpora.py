@@ -13,7 +13,7 @@ from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.corpora import Corpus
 from lab.data.splits import SPLITS, Split
 from lab.errors import LabError
-from lab.explore.panel import Panel, Shown, Sound
+from lab.explore.panel import Panel, Playable, Shown
 from lab.paper.style import GREY, STYLES
 
 NUM_BINS = 40
@@ -43,7 +43,7 @@ def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_lis
         heard = [utterances[place] for place in places]
         return [
             _draw(chosen, split),
-            *(Sound(chosen.audio(one), SAMPLING_RATE, caption=f"{one.speaker}: {one.text}") for one in heard),
+            *(Playable(chosen.audio(one), SAMPLING_RATE, caption=f"{one.speaker}: {one.text}") for one in heard),
         ]
 
     return Panel(

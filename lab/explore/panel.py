@@ -20,7 +20,7 @@ from lab.paper.style import paper_style
 
 
 @dataclass(frozen=True, eq=False)
-class Sound:
+class Playable:
     """A waveform to listen to, with a caption; mono, -1 to 1."""
 
     waveform: Float[ndarray, " samples"]
@@ -28,7 +28,7 @@ class Sound:
     caption: str = ""
 
 
-Shown = Figure | Sound | str
+Shown = Figure | Playable | str
 """A string is HTML: what stands in a corpus goes through `lab.explore.html.text` first."""
 
 
@@ -76,7 +76,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 def _widget(shown: Shown) -> Any:
     if isinstance(shown, str):
         return ipywidgets.HTML(shown)
-    if isinstance(shown, Sound):
+    if isinstance(shown, Playable):
         return ipywidgets.HTML(f"<p>{text(shown.caption)}<br>{sound(shown.waveform, shown.sampling_rate)}</p>")
     written = io.BytesIO()
     shown.savefig(written, format="png", dpi=110)

@@ -25,7 +25,7 @@ from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.corpora import Utterance
 from lab.errors import LabError, choose
 from lab.explore.html import table, text
-from lab.explore.panel import Panel, Shown, Sound
+from lab.explore.panel import Panel, Playable, Shown
 from lab.paper.comparisons import rows_by_rate
 from lab.paper.style import GREY, STYLES
 from lab.parts.audio_encoders import AudioEncoder
@@ -41,7 +41,7 @@ MEASURED = ("test", "out_of_domain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Projected:
     """An utterance through one cell's projector."""
 
     waveform: Float[ndarray, " samples"]
@@ -137,7 +137,7 @@ class StudiedCells:
         return waveform, mel[0].numpy(), self.encoder.encode([waveform])[0]
 
     @torch.no_grad()
-    def heard(self, row: str, corpus: str, key: str) -> Heard:
+    def heard(self, row: str, corpus: str, key: str) -> Projected:
         """A test utterance of a corpus through a row's projector.
 
         Raises:
@@ -147,7 +147,7 @@ class StudiedCells:
         waveform, mel, features = self._encoded(corpus, key)
         standard = (torch.from_numpy(features) - statistics["feature_mean"]) / statistics["feature_std"]
         tokens, lengths = projector(standard[None], torch.tensor([len(features)]))
-        return Heard(
+        return Projected(
             waveform=waveform,
             mel=mel,
             features=standard.numpy(),
@@ -167,7 +167,7 @@ def projectors_panel(cells: StudiedCells) -> Panel:
         heard = cells.heard(row, corpus, utterance)
         answer = cells.answers.loc[(corpus, row, utterance)]
         return [
-            Sound(heard.waveform, SAMPLING_RATE, caption=cells.utterance(corpus, utterance).text),
+            Playable(heard.waveform, SAMPLING_RATE, caption=cells.utterance(corpus, utterance).text),
             coloured_errors(answer["reference_normalized"], answer["hypothesis_normalized"]),
             _draw(heard),
             costs_table(cells, row),
@@ -228,7 +228,7 @@ def costs_table(cells: StudiedCells, chosen: str) -> str:
     )
 
 
-def _draw(heard: Heard) -> Figure:
+def _draw(heard: Projected) -> Figure:
     figure = Figure(figsize=(9.5, 6.5), layout="constrained")
     seconds = len(heard.waveform) / SAMPLING_RATE
     waveform, mel, features, tokens = figure.subplots(4, 1, sharex=True, height_ratios=(1, 1.4, 1.4, 1.4))

@@ -122,6 +122,8 @@ def _opened_sha256(part: NamedPart) -> str:
 
 
 def _read_description(folder: Path) -> Described:
+    if not folder.is_dir():
+        raise LabError(f"there is no folder {folder}; expected a saved model, as artifacts/model of a cell's run")
     try:
         described: Described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         found = described["format_version"]

@@ -17,7 +17,7 @@ from lab.parts.known_configurations import known_configuration
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.language_models import language_model_without_weights
 from lab.training.memory import SPEECH_PARTS, Memory, PartMemory, speech_memory
-from lab.training.saved_bytes import Precision, Sample
+from lab.training.saved_bytes import Precision, SpeechSample
 from lab.training.stages import PAPER_STAGES
 
 FRAMES_PER_SECOND = 50  # of every Whisper encoder
@@ -66,7 +66,7 @@ class SpeechCells:
         self._language_model: Any = language_model_without_weights(shared["language_model"])
         frames = round(seconds * FRAMES_PER_SECOND)
         padded = WINDOW_SECONDS * FRAMES_PER_SECOND
-        self.sample = Sample(
+        self.sample = SpeechSample(
             batch_size=shared["batch_size"] if asked.batch_size is None else asked.batch_size,
             frames=frames,
             encoder_frames=int(padded if shared["encoder_window"] == "padded" else min(padded, frames + MARGIN_FRAMES)),

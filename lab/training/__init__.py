@@ -1,1 +1,1 @@
-"""How parts learn: stages of training, the one loop, checkpoints, and the pretraining of the character model."""
+"""How parts learn: stages of training, the one loop, checkpoints, and the losses that a model has."""

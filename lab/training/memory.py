@@ -18,7 +18,7 @@ from torch import nn
 
 from lab.errors import LabError, choose
 from lab.parts.audio_projectors import AudioProjector
-from lab.training.saved_bytes import Precision, Sample, Saved, decoder_saved, encoder_saved
+from lab.training.saved_bytes import Precision, Saved, SpeechSample, decoder_saved, encoder_saved
 from lab.training.traced_bytes import projector_saved
 
 SPEECH_PARTS = ("audio_encoder", "audio_projector", "language_model")
@@ -124,7 +124,7 @@ def speech_memory(
     encoder: nn.Module,
     build_projector: Callable[[], AudioProjector],
     language_model: nn.Module,
-    sample: Sample,
+    sample: SpeechSample,
     trained: Collection[str],
     precision: Precision,
     max_tokens: int | None = None,

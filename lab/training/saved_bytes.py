@@ -74,7 +74,7 @@ PRECISIONS: dict[str, Precision] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class SpeechSample:
     """A batch of the longest utterances: `frames` each of their own, `encoder_frames` that the encoder computes."""
 
     batch_size: int
@@ -150,7 +150,7 @@ def decoder_layer_bytes(
     return batch_size * tokens * bytes_of_position + mask
 
 
-def encoder_saved(model: nn.Module, config: PreTrainedConfig, sample: Sample, precision: Precision) -> Saved:
+def encoder_saved(model: nn.Module, config: PreTrainedConfig, sample: SpeechSample, precision: Precision) -> Saved:
     """Of a trained Whisper encoder."""
     d, c, batch = config.d_model, precision.compute, sample.batch_size
     positions = batch * sample.encoder_frames

@@ -132,6 +132,8 @@ def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Coun
     if HUB in source or source.partition(":")[0] in EXAMPLES:
         raise LabError(f"source {source!r} is of pictures or video, which a language model cannot see; add --images")
     if not source.endswith(TABLE):
+        if Path(source).is_file():
+            raise LabError(f"{source} is no Parquet table; expected a file that ends with {TABLE}, or a source by name")
         reading = read_instructions(source, limit=limit)
         return reading.instructions, reading.skipped
     _check_limit(limit, "instruction")

@@ -15,11 +15,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from lab.parts.audio_projectors import AudioProjector
-from lab.training.saved_bytes import Precision, Sample, Saved
+from lab.training.saved_bytes import Precision, Saved, SpeechSample
 
 
 def projector_saved(
-    build: Callable[[], AudioProjector], sample: Sample, precision: Precision, *, gradient_flows_on: bool
+    build: Callable[[], AudioProjector], sample: SpeechSample, precision: Precision, *, gradient_flows_on: bool
 ) -> Saved:
     """Of an audio projector; `gradient_flows_on`: to an encoder that is trained."""
     windows, rate = 0, 0

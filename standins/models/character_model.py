@@ -1,7 +1,7 @@
 """The project's own character language model: which text it is pretrained on, and where it is kept.
 
-One recipe: its key is the hash of the options, the text and the code's version; `lab pretrain` and the first study
-that needs it make it, everybody else opens it.
+One recipe: its key is the hash of the options, the text and the code's version; `python -m standins pretrain` and
+the first study that needs it make it, everybody else opens it.
 """
 
 import hashlib

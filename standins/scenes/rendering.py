@@ -18,8 +18,6 @@ from standins.scenes.scene import THOUSAND, Background, Scene
 # Cut-outs are kept at this many pixels, enough for a third of a frame of 768.
 _KEPT_PIXELS = 256
 _ANGLE_STEP = 3
-_CAPTION_PIXELS = 16
-_GAP_PIXELS = 2
 
 Colour = tuple[int, int, int]
 

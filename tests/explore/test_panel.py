@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from lab.errors import LabError
 from lab.explore.html import table, text
-from lab.explore.panel import Panel, Sound
+from lab.explore.panel import Panel, Playable
 
 
 def counting(shown):
@@ -15,7 +15,7 @@ def counting(shown):
             raise LabError("number is 3; expected another")
         figure = Figure()
         figure.subplots().plot(range(number + 1))
-        return [figure, f"<p>{number}</p>", Sound(np.zeros(100), 16000, caption="<silence>")]
+        return [figure, f"<p>{number}</p>", Playable(np.zeros(100), 16000, caption="<silence>")]
 
     return show
 

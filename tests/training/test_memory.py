@@ -25,8 +25,8 @@ from lab.parts.omni_model import Example, OmniModel
 from lab.training.memory import Memory, part_memory, speech_memory
 from lab.training.saved_bytes import (
     PRECISIONS,
-    Sample,
     Saved,
+    SpeechSample,
     decoder_layer_bytes,
     encoder_layer_bytes,
     vision_encoder_saved,
@@ -37,7 +37,7 @@ VOCABULARY = 300
 ALPHABET = "".join(chr(0x4E00 + i) for i in range(VOCABULARY - 2))
 SMALL = {"width": 32, "layers": 2, "inner": 96, "heads": 4, "encoder": 24}
 LARGER = {"width": 96, "layers": 3, "inner": 200, "heads": 6, "encoder": 64}
-SAMPLE = Sample(batch_size=3, frames=64, encoder_frames=64, prompt_tokens=2, answer_tokens=10)
+SAMPLE = SpeechSample(batch_size=3, frames=64, encoder_frames=64, prompt_tokens=2, answer_tokens=10)
 
 
 def language_config(kind: str, size: dict[str, int]) -> Qwen2Config | Qwen3Config | LlamaConfig:
@@ -348,4 +348,4 @@ def test_what_cannot_be_counted_is_refused(changes, message):
 )
 def test_batch_that_cannot_be_is_refused(changes, message):
     with pytest.raises(LabError, match=message):
-        Sample(**{**vars(SAMPLE), **changes})
+        SpeechSample(**{**vars(SAMPLE), **changes})

@@ -57,3 +57,10 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_made(cell, tmp_path
     for source in ("stills", "scenes:8-12", "conversation@hub:a/b"):
         with pytest.raises(LabError, match=f"source '{source}' is of pictures or video, which a language model cannot"):
             score_source(source, tmp_path, model="character")
+
+
+def test_a_file_that_is_no_table_is_named_as_such(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}")
+    with pytest.raises(LabError, match=r"rows.jsonl is no Parquet table; expected a file that ends with .parquet"):
+        score_source(str(rows), tmp_path, model="character")

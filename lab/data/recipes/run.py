@@ -46,7 +46,7 @@ STAGE = "stage.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class BuiltStage:
     """A stage that is whole: its shards (name, rows, hash of the rows) in `folder`, and its account."""
 
     folder: Path
@@ -120,7 +120,7 @@ def plan(recipe: Recipe) -> list[tuple[str, str]]:
     return found
 
 
-def _state(stage: Stage | None) -> str:
+def _state(stage: BuiltStage | None) -> str:
     return "to do" if stage is None else f"in the cache: {stage.account['rows']:,} rows"
 
 
@@ -135,7 +135,7 @@ def reading_folder(recipe: Recipe, versions: dict[str, list[str]]) -> Path:
     return _stage_folder("read", sources, recipe.shard_rows)
 
 
-def step_folder(recipe: Recipe, step: Step, before: Stage) -> Path:
+def step_folder(recipe: Recipe, step: Step, before: BuiltStage) -> Path:
     """The rows of a step depend on the rows before it, and on the step."""
     shards = [shard["rows"] for shard in before.shards]  # a step looks at one shard at a time
     own = (step.version, step.parameters(), step.identity())
@@ -147,14 +147,14 @@ def _stage_folder(name: str, *depends_on: Any) -> Path:
     return cache_dir() / "recipes" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
-def cached_stage(folder: Path) -> Stage | None:
+def cached_stage(folder: Path) -> BuiltStage | None:
     """The stage of a folder where it is whole."""
     if (found := read_json(folder / STAGE)) is None:
         return None
-    return Stage(folder=folder, shards=found["shards"], account={**found["account"], "cached": True})
+    return BuiltStage(folder=folder, shards=found["shards"], account={**found["account"], "cached": True})
 
 
-def make_stage(folder: Path, make: Callable[[], tuple[list[dict[str, Any]], Account]]) -> Stage:
+def make_stage(folder: Path, make: Callable[[], tuple[list[dict[str, Any]], Account]]) -> BuiltStage:
     """The stage from the cache, or made; another build that wants the same one at the same time waits for it.
 
     Raises:
@@ -173,7 +173,7 @@ def make_stage(folder: Path, make: Callable[[], tuple[list[dict[str, Any]], Acco
         write_json(folder / STAGE, {"shards": shards, "account": account})
         for sketch in [*folder.glob("*.npy"), *folder.glob("*.arrow")]:
             sketch.unlink()
-    return Stage(folder=folder, shards=shards, account={**account, "cached": False})
+    return BuiltStage(folder=folder, shards=shards, account={**account, "cached": False})
 
 
 def _read_sources(
@@ -226,7 +226,7 @@ def _check_ids(folder: Path, accounts: Sequence[Account], shards: Sequence[Mappi
 
 
 def _run_step(
-    recipe: Recipe, what: str, step: Step, before: Stage, folder: Path, run: Engine, progress: Progress
+    recipe: Recipe, what: str, step: Step, before: BuiltStage, folder: Path, run: Engine, progress: Progress
 ) -> tuple[list[dict[str, Any]], Account]:
     tasks, first = [], 0
     groups = _groups(before.shards, recipe.shard_rows) if step.ends else [[shard] for shard in before.shards]

@@ -152,7 +152,7 @@ def test_drawing_heeds_no_settings_of_the_user_and_opens_no_window(tmp_path):
     (tmp_path / "matplotlibrc").write_text("backend: TkAgg\nfont.size: 30\naxes.facecolor: black\n")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.data.pages.test_charts import charts\n"
+        "from tests.standins.pages.test_charts import charts\n"
         "from standins.pages.charts import render_chart; import hashlib\n"
         "print(hashlib.sha256(render_chart(charts('bar', 1)[0]).tobytes()).hexdigest())\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'tkinter' not in sys.modules\n"
