@@ -256,6 +256,8 @@ def test_no_module_of_ours_is_imported_by_a_relative_name_or_one_made_at_run_tim
             continue
         source = path.read_text()
         assert not re.search(r"^\s*from \.", source, re.MULTILINE), name
+        # Classes that are found as subclasses, and names looked up in a module's dict, would not be followed.
+        assert not re.search(r"__init_subclass__|__subclasses__|\bglobals\(\)|sys\.modules", source), name
         for call in re.findall(r"(?:import_module|__import__)\(([^)]*)\)", source):
             assert call == "module", f"{name} imports {call}"  # kokoro's: a package of the user's
 
