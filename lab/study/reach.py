@@ -234,6 +234,7 @@ class _Walk:
         self._imported: set[str] = set()
         self._followed: set[tuple[str, Use]] = set()
         self._waiting: list[tuple[str, Definition]] = []
+        self._hashes: dict[tuple[str, str], str] = {}
 
     def run(self, start: ModuleDefinitions, counts: Callable[[str], bool], paths: Mapping[str, Path]) -> Reached:
         for name in start.imported:
@@ -323,10 +324,15 @@ class _Walk:
     def _told(self, own: Sequence[Definition], counts: Callable[[str], bool], paths: Mapping[str, Path]) -> Reached:
         counted = {place: found for place, found in self.reached.items() if counts(place[0])}
         twice = {name for name, count in Counter(name for _, name in counted).items() if count > 1}
+        # Where several definitions have one name, which of them is meant stands in no tree; nor which one that means.
+        self._hashes = {place: found.digest for place, found in self.reached.items()}
+        distinct = 0
+        while len(set(self._hashes.values())) > distinct:  # until a round tells no more of them apart
+            distinct = len(set(self._hashes.values()))
+            self._hashes |= {place: self._told_apart(place[0], found, twice) for place, found in counted.items()}
         parts: dict[str, list[str]] = {}
         for (module, name), found in counted.items():
-            # Where several definitions have one name, which of them is meant stands in no tree.
-            parts.setdefault(name, []).append(self._told_apart(module, found, twice))
+            parts.setdefault(name, []).append(self._hashes[module, name])
             for file in filter(_WORD_LIST.fullmatch, found.strings):
                 path = paths[module].with_name(file)
                 if path.is_file():
@@ -354,7 +360,7 @@ class _Walk:
         while waiting:
             place = waiting.pop(0)
             if place in self.reached:
-                told += f" {use.attribute} {self.reached[place].digest}"
+                told += f" {use.attribute} {self._hashes[place]}"
             elif place not in seen and place[0] in self.modules:
                 waiting += [(one.module, one.attribute) for one in self.modules[place[0]].aliases.get(place[1], ())]
             seen.add(place)

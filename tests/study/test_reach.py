@@ -348,6 +348,20 @@ def test_a_notebook_that_swaps_two_definitions_of_one_name_is_another(library: P
     assert identified(notebook).key != old
 
 
+def test_two_definitions_of_one_name_and_text_are_told_apart_by_what_they_use(library: Path, tmp_path: Path) -> None:
+    for name in ("right", "alone"):
+        with (library / f"data/{name}.py").open("a") as file:
+            file.write("\n\ndef g():\n    return RATE\n")
+    source = "from lab.data import alone, right\ndef f(p):\n    return right.g()\ndef h(p):\n    return 3 * alone.g()\n"
+    (library / "data/x.py").write_text(source)
+    code = "from lab.data.x import f, h\nf(1), h(1)\n"
+    notebook = write_notebook(tmp_path / "deep.ipynb", parameters=PARAMETERS, code=code)
+    old = identified(notebook).key
+    swapped = source.replace("right.g", "~.g").replace("alone.g", "right.g").replace("~.g", "alone.g")
+    (library / "data/x.py").write_text(swapped)
+    assert identified(notebook).key != old
+
+
 @pytest.mark.parametrize(
     "line", ["await load(piece)", "a = !ls\nload(piece)", "%time load(piece)", "y = (load(piece)\n% 3)"]
 )
