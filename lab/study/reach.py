@@ -5,10 +5,10 @@ cell chose: those whose key is a word of one of its parameters, or stands as a s
 cannot be followed counts whole: a dict that is gone through or handed on, a module that is used as a value, a statement
 at the top level of an imported module, a definition under a decorator that may register it.
 
-Not seen are: a key that is put together at run time, or stands only as a keyword's name or in `thing["key"]`, where
-another key of the same dict is a word of the cell; what a package hands on from its modules, where the package itself
-is used as a value; a class that only the annotation of a field names; and what a call does beside its value in
-`NAME = call()`.
+Not seen are: a key that is put together at run time, or stands only as a keyword, in `thing["key"]` or in a dict inside
+a function, where another key of the same dict is a word of the cell; what a package hands on from its modules, where
+the package itself is used as a value; a class that only the annotation of a field names; and what a call does beside
+its value in `NAME = call()`.
 A test runs a cell of every notebook and holds what ran against what was reached.
 """
 
