@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-SELECTORS = {"choose": 0, "build_by_name": 0}
+SELECTORS = {"choose", "build_by_name"}
 """Functions that take one entry of the dict that they are given, whose name is the argument after it."""
 
 PURE_DECORATORS = {
@@ -29,12 +29,16 @@ OURS = ("lab", "standins")
 ALL, CHOSEN = "*", "?"
 """Which entries of a dict a use takes: every one, or the one that is named at run time."""
 
+IMPORTED = "import"
+"""In place of an entry: the use only imports a module, whose top level then runs."""
+
 
 @dataclass(frozen=True)
 class Use:
     """A name that a definition uses: of another definition, or of a module of ours where `attribute` is empty.
 
-    `module` is empty for a name of the same module. `entry` is `ALL`, `CHOSEN`, or the key that stands in the source.
+    `module` is empty for a name of the same module. `entry` is `ALL`, `CHOSEN`, `IMPORTED`, or the key that
+    stands in the source.
     """
 
     module: str
@@ -60,13 +64,13 @@ class ModuleDefinitions:
     definitions: dict[str, Definition]
     imported: tuple[str, ...]
     """The modules of ours, and the names in them, that its top level imports."""
-    aliases: dict[str, Use]
-    """The names of its imports of ours."""
+    aliases: dict[str, tuple[Use, ...]]
+    """What the names of its imports of ours may mean: several where branches import under one name."""
     effects: tuple[Definition, ...]
     """Statements at the top level that define nothing, and definitions that a decorator may have registered."""
 
 
-def read_definitions(source: str, modules: Collection[str]) -> ModuleDefinitions:
+def read_definitions(source: str | bytes, modules: Collection[str]) -> ModuleDefinitions:
     """Read a module's source; `modules` are the dotted names of all modules of ours.
 
     Raises:
@@ -75,7 +79,7 @@ def read_definitions(source: str, modules: Collection[str]) -> ModuleDefinitions
     tree = ast.parse(source)
     imports = _Imports(tree.body, modules)
     definitions: dict[str, Definition] = {}
-    effects: list[Definition] = []
+    effects = [_read([ast.Pass()], imports, tuple(imports.stars))] if imports.stars else []
     for statement in _statements(tree.body):
         if _only_imports(statement) or _is_text(statement):
             continue
@@ -112,7 +116,7 @@ def from_json(found: dict[str, Any]) -> ModuleDefinitions:
     return ModuleDefinitions(
         {name: _definition_from(entry) for name, entry in found["definitions"].items()},
         tuple(found["imported"]),
-        {name: Use(**use) for name, use in found["aliases"].items()},
+        {name: tuple(Use(**use) for use in uses) for name, uses in found["aliases"].items()},
         tuple(_definition_from(entry) for entry in found["effects"]),
     )
 
@@ -131,11 +135,14 @@ class _Imports:
 
     def __init__(self, body: Sequence[ast.stmt], known: Collection[str]) -> None:
         self.known = known
-        self.ours: dict[str, Use] = {}
+        self.ours: dict[str, tuple[Use, ...]] = {}
         self.others: dict[str, str] = {}
         self.modules: dict[str, None] = {}
+        self.stars: list[Use] = []
+        """What `from lab.data import *` takes: a module whole."""
         for statement in _statements(body):
-            for node in ast.walk(statement) if isinstance(statement, ast.If | ast.Try | ast.With) else [statement]:
+            apart = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            for node in () if apart else ast.walk(statement):
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     self.add(node)
         self.own_names = {name for statement in _statements(body) for name in _names_bound(statement)}
@@ -147,17 +154,28 @@ class _Imports:
                     self.modules[alias.name] = None
                     # `import lab.data.text` binds `lab`; the dotted name is looked up as it is written.
                     bound = Use(alias.name, "") if alias.asname else Use(alias.name.split(".")[0], "")
-                    self.ours[alias.asname or alias.name.split(".")[0]] = bound
+                    self._bind(alias.asname or alias.name.split(".")[0], bound)
                 else:
-                    self.others[alias.asname or alias.name.split(".")[0]] = alias.name
+                    self._bind_other(alias.asname or alias.name.split(".")[0], alias.name)
             return
         module = node.module or ""  # the house has no relative imports; a test looks for them
         for alias in node.names:
-            if module.split(".")[0] in OURS:
-                self.modules[f"{module}.{alias.name}"] = None
-                self.ours[alias.asname or alias.name] = Use(module, alias.name)
+            if module.split(".")[0] not in OURS:
+                self._bind_other(alias.asname or alias.name, f"{module}.{alias.name}")
+            elif alias.name == "*":
+                self.modules[module] = None
+                self.stars.append(Use(module, ""))
             else:
-                self.others[alias.asname or alias.name] = f"{module}.{alias.name}"
+                self.modules[f"{module}.{alias.name}"] = None
+                self._bind(alias.asname or alias.name, Use(module, alias.name))
+
+    def _bind(self, name: str, use: Use) -> None:
+        known = self.ours.get(name, ())
+        self.ours[name] = known if use in known else (*known, use)
+
+    def _bind_other(self, name: str, meaning: str) -> None:
+        known = self.others.get(name, meaning)
+        self.others[name] = known if meaning in known.split(" or ") else f"{known} or {meaning}"
 
     def within(self, node: ast.AST) -> "_Imports":
         """These, with the imports inside a function or class."""
@@ -170,13 +188,12 @@ class _Imports:
             own.add(statement)
         return own
 
-    def canonical(self, name: str) -> str:
-        """The name that an imported definition has where it stands, where that names no other one here."""
-        use = self.ours.get(name)
-        if use is None or not use.attribute or use.attribute == name:
-            return name
-        taken = [n for n, other in self.ours.items() if other.attribute == use.attribute]
-        return use.attribute if len(taken) == 1 and use.attribute not in self.own_names else name
+    def meant(self, name: str) -> Use | None:
+        """The one definition of ours that a name means; None where it means none, a module, or one of several."""
+        uses = self.ours.get(name, ())
+        if name in self.own_names:
+            uses = (*uses, Use("", name))
+        return uses[0] if len(uses) == 1 and uses[0].attribute else None
 
 
 class _Reader(ast.NodeTransformer):
@@ -187,22 +204,35 @@ class _Reader(ast.NodeTransformer):
         self.uses: dict[Use, None] = {}
         self.strings: dict[str, None] = {}
         self.others: dict[str, str] = {}
+        self._modules: dict[str, list[str]] = {}  # of the definitions that have one name, in the order of their use
+        self._in_class = False
 
     def _use(self, name: str, entry: str = ALL) -> None:
-        if name in self.imports.ours:
-            found = self.imports.ours[name]
+        # A name may be imported in one branch and defined in another: then both count.
+        for found in self.imports.ours.get(name, ()):
             self.uses[Use(found.module, found.attribute, entry)] = None
-        elif name in self.imports.own_names:
+        if name in self.imports.own_names:
             self.uses[Use("", name, entry)] = None
-        elif name in self.imports.others:
+        if name in self.imports.others:
             self.others[name] = self.imports.others[name]
 
-    def _body(self, node: Any) -> Any:
-        node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
-        return self.generic_visit(node)
+    def _written(self, use: Use) -> str:
+        """The name that a definition has where it stands; the second of one name is told from the first."""
+        modules = self._modules.setdefault(use.attribute, [])
+        if use.module not in modules:
+            modules.append(use.module)
+        return f"{use.attribute}~{modules.index(use.module)}".removesuffix("~0")
+
+    def _body(self, node: Any, in_class: bool = False) -> Any:
+        around, self._in_class = self._in_class, in_class
+        node.body = [statement for statement in node.body if not _is_text(statement)]
+        node = self.generic_visit(node)
+        node.body = [statement for statement in node.body if not isinstance(statement, ast.Pass)]
+        self._in_class = around
+        return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> Any:
-        return self._body(node)
+        return self._body(node, in_class=True)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         node.returns = None
@@ -217,6 +247,8 @@ class _Reader(ast.NodeTransformer):
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        if not self._in_class:
+            return self.generic_visit(ast.Assign([node.target], node.value)) if node.value else ast.Pass()
         # A field's annotation may decide (a ClassVar is no field); what it names is made elsewhere.
         written = ast.unparse(node.annotation)
         self.generic_visit(_without_annotation(node))
@@ -224,15 +256,22 @@ class _Reader(ast.NodeTransformer):
         return node
 
     def visit_Import(self, node: ast.Import) -> Any:
+        for alias in node.names:
+            if alias.name.split(".")[0] in OURS:
+                self.uses[Use(alias.name, "", IMPORTED)] = None
         kept = [alias for alias in node.names if alias.name.split(".")[0] not in OURS]
         return ast.Import(kept) if kept else ast.Pass()
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
-        return ast.Pass() if node.level or (node.module or "").split(".")[0] in OURS else node
+        if (node.module or "").split(".")[0] not in OURS:
+            return node
+        for alias in node.names:
+            self.uses[Use(f"{node.module}.{alias.name}", "", IMPORTED)] = None
+        return ast.Pass()
 
     def visit_Name(self, node: ast.Name) -> Any:
         self._use(node.id)
-        return ast.Name(self.imports.canonical(node.id), node.ctx)
+        return self._named(node)
 
     def visit_Constant(self, node: ast.Constant) -> Any:
         if isinstance(node.value, str):
@@ -242,7 +281,7 @@ class _Reader(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> Any:
         if (found := self._of_a_module(node)) is not None:
             self.uses[found] = None
-            return ast.Name(found.attribute, node.ctx)
+            return ast.Name(self._written(found), node.ctx)
         return self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
@@ -281,7 +320,8 @@ class _Reader(ast.NodeTransformer):
             node.keywords = [self.visit(keyword) for keyword in node.keywords]
             return node
         name = function.id if isinstance(function, ast.Name) else ""
-        if self.imports.canonical(name) in SELECTORS and len(arguments) > 1 and self._is_ours(arguments[0]):
+        meant = self.imports.meant(name)
+        if (meant.attribute if meant else name) in SELECTORS and len(arguments) > 1 and self._is_ours(arguments[0]):
             assert isinstance(arguments[0], ast.Name)
             self._use(arguments[0].id, _key(arguments[1]))
             node.func = self.visit(function)
@@ -292,11 +332,12 @@ class _Reader(ast.NodeTransformer):
 
     def _is_ours(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Name) and (
-            node.id in self.imports.own_names or bool(self.imports.ours.get(node.id, Use("", "")).attribute)
+            node.id in self.imports.own_names or any(use.attribute for use in self.imports.ours.get(node.id, ()))
         )
 
     def _named(self, node: ast.Name) -> ast.Name:
-        return ast.Name(self.imports.canonical(node.id), node.ctx)
+        meant = self.imports.meant(node.id)
+        return ast.Name(self._written(meant) if meant else node.id, node.ctx)
 
     def _of_a_module(self, node: ast.Attribute) -> Use | None:
         """The definition that `store.database` or `lab.data.text.NAME` names, where `store` is a module of ours."""
@@ -305,8 +346,10 @@ class _Reader(ast.NodeTransformer):
         while isinstance(value, ast.Attribute):
             names.insert(0, value.attr)
             value = value.value
-        if not isinstance(value, ast.Name) or (found := self.imports.ours.get(value.id)) is None:
+        uses = self.imports.ours.get(value.id, ()) if isinstance(value, ast.Name) else ()
+        if len(uses) != 1:
             return None
+        (found,) = uses
         module = ".".join(filter(None, (found.module, found.attribute, *names[:-1])))
         is_definition = module in self.imports.known and f"{module}.{names[-1]}" not in self.imports.known
         return Use(module, names[-1]) if is_definition else None
@@ -322,8 +365,7 @@ def _key(node: ast.AST) -> str:
 
 
 def _only_imports(statement: ast.stmt) -> bool:
-    inner = statement.body if isinstance(statement, ast.If) and not statement.orelse else [statement]
-    return all(isinstance(entry, ast.Import | ast.ImportFrom) for entry in inner)
+    return isinstance(statement, ast.Import | ast.ImportFrom)
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -338,7 +380,7 @@ def _is_text(statement: ast.stmt) -> bool:
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a top level, without those that only a type checker sees."""
     for statement in body:
-        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             yield from _statements(statement.orelse)
         else:
             yield statement
@@ -401,8 +443,9 @@ def _dict_literal(statement: ast.stmt) -> ast.Dict | None:
     return value if named and all(isinstance(entry, ast.Name) for entry in spread) else None
 
 
-def _read(statements: Sequence[ast.stmt], imports: _Imports) -> Definition:
+def _read(statements: Sequence[ast.stmt], imports: _Imports, uses: Sequence[Use] = ()) -> Definition:
     reader = _Reader(imports)
+    reader.uses |= dict.fromkeys(uses)
     dumps = []
     for statement in statements:
         reader.imports = imports.within(statement)

@@ -11,6 +11,7 @@ the ablation's first seed: it is made before the row's first cell and kept with 
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,9 @@ def difference(kept: Record, made: Record, *, relative: float = 0.0) -> str:
             if relative and part == "results" and "loss" not in name:
                 continue
             old, new = before.get(name), now.get(name)
-            if old != new and (old is None or new is None or abs(old - new) > relative * max(abs(old), abs(new))):
+            # isclose knows infinity; a loss that is no number (NaN) is equal to nothing, itself included.
+            both = old is not None and new is not None
+            if not (str(old) == str(new) or (both and math.isclose(old, new, rel_tol=relative))):
                 return f"{what.format(name)} was {old} and is {new}"
     return ""
 
@@ -129,11 +132,12 @@ def made_records(cells: Sequence[Cell], changes: Mapping[str, Any]) -> dict[str,
 
 
 def kept_record(run: store.RunRecord) -> Record | None:
-    """The golden run that is kept with a cell's run; None where there is none, or its artifacts are not here."""
-    try:
-        return dict(json.loads(run.artifact(ARTIFACT).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return None
+    """The golden run that is kept with a cell's run; None where there is none that says anything, or it is not here."""
+    with suppress(FileNotFoundError, ValueError):
+        found: Any = json.loads(run.artifact(ARTIFACT).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.get("losses"):
+            return found
+    return None
 
 
 def golden_records(

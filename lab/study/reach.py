@@ -5,25 +5,32 @@ cell chose: those whose key is a word of one of its parameters, or stands as a s
 cannot be followed counts whole: a dict that is gone through or handed on, a module that is used as a value, a statement
 at the top level of an imported module, a definition under a decorator that may register it.
 
-One thing is not seen: a key that is put together at run time, where another key of the same dict is a word of the cell.
+Not seen are: a key that is put together at run time, or stands only as a keyword, in `thing["key"]` or in a dict inside
+a function, where another key of the same dict is a word of the cell; what a package hands on from its modules, where
+the package itself is used as a value; a class that only the annotation of a field names; and what a call does beside
+its value in `NAME = call()`.
 A test runs a cell of every notebook and holds what ran against what was reached.
 """
 
+import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 import lab
+from lab.errors import LabError
 from lab.paths import cache_dir, write_whole
 from lab.study.definitions import (
     ALL,
     CHOSEN,
+    IMPORTED,
     OURS,
     Definition,
     ModuleDefinitions,
@@ -38,6 +45,7 @@ from lab.study.parameters import cell_source, read_notebook
 ROOMS = ("data", "parts", "training", "evaluation")
 """The rooms of `lab` whose code decides a result; the study's and the paper's own keep and show it."""
 
+_MAGIC = re.compile(r"\s*(\w+\s*=\s*)?[%!]")
 _WORD_LIST = re.compile(r"[\w-]+\.txt")
 
 
@@ -55,7 +63,8 @@ def our_modules() -> dict[str, Path]:
     found = {}
     for package in OURS:
         for path in sorted((beside / package).rglob("*.py")):
-            found[".".join(path.relative_to(beside).with_suffix("").parts).removesuffix(".__init__")] = path
+            if path.is_file():  # an editor's lock is a link to nothing
+                found[".".join(path.relative_to(beside).with_suffix("").parts).removesuffix(".__init__")] = path
     return found
 
 
@@ -92,9 +101,17 @@ def _prepares(module: str) -> bool:
 
 
 def _words(parameters: Mapping[str, Any]) -> frozenset[str]:
-    """What the string parameters say: each whole, and its parts, as in `bigbench:plurals,past+chatterbot`."""
-    values = [value for value in parameters.values() if isinstance(value, str)]
-    return frozenset(part for value in values for part in (value, *re.split(r"[:+,@/ ]", value)) if part)
+    """What the parameters say: each text whole, and its parts, as in `bigbench:plurals,past+chatterbot`."""
+    values = _texts(list(parameters.values()))
+    return frozenset(part for value in values for part in (value, *re.split(r"[^\w.-]+", value)) if part)
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a parameter's value, which may be a list or a dict of others."""
+    inner = [*value, *value.values()] if isinstance(value, Mapping) else value
+    if isinstance(inner, list | tuple):
+        return [text for entry in inner for text in _texts(entry)]
+    return [inner] if isinstance(inner, str) else []
 
 
 def notebook_code(notebook: Path) -> tuple[str, list[str]]:
@@ -117,14 +134,23 @@ def _notebook_code(notebook: Path, modified: int, size: int) -> tuple[str, list[
         if cell["cell_type"] != "code" or "parameters" in (cell.get("metadata", {}).get("tags") or ()):
             continue
         lines = cell_source(cell).splitlines()
-        own = [line for line in lines if not line.lstrip().startswith(("%", "!"))]
-        others += [line for line in lines if line not in own]
-        try:
-            compile("\n".join(own), str(notebook), "exec")
-            code += own
-        except SyntaxError:  # it fails in the kernel, where it is seen
-            others += own
+        own = lines if _is_python(lines) else [line for line in lines if not _MAGIC.match(line)]
+        magics = [line for line in lines if line not in own]
+        others += magics
+        if not _is_python(own):
+            raise LabError(f"a cell of {notebook} is not Python, so what it reaches cannot be told: {lines[:1]}")
+        code += own
+        # `%time train(model)` uses what it names.
+        code += [name for line in magics for name in re.findall(r"\b[^\W\d]\w*", line) if not iskeyword(name)]
     return "\n".join(code), others
+
+
+def _is_python(lines: Sequence[str]) -> bool:
+    try:
+        ast.parse("\n".join(lines))
+    except SyntaxError:
+        return False
+    return True
 
 
 def _reached(code: str, counts: Callable[[str], bool]) -> Callable[[Mapping[str, Any]], Reached]:
@@ -148,6 +174,14 @@ def _library(paths: tuple[tuple[str, str], ...]) -> "_Library":
     return _Library({name: Path(path) for name, path in paths})
 
 
+def _read_kept(path: Path) -> dict[str, tuple[list[int], ModuleDefinitions]]:
+    """What a library was when it was last read, with the stamps of its files; empty where the file is not whole."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {name: (stamp, from_json(module)) for name, (stamp, module) in kept.items()}
+    return {}
+
+
 class _Library:
     """The definitions of all modules of ours, kept on disk between calls: reading them takes about two seconds."""
 
@@ -168,17 +202,20 @@ class _Library:
             return
         reader = digest(Path(__file__).with_name("definitions.py").read_text(encoding="utf-8"))
         kept_at = cache_dir() / "definitions" / f"{digest(repr([sorted(map(str, self.paths.items())), reader]))}.json"
-        kept: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            kept = json.loads(kept_at.read_text(encoding="utf-8"))
-        if changed := [name for name, stamp in stamps.items() if kept.get(name, {}).get("stamp") != stamp]:
+        kept = _read_kept(kept_at)
+        if changed := [name for name, stamp in stamps.items() if name not in kept or kept[name][0] != stamp]:
             for name in changed:
-                module = read_definitions(self.paths[name].read_text(encoding="utf-8"), self.paths)
-                kept[name] = {"stamp": stamps[name], "module": to_json(module)}
+                try:
+                    module = read_definitions(self.paths[name].read_bytes(), self.paths)
+                except (SyntaxError, ValueError) as error:
+                    raise LabError(f"{self.paths[name]} is not Python: {error}") from None
+                kept[name] = stamps[name], module
             with suppress(OSError):  # a full disk costs time, no answer
                 kept_at.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(kept_at, json.dumps(kept))
-        self.modules = {name: from_json(kept[name]["module"]) for name in stamps}
+                write_whole(
+                    kept_at, json.dumps({name: (stamp, to_json(module)) for name, (stamp, module) in kept.items()})
+                )
+        self.modules = {name: kept[name][1] for name in stamps}
         every = [found for module in self.modules.values() for found in module.definitions.values()]
         self.keys = frozenset(key for found in every for key in found.entries)
         self._stamps = stamps
@@ -195,7 +232,9 @@ class _Walk:
         self.effects: dict[str, Definition] = {}
         self._chosen: dict[tuple[str, str], Definition] = {}  # dicts of which what is named at run time is taken
         self._imported: set[str] = set()
+        self._followed: set[tuple[str, Use]] = set()
         self._waiting: list[tuple[str, Definition]] = []
+        self._hashes: dict[tuple[str, str], str] = {}
 
     def run(self, start: ModuleDefinitions, counts: Callable[[str], bool], paths: Mapping[str, Path]) -> Reached:
         for name in start.imported:
@@ -207,7 +246,7 @@ class _Walk:
             self.words |= set(found.strings)
             for use in found.uses:
                 self._follow(module, use)
-        return self._told(counts, paths)
+        return self._told(own, counts, paths)
 
     def _import(self, name: str) -> None:
         """`import lab.data.text` runs lab/__init__.py and lab/data/__init__.py too; the last part may be no module."""
@@ -223,7 +262,12 @@ class _Walk:
 
     def _follow(self, module: str, use: Use) -> None:
         target, name = use.module or module, use.attribute
-        if f"{target}.{name}" in self.modules:
+        if (target, use) in self._followed:
+            return
+        self._followed.add((target, use))
+        if use.entry == IMPORTED:
+            self._import(target)
+        elif f"{target}.{name}" in self.modules:
             self._whole(f"{target}.{name}")
         elif target not in self.modules:
             return  # a name of the notebook's own
@@ -233,7 +277,8 @@ class _Walk:
             self._import(target)
             self._take(target, name, use.entry)
         elif name in self.modules[target].aliases:  # imported there, and from there
-            self._follow(target, replace(self.modules[target].aliases[name], entry=use.entry))
+            for alias in self.modules[target].aliases[name]:
+                self._follow(target, replace(alias, entry=use.entry))
         elif name not in ("__file__", "__doc__", "__name__", "__version__"):
             self._whole(target)
 
@@ -254,6 +299,10 @@ class _Walk:
         else:
             for key, one in found.entries.items():
                 self._add(module, f"{name}[{key}]", one)
+            if found.entries:  # whoever goes through it may count on its order, and use its keys in another dict
+                self._add(module, f"{name}[*]", Definition(digest(" ".join(found.entries)), (), tuple(found.entries)))
+                for use in found.uses:  # of `**MORE` every entry, too
+                    self._follow(module, replace(use, entry=ALL))
 
     def _add(self, module: str, name: str, found: Definition) -> None:
         if (module, name) not in self.reached:
@@ -267,38 +316,52 @@ class _Walk:
                 self._add(module, f"{name}[{key}]", found.entries[key])
         if not self._waiting:
             for (module, name), found in self._chosen.items():
-                if not found.uses and not found.entries.keys() & self.words:
+                if not found.entries.keys() & self.words:
                     for key, one in found.entries.items():
                         self._add(module, f"{name}[{key}]", one)
         return bool(self._waiting)
 
-    def _told(self, counts: Callable[[str], bool], paths: Mapping[str, Path]) -> Reached:
+    def _told(self, own: Sequence[Definition], counts: Callable[[str], bool], paths: Mapping[str, Path]) -> Reached:
         counted = {place: found for place, found in self.reached.items() if counts(place[0])}
         twice = {name for name, count in Counter(name for _, name in counted).items() if count > 1}
+        # Where several definitions have one name, which of them is meant stands in no tree; nor which one that means.
+        self._hashes = {place: found.digest for place, found in self.reached.items()}
+        distinct = 0
+        while len(set(self._hashes.values())) > distinct:  # until a round tells no more of them apart
+            distinct = len(set(self._hashes.values()))
+            self._hashes |= {place: self._told_apart(place[0], found, twice) for place, found in counted.items()}
         parts: dict[str, list[str]] = {}
         for (module, name), found in counted.items():
-            # Where several definitions have one name, which of them is meant stands in no tree.
-            meant = [other for use in found.uses if (other := self._meant(module, use, twice))]
-            parts.setdefault(name, []).append(digest(found.digest + "".join(meant)) if meant else found.digest)
+            parts.setdefault(name, []).append(self._hashes[module, name])
             for file in filter(_WORD_LIST.fullmatch, found.strings):
                 path = paths[module].with_name(file)
                 if path.is_file():
                     parts.setdefault(file, []).append(digest(path.read_text(encoding="utf-8")))
-        if effects := [found.digest for place, found in self.effects.items() if counts(place.split()[0])]:
-            parts["(on import)"] = effects
+        for place, found in self.effects.items():
+            if counts(module := place.split()[0]):
+                parts.setdefault("(on import)", []).append(self._told_apart(module, found, twice))
+        if meant := "".join(self._meant("", use, twice) for found in own for use in found.uses):
+            parts["(notebook)"] = [digest(meant)]
         told = {
             name: found[0] if len(found) == 1 else digest(" ".join(sorted(found)))
             for name, found in sorted(parts.items())
         }
         return Reached(told, tuple(sorted({module for module, _ in counted})))
 
+    def _told_apart(self, module: str, found: Definition, twice: Collection[str]) -> str:
+        meant = "".join(self._meant(module, use, twice) for use in found.uses)
+        return digest(found.digest + meant) if meant else found.digest
+
     def _meant(self, module: str, use: Use, twice: Collection[str]) -> str:
         """The hash of what a use means, where its name is that of several definitions."""
         if use.attribute not in twice:
             return ""
-        target, name = use.module or module, use.attribute
-        while (target, name) not in self.reached and name in self.modules[target].aliases:
-            alias = self.modules[target].aliases[name]
-            target, name = alias.module, alias.attribute
-        found = self.reached.get((target, name))
-        return f" {use.attribute} {found.digest}" if found else ""
+        waiting, seen, told = [(use.module or module, use.attribute)], set[tuple[str, str]](), ""
+        while waiting:
+            place = waiting.pop(0)
+            if place in self.reached:
+                told += f" {use.attribute} {self._hashes[place]}"
+            elif place not in seen and place[0] in self.modules:
+                waiting += [(one.module, one.attribute) for one in self.modules[place[0]].aliases.get(place[1], ())]
+            seen.add(place)
+        return told

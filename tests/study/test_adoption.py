@@ -249,6 +249,18 @@ def test_without_a_golden_run_or_its_artifacts_a_result_stays_stale(study: Path)
     assert f"the artifacts of its run {second.run_id} are not on this machine" in told["small, seed 1"].why
 
 
+@pytest.mark.parametrize(
+    "kept", ['{"losses": {}, "results": {}, "arithmetic": {}, "changes": {}}', "null", "{}", "{", "[1]"]
+)
+def test_a_golden_run_that_says_nothing_is_no_reason_to_keep_a_result(study: Path, kept: str) -> None:
+    before = runs()
+    before[0].artifact("golden.json").write_text(kept, encoding="utf-8")
+    change(study, REFACTORED)
+    told, _ = adopt(toy(), rows=["small"], seeds=[0])
+    assert [(one.outcome, one.why) for one in told] == [("left", "no golden run was kept with it; it stays stale")]
+    assert runs() == before
+
+
 def test_on_another_arithmetic_nothing_can_be_compared(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(study, REFACTORED)
     monkeypatch.setenv("OMP_NUM_THREADS", str(arithmetic()["threads"] + 1))

@@ -55,6 +55,16 @@ def test_the_first_difference_is_named_with_both_values() -> None:
     assert difference(record([1.0]), record([1.0], test_error=0.5)) == "test_error was None and is 0.5"
 
 
+@pytest.mark.parametrize("relative", [0.0, 1e-3])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_became_no_number_differs_and_one_that_was_none_does_not(broken: float, relative: float) -> None:
+    good, bad = record([4.0, 3.0], test_loss=0.5), record([4.0, broken], test_loss=0.5)
+    assert difference(good, bad, relative=relative) == f"the loss of step 1 was 3.0 and is {broken}"
+    assert difference(bad, good, relative=relative) == f"the loss of step 1 was {broken} and is 3.0"
+    assert difference(bad, record([4.0, broken], test_loss=0.5), relative=relative) == ""
+    assert difference(good, record([4.0, 3.0], test_loss=broken)) == f"test_loss was 0.5 and is {broken}"
+
+
 def test_on_another_arithmetic_losses_may_differ_a_little_and_rates_as_they_like() -> None:
     kept = record([4.0], test_loss=2.0, test_error=0.5)
     assert difference(kept, record([4.003], test_loss=2.001, test_error=0.25), relative=1e-3) == ""

@@ -176,6 +176,7 @@ def test_a_renamed_definition_makes_a_cell_stale(library: Path, notebook: Path) 
         ("data/right.py", "RATE = 2 * data.SIZE\nOTHER = 3", "OTHER = 3\nRATE = (2 *\n    data.SIZE)"),
         ("parts/pieces.py", '"two": Two}', '"two": Two, "three": lambda rate: rate}'),
         ("parts/pieces.py", "class Two(One):\n    pass", "class Two(One):\n    WIDTH = 3"),
+        ("data/right.py", "RATE =", "RATE: int ="),
         ("study/tracking.py", "return alone", "return 1 + alone"),
     ],
 )
@@ -196,6 +197,14 @@ def test_a_definition_that_moves_to_another_file_or_is_imported_otherwise_change
     (library / "data/loading.py").write_text((library / "data/left.py").read_text())
     (library / "data/left.py").unlink()
     change(notebook, "from lab.data.left import load", "from lab.data.loading import load")
+    assert identified(notebook).key == old
+
+
+def test_an_import_that_moves_out_of_a_function_changes_nothing(library: Path, notebook: Path) -> None:
+    old = identified(notebook).key
+    line = "from lab.data.right import RATE as rate\n"
+    change(library / "data/left.py", f"    {line}\n", "")
+    change(library / "data/left.py", "from lab.errors", f"{line}from lab.errors")
     assert identified(notebook).key == old
 
 
@@ -247,8 +256,149 @@ def test_no_module_of_ours_is_imported_by_a_relative_name_or_one_made_at_run_tim
             continue
         source = path.read_text()
         assert not re.search(r"^\s*from \.", source, re.MULTILINE), name
+        # Classes that are found as subclasses, and names looked up in a module's dict, would not be followed.
+        assert not re.search(r"__init_subclass__|__subclasses__|\bglobals\(\)|sys\.modules", source), name
         for call in re.findall(r"(?:import_module|__import__)\(([^)]*)\)", source):
             assert call == "module", f"{name} imports {call}"  # kokoro's: a package of the user's
+
+
+BUILD = "def build():\n    return 1\n"
+CALLS = "def f(p):\n    return build()\n"
+A = "class A1:\n    v = 1\nclass A2:\n    v = 2\nA = {'one': A1, 'other': A2}\n"
+TAKES_A = "from lab.data.y import A\n"
+GOES_THROUGH = "def f(p):\n    return [A[name] for name in p]\n"
+EITHER = "if {}:\n    from lab.data.y import build\nelse:\n    from lab.data.alone import RATE as build\n"
+
+
+def in_function(source: str) -> str:
+    return "def f(p):\n" + "".join(f"    {line}\n" for line in source.splitlines()) + "    return build()\n"
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "before", "after"),
+    [
+        pytest.param("from lab.data.y import *\n" + CALLS, BUILD, "1", "2", id="star import"),
+        pytest.param("import os\n" + EITHER.format("os.sep == '/'") + CALLS, BUILD, "1", "2", id="two branches"),
+        pytest.param(in_function(EITHER.format("p")), BUILD, "1", "2", id="two branches of a function"),
+        pytest.param(
+            "try:\n    from lab.data.y import build\nexcept ImportError:\n    build = None\n" + CALLS,
+            BUILD, "1", "2", id="try and except",
+        ),
+        pytest.param(
+            "from typing import TYPE_CHECKING\nif not TYPE_CHECKING:\n    from lab.data.y import build\n" + CALLS,
+            BUILD, "1", "2", id="not only for the type checker",
+        ),
+        pytest.param("for _ in 'a':\n    from lab.data.y import build\n" + CALLS, BUILD, "1", "2", id="in a loop"),
+        pytest.param("def f(p):\n    import lab.data.y\n", "print(1)\n", "1", "2", id="import in a function"),
+        pytest.param(
+            TAKES_A + "ALL = {**A, 'two': 3}\ndef f(p):\n    return list(ALL.values())\n", A, "v = 2", "v = 3",
+            id="spread",
+        ),
+        pytest.param(
+            TAKES_A + "MIX = {'other': 0.5}\ndef f(p):\n    return [A[name] for name in MIX]\n",
+            A, "v = 2", "v = 3", id="keys of another dict",
+        ),
+        pytest.param(
+            TAKES_A + "def f(p):\n    return list(A)\n", A, "'one': A1, 'other': A2", "'other': A2, 'one': A1",
+            id="order",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_hard_to_follow_is_followed(
+    library: Path, tmp_path: Path, x: str, y: str, before: str, after: str
+) -> None:
+    (library / "data/x.py").write_text(x)
+    (library / "data/y.py").write_text(y)
+    code = "from lab.data.x import f\nf(piece)\n"
+    notebook = write_notebook(tmp_path / "x.ipynb", parameters=PARAMETERS, code=code)
+    old = identified(notebook).key
+    change(library / "data/y.py", before, after)
+    assert identified(notebook).key != old
+
+
+def test_a_fallback_of_an_import_counts(library: Path, tmp_path: Path) -> None:
+    source = "try:\n    from lab.data.y import build\nexcept ImportError:\n    def build():\n        return 1\n"
+    (library / "data/x.py").write_text(source + CALLS)
+    code = "from lab.data.x import f\nf(piece)\n"
+    notebook = write_notebook(tmp_path / "x.ipynb", parameters=PARAMETERS, code=code)
+    old = identified(notebook).key
+    change(library / "data/x.py", "return 1", "return 2")
+    assert identified(notebook).key != old
+
+
+@pytest.mark.parametrize("extra", [["other"], {"other": 1}, "one;other=1"])
+def test_a_key_in_a_list_or_a_dict_or_after_any_sign_is_chosen(library: Path, notebook: Path, extra: object) -> None:
+    change(library / "parts/pieces.py", '"two": Two', '"other": Two')
+    reach_of = reach.reached_by_notebook(notebook)
+    assert "PIECES[other]" in reach_of({"piece": "one", "extra": extra}).definitions
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from lab.data.right import {} as a\nfrom lab.data.alone import {} as b\nprint(a / b)\n",
+        "from lab.data import right, alone\nprint(right.{}, alone.{}, right.RATE)\n",
+    ],
+)
+def test_a_notebook_that_swaps_two_definitions_of_one_name_is_another(library: Path, tmp_path: Path, code: str) -> None:
+    notebook = write_notebook(tmp_path / "two.ipynb", parameters=PARAMETERS, code=code.format("RATE", "RATE"))
+    old = identified(notebook).key
+    swapped = notebook.read_text().replace("right", "~").replace("alone", "right").replace("~", "alone")
+    notebook.write_text(swapped)
+    assert identified(notebook).key != old
+
+
+def test_two_definitions_of_one_name_and_text_are_told_apart_by_what_they_use(library: Path, tmp_path: Path) -> None:
+    for name in ("right", "alone"):
+        with (library / f"data/{name}.py").open("a") as file:
+            file.write("\n\ndef g():\n    return RATE\n")
+    source = "from lab.data import alone, right\ndef f(p):\n    return right.g()\ndef h(p):\n    return 3 * alone.g()\n"
+    (library / "data/x.py").write_text(source)
+    code = "from lab.data.x import f, h\nf(1), h(1)\n"
+    notebook = write_notebook(tmp_path / "deep.ipynb", parameters=PARAMETERS, code=code)
+    old = identified(notebook).key
+    swapped = source.replace("right.g", "~.g").replace("alone.g", "right.g").replace("~.g", "alone.g")
+    (library / "data/x.py").write_text(swapped)
+    assert identified(notebook).key != old
+
+
+@pytest.mark.parametrize(
+    "line", ["await load(piece)", "a = !ls\nload(piece)", "%time load(piece)", "y = (load(piece)\n% 3)"]
+)
+def test_what_a_notebook_writes_beside_plain_python_is_followed(library: Path, tmp_path: Path, line: str) -> None:
+    code = f"from lab.data.left import load\n{line}\n"
+    assert "load" in reached(write_notebook(tmp_path / "magic.ipynb", parameters=PARAMETERS, code=code))
+
+
+def test_a_notebook_cell_that_is_not_python_is_named(library: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"a cell of .*broken\.ipynb is not Python"):
+        reached(write_notebook(tmp_path / "broken.ipynb", parameters=PARAMETERS, code="def (\n"))
+
+
+@pytest.mark.parametrize("written", [b"def (", b"RATE = '\xe9'", b"RATE = 1\0"])
+def test_a_module_that_is_not_python_is_named(library: Path, notebook: Path, written: bytes) -> None:
+    (library / "data/right.py").write_bytes(written)
+    with pytest.raises(LabError, match=r"right\.py is not Python"):
+        reached(notebook)
+
+
+def test_an_editors_lock_and_imports_in_a_circle_are_no_matter(library: Path, notebook: Path) -> None:
+    (library / "data/.#right.py").symlink_to("nobody@nowhere")
+    (library / "data/__init__.py").write_text("from lab.data import gone\nSIZE = 1\n")
+    change(library / "data/right.py", "2 * data.SIZE", "data.gone")
+    assert "RATE" in reached(notebook)
+
+
+@pytest.mark.parametrize("damaged", ["null", "[]", "{}", '{"lab.data": 1}', '{"lab.data": [[1, 2], {}]}', "{"])
+def test_a_damaged_cache_is_read_anew(
+    library: Path, notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
+    before = reached(notebook)
+    (kept,) = (tmp_path / "cache" / "definitions").glob("*.json")
+    kept.write_text(damaged)
+    reach._library.cache_clear()
+    assert reached(notebook) == before
 
 
 # The real library, copied so that it can be changed.
