@@ -72,8 +72,10 @@ check: $(INSTALLED) ## ruff, mypy and import-linter
 test: check ## ruff, mypy, import-linter, and the tests of at most five seconds
 	$(PYTEST) -m "not slow and not browser"
 
+# Apart, as Playwright leaves an event loop running in its process.
 test-all: check ## the same with every test: slow ones, and those in a headless Chromium where there is one
-	$(PYTEST)
+	$(PYTEST) -m "not browser"
+	$(BIN)/pytest tests/browser
 
 test-browser: $(INSTALLED) ## JupyterLab and MLflow's page in a headless Chromium; screenshots in test-results/
 	$(BIN)/pytest tests/browser

@@ -190,7 +190,7 @@ def test_the_sweep_benchmark_times_all_three_in_one_run() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=repository_root())
     assert re.search(r"ours: -?\d+\.\d\d s of overhead a cell, over 2 cells", done.stdout)
     assert re.search(
-        r"of these: the notebook's cells \d\.\d\d, kernel's start and end, saving \d\.\d\d, claim", done.stdout
+        r"of these: the notebook's cells \d\.\d\d, kernel's start and end, saving \d\.\d\d, lease", done.stdout
     )
     assert re.search(r"papermill's command: \d+\.\d\d s of overhead a cell, median of 1", done.stdout)
     assert re.search(r"ratio, papermill's command / ours: -?\d+\.\d", done.stdout)

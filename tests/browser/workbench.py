@@ -42,6 +42,7 @@ ablation = dataclasses.replace(
         for row in figure_6.rows
     ),
     seeds=(0,),
+    golden={{}},
     rungs=(Rung(name="{rung}", description="a test's", changes={changes}, recorded=False),),
 )
 '''

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from types import CodeType, FrameType
 
+from lab.study.definitions import OURS
 from lab.study.parameters import cell_source, read_notebook
 from lab.study.reach import our_modules
 
@@ -31,6 +32,16 @@ def names_by_line(source: str) -> dict[int, str]:
     return names
 
 
+def is_importing(frame: FrameType) -> bool:
+    """Whether it runs as a module of ours is imported: for a constant that nobody need use."""
+    caller: FrameType | None = frame
+    while caller is not None:
+        if caller.f_code.co_name == "<module>" and caller.f_globals.get("__name__", "").split(".")[0] in OURS:
+            return True
+        caller = caller.f_back
+    return False
+
+
 def main() -> None:
     """Run the notebook and print."""
     notebook, parameters = Path(sys.argv[1]), json.loads(sys.argv[2])
@@ -38,7 +49,8 @@ def main() -> None:
     seen: set[CodeType] = set()
 
     def trace(frame: FrameType, event: str, argument: object) -> None:
-        seen.add(frame.f_code)
+        if frame.f_code not in seen and not is_importing(frame):
+            seen.add(frame.f_code)
 
     namespace = {"__name__": "__main__"}
     threading.settrace(trace)

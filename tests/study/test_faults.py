@@ -15,7 +15,7 @@ from lab.study import identity, leases, store, tracking
 from lab.study.ablation import load_ablation
 from lab.study.display import Display
 from lab.study.limits import Limits
-from lab.study.reach import Reached
+from lab.study.reach import reached_by_notebook
 from lab.study.sweep import _history, reproduce, status
 from tests.study.test_sweep import STUDY
 
@@ -106,7 +106,7 @@ def test_a_disk_that_fills_while_a_cell_runs_fails_it_and_the_next_sweep_goes_on
 def test_on_a_read_only_disk_status_tells_and_a_sweep_is_refused(
     toy_project: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: Reached({}, ()))
+    monkeypatch.setattr(identity, "reached_by_notebook", reached_by_notebook)  # as the other process has it
     # By another process: this one would keep the store open, and the disk could not be made read-only.
     command = [sys.executable, "-c", STUDY, str(toy_project), "reproduce", "toy", "--rows", "small", "--seeds", "0"]
     subprocess.run(command, check=True, capture_output=True)
