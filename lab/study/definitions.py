@@ -206,6 +206,7 @@ class _Reader(ast.NodeTransformer):
         self.others: dict[str, str] = {}
         self._modules: dict[str, list[str]] = {}  # of the definitions that have one name, in the order of their use
         self._in_class = False
+        self._looked_up: set[ast.AST] = set()
 
     def _use(self, name: str, entry: str = ALL) -> None:
         # A name may be imported in one branch and defined in another: then both count.
@@ -270,8 +271,10 @@ class _Reader(ast.NodeTransformer):
         return ast.Pass()
 
     def visit_Name(self, node: ast.Name) -> Any:
-        self._use(node.id)
-        return self._named(node)
+        if node not in self._looked_up:
+            self._use(node.id)
+        meant = self.imports.meant(node.id)
+        return ast.Name(self._written(meant) if meant else node.id, node.ctx)
 
     def visit_Constant(self, node: ast.Constant) -> Any:
         if isinstance(node.value, str):
@@ -285,12 +288,10 @@ class _Reader(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
-        if isinstance(node.ctx, ast.Load) and self._is_ours(node.value):
-            assert isinstance(node.value, ast.Name)
-            self._use(node.value.id, _key(node.slice))
-            return ast.Subscript(self._named(node.value), self.visit(node.slice), node.ctx)
+        if isinstance(node.ctx, ast.Load):
+            self._look_up(node.value, node.slice)
         # `table["words"]` is a column, and names no component.
-        column = isinstance(node.slice, ast.Constant)
+        column = isinstance(node.slice, ast.Constant) and node.value not in self._looked_up
         return ast.Subscript(self.visit(node.value), node.slice if column else self.visit(node.slice), node.ctx)
 
     def visit_Dict(self, node: ast.Dict) -> Any:
@@ -298,46 +299,28 @@ class _Reader(ast.NodeTransformer):
         return ast.Dict(keys, [self.visit(value) for value in node.values])
 
     def visit_Compare(self, node: ast.Compare) -> Any:
-        held = node.comparators[0]
-        if len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn) and self._is_ours(held):
-            assert isinstance(held, ast.Name)
-            self._use(held.id, _key(node.left))
-            return ast.Compare(self.visit(node.left), node.ops, [self._named(held)])
+        if len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn):
+            self._look_up(node.comparators[0], node.left)
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> Any:
         function, arguments = node.func, node.args
-        if (
-            isinstance(function, ast.Attribute)
-            and function.attr == "get"
-            and arguments
-            and self._is_ours(function.value)
-        ):
-            assert isinstance(function.value, ast.Name)
-            self._use(function.value.id, _key(arguments[0]))
-            node.func = ast.Attribute(self._named(function.value), "get", function.ctx)
-            node.args = [self.visit(argument) for argument in arguments]
-            node.keywords = [self.visit(keyword) for keyword in node.keywords]
-            return node
-        name = function.id if isinstance(function, ast.Name) else ""
-        meant = self.imports.meant(name)
-        if (meant.attribute if meant else name) in SELECTORS and len(arguments) > 1 and self._is_ours(arguments[0]):
-            assert isinstance(arguments[0], ast.Name)
-            self._use(arguments[0].id, _key(arguments[1]))
-            node.func = self.visit(function)
-            node.args = [self._named(arguments[0]), *(self.visit(argument) for argument in arguments[1:])]
-            node.keywords = [self.visit(keyword) for keyword in node.keywords]
-            return node
+        if isinstance(function, ast.Attribute) and function.attr == "get" and arguments:
+            self._look_up(function.value, arguments[0])
+        elif isinstance(function, ast.Name) and len(arguments) > 1:
+            meant = self.imports.meant(function.id)
+            if (meant.attribute if meant else function.id) in SELECTORS:
+                self._look_up(arguments[0], arguments[1])
         return self.generic_visit(node)
 
-    def _is_ours(self, node: ast.AST) -> bool:
-        return isinstance(node, ast.Name) and (
-            node.id in self.imports.own_names or any(use.attribute for use in self.imports.ours.get(node.id, ()))
-        )
+    def _look_up(self, names: ast.expr, key: ast.expr) -> None:
+        """Note that one entry of a dict of ours is taken; what stands there is then no use of the whole dict."""
+        if isinstance(names, ast.Name) and self._is_ours(names.id):
+            self._use(names.id, _key(key))
+            self._looked_up.add(names)
 
-    def _named(self, node: ast.Name) -> ast.Name:
-        meant = self.imports.meant(node.id)
-        return ast.Name(self._written(meant) if meant else node.id, node.ctx)
+    def _is_ours(self, name: str) -> bool:
+        return name in self.imports.own_names or any(use.attribute for use in self.imports.ours.get(name, ()))
 
     def _of_a_module(self, node: ast.Attribute) -> Use | None:
         """The definition that `store.database` or `lab.data.text.NAME` names, where `store` is a module of ours."""
