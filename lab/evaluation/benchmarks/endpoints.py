@@ -110,14 +110,18 @@ class Endpoint:
             pool.submit(self._ask, said): place for place, said in enumerate(conversations)
         }
         failed: LabError | None = None
+        waiting = set(futures)
         try:
             for future in as_completed(futures):
-                if future.cancelled():
-                    continue
+                waiting.discard(future)
                 if isinstance(error := future.exception(), LabError):
-                    failed = failed or error
-                    pool.shutdown(wait=False, cancel_futures=True)
-                else:
+                    failed = error
+                    break
+                yield futures[future], future.result()
+            # `as_completed` would wait for ever for what is cancelled here.
+            pool.shutdown(wait=True, cancel_futures=True)
+            for future in waiting:
+                if not future.cancelled() and not isinstance(future.exception(), LabError):
                     yield futures[future], future.result()
         finally:  # also where who asked has stopped listening, or was interrupted
             pool.shutdown(wait=True, cancel_futures=True)

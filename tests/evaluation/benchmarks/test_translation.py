@@ -14,6 +14,8 @@ import soundfile
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks import translation
+from lab.evaluation.benchmarks.conversations import Turn
+from lab.evaluation.benchmarks.endpoints import Endpoint
 from lab.evaluation.benchmarks.items import data_key, read_translations
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.evaluation.benchmarks.translation import sentence_bleu, translation_scores
@@ -221,6 +223,15 @@ def test_a_run_that_stopped_asks_for_what_is_left_only(sentences):
         assert benchmark.evaluate(model, options=options, limit=None, progress=silent).scores == whole.scores
         assert len(server.requests) == 3
     assert (len(sample.answers), sample.scores[0].num_items) == (2, 2)
+
+
+@pytest.mark.timeout(60)
+def test_a_failure_ends_it_though_requests_were_waiting():
+    with judge_server(answer=lambda messages: {"status": 401, "body": '{"error": {"message": "key"}}'}) as server:
+        endpoint = Endpoint(f"openai:m@{server.url}", max_new_tokens=4, num_parallel=1)
+        with pytest.raises(LabError, match="answers 401"):
+            list(endpoint.reply([[Turn(role="user", text=str(number))] for number in range(12)]))
+    assert len(server.requests) < 12
 
 
 def test_what_a_model_refuses_is_no_score(sentences):
