@@ -14,7 +14,7 @@ from transformers.integrations import MLflowCallback
 
 from benchmarks.stock_model import Clock, StockAudioLanguageModel
 from lab.data.speech.audio import SAMPLING_RATE
-from lab.evaluation.error_rates import utterance_errors
+from lab.evaluation.error_rates import text_errors
 from lab.evaluation.normalizers import Normalizer
 from lab.parts.language_models import TextCodec
 from lab.training.speech import SpeechSplit
@@ -102,5 +102,7 @@ def measure(
         losses += loss.tolist()
         counts += count.tolist()
     references = [utterance.text for utterance in data.utterances]
-    table = utterance_errors(references, hypotheses, normalizer, [utterance.id for utterance in data.utterances])
-    return table.assign(corpus=data.corpus.name, split=data.split, loss=losses, num_tokens=counts)
+    table = text_errors(references, hypotheses, normalizer, [utterance.id for utterance in data.utterances])
+    return table.assign(
+        source=data.corpus.name, group=table["answer_normalized"], num_choices=0, loss=losses, num_tokens=counts
+    )

@@ -39,11 +39,11 @@ def draw_kinds(figure: FigureBase, measured: Measured) -> None:
     run = set(frame["row"])
     rows = {row.key: row.label for row in measured.ablation.rows if row.key in run}
     guessed = frame.assign(guessed=frame["num_questions"] / frame["num_choices"])
-    of_kind = guessed.groupby("kind", sort=False)[["guessed", "num_questions"]].sum()
+    of_kind = guessed.groupby("task", sort=False)[["guessed", "num_questions"]].sum()
     kinds = list(of_kind.index)
     chance = 100 * (of_kind["guessed"] / of_kind["num_questions"]).to_numpy()
-    counts = frame.groupby("kind")["question"].nunique()
-    sums = frame.groupby(["row", "kind"])[["wrong_answers", "num_questions"]].sum()
+    counts = frame.groupby("task")["id"].nunique()
+    sums = frame.groupby(["row", "task"])[["wrong_answers", "num_questions"]].sum()
     accuracy = 100 * (1 - sums["wrong_answers"] / sums["num_questions"]).unstack().loc[list(rows), kinds].to_numpy()
     axes = figure.subplots()
     _fill(axes, accuracy, chance)
@@ -103,7 +103,7 @@ def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
     """Left: all losses, the fit, and the bounds at the row's k. Right: the same losses by what was planted."""
     frame = seen_losses(measured, row)
     losses = frame["loss"].to_numpy(np.float64)
-    judged = Losses(frame["question"].tolist(), losses)
+    judged = Losses(frame["id"].tolist(), losses)
     low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(row, measured.rung)["k"])
     fit = normality(losses)
     edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
@@ -121,9 +121,9 @@ def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
         every.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     every.set(xlabel="loss of the answer (nats a token)", ylabel="training instructions")
     every.legend(fontsize="small")
-    kinds = ["clean", *sorted(set(frame["kind"]) - {"clean"})]
+    kinds = ["clean", *sorted(set(frame["fault"]) - {"clean"})]
     for at_kind, kind in enumerate(kinds):
-        own, drawn = frame.loc[frame["kind"] == kind, "loss"], style_of(at_kind)
+        own, drawn = frame.loc[frame["fault"] == kind, "loss"], style_of(at_kind)
         name = f"{kind.replace('_', ' ')} ({len(own)})"
         style = {"color": drawn.colour, "linestyle": drawn.line, "label": name}
         by_kind.hist(own, bins=edges, density=True, histtype="step", **style)

@@ -162,13 +162,10 @@ def _caption(measured: Measured) -> str:
     if measured.counted:
         column, metric = measured.counted
         sentences = [
-            f"Means over seeds; beside {column.label} its 95% interval, over new seeds and new {metric.clusters} at "
-            "once."
+            f"Means over seeds; beside {column.label} its 95% interval, over new seeds and new {metric.groups} at once."
         ]
         if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
-            sentences.append(
-                f"¹ One seed: an interval over {metric.clusters} only, too narrow for any claim on the row."
-            )
+            sentences.append(f"¹ One seed: an interval over {metric.groups} only, too narrow for any claim on the row.")
     else:
         sentences = ["Means over seeds."]
     if any(len(measured.seeds(row)) > len(ablation.seeds) for row in set(measured.results["row"])):
@@ -197,8 +194,8 @@ def _provenance(measured: Measured) -> str:
     tested = ""
     if measured.counted:
         metric = measured.counted[1]
-        counts = frame[metric.item].nunique(), frame[metric.cluster].nunique()
-        tested = f", {counts[0]} test {metric.items} ({counts[1]} {metric.clusters})"
+        counts = frame["id"].nunique(), frame["group"].nunique()
+        tested = f", {counts[0]} test {metric.items} ({counts[1]} {metric.groups})"
     return (
         f"Corpus: {', '.join(measured.corpora)}{tested}{others}. Seeds {seeds}; {len(lines)} cells; "
         f"{_dates(set(lines['run_id']))}."

@@ -3,7 +3,7 @@
 Section 2 of the paper for video (frames of at most 384 x 768 pixels, one a second, at most 48).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from lab.parts.chat_codec import ChatCodec
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.visual_tokens import Branch, Seen
+from lab.training.examples import Examples
 from lab.training.language_models import text_writer
 
 # What stands for a part that is no text while a chat template is filled in; no text has it.
@@ -45,7 +46,7 @@ def example_of(
     Raises:
         LabError: media that cannot be read, or for which the model has no part; sample and source are named.
     """
-    write = write or _writer(model.language)
+    write = write or writer_of(model.language)
     try:
         media = [_segment(p, model, looking or Looking()) for p in sample.content if not isinstance(p, Text)]
         texts = _chat_texts(sample, model.codec) if isinstance(model.codec, ChatCodec) else _plain_texts(sample)
@@ -61,7 +62,29 @@ def example_of(
     return Example(content=content or [[]], answer=answer)
 
 
-def _writer(language_model: LanguageModel) -> Callable[[str], str]:
+@dataclass(frozen=True, kw_only=True)
+class ReadSamples(Examples):
+    """Samples of any source, read by `example_of` whenever they are needed."""
+
+    samples: Sequence[Sample]
+    looking: Looking = Looking()
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The samples' own."""
+        return [sample.id for sample in self.samples]
+
+    def example(self, index: int, model: OmniModel) -> Example:
+        """One sample, its media read."""
+        return example_of(self.samples[index], model, looking=self.looking)
+
+    def answer_ids(self, text: str, model: OmniModel) -> list[int]:
+        """An answer or choice as token ids, without start and end."""
+        return model.codec.encode(writer_of(model.language)(text))
+
+
+def writer_of(language_model: LanguageModel) -> Callable[[str], str]:
+    """How a text is written for a language model."""
     own = isinstance(language_model.codec, CharacterCodec)
     return text_writer("character" if own else language_model.name)
 

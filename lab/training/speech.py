@@ -7,7 +7,7 @@ is kept under a key (corpora, features, the character language model), so that a
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lab.data.sample import Sample, Text
 from lab.data.speech.corpora import Corpus, Utterance, default_corpus, load_corpus
 from lab.data.speech.features import FeatureStore, mean_and_std, store_features
 from lab.data.splits import Split
@@ -100,11 +101,20 @@ class SpeechSplit(Examples):
     stores: tuple[FeatureStore, ...]
     prompt: str = ""
     augmentation: Augmentation = Augmentation()
+    write: Callable[[str], str] = str.strip
 
     @property
     def ids(self) -> list[str]:
         """The utterances' own."""
         return [utterance.id for utterance in self.utterances]
+
+    @cached_property
+    def samples(self) -> Sequence[Sample]:
+        """The utterances, without their sound."""
+        return [
+            Sample(id=one.id, task="transcribe", source=self.corpus.name, content=(Text(self.prompt),), answer=one.text)
+            for one in self.utterances
+        ]
 
     def features(self, index: int, store: int = 0) -> Float[np.ndarray, "frames features"]:
         """Features of one utterance, float32."""
@@ -129,6 +139,14 @@ class SpeechSplit(Examples):
     def num_tokens(self, index: int, model: OmniModel) -> int:
         """Positions of an utterance's sequence, the end included; nothing is read for it."""
         return model.num_tokens(self._example(index, model, torch.empty(self.num_frames[index], 0, device="meta")))
+
+    def answer_ids(self, text: str, model: OmniModel) -> list[int]:
+        """A transcript as token ids, without start and end."""
+        return model.codec.encode(self.write(text))
+
+    def heard_frames(self, index: int, model: OmniModel) -> int:
+        """Encoder frames of an utterance; nothing is read for it."""
+        return self.num_frames[index]
 
     def _example(self, index: int, model: OmniModel, sound: Tensor) -> Example:
         prompt = [model.codec.encode(self.prompt)] if self.prompt else []
@@ -175,7 +193,7 @@ def open_split(
         for speed in (speeds if features else ())
     )
     num_frames = [encoder.num_frames(u.num_samples) for u in chosen]
-    return SpeechSplit(corpus, split, chosen, [write(u.text) for u in chosen], num_frames, stores, prompt)
+    return SpeechSplit(corpus, split, chosen, [write(u.text) for u in chosen], num_frames, stores, prompt, write=write)
 
 
 def cell_data(

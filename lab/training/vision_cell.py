@@ -7,10 +7,12 @@ from an image projector that was trained before it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from lab.data.splits import Split
 from lab.data.view_features import view_statistics
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
@@ -60,38 +62,53 @@ def vision_cell_data(
     for kind in sorted(kinds):
         if not sources[kind]:
             raise LabError(f"curriculum {parameters['curriculum']!r} needs {kind}, but this cell names no such source")
-    sight = Sight(
-        frame_size=parameters["frame_size"],
-        frames_per_second=parameters["frames_per_second"],
-        max_frames=parameters["max_frames"],
-    )
     write = text_writer(parameters["language_model"])
-    tiling = Tiling(
-        max_tiles=parameters["max_tiles"],
-        fit=parameters["fit"],
-        unpad=parameters["unpad"],
-        newline=parameters["newline"],
-    )
-
-    def opened(source: str, split: str, count: int) -> VisionSplit:
-        return open_vision_split(
-            source.partition(":")[0].replace("/", "_"),
-            open_examples(source, split, count, sight),  # type: ignore[arg-type]
-            encoder,
-            key=f"{EXAMPLES_VERSION} {source} {sight} {sources_sha256(source)}",
-            tiling=tiling,
-            branch=cell_branch(parameters),
-            write=write,
-            features=not parameters["train_encoder"],
-            progress=progress,
-        )
-
+    opened = partial(open_cell_split, parameters, encoder, write=write, progress=progress)
     data = {kind: opened(sources[kind], "train", counts[kind]) for kind in sorted(kinds)}
     asked = parameters["videos"] or parameters["images"]
     data["test"] = opened(parameters["test_source"] or asked, "test", parameters["num_test"])
     if parameters["measure_dev"]:
         data["dev"] = opened(asked, "dev", parameters["num_test"])
     return data
+
+
+def open_cell_split(
+    parameters: Mapping[str, Any],
+    encoder: VisionEncoder,
+    source: str,
+    split: Split,
+    count: int,
+    *,
+    write: Callable[[str], str],
+    progress: Callable[[int, int], None] | None = None,
+) -> VisionSplit:
+    """The first examples of one side of a source, seen as a cell sees them; `write` as the language model reads.
+
+    Raises:
+        LabError: as `open_examples` and `open_vision_split`.
+    """
+    sight = Sight(
+        frame_size=parameters["frame_size"],
+        frames_per_second=parameters["frames_per_second"],
+        max_frames=parameters["max_frames"],
+    )
+    tiling = Tiling(
+        max_tiles=parameters["max_tiles"],
+        fit=parameters["fit"],
+        unpad=parameters["unpad"],
+        newline=parameters["newline"],
+    )
+    return open_vision_split(
+        source.partition(":")[0].replace("/", "_"),
+        open_examples(source, split, count, sight),
+        encoder,
+        key=f"{EXAMPLES_VERSION} {source} {sight} {sources_sha256(source)}",
+        tiling=tiling,
+        branch=cell_branch(parameters),
+        write=write,
+        features=not parameters["train_encoder"],
+        progress=progress,
+    )
 
 
 def cell_projector(parameters: Mapping[str, Any], hidden_size: int, output_size: int) -> VisualProjector:

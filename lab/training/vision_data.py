@@ -5,14 +5,15 @@ Section 3 of the paper.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
+from lab.data.sample import Sample, Text
 from lab.data.view_features import SeenFrames, ViewStore, store_views
 from lab.parts.any_resolution import image_views, num_views, token_order
 from lab.parts.omni_model import Example, OmniModel
@@ -48,6 +49,22 @@ class VisionSplit(Examples):
     def ids(self) -> list[str]:
         """The examples' own."""
         return [example.id for example in self.examples]
+
+    @cached_property
+    def samples(self) -> Sequence[Sample]:
+        """The questions, without what is seen."""
+        return [
+            Sample(
+                id=one.id,
+                group=one.group,
+                task=one.kind,
+                source=self.name,
+                content=(Text(one.question),),
+                answer=one.answer,
+                choices=one.choices,
+            )
+            for one in self.examples
+        ]
 
     def example(self, index: int, model: OmniModel) -> Example:
         """What is seen, then the question; the views are read from the store."""

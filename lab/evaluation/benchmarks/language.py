@@ -254,9 +254,9 @@ def _line(task: str, sample: dict[str, Any]) -> dict[str, Any]:
     likeliest = max(range(len(likelihoods)), key=likelihoods.__getitem__, default=0)
     return {
         "id": f"{task}/{sample['doc_id']}",
-        "prompt": asked[0][0],
-        "reference": str(sample["target"]),
-        "answer": str(asked[likeliest][1]).strip() if likelihoods else str(sample["filtered_resps"][0]),
+        "asked": asked[0][0],
+        "answer": str(sample["target"]),
+        "given": str(asked[likeliest][1]).strip() if likelihoods else str(sample["filtered_resps"][0]),
         "score": float(sample["acc"]),
         "log_likelihoods": json.dumps(likelihoods),
     }

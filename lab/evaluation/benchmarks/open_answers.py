@@ -119,9 +119,9 @@ class OpenAnswers(Benchmark):
         table = pd.DataFrame(
             {
                 "id": [one.id for one in questions],
-                "prompt": prompts,
-                "reference": [one.reference for one in questions],
-                "answer": answers,
+                "asked": prompts,
+                "answer": [one.reference for one in questions],
+                "given": answers,
                 "score": [mark.score for mark in marks],
                 "correct": pd.array([mark.correct for mark in marks], dtype="boolean"),
                 "unjudged": [mark.unjudged for mark in marks],

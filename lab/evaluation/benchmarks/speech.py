@@ -191,7 +191,7 @@ def score_transcripts(
     import pandas as pd
 
     from lab.evaluation.benchmarks.scores import error_rate_score
-    from lab.evaluation.error_rates import utterance_errors
+    from lab.evaluation.error_rates import text_errors
 
     first, *others = normalizers_of(language)
     kept = [place for place, text in enumerate(references) if all(one(text) for one in (first, *others))]
@@ -200,12 +200,13 @@ def score_transcripts(
     scores: list[Score] = []
     tables: list[pandas.DataFrame] = []
     for normalizer in (first, *others):
-        table = utterance_errors(
+        table = text_errors(
             [references[place] for place in kept],
             [hypotheses[place] for place in kept],
             normalizer,
             [ids[place] for place in kept],
         )
+        table = table.assign(group=table["answer_normalized"])
         tables.append(table)
         suffix = "" if normalizer is first else f"/{normalizer.name}"
         for kind in normalizer.reports:
@@ -214,10 +215,10 @@ def score_transcripts(
     counted, length = ("word_errors", "num_words") if "wer" in first.reports else ("character_errors", "num_characters")
     answers = pd.DataFrame(
         {
-            "id": table["utterance"],
-            "prompt": "",
-            "reference": table["reference"],
-            "answer": table["hypothesis"],
+            "id": table["id"],
+            "asked": "",
+            "answer": table["answer"],
+            "given": table["given"],
             "score": table[counted] / table[length],
             **{name: table[name] for name in table.columns[3:]},
         }

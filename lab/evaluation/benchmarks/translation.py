@@ -100,9 +100,9 @@ class Translation(Benchmark):
         table = pd.DataFrame(
             {
                 "id": [one.id for one in chosen],
-                "prompt": prompts,
-                "reference": references,
-                "answer": answers,
+                "asked": prompts,
+                "answer": references,
+                "given": answers,
                 "score": sentence_bleu(answers, references, target=target),
             }
         )

@@ -93,12 +93,12 @@ def test_the_answer_is_the_likeliest_letter_of_a_plain_forward_pass(model, quest
         model, options={"device": "cpu"}, limit=None, progress=lambda done, total: seen.append((done, total))
     )
     expected = [likeliest(model, row) for row in questions]
-    assert found.answers["answer"].tolist() == expected
+    assert found.answers["given"].tolist() == expected
     right = sum(letter == "ABCD"[int(str(row["answer"]))] for letter, row in zip(expected, questions, strict=True))
     (score,) = found.scores
     assert (score.metric, score.value, score.num_items) == ("accuracy", pytest.approx(right / 10), 10)
     assert seen[-1] == (10, 10)
-    assert found.answers["prompt"][0].endswith("Answer:")
+    assert found.answers["asked"][0].endswith("Answer:")
     assert found.settings["precision"] == "float32"
 
 
@@ -161,10 +161,10 @@ def test_mmlu_is_lm_evals_own_task_on_a_folder_of_the_hubs_layout(model, tmp_pat
     (score,) = found.scores
     assert score.value == pytest.approx(found.answers["score"].mean())
     first = found.answers.set_index("id").loc["mmlu_high_school_physics/1"]
-    assert first["prompt"].startswith(
+    assert first["asked"].startswith(
         "The following are multiple choice questions (with answers) about high school physics."
     )
-    assert first["answer"] == likeliest(model, question(1, "high school physics"))
+    assert first["given"] == likeliest(model, question(1, "high school physics"))
     assert found.settings["data"].startswith("cais/mmlu @ folder ")
     assert found.settings["num_fewshot"] == "0"
     assert len(mmlu.evaluate(model, options=options, limit=5, progress=silent).answers) == 5
