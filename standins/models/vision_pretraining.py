@@ -28,13 +28,14 @@ from standins.models.contrastive import DEFAULT_STEPS, Pair, VisionPretrainingOp
 from standins.models.vision_towers import TIMM_FILE, VISION_TOWERS, WEIGHTS_FILE
 from standins.pictures import emoji as emoji_packages
 from standins.pictures import stamps as stamp_packages
-from standins.pictures.pictures import Picture, emoji, picture_split, stamps, thing
+from standins.pictures.pictures import emoji, stamps
+from standins.pictures.things import Picture, picture_split, thing
 
 # Raise it when the same options and pictures would give another tower.
 RECIPE_VERSION = 1
 TOWER_IMAGE_SIZE = 128  # where none is asked for
 DESCRIPTION_FILE = "tower.json"
-SOURCES = (stamp_packages.PACKAGE, emoji_packages.STILL, emoji_packages.NAMES)
+SOURCES = (stamp_packages.PACKAGE, emoji_packages.PICTURES, emoji_packages.NAMES)
 
 
 def tower_pictures(split: Split) -> list[Picture]:
