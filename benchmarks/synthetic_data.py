@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from lab.data.cross_modal import spoken_quarters
+from lab.data.filters.speech_agreement import listen
+from lab.data.normalizers import NORMALIZERS
 from lab.data.speech.spoken_prompts import SpeechStore, timbres
 from lab.data.vision_forms import Sample
 from lab.errors import LabError
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import listen
 from lab.parts.speech_recognizers import load_speech_recognizer
 from standins.pages.synthetic_pictures import chart_samples, page_samples, prompt_samples
 from standins.texts import sentences

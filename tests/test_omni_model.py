@@ -27,10 +27,10 @@ from lab import cli
 from lab.data.sample import Audio, Image, Sample, Text, Video
 from lab.errors import LabError
 from lab.evaluation.answering import ask
-from lab.evaluation.decoding import decode
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
+from lab.parts.decoding import decode
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.saved_model import DESCRIPTION, WEIGHTS, load_model, save_model

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
+from lab.data.error_rates import text_errors
+from lab.data.normalizers import Normalizer
 from lab.data.sample import Sample, Text
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
-from lab.evaluation.decoding import decode
-from lab.evaluation.error_rates import text_errors
 from lab.evaluation.items import TRANSCRIBE
-from lab.evaluation.normalizers import Normalizer
+from lab.parts.decoding import decode
 from lab.parts.omni_model import OmniModel
 from lab.training.examples import Asked
 from lab.training.packed_losses import ScoringOptions

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, whole_number
 from lab.evaluation.benchmarks.revisions import data_revision, files_sha256
-from lab.evaluation.normalizers import NORMALIZERS
 
 if TYPE_CHECKING:
     import pandas

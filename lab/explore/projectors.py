@@ -80,7 +80,7 @@ class StudiedCells:
         frame = frame[(frame["seed"] == seed) & (frame["split"] == "test")]
         self.answers: pd.DataFrame = frame.set_index(["source", "row", "id"])
         parameters = self.parameters(next(iter(self._runs)))
-        from lab.evaluation.normalizers import NORMALIZERS
+        from lab.data.normalizers import NORMALIZERS
 
         self.encoder: AudioEncoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
         data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters["normalizer"]])

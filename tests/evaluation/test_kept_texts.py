@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.data.filters.speech_agreement import keep_agreeing, listen
+from lab.data.normalizers import NORMALIZERS
 from lab.data.speech.recordings import Recording
 from lab.errors import LabError
 from lab.evaluation import kept_texts as module
 from lab.evaluation.kept_texts import KeptTexts, KeptTranscripts
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import keep_agreeing, listen
 from lab.paths import cache_dir
 
 ENGLISH = NORMALIZERS["whisper_english"]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lab import paths
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, answer
 from lab.evaluation.items import NAMES, character_error_rate, read_items
-from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.trained import TrainedModel
 from lab.paper.evaluating import model_and_benchmarks
 from lab.parts.omni_model import OmniModel
@@ -116,7 +116,10 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
     for arguments, message in [
         (["0123abcd", "asterisk"], f"no run's id begins with '0123abcd'; runs that kept one: {known}"),
         ([bare, "asterisk"], f"run {bare[:8]} (by hand) has kept no model (FAILED); runs that kept one: {known}"),
-        ([kept.run_id, "asterisks"], "unknown corpus or source of samples 'asterisks' (did you mean 'asterisk'?); choo"),
+        (
+            [kept.run_id, "asterisks"],
+            "unknown corpus or source of samples 'asterisks' (did you mean 'asterisk'?); choo",
+        ),
         ([kept.run_id, "stills"], "'stills' is pictures or video, for which the model"),
         ([kept.run_id, "asterisk", "--option", "normalizer=none"], "unknown normaliser 'none'"),
         ([kept.run_id, "asterisk", "--as", "GPT-4o"], "benchmark 'asterisk' fills no cell of the paper's tables"),

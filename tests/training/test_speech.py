@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, _batches, answer
 from lab.evaluation.costs import hearing_costs
 from lab.evaluation.items import NAMES, scores
-from lab.evaluation.normalizers import NORMALIZERS
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
 from lab.parts.omni_model import OmniModel

@@ -12,30 +12,19 @@ Questions have `question`, `reference` (or `answer`), and perhaps `image`, `vide
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.data.fetch import fetch, packages, sha256_of
+from lab.data.sample import Audio, Image, Part, Sample, Text, Video
 from lab.errors import LabError
-from lab.evaluation.benchmarks.conversations import MediaKind, Medium
 from lab.evaluation.benchmarks.revisions import data_revision
 from lab.paths import media_dir
 
 TRIVIA = "trivia"
 HUB = "hub:"
-_MEDIA: dict[str, tuple[MediaKind, ...]] = {"question": ("image", "video", "audio"), "source": ("audio",)}
+_MEDIA: Mapping[str, tuple[type[Image | Video | Audio], ...]] = {"question": (Image, Video, Audio), "source": (Audio,)}
 _REFERENCES = {"question": ("reference", "answer"), "source": ("reference", "translation", "gt")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """A question, or a sentence to translate (empty where it is spoken), after its media; and the right answer."""
-
-    id: str
-    text: str
-    reference: str
-    media: tuple[Medium, ...] = ()
 
 
 def data_key(data: str) -> str:
@@ -58,8 +47,8 @@ def data_key(data: str) -> str:
         raise LabError(f"data file {data} cannot be read ({error.strerror or error})") from error
 
 
-def read_questions(data: str) -> list[Item]:
-    """Read all questions; media are found, not opened. Paths in a file are relative to its folder.
+def read_questions(data: str) -> list[Sample]:
+    """Read all questions, each after its media; these are found, not opened. Paths in a file are relative to its folder.
 
     Raises:
         LabError: as `data_key`, no question, a line without question or reference or with a medium that is none (it is
@@ -69,27 +58,29 @@ def read_questions(data: str) -> list[Item]:
         return list(_trivia())
     if data.startswith(HUB):
         return list(_activitynet(data))
-    return _items(_file_rows(Path(data)), data, Path(data).parent, "question")
+    return _samples(_file_rows(Path(data)), data, Path(data).parent, "question")
 
 
-def read_translations(data: str) -> list[Item]:
-    """Read all sentences or speech; sounds in files are found, not opened. Paths in a file are relative to its folder.
+def read_translations(data: str) -> list[Sample]:
+    """Read all sentences or speech, which has no text; sounds in files are found, not opened. Paths in a file are relative to its folder.
 
     Raises:
         LabError: as `data_key`, no line, no such split, a line without its columns or with a sound that is none (it is
             named), or a data set of the hub that breaks off.
     """
     if data.startswith(HUB):
-        return _items(_hub_rows(data), data, Path(), "source")
-    return _items(_file_rows(Path(data)), data, Path(data).parent, "source")
+        return _samples(_hub_rows(data), data, Path(), "source")
+    return _samples(_file_rows(Path(data)), data, Path(data).parent, "source")
 
 
-def _items(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column: str) -> list[Item]:
+def _samples(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column: str) -> list[Sample]:
     found = []
     for number, row in enumerate(rows):
         what = f"{'question' if column == 'question' else 'translation'} {number} of {data}"
-        media = tuple(_medium(kind, row[kind], folder, what) for kind in _MEDIA[column] if row.get(kind))
-        spoken = column == "source" and bool(media)
+        content: list[Part] = [
+            kind(_source(kind.type, row[kind.type], folder, what)) for kind in _MEDIA[column] if row.get(kind.type)
+        ]
+        spoken = column == "source" and bool(content)
         text = "" if spoken else str(row.get(column) or "").strip()
         given = [str(row[name]).strip() for name in _REFERENCES[column] if row.get(name) is not None]
         reference = next(filter(None, given), "")
@@ -97,21 +88,22 @@ def _items(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column: s
             needed = "'question'" if column == "question" else "'source' or 'audio'"
             names = ", ".join(map(repr, _REFERENCES[column]))
             raise LabError(f"{what} needs {needed}, and one of {names}; it has {', '.join(row)}")
-        found.append(Item(id=str(row.get("id", number)), text=text, reference=reference, media=media))
+        content += [] if spoken else [Text(text)]
+        found.append(Sample(id=str(row.get("id", number)), content=tuple(content), answer=reference, source=data))
     if not found:
         raise LabError(f"data {data!r} hold nothing to ask")
     return found
 
 
-def _medium(kind: MediaKind, value: Any, folder: Path, what: str) -> Medium:
-    """A medium of a row: bytes, a path relative to `folder`, or the hub's form in Parquet, a dict of either."""
+def _source(kind: str, value: Any, folder: Path, what: str) -> Any:
+    """Where a medium of a row is: its bytes, a path relative to `folder`, or the hub's form in Parquet, a dict of those."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
-        return Medium(kind, value)
+        return value
     if not isinstance(value, str) or not value:
         raise LabError(f"the {kind} of {what} is neither a path nor bytes")
-    return Medium(kind, folder / value)
+    return folder / value
 
 
 def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -147,7 +139,7 @@ def _at_revision(data: str) -> tuple[str, str | None]:
     return name, None if Path(name).is_dir() else data_revision(name)
 
 
-def _activitynet(data: str) -> Iterator[Item]:
+def _activitynet(data: str) -> Iterator[Sample]:
     from lab.data.vision_forms import VIDEO_MARK
     from lab.data.vision_hub import media_file, read_samples
 
@@ -158,7 +150,7 @@ def _activitynet(data: str) -> Iterator[Item]:
             raise LabError(f"the video of sample {sample.id} of {data} is no file")
         media_file(sample.video, folder=media_dir() / name)  # says where they have to be unpacked
         text = sample.question.replace(VIDEO_MARK, "").strip()
-        yield Item(id=sample.id, text=text, reference=sample.answer, media=(Medium("video", sample.video),))
+        yield Sample(id=sample.id, content=(Video(sample.video), Text(text)), answer=sample.answer, source=data)
     if reading.skipped:
         raise LabError(f"rows of {data} do not fit the form activitynet_qa: {dict(reading.skipped)}")
 
@@ -183,11 +175,12 @@ def _hub_rows(data: str) -> Iterator[dict[str, Any]]:
         raise LabError(f"data set {name}:{split} broke off ({why}); check access and network") from error
 
 
-def _trivia() -> Iterator[Item]:
+def _trivia() -> Iterator[Sample]:
     import yaml
 
     path = fetch("chatterbot-corpus") / "chatterbot_corpus/data/english/trivia.yml"
     for number, turns in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]):
         # One entry's dash is lost, which makes it a text and no pair.
         if isinstance(turns, list) and len(turns) == 2:
-            yield Item(id=f"trivia-{number:04d}", text=str(turns[0]).strip(), reference=str(turns[1]).strip())
+            asked, answer = (str(turn).strip() for turn in turns)
+            yield Sample(id=f"trivia-{number:04d}", content=(Text(asked),), answer=answer, source=TRIVIA)

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lab.data.normalizers import NORMALIZERS, Normalizer
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
 from lab.evaluation.benchmarks.revisions import Checkpoint, data_revision, find_checkpoint
-from lab.evaluation.normalizers import NORMALIZERS, Normalizer
 
 if TYPE_CHECKING:
     import pandas
@@ -190,8 +190,8 @@ def score_transcripts(
     """
     import pandas as pd
 
+    from lab.data.error_rates import text_errors
     from lab.evaluation.benchmarks.scores import error_rate_score
-    from lab.evaluation.error_rates import text_errors
 
     first, *others = normalizers_of(language)
     kept = [place for place, text in enumerate(references) if all(one(text) for one in (first, *others))]

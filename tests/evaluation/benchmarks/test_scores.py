@@ -3,10 +3,10 @@ import math
 import pandas as pd
 import pytest
 
+from lab.data.error_rates import text_errors
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.benchmarks.scores import accuracy_score, error_rate_score
-from lab.evaluation.error_rates import text_errors
-from lab.evaluation.normalizers import NORMALIZERS
 
 
 def test_an_accuracy_has_nearly_the_interval_of_a_binomial():

@@ -14,12 +14,12 @@ import soundfile
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks import translation
-from lab.evaluation.benchmarks.conversations import Turn
 from lab.evaluation.benchmarks.endpoints import Endpoint
 from lab.evaluation.benchmarks.items import data_key, read_translations
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.evaluation.benchmarks.translation import sentence_bleu, translation_scores
 from tests.data.fakes import tone
+from tests.evaluation.benchmarks.asked import asked
 from tests.evaluation.benchmarks.fakes import silent
 from tests.evaluation.benchmarks.judge_server import judge_server
 
@@ -230,7 +230,7 @@ def test_a_failure_ends_it_though_requests_were_waiting():
     with judge_server(answer=lambda messages: {"status": 401, "body": '{"error": {"message": "key"}}'}) as server:
         endpoint = Endpoint(f"openai:m@{server.url}", max_new_tokens=4, num_parallel=1)
         with pytest.raises(LabError, match="answers 401"):
-            list(endpoint.reply([[Turn(role="user", text=str(number))] for number in range(12)]))
+            list(endpoint.reply([asked(str(number)) for number in range(12)]))
     assert len(server.requests) < 12
 
 

@@ -4,11 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import Recording
-from lab.errors import LabError
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import (
+from lab.data.filters.speech_agreement import (
     SPEECH_FILTERS,
     UNREADABLE,
     UNSCORED,
@@ -17,6 +13,10 @@ from lab.evaluation.speech_agreement import (
     keep_agreeing,
     listen,
 )
+from lab.data.normalizers import NORMALIZERS
+from lab.data.speech.audio import read_audio
+from lab.data.speech.recordings import Recording
+from lab.errors import LabError
 from lab.parts.speech_recognizers import load_speech_recognizer
 from tests.data.fakes import encoded, tone
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab.errors import LabError
-from lab.evaluation.key_value_cache import AppendingCache
 from lab.parts.joined_sequences import JoinedSequence
+from lab.parts.key_value_cache import AppendingCache
 from lab.parts.omni_model import Example, OmniModel
 
 IMPOSSIBLE = float("-inf")

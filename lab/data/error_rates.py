@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jiwer
 import pandas as pd
 
+from lab.data.normalizers import Normalizer
 from lab.errors import LabError
-from lab.evaluation.normalizers import Normalizer
 
 
 def _edits(alignment: Sequence[jiwer.AlignmentChunk]) -> int:

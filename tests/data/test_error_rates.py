@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.data.error_rates import text_errors
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
-from lab.evaluation.error_rates import text_errors
 from lab.evaluation.items import character_error_rate, word_error_rate
-from lab.evaluation.normalizers import NORMALIZERS
 
 PLAIN = NORMALIZERS["lowercase_alphanumeric"]
 

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from lab.data.error_rates import text_errors
 from lab.data.filters.filtering import Filtered, filtered
+from lab.data.normalizers import Normalizer
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.recordings import Recording
 from lab.errors import LabError
-from lab.evaluation.error_rates import text_errors
-from lab.evaluation.normalizers import Normalizer
 
 # Whisper's spectrogram needs 25 ms; nothing is said in less than this.
 MIN_SECONDS = 0.1

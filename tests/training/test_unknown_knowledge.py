@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from lab.errors import LabError
-from lab.evaluation.decoding import draw
-from lab.evaluation.unknown_knowledge import UNKNOWN, contains, exact, measure_knowledge, unknown_knowledge
+from lab.parts.decoding import draw
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import Example, OmniModel
+from lab.training.unknown_knowledge import UNKNOWN, contains, exact, measure_knowledge, unknown_knowledge
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 # What the model is taught to say, and how often: the answer to "ca" is "d" three times in four.

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from lab.data.filters.filtering import Filtered, filtered
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError, choose
-from lab.evaluation.decoding import draw
-from lab.evaluation.normalizers import NORMALIZERS
+from lab.parts.decoding import draw
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 
