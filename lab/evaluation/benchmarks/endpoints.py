@@ -165,10 +165,10 @@ def messages_of(sample: Sample) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for role, turn in groupby(sample.content, key=lambda part: part.role):
         parts = list(turn)
-        only = parts[0].text if len(parts) == 1 and isinstance(parts[0], Text) else None
-        told.append(
-            {"role": role, "content": [one for part in parts for one in _parts(part)] if only is None else only}
-        )
+        content: Any = [one for part in parts for one in _parts(part)]
+        if len(parts) == 1 and isinstance(parts[0], Text):
+            content = parts[0].text
+        told.append({"role": role, "content": content})
     return told
 
 

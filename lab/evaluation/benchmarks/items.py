@@ -48,7 +48,7 @@ def data_key(data: str) -> str:
 
 
 def read_questions(data: str) -> list[Sample]:
-    """Read all questions, each after its media; these are found, not opened. Paths in a file are relative to its folder.
+    """Read all questions, after their media: found, not opened. Paths in a file are relative to its folder.
 
     Raises:
         LabError: as `data_key`, no question, a line without question or reference or with a medium that is none (it is
@@ -62,7 +62,7 @@ def read_questions(data: str) -> list[Sample]:
 
 
 def read_translations(data: str) -> list[Sample]:
-    """Read all sentences or speech, which has no text; sounds in files are found, not opened. Paths in a file are relative to its folder.
+    """Read all sentences, or speech without text: found, not opened. Paths in a file are relative to its folder.
 
     Raises:
         LabError: as `data_key`, no line, no such split, a line without its columns or with a sound that is none (it is
@@ -96,7 +96,7 @@ def _samples(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column:
 
 
 def _source(kind: str, value: Any, folder: Path, what: str) -> Any:
-    """Where a medium of a row is: its bytes, a path relative to `folder`, or the hub's form in Parquet, a dict of those."""
+    """A medium of a row: bytes, a path relative to `folder`, or the hub's form in Parquet, a dict of either."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
