@@ -111,8 +111,9 @@ class Contrast(Claim):
         """How the gap changes."""
         from lab.evaluation.contrasts import interaction
 
-        rates = {"low_rate": self.low_rate, "high_rate": self.high_rate}
-        return interaction(self.items(frame), **rates, **self._asked(confidence))
+        return interaction(
+            self.items(frame), low_rate=self.low_rate, high_rate=self.high_rate, **self._asked(confidence)
+        )
 
     def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
         """Whether it grows."""

@@ -20,6 +20,8 @@ from lab.paper.ledger.pages import MEASURED, Judged, Page, judge_one, summary
 _TEXT_COLUMNS = ("Cell", "Study", "Rung", "Run", "Verdict")
 EVALUATED_TEXT = tuple(name for name in HEAD if name not in ("Score (95% interval)", "Items"))
 Lines = Sequence[Sequence[str]]
+Grid = tuple[str, Sequence[str], Lines, Sequence[str]]
+"""Its title, its head, its lines, and the columns that hold words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,8 @@ class Sheet:
     title: str
     caption: str
     label: str
-    grids: Sequence[tuple[str, Sequence[str], Lines, Sequence[str]]]
-    """Of each its title, its head, its lines, and the columns that hold words; the first one's title is the sheet's."""
+    grids: Sequence[Grid]
+    """The first one's title is the sheet's."""
     notes: Sequence[str]
 
 
@@ -39,7 +41,7 @@ def sheets(pages: Sequence[Page], evaluated: Lines = ()) -> list[Sheet]:
     made = []
     for page in pages:
         head, *lines = page.grid
-        grids = [(page.title, head, lines, (head[0], *page.table.settings))]
+        grids: list[Grid] = [(page.title, head, lines, (head[0], *page.table.settings))]
         if page.measured:
             grids.append((page.measured_title, MEASURED, page.measured, _TEXT_COLUMNS))
         made.append(
@@ -53,8 +55,8 @@ def sheets(pages: Sequence[Page], evaluated: Lines = ()) -> list[Sheet]:
             )
         )
     if evaluated:
-        grid = (TITLE, HEAD, evaluated, EVALUATED_TEXT)
-        made.append(Sheet(title=TITLE, caption=TITLE, label="evaluated-here", grids=[grid], notes=[NOTE]))
+        grids = [(TITLE, HEAD, evaluated, EVALUATED_TEXT)]
+        made.append(Sheet(title=TITLE, caption=TITLE, label="evaluated-here", grids=grids, notes=[NOTE]))
     return made
 
 
