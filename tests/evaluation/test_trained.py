@@ -116,7 +116,10 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
     for arguments, message in [
         (["0123abcd", "asterisk"], f"no run's id begins with '0123abcd'; runs that kept one: {known}"),
         ([bare, "asterisk"], f"run {bare[:8]} (by hand) has kept no model (FAILED); runs that kept one: {known}"),
-        ([kept.run_id, "asterisks"], "unknown corpus or source of samples 'asterisks' (did you mean 'asterisk'?); choo"),
+        (
+            [kept.run_id, "asterisks"],
+            "unknown corpus or source of samples 'asterisks' (did you mean 'asterisk'?); choo",
+        ),
         ([kept.run_id, "stills"], "'stills' is pictures or video, for which the model"),
         ([kept.run_id, "asterisk", "--option", "normalizer=none"], "unknown normaliser 'none'"),
         ([kept.run_id, "asterisk", "--as", "GPT-4o"], "benchmark 'asterisk' fills no cell of the paper's tables"),
