@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lab import paths
-from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, answer
 from lab.evaluation.items import NAMES, character_error_rate, read_items
+from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.trained import TrainedModel
 from lab.paper.evaluating import model_and_benchmarks
 from lab.parts.omni_model import OmniModel
@@ -118,7 +118,7 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
         ([bare, "asterisk"], f"run {bare[:8]} (by hand) has kept no model (FAILED); runs that kept one: {known}"),
         (
             [kept.run_id, "asterisks"],
-            "unknown corpus or source of samples 'asterisks' (did you mean 'asterisk'?); choo",
+            "unknown corpus or source of samples 'asterisks' (did you mean 'asterisk'?)",
         ),
         ([kept.run_id, "stills"], "'stills' is pictures or video, for which the model"),
         ([kept.run_id, "asterisk", "--option", "normalizer=none"], "unknown normaliser 'none'"),
