@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lab import paths
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, answer
 from lab.evaluation.items import NAMES, character_error_rate, read_items
-from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.trained import TrainedModel
 from lab.paper.evaluating import model_and_benchmarks
 from lab.parts.omni_model import OmniModel
