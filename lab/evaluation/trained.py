@@ -65,7 +65,7 @@ def open_saved(folder: Path, *, device: str = "auto") -> "OmniModel":
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceKind:
     """A kind of samples: the parts without which a model cannot be asked, what names the data, and what opens them.
 
     `opened` is given the model, what the cell was given to read, the source and how many samples at most (0: all), and
@@ -167,10 +167,10 @@ def _instructions(model: "OmniModel", cell: Mapping[str, Any], source: str, coun
     return ReadSamples(samples=samples), Choose(per_token=True, pack_tokens=4096)
 
 
-SOURCES: Mapping[str, Source] = {
-    "speech": Source(("audio_encoder", "audio_projector"), _speech_state, _utterances),
-    "pictures or video": Source(("vision_encoder", "visual_projector"), _seen_state, _questions),
-    "instructions": Source((), _text_state, _instructions),
+SOURCES: Mapping[str, SourceKind] = {
+    "speech": SourceKind(("audio_encoder", "audio_projector"), _speech_state, _utterances),
+    "pictures or video": SourceKind(("vision_encoder", "visual_projector"), _seen_state, _questions),
+    "instructions": SourceKind((), _text_state, _instructions),
 }
 
 
@@ -245,7 +245,7 @@ class TrainedModel(Benchmark):
             )
         cell = self._cell(options)
         normalizer = choose(NORMALIZERS, cell["normalizer"], "normaliser")
-        asked = {name: cell[name] for name in ("num_beams", "num_choices", "max_new_tokens", "prompt")}
+        asked = {name: cell[name] for name in ("num_beams", "num_choices", "max_new_tokens", "num_test", "prompt")}
         settings = {
             "data": SOURCES[kind].state(self.name),
             "split": "test",
