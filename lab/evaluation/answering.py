@@ -12,7 +12,8 @@ import torch
 
 from lab.data.error_rates import text_errors
 from lab.data.normalizers import Normalizer
-from lab.data.sample import Sample, Text
+from lab.data.sample import Sample
+from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.items import TRANSCRIBE
@@ -20,7 +21,7 @@ from lab.parts.decoding import decode
 from lab.parts.omni_model import OmniModel
 from lab.training.examples import Asked
 from lab.training.packed_losses import ScoringOptions
-from lab.training.samples import Looking, example_of
+from lab.training.samples import NO_TILES, SampleExamples, Tiling
 from lab.training.scoring import answer_losses
 
 # Encoder frames of sound in a second.
@@ -117,7 +118,7 @@ class Choose:
         for sample in asked.samples:
             if not sample.choices:
                 raise LabError(
-                    f"answers are chosen among choices; sample {sample.id!r} of {sample.source!r} has none: name a "
+                    f"answers are chosen among choices; sample {sample.id!r} of {asked.name!r} has none: name a "
                     "source whose questions have choices, such as next_qa@hub:OWNER/NAME"
                 )
         lines = []
@@ -189,11 +190,11 @@ def answer(model: OmniModel, asked: Asked, how: How, *, progress: Progress | Non
     model.eval()
     facts = [
         {
-            "source": one.source,
+            "source": asked.name,
             "id": one.id,
             "group": one.group,
             "task": one.task,
-            "asked": " ".join(part.text for part in one.content if isinstance(part, Text)),
+            "asked": one.question,
             "answer": one.answer,
         }
         for one in asked.samples
@@ -206,16 +207,17 @@ def ask(
     model: OmniModel,
     sample: Sample,
     *,
-    looking: Looking | None = None,
+    sight: Sight = PAPER_SIGHT,
+    tiling: Tiling = NO_TILES,
     num_beams: int = 1,
     max_new_tokens: int = 128,
 ) -> str:
-    """What a model answers to one sample, whose right answer need not be known.
+    """What a model that has its encoders inside answers to a sample, whose right answer need not be known.
 
     Raises:
-        LabError: as `example_of` and `decode`.
+        LabError: as `SampleExamples.example` and `decode`.
     """
-    example = example_of(sample, model, looking=looking)
+    example = SampleExamples(samples=[sample], sight=sight, tiling=tiling).example(0, model)
     (tokens,) = decode(model, [example], max_new_tokens=max_new_tokens, num_beams=num_beams)
     return model.codec.decode(tokens)
 

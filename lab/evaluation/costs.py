@@ -2,7 +2,7 @@
 
 from lab.evaluation.answering import FRAMES_PER_SECOND
 from lab.parts.omni_model import OmniModel
-from lab.training.vision_data import VisionSplit
+from lab.training.samples import SampleExamples
 
 
 def hearing_costs(model: OmniModel) -> dict[str, float]:
@@ -16,9 +16,9 @@ def hearing_costs(model: OmniModel) -> dict[str, float]:
     }
 
 
-def seeing_costs(model: OmniModel, data: VisionSplit) -> dict[str, float]:
+def seeing_costs(model: OmniModel, data: SampleExamples) -> dict[str, float]:
     """Of a split's projector: parameters, visual tokens a frame and a question, frames a question."""
-    part = model.parts()[data.branch]
+    part = model.parts()[data.branch or "visual_projector"]
     seen = [data.shown_frames(i) for i in range(len(data))]
     visual = [data.num_visual_tokens(i, model) for i in range(len(data))]
     return {

@@ -114,7 +114,7 @@ def _utterances(model: "OmniModel", cell: Mapping[str, Any], source: str, count:
 
 
 def _seen_state(source: str) -> str:
-    from lab.training.vision_examples import sources_sha256
+    from lab.data.sources import sources_sha256
 
     _, hub, name = source.partition(f"@{HUB}")
     return _hub_state(name) if hub else f"{source} {sources_sha256(source)[:_LETTERS]}"
@@ -158,13 +158,13 @@ def _instructions(model: "OmniModel", cell: Mapping[str, Any], source: str, coun
     from lab.data.instructions.instructions import read_instructions, split_instructions
     from lab.evaluation.answering import Choose
     from lab.evaluation.benchmarks.benchmark import sampled
-    from lab.training.samples import ReadSamples, writer_of
+    from lab.training.samples import SampleExamples, writer_of
 
     held_out = split_instructions(read_instructions(source).instructions)["test"]
     chosen = [held_out[place] for place in sampled(len(held_out), count or None)]
     write = writer_of(model.language)
-    samples = with_choices(chosen, write, num_choices=cell["num_choices"], source=source)
-    return ReadSamples(samples=samples), Choose(per_token=True, pack_tokens=4096)
+    samples = with_choices(chosen, write, num_choices=cell["num_choices"])
+    return SampleExamples(samples=samples, name=source), Choose(per_token=True, pack_tokens=4096)
 
 
 SOURCES: Mapping[str, SourceKind] = {
@@ -181,8 +181,8 @@ def kind_of(source: str, parts: Mapping[str, Any]) -> str:
         LabError: it is of none; the message lists the choices.
     """
     from lab.data.instructions.instructions import INSTRUCTION_SOURCES
+    from lab.data.sources import SAMPLE_SOURCES
     from lab.data.speech.corpora import CORPORA
-    from lab.training.vision_examples import EXAMPLES
 
     if f"@{HUB}" in source:
         return "pictures or video"
@@ -190,7 +190,7 @@ def kind_of(source: str, parts: Mapping[str, Any]) -> str:
         return "speech" if "audio_projector" in parts else "instructions"
     names = {
         **dict.fromkeys(CORPORA, "speech"),
-        **dict.fromkeys(EXAMPLES, "pictures or video"),
+        **dict.fromkeys(SAMPLE_SOURCES, "pictures or video"),
         **dict.fromkeys(INSTRUCTION_SOURCES, "instructions"),
     }
     forms = {f"{form}OWNER/NAME": "" for form in (HUB, f"FORM@{HUB}")}

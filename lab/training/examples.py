@@ -49,6 +49,11 @@ class Asked(Protocol):
     """Examples of samples, whose answers and choices a model is asked for."""
 
     @property
+    def name(self) -> str:
+        """Of their source, for messages and tables."""
+        ...
+
+    @property
     def samples(self) -> Sequence[Sample]:
         """What is asked, in the examples' order; media may be left out where the examples hold their features."""
         ...

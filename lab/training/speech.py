@@ -108,6 +108,11 @@ class SpeechSplit(Examples):
         """The utterances' own."""
         return [utterance.id for utterance in self.utterances]
 
+    @property
+    def name(self) -> str:
+        """The corpus's."""
+        return self.corpus.name
+
     @cached_property
     def samples(self) -> Sequence[Sample]:
         """The utterances, without their sound."""

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
 from lab.data.splits import Split
+from lab.data.video.moments import Sight
 from lab.data.view_features import view_statistics
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
@@ -22,9 +24,8 @@ from lab.parts.visual_projectors import VisualProjector, build_visual_projector
 from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
 from lab.training.language_models import text_writer
+from lab.training.samples import SampleExamples, Tiling
 from lab.training.stages import Stage
-from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
-from lab.training.vision_examples import EXAMPLES_VERSION, Sight, open_examples, sources_sha256
 
 VIDEO_STARTS = ("afresh", "image_projector")
 IMAGE_BRANCH = "image_branch"
@@ -47,7 +48,7 @@ def cell_kinds(parameters: Mapping[str, Any]) -> set[str]:
 
 def vision_cell_data(
     parameters: Mapping[str, Any], encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, VisionSplit]:
+) -> dict[str, SampleExamples]:
     """The splits of a cell: `image_text` and `video_text` as its curriculum needs them, `dev` and `test`.
 
     `dev` and `test` are of the videos where the cell has some, else of the images; `test_source` names another source
@@ -81,34 +82,29 @@ def open_cell_split(
     *,
     write: Callable[[str], str],
     progress: Callable[[int, int], None] | None = None,
-) -> VisionSplit:
-    """The first examples of one side of a source, seen as a cell sees them; `write` as the language model reads.
+) -> SampleExamples:
+    """The first samples of one side of a source, seen as a cell sees them; `write` as the language model reads.
 
     Raises:
-        LabError: as `open_examples` and `open_vision_split`.
+        LabError: as `open_samples` and `SampleExamples.kept_by`.
     """
     sight = Sight(
         frame_size=parameters["frame_size"],
         frames_per_second=parameters["frames_per_second"],
         max_frames=parameters["max_frames"],
     )
-    tiling = Tiling(
-        max_tiles=parameters["max_tiles"],
-        fit=parameters["fit"],
-        unpad=parameters["unpad"],
-        newline=parameters["newline"],
-    )
-    return open_vision_split(
-        source.partition(":")[0].replace("/", "_"),
-        open_examples(source, split, count, sight),
-        encoder,
-        key=f"{EXAMPLES_VERSION} {source} {sight} {sources_sha256(source)}",
-        tiling=tiling,
-        branch=cell_branch(parameters),
+    samples, left_out = open_samples(source, split, count)
+    examples = SampleExamples(
+        samples=samples,
+        name=source.partition(":")[0].replace("/", "_"),
         write=write,
-        features=not parameters["train_encoder"],
-        progress=progress,
+        sight=sight,
+        tiling=Tiling(max_tiles=parameters["max_tiles"], fit=parameters["fit"], unpad=parameters["unpad"]),
+        branch=cell_branch(parameters),
+        left_out=left_out,
     )
+    key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}"
+    return examples.kept_by(encoder, key=key, features=not parameters["train_encoder"], progress=progress)
 
 
 def cell_projector(parameters: Mapping[str, Any], hidden_size: int, output_size: int) -> VisualProjector:
@@ -125,14 +121,14 @@ def build_vision_model(
     parameters: Mapping[str, Any],
     encoder: VisionEncoder,
     language_model: LanguageModel,
-    data: Mapping[str, VisionSplit],
+    data: Mapping[str, SampleExamples],
 ) -> OmniModel:
     """The model of a cell, its projectors afresh; seed torch before.
 
     Features are standardised by those of the training data; a trained encoder's are left as they are.
     """
     statistics = {}
-    stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO)]
+    stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO) and split.store is not None]
     if not parameters["train_encoder"] and parameters["max_frames"]:
         mean, std = view_statistics(stores[-1])
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}

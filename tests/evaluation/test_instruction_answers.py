@@ -9,7 +9,7 @@ from lab.evaluation.fault_removal import removal_scores, training_losses
 from lab.evaluation.items import scores as item_scores
 from lab.training.instruction_data import open_instruction_data
 from lab.training.instruction_rows import text_model
-from lab.training.samples import ReadSamples
+from lab.training.samples import SampleExamples
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
 from tests.training.test_scoring import alone
 
@@ -18,21 +18,21 @@ __all__ = ["offline_models"]
 
 def test_choices_are_different_answers_of_the_same_source_with_the_right_one_first():
     asked = numbered(40)
-    for one, question in zip(asked, with_choices(asked, str.strip, num_choices=4, source="made up"), strict=True):
+    for one, question in zip(asked, with_choices(asked, str.strip, num_choices=4), strict=True):
         own = question.choices
         assert own[0] == one.answer
         assert len(set(own)) == 4
         assert set(own) <= {other.answer for other in asked if other.source == one.source}
         # Among 20 of a source the 16 nearest in length are asked about.
         assert max(abs(len(text) - len(own[0])) for text in own) < 40
-    again = [with_choices(asked, str.strip, num_choices=4, source="made up") for _ in range(2)]
+    again = [with_choices(asked, str.strip, num_choices=4) for _ in range(2)]
     assert again[0] == again[1]
 
 
 def test_the_likeliest_choice_a_token_is_chosen_as_single_samples_say():
     model, asked = tiny_model(), numbered(12)
-    questions = with_choices(asked, str.strip, num_choices=3, source="made up")
-    table = answer(text_model(model), ReadSamples(samples=questions), Choose(per_token=True, pack_tokens=4096))
+    questions = with_choices(asked, str.strip, num_choices=3)
+    table = answer(text_model(model), SampleExamples(samples=questions), Choose(per_token=True, pack_tokens=4096))
     for one, question, (_, line) in zip(asked, questions, table.iterrows(), strict=True):
         own = question.choices
         losses = [alone(model, one.prompt, text) for text in own]
@@ -46,12 +46,12 @@ def test_the_likeliest_choice_a_token_is_chosen_as_single_samples_say():
 
 def test_too_few_answers_and_choices_are_refused():
     with pytest.raises(LabError, match="num_choices is 1; expected at least 2"):
-        with_choices(numbered(4), str.strip, num_choices=1, source="x")
+        with_choices(numbered(4), str.strip, num_choices=1)
     with pytest.raises(LabError, match="3 instructions have 3 different answers, too few for 4 choices"):
-        with_choices(numbered(3), str.strip, num_choices=4, source="x")
-    questions = with_choices(numbered(4), str.strip, num_choices=2, source="x")
+        with_choices(numbered(3), str.strip, num_choices=4)
+    questions = with_choices(numbered(4), str.strip, num_choices=2)
     with pytest.raises(LabError, match=r"sample .i3. has 20 tokens, more than the budget of 5"):
-        answer(text_model(tiny_model()), ReadSamples(samples=questions), Choose(per_token=True, pack_tokens=5))
+        answer(text_model(tiny_model()), SampleExamples(samples=questions), Choose(per_token=True, pack_tokens=5))
 
 
 @pytest.mark.usefixtures("offline_models")

@@ -12,13 +12,11 @@ from lab.data.sample import Sample, Text
 from lab.errors import LabError
 
 
-def with_choices(
-    instructions: Sequence[Instruction], write: Callable[[str], str], *, num_choices: int, source: str
-) -> list[Sample]:
+def with_choices(instructions: Sequence[Instruction], write: Callable[[str], str], *, num_choices: int) -> list[Sample]:
     """Each instruction with choices, its right answer first: the same whenever the instructions are the same.
 
     Others are drawn among the `4 * num_choices` of nearest length of its source, of all sources where that has too few.
-    Texts are brought by `write` into the form that the language model reads; `source` is what all of them are.
+    Texts are brought by `write` into the form that the language model reads.
 
     Raises:
         LabError: fewer than two choices, or fewer different answers than choices.
@@ -44,7 +42,7 @@ def with_choices(
                 id=one.id,
                 group=one.group,
                 task=one.source.rpartition(":")[2],
-                source=source,
+                source=one.source,
                 content=(Text(write(one.prompt)),),
                 answer=right,
                 choices=(right, *others),

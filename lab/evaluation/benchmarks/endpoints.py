@@ -176,8 +176,6 @@ def _parts(part: Part) -> list[dict[str, Any]]:
     if isinstance(part, Text):
         return [{"type": "text", "text": part.text}]
     if isinstance(part, Video):
-        if isinstance(part.source, bytes):
-            raise LabError("a video is asked about as a file, and its bytes were given")
         return [_picture(frame, "jpeg") for frame in _frames(part)]
     if isinstance(part, Audio):
         return [{"type": "input_audio", "input_audio": {"data": _base64(_wave(part)), "format": "wav"}}]

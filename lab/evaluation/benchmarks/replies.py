@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
+from lab.data.media import Drawn, media_file
 from lab.data.sample import Audio, Image, Sample, Text, Video
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
@@ -51,8 +52,13 @@ def opened(part: Audio | Image | Video) -> Iterator[io.BufferedIOBase]:
         LabError: the file cannot be read.
     """
     source = part.source
+    if isinstance(source, Drawn):
+        raise LabError(f"a model is asked about files, and the {part.type} is drawn when it is read")
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        if isinstance(source, bytes):
+            yield io.BytesIO(source)
+            return
+        with (media_file(source) if isinstance(source, str) else source).open("rb") as file:
             yield file
     except OSError as error:
         raise LabError(f"{part.type} {source!s} cannot be read ({error.strerror or error})") from error

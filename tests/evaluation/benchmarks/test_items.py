@@ -132,7 +132,7 @@ def test_the_hubs_questions_find_their_videos(videos: Path) -> None:
 
 def test_a_video_that_is_not_unpacked_or_a_row_of_another_form_is_refused(videos: Path) -> None:
     (videos / "v_two.mkv").rename(videos / "two.mkv")
-    with pytest.raises(LabError, match=r"v_two.mp4 is not there; expected the unpacked files"):
+    with pytest.raises(LabError, match=r"v_two.mp4 is not there"):
         read_questions(f"hub:{videos}")
     (videos / "two.mkv").rename(videos / "v_two.mkv")
     row = {"video_name": "one", "question": "what", "answer": "", "question_id": "3"}
@@ -190,7 +190,6 @@ def test_media_that_no_endpoint_takes_are_refused(tmp_path: Path) -> None:
     for medium, message in [
         (Image(b"BM.."), "a picture begins with b'BM..'; expected PNG, JPEG, GIF or WebP"),
         (Image(wave.getvalue()), "a picture begins with b'RIFF"),
-        (Video(b"mp4"), "a video is asked about as a file, and its bytes were given"),
         (Video(tmp_path / "none.mp4"), "none.mp4"),
         (Audio(b"noise"), "not audio that can be read"),
         (Image(tmp_path / "none.png"), r"image .*none.png cannot be read \(No such file"),
