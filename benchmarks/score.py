@@ -60,7 +60,7 @@ def open_model(name: str, device: str) -> LanguageModel:
 def readable(source: str, count: int, model: LanguageModel, budget_tokens: int) -> list[Example]:
     """The first instructions of a source that the model reads."""
     write = text_writer("character" if model.name == RANDOM else model.name)
-    stream = read_instructions(source).instructions
+    stream = read_instructions(source).samples
     pairs = (instruction_example(one, model, write, budget_tokens=budget_tokens) for one in stream)
     found = list(islice((pair for pair in pairs if not isinstance(pair, str)), count))
     if len(found) < 2:

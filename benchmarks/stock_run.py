@@ -32,7 +32,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         return len(self._data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        waveform = self._data.corpus.audio(self._data.utterances[index])
+        waveform = self._data.samples[index].sound.read()
         ids = [*self._codec.start_ids, *self._codec.encode(self._data.texts[index]), self._codec.end_id]
         return {"waveform": waveform, "num_frames": self._data.num_frames[index], "input_ids": torch.tensor(ids)}
 
@@ -101,6 +101,6 @@ def measure(
         hypotheses += [model.codec.decode(answer) for answer in answers]
         losses += loss.tolist()
         counts += count.tolist()
-    references = [utterance.text for utterance in data.utterances]
-    table = utterance_errors(references, hypotheses, normalizer, [utterance.id for utterance in data.utterances])
+    references = [sample.answer for sample in data.samples]
+    table = utterance_errors(references, hypotheses, normalizer, data.ids)
     return table.assign(corpus=data.corpus.name, split=data.split, loss=losses, num_tokens=counts)

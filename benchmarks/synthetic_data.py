@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from lab.data.vision_forms import Sample
 
 from lab.data.cross_modal import spoken_quarters
 from lab.data.speech.spoken_prompts import SpeechStore, timbres
-from lab.data.vision_forms import Sample
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import listen
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictured = [Sample(key, "<image>\nDescribe the image.", text, images=(b"",)) for key, text in numbered]
     with tempfile.TemporaryDirectory(prefix="omni-lab-speech-") as scratch:
         store = SpeechStore(folder=Path(scratch))
-        rate("speech, spoken by espeak", (r.audio() for r in store.recordings(numbered, voices=voices)), count)
-        rate("speech, read back", (r.audio() for r in store.recordings(numbered, voices=voices)), count)
+        rate("speech, spoken by espeak", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
+        rate("speech, read back", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
         rate("cross-modal, split", spoken_quarters(pictured, store, voices=voices), count)
         rate("cross-modal, spoken", (s.audio() for s in spoken_quarters(pictured, store, voices=voices)), count)
         if options.recognizer:

@@ -1,6 +1,6 @@
 import pytest
-
 from lab.data.vision_forms import FORMS
+
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.paper.claims import load_contrasts
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector

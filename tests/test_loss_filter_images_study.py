@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
+from lab.data.vision_forms import FORMS
 
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
-from lab.data.vision_forms import FORMS
 from lab.paper.claims import load_contrasts
 from lab.paper.measured import load_measured
 from lab.paper.style import paper_style

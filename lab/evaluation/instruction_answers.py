@@ -5,11 +5,12 @@ source, near it in length. The likeliest a token is chosen, as lm-eval's `acc_no
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from lab.data.instructions.instruction import Instruction
+from lab.data.sample import Sample
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import Example
@@ -19,7 +20,7 @@ from lab.training.scoring import answer_losses
 
 
 def choices_of(
-    instructions: Sequence[Instruction], write: Callable[[str], str], *, num_choices: int
+    instructions: Sequence[Sample], write: Callable[[str], str], *, num_choices: int
 ) -> list[tuple[str, ...]]:
     """The choices of each instruction, its right answer first: the same whenever the instructions are the same.
 
@@ -50,7 +51,7 @@ def choices_of(
 
 def measure_instructions(
     language_model: LanguageModel,
-    instructions: Sequence[Instruction],
+    instructions: Sequence[Sample],
     *,
     name: str,
     write: Callable[[str], str],
@@ -69,7 +70,7 @@ def measure_instructions(
     examples: list[Example] = []
     for one, own in zip(instructions, choices, strict=True):
         for text in own:
-            asked = Instruction(id=one.id, prompt=one.prompt, answer=text, source=one.source)
+            asked = replace(one, answer=text, choices=())
             example = instruction_example(asked, language_model, write, budget_tokens=budget_tokens)
             if isinstance(example, str):
                 raise LabError(f"held-out instruction {one.id!r} cannot be asked: {example}")
@@ -92,9 +93,9 @@ def measure_instructions(
         lines.append(
             {
                 "question": one.id,
-                "group": one.group or one.id,
+                "group": one.group,
                 "kind": one.source.rpartition(":")[2],
-                "asked": one.prompt,
+                "asked": one.asked,
                 "answer": own[0],
                 "chosen": own[chosen],
                 "wrong_answers": int(chosen != 0),

@@ -50,14 +50,14 @@ def measure(
         ):
             hypotheses[i], losses[i], counts[i] = model.codec.decode(answer), loss, count
     table = utterance_errors(
-        [utterance.text for utterance in data.utterances],
+        [sample.answer for sample in data.samples],
         hypotheses,
         normalizer,
-        [utterance.id for utterance in data.utterances],
+        data.ids,
     )
     table.insert(0, "corpus", data.corpus.name)
     table.insert(1, "split", data.split)
-    table.insert(2, "speaker", [utterance.speaker for utterance in data.utterances])
+    table.insert(2, "speaker", [sample.sound.speaker for sample in data.samples])
     return table.assign(loss=losses, num_tokens=counts)
 
 

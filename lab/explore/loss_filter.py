@@ -94,13 +94,13 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
         shown = _examples(source, load_ablation(OF_PICTURES).base, len(ids))
         by_id = {key: as_instruction(example) for key, example in shown.items()}
     else:
-        by_id = {one.id: one for one in read_instructions(source).instructions}
+        by_id = {one.id: one for one in read_instructions(source).samples}
     if missing := [key for key in ids if key not in by_id]:
         raise LabError(f"{source!r} has no sample {missing[0]!r}, which was scored in {folder}; name its own source")
     without = scored["loss_without_prompt"].to_numpy().astype(np.float64)
     return ScoredSamples(
         ids=ids,
-        prompts=[by_id[key].prompt for key in ids],
+        prompts=[by_id[key].asked for key in ids],
         answers=[by_id[key].answer for key in ids],
         losses=scored["loss"].to_numpy(),
         losses_without_prompt=None if np.isnan(without).any() else without,

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from lab.data.hub import parse_name
+from lab.data.hub import parse_name, read_samples
 from lab.data.images import read_image
 from lab.data.splits import Split
 from lab.data.video.reading import read_video
 from lab.data.vision_forms import Sample
-from lab.data.vision_hub import PREFIX, media_file, read_samples
+from lab.data.vision_hub import media_file
 from lab.errors import LabError
 from lab.paths import cache_dir, media_dir
 from lab.training.vision_example import Sight, VisionExample
@@ -38,7 +38,7 @@ def hub_examples(form: str, name: str, split: Split, count: int, sight: Sight) -
     named = name if name.count(":") > 2 else f"{name}{':' * (3 - name.count(':'))}{split}"
     found: list[VisionExample] = []
     asked: Counter[str] = Counter()
-    dataset, _, _ = parse_name(name.removeprefix(PREFIX))
+    dataset, _, _ = parse_name(name)
     for sample in read_samples(named, form=form, root=media_dir() / dataset).samples:
         if sample.video is None and len(sample.images) != 1:
             continue

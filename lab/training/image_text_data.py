@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Filtered
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
 from lab.data.instructions.planted_faults import plant_faults
+from lab.data.sample import Sample, samples_sha256
 from lab.errors import LabError
 from lab.training.image_text_model import PretrainedImageText
 from lab.training.image_text_scoring import PictureAnswers
@@ -65,9 +66,9 @@ def check_image_text(parameters: Mapping[str, Any]) -> None:
         )
 
 
-def as_instruction(example: VisionExample) -> Instruction:
+def as_instruction(example: VisionExample) -> Sample:
     """The text beside a picture; its source is the kind of question."""
-    return Instruction(
+    return instruction(
         id=example.id, prompt=example.question, answer=example.answer, source=example.kind, group=example.group
     )
 
@@ -91,11 +92,11 @@ def open_image_text_data(
         seed=parameters["fault_seed"],
     )
     examples = [
-        replace(example, question=made.prompt, answer=made.answer)
-        for example, made in zip(clean.examples, planted.instructions, strict=True)
+        replace(example, question=made.asked, answer=made.answer)
+        for example, made in zip(clean.examples, planted.samples, strict=True)
     ]
     split = replace(clean, examples=examples)
-    sha256 = hashlib.sha256(repr(planted.instructions).encode()).hexdigest()
+    sha256 = samples_sha256(planted.samples)
     identity = json.dumps([pretrained.scorer.sha256, clean.store.sha256, sha256, parameters["budget_tokens"]])
     name = f"{pretrained.folder.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     scores = pretrained.folder.parent / "scores" / name
@@ -108,7 +109,7 @@ def open_image_text_data(
     answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
     losses, _ = open_losses(scores, lambda: answers, range(len(split)), options, progress=progress)
     return ImageTextData(
-        train=planted.instructions,
+        train=planted.samples,
         faults=planted.faults,
         losses=losses,
         split=split,

@@ -16,23 +16,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lab.data import forms
 from lab.data.fetch import packages
 from lab.data.filters import near_groups
-from lab.data.instructions import (
-    hub as instruction_hub,
-)
 from lab.data.instructions import instructions, planted_faults
-from lab.data.instructions import (
-    tables as instruction_tables,
-)
-from lab.data.instructions.instruction import Instruction
-from lab.data.instructions.instructions import (
-    INSTRUCTION_SOURCES,
-    instructions_sha256,
-    read_instructions,
-    split_instructions,
-)
+from lab.data.instructions import tables as instruction_tables
+from lab.data.instructions.instructions import INSTRUCTION_SOURCES, read_instructions, split_instructions
 from lab.data.instructions.planted_faults import plant_faults
+from lab.data.sample import Sample, samples_sha256
 from lab.data.splits import SPLITS
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
@@ -50,7 +41,7 @@ DATA_VERSION = 1
 # Of a pack in which samples are scored; more where a sample may be longer.
 SCORED_TOKENS = 1024
 _TABLES = ("train", "dev", "test")
-_MADE_BY = (instruction_hub, instruction_tables, instructions, near_groups, planted_faults)
+_MADE_BY = (forms, instruction_tables, instructions, near_groups, planted_faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +51,8 @@ class InstructionData(ScoredInstructions):
     `facts` say where it all comes from, and what was left out.
     """
 
-    dev: tuple[Instruction, ...]
-    test: tuple[Instruction, ...]
+    dev: tuple[Sample, ...]
+    test: tuple[Sample, ...]
     facts: Mapping[str, Any]
     folder: Path
     scores: Path
@@ -152,11 +143,11 @@ def _folder(parameters: Mapping[str, Any], language_model: LanguageModel) -> Pat
 def _make(parameters: Mapping[str, Any], language_model: LanguageModel, folder: Path) -> None:
     write = text_writer(language_model.name)
     facts: dict[str, Any] = {"sources": {}, "licences": {}, "left_out": {}}
-    found: dict[str, list[Instruction]] = {}
+    found: dict[str, list[Sample]] = {}
     names = {"instructions": SPLITS[:1], "test_instructions": SPLITS[1:]}
     for parameter, splits in names.items():
         reading = read_instructions(parameters[parameter])
-        parted = split_instructions(reading.instructions)
+        parted = split_instructions(reading.samples)
         left_out = Counter(reading.skipped)
         for split in splits:
             found[split] = list(_readable(parted[split], language_model, write, parameters["max_tokens"], left_out))
@@ -165,22 +156,22 @@ def _make(parameters: Mapping[str, Any], language_model: LanguageModel, folder: 
         facts["left_out"][parameters[parameter]] = dict(left_out)
     clean = _chosen(found["train"], parameters["num_training"], "training")
     planted = plant_faults(clean, share=parameters["fault_share"], seed=parameters["fault_seed"])
-    tables = {"train": planted.instructions} | {
+    tables = {"train": planted.samples} | {
         split: _chosen(found[split], parameters["num_test"], split) for split in ("dev", "test")
     }
     for name, chosen in tables.items():
         instruction_tables.write_instructions(folder / f"{name}.parquet", chosen)
-        facts[f"{name}_sha256"] = instructions_sha256(chosen)
+        facts[f"{name}_sha256"] = samples_sha256(chosen)
     write_whole(folder / "facts.json", json.dumps({**facts, "faults": planted.faults}, indent=1))
 
 
 def _readable(
-    instructions: Sequence[Instruction],
+    instructions: Sequence[Sample],
     language_model: LanguageModel,
     write: Callable[[str], str],
     max_tokens: int,
     left_out: Counter[str],
-) -> Iterator[Instruction]:
+) -> Iterator[Sample]:
     for instruction in instructions:
         example = instruction_example(instruction, language_model, write, budget_tokens=max_tokens)
         if isinstance(example, str):
@@ -189,15 +180,15 @@ def _readable(
             yield instruction
 
 
-def _chosen(instructions: Sequence[Instruction], count: int, what: str) -> tuple[Instruction, ...]:
+def _chosen(instructions: Sequence[Sample], count: int, what: str) -> tuple[Sample, ...]:
     """As many of every source as there are of the smallest, until those run out: no source drowns the others."""
     if len(instructions) < count:
         raise LabError(f"there are {len(instructions)} {what} instructions that can be read, fewer than {count}")
     rng = np.random.default_rng([count, len(instructions)])
-    of_source: dict[str, list[Instruction]] = {}
+    of_source: dict[str, list[Sample]] = {}
     for index in rng.permutation(len(instructions)):
         of_source.setdefault(instructions[int(index)].source, []).append(instructions[int(index)])
-    chosen: list[Instruction] = []
+    chosen: list[Sample] = []
     for turn in range(count):
         for source in sorted(of_source):
             chosen += of_source[source][turn : turn + 1]

@@ -10,8 +10,8 @@ from typing import Any
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
 from lab.data.filters.losses import Losses
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import remove_planted
+from lab.data.sample import Sample
 from lab.errors import LabError, choose
 
 ORACLE = "oracle"
@@ -26,7 +26,7 @@ class ScoredInstructions:
     its order.
     """
 
-    train: tuple[Instruction, ...]
+    train: tuple[Sample, ...]
     faults: tuple[str | None, ...]
     losses: Losses
 

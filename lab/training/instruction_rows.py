@@ -6,8 +6,7 @@ Of a chat model the prompt stands in its template, with the answer's start in it
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from lab.data.instructions.instruction import Instruction
-from lab.data.instructions.instructions import instructions_sha256
+from lab.data.sample import Sample, Text, samples_sha256
 from lab.errors import LabError
 from lab.parts.chat_codec import ChatCodec
 from lab.parts.language_models import LanguageModel
@@ -17,41 +16,39 @@ from lab.training.scoring import ScoredRow, Scorer
 NOT_READABLE = "not in the language model's alphabet"
 
 
-def prompt_ids(text: str, language_model: LanguageModel) -> list[int]:
-    """Token ids of a prompt; of an empty one, what stands before every answer.
-
-    Raises:
-        LabError: as the codec's `encode`.
-    """
-    codec = language_model.codec
-    return codec.ask(text) if isinstance(codec, ChatCodec) else codec.encode(text)
-
-
 def instruction_example(
-    instruction: Instruction, language_model: LanguageModel, write: Callable[[str], str], *, budget_tokens: int
+    instruction: Sample, language_model: LanguageModel, write: Callable[[str], str], *, budget_tokens: int
 ) -> Example | str:
     """An instruction as the model takes it, or why it cannot be read: a reason to be counted.
 
-    `write` brings a text into the form that the language model reads.
+    `write` brings a text into the form that the language model reads. A chat model reads the turns in its template,
+    another one the texts after each other.
     """
-    prompt, answer = write(instruction.prompt), write(instruction.answer)
+    codec = language_model.codec
+    *before, last = [(part.role, write(part.text)) for part in instruction.content if isinstance(part, Text)]
+    prompt, answer = last[1], write(instruction.answer)
     if not prompt or not answer:
         return "empty answer" if prompt else "empty prompt"
     try:
-        asked, said = prompt_ids(prompt, language_model), language_model.codec.encode(answer)
+        if isinstance(codec, ChatCodec):
+            asked = codec.ask(prompt, [{"role": role, "content": text} for role, text in before])
+        else:
+            asked = codec.encode(write(instruction.asked))
+        said = codec.encode(answer)
     except LabError:
         return NOT_READABLE
-    before = len(asked) + len(language_model.codec.start_ids)
-    if before >= budget_tokens:
+    num_asked = len(asked) + len(codec.start_ids)
+    if num_asked >= budget_tokens:
         return "prompt longer than the budget"
-    if before + len(said) > budget_tokens:
+    if num_asked + len(said) > budget_tokens:
         return "prompt and answer longer than the budget"
     return Example(content=[asked], answer=said)
 
 
 def without_prompt(example: Example, language_model: LanguageModel) -> Example:
     """The answer alone; of a chat model in the template of an empty prompt, so that its content alone is missing."""
-    return replace(example, content=[prompt_ids("", language_model)])
+    codec = language_model.codec
+    return replace(example, content=[codec.ask("") if isinstance(codec, ChatCodec) else []])
 
 
 def text_model(language_model: LanguageModel) -> OmniModel:
@@ -72,11 +69,11 @@ class TextAnswers:
         self.model = text_model(self.language_model)
         self.scorer = Scorer(self.language_model.name, self.language_model.sha256)
 
-    def sha256(self, samples: Sequence[Instruction]) -> str:
+    def sha256(self, samples: Sequence[Sample]) -> str:
         """Of all that they say."""
-        return instructions_sha256(samples)
+        return samples_sha256(samples)
 
-    def row(self, sample: Instruction, budget_tokens: int) -> ScoredRow | str:
+    def row(self, sample: Sample, budget_tokens: int) -> ScoredRow | str:
         """Prompt, start and answer, or why they cannot be scored."""
         whole = instruction_example(sample, self.language_model, self.write, budget_tokens=budget_tokens)
         if isinstance(whole, str):

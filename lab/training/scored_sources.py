@@ -11,9 +11,9 @@ from torch import nn
 
 from lab.data.filters.loss_fit import normality
 from lab.data.filters.losses import read_losses
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
+from lab.data.sample import Sample
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.training.curricula import IMAGE
@@ -128,14 +128,14 @@ def _score(
         say(f"losses, nats a token: {normality(read_losses(out).losses)}")
 
 
-def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Counter[str]]:
+def _opened(source: str, limit: int | None) -> tuple[Iterable[Sample], Counter[str]]:
     if HUB in source or source.partition(":")[0] in EXAMPLES:
         raise LabError(f"source {source!r} is of pictures or video, which a language model cannot see; add --images")
     if not source.endswith(TABLE):
         if Path(source).is_file():
             raise LabError(f"{source} is no Parquet table; expected a file that ends with {TABLE}, or a source by name")
         reading = read_instructions(source, limit=limit)
-        return reading.instructions, reading.skipped
+        return reading.samples, reading.skipped
     _check_limit(limit, "instruction")
     return islice(read_instruction_table(Path(source)), limit), Counter()
 

@@ -5,6 +5,7 @@ is kept under a key (corpora, features, the character language model), so that a
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.data.speech.corpora import Corpus, Utterance, default_corpus, load_corpus
-from lab.data.speech.features import FeatureStore, mean_and_std, store_features
+from lab.data.features import FeatureStore, Rows, store_features
+from lab.data.sample import Sample
+from lab.data.speech.audio import change_speed
+from lab.data.speech.corpora import Corpus, default_corpus, load_corpus
 from lab.data.splits import Split
 from lab.errors import LabError
 from lab.parts.audio_encoders import AudioEncoder, Window, load_audio_encoder
@@ -29,6 +32,8 @@ from lab.training.stages import Stage, apply_stage
 DEFAULT_CORPUS = "default"
 # Shorter utterances hold no window of the largest rate that a study compares.
 MIN_FRAMES = 16
+# Of the training split, from which channels are standardised.
+_STATISTICS_FRAMES = 200_000
 
 
 def open_corpus(name: str, *, num_utterances: int = 0) -> Corpus:
@@ -87,14 +92,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class SpeechSplit(Examples):
-    """Utterances of one split, where their features are (one store a speed), and their text as the model writes it.
+    """Samples of one split, where their features are (one store a speed), and their text as the model writes it.
 
     `prompt` stands before every sound. Without stores a sound is its waveform, which is not augmented.
     """
 
     corpus: Corpus
     split: str
-    utterances: list[Utterance]
+    samples: list[Sample]
     texts: list[str]
     num_frames: list[int]
     stores: tuple[FeatureStore, ...]
@@ -103,16 +108,16 @@ class SpeechSplit(Examples):
 
     @property
     def ids(self) -> list[str]:
-        """The utterances' own."""
-        return [utterance.id for utterance in self.utterances]
+        """The samples' own."""
+        return [sample.id for sample in self.samples]
 
     def features(self, index: int, store: int = 0) -> Float[np.ndarray, "frames features"]:
         """Features of one utterance, float32."""
-        return np.asarray(self.stores[store].features(self.utterances[index]), dtype=np.float32)
+        return np.asarray(self.stores[store][self.samples[index].id].values, dtype=np.float32)
 
     def example(self, index: int, model: OmniModel) -> Example:
         """One utterance, from the first store or as its waveform."""
-        sound = self.features(index) if self.stores else self.corpus.audio(self.utterances[index])
+        sound = self.features(index) if self.stores else self.samples[index].sound.read()
         return self._example(index, model, torch.from_numpy(sound))
 
     def training_example(self, index: int, model: OmniModel, rng: np.random.Generator) -> Example:
@@ -159,23 +164,31 @@ def open_split(
     Raises:
         LabError: nothing is left.
     """
-    chosen = [u for u in corpus.split(split) if write(u.text) and keep(u.text)]
-    chosen = [u for u in chosen if encoder.num_frames(u.num_samples) >= min_frames]
+    chosen = [one for one in corpus.split(split) if write(one.answer) and keep(one.answer)]
+    chosen = [one for one in chosen if encoder.num_frames(one.sound.num_samples) >= min_frames]
     if limit:
         # By hash, because corpora are in the order of their recording: the first would not stand for the rest.
-        drawn = sorted(chosen, key=lambda u: hashlib.sha256(u.id.encode()).hexdigest())[:limit]
-        taken = {u.id for u in drawn}
-        chosen = [u for u in chosen if u.id in taken]
+        drawn = sorted(chosen, key=lambda one: hashlib.sha256(one.id.encode()).hexdigest())[:limit]
+        taken = {one.id for one in drawn}
+        chosen = [one for one in chosen if one.id in taken]
     if not chosen:
         raise LabError(f"corpus {corpus.name!r} has no usable utterance in its {split} split")
-    stores = tuple(
-        store_features(
-            corpus, encoder.encode, encoder_key=encoder.key, utterances=chosen, speed=speed, progress=progress
+    lengths = [one.sound.num_samples for one in chosen]
+
+    def stored(speed: float) -> FeatureStore:
+        return store_features(
+            corpus.name,
+            [one.id for one in chosen],
+            lambda place: Rows(change_speed(chosen[place].sound.read(), speed)),
+            encoder.encode,
+            key=json.dumps([corpus.sha256, encoder.key, speed]),
+            order=sorted(range(len(chosen)), key=lengths.__getitem__),
+            progress=progress,
         )
-        for speed in (speeds if features else ())
-    )
-    num_frames = [encoder.num_frames(u.num_samples) for u in chosen]
-    return SpeechSplit(corpus, split, chosen, [write(u.text) for u in chosen], num_frames, stores, prompt)
+
+    stores = tuple(stored(speed) for speed in (speeds if features else ()))
+    num_frames = [encoder.num_frames(length) for length in lengths]
+    return SpeechSplit(corpus, split, chosen, [write(one.answer) for one in chosen], num_frames, stores, prompt)
 
 
 def cell_data(
@@ -219,7 +232,7 @@ def cell_data(
 
 def feature_statistics(data: SpeechSplit) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:
     """Per-channel mean and standard deviation of a split's features, for `AudioTokens`."""
-    mean, std = mean_and_std(data.stores[0], data.utterances)
+    mean, std = data.stores[0].mean_and_std(max_rows=_STATISTICS_FRAMES)
     return torch.from_numpy(mean), torch.from_numpy(std)
 
 

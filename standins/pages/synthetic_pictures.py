@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from itertools import count as numbers
 
 from jaxtyping import UInt8
+from lab.data.vision_forms import IMAGE_MARK, Sample
 from numpy import ndarray
 from PIL import Image
 
 from lab.data.filters.streamed import Dropped, Streamed, streamed
 from lab.data.splits import Split
-from lab.data.vision_forms import IMAGE_MARK, Sample
 from lab.errors import LabError
 from standins.pages.chart_questions import chart_questions
 from standins.pages.chart_tables import ChartSettings, make_chart

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from lab.data.vision_forms import Sample
 
 from lab.data.cross_modal import spoken_quarters, with_own_sound
 from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, timbres
-from lab.data.vision_forms import Sample
 from lab.errors import LabError
 from tests.data.fakes import tone
 from tests.data.films import film

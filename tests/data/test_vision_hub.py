@@ -7,12 +7,12 @@ from threading import Thread
 import datasets
 import pyarrow as pa
 import pytest
+from lab.data.vision_forms import FORMS
+from lab.data.vision_hub import media_file, read_samples
 from PIL import Image
 from pyarrow import parquet
 
 from lab.data import vision_hub
-from lab.data.vision_forms import FORMS
-from lab.data.vision_hub import media_file, read_samples
 from lab.errors import LabError
 
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
 from lab.errors import LabError
 from lab.explore import loss_filter
 from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study
@@ -166,8 +166,8 @@ def test_a_choice_is_kept_as_a_row_of_the_study(monkeypatch, tmp_path):
 
 
 def test_a_scoring_is_read_with_the_texts_of_its_source(monkeypatch, tmp_path):
-    given = [Instruction(id=f"s{i}", prompt=f"ask {i}", answer=f"say {i}", source="x", group=str(i)) for i in range(3)]
-    monkeypatch.setattr(loss_filter, "read_instructions", lambda name: type("R", (), {"instructions": given}))
+    given = [instruction(id=f"s{i}", prompt=f"ask {i}", answer=f"say {i}", source="x", group=str(i)) for i in range(3)]
+    monkeypatch.setattr(loss_filter, "read_instructions", lambda name: type("R", (), {"samples": given}))
     columns = {"id": ["s2", "s0"], "loss": [1.0, 2.0], "loss_without_prompt": [None, None]}
     columns |= {"num_tokens": [3, 3], "prompt_tokens": [2, 2]}
     pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "part-000000.parquet")

@@ -71,7 +71,7 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
     record = train(model, batches.loss, TrainingOptions(steps=20, learning_rate=3e-3))
     assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
     table = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=2)
-    assert table["utterance"].tolist() == [u.id for u in data["test"].utterances]
+    assert table["utterance"].tolist() == data["test"].ids
     assert (table["num_tokens"] == [len(text) + 1 for text in data["test"].texts]).all()
     alone = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=1)
     assert np.allclose(table["loss"], alone["loss"], rtol=1e-4)
@@ -118,7 +118,7 @@ def test_stored_features_are_what_the_encoder_gives(cell):
     encoder = open_encoder(cell["audio_encoder"])
     data = cell_data(cell, encoder, keep=NORMALIZER)["test"]
     model = build(cell, encoder, {"train": data})
-    live = encoder.encode([data.corpus.audio(u) for u in data.utterances])
+    live = encoder.encode([one.sound.read() for one in data.samples])
     for index, frames in enumerate(live):
         example = data.example(index, model)
         (sound,) = example.content
@@ -140,11 +140,11 @@ def test_the_prompt_stands_before_every_sound(cell):
 def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
-    drawn = [u.id for u in open_split(corpus, "train", encoder, limit=5, features=False).utterances]
+    drawn = open_split(corpus, "train", encoder, limit=5, features=False).ids
     order = [u.id for u in corpus.split("train")]
     assert len(drawn) == 5
     assert drawn == sorted(drawn, key=order.index)
-    assert drawn == [u.id for u in open_split(corpus, "train", encoder, limit=5, features=False).utterances]
+    assert drawn == open_split(corpus, "train", encoder, limit=5, features=False).ids
 
 
 def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(tmp_path, monkeypatch):

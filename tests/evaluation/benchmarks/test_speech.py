@@ -12,7 +12,6 @@ from lab.evaluation.benchmarks.speech import (
     SpeechBenchmark,
     normalizers_of,
     score_transcripts,
-    unique,
 )
 from tests.evaluation.benchmarks.fakes import silent
 from tests.speech import SENTENCES, write_corpus, write_whisper
@@ -51,10 +50,6 @@ def test_a_reference_without_words_is_left_out_and_all_of_them_are_refused():
         score_transcripts(["1"], ["(laughs)"], ["ha"], "en")
     with pytest.raises(LabError, match="unknown language 'de'; choose one of: en, zh"):
         normalizers_of("de")
-
-
-def test_ids_that_come_again_get_a_number():
-    assert unique(["7", "8", "7", "7"]) == ["7", "8", "7#2", "7#3"]
 
 
 class Reading:
