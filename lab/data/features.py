@@ -91,7 +91,8 @@ class FeatureStore:
         if spread:
             places = np.unique(np.linspace(0, ends[-1] - 1, min(max_rows, ends[-1])).astype(int))
         else:
-            places = np.arange(ends[min(np.searchsorted(ends, max_rows), len(ends) - 1)])
+            last = min(int(np.searchsorted(ends, max_rows)), len(ends) - 1)
+            places = np.arange(ends[last])
         of = np.searchsorted(ends, places, side="right")
         rows = self._starts[of] + places - (ends - self._counts)[of]
         width = self.row_shape[-1]

@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.streamed import Dropped
-from lab.data.hub import Content, Form, LeftOut, Row, SampleReading, open_split
+from lab.data.filters.streamed import Dropped, LeftOut
+from lab.data.hub import Content, Form, Row, SampleReading, open_split
 from lab.data.media import Media
 from lab.data.sample import Audio, Image, Part, Role, Text, Video
 from lab.errors import choose
@@ -58,8 +58,8 @@ def read_samples(name: str, *, form: str, revision: str | None = None, **options
     """
     chosen = choose(FORMS, form, "form of a data set")
     opened, left_out = open_split(name, revision=revision), LeftOut()
-    told = {"task": form, "source": f"{form}@{name}"}
-    samples = (replace(sample, **told) for sample in opened.samples(chosen, left_out, **options))
+    rows = opened.samples(chosen, left_out, **options)
+    samples = (replace(sample, task=form, source=f"{form}@{name}") for sample in rows)
     return SampleReading(name, opened.licence, samples, left_out)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.streamed import Dropped
+from lab.data.filters.streamed import Dropped, LeftOut
 from lab.data.sample import Part, Sample, Video
 from lab.errors import LabError, choose
 from lab.paths import media_dir
@@ -20,8 +20,6 @@ NEWEST = "newest revision when it was read"
 ID_COLUMNS = ("id", "question_id", "video_id", "videoid")
 
 Row = Mapping[str, Any]
-LeftOut = dict[str, list[str]]
-"""The ids of rows or samples that are left out, by reason."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ class HubSplit:
                         answer=made.answer,
                         choices=made.choices,
                         source=f"{PREFIX}{self.name}",
-                        group=next((str(part.source) for part in made.content if _is_named_video(part)), key),
+                        group=next(filter(None, map(_video_name, made.content)), key),
                     )
                 except Dropped as error:
                     left_out.setdefault(str(error), []).append(key)
@@ -240,8 +238,8 @@ def open_split(name: str, *, revision: str | None = None, default: str | None = 
     return choose(splits, split, f"split of data set {dataset!r}:")
 
 
-def _is_named_video(part: Part) -> bool:
-    return isinstance(part, Video) and not isinstance(part.source, bytes)
+def _video_name(part: Part) -> str:
+    return str(part.source) if isinstance(part, Video) and not isinstance(part.source, bytes) else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Where media lie: files and bytes as they are, web addresses fetched once and kept, and what is drawn when it is read."""
+"""Where media come from: files, bytes, web addresses that are fetched once and kept, and what is drawn when read."""
 
 import hashlib
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from lab.data.images import read_image
 from lab.data.media import Drawn, Media, media_file
 from lab.data.speech.audio import Clip, read_audio
 from lab.data.video import reading
-from lab.data.video.moments import Sight
+from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError, choose
 
 Role = Literal["system", "user", "assistant"]
@@ -72,7 +72,7 @@ class Image:
     role: Role = "user"
     type: ClassVar[str] = "image"
 
-    def read(self, sight: Sight = Sight()) -> UInt8[ndarray, "height width 3"]:
+    def read(self, sight: Sight = PAPER_SIGHT) -> UInt8[ndarray, "height width 3"]:
         """Its pixels, RGB; a file's own, `sight` is for what is drawn.
 
         Raises:
@@ -92,7 +92,7 @@ class Video:
     role: Role = "user"
     type: ClassVar[str] = "video"
 
-    def read(self, sight: Sight = Sight()) -> reading.Video:
+    def read(self, sight: Sight = PAPER_SIGHT) -> reading.Video:
         """Its frames and when each is shown.
 
         Raises:
@@ -106,8 +106,7 @@ class Video:
             return reading.Video(frames=nothing, seconds=np.zeros(0), duration_seconds=0.0)
         path = media_file(self.source)
         if sight.max_frames > 1:
-            asked = {"frames_per_second": sight.frames_per_second, "max_frames": sight.max_frames}
-            return reading.read_video(path, **asked)
+            return reading.read_video(path, frames_per_second=sight.frames_per_second, max_frames=sight.max_frames)
         # Of first, middle and last frame the middle one: a reader that is asked for one gives the first.
         whole = reading.read_video(path, frames_per_second=1000.0, max_frames=3)
         middle = slice(len(whole.frames) // 2, len(whole.frames) // 2 + 1)
@@ -152,6 +151,11 @@ class Sample:
     def asked(self) -> str:
         """All that stands written before the answer, a part a line."""
         return "\n".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Its source and task: samples of one kind may stand for each other."""
+        return self.source, self.task
 
     @property
     def sound(self) -> Audio:
@@ -233,11 +237,21 @@ def each_answer(conversation: Sample) -> Iterator[Sample]:
 
 
 def samples_sha256(samples: Iterable[Sample]) -> str:
-    """SHA-256 over all that the samples say and name, in their order; files by their paths."""
+    """SHA-256 over all that the samples say, in their order; files and addresses by name, what is drawn by its id."""
     digest = hashlib.sha256()
     for one in samples:
-        digest.update(repr((one.id, one.messages(), one.choices, one.task, one.source, one.group)).encode())
+        content = [(part.type, part.role, _named(part)) for part in one.content]
+        facts = (one.id, content, one.answer, one.choices, one.task, one.source, one.group)
+        digest.update(repr(facts).encode())
     return digest.hexdigest()
+
+
+def _named(part: Part) -> str:
+    if isinstance(part, Text):
+        return part.text
+    if isinstance(part.source, bytes):
+        return hashlib.sha256(part.source).hexdigest()
+    return "" if isinstance(part.source, Drawn | Clip) else str(part.source)
 
 
 def _entry(part: Part) -> dict[str, Any]:

@@ -55,5 +55,5 @@ def filter_cell(parameters: Mapping[str, Any], data: ScoredInstructions) -> Filt
     if name == ORACLE:
         return remove_planted([one.id for one in data.train], data.faults)
     if parameters["fitted_by"] == "source":
-        return filter_losses_by_group(data.losses, [one.source for one in data.train], name, k=parameters["k"])
+        return filter_losses_by_group(data.losses, ["/".join(one.kind) for one in data.train], name, k=parameters["k"])
     return filter_losses(data.losses, name, k=parameters["k"], seed=parameters["seed"])

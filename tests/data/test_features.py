@@ -48,7 +48,7 @@ def keep_views(name: str = "s", ids=IDS, read=see, encode=encode, *, key: str = 
 
 
 class Listener:
-    """Cuts samples into frames of 20 ms; three statistics of each. Remembers how long the sounds of its batches were."""
+    """Cuts samples into frames of 20 ms; three statistics of each. Remembers how long the sounds of a batch were."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []

@@ -89,7 +89,8 @@ def test_a_data_set_without_splits_is_split_by_sentence(dataset):
 def test_columns_can_be_named(dataset):
     root = dataset(splits=("test",), column="what_was_said")
     with pytest.raises(
-        LabError, match=r"has no column text or sentence.*its form needs.*the columns are .*what_was_said, .*: name them"
+        LabError,
+        match=r"has no column text or sentence.*its form needs.*the columns are .*what_was_said, .* them",
     ):
         load_corpus(f"hub:{root}")
     assert len(load_corpus(f"hub:{root}", columns={"text": "what_was_said"}).samples) == 12

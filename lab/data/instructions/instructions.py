@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from lab.data.fetch import packages
+from lab.data.filters.streamed import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
-from lab.data.hub import NEWEST, PREFIX, HubSplit, LeftOut, open_split
+from lab.data.hub import NEWEST, PREFIX, HubSplit, open_split
 from lab.data.sample import Sample, Text, each_answer
 from lab.data.splits import DEV_PERCENT, SPLITS, TEST_PERCENT, Split, normalize_sentence
 from lab.errors import LabError, choose

@@ -27,15 +27,18 @@ class Planted:
     faults: tuple[str | None, ...]
 
 
+Among = tuple[str, str] | None
+
+
 class Pool(Sequence[Sample]):
     """The samples among which faults are planted; finds one of another answer without going through all."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._all = samples
-        self._among: dict[str | None, list[int]] = {}
-        self._answering: dict[tuple[str | None, str], list[int]] = {}
+        self._among: dict[Among, list[int]] = {}
+        self._answering: dict[tuple[Among, str], list[int]] = {}
         for index, one in enumerate(samples):
-            for among in (one.source, None):
+            for among in (one.kind, None):
                 members = self._among.setdefault(among, [])
                 self._answering.setdefault((among, one.answer), []).append(len(members))
                 members.append(index)
@@ -46,8 +49,8 @@ class Pool(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._all)
 
-    def other(self, one: Sample, among: str | None, rng: np.random.Generator) -> Sample | None:
-        """One drawn of a source (None: of all) whose answer is not this one's; None where there is none.
+    def other(self, one: Sample, among: Among, rng: np.random.Generator) -> Sample | None:
+        """One drawn of a kind (None: of all) whose answer is not this one's; None where there is none.
 
         With places 0 to 4 and the answer at 1 and 3, the draw 1 is place 2: the second of 0, 2 and 4.
         """
@@ -114,9 +117,9 @@ def _swapped(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
 
 
 def _other_answer(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
-    """The answer of another sample, of the same source where one has another answer."""
+    """The answer of another sample, of the same kind where one has another answer."""
     one = samples[index]
-    for among in (one.source, None):
+    for among in (one.kind, None):
         if (other := samples.other(one, among, rng)) is not None:
             return one.asking(one.question, other.answer)
     raise LabError(f"sample {one.id!r} has the answer of all others, {one.answer!r}; none can be put in its place")

@@ -52,7 +52,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
-    told = {name: row.get(name) or "" for name in (*NEEDED, "task")}
+    told: dict[str, Any] = {name: row.get(name) or "" for name in (*NEEDED, "task")}
     if not row.get("messages"):
         return instruction(**told)
     content = tuple(Text(turn["content"] or "", turn["role"]) for turn in row["messages"])

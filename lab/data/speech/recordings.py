@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from lab.data.filters.streamed import LeftOut
 from lab.data.forms import FORMS
-from lab.data.hub import NEWEST, LeftOut, open_splits, parse_name
+from lab.data.hub import NEWEST, open_splits, parse_name
 from lab.data.media import Drawn
 from lab.data.sample import Audio, Sample
 from lab.data.splits import Split
@@ -58,8 +59,8 @@ def read_hub(
     chosen = [opened for name, opened in splits.items() if only in (None, name)]
     left_out: LeftOut = {}
     skipped: Counter[str] = Counter()
-    form, options = FORMS["transcribe"], {"limit": limit, "columns": columns}
-    streams = [(opened.split, opened.samples(form, left_out, **options)) for opened in chosen]
+    form = FORMS["transcribe"]
+    streams = [(opened.split, opened.samples(form, left_out, limit=limit, columns=columns)) for opened in chosen]
     # One split alone that says nothing but "train" is a data set without splits.
     alone = set(splits) == {"train"}
 

@@ -74,3 +74,6 @@ class Sight:
             return (seconds / 2,)
         chosen = chosen_seconds(seconds, frames_per_second=self.frames_per_second, max_frames=self.max_frames)
         return tuple(float(moment) for moment in chosen)
+
+
+PAPER_SIGHT = Sight()

@@ -183,7 +183,7 @@ def test_what_cannot_be_read_is_named(talks, tmp_path):
     name = data_set(tmp_path, [{"text": "no pairs here"}])
     with pytest.raises(LabError, match="is of no known form: its columns are text; expected messages or conversations"):
         read_instructions(name)
-    with pytest.raises(LabError, match="unknown split of data set .*: 'tset'; choose one of: train"):
+    with pytest.raises(LabError, match=r"unknown split of data set .*: 'tset'; choose one of: train"):
         read_instructions(f"{name}::tset")
 
 

@@ -108,7 +108,7 @@ def test_a_recording_of_no_sound_or_of_two_is_refused_with_its_source():
     sound = recording("a", "b", tone)[0].sound
     for count, content in ((0, (Text("what was said?"),)), (2, (sound, sound))):
         with pytest.raises(LabError, match=f"sample 'x' of 'toy' has {count} sounds, expected one"):
-            Sample(id="x", content=content, source="toy").sound
+            assert Sample(id="x", content=content, source="toy").sound
 
 
 def test_samples_of_one_sentence_are_one_group_and_an_id_that_comes_again_is_numbered(monkeypatch):
