@@ -93,7 +93,9 @@ def pictures(frames: UInt8[ndarray, "frames height width 3"], seconds: Sequence[
 
 
 def media(sample: Any, sight: Any) -> Markup:
-    """The pictures, videos and sounds of a sample, read to be looked at and heard."""
+    """The pictures, videos and sounds of a sample, read with a `Sight` to be looked at and heard."""
+    from lab.data.speech.audio import SAMPLING_RATE
+
     told = ""
     for part in sample.content:
         if part.type == "image":
@@ -102,5 +104,5 @@ def media(sample: Any, sight: Any) -> Markup:
             video = part.read(sight)
             told += pictures(video.frames, video.seconds.tolist())
         elif part.type == "audio":
-            told += sound(part.read(), 16000)
+            told += sound(part.read(), SAMPLING_RATE)
     return Markup(told)

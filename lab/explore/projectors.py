@@ -32,7 +32,8 @@ from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector
 from lab.study.ablation import Ablation
 from lab.study.results import load_results, load_utterances
-from lab.training.speech import SpeechSplit, cell_data, open_encoder
+from lab.training.samples import SampleExamples
+from lab.training.speech import cell_data, open_encoder
 
 FRAMES_PER_SECOND = 50.0
 MAX_ROWS_OF_TOKENS = 64  # of the language model's width, drawn
@@ -84,7 +85,7 @@ class StudiedCells:
 
         self.encoder: AudioEncoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
         data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters["normalizer"]])
-        self.tests: dict[str, SpeechSplit] = {data[name].corpus.name: data[name] for name in MEASURED if name in data}
+        self.tests: dict[str, SampleExamples] = {data[name].name: data[name] for name in MEASURED if name in data}
 
     @property
     def rows(self) -> list[str]:

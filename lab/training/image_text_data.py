@@ -18,11 +18,10 @@ from lab.data.instructions.planted_faults import plant_faults
 from lab.data.sample import samples_sha256
 from lab.errors import LabError
 from lab.training.image_text_model import PretrainedImageText
-from lab.training.image_text_scoring import PictureAnswers
 from lab.training.instruction_filter import ScoredInstructions
 from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import SampleExamples
-from lab.training.scoring import open_losses
+from lab.training.scoring import Answers, open_losses
 
 _PART_SAMPLES = 512
 
@@ -90,8 +89,8 @@ def open_image_text_data(
         part_samples=_PART_SAMPLES,
         precision=parameters["precision"],
     )
-    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
-    losses, _ = open_losses(scores, lambda: answers, range(len(split)), options, progress=progress)
+    answers = Answers(split, pretrained.model, pretrained.scorer)
+    losses, _ = open_losses(scores, lambda: answers, split.samples, options, progress=progress)
     return ImageTextData(
         train=planted.samples,
         faults=planted.faults,

@@ -30,11 +30,11 @@ from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import LanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.instruction_filter import ScoredInstructions
-from lab.training.instruction_rows import TextAnswers, instruction_example
-from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer
+from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scoring import open_losses
+from lab.training.samples import SampleExamples
+from lab.training.scoring import open_losses, text_answers
 
 # Raise it when the same parameters would give other data.
 DATA_VERSION = 1
@@ -80,7 +80,7 @@ def open_instruction_data(
     options = ScoringOptions(budget_tokens=scored_tokens(parameters), without_prompt=True, part_samples=256)
     write = text_writer(parameters["scorer"])
     losses, scored = open_losses(
-        scores, lambda: TextAnswers(open_scorer(), write), tables["train"], options, progress=progress
+        scores, lambda: text_answers(open_scorer(), write), tables["train"], options, progress=progress
     )
     return InstructionData(
         **tables,
@@ -172,10 +172,10 @@ def _readable(
     max_tokens: int,
     left_out: Counter[str],
 ) -> Iterator[Sample]:
-    for instruction in instructions:
-        example = instruction_example(instruction, language_model, write, budget_tokens=max_tokens)
-        if isinstance(example, str):
-            left_out[example] += 1
+    examples, model = SampleExamples(samples=instructions, write=write), text_model(language_model)
+    for index, instruction in enumerate(instructions):
+        if reason := examples.why_not_readable(index, model, max_tokens=max_tokens):
+            left_out[reason] += 1
         else:
             yield instruction
 

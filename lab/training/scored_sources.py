@@ -19,12 +19,10 @@ from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.training.curricula import IMAGE
 from lab.training.image_text_model import image_text_splits, open_pretrained
-from lab.training.image_text_scoring import PictureAnswers
-from lab.training.instruction_rows import TextAnswers
 from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scoring import Answers, score
+from lab.training.scoring import Answers, score, text_answers
 from lab.training.vision import open_vision_encoder
 
 TABLE = ".parquet"
@@ -52,7 +50,7 @@ def score_source(
     language_model = as_chat_model(open_language_model(model))
     network: nn.Module = language_model.model
     network.to(where)
-    answers = TextAnswers(language_model, text_writer(model))
+    answers = text_answers(language_model, text_writer(model))
     _score(answers, instructions, skipped, out, options, what="instructions", say=say)
 
 
@@ -103,13 +101,13 @@ def score_picture_source(
         asked = {"images": source, "num_pretraining": 0, "num_training": count}
         asked["test_source"] = cell["test_source"] or cell["images"]
         split = image_text_splits({**cell, **asked}, encoder)[IMAGE]
-    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
-    _score(answers, range(len(split)), Counter(), out, options, what="examples", say=say)
+    answers = Answers(split, pretrained.model, pretrained.scorer)
+    _score(answers, split.samples, Counter(), out, options, what="examples", say=say)
 
 
 def _score(
-    answers: Answers[Any],
-    samples: Iterable[Any],
+    answers: Answers,
+    samples: Iterable[Sample],
     skipped: Counter[str],
     out: Path,
     options: ScoringOptions,

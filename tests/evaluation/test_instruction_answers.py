@@ -42,7 +42,7 @@ def test_too_few_answers_and_choices_are_refused():
         choices_of(numbered(4), str.strip, num_choices=1)
     with pytest.raises(LabError, match="3 instructions have 3 different answers, too few for 4 choices"):
         choices_of(numbered(3), str.strip, num_choices=4)
-    with pytest.raises(LabError, match="held-out instruction 'i0' cannot be asked: prompt longer than the budget"):
+    with pytest.raises(LabError, match="held-out instruction 'i0' cannot be asked: longer than the budget"):
         measure_instructions(tiny_model(), numbered(4), name="x", write=str.strip, num_choices=2, budget_tokens=5)
 
 

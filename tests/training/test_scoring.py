@@ -16,9 +16,11 @@ from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 from lab.training import scored_sources, scoring
-from lab.training.instruction_rows import NOT_READABLE, TextAnswers, instruction_example, text_model, without_prompt
+from lab.training.language_models import text_model
 from lab.training.packed_losses import ScoringOptions
+from lab.training.samples import NOT_READABLE, TOO_LONG, SampleExamples
 from lab.training.scored_sources import score_source
+from lab.training.scoring import text_answers
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 FLOAT32 = {"precision": "float32"}
@@ -39,7 +41,7 @@ def some(count=7):
 
 
 def score_instructions(instructions, language_model, folder, *, write=str.strip, **rest):
-    return scoring.score(TextAnswers(language_model, write), instructions, folder, **rest)
+    return scoring.score(text_answers(language_model, write), instructions, folder, **rest)
 
 
 def alone(llm: LanguageModel, prompt: str, answer: str) -> float:
@@ -78,13 +80,16 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
 def test_the_budget_of_a_pack_does_not_change_a_loss(texts, budget):
     llm = language_model()
     given_ones = [instruction(id=str(n), prompt=p, answer=a, source="s") for n, (p, a) in enumerate(texts)]
-    pairs = [instruction_example(one, llm, str.strip, budget_tokens=19) for one in given_ones]
-    ids = [one.id for one in given_ones]
+    examples, model = SampleExamples(samples=given_ones, write=str.strip), text_model(llm)
     options = ScoringOptions(budget_tokens=budget, **FLOAT32)
-    model = text_model(llm)
-    lengths = [model.num_tokens(pair) - 1 for pair in pairs]
+    lengths = [examples.num_tokens(index, model) - 1 for index in range(len(examples))]
     found = scoring.answer_losses(
-        model, lambda places: [pairs[place] for place in places], lengths, options, ids, scorer="tiny"
+        model,
+        lambda places: [examples.example(place, model) for place in places],
+        lengths,
+        options,
+        examples.ids,
+        scorer="tiny",
     )
     np.testing.assert_allclose(found, [alone(llm, p, a) for p, a in texts], rtol=1e-4)
 
@@ -103,8 +108,7 @@ def test_model_hash_options_and_what_was_skipped_stand_in_the_files(tmp_path):
     assert dict(summary.skipped) == {
         "empty answer": 1,
         "empty prompt": 1,
-        "prompt longer than the budget": 1,
-        "prompt and answer longer than the budget": 1,
+        TOO_LONG: 2,
         NOT_READABLE: 1,
     }
     schema = pq.read_schema(tmp_path / "s" / "part-000000.parquet")
@@ -176,9 +180,8 @@ def test_nothing_to_score_and_numbers_out_of_range_are_refused(tmp_path):
 
 
 def test_the_answer_alone_keeps_its_tokens():
-    example = instruction_example(some()[4], language_model(), str.strip, budget_tokens=20)
-    alone = without_prompt(example, language_model())
-    assert (alone.content, alone.answer) == ([[]], example.answer)
+    row = text_answers(language_model()).row(some()[4], 20)
+    assert (row.alone().content, row.alone().answer) == ([[]], row.whole().answer)
 
 
 def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, monkeypatch):

@@ -10,11 +10,11 @@ from lab.evaluation.speech import _batches, costs, measure, samples, scores
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
 from lab.parts.omni_model import OmniModel
+from lab.training.augmentation import Augmentation
 from lab.training.batches import PaddedBatches
 from lab.training.language_models import open_language_model, transcript_writer
 from lab.training.loop import TrainingOptions, train
 from lab.training.speech import (
-    Augmentation,
     cell_data,
     feature_statistics,
     open_corpus,
@@ -72,7 +72,7 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
     assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
     table = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=2)
     assert table["utterance"].tolist() == data["test"].ids
-    assert (table["num_tokens"] == [len(text) + 1 for text in data["test"].texts]).all()
+    assert (table["num_tokens"] == [len(data["test"].write(one.answer)) + 1 for one in data["test"].samples]).all()
     alone = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=1)
     assert np.allclose(table["loss"], alone["loss"], rtol=1e-4)
     assert set(scores(table, NORMALIZER, "test")) == {
@@ -103,7 +103,7 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
     cell["train_encoder"] = True
     encoder = open_encoder(cell["audio_encoder"])
     data = cell_data(cell, encoder, keep=NORMALIZER)
-    assert data["train"].stores == ()
+    assert data["train"].heard == ()
     model = build(cell, encoder, data, train_encoder=True)
     before = {name: value.clone() for name, value in encoder.named_parameters()}
     batches = padded(data["train"], model)
@@ -122,7 +122,7 @@ def test_stored_features_are_what_the_encoder_gives(cell):
     for index, frames in enumerate(live):
         example = data.example(index, model)
         (sound,) = example.content
-        assert len(sound.values) == data.num_frames[index]
+        assert len(sound.values) == data.num_frames(index, model)
         assert model.num_tokens(example) == data.num_tokens(index, model)
         assert np.allclose(frames, sound.values, atol=5e-3)
 
@@ -133,8 +133,8 @@ def test_the_prompt_stands_before_every_sound(cell):
     model = build(cell, encoder, {"train": data})
     prompt, sound = data.example(0, model).content
     assert prompt == model.codec.encode("abc")
-    assert len(sound.values) == data.num_frames[0]
-    assert data.num_tokens(0, model) == replace(data, prompt="").num_tokens(0, model) + 3
+    assert len(sound.values) == data.num_frames(0, model)
+    assert data.num_tokens(0, model) == cell_data(cell, encoder, keep=NORMALIZER)["train"].num_tokens(0, model) + 3
 
 
 def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
     kept = open_split(corpus, "train", encoder, keep=lambda text: text if "anna" in text else "", features=False)
-    assert {"anna" in text for text in kept.texts} == {True}
+    assert {"anna" in one.answer for one in kept.samples} == {True}
     with pytest.raises(LabError, match="has no usable utterance in its train split"):
         open_split(corpus, "train", encoder, keep=lambda text: "", features=False)
 

@@ -27,7 +27,8 @@ def example(
     answer: str = "c",
     **facts: str,
 ) -> Sample:
-    """What is seen hangs on the name alone."""
+    """What is seen hangs on the name alone; an answer that is none of the choices has none."""
+    choices = choices if answer in choices else ()
     content = (Video(Drawn(noise, (name, frames, size))), Text(question))
     return Sample(id=name, content=content, choices=tuple(choices), answer=answer, **{"task": "k", **facts})
 
