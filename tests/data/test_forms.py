@@ -142,7 +142,7 @@ def test_images_stored_in_parquet_come_as_their_bytes(tmp_path):
     assert sample.content == (Image(png("red")), Text("Describe the image."))
     assert sample.answer == "Red."
     assert sample.id == "test-00000000"
-    assert skipped == {"no image or video in the row": 1, "empty caption": 1}
+    assert skipped == {"no sound, image or video in the row": 1, "empty caption": 1}
 
 
 def test_sharegpt4video_gives_the_caption_of_the_whole(folder, tmp_path):

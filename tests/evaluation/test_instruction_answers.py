@@ -28,7 +28,7 @@ def test_the_likeliest_choice_a_token_is_chosen_as_single_samples_say():
     model, asked = tiny_model(), numbered(12)
     table = measure_instructions(model, asked, name="made up", write=str.strip, num_choices=3, precision="float32")
     for one, own, (_, line) in zip(asked, choices_of(asked, str.strip, num_choices=3), table.iterrows(), strict=True):
-        losses = [alone(model, one.prompt, text) for text in own]
+        losses = [alone(model, one.question, text) for text in own]
         assert line["chosen"] == own[int(np.argmin(losses))]
         assert line["wrong_answers"] == int(np.argmin(losses) != 0)
         assert line["num_tokens"] == len(one.answer) + 1

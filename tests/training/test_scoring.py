@@ -66,9 +66,9 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
     found = scored(tmp_path / "s")
     for one in some():
         row = found[one.id]
-        assert row["loss"] == pytest.approx(alone(llm, one.prompt, one.answer), rel=1e-4)
+        assert row["loss"] == pytest.approx(alone(llm, one.question, one.answer), rel=1e-4)
         assert row["loss_without_prompt"] == pytest.approx(alone(llm, "", one.answer), rel=1e-4)
-        assert (row["num_tokens"], row["prompt_tokens"]) == (len(one.answer) + 1, len(one.prompt))
+        assert (row["num_tokens"], row["prompt_tokens"]) == (len(one.answer) + 1, len(one.question))
     assert (summary.num_scored, summary.parts_made, summary.parts_found) == (7, 3, 0)
     assert summary.num_tokens == sum(len(one.answer) + 1 for one in some())
     read = read_losses(tmp_path / "s")

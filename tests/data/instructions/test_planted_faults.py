@@ -122,8 +122,8 @@ def test_another_answer_is_drawn_as_by_going_through_all_of_them():
         for i in range(60)
     ]
     pool = Pool(asked)
-    for seed, (one, among) in enumerate((each, among) for each in asked for among in (each.source, None)):
-        others = [o for o in asked if among in (o.source, None) and o.answer != one.answer]
+    for seed, (one, among) in enumerate((each, among) for each in asked for among in (each.kind, None)):
+        others = [o for o in asked if among in (o.kind, None) and o.answer != one.answer]
         drawn = others[int(np.random.default_rng(seed).integers(len(others)))]
         assert pool.other(one, among, np.random.default_rng(seed)) is drawn
     assert Pool(asked[:1]).other(asked[0], None, rng) is None
