@@ -100,19 +100,16 @@ class HubSplit:
         # With features, `datasets` wants torchcodec even for audio that it is told not to decode.
         self.stream.info.features = None
         rows = self.stream.skip(first) if first else self.stream
-        number, stream = first, iter(rows if limit is None else rows.take(limit))
-        while True:
-            try:
-                row = next(stream)
-            except StopIteration:
-                return
-            except Exception as error:  # as above
-                raise LabError(
-                    f"data set {self.name} broke off at row {number}: {_first_line(error)}; "
-                    f"check the network, and go on with first={number}"
-                ) from error
-            yield row
-            number += 1
+        number = first
+        try:
+            for row in rows if limit is None else rows.take(limit):
+                yield row
+                number += 1
+        except Exception as error:  # as above
+            raise LabError(
+                f"data set {self.name} broke off at row {number}: {_first_line(error)}; "
+                f"check the network, and go on with first={number}"
+            ) from error
 
     def samples(
         self,

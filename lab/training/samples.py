@@ -209,23 +209,24 @@ class SampleExamples(Examples):
         """
         media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
         sounds = [(sample, key, part) for sample, key, part in media if isinstance(part, Audio)]
-        lengths = [part.num_samples for _, _, part in sounds]
+
+        def length(place: int) -> int:
+            sample, _, part = sounds[place]
+            try:
+                return part.num_samples
+            except LabError as error:
+                raise _of(sample, error) from error
+
+        order = sorted(range(len(sounds)), key=length)
 
         def stored(speed: float) -> FeatureStore:
-            def hear(place: int) -> Rows:
-                sample, _, part = sounds[place]
-                try:
-                    return Rows(change_speed(part.read(), speed))
-                except LabError as error:
-                    raise _of(sample, error) from error
-
             return store_features(
                 self.name,
                 [key for _, key, _ in sounds],
-                hear,
+                lambda place: Rows(change_speed(sounds[place][2].read(), speed)),
                 encoder.encode,
                 key=json.dumps([key, encoder.key, speed]),
-                order=sorted(range(len(sounds)), key=lengths.__getitem__),
+                order=order,
                 progress=progress,
             )
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.media import Drawn
+from lab.data.sample import Audio, Sample, Text
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech import _batches, costs, measure, samples, scores
@@ -14,6 +16,7 @@ from lab.training.augmentation import Augmentation
 from lab.training.batches import PaddedBatches
 from lab.training.language_models import open_language_model, transcript_writer
 from lab.training.loop import TrainingOptions, train
+from lab.training.samples import SampleExamples
 from lab.training.speech import (
     cell_data,
     feature_statistics,
@@ -22,6 +25,7 @@ from lab.training.speech import (
     open_split,
     train_only_hearing,
 )
+from tests.data.fakes import tone
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
 NORMALIZER = NORMALIZERS["whisper_english"]
@@ -162,6 +166,29 @@ def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
     model = build(cell, encoder, data)
     with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):
         padded(data["train"], model, max_tokens=20)
+
+
+def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_path):
+    encoder = open_encoder(write_whisper(tmp_path / "whisper"))
+    good = Sample(id="a", content=(Audio(Drawn(tone, (0.5,))),), answer="x", source="toy")
+    bad = Sample(id="b", content=(Audio(b"no sound"),), answer="x", source="toy")
+    with pytest.raises(LabError, match="sample 'b' of 'toy': audio bytes is not audio that can be read"):
+        SampleExamples(samples=[good, bad], name="toy").heard_by(encoder, key="k")
+
+
+def test_sounds_of_any_source_are_kept_with_pictures_and_texts_around_them(cell):
+    encoder = open_encoder(cell["audio_encoder"])
+    model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER))
+    sounds = [Audio(Drawn(tone, (seconds,))) for seconds in (0.7, 0.5)]
+    mixed = Sample(id="a", content=(Text("abc"), sounds[0], Text("or"), sounds[1]), answer="x", source="toy")
+    kept = SampleExamples(samples=[mixed], name="toy", write=str.strip).heard_by(encoder, key="k", speeds=(1.0, 2.0))
+    first, sound, second, other = kept.example(0, model).content
+    assert (first, second) == (model.codec.encode("abc"), model.codec.encode("or"))
+    assert (len(sound.values), len(other.values)) == (35, 25)
+    assert kept.num_frames(0, model) == 60
+    assert kept.num_tokens(0, model) == model.num_tokens(kept.example(0, model))
+    drawn = {len(kept.training_example(0, model, np.random.default_rng(seed)).content[1].values) for seed in range(9)}
+    assert drawn == {35, 18}
 
 
 def test_augmentation_keeps_shape_and_masks_with_the_channel_means():

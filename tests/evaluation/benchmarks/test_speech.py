@@ -79,7 +79,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SpeechBenchmar
 
 def asked(benchmark: SpeechBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None):
     options = {"dataset": f"{tmp_path / 'speech'}::test"}
-    texts = {u.num_samples: u.text for u in benchmark._open(options).split("test")}
+    texts = {one.sound.num_samples: one.answer for one in benchmark._open(options).split("test")}
     assert len(texts) == 6
     recognizer = Reading(texts, stop_after)
     checkpoint = Checkpoint(name="whisper_tiny_en", key="k", packages=())

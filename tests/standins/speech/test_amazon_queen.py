@@ -115,7 +115,7 @@ def test_minor_characters_are_held_out_of_training():
     installed(PACKAGE, {GAME_FILE: game_file(entries)})
     corpus = load_corpus("amazon_queen", minor_share=0.5)
     (held_out,) = corpus.manifest()["held_out_speakers"]
-    assert {u.speaker for u in corpus.split("train")} == {"ANN", "BEN"} - {held_out}
+    assert {u.sound.speaker for u in corpus.split("train")} == {"ANN", "BEN"} - {held_out}
     tested = {u.speaker for name in ("dev", "test") for u in corpus.split(name)}
     assert held_out in tested
     assert corpus.manifest()["skipped"]["training sentence of a held-out speaker"] == sum(
