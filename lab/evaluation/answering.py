@@ -19,7 +19,6 @@ from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.items import TRANSCRIBE
 from lab.parts.decoding import decode
 from lab.parts.omni_model import OmniModel
-from lab.training.examples import Asked
 from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import NO_TILES, SampleExamples, Tiling
 from lab.training.scoring import answer_losses
@@ -42,7 +41,7 @@ class Write:
     batch_size: int = 64
     batch_tokens: int = 12_000
 
-    def sizes(self, model: OmniModel, asked: Asked) -> list[int]:
+    def sizes(self, model: OmniModel, asked: SampleExamples) -> list[int]:
         """How long each sample is: those of similar length share a batch."""
         return [asked.num_tokens(i, model) for i in range(len(asked))]
 
@@ -50,7 +49,7 @@ class Write:
         """New tokens of an answer at most."""
         return self.max_new_tokens
 
-    def answers(self, model: OmniModel, asked: Asked, told: Progress) -> pd.DataFrame:
+    def answers(self, model: OmniModel, asked: SampleExamples, told: Progress) -> pd.DataFrame:
         """Decode and score every sample.
 
         Raises:
@@ -81,15 +80,15 @@ class Transcribe(Write):
 
     max_tokens_per_second: float = 25.0
 
-    def sizes(self, model: OmniModel, asked: Asked) -> list[int]:
+    def sizes(self, model: OmniModel, asked: SampleExamples) -> list[int]:
         """Encoder frames of each sound."""
-        return [asked.heard_frames(i, model) for i in range(len(asked))]
+        return [asked.num_frames(i, model) for i in range(len(asked))]
 
     def limit(self, size: int) -> int:
         """New tokens of a transcript at most."""
         return math.ceil(size / FRAMES_PER_SECOND * self.max_tokens_per_second) + 10
 
-    def answers(self, model: OmniModel, asked: Asked, told: Progress) -> pd.DataFrame:
+    def answers(self, model: OmniModel, asked: SampleExamples, told: Progress) -> pd.DataFrame:
         """As of `Write`."""
         table = super().answers(model, asked, told)
         return table.assign(group=table["answer_normalized"], task=TRANSCRIBE)
@@ -109,7 +108,7 @@ class Choose:
     precision: str = "float32"
     batch_tokens: int = 8192
 
-    def answers(self, model: OmniModel, asked: Asked, told: Progress) -> pd.DataFrame:
+    def answers(self, model: OmniModel, asked: SampleExamples, told: Progress) -> pd.DataFrame:
         """Score the choices of every sample.
 
         Raises:
@@ -141,7 +140,7 @@ class Choose:
         uncounted = dict.fromkeys(("character_errors", "num_characters", "word_errors", "num_words"), 0)
         return pd.DataFrame(lines).assign(num_questions=1, **uncounted)
 
-    def _padded(self, model: OmniModel, asked: Asked, told: Progress) -> list[list[tuple[float, int]]]:
+    def _padded(self, model: OmniModel, asked: SampleExamples, told: Progress) -> list[list[tuple[float, int]]]:
         """Loss and tokens of each choice; what stands before the choices is read once."""
         sizes = [asked.num_tokens(i, model) for i in range(len(asked))]
         choices = [one.choices for one in asked.samples]
@@ -156,7 +155,7 @@ class Choose:
             told(sum(map(bool, found)), len(asked))
         return found
 
-    def _packed(self, model: OmniModel, asked: Asked) -> list[list[tuple[float, int]]]:
+    def _packed(self, model: OmniModel, asked: SampleExamples) -> list[list[tuple[float, int]]]:
         rows = [(i, choice) for i, one in enumerate(asked.samples) for choice in one.choices]
         given = [asked.example(i, model) for i in range(len(asked))]
         examples = [replace(given[i], answer=asked.answer_ids(choice, model)) for i, choice in rows]
@@ -179,7 +178,7 @@ How = Write | Choose
 
 
 @torch.inference_mode()
-def answer(model: OmniModel, asked: Asked, how: How, *, progress: Progress | None = None) -> pd.DataFrame:
+def answer(model: OmniModel, asked: SampleExamples, how: How, *, progress: Progress | None = None) -> pd.DataFrame:
     """Ask a model about every sample; one line each, in their order, with the columns of `lab.evaluation.items`.
 
     `progress` is told how many are answered, and of how many.
@@ -194,7 +193,7 @@ def answer(model: OmniModel, asked: Asked, how: How, *, progress: Progress | Non
             "id": one.id,
             "group": one.group,
             "task": one.task,
-            "asked": one.question,
+            "asked": one.asked,
             "answer": one.answer,
         }
         for one in asked.samples

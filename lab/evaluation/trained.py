@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from lab.evaluation.answering import How
     from lab.parts.omni_model import OmniModel
-    from lab.training.examples import Asked
+    from lab.training.samples import SampleExamples
 
 HUB = "hub:"
 _LETTERS = 16
@@ -74,7 +74,7 @@ class SourceKind:
 
     parts: tuple[str, ...]
     state: Callable[[str], str]
-    opened: "Callable[[OmniModel, Mapping[str, Any], str, int], tuple[Asked, How]]"
+    opened: "Callable[[OmniModel, Mapping[str, Any], str, int], tuple[SampleExamples, How]]"
 
 
 def _speech_state(source: str) -> str:
@@ -91,7 +91,7 @@ def _hub_state(name: str) -> str:
     return f"{name} @ {data_revision(name.partition(':')[0])}"
 
 
-def _utterances(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[Asked, How]":
+def _utterances(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[SampleExamples, How]":
     from lab.evaluation.answering import Transcribe
     from lab.training.language_models import transcript_writer
     from lab.training.speech import MIN_FRAMES, open_corpus, open_split
@@ -120,7 +120,7 @@ def _seen_state(source: str) -> str:
     return _hub_state(name) if hub else f"{source} {sources_sha256(source)[:_LETTERS]}"
 
 
-def _questions(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[Asked, How]":
+def _questions(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[SampleExamples, How]":
     from lab.evaluation.answering import Choose
     from lab.training.samples import writer_of
     from lab.training.vision_cell import open_cell_split
@@ -153,14 +153,14 @@ def _text_state(source: str) -> str:
     return ", ".join(told)
 
 
-def _instructions(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[Asked, How]":
+def _instructions(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[SampleExamples, How]":
     from lab.data.instructions.choices import with_choices
     from lab.data.instructions.instructions import read_instructions, split_instructions
     from lab.evaluation.answering import Choose
     from lab.evaluation.benchmarks.benchmark import sampled
     from lab.training.samples import SampleExamples, writer_of
 
-    held_out = split_instructions(read_instructions(source).instructions)["test"]
+    held_out = split_instructions(read_instructions(source).samples)["test"]
     chosen = [held_out[place] for place in sampled(len(held_out), count or None)]
     write = writer_of(model.language)
     samples = with_choices(chosen, write, num_choices=cell["num_choices"])

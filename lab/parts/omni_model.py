@@ -186,20 +186,15 @@ class OmniModel(nn.Module):
     def segment_tokens(self, segment: Segment) -> int:
         """Positions that one segment of an example's content takes up."""
         if isinstance(segment, Sound):
-            projector = self.part("audio_projector", "sounds").projector
-            count: int = projector.output_length(self.sound_frames(segment))
+            frames = len(segment.values)
+            if segment.is_waveform:
+                frames = self.part("audio_encoder", "waveforms").num_frames(frames)
+            count: int = self.part("audio_projector", "sounds").projector.output_length(frames)
             return count
         if isinstance(segment, Seen):
             rows, columns = self.view_grid(segment.branch, segment.views)
             return len(segment.seconds) * (rows * columns if segment.order is None else len(segment.order))
         return len(segment.values) if isinstance(segment, Tokens) else len(segment)
-
-    def sound_frames(self, sound: Sound) -> int:
-        """Encoder frames of a sound."""
-        if not sound.is_waveform:
-            return len(sound.values)
-        frames: int = self.part("audio_encoder", "waveforms").num_frames(len(sound.values))
-        return frames
 
     def read(self, examples: Sequence[Example]) -> list[Example]:
         """The examples with their sounds and pictures as tokens, which may then stand in several examples.

@@ -3,12 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from lab.data.sample import Sample
-from lab.parts.audio_tokens import Sound
 from lab.parts.omni_model import Example, OmniModel
 
 
@@ -36,47 +33,8 @@ class Examples(ABC):
         """Pictures and frames of video that one example shows."""
         return 0
 
-    def heard_frames(self, index: int, model: OmniModel) -> int:
-        """Encoder frames of the sounds in one example."""
-        segments = self.example(index, model).content
-        return sum(model.sound_frames(segment) for segment in segments if isinstance(segment, Sound))
-
     def __len__(self) -> int:
         return len(self.ids)
-
-
-class Asked(Protocol):
-    """Examples of samples, whose answers and choices a model is asked for."""
-
-    @property
-    def name(self) -> str:
-        """Of their source, for messages and tables."""
-        ...
-
-    @property
-    def samples(self) -> Sequence[Sample]:
-        """What is asked, in the examples' order; media may be left out where the examples hold their features."""
-        ...
-
-    def __len__(self) -> int:
-        """How many."""
-        ...
-
-    def example(self, index: int, model: OmniModel) -> Example:
-        """As of `Examples`."""
-        ...
-
-    def num_tokens(self, index: int, model: OmniModel) -> int:
-        """As of `Examples`."""
-        ...
-
-    def heard_frames(self, index: int, model: OmniModel) -> int:
-        """As of `Examples`."""
-        ...
-
-    def answer_ids(self, text: str, model: OmniModel) -> list[int]:
-        """An answer or choice as token ids, without start and end."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from lab.evaluation.answering import Choose, answer
 from lab.evaluation.fault_removal import removal_scores, training_losses
 from lab.evaluation.items import scores as item_scores
 from lab.training.instruction_data import open_instruction_data
-from lab.training.instruction_rows import text_model
+from lab.training.language_models import text_model
 from lab.training.samples import SampleExamples
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
 from tests.training.test_scoring import alone
@@ -35,7 +35,7 @@ def test_the_likeliest_choice_a_token_is_chosen_as_single_samples_say():
     table = answer(text_model(model), SampleExamples(samples=questions), Choose(per_token=True, pack_tokens=4096))
     for one, question, (_, line) in zip(asked, questions, table.iterrows(), strict=True):
         own = question.choices
-        losses = [alone(model, one.prompt, text) for text in own]
+        losses = [alone(model, one.question, text) for text in own]
         assert line["given"] == own[int(np.argmin(losses))]
         assert line["wrong_answers"] == int(np.argmin(losses) != 0)
         assert line["num_tokens"] == len(one.answer) + 1

@@ -1,6 +1,7 @@
 import pytest
 
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
+from lab.data.sample import Sample
 from lab.errors import LabError
 from standins.instructions import mmlu as mmlu_source
 from standins.mmlu_task import as_row, few_shot_questions
@@ -8,8 +9,8 @@ from standins.mmlu_task import as_row, few_shot_questions
 ASKED = "Why is Mars red? (A) Rust. (B) Heat (of the sun). (C) Lava. (D) Ice."
 
 
-def instruction(key: str, prompt: str, answer: str) -> Instruction:
-    return Instruction(id=f"mmlu/{key}", prompt=prompt, answer=answer, source="mmlu", group=key)
+def asked(key: str, prompt: str, answer: str) -> Sample:
+    return instruction(id=f"mmlu/{key}", prompt=prompt, answer=answer, source="mmlu", group=key)
 
 
 def test_a_question_is_cut_from_its_choices():
@@ -30,7 +31,7 @@ def test_what_is_no_question_with_four_choices_is_left_out(text, right):
 
 
 def test_questions_are_those_of_the_package_that_can_be_cut(monkeypatch):
-    made = [instruction("astronomy-0", ASKED, "Rust."), instruction("astronomy-1", "What?", "That.")]
+    made = [asked("astronomy-0", ASKED, "Rust."), asked("astronomy-1", "What?", "That.")]
     monkeypatch.setattr(mmlu_source, "instructions", lambda option, skipped: iter(made))
     assert few_shot_questions()["test"]["answer"][:] == [0]
 

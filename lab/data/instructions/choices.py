@@ -4,19 +4,19 @@ Section 4 of the paper (accuracy). The others are near the right one in length.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from lab.data.instructions.instruction import Instruction
-from lab.data.sample import Sample, Text
+from lab.data.sample import Sample
 from lab.errors import LabError
 
 
-def with_choices(instructions: Sequence[Instruction], write: Callable[[str], str], *, num_choices: int) -> list[Sample]:
+def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *, num_choices: int) -> list[Sample]:
     """Each instruction with choices, its right answer first: the same whenever the instructions are the same.
 
     Others are drawn among the `4 * num_choices` of nearest length of its source, of all sources where that has too few.
-    Texts are brought by `write` into the form that the language model reads.
+    Answers are brought by `write` into the form that the language model reads. The task is the source's own.
 
     Raises:
         LabError: fewer than two choices, or fewer different answers than choices.
@@ -37,15 +37,6 @@ def with_choices(instructions: Sequence[Instruction], write: Callable[[str], str
                 f"{len(instructions)} instructions have {len(others) + 1} different answers, too few for "
                 f"{num_choices} choices; raise num_test"
             )
-        found.append(
-            Sample(
-                id=one.id,
-                group=one.group,
-                task=one.source.rpartition(":")[2],
-                source=one.source,
-                content=(Text(write(one.prompt)),),
-                answer=right,
-                choices=(right, *others),
-            )
-        )
+        task = one.source.rpartition(":")[2]
+        found.append(replace(one, task=task, answer=right, choices=(right, *others)))
     return found

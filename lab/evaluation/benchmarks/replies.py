@@ -15,6 +15,7 @@ from typing import Protocol
 
 from lab.data.media import Drawn, media_file
 from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.speech.audio import Clip
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.kept_texts import KeptTexts
@@ -52,8 +53,8 @@ def opened(part: Audio | Image | Video) -> Iterator[io.BufferedIOBase]:
         LabError: the file cannot be read.
     """
     source = part.source
-    if isinstance(source, Drawn):
-        raise LabError(f"a model is asked about files, and the {part.type} is drawn when it is read")
+    if isinstance(source, Drawn | Clip):
+        raise LabError(f"a model is asked about files, and this {part.type} has none of its own")
     try:
         if isinstance(source, bytes):
             yield io.BytesIO(source)
