@@ -55,13 +55,12 @@ def test_one_that_is_still_running_is_left_alone(toy_project: Path, monkeypatch:
     assert "left to the last one, which is still running" in (unattended.folder() / "toy-cpu.log").read_text()
 
 
-def test_a_sweep_that_cannot_start_says_so_in_its_report(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_that_cannot_start_says_so_in_its_report(toy_project: Path) -> None:
     def refused(*arguments: object, **options: object) -> None:
         raise LabError("package 'x' cannot be fetched")
 
-    monkeypatch.setattr(unattended, "reproduce", refused)
     with pytest.raises(LabError, match="cannot be fetched"):
-        run_unattended(load_ablation("toy"), rung="cpu")
+        run_unattended(load_ablation("toy"), rung="cpu", sweep=refused)
     assert "**It could not start:** package 'x' cannot be fetched" in (unattended.folder() / "toy-cpu.md").read_text()
     with FileLock(unattended.folder() / "toy-cpu.lock", timeout=0):
         pass  # the lock is free again
