@@ -44,14 +44,13 @@ def test_a_sweep_leaves_a_log_a_report_and_a_copy_with_the_studys_run(
     assert (paths.mlruns_dir() / "unattended" / "toy-cpu.log").read_text().startswith(log)
 
 
-def test_one_that_is_still_running_is_left_alone(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_still_running_is_left_alone(toy_project: Path) -> None:
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("must not run")
 
-    monkeypatch.setattr(unattended, "reproduce", never)
     unattended.folder().mkdir(parents=True)
     with FileLock(unattended.folder() / "toy-cpu.lock"):
-        assert run_unattended(load_ablation("toy"), rung="cpu") is None
+        assert run_unattended(load_ablation("toy"), rung="cpu", sweep=never) is None
     assert "left to the last one, which is still running" in (unattended.folder() / "toy-cpu.log").read_text()
 
 
