@@ -89,10 +89,8 @@ def still_samples(split: Split, count: int) -> list[Sample]:
 
 def page_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sample]:
     """Pages of small text, seen at their own size; `pages` is a key of `PAGES`. One question a page."""
-    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
-    for index in range(count):
-        page = make_page(settings, seed=seed, index=index, split=split)
+    for index, page in enumerate(_pages(split, count, pages)):
         asked = questions(page)
         found.append(_asking(asked[index % len(asked)], Image(Drawn(_page, (page,))), page.id))
     return found
@@ -100,15 +98,18 @@ def page_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sampl
 
 def transcript_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sample]:
     """The same pages, to be written down from the top to the bottom."""
-    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
-    for index in range(count):
-        page = make_page(settings, seed=seed, index=index, split=split)
-        content = (Image(Drawn(_page, (page,))), Text(TRANSCRIBE[settings.language]))
+    for page in _pages(split, count, pages):
+        content = (Image(Drawn(_page, (page,))), Text(TRANSCRIBE[page.settings.language]))
         found.append(
             Sample(id=f"{page.id}-text", group=page.id, task="write", content=content, answer=transcript(page))
         )
     return found
+
+
+def _pages(split: Split, count: int, pages: str) -> list[Page]:
+    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
+    return [make_page(settings, seed=seed, index=index, split=split) for index in range(count)]
 
 
 def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:
