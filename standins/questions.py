@@ -13,8 +13,8 @@ from lab.data.media import Drawn
 from lab.data.sample import Image, Sample, Text, Video
 from lab.data.sources import Largest, SampleSource
 from lab.data.splits import Split
-from lab.data.video import reading
 from lab.data.video.moments import Sight
+from lab.data.video.reading import VideoFrames
 from lab.errors import LabError, choose
 from standins.pages.chart_questions import chart_questions
 from standins.pages.chart_tables import CHART_TABLES, Chart, ChartSettings, make_chart
@@ -42,11 +42,11 @@ def _asking(asked: Any, media: Image | Video, id: str, group: str = "") -> Sampl
     return Sample(id=id, group=group, task=asked.kind, content=content, answer=asked.answer, choices=asked.choices)
 
 
-def _film(scene: Scene, sight: Sight) -> reading.Video:
+def _film(scene: Scene, sight: Sight) -> VideoFrames:
     moments = np.array(sight.moments(scene.seconds))
     size = sight.frame_size
     seen = frames(scene, moments, size) if len(moments) else np.zeros((0, size, size, 3), dtype=np.uint8)
-    return reading.Video(frames=seen, seconds=moments, duration_seconds=scene.seconds)
+    return VideoFrames(frames=seen, seconds=moments, duration_seconds=scene.seconds)
 
 
 def _still(scene: Scene, sight: Sight) -> Pixels:

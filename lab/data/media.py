@@ -20,10 +20,6 @@ class Drawn:
     draw: Callable[..., Any]
     given: tuple[Any, ...]
 
-    def __repr__(self) -> str:
-        """Named by what draws it, so that what a sample says is written alike in every process and on every machine."""
-        return f"Drawn({getattr(self.draw, '__module__', '')}.{getattr(self.draw, '__qualname__', self.draw)})"
-
     def read(self, *sight: Any) -> Any:
         """What `draw` makes."""
         return self.draw(*self.given, *sight)

@@ -57,12 +57,11 @@ def test_media_are_read_when_they_are_asked_for(tmp_path):
         Audio(tmp_path / "none.wav").read()
 
 
-def test_what_is_drawn_is_read_each_time_compared_by_value_and_written_alike_everywhere():
+def test_what_is_drawn_is_read_each_time_and_compared_by_value():
     one, same, other = (Drawn(np.zeros, (shape,)) for shape in ((2, 3, 3), (2, 3, 3), (1, 1, 3)))
     assert one == same != other
     drawn = Sample(id="d", content=(Audio(one),))
     assert drawn.content[0].read().shape == (2, 3, 3)
-    assert repr(one) == "Drawn(numpy.zeros)"
     assert sample_of_messages(drawn.messages(), id="d") == drawn
 
 
