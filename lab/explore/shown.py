@@ -175,7 +175,7 @@ SHOWN: dict[str, _Show] = {
     "lab.training.memory.Memory": _memory,
     "lab.training.packing_certificate.PackingCertificate": certificate,
     "lab.data.sample.Sample": _sample,
-    "lab.data.video.reading.Video": _video,
+    "lab.data.video.reading.VideoFrames": _video,
     "lab.data.speech.corpora.Corpus": _corpus,
     "lab.data.packing.Packs": lambda shown: _said(shown.statistics()),
     "lab.data.packing.PackingStatistics": _said,
