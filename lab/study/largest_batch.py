@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -39,6 +39,8 @@ WINDOW_SECONDS = 30.0
 QUESTION_TOKENS = 64  # ours: a question with its choices
 ANSWER_TOKENS = 128  # ours: of speech some four tokens a second, of pictures a short description
 
+Parameters = Mapping[str, Any]
+"""Those of a cell by name."""
 # What decides a step; rows of a study that differ in anything else take the same.
 _DECIDING = (
     *("audio_encoder", "encoder_window", "downsample_rate", "parameter_budget", "prompt"),
@@ -87,13 +89,6 @@ class Leg:
     trained: tuple[str, ...]
 
 
-class Parameters(dict[str, Any]):
-    """Those of a cell by name."""
-
-    def __missing__(self, name: str) -> Any:
-        raise LabError(f"a study that is counted has a parameter {name!r}, and this one has none")
-
-
 @dataclass(frozen=True)
 class Step:
     """One step of a cell on the largest batch of one kind of data; a scoring of it where nothing trains.
@@ -106,6 +101,16 @@ class Step:
     limit: str
     asked: Asked
     precision: str
+
+    @classmethod
+    def of(cls, cell: Parameters, leg: Leg, limit: str, asked: Asked, precision: str) -> "Step":
+        """A step of the cell with these parameters, of which those that decide nothing of it are left out."""
+        return cls(tuple((name, cell[name]) for name in _DECIDING if name in cell), leg, limit, asked, precision)
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those that decide it."""
+        return dict(self.cell)
 
     @property
     def memory(self) -> Memory:
@@ -122,15 +127,9 @@ class Step:
         return _traced(self, checkpointing=True)
 
 
-def step_of(parameters: Mapping[str, Any], leg: Leg, limit: str, asked: Asked, precision: str) -> Step:
-    """A step of the cell with these parameters."""
-    cell = tuple((name, parameters[name]) for name in _DECIDING if name in parameters)
-    return Step(cell, leg, limit, asked, precision)
-
-
 @cache
 def _traced(step: Step, *, checkpointing: bool) -> Memory:
-    parameters = Parameters(step.cell)
+    parameters = step.parameters
     encoders = build_encoders(parameters)
     inside = {name: encoder for name, encoder in encoders.items() if name in step.leg.trained}
     return trace(
@@ -147,7 +146,7 @@ def _traced(step: Step, *, checkpointing: bool) -> Memory:
 class MelShapes(WhisperFeatureExtractor):
     """Whisper's front end without its work: spectrograms of the right shape."""
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, waveforms: Any, *, sampling_rate: int, padding: str, max_length: int, return_tensors: str
     ) -> dict[str, Tensor]:
         """Those of waveforms of `max_length` samples."""
@@ -179,7 +178,7 @@ def build_encoders(parameters: Parameters) -> dict[str, Any]:
     return found
 
 
-def build_model(parameters: Parameters, encoders: Mapping[str, Any], inside: Mapping[str, nn.Module]) -> OmniModel:
+def build_model(parameters: Parameters, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
     """The model of a cell, with those of its encoders that are inside.
 
     Raises:

@@ -5,7 +5,7 @@ the meta device, and `lab.training.memory` traces a step. `lab.study.scale_table
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 
@@ -30,7 +30,6 @@ from lab.study.largest_batch import (
     build_encoders,
     largest_seen,
     prompt_tokens,
-    step_of,
 )
 from lab.training.curricula import IMAGE, VIDEO
 from lab.training.image_text_model import IMAGES_ALONE
@@ -47,15 +46,15 @@ BRANCHES = {SPEECH: ("audio_projector",), IMAGE: ("visual_projector", "video_pro
 
 @dataclass(frozen=True)
 class Study:
-    """A kind of study: what its cells train on, what of `Asked` it takes, and how it is told of."""
+    """A kind of study: what of `Asked` it takes, what its cells train on, and what a batch of it is in words."""
 
     name: str
     options: tuple[str, ...]
     legs: Callable[[Parameters], Iterable[Leg]]
     limit: str
     batch: Callable[[Parameters, Asked], str]
-    complete: Mapping[str, Any] | None = None
-    """Parameters that all of its cells would have."""
+    completed: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters that its cells have unsaid."""
 
 
 def _hears(parameters: Parameters) -> list[Leg]:
@@ -69,14 +68,6 @@ def _sees(parameters: Parameters) -> Iterable[Leg]:
         yield from (Leg(kind, branch, stage.trained) for kind in stage.data)
 
 
-def _answers_about_pictures(parameters: Parameters) -> list[Leg]:
-    return [Leg(IMAGE, "visual_projector", fine_tuning_stage(parameters).trained)]
-
-
-def _answers(parameters: Parameters) -> list[Leg]:
-    return [Leg(TEXT, "", ("language_model",))]
-
-
 def _utterances(parameters: Parameters, asked: Asked) -> str:
     return (
         f"{asked.or_else('batch_size', parameters['batch_size'])} utterances of "
@@ -85,13 +76,12 @@ def _utterances(parameters: Parameters, asked: Asked) -> str:
     )
 
 
-def _pictures(limit: str, parameters: Parameters, asked: Asked) -> str:
-    batch = f"about {parameters[limit]} tokens of samples"
-    if size := asked.or_else("batch_size", parameters.get("batch_size")):
-        batch = f"{size} samples"
+def _pictures(parameters: Parameters, asked: Asked) -> str:
+    size = asked.or_else("batch_size", parameters.get("batch_size"))
+    tokens = parameters.get("batch_tokens", parameters.get("budget_tokens"))
     return (
-        f"{batch} as large as their source has them, each the projector's tokens, "
-        f"{asked.or_else('question_tokens', QUESTION_TOKENS)} of question, 1 start, "
+        f"{size or f'about {tokens} tokens of'} samples as large as their source has them, each the projector's "
+        f"tokens, {asked.or_else('question_tokens', QUESTION_TOKENS)} of question, 1 start, "
         f"{asked.or_else('answer_tokens', ANSWER_TOKENS)} of answer and its end"
     )
 
@@ -108,9 +98,9 @@ STUDIES: dict[str, Study] = {
     "scorer_steps": Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
-        _answers_about_pictures,
+        lambda parameters: [Leg(IMAGE, "visual_projector", fine_tuning_stage(parameters).trained)],
         "budget_tokens",
-        partial(_pictures, "budget_tokens"),
+        _pictures,
         IMAGES_ALONE,
     ),
     "vision_encoder": Study(
@@ -118,16 +108,22 @@ STUDIES: dict[str, Study] = {
         ("question_tokens", "answer_tokens", "batch_size"),
         _sees,
         "batch_tokens",
-        partial(_pictures, "batch_tokens"),
+        _pictures,
     ),
-    "scorer": Study("a study of packed instructions", ("answer_tokens",), _answers, "budget_tokens", _text),
+    "scorer": Study(
+        "a study of packed instructions",
+        ("answer_tokens",),
+        lambda parameters: [Leg(TEXT, "", ("language_model",))],
+        "budget_tokens",
+        _text,
+    ),
 }
 """Kinds of studies, by the parameter that tells them; the first that a study has decides."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a row or stage needs: its dearest step, and the step with its longest samples."""
+    """What a row or stage needs: its dearest step, and the one with its longest samples."""
 
     dearest: Step
     longest: Step
@@ -140,7 +136,7 @@ class Need:
     @property
     def shown(self) -> dict[str, str]:
         """What a table says of its batches, by title."""
-        leg, parameters = self.longest.leg, Parameters(self.longest.cell)
+        leg, parameters = self.longest.leg, self.longest.parameters
         if leg.kind == TEXT:
             return {"tokens a pack": f"{parameters[self.longest.limit]:,}"}
         tokens = {"tokens a sample": f"{self.longest.memory.tokens:,}"}
@@ -164,29 +160,33 @@ class Scale:
     """By row."""
     asked: Asked
     precision: str
-    step: Callable[[Parameters, Leg], Step]
-    """Of a cell's leg."""
-    rows: Mapping[str, Need]
-    refused: Mapping[str, str]
-    """Why a row cannot be built at this rung."""
 
-    @property
-    def dearest(self) -> str:
-        """The row that needs most memory."""
-        return max(self.rows, key=lambda row: self.rows[row].memory.total)
+    @cached_property
+    def _rows(self) -> tuple[dict[str, Need], dict[str, str]]:
+        return self._counted({row: partial(self.study.legs, cell) for row, cell in self.cells.items()}, self.cells)
 
     @cached_property
     def _stages(self) -> tuple[dict[str, Need], dict[str, str]]:
-        parameters = self.cells[self.dearest]
-        kinds = [SPEECH] if "audio_encoder" in parameters else []
-        kinds += [kind for kind, source in SOURCES.items() if parameters.get(source)]
+        cell = self.cells[self.dearest]
+        kinds = [SPEECH] if "audio_encoder" in cell else []
+        kinds += [kind for kind, source in SOURCES.items() if cell.get(source)]
         parts = [part.name for part in self.rows[self.dearest].memory.parts]
-        wanted = {}
+        legs: dict[str, Callable[[], Iterable[Leg]]] = {}
         for stage in PAPER_STAGES.values():
             trained = tuple(part for part in parts if part in stage.trained)
-            if legs := [Leg(k, b, trained) for k in kinds for b in BRANCHES[k] if b in stage.parts]:
-                wanted[stage.name] = partial(_need, self.step, parameters, legs)
-        return _counted(wanted)
+            if own := [Leg(k, b, trained) for k in kinds for b in BRANCHES[k] if b in stage.parts]:
+                legs[stage.name] = partial(list, own)
+        return self._counted(legs, dict.fromkeys(legs, cell))
+
+    @property
+    def rows(self) -> Mapping[str, Need]:
+        """Those that can be built at this rung."""
+        return self._rows[0]
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why a row cannot."""
+        return self._rows[1]
 
     @property
     def stages(self) -> Mapping[str, Need]:
@@ -198,12 +198,17 @@ class Scale:
         """Why a stage cannot be counted with it."""
         return self._stages[1]
 
+    @cached_property
+    def dearest(self) -> str:
+        """The row that needs most memory."""
+        return max(self.rows, key=lambda row: self.rows[row].memory.total)
+
     @property
     def heading(self) -> tuple[str, str]:
         """What the models are made of, and what a step is."""
 
         def values(name: str) -> str:
-            return " or ".join(dict.fromkeys(str(parameters[name]) for parameters in self.cells.values()))
+            return " or ".join(dict.fromkeys(str(cell[name]) for cell in self.cells.values()))
 
         shared = next(iter(self.cells.values()))
         names = [name for name in ("audio_encoder", "vision_encoder", "language_model") if name in shared]
@@ -213,24 +218,38 @@ class Scale:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of the dearest row besides, a line each."""
-        parameters = self.cells[self.dearest]
-        found: list[str] = []
-        if "scorer" in parameters or "scorer_steps" in parameters:
-            found.append(self._scoring(parameters))
-        if "vision_encoder" in parameters and (note := _frame_note(parameters)):
-            found.append(note)
-        return tuple(found)
+        cell = self.cells[self.dearest]
+        scoring = self._scoring_note(cell) if "scorer" in cell or "scorer_steps" in cell else ""
+        frame = _frame_note(cell) if "vision_encoder" in cell else ""
+        return tuple(note for note in (scoring, frame) if note)
 
-    def _scoring(self, parameters: Parameters) -> str:
+    def _step(self, cell: Parameters, leg: Leg) -> Step:
+        limit = "pack_tokens" if cell.get("pack_tokens") else self.study.limit
+        return Step.of(cell, leg, limit, self.asked, self.precision)
+
+    def _counted(
+        self, legs: Mapping[str, Callable[[], Iterable[Leg]]], cells: Mapping[str, Parameters]
+    ) -> tuple[dict[str, Need], dict[str, str]]:
+        """What can be counted, and why the rest cannot."""
+        found: dict[str, Need] = {}
+        refused: dict[str, str] = {}
+        for name, of_cell in legs.items():
+            try:
+                steps = [self._step(cells[name], leg) for leg in dict.fromkeys(of_cell())]
+                dearest = max(steps, key=lambda step: step.memory.total)
+                found[name] = Need(dearest, max(steps, key=lambda step: step.memory.tokens))
+            except LabError as error:
+                refused[name] = str(error)
+        return found, refused
+
+    def _scoring_note(self, cell: Parameters) -> str:
         """What scoring takes: the scorer's weights, and a pack that passes forward; or why that cannot be said."""
-        leg = Leg(*astuple(self.rows[self.dearest].dearest.leg)[:2], ())
-        scorer, changes = "the same model", {}
-        if "scorer" in parameters:
-            scorer, tokens = parameters["scorer"], scored_tokens(parameters)
-            changes = {"language_model": scorer, "budget_tokens": tokens, "max_tokens": tokens}
-        cell = Parameters({**parameters, **changes})
+        scorer = "the same model"
+        if "scorer" in cell:
+            scorer, tokens = cell["scorer"], scored_tokens(cell)
+            cell = {**cell, "language_model": scorer, "budget_tokens": tokens, "max_tokens": tokens}
         try:
-            memory = self.step(cell, leg).memory
+            memory = self._step(cell, replace(self.rows[self.dearest].dearest.leg, trained=())).memory
         except LabError as error:
             return f"Scoring before it cannot be counted: {error}"
         count = sum(part.parameters for part in memory.parts if part.weights)
@@ -242,12 +261,7 @@ class Scale:
 
 
 def scale(
-    ablation: Ablation,
-    rung: str,
-    rows: str | Sequence[str] = "main",
-    *,
-    precision: str | None = None,
-    **asked: Any,
+    ablation: Ablation, rung: str, rows: str | Sequence[str] = "main", *, precision: str | None = None, **asked: Any
 ) -> Scale:
     """Trace a step on the largest batch of each row.
 
@@ -269,70 +283,31 @@ def scale(
     for name, value in asked.items():
         if value is not None and name not in study.options:
             raise LabError(f"{name} is {value:g}, but {study.name} has none; leave it out")
-    chosen = {
-        cell.row: Parameters({**cell.parameters, **(study.complete or {})}) for cell in cells(ablation, rung, rows)
-    }
+    chosen = {cell.row: {**cell.parameters, **study.completed} for cell in cells(ablation, rung, rows)}
     own = next(iter(chosen.values()))["precision"]
     precision = precision or ("bfloat16" if own == "auto" else own)
     choose(PRECISIONS, precision, "precision")
-    sizes = Asked(**asked)
-
-    def step(parameters: Parameters, leg: Leg) -> Step:
-        limit = "pack_tokens" if parameters.get("pack_tokens") else study.limit
-        return step_of(parameters, leg, limit, sizes, precision)
-
-    wanted = {row: partial(_row, study, step, parameters) for row, parameters in chosen.items()}
-    found, refused = _counted(wanted)
-    if not found:
-        row, reason = next(iter(refused.items()))
+    found = Scale(ablation.name, rung, study, chosen, Asked(**asked), precision)
+    if not found.rows:
+        row, reason = next(iter(found.refused.items()))
         raise LabError(f"row {row!r} of {ablation.name!r} does not fit rung {rung!r}: {reason}")
-    return Scale(ablation.name, rung, study, chosen, sizes, precision, step, found, refused)
+    return found
 
 
-def _row(study: Study, step: Callable[[Parameters, Leg], Step], parameters: Parameters) -> Need:
-    return _need(step, parameters, study.legs(parameters))
-
-
-def _need(step: Callable[[Parameters, Leg], Step], parameters: Parameters, legs: Iterable[Leg]) -> Need:
-    steps = [step(parameters, leg) for leg in dict.fromkeys(legs)]
-    return Need(
-        max(steps, key=lambda step: step.memory.total),
-        max(steps, key=lambda step: step.memory.tokens),
-    )
-
-
-def _counted(wanted: Mapping[str, Callable[[], Need]]) -> tuple[dict[str, Need], dict[str, str]]:
-    """What can be counted, and why the rest cannot."""
-    found: dict[str, Need] = {}
-    refused: dict[str, str] = {}
-    for name, count in wanted.items():
-        try:
-            found[name] = count()
-        except LabError as error:
-            refused[name] = str(error)
-    return found, refused
-
-
-def _frame_tokens(parameters: Parameters, encoder: Any, size: tuple[int, int], max_tiles: int, **options: Any) -> int:
+def _frame_tokens(cell: Parameters, encoder: Any, size: tuple[int, int], max_tiles: int) -> int:
     with torch.device("meta"):
-        projector = cell_projector({**parameters, **options}, 1, 1)
-    return num_tokens(
-        *size,
-        image_size=encoder.image_size,
-        max_tiles=max_tiles,
-        view_grid=projector.output_grid(*encoder.grid),
-        **{name: parameters[name] for name in ("fit", "unpad", "newline")},
-    )
+        view_grid = cell_projector(cell, 1, 1).output_grid(*encoder.grid)
+    options = {name: cell[name] for name in ("fit", "unpad", "newline")}
+    return num_tokens(*size, image_size=encoder.image_size, max_tiles=max_tiles, view_grid=view_grid, **options)
 
 
-def _frame_note(parameters: Parameters) -> str:
+def _frame_note(cell: Parameters) -> str:
     """What a frame of the paper's largest size takes, whole and in tiles, by what becomes of odd patches."""
-    encoder = build_encoders(parameters)["vision_encoder"]
+    encoder = build_encoders(cell)["vision_encoder"]
     if encoder.image_size != VIDEO_FRAME[0]:
         return ""
     told = []
-    for padding in get_args(Padding) if parameters["projector"] != "mlp" else ("",):
-        options = {"padding": padding} if padding else {}
-        whole, tiled = (_frame_tokens(parameters, encoder, VIDEO_FRAME, tiles, **options) for tiles in (1, 2))
+    for padding in get_args(Padding) if cell["projector"] != "mlp" else ("",):
+        whole, tiled = (_frame_tokens({**cell, "padding": padding}, encoder, VIDEO_FRAME, tiles) for tiles in (1, 2))
         told.append(f"{whole} or {tiled}" + (f" with padding {padding!r}" if padding else ""))
     return f"Tokens of a frame of {VIDEO_FRAME[0]} x {VIDEO_FRAME[1]}, whole or with its tiles: {', '.join(told)}."

@@ -97,7 +97,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.study.scale.Scale": (counted, ("<pre>", "By part, mlp")),
         "lab.training.stages.Stage": (PAPER_STAGES["image_1"], ("visual_projector (0.001)", "stage image_1")),
         "lab.training.loop.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1.00 GB")),
-        "lab.training.memory.Memory": (counted.rows["mlp"], ("visual_projector", "GB")),
+        "lab.training.memory.Memory": (counted.rows["mlp"].memory, ("visual_projector", "GB")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("FAILED: 1 of 1", "leaks", "0.5")),
         "lab.training.vision_example.VisionExample": (
             example,
