@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
-from lab.data.vision_forms import FORMS
+from lab.data.sources import check_source
 from lab.paper.claims import load_contrasts
+from lab.paper.figure_frame import load_script
 from lab.paper.measured import load_measured
 from lab.paper.style import paper_style
 from lab.study import results
@@ -20,10 +21,8 @@ from lab.training.image_text_data import check_image_text
 from lab.training.image_text_training import PRETRAINING, fine_tuning_stage, pretraining_stage
 from lab.training.instruction_filter import ORACLE, check_filter
 from lab.training.vision import check_vision_encoder
-from lab.training.vision_examples import EXAMPLES, HUB
 from tests.image_text import NAME, tiny_image_text
 from tests.paper.answers import REPOSITORY
-from tests.test_figures import load
 from tests.vision import write_image_set
 
 VARIED = {"loss_filter", "k", "fitted_by"}
@@ -52,8 +51,7 @@ def test_all_rows_of_every_rung_can_be_and_are_trained_and_tested_alike() -> Non
             assert fine_tuning_stage(cell).trained == pretraining_stage(cell).trained
         check_vision_encoder(cells[0]["vision_encoder"])
         for source in filter(None, (cells[0]["images"], cells[0]["test_source"])):
-            form, hub, _ = source.partition(HUB)
-            assert form in FORMS if hub else form.partition(":")[0] in EXAMPLES
+            check_source(source)
 
 
 def test_the_cut_of_the_cpu_rung_splits_no_group_of_stills() -> None:
@@ -111,7 +109,7 @@ def test_cells_are_filtered_trained_measured_tracked_and_drawn(tmp_path, monkeyp
     ancestry = json.loads(run.artifact("ancestry.json").read_text())
     assert [link["stage"] for link in ancestry] == [PRETRAINING]
     with paper_style():
-        figure = load(REPOSITORY / "figures" / f"{NAME}.py").draw(load_measured(study, "smoke"))
+        figure = load_script(REPOSITORY / "figures" / f"{NAME}.py").draw(load_measured(study, "smoke"))
     assert len(figure.axes) == 3
     before = len(read_runs())
     assert reproduce(study, **arguments).complete

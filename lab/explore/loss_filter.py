@@ -18,21 +18,21 @@ from numpy import ndarray
 
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
-from lab.data.filters.loss_fit import normality
 from lab.data.filters.losses import Losses, loss_files
 from lab.data.instructions.instructions import read_instructions
+from lab.data.sample import Sample
+from lab.data.sources import is_source, open_samples
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
+from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError
-from lab.explore.html import pictures, sound, table, text
+from lab.explore.html import media, sound, table, text
 from lab.explore.panel import Panel, Shown
-from lab.paper.style import GREY, STYLES, style_of
+from lab.paper.panels_beneath import CLEAN, draw_losses
 from lab.study.ablation import Ablation, load_ablation
 from lab.study.own_rows import free_key, save_own_row
 from lab.study.results import load_utterances
 from lab.training.image_text_data import as_instruction
-from lab.training.vision_example import Sight, VisionExample
-from lab.training.vision_examples import EXAMPLES, HUB, open_examples
 
 OF_PICTURES = "loss_filter_images"
 """The study whose model `lab score --images` scores with; behind its examples stand those that are scored."""
@@ -48,8 +48,9 @@ class ScoredSamples:
     losses: Float[ndarray, " samples"]
     losses_without_prompt: Float[ndarray, " samples"] | None = None
     faults: Sequence[str] | None = None
-    examples: Sequence[VisionExample] | None = None
-    """The pictures that they are about, where they are about some; their questions are the clean ones."""
+    seen: Sequence[Sample] | None = None
+    """The samples with their pictures, where they have some; their questions are the clean ones."""
+    sight: Sight = PAPER_SIGHT
 
     def judged(self) -> Losses:
         """As filters read them."""
@@ -69,7 +70,7 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
     parameters = ablation.resolve(row, rung)
     without = first["loss_without_prompt"].to_numpy(np.float64)
     ids = first["question"].tolist()
-    shown = _examples(parameters["images"], parameters, len(ids)) if "images" in parameters else {}
+    seen = _samples_by_id(parameters["images"], parameters, len(ids)) if "images" in parameters else {}
     return ScoredSamples(
         ids=ids,
         prompts=first["prompt"].tolist(),
@@ -77,7 +78,7 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
         losses=first["loss"].to_numpy(np.float64),
         losses_without_prompt=None if np.isnan(without).any() else without,
         faults=first["kind"].tolist(),
-        examples=[shown[key] for key in ids] if shown else None,
+        **_seen(seen, ids, parameters),
     )
 
 
@@ -89,10 +90,11 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
     """
     scored = pq.read_table(loss_files(folder))
     ids = scored["id"].to_pylist()
-    shown: dict[str, VisionExample] = {}
-    if source.partition(":")[0] in EXAMPLES or HUB in source:
-        shown = _examples(source, load_ablation(OF_PICTURES).base, len(ids))
-        by_id = {key: as_instruction(example) for key, example in shown.items()}
+    parameters = load_ablation(OF_PICTURES).base
+    seen: dict[str, Sample] = {}
+    if is_source(source):
+        seen = _samples_by_id(source, parameters, len(ids))
+        by_id = {key: as_instruction(sample) for key, sample in seen.items()}
     else:
         by_id = {one.id: one for one in read_instructions(source).instructions}
     if missing := [key for key in ids if key not in by_id]:
@@ -104,19 +106,23 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
         answers=[by_id[key].answer for key in ids],
         losses=scored["loss"].to_numpy(),
         losses_without_prompt=None if np.isnan(without).any() else without,
-        examples=[shown[key] for key in ids] if shown else None,
+        **_seen(seen, ids, parameters),
     )
 
 
-def _examples(source: str, parameters: Mapping[str, Any], count: int) -> dict[str, VisionExample]:
-    """Those of a source that may have been scored, by id; nothing is drawn before it is looked at."""
+def _samples_by_id(source: str, parameters: Mapping[str, Any], count: int) -> dict[str, Sample]:
+    """Those of a source that may have been scored; nothing is drawn before it is looked at."""
     wanted = parameters["num_pretraining"] + max(parameters["num_training"], count)
-    sight = Sight(frame_size=parameters["frame_size"])
-    return {one.id: one for one in open_examples(source, "train", wanted, sight)}
+    samples, _ = open_samples(source, "train", wanted)
+    return {sample.id: sample for sample in samples}
 
 
-NUM_BINS = 60
-CLEAN = "clean"
+def _seen(samples: Mapping[str, Sample], ids: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if not samples:
+        return {}
+    return {"seen": [samples[key] for key in ids], "sight": Sight(frame_size=parameters["frame_size"])}
+
+
 MAX_SPOKEN = 300
 """Letters of a prompt that are spoken: half a minute is enough to tell what it is."""
 
@@ -165,42 +171,12 @@ def _account(chosen: Filtered, samples: ScoredSamples) -> str:
 
 
 def _draw(samples: ScoredSamples, chosen: Filtered, bounds: tuple[float, float], loss_filter: str) -> Figure:
-    losses = np.asarray(samples.losses)
-    fit = normality(losses)
+    # Only of a filter that judges the loss itself do the bounds lie on the axis of losses.
+    drawn = {"log_gaussian": tuple(np.exp(bounds)), "ifd": (), RANDOM: (), "none": ()}.get(loss_filter, bounds)
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
-    every, by_fault = figure.subplots(1, 2)
-    edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
-    every.hist(
-        [losses[chosen.keep], losses[~chosen.keep]],
-        bins=edges,
-        stacked=True,
-        color=[STYLES[0].colour, STYLES[3].colour],
-        label=[f"kept ({int(chosen.keep.sum())})", f"dropped ({int((~chosen.keep).sum())})"],
-    )
-    at = np.linspace(edges[0], edges[-1], 300)
-    height = len(losses) * (edges[1] - edges[0]) / (fit.std * np.sqrt(2 * np.pi))
-    every.plot(at, height * np.exp(-0.5 * ((at - fit.mean) / fit.std) ** 2), color="black", label="fitted Gaussian")
-    # Only of a filter that judges the loss itself do the bounds lie on this axis.
-    axis_bounds = {"log_gaussian": tuple(np.exp(bounds)), "ifd": (), RANDOM: (), "none": ()}.get(loss_filter, bounds)
-    for bound in axis_bounds:
-        if np.isfinite(bound):
-            every.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
-    every.set(xlabel="loss of the answer (nats a token)", ylabel="samples", title=_fit_title(losses))
-    every.legend(fontsize="small")
-    kinds = samples.faults or ["all"] * len(losses)
-    for at_kind, kind in enumerate(sorted(set(kinds), key=lambda kind: (kind != CLEAN, kind))):
-        own, drawn = losses[np.array([one == kind for one in kinds])], style_of(at_kind)
-        style = {"color": drawn.colour, "linestyle": drawn.line, "label": f"{kind.replace('_', ' ')} ({len(own)})"}
-        by_fault.hist(own, bins=edges, density=True, histtype="step", **style)
-    by_fault.set(xlabel="loss of the answer (nats a token)", ylabel="density")
-    by_fault.legend(fontsize="small")
+    losses, kinds = np.asarray(samples.losses), samples.faults or ["all"] * len(samples.losses)
+    draw_losses(figure, losses, chosen.keep, [bound for bound in drawn if np.isfinite(bound)], kinds)
     return figure
-
-
-def _fit_title(losses: Float[ndarray, " samples"]) -> str:
-    fit = normality(losses)
-    tested = "" if fit.p_value is None else f", p = {fit.p_value:.1g}"
-    return f"skewness {fit.skewness:+.2f}, {fit.distance:.2f} from the Gaussian{tested}"
 
 
 def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int, *, hear: bool) -> str:
@@ -218,7 +194,7 @@ def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int
     rows: list[dict[str, Any]] = [
         {
             "loss": f"{losses[i]:.2f}",
-            **({} if samples.examples is None else {"picture": pictures(samples.examples[i].see()[0])}),
+            **({} if samples.seen is None else {"picture": media(samples.seen[i], samples.sight)}),
             **({"spoken": _spoken(samples.ids[i], samples.prompts[i])} if hear else {}),
             "prompt": samples.prompts[i],
             "answer": samples.answers[i],

@@ -15,6 +15,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from lab.data.sources import Largest, largest_sample
+from lab.data.video.moments import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
@@ -30,7 +32,6 @@ from lab.training.language_models import language_model_without_weights
 from lab.training.memory import PRECISIONS, Memory, trace
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import cell_projector
-from lab.training.vision_examples import Largest, Sight, largest_sample
 
 SPEECH, TEXT = "asr_audio_text", "instruction_pairs"
 SOURCES = {IMAGE: "images", VIDEO: "videos"}

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from lab.data.video.reading import VIDEO_FRAME
 from lab.errors import LabError, choose
 from lab.parts.any_resolution import num_tokens
 from lab.parts.visual_projectors import Padding
@@ -38,7 +39,6 @@ from lab.training.instruction_data import scored_tokens
 from lab.training.memory import PRECISIONS, Memory
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_projector, cell_stages
-from lab.training.vision_examples import VIDEO_FRAME
 
 BRANCHES = {SPEECH: ("audio_projector",), IMAGE: ("visual_projector", "video_projector"), VIDEO: ("video_projector",)}
 """Kinds of data, and the projectors that they may pass through."""

@@ -3,7 +3,6 @@ import pytest
 from lab.errors import LabError
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale
-from lab.study.scale_table import table
 from tests.study.test_scale_vision import MEAN_POOL, nothing_is_fetched  # noqa: F401  a fixture
 
 STUDY = "loss_filter_images"

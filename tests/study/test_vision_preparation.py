@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from lab import paths
-from lab.data import fetch
+from lab.data import fetch, sources
 from lab.errors import LabError
 from lab.study import preparation, remembered, vision_preparation
 from lab.study.remembered import folder_states
 from lab.study.vision_preparation import CHECKED_PARAMETERS, PREPARED_PARAMETERS, prepare_vision
-from lab.training import vision, vision_examples
-from lab.training.vision_data import VisionSplit
+from lab.training import vision
+from lab.training.samples import SampleExamples
 from standins.models import packaged_efficientnet, vision_pretraining
 from tests.vision import draw_stand_ins, tiny_cell, write_image_set, write_siglip
 
@@ -80,7 +80,7 @@ def test_a_changed_package_gives_another_ingredient(cell, monkeypatch):
     before = prepare_vision([cell])
     changed = fetch.packages()
     changed = {**changed, "emojibase-data": replace(changed["emojibase-data"], sha256="0" * 64)}
-    for module in (remembered, vision_examples):
+    for module in (remembered, sources):
         monkeypatch.setattr(module, "packages", lambda: changed)
     after = prepare_vision([cell])
     assert after["images"] != before["images"]
@@ -170,7 +170,7 @@ def test_what_is_prepared_is_what_a_cell_then_opens(cell, monkeypatch):
 
     asked: set[str] = set()
     data = vision_cell_data(Noted(cell), vision.open_vision_encoder(cell["vision_encoder"]))
-    assert all(isinstance(split, VisionSplit) for split in data.values())
+    assert all(isinstance(split, SampleExamples) for split in data.values())
     assert asked <= set(PREPARED_PARAMETERS)
     asked.clear()
     cell_stages(Noted({**cell, "train_encoder": True}))
