@@ -32,7 +32,7 @@ def table(found: Scale) -> str:
         "",
         *found.notes,
         "Not counted: the GPU's own context, fragmentation, workspaces, features as they are read. Checkpointed: what",
-        "recomputing every layer of encoder and language model would leave; the training loop does not.",
+        "recomputing every layer of encoder and language model leaves (`gradient_checkpointing` of the training loop).",
     ]
     return "\n".join(lines)
 

@@ -28,10 +28,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from transformers import PreTrainedModel
 
 from lab.errors import choose
 from lab.parts.omni_model import Example, OmniModel
+from lab.training.loop import layers_computed_anew
 from lab.training.stages import PARTS
 
 
@@ -123,11 +123,7 @@ def trace(
     with warnings.catch_warnings(action="ignore"), FakeTensorMode(allow_non_fake_inputs=True):
         _on_fake_device(model, precision, trained)
         examples = batch(model)
-        if checkpointing:
-            for module in model.modules():
-                if isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing:
-                    module.activation_checkpointing_enable()
-        with tracer:
+        with tracer, layers_computed_anew(model, checkpointing):
             optimizers = [_keep(tracer, name, part, precision) for name, part in model.parts().items()]
             for name, part in model.parts().items():
                 if name != "language_model":
@@ -213,7 +209,6 @@ def _on_fake_device(model: OmniModel, precision: Precision, trained: Collection[
         for parameter in part.parameters():
             parameter.data = parameter.data.to(precision.weights)
             parameter.requires_grad_(parameter.requires_grad and name in trained)
-    # Frozen parts too, so that their layers are checkpointed; nothing in them depends on the mode.
     model.train()
 
 

@@ -33,7 +33,7 @@ from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
 from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.study.largest_batch import MelShapes
-from lab.training.instruction_rows import text_model
+from lab.training.language_models import text_model
 from lab.training.loop import TrainingOptions, train
 from lab.training.memory import PRECISIONS, Memory, trace
 from lab.training.packed_losses import losses_in_packs
@@ -182,15 +182,13 @@ def real_peak(
     stage = Stage(name="s", paper="", trained=tuple(trained), learning_rates=dict.fromkeys(trained, 1e-4), data={})
     fixed = ["audio_encoder.whisper.embed_positions"] if "audio_encoder" in trained else []
     groups = apply_stage(model.parts(), stage, fixed=fixed)
-    if checkpointing:
-        model.language_model.activation_checkpointing_enable()
     examples = batch(model)
     live = LiveBytes([*model.parameters(), *model.buffers()])
     with live:
         train(
             model,
             lambda step: model.packed(examples).loss if packed else model(examples),
-            TrainingOptions(steps=2, learning_rate=1e-4, precision=precision),
+            TrainingOptions(steps=2, learning_rate=1e-4, precision=precision, gradient_checkpointing=checkpointing),
             groups=groups,
         )
     return live.peak
