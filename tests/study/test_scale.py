@@ -46,6 +46,7 @@ def test_operations_of_a_step_are_those_of_its_matrices(study):
     assert memory.flops == pytest.approx(by_hand + attention, rel=0.02)
 
 
+@pytest.mark.slow
 def test_stages_are_those_of_the_paper_that_hold_all_parts(study):
     found = scale(study, "gpu", ["conv_gmlp_2"])
     trained = {
@@ -76,6 +77,7 @@ def test_other_rungs_are_counted_too(study, rung):
     assert all(0 < row.memory.total < 80e9 for row in found.rows.values())
 
 
+@pytest.mark.slow
 def test_a_row_that_does_not_fit_the_rung_is_told_apart(study):
     # Its budget is that of the cpu rung's widths.
     found = scale(study, "gpu", ["conv_gmlp_4", "conv_gmlp_budget_8"])
