@@ -4,7 +4,6 @@ Shapes: `batch height width` of square images, `hidden_size` of the pooled featu
 """
 
 import difflib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.utils.logging import disable_progress_bar
 
 from lab.errors import LabError, choose
+from standins.models.kept_model import write_description
 
 TIMM_FILE = "timm.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -83,7 +83,7 @@ class SiglipTower(ImageTower):
             "image_mean": [0.5] * 3,
             "image_std": [0.5] * 3,
         }
-        (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+        write_description(folder / "preprocessor_config.json", processor)
 
 
 class TimmTower(ImageTower):
@@ -104,7 +104,7 @@ class TimmTower(ImageTower):
         """Write `model.safetensors` and `timm.json`."""
         save_file({name: value.contiguous() for name, value in self.model.state_dict().items()}, folder / WEIGHTS_FILE)
         description = {"architecture": self.architecture, "image_size": self.image_size, **self.normalisation}
-        (folder / TIMM_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_description(folder / TIMM_FILE, description)
 
 
 def _timm_model(architecture: str, image_size: int) -> nn.Module:
