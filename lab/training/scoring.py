@@ -21,8 +21,9 @@ from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses, read_schema
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
 from lab.data.instructions.tables import in_batches
+from lab.data.parquet import read_schema
 from lab.errors import LabError
 from lab.parts.omni_model import Example, OmniModel
 from lab.paths import write_whole

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import sha256_of
+from lab.data.filters.filtering import Reasons
 from lab.data.filters.hashes import hash_all
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, judge_losses, loss_reasons
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
 from lab.data.filters.losses import Losses, loss_files
 from lab.data.filters.step import CorpusStep
 from lab.errors import LabError, choose
@@ -53,10 +54,6 @@ class LossFilterStep(CorpusStep):
         """
         return hash_all(sha256_of(file) for file in loss_files(self.scores))
 
-    def reasons(self) -> tuple[str, ...]:
-        """Below and above the bounds, or drawn."""
-        return loss_reasons(self.filter)
-
     def sketch(self, shard: pa.Table) -> Float[ndarray, "rows 2"]:
         """The loss of each row, and that without the prompt.
 
@@ -81,8 +78,8 @@ class LossFilterStep(CorpusStep):
             )
         return losses
 
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Reasons:
         """The filter's own bounds, over the rows that came this far; `texts` are the ids."""
         found = np.concatenate(sketches)
         losses = Losses(texts, found[:, 0], found[:, 1])
-        return judge_losses(losses, self.filter, k=self.k, like=self.like, seed=self.seed)
+        return filter_losses(losses, self.filter, k=self.k, like=self.like, seed=self.seed).reasons

@@ -9,8 +9,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab.data.filters.losses import read_schema
 from lab.data.instructions.instruction import Instruction
+from lab.data.parquet import read_schema
 from lab.errors import LabError
 
 COLUMNS = pa.schema([(name, pa.string()) for name in ("id", "prompt", "answer", "source", "group")])

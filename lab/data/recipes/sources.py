@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lab.data.fetch import sha256_of
 from lab.data.instructions.instructions import InstructionReading, read_instructions
-from lab.data.recipes.shards import open_parquet
+from lab.data.parquet import open_parquet
 from lab.data.recipes.source import Source
 from lab.errors import LabError, choose
 
