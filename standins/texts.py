@@ -171,8 +171,3 @@ def training_text(
         "sha256": hashlib.sha256("\n".join(kept).encode()).hexdigest(),
     }
     return TrainingText(kept, manifest)
-
-
-def training_sentences(sources: Iterable[str] | None = None, **options: Any) -> list[str]:
-    """Return the sentences of `training_text` alone."""
-    return training_text(sources, **options).sentences
