@@ -25,10 +25,9 @@ RAY_RETRIES = 3
 def local(*, workers: int | None = None, address: str = "") -> Iterator[Submit]:
     """Processes on this machine, as many as it has cores, or as `workers` says; one works in this process."""
     count = min(os.cpu_count() or 1, 8) if workers is None else workers
-    pool: Executor = ThreadPoolExecutor(1)
-    if count > 1:
-        # Not forked: Arrow's threads would be left behind in an unknown state. Processes start with the first task.
-        pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    # Not forked: Arrow's threads would be left behind in an unknown state. Processes start with the first task.
+    spawned = multiprocessing.get_context("spawn")
+    pool: Executor = ThreadPoolExecutor(1) if count == 1 else ProcessPoolExecutor(count, mp_context=spawned)
     try:
         yield pool.submit
     except BrokenProcessPool:

@@ -36,7 +36,7 @@ from lab.data.recipes.work import SKETCHES, Account, ReadTask, SketchTask, StepT
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, mlruns_dir
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STAGE = "stage.json"
 # Told: the stage, shards done, shards in all.
 Progress = Callable[[str, int, int], None]
