@@ -3,7 +3,6 @@
 Shapes: `batch height width` of square images, `hidden_size` of the pooled feature.
 """
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.utils.logging import disable_progress_bar
 
-from lab.errors import LabError, choose
+from lab.errors import choose
+from lab.parts.vision_backbones import check_timm
 from standins.models.kept_model import write_description
 
 TIMM_FILE = "timm.json"
@@ -108,10 +108,7 @@ class TimmTower(ImageTower):
 
 
 def _timm_model(architecture: str, image_size: int) -> nn.Module:
-    if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=5)
-        hint = f"the closest are: {', '.join(close)}" if close else "`timm.list_models()` lists them"
-        raise LabError(f"unknown timm model {architecture!r}; {hint}")
+    check_timm(architecture)
     # A model that takes any size has no such option.
     fixed = getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False)
     sized: dict[str, Any] = {"img_size": image_size} if fixed else {}
