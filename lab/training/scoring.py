@@ -7,7 +7,6 @@ reason. Who is killed and started again goes on after the last part.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,7 +25,7 @@ from lab.data.instructions.tables import in_batches
 from lab.data.parquet import read_schema
 from lab.errors import LabError
 from lab.parts.omni_model import Example, OmniModel
-from lab.paths import write_whole
+from lab.paths import whole, write_whole
 from lab.training.loop import choose_precision
 from lab.training.packed_losses import ScoringOptions, losses_in_packs
 
@@ -234,13 +233,9 @@ def _check_part(part: Path, key: str) -> None:
 
 
 def _write_part(part: Path, table: pa.Table, skipped: Counter[str], key: str, scorer: Scorer) -> None:
-    unfinished = part.with_name(f".{part.name}.{os.getpid()}")
-    try:
-        facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: json.dumps(asdict(scorer))}
+    facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: json.dumps(asdict(scorer))}
+    with whole(part) as unfinished:
         pq.write_table(table.replace_schema_metadata(facts), unfinished)
-        unfinished.replace(part)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _count(part: Path, summary: ScoringSummary) -> None:

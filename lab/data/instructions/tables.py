@@ -1,6 +1,5 @@
 """Instructions as Parquet, of the columns `id, prompt, answer, source, group`: written whole, read in batches."""
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from lab.data.instructions.instruction import Instruction
 from lab.data.parquet import read_schema
 from lab.errors import LabError
+from lab.paths import whole
 
 COLUMNS = pa.schema([(name, pa.string()) for name in ("id", "prompt", "answer", "source", "group")])
 _BATCH_ROWS = 8192
@@ -27,18 +27,12 @@ def in_batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 
 def write_instructions(path: Path, instructions: Iterable[Instruction]) -> int:
     """Write instructions, whole or not at all, a batch in memory at a time; returns how many there were."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
-    try:
-        with pq.ParquetWriter(unfinished, COLUMNS) as writer:
-            for batch in in_batches(instructions, _BATCH_ROWS):
-                rows = {name: [getattr(one, name) for one in batch] for name in COLUMNS.names}
-                writer.write_table(pa.table(rows, schema=COLUMNS))
-                count += len(batch)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole(path) as unfinished, pq.ParquetWriter(unfinished, COLUMNS) as writer:
+        for batch in in_batches(instructions, _BATCH_ROWS):
+            rows = {name: [getattr(one, name) for one in batch] for name in COLUMNS.names}
+            writer.write_table(pa.table(rows, schema=COLUMNS))
+            count += len(batch)
     return count
 
 

@@ -31,10 +31,10 @@ from lab.data.parquet import read_parquet
 from lab.data.recipes.card import check_free, make_card, publish
 from lab.data.recipes.engines import ENGINES, Submit
 from lab.data.recipes.recipe import Recipe, check_recipe
-from lab.data.recipes.shards import UNFINISHED, map_texts, read_json, write_json
+from lab.data.recipes.shards import map_texts, read_json, write_json
 from lab.data.recipes.work import SKETCHES, Account, ReadTask, SketchTask, StepTask, Task
 from lab.errors import LabError, choose
-from lab.paths import cache_dir, mlruns_dir
+from lab.paths import UNFINISHED, cache_dir, mlruns_dir
 
 FORMAT_VERSION = 3
 STAGE = "stage.json"

@@ -1,9 +1,7 @@
 """Files of a recipe that are written whole or not at all: who finds one finds it whole, whatever was killed."""
 
 import json
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy import ndarray
 
-# What may lie in a folder of shards while it is written; a process that was killed leaves it behind.
-UNFINISHED = ".part-"
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file to write that takes the name of `path` when it is whole; else nothing is left.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    # No process id, as in `lab.paths`: two machines of a cluster that share the folder may have the same one.
-    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+from lab.paths import whole
 
 
 def write_shard(path: Path, table: pa.Table) -> None:
