@@ -10,8 +10,8 @@ from typing import Any
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
 from lab.data.filters.losses import Losses
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import remove_planted
+from lab.data.sample import Sample
 from lab.errors import LabError, choose
 
 ORACLE = "oracle"
@@ -26,7 +26,7 @@ class ScoredInstructions:
     its order.
     """
 
-    train: tuple[Instruction, ...]
+    train: tuple[Sample, ...]
     faults: tuple[str | None, ...]
     losses: Losses
 
@@ -55,5 +55,5 @@ def filter_cell(parameters: Mapping[str, Any], data: ScoredInstructions) -> Filt
     if name == ORACLE:
         return remove_planted([one.id for one in data.train], data.faults)
     if parameters["fitted_by"] == "source":
-        return filter_losses_by_group(data.losses, [one.source for one in data.train], name, k=parameters["k"])
+        return filter_losses_by_group(data.losses, ["/".join(one.kind) for one in data.train], name, k=parameters["k"])
     return filter_losses(data.losses, name, k=parameters["k"], seed=parameters["seed"])

@@ -36,10 +36,10 @@ def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(cell, ma
     first = prepare_vision([cell])
     assert prepare_vision([cell]) == first
     assert made == [1]
-    shutil.rmtree(paths.cache_dir() / "views")
+    shutil.rmtree(paths.cache_dir() / "features")
     assert prepare_vision([cell]) == first
     assert made == [1, 1]
-    assert len(list((paths.cache_dir() / "views").glob("*/views.bin"))) == 3
+    assert len(list((paths.cache_dir() / "features").glob("*/values.bin"))) == 3
 
 
 def test_every_ingredient_is_named_by_the_parameters_value(cell):
@@ -73,7 +73,7 @@ def test_rows_that_differ_in_training_alone_share_what_is_prepared(cell, made):
 def test_an_image_branch_prepares_images_for_a_curriculum_without_them(cell):
     changes = {"curriculum": "direct", "video_projector_start": "image_projector", "image_branch_steps": 2}
     prepare_vision([{**cell, **changes}])
-    assert any(path.name.startswith("stills-") for path in (paths.cache_dir() / "views").iterdir())
+    assert any(path.name.startswith("stills-") for path in (paths.cache_dir() / "features").iterdir())
 
 
 def test_a_changed_package_gives_another_ingredient(cell, monkeypatch):
