@@ -125,12 +125,13 @@ def _network(tower: str, *, image_size: int = 0, stride: int = 0) -> VisionBackb
 def _load(
     tower: str,
     *,
-    steps: int,
+    trained: bool,
     image_size: int,
     stride: int,
     feature_index: int | None,
     progress: Callable[[int, int, float], None] | None,
 ) -> VisionEncoder:
+    steps = DEFAULT_STEPS if trained else 0
     folder = pretrained_vision_tower(tower, steps=steps, image_size=image_size or TOWER_IMAGE_SIZE, progress=progress)
     if not (folder / TIMM_FILE).is_file():
         return load_vision_encoder(str(folder))
@@ -145,5 +146,5 @@ def _load(
     )
 
 
-TRAINED = NamedEncoder(check=_check, load=partial(_load, steps=DEFAULT_STEPS), network=_network)
-UNTRAINED = NamedEncoder(check=_check, load=partial(_load, steps=0), network=_network)
+TRAINED = NamedEncoder(check=_check, load=partial(_load, trained=True), network=_network)
+UNTRAINED = NamedEncoder(check=_check, load=partial(_load, trained=False), network=_network)
