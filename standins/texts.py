@@ -7,7 +7,7 @@ every spoken training sentence does.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,13 @@ TEXT_SOURCES: Mapping[str, tuple[str, Callable[[], Iterable[str]]]] = {
 def available_text_sources() -> tuple[str, ...]:
     """Return the names in `TEXT_SOURCES` whose package can be fetched, in order."""
     return tuple(name for name, (package, _) in TEXT_SOURCES.items() if available(package))
+
+
+def resolve_text_sources(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Name the sources that `None` stands for on this machine where voices speak: they are part of a corpus's key."""
+    if asked is None:
+        return tuple(name for name in available_text_sources() if name != "amazon_queen")
+    return tuple(asked)
 
 
 def sentences(
