@@ -10,9 +10,8 @@ from typing import Any
 
 from lab.study.scale_cells import Asked, Count
 from lab.study.scale_vision import VisionCells
-from lab.training.curricula import IMAGE
+from lab.training.curricula import IMAGE, image_text_stages
 from lab.training.image_text_model import IMAGES_ALONE
-from lab.training.image_text_training import fine_tuning_stage
 from lab.training.saved_bytes import Precision
 from lab.training.vision_memory import VISION_PARTS
 
@@ -45,7 +44,7 @@ class ImageTextCells(VisionCells):
 
     def row(self, parameters: Mapping[str, Any]) -> Count:
         """Counts a pack of the fine-tuning."""
-        trained = tuple(part for part in VISION_PARTS if part in fine_tuning_stage(parameters).trained)
+        trained = tuple(part for part in VISION_PARTS if part in image_text_stages(parameters)[1].trained)
         return partial(self._dearest, _completed(parameters), [(IMAGE, "visual_projector", trained)])
 
     def stages(self, parameters: Mapping[str, Any]) -> dict[str, Count]:

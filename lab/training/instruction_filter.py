@@ -44,6 +44,18 @@ def check_filter(parameters: Mapping[str, Any]) -> None:
         raise LabError(f"loss filter {name!r} is fitted to nothing, so not by {fitted_by!r}; leave it at 'corpus'")
 
 
+def kept_instructions(data: ScoredInstructions, kept: Filtered) -> list[Instruction]:
+    """The instructions that a filter leaves.
+
+    Raises:
+        LabError: none.
+    """
+    left = [one for one, stays in zip(data.train, kept.keep.tolist(), strict=True) if stays]
+    if not left:
+        raise LabError(f"loss filter {kept.report.filter!r} keeps none of {len(data.train)} instructions")
+    return left
+
+
 def filter_cell(parameters: Mapping[str, Any], data: ScoredInstructions) -> Filtered:
     """What a cell trains on; `random` is as large as `gaussian` at the cell's k, and drawn anew by each seed.
 

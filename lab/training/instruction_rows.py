@@ -12,6 +12,7 @@ from lab.errors import LabError
 from lab.parts.chat_codec import ChatCodec
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import Example, OmniModel
+from lab.training.examples import ReadyExamples
 from lab.training.scoring import ScoredRow, Scorer
 
 NOT_READABLE = "not in the language model's alphabet"
@@ -47,6 +48,27 @@ def instruction_example(
     if before + len(said) > budget_tokens:
         return "prompt and answer longer than the budget"
     return Example(content=[asked], answer=said)
+
+
+def examples_to_train_on(
+    instructions: Sequence[Instruction],
+    language_model: LanguageModel,
+    write: Callable[[str], str],
+    *,
+    budget_tokens: int,
+) -> ReadyExamples:
+    """Instructions for training, with their names.
+
+    Raises:
+        LabError: one that cannot be read.
+    """
+    examples: list[Example] = []
+    for instruction in instructions:
+        example = instruction_example(instruction, language_model, write, budget_tokens=budget_tokens)
+        if isinstance(example, str):
+            raise LabError(f"training instruction {instruction.id!r} cannot be trained on: {example}")
+        examples.append(example)
+    return ReadyExamples(examples, [instruction.id for instruction in instructions])
 
 
 def without_prompt(example: Example, language_model: LanguageModel) -> Example:

@@ -1,6 +1,7 @@
-"""The one training loop: AdamW, warm-up and cosine, clipping, checkpoints, a stop at the first loss that is not finite.
+"""The one training loop: AdamW, clipping, checkpoints, and a stop at the first loss that is not finite.
 
-Section 3 of the paper (cosine schedule for the audio branch; its learning rate is not found).
+Section 3 of the paper. It runs on Accelerate, and a DataLoader reads its batches, which follow from their numbers: who
+reads them, and when, changes nothing.
 """
 
 import math
@@ -8,37 +9,51 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
-from lab.training.checkpoints import NO_BUFFERS, Progress, load_checkpoint, save_checkpoint, trained_parameters
+from lab.training.checkpoints import NOTHING_DONE, Checkpoint, Progress, trained_parameters
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 T = TypeVar("T")
+B = TypeVar("B", covariant=True)
+# Processes that read for one GPU, where nobody says how many.
+WORKERS_OF_A_GPU = 4
+
+
+class Numbered(Protocol[B]):
+    """Batches by their number: the same batch for the same number, in whatever order and process they are asked for."""
+
+    def __getitem__(self, number: int, /) -> B: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How long and how a run trains.
+    """How a run trains, whatever trains in it and for how long.
 
-    `learning_rate` is the peak, after `warmup_steps`; from there a cosine down to a hundredth of it. `checkpoint_every`
-    is in steps, 0 for none. `precision` is "float32", "bfloat16" or "auto": bfloat16 where the machine has it in
-    hardware. `fused` is AdamW's: one pass over memory instead of many, which counts at 28M parameters; its rounding is
-    another.
+    `warmup_steps` are those of each stage. `checkpoint_every` is in steps, 0 for none. `precision` is "float32",
+    "bfloat16" or "auto": bfloat16 where the machine has it in hardware. `fused` is AdamW's: one pass over memory
+    instead of many, which counts at 28M parameters; its rounding is another. A step sees `accumulate` batches, one
+    after the other, as if they were one large batch. `gradient_checkpointing` computes the layers of transformers'
+    models anew in the backward pass instead of keeping what is inside them: less memory, a third more time. `workers`
+    are processes that read batches ahead; where None, there are none on a CPU and `WORKERS_OF_A_GPU` on a GPU.
 
     Raises:
         LabError: a value outside its range.
     """
 
-    steps: int
-    learning_rate: float
     warmup_steps: int = 0
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -46,14 +61,13 @@ class TrainingOptions:
     checkpoint_every: int = 0
     precision: str = "auto"
     fused: bool = True
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise LabError(f"steps is {self.steps}; expected at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise LabError(f"learning_rate is {self.learning_rate}; expected a positive number")
-        if not 0 <= self.warmup_steps < self.steps:
-            raise LabError(f"warmup_steps is {self.warmup_steps}; expected from 0 to below steps ({self.steps})")
+        if self.warmup_steps < 0:
+            raise LabError(f"warmup_steps is {self.warmup_steps}; expected at least 0")
         if not 0 <= self.weight_decay < math.inf:
             raise LabError(f"weight_decay is {self.weight_decay}; expected at least 0")
         if not self.max_grad_norm > 0:
@@ -64,13 +78,16 @@ class TrainingOptions:
             raise LabError(f"checkpoint_every is {self.checkpoint_every}; expected 0 (never) or a number of steps")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise LabError(f"unknown precision {self.precision!r}; choose one of: auto, bfloat16, float32")
+        if self.accumulate < 1:
+            raise LabError(f"accumulate is {self.accumulate}; expected at least 1 batch a step")
+        if self.workers is not None and self.workers < 0:
+            raise LabError(f"workers is {self.workers}; expected 0 (none), a number of processes, or None")
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of step `step` (from 0)."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    def num_workers(self, device: torch.device) -> int:
+        """The processes that read batches for a model on that device."""
+        if self.workers is not None:
+            return self.workers
+        return WORKERS_OF_A_GPU if device.type == "cuda" else 0
 
 
 @dataclass
@@ -90,85 +107,204 @@ class TrainingRecord:
 
 def train(
     model: nn.Module,
-    loss_of_step: Callable[[int], AnswerLoss],
+    loss_of: Callable[[Any], AnswerLoss],
     options: TrainingOptions,
     *,
+    steps: int,
+    learning_rates: Callable[[int], Sequence[float]],
+    batches: Numbered[Any] | None = None,
     groups: Sequence[dict[str, Any]] | None = None,
-    learning_rates: Callable[[int], Sequence[float]] | None = None,
     clipped: Sequence[nn.Parameter] | None = None,
-    buffers: Mapping[str, Tensor] = NO_BUFFERS,
-    checkpoint: Path | None = None,
-    key: str = "",
+    checkpoint: Checkpoint | None = None,
     describe: str = "",
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainingRecord:
-    """Train what requires a gradient in `model`; `loss_of_step(step)` gives the losses of that step's batch.
+    """Train what requires a gradient in `model`; `loss_of(batch)` gives the losses of a batch.
 
-    The loss is the mean over all answer tokens of the batch. Where `checkpoint` exists and carries `key`, training goes
-    on behind its step, with the same batches that it would have seen; it is deleted when training has ended.
+    The loss is the mean over all answer tokens of a step's batches. Where `checkpoint` was saved, training goes on
+    after its step, with the same batches that it would have seen. It is not deleted.
 
     Args:
+        model: what holds all that trains.
+        loss_of: the losses of a batch.
+        options: of the loop.
+        steps: in all.
+        learning_rates: each group's at a step, of which the highest is recorded.
+        batches: by number, of which step `s` sees `s * accumulate` and those after it; the numbers where None.
         groups: of the optimiser, which hold all that trains; one where None.
-        learning_rates: each group's at a step, of which the highest is recorded; the options' own where None.
         clipped: the parameters whose gradients are clipped by their common norm; all where None.
-        buffers: what else training changes, to stand in the checkpoint.
+        checkpoint: where an interrupted run is kept.
+        describe: names the run in messages.
+        on_step: told each step and its loss.
 
     Raises:
         LabError: a loss or gradient that is not finite (its step, `describe` and the learning rate are named), nothing
-            to train, or a checkpoint that cannot be read or written.
+            to train, a checkpoint that cannot be read or written, or more processes than one.
     """
+    if steps < 1:
+        raise LabError(f"steps is {steps}; expected at least 1")
     if groups is None:
         groups = [{"params": [parameter for _, parameter in trained_parameters(model)]}]
     parameters = [parameter for group in groups for parameter in group["params"]]
     if not parameters:
         raise LabError(f"nothing to train in {describe or 'the model'}: every part is frozen")
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=options.learning_rate,
-        betas=options.betas,
-        weight_decay=options.weight_decay,
-        fused=options.fused,
-    )
-    losses, rates, seconds = Progress([], [], 0.0)
-    if checkpoint is not None and checkpoint.exists():
-        losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key, buffers=buffers)
-    first = len(losses)
     device = parameters[0].device
-    bfloat16 = choose_precision(options.precision, device) == "bfloat16"
+    accelerator = open_accelerator(device, options.precision)
+    optimizer = accelerator.prepare_optimizer(
+        torch.optim.AdamW(groups, betas=options.betas, weight_decay=options.weight_decay, fused=options.fused)
+    )
+    kept = checkpoint.load(model, optimizer) if checkpoint else NOTHING_DONE
+    losses, rates, first = [*kept.losses], [*kept.learning_rates], len(kept.losses)
+    numbers = range(first * options.accumulate, steps * options.accumulate)
+    read = iter(numbers) if batches is None else _read(batches, numbers, options, device)
     model.train()
-    started = time.perf_counter() - seconds
-    for step in range(first, options.steps):
-        own = learning_rates(step) if learning_rates else [options.learning_rate_at(step)] * len(groups)
-        for group, own_rate in zip(optimizer.param_groups, own, strict=True):
-            group["lr"] = own_rate
-        rate = max(own)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            answer = loss_of_step(step)
-        loss = answer.loss.sum() / answer.num_tokens.sum()
-        value = float(loss.detach())
-        where = f"at step {step} of {describe or 'this run'}, learning rate {rate:.3g}"
-        if not math.isfinite(value):
-            raise LabError(f"the loss is {value} {where}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(parameters if clipped is None else clipped, options.max_grad_norm))
-        # Clipping by such a norm would spoil every weight, and the next checkpoint with them.
-        if not math.isfinite(norm):
-            raise LabError(f"the gradient's norm is {norm} {where}")
-        optimizer.step()
-        losses.append(value)
-        rates.append(rate)
-        if on_step:
-            on_step(step, value)
-        done = step + 1
-        due = options.checkpoint_every and done % options.checkpoint_every == 0 and done < options.steps
-        if checkpoint is not None and due:
-            progress = Progress(losses, rates, time.perf_counter() - started)
-            save_checkpoint(checkpoint, model=model, optimizer=optimizer, progress=progress, key=key, buffers=buffers)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    started = time.perf_counter() - kept.seconds
+    with _layers_computed_anew(model, options.gradient_checkpointing):
+        for step in range(first, steps):
+            own = learning_rates(step)
+            for group, own_rate in zip(optimizer.param_groups, own, strict=True):
+                group["lr"] = own_rate
+            rate = max(own)
+            where = f"at step {step} of {describe or 'this run'}, learning rate {rate:.3g}"
+            value = _backward(accelerator, optimizer, loss_of, islice(read, options.accumulate), options, where)
+            norm = float(accelerator.clip_grad_norm_(parameters if clipped is None else clipped, options.max_grad_norm))
+            # Clipping by such a norm would spoil every weight, and the next checkpoint with them.
+            if not math.isfinite(norm):
+                raise LabError(f"the gradient's norm is {norm} {where}")
+            optimizer.step()
+            losses.append(value)
+            rates.append(rate)
+            if on_step:
+                on_step(step, value)
+            done = step + 1
+            if checkpoint and options.checkpoint_every and done % options.checkpoint_every == 0 and done < steps:
+                checkpoint.save(model, optimizer, Progress(losses, rates, time.perf_counter() - started))
     model.eval()
     return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
+
+
+def open_accelerator(device: torch.device, precision: str) -> "Accelerator":
+    """What places, casts, differentiates and clips, on that device and in that precision of `TrainingOptions`.
+
+    Raises:
+        LabError: it was launched as several processes.
+    """
+    # Not before something is trained: with what it looks for, it takes seconds to import.
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
+
+    # Accelerate takes device and precision for those of the whole process, which may train more than once.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if choose_precision(precision, device) == "bfloat16" else "no",
+        # The loop weighs the batches of a step by their tokens; Accelerate would weigh them all alike.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+    if accelerator.num_processes > 1:
+        raise LabError(f"training was launched as {accelerator.num_processes} processes; expected one")
+    return accelerator
+
+
+def _backward(
+    accelerator: "Accelerator",
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Any], AnswerLoss],
+    batches: Iterator[Any],
+    options: TrainingOptions,
+    where: str,
+) -> float:
+    """Put the gradient of the mean loss over all tokens of the batches into the parameters, and return that mean."""
+    alone = options.accumulate == 1
+    total, num_tokens = 0.0, 0.0
+    for number, batch in enumerate(batches):
+        with accelerator.autocast():
+            answer = loss_of(batch)
+        loss, tokens = answer.loss.sum(), answer.num_tokens.sum()
+        # Of one batch it is the mean that is differentiated, as results were measured; of several the sum, because the
+        # tokens of all are known only after the last.
+        loss = loss / tokens if alone else loss
+        total, num_tokens = total + float(loss.detach()), num_tokens + float(tokens)
+        if not math.isfinite(total):
+            raise LabError(f"the loss is {total} {where}")
+        if number == 0:
+            optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+    if alone:
+        return total
+    for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+        parameter.grad /= num_tokens
+    return total / num_tokens
+
+
+class _Reading(Generic[B]):
+    """What the DataLoader asks for a batch. An error of a worker is handed over, for it would come with a traceback."""
+
+    def __init__(self, batches: Numbered[B]) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> B | LabError:
+        try:
+            return self.batches[number]
+        except LabError as error:
+            return error
+
+
+def _read(batches: Numbered[Any], numbers: range, options: TrainingOptions, device: torch.device) -> Iterator[Any]:
+    """The batches of these numbers, on the device."""
+    from accelerate.utils import send_to_device
+
+    loader: DataLoader[Any] = DataLoader(
+        _Reading(batches),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=numbers,
+        collate_fn=_as_it_is,
+        num_workers=options.num_workers(device),
+        pin_memory=device.type == "cuda",
+        # Its own: from the global one, whose next numbers are dropout's, the workers' seeds would be drawn.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, LabError):
+            raise batch
+        yield send_to_device(batch, device, non_blocking=True)
+
+
+def _as_it_is(batch: T) -> T:
+    return batch
+
+
+@contextmanager
+def _layers_computed_anew(model: nn.Module, asked: bool) -> Iterator[None]:
+    """Inside, what transformers' layers compute is not kept for the backward pass but computed again in it."""
+    from transformers import PreTrainedModel
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    models = [module for module in model.modules() if asked and isinstance(module, PreTrainedModel)]
+    frozen = [
+        layer
+        for own in models
+        for layer in own.modules()
+        if isinstance(layer, GradientCheckpointingLayer) and not (layer.training or _drops(layer))
+    ]
+    for own in models:
+        own.activation_checkpointing_enable({"use_reentrant": False})
+    for layer in frozen:
+        # In evaluation mode it would keep everything. What is in it stays in that mode.
+        layer.training = True
+    try:
+        yield
+    finally:
+        for own in models:
+            own.activation_checkpointing_disable()
+        for layer in frozen:
+            layer.training = False
+
+
+def _drops(layer: nn.Module) -> bool:
+    """Whether the layer's own function, not something in it, drops at random in training."""
+    return any(isinstance(share, float) and share > 0 for share in vars(layer).values())
 
 
 def mean_loss(loss: Float[Tensor, ""]) -> AnswerLoss:

@@ -5,10 +5,16 @@ from lab.data.filters.filtering import filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.instructions.instructions import split_of_group
 from lab.errors import LabError
+from lab.parts.omni_model import OmniModel
 from lab.training import instruction_data
-from lab.training.instruction_cell import train_instruction_cell
+from lab.training.batches import BatchOptions
+from lab.training.curricula import INSTRUCTIONS, instruction_stage
 from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
-from lab.training.instruction_filter import ORACLE, filter_cell
+from lab.training.instruction_filter import ORACLE, filter_cell, kept_instructions
+from lab.training.instruction_rows import examples_to_train_on
+from lab.training.language_models import text_writer
+from lab.training.loop import TrainingOptions
+from lab.training.stage_training import train_stages
 from tests.parts.tiny_models import language_model
 from tests.training.instructions import ALPHABET, offline_models, tiny_model, tiny_parameters
 
@@ -62,27 +68,42 @@ def test_every_filter_of_a_cell_judges_every_training_instruction():
 
 
 def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
-    parameters = tiny_parameters(steps=3, learning_rate=1e-2)
+    parameters = tiny_parameters()
     data = opened(parameters)
     runs = []
     for _ in range(2):
-        model = tiny_model()
-        before = [weight.detach().clone() for weight in model.model.parameters()]
-        kept = filter_cell(parameters, data)
-        training = train_instruction_cell(model, data, kept, parameters, checkpoint=tmp_path / "c.safetensors")
-        assert training.batches.certificate.passed
-        assert any((a != b).any() for a, b in zip(before, model.model.parameters(), strict=True))
-        runs.append(training.record.losses)
+        reader = tiny_model()
+        before = [weight.detach().clone() for weight in reader.model.parameters()]
+        kept = kept_instructions(data, filter_cell(parameters, data))
+        examples = examples_to_train_on(kept, reader, text_writer(reader.name), budget_tokens=100)
+        record = train_stages(
+            OmniModel(language_model=reader, positions="sequential"),
+            [instruction_stage(steps=3, learning_rate=1e-2)],
+            {INSTRUCTIONS: examples},
+            TrainingOptions(),
+            batches=BatchOptions(tokens=100, packed=True),
+            seed=0,
+            checkpoint=tmp_path / "c.safetensors",
+        )
+        assert record.certificates[0]["packing_certificate"] == "passed"
+        assert any((a != b).any() for a, b in zip(before, reader.model.parameters(), strict=True))
+        runs.append(record.losses)
     assert runs[0] == runs[1]
     assert len(runs[0]) == 3
-    assert 0 < training.costs["lm_tokens"] <= 3 * parameters["budget_tokens"]
+    assert 0 < record.costs()["lm_tokens"] <= 3 * (100 + 40)
 
 
-def test_a_filter_that_keeps_nothing_is_refused(tmp_path):
+def test_a_filter_that_keeps_nothing_is_refused():
     data = opened(tiny_parameters())
     none = filtered([one.id for one in data.train], ["no"] * 40, name="all", parameters={})
-    with pytest.raises(LabError, match="loss filter 'none' keeps none of 40 instructions"):
-        train_instruction_cell(tiny_model(), data, none, tiny_parameters(), checkpoint=tmp_path / "c.safetensors")
+    with pytest.raises(LabError, match="loss filter 'all' keeps none of 40 instructions"):
+        kept_instructions(data, none)
+
+
+def test_an_instruction_that_cannot_be_trained_on_is_named():
+    (one, *_) = opened(tiny_parameters()).train
+    with pytest.raises(LabError, match=f"training instruction '{one.id}' cannot be trained on: prompt longer than"):
+        examples_to_train_on([one], tiny_model(), str.strip, budget_tokens=1)
 
 
 def test_too_few_instructions_are_counted():

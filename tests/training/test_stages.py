@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lab.errors import LabError
-from lab.training.stages import PAPER_STAGES, PARTS, apply_stage, stages_by_name
+from lab.training.stages import PAPER_STAGES, PARTS, SCHEDULES, apply_stage, stages_by_name
 from tests.training.staged import Staged, equal, stage, state, three_stages
 
 
@@ -196,3 +196,18 @@ def test_parts_that_share_a_parameter_are_refused():
     model.language_model[0].weight = model.visual_projector[0].weight
     with pytest.raises(LabError, match="parts 'visual_projector' and 'language_model' share a parameter"):
         apply_stage(model.parts, stage())
+
+
+def test_schedules_by_hand():
+    rates = [SCHEDULES["cosine"](step, 0.1, steps=8, warmup_steps=4) for step in range(8)]
+    # Up in four equal steps, then a quarter of the cosine's way a step, from 0.1 towards 0.001.
+    half, root = 0.099 / 2, math.sqrt(0.5)
+    expected = [0.025, 0.05, 0.075, 0.1, 0.1, 0.001 + half * (1 + root), 0.001 + half, 0.001 + half * (1 - root)]
+    assert rates == pytest.approx(expected)
+    rates = [SCHEDULES["constant"](step, 0.1, steps=8, warmup_steps=4) for step in range(6)]
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_without_warm_up_starts_at_its_peak(name):
+    assert SCHEDULES[name](0, 0.05, steps=1, warmup_steps=0) == 0.05
