@@ -57,7 +57,7 @@ def from_json(entries: Sequence[Mapping[str, Any]], where: str) -> Ancestry:
     """
     chain: list[Ancestor] = []
     for entry in entries:
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entry.items()}
         told = given.pop("sha256")
         link = Ancestor(**given)
         if link.sha256 != told or not set(link.parents) <= {ancestor.sha256 for ancestor in chain}:

@@ -141,10 +141,6 @@ class PaddedBatches(KindBatches):
     def _from(self, number: int) -> Iterator[list[int]]:
         return batches_from(self.lengths, batch_size=self._size, seed=self._seed, first_step=number)
 
-    def __getstate__(self) -> dict[str, object]:
-        # A process that reads draws its order anew; an iterator cannot be handed over.
-        return {**self.__dict__, "_order": iter(()), "_next": -1}
-
     def indices(self, number: int) -> list[int]:
         """The examples of a batch."""
         if number != self._next:

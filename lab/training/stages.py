@@ -6,7 +6,7 @@ run only once every such value that it needs was given, by `dataclasses.replace`
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -67,7 +67,7 @@ class Stage:
     schedule: str | None = None
     starts_from: tuple[str, ...] | None = ()
     """Stages by name; empty: the parts as they were pretrained."""
-    starts_as: Mapping[str, str] = MappingProxyType({})
+    starts_as: Mapping[str, str] = field(default_factory=dict)
     """Parts that begin with the weights of another part, as a video projector with those of the image projector."""
 
     def __post_init__(self) -> None:

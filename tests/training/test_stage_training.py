@@ -17,7 +17,7 @@ from tests.training.staged import Rows, Staged, equal, run, stage, state, three_
 
 
 def test_only_the_stages_parts_change_and_the_loss_falls():
-    model, chosen = Staged(), replace(three_stages()["two"], steps=100)
+    model, chosen = Staged(), replace(three_stages()["two"], steps=100, starts_from=())
     chosen = replace(chosen, learning_rates={"visual_projector": 0.1, "vision_encoder": 0.1})
     before = {name: state(part) for name, part in model.parts().items()}
     record = run(model, chosen)
@@ -28,7 +28,7 @@ def test_only_the_stages_parts_change_and_the_loss_falls():
 
 @pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.01 + 0.99 * 0.5 * (1 - math.sqrt(0.75))), ("constant", 1)])
 def test_each_part_follows_the_schedule_from_its_own_peak(monkeypatch, schedule, last):
-    chosen = replace(three_stages()["two"], schedule=schedule, steps=8)
+    chosen = replace(three_stages()["two"], schedule=schedule, steps=8, starts_from=())
     seen: list[list[float]] = []
 
     class Watched(torch.optim.AdamW):
@@ -148,7 +148,7 @@ def test_a_checkpoint_without_the_statistics_that_training_changes_does_not_fit(
 
 def test_loss_that_is_not_finite_names_step_and_stage():
     model = Staged()
-    model.language_model[3].weight.data[0] = math.inf
+    model.language_model[3].bias.data[0] = math.inf
     with pytest.raises(LabError, match="the loss is inf at step 0 of stage 'one'"):
         run(model, stage())
 
