@@ -1,6 +1,6 @@
 import pytest
 
-from lab.data.vision_forms import FORMS
+from lab.data.sources import check_source
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.paper.claims import load_contrasts
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
@@ -16,7 +16,6 @@ from lab.training.curricula import CURRICULA, IMAGE, VIDEO
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision import check_vision_encoder
 from lab.training.vision_cell import cell_kinds, cell_stages
-from lab.training.vision_examples import EXAMPLES, HUB
 
 NAMES = sorted(path.stem for path in (repository_root() / "ablations").glob("[a-z]*.py"))
 
@@ -188,8 +187,7 @@ def test_every_name_in_a_vision_study_exists_and_its_stages_can_be_made(name):
                 assert cell[{IMAGE: "images", VIDEO: "videos"}[kind]]
             assert {kind for stage in stages for kind in stage.data} == cell_kinds(cell)
             for source in filter(None, (cell["images"], cell["videos"], cell["test_source"])):
-                form, hub, _ = source.partition(HUB)
-                assert form in FORMS if hub else form.partition(":")[0] in EXAMPLES
+                check_source(source)
 
 
 @pytest.mark.parametrize("name", VISION)

@@ -8,7 +8,7 @@ notebook that never shows a corpus never imports one. `lab` registers all this b
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.explore.html import curve, facts, pictures, table, text
+from lab.explore.html import curve, facts, media, pictures, table, text
 
 _Show = Callable[[Any], str]
 
@@ -102,12 +102,10 @@ def _verdict(shown: Any) -> str:
 
 
 def _corpus(shown: Any) -> str:
-    splits: dict[str, list[float]] = {}
-    for utterance in shown.utterances:
-        splits.setdefault(utterance.split, []).append(utterance.seconds)
     counts = [
-        {"split": name, "utterances": f"{len(seconds):,}", "hours": f"{sum(seconds) / 3600:.2f}"}
-        for name, seconds in splits.items()
+        {"split": name, "utterances": f"{part['utterances']:,}", "hours": f"{part['seconds'] / 3600:.2f}"}
+        for name, part in shown.manifest()["splits"].items()
+        if part["utterances"]
     ]
     return facts(f"corpus {shown.name}", {"language": shown.language, "licence": shown.licence}) + table(counts)
 
@@ -117,14 +115,15 @@ def _record(shown: Any) -> str:
     return f"<p>{curve(shown.losses, 'loss (nats a token)')}; {text(told)}</p>"
 
 
-def _example(shown: Any) -> str:
-    frames, seconds = shown.see()
+def _sample(shown: Any) -> str:
+    from lab.data.video.moments import PAPER_SIGHT
+
     choices = "".join(
         f"<li>{'<b>' if choice == shown.answer else ''}{text(choice)}{'</b>' if choice == shown.answer else ''}</li>"
         for choice in shown.choices or (shown.answer,)
     )
-    times = seconds if len(frames) > 1 else ()
-    return f"{pictures(frames, times)}<p><i>{text(shown.kind)}</i>: {text(shown.question)}</p><ul>{choices}</ul>"
+    said = " ".join(part.text for part in shown.content if part.type == "text")
+    return f"{media(shown, PAPER_SIGHT)}<p><i>{text(shown.task)}</i>: {text(said)}</p><ul>{choices}</ul>"
 
 
 def _video(shown: Any) -> str:
@@ -176,7 +175,7 @@ SHOWN: dict[str, _Show] = {
     "lab.training.stage_training.StagesRecord": _record,
     "lab.training.memory.Memory": _memory,
     "lab.training.packing_certificate.PackingCertificate": certificate,
-    "lab.training.vision_example.VisionExample": _example,
+    "lab.data.sample.Sample": _sample,
     "lab.data.video.reading.Video": _video,
     "lab.data.speech.corpora.Corpus": _corpus,
     "lab.data.packing.Packs": lambda shown: _said(shown.statistics()),

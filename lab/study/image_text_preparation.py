@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.errors import LabError, choose
+from lab.errors import LabError
 from lab.study.preparation import prepare_cells
-from lab.study.remembered import Ingredients, say
+from lab.study.remembered import Ingredients, say, say_left_out
 
 # The parameters of a cell that decide what is prepared; a notebook of such a study declares them all.
 PREPARED_PARAMETERS = (
@@ -84,13 +84,12 @@ def prepare_image_text(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingr
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
     import torch
 
-    from lab.data.vision_forms import FORMS
+    from lab.data.sources import check_source
     from lab.training.curricula import image_text_stages
     from lab.training.image_text_data import check_image_text
     from lab.training.instruction_filter import check_filter
     from lab.training.vision import check_vision_encoder
     from lab.training.vision_cell import cell_projector
-    from lab.training.vision_examples import HUB, sources_sha256
 
     for cell in cells:
         check_image_text(cell)
@@ -103,11 +102,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
             # As wide as the cpu rung's encoder and language model.
             cell_projector(cell, hidden_size=112, output_size=192)
         for source in filter(None, (cell["images"], cell["test_source"])):
-            form, hub, _ = source.partition(HUB)
-            if hub:
-                choose(FORMS, form, "form of image-text and video-text data")
-            else:
-                sources_sha256(source)
+            check_source(source)
 
 
 def _local_folders(cell: Mapping[str, Any]) -> list[str]:
@@ -117,12 +112,12 @@ def _local_folders(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _scored(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
+    from lab.data.sources import sources_sha256
     from lab.training.curricula import IMAGE
     from lab.training.image_text_data import open_image_text_data
     from lab.training.image_text_model import image_text_splits, open_pretrained
     from lab.training.language_models import open_language_model
     from lab.training.vision import open_vision_encoder
-    from lab.training.vision_examples import sources_sha256
 
     ingredients: Ingredients = {"images": {}, "test_source": {}, "vision_encoder": {}}
     folders: list[str] = []
@@ -141,6 +136,8 @@ def _scored(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]
         ingredients["images"][cell["images"]] = " ".join(made_of)
         asked = cell["test_source"]
         ingredients["test_source"][asked] = sources_sha256(asked) if asked else "none"
-        folders += [str(split.store.folder) for split in splits.values()]
+        for split in splits.values():
+            folders += [str(split.store.folder)] if split.store else []
+            say_left_out(split.name, split.left_out)
         folders += [str(pretrained.folder), str(data.scores)]
     return ingredients, folders

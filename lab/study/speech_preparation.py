@@ -85,7 +85,7 @@ def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[st
             else:
                 ingredients[parameter][cell[parameter]] = "none"
         for split in data.values():
-            folders += [str(store.folder) for store in split.stores]
+            folders += [str(store.folder) for store in split.heard]
     torch.set_num_threads(threads)
     ingredients["normalizer"] = {name: NORMALIZERS[name].version for name in {cell["normalizer"] for cell in wanted}}
     return ingredients, folders

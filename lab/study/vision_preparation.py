@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from lab.errors import choose
 from lab.study.preparation import prepare_cells
-from lab.study.remembered import Ingredients, say
+from lab.study.remembered import Ingredients, say, say_left_out
 
 # The parameters of a cell that decide what is prepared; a notebook of a vision study declares them all.
 PREPARED_PARAMETERS = (
@@ -82,12 +82,11 @@ def prepare_vision(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
     import torch
 
-    from lab.data.vision_forms import FORMS
+    from lab.data.sources import check_source
     from lab.parts.any_resolution import Fit
     from lab.training.batches import BatchOptions
     from lab.training.vision import check_vision_encoder
     from lab.training.vision_cell import cell_projector, cell_stages
-    from lab.training.vision_examples import HUB, sources_sha256
 
     for cell in cells:
         cell_stages(cell)
@@ -98,11 +97,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
             # As wide as the cpu rung's encoder and language model.
             cell_projector(cell, hidden_size=112, output_size=192)
         for source in filter(None, (cell["images"], cell["videos"], cell["test_source"])):
-            form, hub, _ = source.partition(HUB)
-            if hub:
-                choose(FORMS, form, "form of image-text and video-text data")
-            else:
-                sources_sha256(source)
+            check_source(source)
 
 
 def _local_folders(cell: Mapping[str, Any]) -> list[str]:
@@ -112,9 +107,9 @@ def _local_folders(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _views(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
+    from lab.data.sources import sources_sha256
     from lab.training.vision import open_vision_encoder
     from lab.training.vision_cell import vision_cell_data
-    from lab.training.vision_examples import sources_sha256
 
     ingredients: Ingredients = {"images": {}, "videos": {}, "test_source": {}, "vision_encoder": {}}
     folders: list[str] = []
@@ -129,5 +124,7 @@ def _views(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]
         for name in ("images", "videos", "test_source"):
             ingredients[name][cell[name]] = sources_sha256(cell[name]) if cell[name] else "none"
         data = vision_cell_data(cell, encoder, progress=say("pictures and frames, samples"))
-        folders += [str(split.store.folder) for split in data.values()]
+        for split in data.values():
+            folders += [str(split.store.folder)] if split.store else []
+            say_left_out(split.name, split.left_out)
     return ingredients, folders

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Filtered
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import plant_faults
+from lab.data.sample import samples_sha256
 from lab.errors import LabError
 from lab.training.image_text_model import PretrainedImageText
-from lab.training.image_text_scoring import PictureAnswers
 from lab.training.instruction_filter import ScoredInstructions
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scoring import open_losses
-from lab.training.vision_data import VisionSplit
-from lab.training.vision_example import VisionExample
+from lab.training.samples import SampleExamples
+from lab.training.scoring import Answers, open_losses
 
 _PART_SAMPLES = 512
 
@@ -36,14 +34,14 @@ class ImageTextData(ScoredInstructions):
     their losses.
     """
 
-    split: VisionSplit
+    split: SampleExamples
     sha256: str
     scores: Path
 
-    def kept(self, filtered: Filtered) -> VisionSplit:
+    def kept(self, filtered: Filtered) -> SampleExamples:
         """What a filter leaves of the split."""
-        pairs = zip(self.split.examples, filtered.keep.tolist(), strict=True)
-        return replace(self.split, examples=[example for example, stays in pairs if stays])
+        pairs = zip(self.split.samples, filtered.keep.tolist(), strict=True)
+        return replace(self.split, samples=[sample for sample, stays in pairs if stays])
 
 
 def check_image_text(parameters: Mapping[str, Any]) -> None:
@@ -65,13 +63,6 @@ def check_image_text(parameters: Mapping[str, Any]) -> None:
         )
 
 
-def as_instruction(example: VisionExample) -> Instruction:
-    """The text beside a picture; its source is the kind of question."""
-    return Instruction(
-        id=example.id, prompt=example.question, answer=example.answer, source=example.kind, group=example.group
-    )
-
-
 def open_image_text_data(
     parameters: Mapping[str, Any],
     pretrained: PretrainedImageText,
@@ -85,18 +76,11 @@ def open_image_text_data(
     """
     check_image_text(parameters)
     clean = pretrained.instructions
-    planted = plant_faults(
-        [as_instruction(example) for example in clean.examples],
-        share=parameters["fault_share"],
-        seed=parameters["fault_seed"],
-    )
-    examples = [
-        replace(example, question=made.prompt, answer=made.answer)
-        for example, made in zip(clean.examples, planted.instructions, strict=True)
-    ]
-    split = replace(clean, examples=examples)
-    sha256 = hashlib.sha256(repr(planted.instructions).encode()).hexdigest()
-    identity = json.dumps([pretrained.scorer.sha256, clean.store.sha256, sha256, parameters["budget_tokens"]])
+    planted = plant_faults(clean.samples, share=parameters["fault_share"], seed=parameters["fault_seed"])
+    split = replace(clean, samples=planted.samples)
+    kept = clean.store.sha256 if clean.store else ""
+    sha256 = samples_sha256(planted.samples)
+    identity = json.dumps([pretrained.scorer.sha256, kept, sha256, parameters["budget_tokens"]])
     name = f"{pretrained.folder.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     scores = pretrained.folder.parent / "scores" / name
     options = ScoringOptions(
@@ -105,10 +89,10 @@ def open_image_text_data(
         part_samples=_PART_SAMPLES,
         precision=parameters["precision"],
     )
-    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
-    losses, _ = open_losses(scores, lambda: answers, range(len(split)), options, progress=progress)
+    answers = Answers(split, pretrained.model, pretrained.scorer)
+    losses, _ = open_losses(scores, lambda: answers, split.samples, options, progress=progress)
     return ImageTextData(
-        train=planted.instructions,
+        train=planted.samples,
         faults=planted.faults,
         losses=losses,
         split=split,

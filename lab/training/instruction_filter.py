@@ -3,16 +3,18 @@
 Section 3 of the paper. The filter sees the losses alone; `oracle` sees the planted faults, and so is no filter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
 from lab.data.filters.losses import Losses
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import remove_planted
+from lab.data.sample import Sample
 from lab.errors import LabError, choose
+from lab.parts.omni_model import OmniModel
+from lab.training.samples import SampleExamples
 
 ORACLE = "oracle"
 FITTED_BY = ("corpus", "source")
@@ -26,7 +28,7 @@ class ScoredInstructions:
     its order.
     """
 
-    train: tuple[Instruction, ...]
+    train: tuple[Sample, ...]
     faults: tuple[str | None, ...]
     losses: Losses
 
@@ -44,16 +46,22 @@ def check_filter(parameters: Mapping[str, Any]) -> None:
         raise LabError(f"loss filter {name!r} is fitted to nothing, so not by {fitted_by!r}; leave it at 'corpus'")
 
 
-def kept_instructions(data: ScoredInstructions, kept: Filtered) -> list[Instruction]:
-    """The instructions that a filter leaves.
+def kept_examples(
+    data: ScoredInstructions, kept: Filtered, model: OmniModel, *, write: Callable[[str], str], max_tokens: int
+) -> SampleExamples:
+    """What a filter leaves of texts, to be trained on.
 
     Raises:
-        LabError: none.
+        LabError: nothing, or a text that the model cannot read within so many tokens.
     """
-    left = [one for one, stays in zip(data.train, kept.keep.tolist(), strict=True) if stays]
-    if not left:
+    samples = [one for one, stays in zip(data.train, kept.keep.tolist(), strict=True) if stays]
+    if not samples:
         raise LabError(f"loss filter {kept.report.filter!r} keeps none of {len(data.train)} instructions")
-    return left
+    examples = SampleExamples(samples=samples, write=write)
+    for index, sample in enumerate(samples):
+        if reason := examples.why_not_readable(index, model, max_tokens=max_tokens):
+            raise LabError(f"training instruction {sample.id!r} cannot be trained on: {reason}")
+    return examples
 
 
 def filter_cell(parameters: Mapping[str, Any], data: ScoredInstructions) -> Filtered:
@@ -67,5 +75,5 @@ def filter_cell(parameters: Mapping[str, Any], data: ScoredInstructions) -> Filt
     if name == ORACLE:
         return remove_planted([one.id for one in data.train], data.faults)
     if parameters["fitted_by"] == "source":
-        return filter_losses_by_group(data.losses, [one.source for one in data.train], name, k=parameters["k"])
+        return filter_losses_by_group(data.losses, ["/".join(one.kind) for one in data.train], name, k=parameters["k"])
     return filter_losses(data.losses, name, k=parameters["k"], seed=parameters["seed"])

@@ -11,21 +11,19 @@ from torch import nn
 
 from lab.data.filters.loss_fit import normality
 from lab.data.filters.losses import read_losses
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
+from lab.data.sample import Sample
+from lab.data.sources import check_source, is_source
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.training.curricula import IMAGE
 from lab.training.image_text_model import image_text_splits, open_pretrained
-from lab.training.image_text_scoring import PictureAnswers
-from lab.training.instruction_rows import TextAnswers
 from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scoring import Answers, score
+from lab.training.scoring import Answers, score, text_answers
 from lab.training.vision import open_vision_encoder
-from lab.training.vision_examples import EXAMPLES, HUB, sources_sha256
 
 TABLE = ".parquet"
 PLAIN = ScoringOptions()
@@ -52,7 +50,7 @@ def score_source(
     language_model = as_chat_model(open_language_model(model))
     network: nn.Module = language_model.model
     network.to(where)
-    answers = TextAnswers(language_model, text_writer(model))
+    answers = text_answers(language_model, text_writer(model))
     _score(answers, instructions, skipped, out, options, what="instructions", say=say)
 
 
@@ -72,7 +70,7 @@ def score_picture_source(
     without a fault; of another one the first of its training side.
 
     Args:
-        source: in `EXAMPLES` with its options, or FORM@hub:OWNER/NAME.
+        source: in `SAMPLE_SOURCES` with its options, or FORM@hub:OWNER/NAME.
         out: a folder of this scoring alone.
         parameters: of a cell of that study (`loss_filter_images`).
         options: of the scoring; its precision is the model's too.
@@ -84,7 +82,7 @@ def score_picture_source(
         LabError: an unknown source, a limit below 1, or as `open_pretrained` and `score`.
     """
     _check_limit(limit, "example")
-    sources_sha256(source)
+    check_source(source)
     cell = {**parameters, "precision": options.precision, "device": device, "measure_dev": False}
     encoder = open_vision_encoder(cell["vision_encoder"], image_size=cell["image_size"], stride=cell["stride"])
     images = image_text_splits(cell, encoder)[IMAGE]
@@ -97,19 +95,19 @@ def score_picture_source(
     pretrained = open_pretrained(cell, images, encoder, language_model, progress=told)
     count = limit or cell["num_training"]
     if source == cell["images"]:
-        split = replace(pretrained.instructions, examples=pretrained.instructions.examples[:count])
+        split = replace(pretrained.instructions, samples=pretrained.instructions.samples[:count])
     else:
         # Whose test split is opened beside it does not matter; the study's own is there.
         asked = {"images": source, "num_pretraining": 0, "num_training": count}
         asked["test_source"] = cell["test_source"] or cell["images"]
         split = image_text_splits({**cell, **asked}, encoder)[IMAGE]
-    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
-    _score(answers, range(len(split)), Counter(), out, options, what="examples", say=say)
+    answers = Answers(split, pretrained.model, pretrained.scorer)
+    _score(answers, split.samples, Counter(), out, options, what="examples", say=say)
 
 
 def _score(
-    answers: Answers[Any],
-    samples: Iterable[Any],
+    answers: Answers,
+    samples: Iterable[Sample],
     skipped: Counter[str],
     out: Path,
     options: ScoringOptions,
@@ -128,14 +126,14 @@ def _score(
         say(f"losses, nats a token: {normality(read_losses(out).losses)}")
 
 
-def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Counter[str]]:
-    if HUB in source or source.partition(":")[0] in EXAMPLES:
+def _opened(source: str, limit: int | None) -> tuple[Iterable[Sample], Counter[str]]:
+    if is_source(source):
         raise LabError(f"source {source!r} is of pictures or video, which a language model cannot see; add --images")
     if not source.endswith(TABLE):
         if Path(source).is_file():
             raise LabError(f"{source} is no Parquet table; expected a file that ends with {TABLE}, or a source by name")
         reading = read_instructions(source, limit=limit)
-        return reading.instructions, reading.skipped
+        return reading.samples, reading.skipped
     _check_limit(limit, "instruction")
     return islice(read_instruction_table(Path(source)), limit), Counter()
 

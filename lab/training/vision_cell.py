@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from lab.data.view_features import view_statistics
+from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
+from lab.data.video.moments import Sight
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import OmniModel
@@ -20,12 +21,13 @@ from lab.parts.visual_projectors import VisualProjector, build_visual_projector
 from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
 from lab.training.language_models import text_writer
+from lab.training.samples import SampleExamples, Tiling
 from lab.training.stages import Stage
-from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
-from lab.training.vision_examples import EXAMPLES_VERSION, Sight, open_examples, sources_sha256
 
 VIDEO_STARTS = ("afresh", "image_projector")
 IMAGE_BRANCH = "image_branch"
+# Of the training data, from which channels are standardised.
+_STATISTICS_VIEWS = 2000
 
 
 def cell_branch(parameters: Mapping[str, Any]) -> Branch:
@@ -45,7 +47,7 @@ def cell_kinds(parameters: Mapping[str, Any]) -> set[str]:
 
 def vision_cell_data(
     parameters: Mapping[str, Any], encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, VisionSplit]:
+) -> dict[str, SampleExamples]:
     """The splits of a cell: `image_text` and `video_text` as its curriculum needs them, `dev` and `test`.
 
     `dev` and `test` are of the videos where the cell has some, else of the images; `test_source` names another source
@@ -66,25 +68,21 @@ def vision_cell_data(
         max_frames=parameters["max_frames"],
     )
     write = text_writer(parameters["language_model"])
-    tiling = Tiling(
-        max_tiles=parameters["max_tiles"],
-        fit=parameters["fit"],
-        unpad=parameters["unpad"],
-        newline=parameters["newline"],
-    )
+    tiling = Tiling(max_tiles=parameters["max_tiles"], fit=parameters["fit"], unpad=parameters["unpad"])
 
-    def opened(source: str, split: str, count: int) -> VisionSplit:
-        return open_vision_split(
-            source.partition(":")[0].replace("/", "_"),
-            open_examples(source, split, count, sight),  # type: ignore[arg-type]
-            encoder,
-            key=f"{EXAMPLES_VERSION} {source} {sight} {sources_sha256(source)}",
+    def opened(source: str, split: str, count: int) -> SampleExamples:
+        samples, left_out = open_samples(source, split, count)  # type: ignore[arg-type]
+        examples = SampleExamples(
+            samples=samples,
+            name=source.partition(":")[0].replace("/", "_"),
+            write=write,
+            sight=sight,
             tiling=tiling,
             branch=cell_branch(parameters),
-            write=write,
-            features=not parameters["train_encoder"],
-            progress=progress,
+            left_out=left_out,
         )
+        key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}"
+        return examples.kept_by(encoder, key=key, features=not parameters["train_encoder"], progress=progress)
 
     data = {kind: opened(sources[kind], "train", counts[kind]) for kind in sorted(kinds)}
     asked = parameters["videos"] or parameters["images"]
@@ -108,16 +106,16 @@ def build_vision_model(
     parameters: Mapping[str, Any],
     encoder: VisionEncoder,
     language_model: LanguageModel,
-    data: Mapping[str, VisionSplit],
+    data: Mapping[str, SampleExamples],
 ) -> OmniModel:
     """The model of a cell, its projectors afresh; seed torch before.
 
     Features are standardised by those of the training data; a trained encoder's are left as they are.
     """
     statistics = {}
-    stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO)]
+    stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO) and split.store is not None]
     if not parameters["train_encoder"] and parameters["max_frames"]:
-        mean, std = view_statistics(stores[-1])
+        mean, std = stores[-1].mean_and_std(max_rows=_STATISTICS_VIEWS, spread=True)
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
 
     def tokens() -> VisualTokens:
@@ -193,7 +191,7 @@ def stages_to_train(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:
     return stages if parameters["max_frames"] or parameters["train_language_model"] else ()
 
 
-def image_branch_data(data: Mapping[str, VisionSplit]) -> dict[str, dict[str, VisionSplit]]:
+def image_branch_data(data: Mapping[str, SampleExamples]) -> dict[str, dict[str, SampleExamples]]:
     """What the image branch sees otherwise: its pictures pass through the visual projector."""
     return {IMAGE_BRANCH: {IMAGE: replace(data[IMAGE], branch="visual_projector")}} if IMAGE in data else {}
 

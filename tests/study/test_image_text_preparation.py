@@ -51,7 +51,7 @@ def test_cells_that_differ_in_filter_steps_and_seed_share_one_preparation_which_
         ({"scorer_steps": 0}, "number of steps in stage 'image_text_pretraining' is 0"),
         ({"language_model_learning_rate": -1.0}, "learning rate of language_model in stage .* is -1.0"),
         ({"images": "still"}, r"unknown source of pictures or video 'still' \(did you mean 'stills'\?\)"),
-        ({"test_source": "choices@hub:a/b"}, "unknown form of image-text and video-text data 'choices'"),
+        ({"test_source": "choices@hub:a/b"}, "unknown form of a data set 'choices'"),
         ({"projector": "mean_pol"}, "unknown visual projector 'mean_pol'"),
         ({"vision_encoder": "efficientnet"}, "unknown vision encoder 'efficientnet'"),
         ({"language_model": "charakter"}, "unknown language model 'charakter'"),

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from lab import paths
-from lab.data import fetch
+from lab.data import fetch, sources
 from lab.errors import LabError
 from lab.study import preparation, remembered, vision_preparation
 from lab.study.remembered import folder_states
 from lab.study.vision_preparation import CHECKED_PARAMETERS, PREPARED_PARAMETERS, prepare_vision
-from lab.training import vision, vision_examples
-from lab.training.vision_data import VisionSplit
+from lab.training import vision
+from lab.training.samples import SampleExamples
 from standins.models import packaged_efficientnet, vision_pretraining
 from tests.vision import draw_stand_ins, tiny_cell, write_image_set, write_siglip
 
@@ -36,10 +36,10 @@ def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(cell, ma
     first = prepare_vision([cell])
     assert prepare_vision([cell]) == first
     assert made == [1]
-    shutil.rmtree(paths.cache_dir() / "views")
+    shutil.rmtree(paths.cache_dir() / "features")
     assert prepare_vision([cell]) == first
     assert made == [1, 1]
-    assert len(list((paths.cache_dir() / "views").glob("*/views.bin"))) == 3
+    assert len(list((paths.cache_dir() / "features").glob("*/values.bin"))) == 3
 
 
 def test_every_ingredient_is_named_by_the_parameters_value(cell):
@@ -73,14 +73,14 @@ def test_rows_that_differ_in_training_alone_share_what_is_prepared(cell, made):
 def test_an_image_branch_prepares_images_for_a_curriculum_without_them(cell):
     changes = {"curriculum": "direct", "video_projector_start": "image_projector", "image_branch_steps": 2}
     prepare_vision([{**cell, **changes}])
-    assert any(path.name.startswith("stills-") for path in (paths.cache_dir() / "views").iterdir())
+    assert any(path.name.startswith("stills-") for path in (paths.cache_dir() / "features").iterdir())
 
 
 def test_a_changed_package_gives_another_ingredient(cell, monkeypatch):
     before = prepare_vision([cell])
     changed = fetch.packages()
     changed = {**changed, "emojibase-data": replace(changed["emojibase-data"], sha256="0" * 64)}
-    for module in (remembered, vision_examples):
+    for module in (remembered, sources):
         monkeypatch.setattr(module, "packages", lambda: changed)
     after = prepare_vision([cell])
     assert after["images"] != before["images"]
@@ -170,7 +170,7 @@ def test_what_is_prepared_is_what_a_cell_then_opens(cell, monkeypatch):
 
     asked: set[str] = set()
     data = vision_cell_data(Noted(cell), vision.open_vision_encoder(cell["vision_encoder"]))
-    assert all(isinstance(split, VisionSplit) for split in data.values())
+    assert all(isinstance(split, SampleExamples) for split in data.values())
     assert asked <= set(PREPARED_PARAMETERS)
     asked.clear()
     cell_stages(Noted({**cell, "train_encoder": True}))

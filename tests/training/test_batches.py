@@ -13,10 +13,10 @@ from lab.parts.packed_attention_kernels import SampleBoundaries
 from lab.parts.packed_sequences import pack_rows
 from lab.training.batches import BatchOptions, PackedBatches, PaddedBatches, StageBatches
 from lab.training.examples import ReadyExamples
+from lab.training.samples import SampleExamples
 from lab.training.speech import cell_data, open_encoder
 from lab.training.stage_training import _without_weights
 from lab.training.stages import Stage
-from lab.training.vision_data import VisionSplit
 from tests.parts.tiny_models import language_model
 from tests.parts.tiny_vision import seeing_model
 from tests.speech import tiny_parameters
@@ -149,7 +149,7 @@ def stage(steps: int, **weights: float) -> Stage:
 
 
 @pytest.fixture
-def sources() -> dict[str, VisionSplit]:
+def sources() -> dict[str, SampleExamples]:
     return {
         "image_text": split_of(various("i", 13, frames=1), name="i", branch="visual_projector"),
         "video_text": split_of(various("v", 17), name="v"),

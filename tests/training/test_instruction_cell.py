@@ -10,8 +10,7 @@ from lab.training import instruction_data
 from lab.training.batches import BatchOptions
 from lab.training.curricula import INSTRUCTIONS, instruction_stage
 from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
-from lab.training.instruction_filter import ORACLE, filter_cell, kept_instructions
-from lab.training.instruction_rows import examples_to_train_on
+from lab.training.instruction_filter import ORACLE, filter_cell, kept_examples
 from lab.training.language_models import text_writer
 from lab.training.loop import TrainingOptions
 from lab.training.stage_training import train_stages
@@ -35,7 +34,7 @@ def test_held_out_instructions_are_clean_and_of_no_training_group():
     assert {split_of_group(one.group) for one in data.test} == {"test"}
     for one in (*data.dev, *data.test):
         # As the conversations were written.
-        assert one.answer.split()[-1] == one.prompt.split()[0]
+        assert one.answer.split()[-1] == one.question.split()[0]
     assert data.facts["licences"] == {"chatterbot": "BSD-3-Clause"}
 
 
@@ -74,10 +73,11 @@ def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
     for _ in range(2):
         reader = tiny_model()
         before = [weight.detach().clone() for weight in reader.model.parameters()]
-        kept = kept_instructions(data, filter_cell(parameters, data))
-        examples = examples_to_train_on(kept, reader, text_writer(reader.name), budget_tokens=100)
+        model = OmniModel(language_model=reader, positions="sequential")
+        write = text_writer(reader.name)
+        examples = kept_examples(data, filter_cell(parameters, data), model, write=write, max_tokens=100)
         record = train_stages(
-            OmniModel(language_model=reader, positions="sequential"),
+            model,
             [instruction_stage(steps=3, learning_rate=1e-2)],
             {INSTRUCTIONS: examples},
             TrainingOptions(),
@@ -97,13 +97,14 @@ def test_a_filter_that_keeps_nothing_is_refused():
     data = opened(tiny_parameters())
     none = filtered([one.id for one in data.train], ["no"] * 40, name="all", parameters={})
     with pytest.raises(LabError, match="loss filter 'all' keeps none of 40 instructions"):
-        kept_instructions(data, none)
+        kept_examples(data, none, OmniModel(language_model=tiny_model()), write=str.strip, max_tokens=100)
 
 
 def test_an_instruction_that_cannot_be_trained_on_is_named():
-    (one, *_) = opened(tiny_parameters()).train
-    with pytest.raises(LabError, match=f"training instruction '{one.id}' cannot be trained on: prompt longer than"):
-        examples_to_train_on([one], tiny_model(), str.strip, budget_tokens=1)
+    data = opened(tiny_parameters())
+    everything = filter_cell(tiny_parameters(), data)
+    with pytest.raises(LabError, match=f"training instruction '{data.train[0].id}' cannot be trained on: longer than"):
+        kept_examples(data, everything, OmniModel(language_model=tiny_model()), write=str.strip, max_tokens=1)
 
 
 def test_too_few_instructions_are_counted():

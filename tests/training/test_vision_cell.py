@@ -107,7 +107,7 @@ def test_a_cell_opens_the_data_that_its_curriculum_needs_and_no_other(cell):
     assert set(vision_cell_data({**cell, "curriculum": "direct"}, encoder)) == {VIDEO, "test"}
     with_branch = vision_cell_data({**cell, **BRANCH, "curriculum": "direct"}, encoder)
     assert set(with_branch) == {IMAGE, VIDEO, "test"}
-    ids = [{example.id for example in data[name].examples} for name in (VIDEO, "test", "dev")]
+    ids = [{sample.id for sample in data[name].samples} for name in (VIDEO, "test", "dev")]
     assert not ids[0] & ids[1]
     assert not ids[1] & ids[2]
     assert {split.branch for split in data.values()} == {"video_projector"}
@@ -125,8 +125,8 @@ def test_another_source_may_be_tested_on_and_dev_stays_with_the_training_source(
     encoder = open_vision_encoder(cell["vision_encoder"])
     asked = f"image_choices@{write_image_set(tmp_path / 'set')}"
     data = vision_cell_data({**cell, "test_source": asked, "num_test": 3, "measure_dev": True}, encoder)
-    assert [example.kind for example in data["test"].examples] == ["image_choices"] * 3
-    assert not {example.kind for example in data["dev"].examples} & {"image_choices", *STILL_KINDS}
+    assert [sample.task for sample in data["test"].samples] == ["image_choices"] * 3
+    assert not {sample.task for sample in data["dev"].samples} & {"image_choices", *STILL_KINDS}
 
 
 def test_a_character_model_reads_its_own_alphabet(cell):
@@ -139,7 +139,7 @@ def test_a_character_model_reads_its_own_alphabet(cell):
 def test_features_are_standardised_by_those_of_the_training_video(cell):
     model, data = built(cell)
     encoder = open_vision_encoder(cell["vision_encoder"])
-    seen = np.concatenate([example.see()[0] for example in data[VIDEO].examples])
+    seen = np.concatenate([sample.content[0].read(data[VIDEO].sight).frames for sample in data[VIDEO].samples])
     assert seen.shape[1:] == (IMAGE_SIZE, IMAGE_SIZE, 3)
     features = encoder.encode(seen).reshape(-1, encoder.hidden_size)
     for projector in (model.visual_projector, model.video_projector):
@@ -151,10 +151,10 @@ def test_features_are_standardised_by_those_of_the_training_video(cell):
 def test_a_frozen_encoder_stays_outside_and_one_that_trains_is_in_the_model(cell):
     model, data = built(cell)
     assert "vision_encoder" not in model.parts()
-    assert data[VIDEO].store.view_shape == (IMAGE_SIZE // PATCH_SIZE, IMAGE_SIZE // PATCH_SIZE, 8)
+    assert data[VIDEO].store.row_shape == (IMAGE_SIZE // PATCH_SIZE, IMAGE_SIZE // PATCH_SIZE, 8)
     trained, pixels = built({**cell, "train_encoder": True})
     assert set(trained.parts()) == {"visual_projector", "video_projector", "language_model", "vision_encoder"}
-    assert pixels[VIDEO].store.view_shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
+    assert pixels[VIDEO].store.row_shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
     assert torch.equal(trained.video_projector.feature_std, torch.ones(8))
 
 
@@ -163,7 +163,7 @@ def test_every_projector_is_built_for_both_branches_and_pools_as_asked(cell, nam
     model, data = built({**cell, "projector": name, "curriculum": "direct", "pool_size": 4, "newline": True})
     side = IMAGE_SIZE // PATCH_SIZE // (1 if name == "mlp" else 4)
     for branch in ("visual_projector", "video_projector"):
-        assert model.view_grid(branch, torch.empty(1, *data[VIDEO].store.view_shape)) == (side, side)
+        assert model.view_grid(branch, torch.empty(1, *data[VIDEO].store.row_shape)) == (side, side)
         assert getattr(model, branch).newline is not None
         assert getattr(model, branch).marks is not None
     weights = [dict(model.parts()[part].named_parameters()) for part in ("visual_projector", "video_projector")]

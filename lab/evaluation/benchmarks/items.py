@@ -20,7 +20,6 @@ from lab.data.fetch import fetch, packages, sha256_of
 from lab.errors import LabError
 from lab.evaluation.benchmarks.conversations import MediaKind, Medium
 from lab.evaluation.benchmarks.revisions import data_revision
-from lab.paths import media_dir
 
 TRIVIA = "trivia"
 HUB = "hub:"
@@ -148,39 +147,28 @@ def _at_revision(data: str) -> tuple[str, str | None]:
 
 
 def _activitynet(data: str) -> Iterator[Item]:
-    from lab.data.vision_forms import VIDEO_MARK
-    from lab.data.vision_hub import media_file, read_samples
-
-    name, revision = _at_revision(data)
-    reading = read_samples(data, form="activitynet_qa", root=media_dir() / name, revision=revision)
-    for sample in reading.samples:
-        if not isinstance(sample.video, Path):
-            raise LabError(f"the video of sample {sample.id} of {data} is no file")
-        media_file(sample.video, folder=media_dir() / name)  # says where they have to be unpacked
-        text = sample.question.replace(VIDEO_MARK, "").strip()
-        yield Item(id=sample.id, text=text, reference=sample.answer, media=(Medium("video", sample.video),))
-    if reading.skipped:
-        raise LabError(f"rows of {data} do not fit the form activitynet_qa: {dict(reading.skipped)}")
-
-
-def _hub_rows(data: str) -> Iterator[dict[str, Any]]:
-    from lab.data.hub import open_streams, parse_name
+    from lab.data.forms import read_samples
+    from lab.data.media import media_file
+    from lab.data.sample import Video
 
     _, revision = _at_revision(data)
-    name, config, split = parse_name(data.removeprefix(HUB))
-    streams = open_streams(name, config, revision)
-    if split is None and len(streams) == 1:
-        split = str(next(iter(streams)))
-    if split is None or split not in streams:
-        raise LabError(f"data set {name!r} has no split {split!r}; choose one of: {', '.join(map(str, streams))}")
-    stream = streams[split]
-    # Without features the rows come as they are stored: sound as bytes, never decoded.
-    stream.info.features = None
-    try:
-        yield from stream
-    except Exception as error:  # `datasets` raises whatever its readers and the network raise
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LabError(f"data set {name}:{split} broke off ({why}); check access and network") from error
+    reading = read_samples(data, form="activitynet_qa", revision=revision)
+    for sample in reading.samples:
+        (video,) = (part.source for part in sample.content if isinstance(part, Video))
+        if not isinstance(video, Path):
+            raise LabError(f"the video of sample {sample.id} of {data} is no file")
+        media_file(video)  # says where they have to be unpacked
+        yield Item(id=sample.id, text=sample.question, reference=sample.answer, media=(Medium("video", video),))
+    if reading.left_out:
+        counts = {reason: len(ids) for reason, ids in reading.left_out.items()}
+        raise LabError(f"rows of {data} do not fit the form activitynet_qa: {counts}")
+
+
+def _hub_rows(data: str) -> Iterator[Mapping[str, Any]]:
+    from lab.data.hub import open_split
+
+    _, revision = _at_revision(data)
+    yield from open_split(data, revision=revision).rows()
 
 
 def _trivia() -> Iterator[Item]:

@@ -1,0 +1,239 @@
+"""The forms in which the hub keeps data, and what is made of a row of each.
+
+| form | for example | holds |
+|---|---|---|
+| `transcribe` | `openslr/librispeech_asr:clean`, `google/fleurs:en_us` | a sound and its text |
+| `messages` | `HuggingFaceH4/no_robots` | turns of text, perhaps a system message |
+| `pair` | `tatsu-lab/alpaca`, `databricks/databricks-dolly-15k` | a prompt and its answer |
+| `conversation` | `liuhaotian/LLaVA-Instruct-150K`, `lmms-lab/LLaVA-Video-178K` | turns about images or a video |
+| `image_caption` | any data set of one image and its caption a row | an image |
+| `image_choices` | `lmms-lab/MMBench_EN` | a question about an image, with choices |
+| `sharegpt4video` | `ShareGPT4Video/ShareGPT4Video` | a video, captions of its parts and of the whole |
+| `webvid` | `TempoFunk/webvid-10M` | the address of a video and its name |
+| `activitynet_qa` | `lmms-lab/ActivityNetQA` | an open question about a video |
+| `next_qa` | `lmms-lab/NExTQA`, configurations `MC` and `OE` | a question about a video, with five choices or open |
+
+More of speech: `google/fleurs:cmn_hans_cn`, `AISHELL/AISHELL-1` (or a copy of it in Parquet), `wenet-e2e/wenetspeech`
+(gated; ask for access first), `TwinkStart/KeSpeech` (a copy; the original is by application).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lab.data.filters.streamed import Dropped, LeftOut
+from lab.data.hub import Content, Form, Row, SampleReading, open_split
+from lab.data.media import Media
+from lab.data.sample import Audio, Image, Part, Role, Text, Video
+from lab.errors import choose
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")
+DESCRIBE_IMAGE, DESCRIBE_VIDEO = Text("Describe the image."), Text("Describe the video.")
+AUDIO = ("audio", "speech", "wav", "file")
+TRANSCRIPTS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription", "Text")
+SPEAKERS = ("speaker_id", "speaker", "client_id", "spk_id", "Speaker")
+RECORDINGS = ("id", "utt_id", "segment_id", "file_name", "path")
+TURNS = ("messages", "conversations")
+PROMPTS = ("prompt", "question", "instruction", "inputs", "query")
+ANSWERS = ("response", "answer", "output", "completion", "targets", "target")
+# What a prompt is about: `input` of alpaca's form, `context` of dolly's.
+ABOUT = ("input", "context")
+_IMAGE_MARK, _VIDEO_MARK = "<image>", "<video>"
+_ROLES: Mapping[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+
+
+def read_samples(name: str, *, form: str, revision: str | None = None, **options: Any) -> SampleReading:
+    """Stream one split of a data set, by the name of its form; `options` are those of `HubSplit.samples`.
+
+    Raises:
+        LabError: unknown form, or as `open_split` and `HubSplit.samples`.
+    """
+    chosen = choose(FORMS, form, "form of a data set")
+    opened, left_out = open_split(name, revision=revision), LeftOut()
+    rows = opened.samples(chosen, left_out, **options)
+    samples = (replace(sample, task=form, source=f"{form}@{name}") for sample in rows)
+    return SampleReading(name, opened.licence, samples, left_out)
+
+
+def _first(row: Row, names: Sequence[str]) -> Any:
+    """What the first of these columns holds that a row has."""
+    return next((row[name] for name in names if name in row), None)
+
+
+def _transcribe(row: Row, root: Path) -> Content:
+    speaker = _first(row, SPEAKERS)
+    sound = Audio(_media(_first(row, AUDIO), root), speaker="unknown" if speaker is None else str(speaker))
+    return Content((sound,), str(_first(row, TRANSCRIPTS) or ""))
+
+
+def _messages(row: Row, root: Path) -> Content:
+    """What the system says stands first; a last turn that nobody answers is left out."""
+    turns = _spoken(_first(row, TURNS))
+    system = [turn.text for turn in turns if turn.role == "system"]
+    spoken = [turn for turn in turns if turn.role != "system"]
+    spoken = spoken[: len(spoken) // 2 * 2]
+    if not spoken or [turn.role for turn in spoken] != ["user", "assistant"] * (len(spoken) // 2):
+        raise Dropped("a row of another shape")
+    return Content((*([Text("\n".join(system), "system")] if system else ()), *spoken[:-1]), spoken[-1].text)
+
+
+def _pair(row: Row, root: Path) -> Content:
+    prompt, answer = _first(row, PROMPTS), _first(row, ANSWERS)
+    if not isinstance(prompt, str) or not isinstance(answer, str):
+        raise Dropped("a row of another shape")
+    about = next((str(row[name]).strip() for name in ABOUT if row.get(name)), "")
+    return Content((Text("\n".join(filter(None, (prompt.strip(), about)))),), answer.strip())
+
+
+def _media(value: Any, root: Path, *, suffixes: Sequence[str] = ()) -> Media:
+    """What a column holds as bytes, web address or path; a name without suffix gets the one whose file exists."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) and value:
+        return value
+    if value is None or value in ("", b""):
+        raise Dropped("no sound, image or video in the row")
+    name = str(value)
+    if "://" in name:
+        return name
+    path = root / name
+    if suffixes and path.suffix.lower() not in suffixes:
+        named = [path.with_name(path.name + suffix) for suffix in suffixes]
+        return next((candidate for candidate in named if candidate.is_file()), named[0])
+    return path
+
+
+def _video(value: Any, root: Path) -> Video:
+    return Video(_media(value, root, suffixes=VIDEO_SUFFIXES))
+
+
+def _text(row: Row, column: str) -> str:
+    text = str(row[column] if row[column] is not None else "").strip()
+    if not text:
+        raise Dropped(f"empty {column}")
+    return text
+
+
+def _spoken(turns: Any) -> list[Text]:
+    """Turns of `from` and `value`, or of `role` and `content`."""
+    told = []
+    for turn in turns or ():
+        role = _ROLES.get(str(turn.get("from") or turn.get("role")))
+        if role is None:
+            raise Dropped("turns that are not questions and answers in alternation")
+        told.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
+    return told
+
+
+def _turns(row: Row) -> list[Text]:
+    """Perhaps the system's turn, then questions and answers in alternation."""
+    turns = _spoken(row["conversations"])
+    roles = [turn.role for turn in turns if turn.role != "system"]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise Dropped("turns that are not questions and answers in alternation")
+    if any(turn.role == "system" for turn in turns[1:]):
+        raise Dropped("a system message that is not the first")
+    if not all(turn.text for turn in turns):
+        raise Dropped("empty turn")
+    return turns
+
+
+def _conversation(row: Row, root: Path) -> Content:
+    """All turns; the last answer is the sample's. Media take the places of their marks, else stand in front."""
+    turns = _turns(row)
+    pictures = row.get("images") or ([row["image"]] if row.get("image") else [])
+    media: list[Part] = [Image(_media(value, root)) for value in pictures]
+    if row.get("video"):
+        if media:
+            raise Dropped("both images and a video")
+        media = [_video(row["video"], root)]
+    # Several data sets mark a video as an image.
+    marks = (_IMAGE_MARK, _VIDEO_MARK) if row.get("video") else (_IMAGE_MARK,)
+    places = re.compile("|".join(marks))
+    asked = [turn for turn in turns if turn.role == "user"]
+    marked = sum(len(places.findall(turn.text)) for turn in asked)
+    if marked not in (0, len(media)):
+        raise Dropped("another number of marks than of images or videos")
+    content: list[Part] = []
+    for turn in turns[:-1]:
+        if turn.role != "user":
+            content.append(turn)
+            continue
+        if not marked:
+            content, media = [*content, *media], []
+        for number, piece in enumerate(places.split(turn.text)):
+            content += [media.pop(0)] if number else []
+            content += [Text(piece.strip())] if piece.strip() else []
+    return Content(content, turns[-1].text)
+
+
+def _image_caption(row: Row, root: Path) -> Content:
+    return Content((Image(_media(row["image"], root)), DESCRIBE_IMAGE), _text(row, "caption"))
+
+
+def _sharegpt4video(row: Row, root: Path) -> Content:
+    # A video's captions are of its parts in order; the one of the whole is numbered -1.
+    whole = [caption["content"] for caption in row["captions"] or () if str(caption["idx"]) == "-1"]
+    if len(whole) != 1:
+        raise Dropped("no caption of the whole video")
+    return Content((_video(row["video_path"], root), DESCRIBE_VIDEO), _text({"caption": whole[0]}, "caption"))
+
+
+def _webvid(row: Row, root: Path) -> Content:
+    column = "contentUrl" if row.get("contentUrl") else "video"
+    return Content((_video(row.get(column), root), DESCRIBE_VIDEO), _text(row, "name"))
+
+
+def _activitynet_qa(row: Row, root: Path) -> Content:
+    # The files are called v_NAME, with one of several suffixes.
+    video = _video(f"v_{_text(row, 'video_name')}", root)
+    return Content((video, Text(_text(row, "question"))), _text(row, "answer"))
+
+
+def _next_qa(row: Row, root: Path) -> Content:
+    content = (_video(row["video"], root), Text(_text(row, "question")))
+    answer = _text(row, "answer")
+    choices = tuple(str(row[f"a{k}"]) for k in range(5) if row.get(f"a{k}") is not None)
+    if choices:
+        if not answer.isdecimal() or int(answer) >= len(choices):
+            raise Dropped("an answer that is no number of a choice")
+        answer = choices[int(answer)]
+    return Content(content, answer, choices)
+
+
+def _image_choices(row: Row, root: Path) -> Content:
+    """A list of choices with the number of the right one, or columns A, B, ... with its letter (MMBench)."""
+    listed = row.get("choices")
+    choices = tuple(map(str, listed)) if listed else tuple(str(row[c]) for c in "ABCDE" if _is_choice(row.get(c)))
+    answer = _text(row, "answer")
+    number = int(answer) if answer.isdecimal() else "ABCDE".find(answer) if len(answer) == 1 else -1
+    if not 0 <= number < len(choices):
+        raise Dropped("an answer that is no number or letter of a choice")
+    content = (Image(_media(row["image"], root)), Text(_text(row, "question")))
+    return Content(content, choices[number], choices)
+
+
+def _is_choice(value: Any) -> bool:
+    return value is not None and str(value).strip().lower() not in ("", "nan")
+
+
+FORMS: Mapping[str, Form] = {
+    "transcribe": Form((AUDIO, TRANSCRIPTS), SPEAKERS, _transcribe, ids=RECORDINGS),
+    "messages": Form((TURNS,), (), _messages, ids=()),
+    "pair": Form((PROMPTS, ANSWERS), ABOUT, _pair, ids=()),
+    "conversation": Form((("conversations",),), ("id", "image", "images", "video"), _conversation),
+    "image_caption": Form((("image",), ("caption",)), ("id",), _image_caption),
+    "image_choices": Form((("image",), ("question",), ("answer",)), ("index", "choices", *"ABCDE"), _image_choices),
+    "sharegpt4video": Form((("video_path",), ("captions",)), ("video_id",), _sharegpt4video),
+    "webvid": Form((("contentUrl", "video"), ("name",)), ("videoid",), _webvid),
+    "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), ("question_id",), _activitynet_qa),
+    "next_qa": Form((("video",), ("question",), ("answer",)), ("a0", "a1", "a2", "a3", "a4"), _next_qa),
+}
