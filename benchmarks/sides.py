@@ -32,6 +32,7 @@ STAGES = (
     ("model", "TrainingArguments("),
     ("training", "train("),
     ("decoding", "measure(model, "),
+    ("decoding", "answer(model, "),
     ("tracking", "mlflow."),
 )
 

@@ -1,10 +1,10 @@
 """A task of lm-eval that stands in for MMLU where there is no hub: the few-shot questions that the package carries."""
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lab.data.fetch import packages
+from lab.data.filters.streamed import LeftOut
 from lab.errors import LabError
 from standins.instructions import mmlu
 
@@ -44,7 +44,7 @@ def few_shot_questions(**_: object) -> "dict[str, Dataset]":
     """
     from datasets import Dataset
 
-    found = mmlu.instructions("", Counter())
+    found = mmlu.instructions("", LeftOut())
     rows = [row for one in found if (row := as_row(one.id.partition("/")[2], one.asked, one.answer)) is not None]
     if not rows:
         package = packages()["lm-eval"]

@@ -1,4 +1,4 @@
-"""A model's replies to samples, each asked for once (`lab.evaluation.kept_texts`), and what such a model is.
+"""A model's replies to samples, each asked for once (`lab.data.kept`), and what such a model is.
 
 Section 4 of the paper. A reply is known by the sample's id and by all that its content says; a sample's turns may be a
 conversation, which the model goes on with.
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
+from lab.data.kept import Kept
 from lab.data.media import Drawn, media_file
 from lab.data.sample import Audio, Image, Sample, Text, Video
 from lab.data.speech.audio import Clip
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
-from lab.evaluation.kept_texts import KeptTexts
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class KeptReplies:
     """
 
     def __init__(self, model: TextModel, *, purpose: str) -> None:
-        self.kept = KeptTexts("answers", purpose, model.key, what="answers")
+        self.kept = Kept("answers", purpose, model.key, what="answers")
         self._model = model
 
     def to(self, samples: Sequence[Sample], progress: Progress | None = None) -> list[str | Refused]:
         """The reply to each sample, in their order; one that was refused is asked again the next time.
 
         Raises:
-            LabError: as the model, after what it had replied was kept; or as `KeptTexts.texts`.
+            LabError: as the model, after what it had replied was kept; or as `Kept.values`.
         """
 
         def make(missing: list[int]) -> Iterator[tuple[int, str | Refused]]:
@@ -104,7 +104,7 @@ class KeptReplies:
                 yield missing[place], reply
 
         keys = [hashlib.sha256(json.dumps([one.id, identity_of(one)]).encode()).digest() for one in samples]
-        return self.kept.texts(keys, make, progress)
+        return self.kept.values(keys, make, progress)
 
 
 def replies_of(model: TextModel, samples: Sequence[Sample], *, name: str, progress: Progress) -> list[str]:
