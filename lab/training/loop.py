@@ -159,7 +159,7 @@ def train(
     read = iter(numbers) if batches is None else _read(batches, numbers, options, device)
     model.train()
     started = time.perf_counter() - kept.seconds
-    with _layers_computed_anew(model, options.gradient_checkpointing):
+    with layers_computed_anew(model, options.gradient_checkpointing):
         for step in range(first, steps):
             own = learning_rates(step)
             for group, own_rate in zip(optimizer.param_groups, own, strict=True):
@@ -276,7 +276,7 @@ def _as_it_is(batch: T) -> T:
 
 
 @contextmanager
-def _layers_computed_anew(model: nn.Module, asked: bool) -> Iterator[None]:
+def layers_computed_anew(model: nn.Module, asked: bool) -> Iterator[None]:
     """Inside, what transformers' layers compute is not kept for the backward pass but computed again in it."""
     from transformers import PreTrainedModel
     from transformers.modeling_layers import GradientCheckpointingLayer
