@@ -56,7 +56,7 @@ def kept_examples(
     """
     samples = [one for one, stays in zip(data.train, kept.keep.tolist(), strict=True) if stays]
     if not samples:
-        raise LabError(f"loss filter {kept.report.filter!r} keeps none of {len(data.train)} instructions")
+        raise LabError(f"loss filter {kept.name!r} keeps none of {len(data.train)} instructions")
     examples = SampleExamples(samples=samples, write=write)
     for index, sample in enumerate(samples):
         if reason := examples.why_not_readable(index, model, max_tokens=max_tokens):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
 from lab.training import image_text_model, scoring
@@ -133,7 +133,7 @@ def test_stages_say_what_trains_and_from_what(cell):
 
 def test_a_filter_that_keeps_nothing_is_refused(cell):
     pretrained, data = opened(cell)
-    none = filtered([one.id for one in data.train], ["no"] * 22, name="all", parameters={})
+    none = Filtered([one.id for one in data.train], ["no"] * 22, name="all", parameters={})
     with pytest.raises(LabError, match="stage 'image_text_fine_tuning' has no example of 'image_text' to train on"):
         fine_tuned(cell, pretrained, data.kept(none))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.instructions.instructions import split_of_group
 from lab.errors import LabError
@@ -51,7 +51,7 @@ def test_every_filter_of_a_cell_judges_every_training_instruction():
     for name in (*LOSS_FILTERS, RANDOM, ORACLE):
         kept = filter_cell(tiny_parameters(loss_filter=name), data)
         assert len(kept.keep) == 40
-        assert kept.report.num_dropped == int((~kept.keep).sum())
+        assert kept.num_dropped == int((~kept.keep).sum())
     assert filter_cell(tiny_parameters(), data).keep.all()
     by_source = filter_cell(tiny_parameters(loss_filter="gaussian", fitted_by="source"), data)
     # There is one source alone.
@@ -95,7 +95,7 @@ def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
 
 def test_a_filter_that_keeps_nothing_is_refused():
     data = opened(tiny_parameters())
-    none = filtered([one.id for one in data.train], ["no"] * 40, name="all", parameters={})
+    none = Filtered([one.id for one in data.train], ["no"] * 40, name="all", parameters={})
     with pytest.raises(LabError, match="loss filter 'all' keeps none of 40 instructions"):
         kept_examples(data, none, OmniModel(language_model=tiny_model()), write=str.strip, max_tokens=100)
 
