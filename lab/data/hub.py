@@ -52,12 +52,16 @@ class Form:
 
 @dataclass
 class SampleReading:
-    """A stream of samples; `left_out` has the rows of which none was made, and is whole when the stream has ended."""
+    """A stream of samples; `left_out` names what is none of them, and is whole when the stream has ended.
 
-    source: str
+    `sources` has what pins each source: a package's SHA-256, a data set's revision.
+    """
+
+    name: str
     licence: str
+    sources: Mapping[str, str]
     samples: Iterator[Sample]
-    left_out: LeftOut = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class HubSplit:
             left_out: where the rows are named of which no sample is made.
             first: row to begin with.
             limit: rows at most.
-            root: folder of the files that rows name; by default the data set's own under `media_dir()`.
+            root: folder of the files that rows name; by default the data set's, of the hub's its own in `media_dir()`.
             columns: the data set's names of the form's columns.
 
         Raises:
@@ -141,7 +145,8 @@ class HubSplit:
         if first < 0 or (limit is not None and limit < 1):
             raise LabError(f"first row and limit are {first} and {limit}, expected at least 0 and 1")
         renamed = self._renamed(form, columns or {})
-        folder = media_dir() / self.dataset if root is None else root
+        own = Path(self.dataset) if Path(self.dataset).is_dir() else media_dir() / self.dataset
+        folder = own if root is None else root
 
         def samples() -> Iterator[Sample]:
             for number, stored in enumerate(self.rows(first=first, limit=limit), start=first):
@@ -159,9 +164,9 @@ class HubSplit:
                         group=next(filter(None, map(_video_name, made.content)), key),
                     )
                 except Dropped as error:
-                    left_out.setdefault(str(error), []).append(key)
+                    left_out.add(str(error), key)
                 except (AttributeError, IndexError, KeyError, TypeError, LabError):
-                    left_out.setdefault("a row of another shape", []).append(key)
+                    left_out.add("a row of another shape", key)
                 else:
                     yield sample
 
