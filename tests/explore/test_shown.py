@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_fit import normality
 from lab.data.media import Drawn
 from lab.data.packing import pack_best_fit
@@ -57,7 +57,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
     """One of every class, and what has to stand in what is shown of it."""
     study = load_ablation("conv_gmlp_rate")
     counted = scale(load_ablation("loss_filter"), "cpu", ["none"])
-    kept = filtered(["a", "b"], [None, "empty"], name="not_empty", parameters={"least": 1})
+    kept = Filtered(["a", "b"], [None, "empty"], name="not_empty", parameters={"least": 1})
     packs = pack_best_fit([7, 6, 4, 3, 2], 10)
     leak = Check(name="other text: logits", difference=0.5, tolerance=0.0)
     certificate = PackingCertificate(attention="sdpa", precision="float32", num_samples=2, checks=(leak,))
@@ -102,8 +102,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "0.01")),
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.packing.PackingStatistics": (packs.statistics(), ("5 samples (22 tokens) in 3 packs",)),
-        "lab.data.filters.filtering.FilterReport": (kept.report, ("50.0%", "empty", "least = 1")),
-        "lab.data.filters.filtering.Filtered": (kept, ("50.0%", "empty")),
+        "lab.data.filters.filtering.Filtered": (kept, ("50.0%", "empty", "least = 1")),
         "lab.data.filters.loss_fit.Normality": (normality(np.arange(9.0)), ("mean 4.000",)),
         "lab.evaluation.statistics.Interval": (interval, ("35.60%", "32.50% to 38.70%", "3 seeds and 400 items")),
         "lab.evaluation.verdict.Verdict": (verdict, ("<b>Undecided.</b>", "1 &lt; 2")),
