@@ -54,14 +54,14 @@ def whole(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all, in place of the one that is there; lines end in LF everywhere.
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file whole or not at all, in place of the one that is there; lines of a text end in LF everywhere.
 
     Raises:
         OSError: it cannot be written; what was there stays.
     """
     with whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return path
 
 
