@@ -61,7 +61,7 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         OSError: it cannot be written; what was there stays.
     """
     with whole(path) as unfinished:
-        unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 

@@ -85,10 +85,9 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
     import torch
 
     from lab.data.sources import check_source
+    from lab.training.curricula import image_text_stages
     from lab.training.image_text_data import check_image_text
-    from lab.training.image_text_training import fine_tuning_stage, pretraining_stage
     from lab.training.instruction_filter import check_filter
-    from lab.training.stage_loop import stage_options
     from lab.training.vision import check_vision_encoder
     from lab.training.vision_cell import cell_projector
 
@@ -97,8 +96,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
         check_filter(cell)
         if not cell["k"] >= 0:
             raise LabError(f"k is {cell['k']}; expected at least 0 standard deviations")
-        for stage in (pretraining_stage(cell), fine_tuning_stage(cell)):
-            stage_options(stage)
+        image_text_stages(cell)
         check_vision_encoder(cell["vision_encoder"])
         with torch.device("meta"):
             # As wide as the cpu rung's encoder and language model.

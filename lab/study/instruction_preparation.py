@@ -56,13 +56,13 @@ def prepare_instructions(parameters_of_cells: Sequence[Mapping[str, Any]]) -> In
 
 
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
+    from lab.training.curricula import instruction_stage
     from lab.training.instruction_filter import check_filter
-    from lab.training.loop import TrainingOptions
 
     for cell in cells:
         check_language_model(cell["scorer"])
         check_filter(cell)
-        TrainingOptions(steps=cell["steps"], learning_rate=cell["learning_rate"])
+        instruction_stage(steps=cell["steps"], learning_rate=cell["learning_rate"])
         if not cell["k"] >= 0 or cell["num_choices"] < 2:
             raise LabError(f"k and num_choices are {cell['k']} and {cell['num_choices']}; expected at least 0 and 2")
         if cell["max_tokens"] > cell["budget_tokens"]:

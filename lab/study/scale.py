@@ -32,9 +32,8 @@ from lab.study.largest_batch import (
     largest_seen,
     prompt_tokens,
 )
-from lab.training.curricula import IMAGE, VIDEO
+from lab.training.curricula import IMAGE, VIDEO, image_text_stages
 from lab.training.image_text_model import IMAGES_ALONE
-from lab.training.image_text_training import fine_tuning_stage
 from lab.training.instruction_data import scored_tokens
 from lab.training.memory import PRECISIONS, Memory
 from lab.training.stages import PAPER_STAGES
@@ -98,7 +97,7 @@ STUDIES: dict[str, Study] = {
     "scorer_steps": Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
-        lambda parameters: [Leg(IMAGE, "visual_projector", fine_tuning_stage(parameters).trained)],
+        lambda parameters: [Leg(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
         "budget_tokens",
         _pictures,
         IMAGES_ALONE,

@@ -84,13 +84,13 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
 
     from lab.data.sources import check_source
     from lab.parts.any_resolution import Fit
-    from lab.training.stage_batches import check_batches
+    from lab.training.batches import BatchOptions
     from lab.training.vision import check_vision_encoder
     from lab.training.vision_cell import cell_projector, cell_stages
 
     for cell in cells:
         cell_stages(cell)
-        check_batches(cell["batch_tokens"], cell["batch_size"], cell["packed"])
+        BatchOptions(tokens=cell["batch_tokens"], size=cell["batch_size"], packed=cell["packed"])
         choose({fit: fit for fit in get_args(Fit)}, cell["fit"], "fit of an image")
         check_vision_encoder(cell["vision_encoder"])
         with torch.device("meta"):

@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import CHARACTER_FILE, CharacterCodec, TextCodec
+from lab.training.checkpoints import Checkpoint
 from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
 from standins.models.kept_model import write_description
 from standins.speech.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
@@ -233,19 +234,15 @@ def pretrain_character_model(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: mean_loss(_loss(model, reader, codec, batches(step), options.frames_per_token)),
         # Not fused: every result of the character model was measured with weights that were made so.
-        TrainingOptions(
-            steps=options.steps,
-            learning_rate=options.learning_rate,
-            checkpoint_every=CHECKPOINT_EVERY,
-            precision="float32",
-            fused=False,
-        ),
+        TrainingOptions(checkpoint_every=CHECKPOINT_EVERY, precision="float32", fused=False),
+        steps=options.steps,
         learning_rates=learning_rate,
-        checkpoint=checkpoint,
-        key=checkpoint.stem if checkpoint else "",
+        checkpoint=Checkpoint(path=checkpoint, key=checkpoint.stem) if checkpoint else None,
         describe="the character model",
         on_step=tell_recent_loss(progress, options.steps, last=100, every=50),
     )
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     description: dict[str, object] = {
         "alphabet": ALPHABET,
         "frames_per_token": options.frames_per_token,

@@ -29,6 +29,7 @@ from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
 from lab.parts.language_models import LanguageModel, WordCodec
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
 from lab.parts.weights import weights_sha256
+from lab.training.checkpoints import Checkpoint
 from lab.training.language_models import OwnLanguageModel
 from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
 from standins.models.kept_model import kept_folder, made_model, write_description
@@ -153,13 +154,15 @@ def pretrain_word_model(
     train(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: _loss(model, reader, codec, batches(step)),
-        TrainingOptions(steps=options.steps, learning_rate=options.learning_rate, checkpoint_every=CHECKPOINT_EVERY),
+        TrainingOptions(checkpoint_every=CHECKPOINT_EVERY),
+        steps=options.steps,
         learning_rates=learning_rate,
-        checkpoint=checkpoint,
-        key=checkpoint.stem if checkpoint else "",
+        checkpoint=Checkpoint(path=checkpoint, key=checkpoint.stem) if checkpoint else None,
         describe="the pretraining of the word model",
         on_step=tell_recent_loss(progress, options.steps, last=100, every=50),
     )
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     disable_progress_bar()
     model.save_pretrained(folder)
     save_file({"marks": reader.marks.weight.detach().clone()}, folder / MARKS_FILE)

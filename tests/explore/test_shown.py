@@ -15,7 +15,7 @@ from lab.data.media import Drawn
 from lab.data.packing import pack_best_fit
 from lab.data.sample import Image, Sample, Text
 from lab.data.speech.corpora import Corpus
-from lab.data.video.reading import Video
+from lab.data.video.reading import VideoFrames
 from lab.evaluation.statistics import Interval
 from lab.evaluation.verdict import Verdict
 from lab.explore.html import MAX_PICTURES, curve, facts, pictures
@@ -33,8 +33,8 @@ from lab.training.stages import PAPER_STAGES
 FRAMES = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
 
 
-def video(frames: int = 3) -> Video:
-    return Video(
+def video(frames: int = 3) -> VideoFrames:
+    return VideoFrames(
         frames=np.zeros((frames, 8, 8, 3), dtype=np.uint8),
         seconds=np.arange(frames, dtype=np.float64),
         duration_seconds=float(frames),
@@ -98,7 +98,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
             sample,
             ("data:image/png;base64,", "<b>blue</b>", "<li>red</li>"),
         ),
-        "lab.data.video.reading.Video": (video(), ("2.00 s", "3 frames of 3.00 s")),
+        "lab.data.video.reading.VideoFrames": (video(), ("2.00 s", "3 frames of 3.00 s")),
         "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "0.01")),
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.packing.PackingStatistics": (packs.statistics(), ("5 samples (22 tokens) in 3 packs",)),

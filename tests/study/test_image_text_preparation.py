@@ -8,10 +8,9 @@ from lab.study import image_text_preparation, preparation
 from lab.study.ablation import load_ablation, load_module
 from lab.study.image_text_preparation import CHECKED_PARAMETERS, PREPARED_PARAMETERS, prepare_image_text
 from lab.training import vision
-from lab.training.curricula import IMAGE
+from lab.training.curricula import IMAGE, image_text_stages
 from lab.training.image_text_data import open_image_text_data
 from lab.training.image_text_model import image_text_splits, open_pretrained
-from lab.training.image_text_training import fine_tuning_stage, pretraining_stage
 from lab.training.language_models import open_language_model
 from standins.models import packaged_efficientnet
 from tests.image_text import NAME, tiny_image_text
@@ -81,8 +80,7 @@ def test_what_is_prepared_is_what_a_cell_then_opens(cell):
     open_image_text_data(noted, open_pretrained(noted, images, encoder, llm))
     assert asked <= set(PREPARED_PARAMETERS)
     asked.clear()
-    pretraining_stage(noted)
-    fine_tuning_stage(noted)
+    image_text_stages(noted)
     assert asked <= set(CHECKED_PARAMETERS)
 
 

@@ -14,7 +14,7 @@ from lab.study.vision_preparation import CHECKED_PARAMETERS, PREPARED_PARAMETERS
 from lab.training import vision
 from lab.training.samples import SampleExamples
 from standins.models import packaged_efficientnet, vision_pretraining
-from tests.vision import draw_stand_ins, tiny_cell, write_image_set, write_siglip
+from tests.vision import draw_stand_ins, tiny_cell, write_image_set, write_rows, write_siglip
 
 
 @pytest.fixture
@@ -106,6 +106,22 @@ def test_a_data_set_of_ones_own_is_prepared_again_when_it_changes(cell, made, tm
     (tmp_path / "set" / "more.txt").touch()
     prepare_vision([asked])
     assert made == [1, 1]
+
+
+def test_what_of_a_source_cannot_be_used_is_counted_and_named(cell, tmp_path, capsys):
+    name = write_image_set(tmp_path / "set", count=3)
+    text = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Text."}]
+    turns = [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "Red."}]
+    image = str(next(tmp_path.glob("set-pictures/red*")))
+    rows = [{"id": "a", "conversations": text}, {"id": "b", "conversations": turns, "image": image}]
+    asked = {
+        **cell,
+        "curriculum": "image",
+        "videos": "",
+        "images": f"conversation@{write_rows(tmp_path / 'turns', {'train': rows})}",
+    }
+    prepare_vision([{**asked, "test_source": f"image_choices@{name}"}])
+    assert "left out: 1 neither picture nor video (a)" in capsys.readouterr().out
 
 
 def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
