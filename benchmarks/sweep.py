@@ -33,7 +33,7 @@ from lab.study.worker import worker_environment
 
 IMPORTS = """\
 import torch
-from lab.evaluation.speech import measure
+from lab.evaluation.answering import answer
 from lab.parts.audio_projectors import build_audio_projector
 from lab.training.loop import train
 from lab.training.speech import cell_data

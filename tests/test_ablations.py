@@ -1,7 +1,7 @@
 import pytest
 
+from lab.data.normalizers import NORMALIZERS
 from lab.data.sources import check_source
-from lab.evaluation.normalizers import NORMALIZERS
 from lab.paper.claims import load_contrasts
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
 from lab.parts.visual_projectors import VISUAL_PROJECTORS

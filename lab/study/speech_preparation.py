@@ -50,7 +50,7 @@ def prepare_speech(parameters_of_cells: Sequence[Mapping[str, Any]]) -> Ingredie
 def _check(cells: Sequence[Mapping[str, Any]]) -> None:
     import torch
 
-    from lab.evaluation.normalizers import NORMALIZERS
+    from lab.data.normalizers import NORMALIZERS
     from lab.parts.audio_projectors import build_audio_projector
 
     # The smallest encoder and language model of any rung: a budget that holds there is the one to check.
@@ -65,7 +65,7 @@ def _check(cells: Sequence[Mapping[str, Any]]) -> None:
 def _features(wanted: Sequence[Mapping[str, Any]]) -> tuple[Ingredients, list[str]]:
     import torch
 
-    from lab.evaluation.normalizers import NORMALIZERS
+    from lab.data.normalizers import NORMALIZERS
     from lab.training.speech import cell_data, open_corpus, open_encoder
 
     threads = torch.get_num_threads()

@@ -24,7 +24,7 @@ from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_tokens import Sound
 from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import CharacterCodec
+from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_tokens import Branch, Seen
@@ -140,10 +140,7 @@ class SampleExamples(Examples):
 
     def written(self, text: str, model: OmniModel) -> str:
         """A text in the form that the language model reads."""
-        if self.write is not None:
-            return self.write(text)
-        own = isinstance(model.codec, CharacterCodec)
-        return text_writer("character" if own else model.language.name)(text)
+        return (self.write or writer_of(model.language))(text)
 
     def kept_by(
         self,
@@ -290,6 +287,12 @@ class SampleExamples(Examples):
         return _cut(part, self.sight, self.tiling, image_size)
 
 
+def writer_of(language_model: LanguageModel) -> Callable[[str], str]:
+    """How a text is written for a language model, as its codec asks for."""
+    own = isinstance(language_model.codec, CharacterCodec)
+    return text_writer("character" if own else language_model.name)
+
+
 def _of(sample: Sample, error: LabError) -> LabError:
     where = f" of {sample.source!r}" if sample.source else ""
     return LabError(f"sample {sample.id!r}{where}: {error}")
@@ -339,6 +342,11 @@ def _waveform(part: Audio, model: OmniModel) -> Sound:
     encoder = model.part("audio_encoder", "sounds")
     waveform = part.read()
     if encoder.num_frames(len(waveform)) > encoder.max_frames:
+        if next(encoder.parameters()).is_meta:
+            raise LabError(
+                f"a sound of {len(waveform)} samples is longer than the encoder's window, and the processes that read "
+                "batches have no weights to hear it with; train with workers 0"
+            )
         # A longer sound is heard window by window, which is not trained through.
         return Sound(torch.from_numpy(encoder.encode([waveform])[0]))
     return Sound(torch.from_numpy(waveform))
