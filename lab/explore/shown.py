@@ -172,7 +172,6 @@ SHOWN: dict[str, _Show] = {
     "lab.study.scale.Scale": _scale,
     "lab.training.stages.Stage": _stage,
     "lab.training.loop.TrainingRecord": _record,
-    "lab.training.stage_training.StagesRecord": _record,
     "lab.training.memory.Memory": _memory,
     "lab.training.packing_certificate.PackingCertificate": certificate,
     "lab.data.sample.Sample": _sample,
