@@ -4,7 +4,7 @@ Section 3 of the paper (the filter of the fine-tuning data, and prompts spoken b
 losses that filters read: of a study that was run, or of a folder that `lab score` wrote.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from lab.study.ablation import Ablation, load_ablation
 from lab.study.own_rows import free_key, save_own_row
 from lab.study.results import load_utterances
 from lab.training.image_text_data import as_instruction
+from lab.training.parameters import PictureTuningParameters
 from lab.training.vision_example import Sight, VisionExample
 from lab.training.vision_examples import EXAMPLES, HUB, open_examples
 
@@ -69,7 +70,9 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
     parameters = ablation.resolve(row, rung)
     without = first["loss_without_prompt"].to_numpy(np.float64)
     ids = first["question"].tolist()
-    shown = _examples(parameters["images"], parameters, len(ids)) if "images" in parameters else {}
+    shown = (
+        _examples(parameters.images, parameters, len(ids)) if isinstance(parameters, PictureTuningParameters) else {}
+    )
     return ScoredSamples(
         ids=ids,
         prompts=first["prompt"].tolist(),
@@ -91,7 +94,9 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
     ids = scored["id"].to_pylist()
     shown: dict[str, VisionExample] = {}
     if source.partition(":")[0] in EXAMPLES or HUB in source:
-        shown = _examples(source, load_ablation(OF_PICTURES).base, len(ids))
+        base = load_ablation(OF_PICTURES).base
+        assert isinstance(base, PictureTuningParameters)
+        shown = _examples(source, base, len(ids))
         by_id = {key: as_instruction(example) for key, example in shown.items()}
     else:
         by_id = {one.id: one for one in read_instructions(source).instructions}
@@ -108,10 +113,10 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
     )
 
 
-def _examples(source: str, parameters: Mapping[str, Any], count: int) -> dict[str, VisionExample]:
+def _examples(source: str, parameters: PictureTuningParameters, count: int) -> dict[str, VisionExample]:
     """Those of a source that may have been scored, by id; nothing is drawn before it is looked at."""
-    wanted = parameters["num_pretraining"] + max(parameters["num_training"], count)
-    sight = Sight(frame_size=parameters["frame_size"])
+    wanted = parameters.num_pretraining + max(parameters.num_training, count)
+    sight = Sight(frame_size=parameters.frame_size)
     return {one.id: one for one in open_examples(source, "train", wanted, sight)}
 
 
@@ -250,7 +255,7 @@ def row_saver(panel: Panel, ablation_name: str) -> ipywidgets.HBox:
         try:
             ablation = load_ablation(ablation_name)
             changes = {name: panel.controls[name].value for name in ("loss_filter", "k")}
-            changes = {name: value for name, value in changes.items() if ablation.base[name] != value}
+            changes = {name: value for name, value in changes.items() if getattr(ablation.base, name) != value}
             key = free_key(ablation, label.value)
             path = save_own_row(ablation, key, label.value, changes)
         except LabError as error:

@@ -104,7 +104,7 @@ def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
     frame = seen_losses(measured, row)
     losses = frame["loss"].to_numpy(np.float64)
     judged = Losses(frame["question"].tolist(), losses)
-    low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(row, measured.rung)["k"])
+    low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(row, measured.rung).as_dict()["k"])
     fit = normality(losses)
     edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
     every, by_kind = figure.subplots(1, 2)

@@ -23,9 +23,10 @@ from typing import Any
 
 from lab.study import store
 from lab.study.ablation import Ablation
-from lab.study.cells import Cell, notebook_path
+from lab.study.cells import Cell, notebook_path, typed
 from lab.study.gpus import visible_gpus
 from lab.study.identity import identify, package_versions
+from lab.training.parameters import Parameters
 
 Record = dict[str, Any]
 """`arithmetic`, `changes` (the `golden` of the ablation), `losses` of the first and the last steps, by step, and
@@ -144,7 +145,7 @@ def golden_records(
     ablation: Ablation,
     cells: Sequence[Cell],
     *,
-    prepare: Callable[[list[dict[str, Any]]], Mapping[str, Any]],
+    prepare: Callable[[list[Parameters]], Mapping[str, Any]],
     run: Callable[[list[Cell]], tuple[Mapping[str, str], bool]],
     say: Callable[[str], None],
     arithmetics: Mapping[str, Any] | None = None,
@@ -166,7 +167,7 @@ def golden_records(
     if not small:
         return {}, False
     try:
-        prepared = dict(prepare([dict(cell.parameters) for cell in small]))
+        prepared = dict(prepare(typed(ablation, small)))
         small = identify(small, notebook_path(ablation), prepared)
     except Exception as error:  # whatever it is, the cells themselves were prepared and can run
         say(f"no golden runs, as what they need could not be prepared: {error}")

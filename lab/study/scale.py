@@ -7,6 +7,7 @@ Nothing is downloaded and nothing is given memory: parts are built on the meta d
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lab.errors import LabError, choose
 from lab.study.ablation import Ablation
@@ -79,15 +80,15 @@ def scale(
         LabError: a study of another kind, an unknown row, rung, precision or model, a length out of range or that the
             study has not, or no row that fits the rung.
     """
-    kind = next((counted for name, counted in COUNTED.items() if name in ablation.base), None)
+    kind = next((counted for name, counted in COUNTED.items() if name in ablation.parameters), None)
     if kind is None:
         names = " or ".join(map(repr, COUNTED))
         raise LabError(f"{ablation.name!r} is of no kind that can be counted: it has no parameter {names}")
-    if missing := [name for name in kind.needed if name not in ablation.base]:
+    if missing := [name for name in kind.needed if name not in ablation.parameters]:
         raise LabError(f"{ablation.name!r} is no study of {kind.kind}: it has no parameter {missing[0]!r}")
-    chosen = {cell.row: cell.parameters for cell in cells(ablation, rung, rows)}
+    chosen: dict[str, Any] = {cell.row: ablation.resolve(cell.row, rung) for cell in cells(ablation, rung, rows)}
     shared = next(iter(chosen.values()))
-    own = "bfloat16" if shared["precision"] == "auto" else shared["precision"]
+    own = "bfloat16" if shared.precision == "auto" else shared.precision
     name = own if precision is None else precision
     asked = Asked(
         seconds=seconds,

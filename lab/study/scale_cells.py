@@ -64,7 +64,7 @@ class CountedCells(Protocol):
         """The same of a stage's."""
         ...
 
-    def notes(self, parameters: Mapping[str, Any]) -> Sequence[str]:
+    def notes(self, parameters: Any) -> Sequence[str]:
         """What is to be said of the dearest row besides, a line each."""
         ...
 
@@ -72,10 +72,10 @@ class CountedCells(Protocol):
         """The part that the rows vary."""
         ...
 
-    def row(self, parameters: Mapping[str, Any]) -> Count:
+    def row(self, parameters: Any) -> Count:
         """Counts a row by its parameters."""
         ...
 
-    def stages(self, parameters: Mapping[str, Any]) -> Mapping[str, Count]:
+    def stages(self, parameters: Any) -> Mapping[str, Count]:
         """Count the stages of the paper in which all parts of the study take part, with a row's parameters."""
         ...

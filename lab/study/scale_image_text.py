@@ -11,8 +11,9 @@ from typing import Any
 from lab.study.scale_cells import Asked, Count
 from lab.study.scale_vision import VisionCells
 from lab.training.curricula import IMAGE
-from lab.training.image_text_model import IMAGES_ALONE
+from lab.training.image_text_model import vision_parameters
 from lab.training.image_text_training import fine_tuning_stage
+from lab.training.parameters import PictureTuningParameters
 from lab.training.saved_bytes import Precision
 from lab.training.vision_memory import VISION_PARTS
 
@@ -32,26 +33,22 @@ class ImageTextCells(VisionCells):
     kind = "instructions on pictures"
     needed = ("images", "scorer_steps", "projector", "language_model", "budget_tokens", "precision")
 
-    def __init__(self, rows: Mapping[str, Mapping[str, Any]], asked: Asked, precision: Precision) -> None:
+    def __init__(self, rows: Mapping[str, PictureTuningParameters], asked: Asked, precision: Precision) -> None:
         asked.refuse("batch_size", "a study of packed instructions")
-        super().__init__({row: _completed(parameters) for row, parameters in rows.items()}, asked, precision)
+        super().__init__({row: vision_parameters(parameters) for row, parameters in rows.items()}, asked, precision)
 
-    def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    def notes(self, parameters: Any) -> tuple[str, ...]:
         """What scoring takes besides, and what `VisionCells` says."""
         return (
             "Scoring before it: the same model, forward only, its answers alone scored: less than a step of training.",
-            *super().notes(_completed(parameters)),
+            *super().notes(vision_parameters(parameters)),
         )
 
-    def row(self, parameters: Mapping[str, Any]) -> Count:
+    def row(self, parameters: Any) -> Count:
         """Counts a pack of the fine-tuning."""
         trained = tuple(part for part in VISION_PARTS if part in fine_tuning_stage(parameters).trained)
-        return partial(self._dearest, _completed(parameters), [(IMAGE, "visual_projector", trained)])
+        return partial(self._dearest, vision_parameters(parameters), [(IMAGE, "visual_projector", trained)])
 
-    def stages(self, parameters: Mapping[str, Any]) -> dict[str, Count]:
+    def stages(self, parameters: Any) -> dict[str, Count]:
         """Count the paper's stages of images, as `VisionCells`."""
-        return super().stages(_completed(parameters))
-
-
-def _completed(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {**parameters, **IMAGES_ALONE, "batch_tokens": parameters["budget_tokens"]}
+        return super().stages(vision_parameters(parameters))

@@ -12,12 +12,13 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.errors import LabError
 from lab.parts.audio_encoders import MARGIN_FRAMES
-from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.known_configurations import known_configuration
 from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.language_models import language_model_without_weights
 from lab.training.memory import SPEECH_PARTS, Memory, PartMemory, speech_memory
+from lab.training.parameters import SpeechParameters
 from lab.training.saved_bytes import Precision, SpeechSample
+from lab.training.speech import cell_audio_projector
 from lab.training.stages import PAPER_STAGES
 
 FRAMES_PER_SECOND = 50  # of every Whisper encoder
@@ -55,23 +56,23 @@ class SpeechCells:
     columns: Mapping[str, Column] = {"tokens a sample": lambda memory: str(memory.tokens)}
     stage_columns: Mapping[str, Column] = {}
 
-    def __init__(self, rows: Mapping[str, Mapping[str, Any]], asked: Asked, precision: Precision) -> None:
+    def __init__(self, rows: Mapping[str, SpeechParameters], asked: Asked, precision: Precision) -> None:
         asked.refuse("question_tokens", "a study of speech")
         seconds = WINDOW_SECONDS if asked.seconds is None else asked.seconds
         if not 0 < seconds <= WINDOW_SECONDS:
             raise LabError(f"seconds is {seconds:g}; expected above 0 and at most the encoder's {WINDOW_SECONDS:g}")
         shared = next(iter(rows.values()))
         self._shared, self._precision = shared, precision
-        self._encoder = _encoder(shared["audio_encoder"])
-        self._language_model: Any = language_model_without_weights(shared["language_model"])
+        self._encoder = _encoder(shared.audio_encoder)
+        self._language_model: Any = language_model_without_weights(shared.language_model)
         frames = round(seconds * FRAMES_PER_SECOND)
         padded = WINDOW_SECONDS * FRAMES_PER_SECOND
         self.sample = SpeechSample(
-            batch_size=shared["batch_size"] if asked.batch_size is None else asked.batch_size,
+            batch_size=shared.batch_size if asked.batch_size is None else asked.batch_size,
             frames=frames,
-            encoder_frames=int(padded if shared["encoder_window"] == "padded" else min(padded, frames + MARGIN_FRAMES)),
+            encoder_frames=int(padded if shared.encoder_window == "padded" else min(padded, frames + MARGIN_FRAMES)),
             # Without the tokenizer, which would have to be fetched: some four letters a token.
-            prompt_tokens=-(-len(shared["prompt"]) // 4),
+            prompt_tokens=-(-len(shared.prompt) // 4),
             answer_tokens=ANSWER_TOKENS if asked.answer_tokens is None else asked.answer_tokens,
         )
 
@@ -80,12 +81,12 @@ class SpeechCells:
         """The models, and the utterances of a step."""
         sample = self.sample
         return (
-            f"{self._shared['audio_encoder']} and {self._shared['language_model']}",
+            f"{self._shared.audio_encoder} and {self._shared.language_model}",
             f"{sample.batch_size} utterances of {sample.frames / FRAMES_PER_SECOND:g} s, each about "
             f"{sample.prompt_tokens} tokens of prompt, the projector's, 1 start and {sample.answer_tokens} of answer",
         )
 
-    def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    def notes(self, parameters: SpeechParameters) -> tuple[str, ...]:
         """None."""
         return ()
 
@@ -93,12 +94,12 @@ class SpeechCells:
         """The audio projector."""
         return memory.parts[1]
 
-    def row(self, parameters: Mapping[str, Any]) -> Count:
+    def row(self, parameters: SpeechParameters) -> Count:
         """Counts a row's largest batch."""
-        trained = SPEECH_PARTS[:2] if parameters["train_encoder"] else SPEECH_PARTS[1:2]
+        trained = SPEECH_PARTS[:2] if parameters.train_encoder else SPEECH_PARTS[1:2]
         return partial(self._count, parameters, trained)
 
-    def stages(self, parameters: Mapping[str, Any]) -> dict[str, Count]:
+    def stages(self, parameters: SpeechParameters) -> dict[str, Count]:
         """Count the paper's stages with a row's projector."""
         return {
             stage.name: partial(self._count, parameters, [part for part in SPEECH_PARTS if part in stage.trained])
@@ -106,7 +107,7 @@ class SpeechCells:
             if set(SPEECH_PARTS) <= set(stage.parts)
         }
 
-    def _count(self, parameters: Mapping[str, Any], trained: list[str] | tuple[str, ...]) -> Memory:
+    def _count(self, parameters: SpeechParameters, trained: list[str] | tuple[str, ...]) -> Memory:
         return speech_memory(
             encoder=self._encoder,
             build_projector=self._projector(parameters),
@@ -114,18 +115,12 @@ class SpeechCells:
             sample=self.sample,
             trained=trained,
             precision=self._precision,
-            max_tokens=self._shared["max_tokens"],
+            max_tokens=self._shared.max_tokens,
         )
 
-    def _projector(self, parameters: Mapping[str, Any]) -> Callable[[], Any]:
-        budget = parameters["parameter_budget"]
+    def _projector(self, parameters: SpeechParameters) -> Callable[[], Any]:
         return partial(
-            build_audio_projector,
-            parameters["projector"],
-            hidden_size=self._encoder.config.d_model,
-            output_size=self._language_model.config.hidden_size,
-            downsample_rate=parameters["downsample_rate"],
-            **({"parameter_budget": budget} if budget else {}),
+            cell_audio_projector, parameters, self._encoder.config.d_model, self._language_model.config.hidden_size
         )
 
 

@@ -19,6 +19,7 @@ from lab.study.scale_cells import ANSWER_TOKENS, Asked, Column, Count
 from lab.training.curricula import IMAGE, VIDEO
 from lab.training.language_models import language_model_without_weights
 from lab.training.memory import Memory, PartMemory
+from lab.training.parameters import VisionParameters
 from lab.training.saved_bytes import Precision
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision import vision_backbone_without_weights
@@ -76,7 +77,7 @@ class VisionCells:
         **stage_columns,
     }
 
-    def __init__(self, rows: Mapping[str, Mapping[str, Any]], asked: Asked, precision: Precision) -> None:
+    def __init__(self, rows: Mapping[str, VisionParameters], asked: Asked, precision: Precision) -> None:
         asked.refuse("seconds", "a study of pictures or video")
         self._rows, self._asked, self._precision = rows, asked, precision
         self._question_tokens = QUESTION_TOKENS if asked.question_tokens is None else asked.question_tokens
@@ -97,25 +98,25 @@ class VisionCells:
         )
 
     def _values(self, name: str) -> str:
-        return " or ".join(dict.fromkeys(str(parameters[name]) for parameters in self._rows.values()))
+        return " or ".join(dict.fromkeys(str(getattr(parameters, name)) for parameters in self._rows.values()))
 
-    def notes(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    def notes(self, parameters: Any) -> tuple[str, ...]:
         """What a frame of the paper's largest size takes, whole and in tiles, by what becomes of odd patches."""
         encoder = self._built_encoder(parameters)
         if encoder.image_size != VIDEO_FRAME[0]:
             return ()
-        reduces = parameters["projector"] != "mlp"
+        reduces = parameters.projector != "mlp"
         found = []
         for padding in get_args(Padding) if reduces else ("",):
             options = {**projector_options(parameters), **({"padding": padding} if reduces else {})}
             with torch.device("meta"):
-                projector = build_visual_projector(parameters["projector"], hidden_size=1, output_size=1, **options)
+                projector = build_visual_projector(parameters.projector, hidden_size=1, output_size=1, **options)
             tokens = partial(
                 num_tokens,
                 *VIDEO_FRAME,
                 image_size=encoder.image_size,
                 view_grid=projector.output_grid(*encoder.grid),
-                newline=parameters["newline"],
+                newline=parameters.newline,
             )
             named = f" with padding {padding!r}" if padding else ""
             found.append(f"{tokens(max_tiles=1)} or {tokens(max_tiles=2)}{named}")
@@ -128,11 +129,11 @@ class VisionCells:
         assert isinstance(memory, VisionMemory)
         return next(part for part in memory.parts if part.name == memory.sample.branch)
 
-    def row(self, parameters: Mapping[str, Any]) -> Count:
+    def row(self, parameters: Any) -> Count:
         """Counts the dearest batch of a cell's own stages."""
         return lambda: self._dearest(parameters, list(dict.fromkeys(_own_legs(parameters))))
 
-    def stages(self, parameters: Mapping[str, Any]) -> dict[str, Count]:
+    def stages(self, parameters: Any) -> dict[str, Count]:
         """Count the paper's stages of image and video, on the dearest batch of the data that the cell has."""
         found: dict[str, Count] = {}
         for stage in PAPER_STAGES.values():
@@ -141,39 +142,35 @@ class VisionCells:
                 (kind, branch, trained)
                 for branch in BRANCHES
                 for kind in _KINDS[branch]
-                if branch in stage.parts and parameters[SOURCES[kind]]
+                if branch in stage.parts and getattr(parameters, SOURCES[kind])
             ]
             if legs:
                 found[stage.name] = partial(self._dearest, parameters, legs)
         return found
 
-    def _built_encoder(self, parameters: Mapping[str, Any]) -> VisionBackbone:
-        return self._encoder(
-            parameters["vision_encoder"], image_size=parameters["image_size"], stride=parameters["stride"]
-        )
+    def _built_encoder(self, parameters: VisionParameters) -> VisionBackbone:
+        return self._encoder(parameters.vision_encoder, image_size=parameters.image_size, stride=parameters.stride)
 
-    def _dearest(self, parameters: Mapping[str, Any], legs: list[Leg]) -> CellMemory:
+    def _dearest(self, parameters: VisionParameters, legs: list[Leg]) -> CellMemory:
         counted = [self._count(parameters, *leg) for leg in legs]
         dearest = max(counted, key=lambda memory: memory.total)
         return CellMemory(**vars(dearest), longest=max(counted, key=lambda memory: memory.tokens))
 
-    def _count(
-        self, parameters: Mapping[str, Any], kind: str, branch: Branch, trained: tuple[str, ...]
-    ) -> VisionMemory:
+    def _count(self, parameters: VisionParameters, kind: str, branch: Branch, trained: tuple[str, ...]) -> VisionMemory:
         encoder = self._built_encoder(parameters)
-        language_model = self._language_model(parameters["language_model"])
+        language_model = self._language_model(parameters.language_model)
         tiling = Tiling(
-            max_tiles=parameters["max_tiles"],
-            fit=parameters["fit"],
-            unpad=parameters["unpad"],
-            newline=parameters["newline"],
+            max_tiles=parameters.max_tiles,
+            fit=parameters.fit,
+            unpad=parameters.unpad,
+            newline=parameters.newline,
         )
         seen = largest_sample(
-            parameters[SOURCES[kind]],
+            getattr(parameters, SOURCES[kind]),
             Sight(
-                frame_size=parameters["frame_size"],
-                frames_per_second=parameters["frames_per_second"],
-                max_frames=parameters["max_frames"],
+                frame_size=parameters.frame_size,
+                frames_per_second=parameters.frames_per_second,
+                max_frames=parameters.max_frames,
             ),
             is_video=kind == VIDEO,
             image_size=encoder.image_size,
@@ -182,13 +179,13 @@ class VisionCells:
         with torch.device("meta"):
             projector = VisualTokens(
                 projector=build_visual_projector(
-                    parameters["projector"],
+                    parameters.projector,
                     hidden_size=encoder.hidden_size,
                     output_size=language_model.config.hidden_size,
                     **projector_options(parameters),
                 ),
-                marks_places=parameters["marks_places"],
-                newline=parameters["newline"],
+                marks_places=parameters.marks_places,
+                newline=parameters.newline,
             )
         return vision_memory(
             backbone=encoder,
@@ -205,7 +202,7 @@ class VisionCells:
             ),
             trained=trained,
             precision=self._precision,
-            batch_tokens=parameters["batch_tokens"],
+            batch_tokens=parameters.batch_tokens,
             batch_size=self._asked.batch_size,
         )
 
@@ -213,7 +210,7 @@ class VisionCells:
 _KINDS: dict[Branch, tuple[str, ...]] = {"visual_projector": (IMAGE,), "video_projector": (IMAGE, VIDEO)}
 
 
-def _own_legs(parameters: Mapping[str, Any]) -> Iterator[Leg]:
+def _own_legs(parameters: VisionParameters) -> Iterator[Leg]:
     for stage in cell_stages(parameters):
         branch: Branch = "visual_projector" if stage.name == IMAGE_BRANCH else cell_branch(parameters)
         for kind in stage.data:

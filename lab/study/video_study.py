@@ -4,24 +4,21 @@ from types import MappingProxyType
 from typing import Any
 
 from lab.study.ablation import Rung
-from lab.study.vision_study import BASE, SMOKE
+from lab.study.vision_study import SMOKE
+from lab.training.parameters import VisionParameters
 
 # Steps, shares and learning rates were chosen on the development split (ablations/LOG.md).
-VIDEO_BASE: MappingProxyType[str, Any] = MappingProxyType(
-    {
-        **BASE,
-        "curriculum": "direct",
-        "num_images": 4000,
-        "num_videos": 3000,
-        "num_test": 1080,
-        "language_model": "words",
-        "pretraining_steps": 2500,
-        "steps": 450,
-        "first_share": 0.3,
-        "image_share": 0.3,
-        "learning_rate": 2e-3,
-        "language_model_learning_rate": 5e-4,
-    }
+VIDEO_BASE = VisionParameters(
+    curriculum="direct",
+    num_images=4000,
+    num_videos=3000,
+    num_test=1080,
+    language_model="words",
+    pretraining_steps=2500,
+    steps=450,
+    first_share=0.3,
+    image_share=0.3,
+    learning_rate=2e-3,
 )
 _HUB_VIDEOS: MappingProxyType[str, Any] = MappingProxyType(
     {

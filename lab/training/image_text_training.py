@@ -15,6 +15,7 @@ from lab.training.ancestry import Ancestry
 from lab.training.curricula import IMAGE
 from lab.training.loop import TrainingRecord
 from lab.training.packing_certificate import PackingCertificate
+from lab.training.parameters import PictureTuningParameters
 from lab.training.stage_batches import StageBatches
 from lab.training.stage_loop import stage_options, train_stage
 from lab.training.stages import Stage
@@ -24,28 +25,28 @@ PRETRAINING, FINE_TUNING = "image_text_pretraining", "image_text_fine_tuning"
 _WARMUP_SHARE = 0.1
 
 
-def pretraining_stage(parameters: Mapping[str, Any]) -> Stage:
+def pretraining_stage(parameters: PictureTuningParameters) -> Stage:
     """The stage that makes the pretrained model.
 
     Raises:
         LabError: as `Stage`.
     """
-    return _stage(PRETRAINING, parameters, steps=parameters["scorer_steps"])
+    return _stage(PRETRAINING, parameters, steps=parameters.scorer_steps)
 
 
-def fine_tuning_stage(parameters: Mapping[str, Any]) -> Stage:
+def fine_tuning_stage(parameters: PictureTuningParameters) -> Stage:
     """The stage of a cell, from the pretrained model.
 
     Raises:
         LabError: as `Stage`.
     """
-    return _stage(FINE_TUNING, parameters, steps=parameters["steps"], starts_from=(PRETRAINING,))
+    return _stage(FINE_TUNING, parameters, steps=parameters.steps, starts_from=(PRETRAINING,))
 
 
-def _stage(name: str, parameters: Mapping[str, Any], **facts: Any) -> Stage:
-    rates = {"visual_projector": parameters["learning_rate"]}
-    if parameters["train_language_model"]:
-        rates["language_model"] = parameters["language_model_learning_rate"]
+def _stage(name: str, parameters: PictureTuningParameters, **facts: Any) -> Stage:
+    rates = {"visual_projector": parameters.learning_rate}
+    if parameters.train_language_model:
+        rates["language_model"] = parameters.language_model_learning_rate
     parts = ("visual_projector", "video_projector", "language_model", "vision_encoder")
     return Stage(
         name=name,
@@ -72,7 +73,7 @@ def train_image_text(
     model: OmniModel,
     split: VisionSplit,
     stage: Stage,
-    parameters: Mapping[str, Any],
+    parameters: PictureTuningParameters,
     *,
     seed: int,
     ancestry: Ancestry = (),
@@ -99,16 +100,16 @@ def train_image_text(
     """
     if not len(split):
         raise LabError(f"stage {stage.name!r} has no example of {split.name!r} to train on; keep at least one")
-    budget, precision = parameters["budget_tokens"], parameters["precision"]
+    budget, precision = parameters.budget_tokens, parameters.precision
     batches = StageBatches({IMAGE: split}, model, stage, budget, seed, packed=True, precision=precision)
     steps = stage.steps or 1
     pretraining = stage.name == PRETRAINING
-    warmup_steps = round(_WARMUP_SHARE * steps) if pretraining else min(parameters["warmup_steps"], steps - 1)
+    warmup_steps = round(_WARMUP_SHARE * steps) if pretraining else min(parameters.warmup_steps, steps - 1)
     options = stage_options(
         stage,
         warmup_steps=warmup_steps,
-        weight_decay=parameters["weight_decay"],
-        checkpoint_every=parameters["checkpoint_every"],
+        weight_decay=parameters.weight_decay,
+        checkpoint_every=parameters.checkpoint_every,
         precision=precision,
     )
     certificate = batches.certificates()[IMAGE]

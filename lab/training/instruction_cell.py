@@ -6,7 +6,6 @@ Section 3 of the paper; what is left, `lab.training.instruction_filter` decides.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab.data.filters.filtering import Filtered
 from lab.errors import LabError
@@ -18,6 +17,7 @@ from lab.training.instruction_data import InstructionData
 from lab.training.instruction_rows import instruction_example
 from lab.training.language_models import text_writer
 from lab.training.loop import TrainingOptions, TrainingRecord, train
+from lab.training.parameters import TextTuningParameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def train_instruction_cell(
     language_model: LanguageModel,
     data: InstructionData,
     kept: Filtered,
-    parameters: Mapping[str, Any],
+    parameters: TextTuningParameters,
     *,
     checkpoint: Path,
     on_step: Callable[[int, float], None] | None = None,
@@ -51,27 +51,27 @@ def train_instruction_cell(
     write = text_writer(language_model.name)
     for instruction, stays in zip(data.train, kept.keep.tolist(), strict=True):
         if stays:
-            example = instruction_example(instruction, language_model, write, budget_tokens=parameters["budget_tokens"])
+            example = instruction_example(instruction, language_model, write, budget_tokens=parameters.budget_tokens)
             if isinstance(example, str):
                 raise LabError(f"training instruction {instruction.id!r} cannot be trained on: {example}")
             examples.append(example)
             ids.append(instruction.id)
     if not examples:
-        raise LabError(f"loss filter {parameters['loss_filter']!r} keeps none of {len(data.train)} instructions")
+        raise LabError(f"loss filter {parameters.loss_filter!r} keeps none of {len(data.train)} instructions")
     batches = PackedBatches(
         ReadyExamples(examples, ids),
         OmniModel(language_model=language_model, positions="sequential"),
-        budget=parameters["budget_tokens"],
-        seed=parameters["seed"],
-        precision=parameters["precision"],
+        budget=parameters.budget_tokens,
+        seed=parameters.seed,
+        precision=parameters.precision,
     )
     options = TrainingOptions(
-        steps=parameters["steps"],
-        learning_rate=parameters["learning_rate"],
-        warmup_steps=min(parameters["warmup_steps"], parameters["steps"] - 1),
-        weight_decay=parameters["weight_decay"],
-        checkpoint_every=parameters["checkpoint_every"],
-        precision=parameters["precision"],
+        steps=parameters.steps,
+        learning_rate=parameters.learning_rate,
+        warmup_steps=min(parameters.warmup_steps, parameters.steps - 1),
+        weight_decay=parameters.weight_decay,
+        checkpoint_every=parameters.checkpoint_every,
+        precision=parameters.precision,
     )
     record = train(
         language_model.model,
@@ -79,12 +79,12 @@ def train_instruction_cell(
         options,
         checkpoint=checkpoint,
         key=checkpoint.stem,
-        describe=f"fine-tuning behind {parameters['loss_filter']!r}",
+        describe=f"fine-tuning behind {parameters.loss_filter!r}",
         on_step=on_step,
     )
     last = record.losses[-20:]
     per_epoch = sum(length - 1 for length in batches.lengths)
-    tokens = parameters["steps"] * per_epoch / batches.statistics.num_packs
+    tokens = parameters.steps * per_epoch / batches.statistics.num_packs
     costs = {
         "training_loss": sum(last) / len(last),
         "training_seconds": record.seconds,

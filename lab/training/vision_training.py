@@ -15,6 +15,7 @@ from lab.paths import write_whole
 from lab.training.ancestry import Ancestry, load_stage, read_ancestry, save_stage
 from lab.training.curricula import IMAGE
 from lab.training.loop import TrainingRecord, peak_memory_bytes
+from lab.training.parameters import VisionParameters
 from lab.training.stage_batches import StageBatches
 from lab.training.stage_loop import stage_options, train_stage
 from lab.training.stages import stages_by_name
@@ -53,7 +54,7 @@ class CellTraining:
 def train_vision_cell(
     model: OmniModel,
     data: Mapping[str, VisionSplit],
-    parameters: Mapping[str, Any],
+    parameters: VisionParameters,
     *,
     checkpoint: Path,
     on_step: Callable[[int, float], None] | None = None,
@@ -70,7 +71,7 @@ def train_vision_cell(
     Raises:
         LabError: as `StageBatches`, its `certificates`, and `train_stage`.
     """
-    if not (parameters["max_frames"] or parameters["train_language_model"]):
+    if not (parameters.max_frames or parameters.train_language_model):
         # Nothing is seen and the language model is frozen: what it answers by itself is the baseline.
         return CellTraining(peak_memory_bytes=peak_memory_bytes(next(model.parameters()).device))
     stages, parts = stages_by_name(cell_stages(parameters)), model.parts()
@@ -85,11 +86,11 @@ def train_vision_cell(
             {**data, IMAGE: _images(data, stage.name)} if IMAGE in data else data,
             model,
             stage,
-            parameters["batch_tokens"],
-            parameters["seed"],
-            parameters["batch_size"],
-            parameters["packed"],
-            precision=parameters["precision"],
+            parameters.batch_tokens,
+            parameters.seed,
+            parameters.batch_size,
+            parameters.packed,
+            precision=parameters.precision,
             earlier=tuple(batches_before),
         )
         batches_before.append(batches)
@@ -100,10 +101,10 @@ def train_vision_cell(
         if not record_file.exists():
             options = stage_options(
                 stage,
-                warmup_steps=min(parameters["warmup_steps"], (stage.steps or 1) - 1),
-                weight_decay=parameters["weight_decay"],
-                checkpoint_every=parameters["checkpoint_every"],
-                precision=parameters["precision"],
+                warmup_steps=min(parameters.warmup_steps, (stage.steps or 1) - 1),
+                weight_decay=parameters.weight_decay,
+                checkpoint_every=parameters.checkpoint_every,
+                precision=parameters.precision,
             )
             certificates = [
                 {"stage": stage.name, "kind": kind, **certificate.artifact()}

@@ -117,7 +117,7 @@ def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeyp
     assert [one.id for one in found.examples] == found.ids == ["s7", "s3"]
     assert found.prompts == ["swapped", "how many?"]  # as it was scored, fault and all
     base = images.base
-    assert asked == [("stills", "train", base["num_pretraining"] + base["num_training"], base["frame_size"])]
+    assert asked == [("stills", "train", base.num_pretraining + base.num_training, base.frame_size)]
 
     columns = {"id": ["s2", "s9"], "loss": [1.0, 2.0], "loss_without_prompt": [None, None]}
     columns |= {"num_tokens": [3, 3], "prompt_tokens": [2, 2]}

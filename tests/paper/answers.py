@@ -77,7 +77,7 @@ def write_answers(
             lines.append(
                 {
                     **{"row": row, "rung": rung, "seed": str(seed), "key": "0" * 16, "run_id": run_id},
-                    **{parameter: str(parameters[parameter]) for parameter in ablation.varied},
+                    **{parameter: str(getattr(parameters, parameter)) for parameter in ablation.varied},
                     "test_accuracy": repr(float(1 - test["wrong_answers"].mean())),
                     "test_chance": repr(float((1 / test["num_choices"]).mean())),
                     "visual_tokens_per_question": repr(float((tokens or {}).get(row, 72.0))),

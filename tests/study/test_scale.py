@@ -99,7 +99,7 @@ def test_table_shows_rows_parts_and_stages(study):
 
 
 def changed(study: Ablation, **base: object) -> Ablation:
-    return replace(study, base={**study.base, **base})
+    return replace(study, base=replace(study.base, **base))
 
 
 def test_local_folder_is_counted(study, tmp_path):

@@ -70,7 +70,7 @@ def test_a_pack_takes_what_a_small_model_takes_in_training(kind, size, precision
         model = AutoModelForCausalLM.from_config(language_config(kind, size))
     monkeypatch.setattr(scale_instructions, "language_model_without_weights", lambda name: model)
     study = load_ablation("loss_filter")
-    study = replace(study, base={**study.base, "budget_tokens": sum(LENGTHS)})
+    study = replace(study, base=replace(study.base, budget_tokens=sum(LENGTHS)))
     # An end is scored with each answer.
     scored = sum(ANSWERS) + len(ANSWERS)
     (part,) = scale(study, "cpu", ["none"], answer_tokens=scored, precision=precision).rows["none"].parts

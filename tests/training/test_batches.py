@@ -12,10 +12,11 @@ from lab.parts.packed_attention_kernels import SampleBoundaries
 from lab.training.batches import PackedBatches, PaddedBatches
 from lab.training.examples import ReadyExamples
 from lab.training.loop import TrainingOptions, train
+from lab.training.parameters import SpeechParameters
 from lab.training.speech import Augmentation, cell_data, open_encoder
 from tests.parts.tiny_models import language_model
 from tests.speech import tiny_parameters
-from tests.training.test_speech import CELL, build
+from tests.training.test_speech import build
 
 RNG = np.random.default_rng(0)
 PROMPTS = [RNG.integers(0, 4, n).tolist() for n in RNG.integers(0, 12, 40)]
@@ -83,11 +84,11 @@ def test_a_padded_batch_has_as_many_examples_as_asked_for_or_as_have_its_tokens_
 @pytest.fixture
 def cell(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    return {**CELL, **tiny_parameters(tmp_path)}
+    return SpeechParameters(**tiny_parameters(tmp_path))
 
 
 def test_utterances_train_in_packs_with_the_losses_of_the_padded_path(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
     model = build(cell, encoder, {"train": data})
     batches = PackedBatches(data, model, budget=120, seed=0)
@@ -105,8 +106,8 @@ def test_utterances_train_in_packs_with_the_losses_of_the_padded_path(cell):
 
 
 def test_utterances_whose_encoder_trains_are_certified_through_it(cell):
-    cell = {**cell, "train_encoder": True}
-    encoder = open_encoder(cell["audio_encoder"])
+    cell = replace(cell, train_encoder=True)
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
     model = build(cell, encoder, {"train": data}, train_encoder=True)
     batches = PackedBatches(data, model, budget=120, seed=0)

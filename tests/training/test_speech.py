@@ -13,6 +13,7 @@ from lab.parts.omni_model import OmniModel
 from lab.training.batches import PaddedBatches
 from lab.training.language_models import open_language_model, transcript_writer
 from lab.training.loop import TrainingOptions, train
+from lab.training.parameters import SpeechParameters
 from lab.training.speech import (
     Augmentation,
     cell_data,
@@ -25,24 +26,16 @@ from lab.training.speech import (
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
 NORMALIZER = NORMALIZERS["whisper_english"]
-CELL = {
-    "num_utterances": 0,
-    "encoder_window": "cropped",
-    "train_encoder": False,
-    "speeds": "",
-    "max_training_utterances": 0,
-    "max_out_of_domain_utterances": 0,
-}
 
 
 @pytest.fixture
 def cell(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    return {**CELL, **tiny_parameters(tmp_path)}
+    return SpeechParameters(**tiny_parameters(tmp_path))
 
 
 def build(cell, encoder, data, *, rate=2, train_encoder=False):
-    language_model = open_language_model(cell["language_model"])
+    language_model = open_language_model(cell.language_model)
     torch.manual_seed(0)
     mean, std = (None, None) if train_encoder else feature_statistics(data["train"])
     projector = build_audio_projector(
@@ -63,7 +56,7 @@ def padded(data, model, augmentation=None, **options) -> PaddedBatches:
 
 
 def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     assert {name: len(split) for name, split in data.items()} == {"train": 12, "dev": 3, "test": 3}
     model = build(cell, encoder, data)
@@ -85,7 +78,7 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
 
 
 def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     model = build(cell, encoder, data)
 
@@ -100,8 +93,8 @@ def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for
 
 
 def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_do_not(cell):
-    cell["train_encoder"] = True
-    encoder = open_encoder(cell["audio_encoder"])
+    cell = replace(cell, train_encoder=True)
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     assert data["train"].stores == ()
     model = build(cell, encoder, data, train_encoder=True)
@@ -115,7 +108,7 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
 
 
 def test_stored_features_are_what_the_encoder_gives(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)["test"]
     model = build(cell, encoder, {"train": data})
     live = encoder.encode([data.corpus.audio(u) for u in data.utterances])
@@ -128,7 +121,7 @@ def test_stored_features_are_what_the_encoder_gives(cell):
 
 
 def test_the_prompt_stands_before_every_sound(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER, prompt="abc")["train"]
     model = build(cell, encoder, {"train": data})
     prompt, sound = data.example(0, model).content
@@ -157,7 +150,7 @@ def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(
 
 
 def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     model = build(cell, encoder, data)
     with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):

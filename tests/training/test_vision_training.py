@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -31,10 +32,10 @@ def checkpoint(tmp_path):
 
 def trained(cell, checkpoint, **options) -> tuple[OmniModel, CellTraining]:
     """A cell from its start, as the notebook does it."""
-    encoder = open_vision_encoder(cell["vision_encoder"])
+    encoder = open_vision_encoder(cell.vision_encoder)
     data = vision_cell_data(cell, encoder)
-    torch.manual_seed(cell["seed"])
-    model = build_vision_model(cell, encoder, open_language_model(cell["language_model"]), data)
+    torch.manual_seed(cell.seed)
+    model = build_vision_model(cell, encoder, open_language_model(cell.language_model), data)
     return model, train_vision_cell(model, data, cell, checkpoint=checkpoint, **options)
 
 
@@ -74,7 +75,7 @@ def files_of(folder):
 def test_a_cell_that_was_killed_goes_on_in_its_stage_and_ends_as_one_that_was_not(
     cell, checkpoint, monkeypatch, changes, stage, step
 ):
-    cell = {**cell, **changes}
+    cell = replace(cell, **changes)
     whole, record = trained(cell, checkpoint)
     with monkeypatch.context() as patch:
         kill(patch, stage, step)
@@ -120,13 +121,13 @@ def test_what_a_stage_left_without_its_record_is_made_again(cell, checkpoint, mo
 
 @pytest.mark.parametrize("changes", [{}, BRANCH, {"curriculum": "direct", "max_frames": 1}])
 def test_nothing_is_left_beside_a_cell_that_is_done(cell, checkpoint, changes):
-    trained({**cell, **changes}, checkpoint)
+    trained(replace(cell, **changes), checkpoint)
     assert files_of(checkpoint.parent) == []
 
 
 def test_the_ancestry_is_a_chain_of_the_cells_stages(cell, checkpoint):
-    _, record = trained({**cell, **BRANCH}, checkpoint)
-    stages = cell_stages({**cell, **BRANCH})
+    _, record = trained(replace(cell, **BRANCH), checkpoint)
+    stages = cell_stages(replace(cell, **BRANCH))
     assert [link["stage"] for link in record.ancestry] == [stage.name for stage in stages]
     assert record.ancestry[0]["parents"] == ()
     for parent, link in pairwise(record.ancestry):
@@ -154,7 +155,7 @@ def test_the_video_projector_starts_from_the_weights_of_the_image_projector(cell
         return real(model, parts, stage, *arguments, **options)
 
     monkeypatch.setattr(vision_training, "train_stage", noted)
-    trained({**cell, **BRANCH, "projector": "c_abstractor"}, checkpoint)
+    trained(replace(cell, **BRANCH, projector="c_abstractor"), checkpoint)
     afresh, first = starts["image_branch"], starts["staged_1"]
     assert not equal(afresh["visual_projector"], afresh["video_projector"])
     assert not equal(afresh["visual_projector"], first["visual_projector"])
@@ -174,7 +175,7 @@ def test_pictures_pass_through_the_visual_projector_in_the_image_branch_alone(ce
         return real(batches, step)
 
     monkeypatch.setattr(vision_training.StageBatches, "loss", noted)
-    trained({**cell, **BRANCH}, checkpoint)
+    trained(replace(cell, **BRANCH), checkpoint)
     assert seen == {
         "image_branch": {f"{IMAGE} visual_projector"},
         "staged_1": {f"{IMAGE} video_projector"},
@@ -194,7 +195,7 @@ def test_all_curricula_cost_the_same_and_the_frames_say_what_they_saw(cell, chec
     for curriculum in CURRICULA:
         # A step is of whole samples: with 1580 tokens it is 41 images or 30 videos, either to 0.2%.
         asked = {"curriculum": curriculum, "num_images": 120, "num_videos": 120, "batch_tokens": 1580, "steps": 60}
-        _, record = trained({**cell, **asked}, checkpoint)
+        _, record = trained(replace(cell, **asked), checkpoint)
         assert len(record.losses) == len(record.learning_rates) == 60
         tokens[curriculum], frames[curriculum] = record.lm_tokens, record.decoded_frames
     assert tokens == pytest.approx(dict.fromkeys(tokens, 60 * 1580), rel=0.01)
@@ -224,14 +225,14 @@ def test_a_cell_counts_the_tokens_and_frames_that_it_was_trained_on(cell, checkp
 
 def test_steps_are_told_as_they_are_counted_over_all_stages(cell, checkpoint):
     told = []
-    _, record = trained({**cell, **BRANCH}, checkpoint, on_step=lambda step, loss: told.append((step, loss)))
+    _, record = trained(replace(cell, **BRANCH), checkpoint, on_step=lambda step, loss: told.append((step, loss)))
     assert len({link["stage"] for link in record.ancestry}) == 3
     assert told == list(enumerate(record.losses))
 
 
 def test_a_stage_of_one_step_has_no_warmup_left(cell, checkpoint):
-    _, record = trained({**cell, "steps": 2, "warmup_steps": 30}, checkpoint)
-    assert record.learning_rates == pytest.approx([cell["learning_rate"]] * 2)
+    _, record = trained(replace(cell, steps=2, warmup_steps=30), checkpoint)
+    assert record.learning_rates == pytest.approx([cell.learning_rate] * 2)
 
 
 def test_the_weights_of_a_stage_lie_beside_the_cells_checkpoint_while_it_is_trained(cell, checkpoint, monkeypatch):
@@ -255,18 +256,18 @@ def test_a_stage_goes_on_in_the_epoch_of_those_before_it(cell, checkpoint, monke
 
     monkeypatch.setattr(vision_training.StageBatches, "loss", kept)
     # 24 images of about 35 tokens: two batches of 8 in the first stage, the third beside the videos.
-    trained({**cell, "batch_tokens": 280, "steps": 5, "image_share": 0.34}, checkpoint)
+    trained(replace(cell, batch_tokens=280, steps=5, image_share=0.34), checkpoint)
     assert sorted(chosen) == list(range(24))
 
 
 @pytest.mark.parametrize(("frames", "expected"), [(0, 0), (1, 1)])
 def test_a_baseline_that_sees_nothing_or_one_frame_is_trained_too(cell, checkpoint, frames, expected):
-    cell = {**cell, "curriculum": "direct", "max_frames": frames}
+    cell = replace(cell, curriculum="direct", max_frames=frames)
     model, record = trained(cell, checkpoint)
-    data = vision_cell_data(cell, open_vision_encoder(cell["vision_encoder"]))
+    data = vision_cell_data(cell, open_vision_encoder(cell.vision_encoder))
     assert {len(data[VIDEO].store[example.id].seconds) for example in data[VIDEO].examples} == {expected}
     read = model.read([data["test"].example(i, model) for i in range(2)])
     # 4 x 4 patches a frame, pooled to 2 x 2.
     assert [len(example.content[0].values) for example in read] == [4 * expected] * 2
-    assert len(record.losses) == cell["steps"]
+    assert len(record.losses) == cell.steps
     assert (record.decoded_frames == 0) == (frames == 0)
