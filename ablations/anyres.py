@@ -6,10 +6,10 @@ tokens of a fixed resolution, and a fixed resolution that keeps every patch, wit
 
 from dataclasses import replace
 
+from ablations._vision import ACCURACY, COSTS, IMAGE_BASE, IMAGE_GOLDEN, NOTEBOOK, without
 from lab.paper.claims import Comparison
 from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Rung, Trial
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_GOLDEN, NOTEBOOK, without
 
 ablation = Ablation(
     name="anyres",

@@ -6,9 +6,9 @@ instructions is faulty, in the ways that it names, so that a filter's precision 
 instructions removed at random say what removing alone does.
 """
 
+from ablations._filters import FILTER_COLUMNS, filter_rows
 from lab.paper.claims import Comparison
 from lab.study.ablation import Ablation, Reported, Rung, Trial
-from lab.study.filter_study import FILTER_COLUMNS, filter_rows
 from lab.training.parameters import TextTuningParameters
 
 ablation = Ablation(

@@ -5,9 +5,9 @@ fine-tuned. It is trained first, on pictures of its own with clean questions; th
 it is fine-tuned on is faulty, in the ways that the paper names.
 """
 
+from ablations._filters import FILTER_COLUMNS, filter_rows
 from lab.paper.claims import Comparison
 from lab.study.ablation import Ablation, Reported, Rung, Trial
-from lab.study.filter_study import FILTER_COLUMNS, filter_rows
 from lab.training.parameters import PictureTuningParameters
 
 _HUB = {

@@ -7,11 +7,10 @@ that 48 frames are more than 32; at the larger rungs it is the paper's one a sec
 
 from dataclasses import replace
 
+from ablations._vision import ACCURACY, COSTS, GOLDEN, NOTEBOOK, VIDEO_BASE, VIDEO_RUNGS
 from lab.paper.claims import Comparison
 from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Trial
-from lab.study.video_study import VIDEO_BASE, VIDEO_RUNGS
-from lab.study.vision_study import ACCURACY, COSTS, GOLDEN, NOTEBOOK
 
 ablation = Ablation(
     name="video_frames",

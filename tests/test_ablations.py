@@ -11,7 +11,6 @@ from lab.paths import repository_root
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells, notebook_path
 from lab.study.parameters import cell_source, check_notebook, parameters_cell, read_notebook
-from lab.study.vision_study import NOTEBOOK
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO
 from lab.training.speech import cell_audio_projector
 from lab.training.stages import PAPER_STAGES
@@ -202,7 +201,7 @@ def test_a_vision_studys_trial_makes_stages_of_every_row(name):
 @pytest.mark.parametrize("name", VISION)
 def test_the_vision_studies_are_of_one_base_and_train_for_the_same_cost(name):
     ablation = load_ablation(name)
-    assert ablation.notebook == NOTEBOOK
+    assert ablation.notebook == "vision_language"
     for rung in ablation.rungs:
         cells_of_rung = [ablation.resolve(row.key, rung.name) for row in ablation.rows]
         assert len({(cell.steps, cell.batch_tokens, cell.learning_rate) for cell in cells_of_rung}) == 1

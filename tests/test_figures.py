@@ -13,8 +13,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.paper.measured import load_measured, results_checksum
 from lab.paper.style import STYLES, paper_style, style_of
-from lab.study.ablation import load_ablation
-from lab.study.own_rows import save_own_row
+from lab.study.ablation import load_ablation, save_own_row
 from tests.paper.fakes import GROWING_GAP, write_checkout, write_results
 
 ROOT = Path(__file__).parent.parent

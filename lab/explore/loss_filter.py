@@ -27,8 +27,7 @@ from lab.errors import LabError
 from lab.explore.html import pictures, sound, table, text
 from lab.explore.panel import Panel, Shown
 from lab.paper.style import GREY, STYLES, style_of
-from lab.study.ablation import Ablation, load_ablation
-from lab.study.own_rows import free_key, save_own_row
+from lab.study.ablation import Ablation, free_key, load_ablation, save_own_row
 from lab.study.results import load_utterances
 from lab.training.image_text_data import as_instruction
 from lab.training.parameters import PictureTuningParameters

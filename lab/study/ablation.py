@@ -7,6 +7,7 @@ Where a rung has another starting point for what the rows compare (the paper's 4
 """
 
 import importlib.util
+import json
 import re
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from lab import paths
 from lab.errors import LabError, choose
 from lab.training.parameters import Parameters
 
+_SCALARS = (str, bool, int, float)
 _KEY = re.compile(r"[a-z0-9][a-z0-9_]*")  # keys become names of files
 
 
@@ -228,6 +230,7 @@ def load_module(name: str) -> ModuleType:
         LabError: there is no such file (the message lists those there are), or it declares no `ablation`.
     """
     path = choose(ablation_files(), name, "ablation")
+    _make_package(path.parent)
     spec = importlib.util.spec_from_file_location(f"ablations.{name}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -241,8 +244,26 @@ def load_module(name: str) -> ModuleType:
     return module
 
 
+def _make_package(folder: Path) -> None:
+    """Let declarations import what they share, `ablations._vision`, from the checkout's own folder."""
+    known = sys.modules.get("ablations")
+    if known is None or list(known.__path__) != [str(folder)]:
+        for module in [module for module in sys.modules if module.partition(".")[0] == "ablations"]:
+            del sys.modules[module]
+        package = ModuleType("ablations")
+        package.__path__ = [str(folder)]
+        sys.modules["ablations"] = package
+
+
 def own_rows_file(name: str) -> Path:
-    """Where an ablation's own rows stand."""
+    """Where rows of one's own stand, tried in a notebook or written by hand; they run like any other.
+
+        [threshold_of_mine]
+        label = "Gaussian, k = 1.2"
+        changes = { loss_filter = "gaussian", k = 1.2 }
+
+    They are no main rows: `lab reproduce NAME --rows threshold_of_mine` runs them, or `--rows all`.
+    """
     return paths.repository_root() / "ablations" / f"{name}.rows.toml"
 
 
@@ -278,3 +299,38 @@ def load_ablation(name: str) -> Ablation:
     ablation: Ablation = load_module(name).ablation
     own = read_own_rows(name)
     return replace(ablation, rows=(*ablation.rows, *own)) if own else ablation
+
+
+def save_own_row(ablation: Ablation, key: str, label: str, changes: Mapping[str, Any]) -> Path:
+    """Write one more row into the ablation's file; nothing that stands there is changed.
+
+    Args:
+        ablation: as `load_ablation` gives it, its own rows included.
+        key: a new one.
+        label: what tables call it.
+        changes: what differs from `base`; texts, numbers, true or false.
+
+    Raises:
+        LabError: an empty label, a value that TOML has no plain word for, or what `Ablation` refuses.
+    """
+    if not label.strip():
+        raise LabError(f"row {key!r} has no label; expected what a table is to call it")
+    for parameter, value in changes.items():
+        if not isinstance(value, _SCALARS):
+            raise LabError(f"{parameter} of row {key!r} is {value!r}; expected a text, a number, true or false")
+    row = Row(key=key, label=label, changes=dict(changes), main=False)
+    replace(ablation, rows=(*ablation.rows, row))  # refuses what does not fit
+    path = own_rows_file(ablation.name)
+    before = path.read_text(encoding="utf-8").rstrip() + "\n\n" if path.exists() else ""
+    # A line break within a text would end it; JSON's other escapes are TOML's.
+    written = ", ".join(f"{parameter} = {json.dumps(value)}" for parameter, value in changes.items())
+    paths.write_whole(path, f"{before}[{key}]\nlabel = {json.dumps(label)}\nchanges = {{ {written} }}\n")
+    return path
+
+
+def free_key(ablation: Ablation, wanted: str) -> str:
+    """A key made of some words that no row has yet: a number is put behind where one has."""
+    stem = re.sub(r"[^a-z0-9]+", "_", wanted.lower()).strip("_") or "row"
+    taken = {row.key for row in ablation.rows}
+    numbered = (f"{stem}_{number}" for number in range(2, len(taken) + 3))
+    return stem if stem not in taken else next(key for key in numbered if key not in taken)

@@ -14,8 +14,7 @@ from lab.data.instructions.instruction import Instruction
 from lab.errors import LabError
 from lab.explore import loss_filter
 from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study
-from lab.study.ablation import load_ablation
-from lab.study.own_rows import own_rows_file
+from lab.study.ablation import load_ablation, own_rows_file
 from lab.training.vision_example import VisionExample
 
 # Mean 3, standard deviation sqrt(2.9): at k = 1 the bounds are 1.30 and 4.70.
@@ -147,8 +146,7 @@ def test_every_filter_is_drawn(name):
 
 
 def test_a_choice_is_kept_as_a_row_of_the_study(monkeypatch, tmp_path):
-    for module in ("ablation", "own_rows"):
-        monkeypatch.setattr(f"lab.study.{module}.own_rows_file", lambda name: tmp_path / f"{name}.rows.toml")
+    monkeypatch.setattr("lab.study.ablation.own_rows_file", lambda name: tmp_path / f"{name}.rows.toml")
     panel = loss_filter_panel(samples())
     saver = row_saver(panel, "loss_filter")
     label, button, said = saver.children

@@ -3,8 +3,7 @@ import tomllib
 import pytest
 
 from lab.errors import LabError
-from lab.study.ablation import load_ablation
-from lab.study.own_rows import free_key, own_rows_file, save_own_row
+from lab.study.ablation import free_key, load_ablation, own_rows_file, save_own_row
 
 CHANGES = {"downsample_rate": 3, "projector": "conv_gmlp"}
 

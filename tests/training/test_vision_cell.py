@@ -7,7 +7,7 @@ import torch
 
 from lab.errors import LabError
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
-from lab.study.vision_study import IMAGE_BASE
+from lab.study.ablation import load_ablation
 from lab.training.curricula import IMAGE, VIDEO
 from lab.training.language_models import open_language_model
 from lab.training.stages import stages_by_name
@@ -57,7 +57,7 @@ def test_what_a_cell_does_not_train_is_frozen(cell):
 
 
 def test_a_cell_without_videos_trains_the_visual_projector(cell):
-    images = replace(IMAGE_BASE, vision_encoder=cell.vision_encoder)
+    images = replace(load_ablation("visual_projector").base, vision_encoder=cell.vision_encoder)
     (stage,) = cell_stages(images)
     assert cell_branch(images) == "visual_projector"
     assert "video_projector" in stage.frozen
