@@ -9,7 +9,8 @@ from numpy import ndarray
 from lab.data.images import read_image
 from standins.pages.page_settings import PAGES
 from standins.pages.rendered_text import make_page, render
-from standins.pictures.pictures import PICTURE_SOURCES, caption_name
+from standins.pictures.pictures import PICTURE_SOURCES
+from standins.pictures.things import caption_name
 from standins.scenes.questions import video_scene
 from standins.scenes.rendering import write_video
 

@@ -24,7 +24,7 @@ from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_rec
 from standins.models.caption_tower import CaptionTower
 from standins.models.vision_towers import ImageTower, build_image_tower
 from standins.pictures.pasting import cutouts, paste
-from standins.pictures.pictures import Picture, caption_name, thing
+from standins.pictures.things import Picture, caption_name, thing
 
 DEFAULT_STEPS = 500
 CHECKPOINT_EVERY = 100

@@ -13,7 +13,7 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
@@ -135,22 +135,6 @@ def siglip_tiny(image_size: int) -> SiglipTower:
     )
 
 
-def siglip_small(image_size: int) -> SiglipTower:
-    """SigLIP with 6 layers of width 192 and patches of 16 pixels, 3.3 million parameters."""
-    return SiglipTower(
-        model=SiglipVisionModel(
-            SiglipVisionConfig(
-                image_size=image_size,
-                patch_size=16,
-                hidden_size=192,
-                intermediate_size=768,
-                num_hidden_layers=6,
-                num_attention_heads=6,
-            )
-        )
-    )
-
-
 def build_image_tower(name: str, *, image_size: int, seed: int = 0) -> ImageTower:
     """Build an untrained tower, one of `VISION_TOWERS` or `timm:NAME`; one seed repeats its weights exactly.
 
@@ -164,24 +148,5 @@ def build_image_tower(name: str, *, image_size: int, seed: int = 0) -> ImageTowe
         return build(image_size) if build else TimmTower(architecture=architecture, image_size=image_size)
 
 
-def load_image_tower(folder: Path) -> ImageTower:
-    """Load a tower that `ImageTower.save` wrote, in evaluation mode.
-
-    Raises:
-        LabError: the folder does not hold one, or a damaged one.
-    """
-    try:
-        if not (folder / TIMM_FILE).exists():
-            return SiglipTower(model=SiglipVisionModel.from_pretrained(folder)).eval()
-        description: dict[str, Any] = json.loads((folder / TIMM_FILE).read_text(encoding="utf-8"))
-        tower = TimmTower(architecture=description["architecture"], image_size=description["image_size"])
-        tower.model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise LabError(
-            f"{folder} holds no image tower that can be loaded ({error}); delete it to train again"
-        ) from error
-    return tower.eval()
-
-
 # Besides, `timm:NAME` is any model of timm.
-VISION_TOWERS: dict[str, Callable[[int], ImageTower]] = {"siglip_tiny": siglip_tiny, "siglip_small": siglip_small}
+VISION_TOWERS: dict[str, Callable[[int], ImageTower]] = {"siglip_tiny": siglip_tiny}

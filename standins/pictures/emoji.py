@@ -1,27 +1,22 @@
-"""Emoji: Google's as still pictures, Microsoft's Fluent ones as animations, with names in English and Chinese.
+"""Google's emoji as pictures, with names in English and Chinese.
 
 Files are named by code points, which emojibase-data 17.0.0 turns into names and groups (3,979 in both languages). All
 3,786 pictures of emoji-datasource-google 16.0.0 have an English and a Chinese name; 1,911 are left without the 1,875
-in other skin tones. Of the 999 files of fluent-emoji-anim-1 1.0.0, 522 stand still; 187 of the 477 animations are left
-without other skin tones.
+in other skin tones.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from PIL import Image, UnidentifiedImageError
 
 from lab.data.fetch import fetch
 from lab.errors import LabError
 from standins.pictures.things import Picture, PictureReading
 
-NAMES, STILL, ANIMATED = "emojibase-data", "emoji-datasource-google", "fluent-emoji-anim-1"
-STILL_FOLDER, ANIMATED_FOLDER = "package/img/google/64", "package/assets"
+NAMES, PICTURES = "emojibase-data", "emoji-datasource-google"
+FOLDER = "package/img/google/64"
 LANGUAGES = ("en", "zh")
 _VARIATION_SELECTOR = "fe0f"
 _OTHER_TONE = re.compile(r"-1f3f[b-f]\b")
@@ -42,50 +37,25 @@ def code_points(name: str) -> str:
     return "-".join(point for point in name.lower().split("-") if point != _VARIATION_SELECTOR)
 
 
-def read_emoji(*, skin_tones: bool = False) -> PictureReading:
+def read_emoji() -> PictureReading:
     """Read Google's emoji, 64 pixels; the topic is `GROUP/SUBGROUP`, as in `animals-nature/animal-mammal`.
 
     Raises:
         LabError: a package cannot be fetched or is damaged.
     """
-    paths = sorted((fetch(STILL) / STILL_FOLDER).glob("*.png"))
-    return _named(paths, "emoji", skin_tones=skin_tones, animated=False)
-
-
-def read_animated_emoji(*, skin_tones: bool = False) -> PictureReading:
-    """Read the animated emoji (WebP, 256 pixels, mostly over 70 frames); topics as those of `read_emoji`.
-
-    Raises:
-        LabError: a package cannot be fetched or is damaged.
-    """
-    paths = sorted((fetch(ANIMATED) / ANIMATED_FOLDER).glob("*.webp"))
-    return _named(paths, "animated_emoji", skin_tones=skin_tones, animated=True)
-
-
-def _named(paths: Iterable[Path], source: str, *, skin_tones: bool, animated: bool) -> PictureReading:
     names = _names()
     pictures: list[Picture] = []
     skipped: Counter[str] = Counter()
-    for path in paths:
+    for path in sorted((fetch(PICTURES) / FOLDER).glob("*.png")):
         points = code_points(path.stem)
-        if animated and not _moves(path):
-            skipped["not animated"] += 1
-        elif not skin_tones and _OTHER_TONE.search(points):
+        if _OTHER_TONE.search(points):
             skipped["another skin tone"] += 1
         elif points not in names:
             skipped["no English name or no group"] += 1
         else:
             name = names[points]
-            pictures.append(Picture(f"{source}/{points}", path, name.captions, name.topic, source))
+            pictures.append(Picture(f"emoji/{points}", path, name.captions, name.topic, "emoji"))
     return PictureReading(pictures, skipped)
-
-
-def _moves(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            return bool(getattr(image, "is_animated", False))
-    except (UnidentifiedImageError, OSError) as error:
-        raise LabError(f"{path} cannot be read ({error}); delete {fetch(ANIMATED)} to fetch it again") from error
 
 
 def _names() -> dict[str, _Name]:

@@ -6,26 +6,14 @@ it leaves out and why: `PICTURE_SOURCES[name]().skipped`.
 
 from collections.abc import Callable
 
-from standins.pictures import stamps as _stamps
-from standins.pictures.emoji import read_animated_emoji, read_emoji
-from standins.pictures.things import Picture, PictureReading, caption_name, picture_split, thing
-
-__all__ = [
-    "PICTURE_SOURCES",
-    "Picture",
-    "PictureReading",
-    "animated_emoji",
-    "caption_name",
-    "emoji",
-    "picture_split",
-    "stamps",
-    "thing",
-]
+from standins.pictures.emoji import read_emoji
+from standins.pictures.stamps import read_stamps
+from standins.pictures.things import Picture, PictureReading
 
 
 def stamps() -> list[Picture]:
     """Return Tux Paint's stamps that have a PNG."""
-    return _stamps.read().pictures
+    return read_stamps().pictures
 
 
 def emoji() -> list[Picture]:
@@ -33,13 +21,4 @@ def emoji() -> list[Picture]:
     return read_emoji().pictures
 
 
-def animated_emoji() -> list[Picture]:
-    """Return the animated emoji, WebP of 256 pixels, without other skin tones."""
-    return read_animated_emoji().pictures
-
-
-PICTURE_SOURCES: dict[str, Callable[[], PictureReading]] = {
-    "stamps": _stamps.read,
-    "emoji": read_emoji,
-    "animated_emoji": read_animated_emoji,
-}
+PICTURE_SOURCES: dict[str, Callable[[], PictureReading]] = {"stamps": read_stamps, "emoji": read_emoji}

@@ -29,7 +29,7 @@ def captions_of(text: str) -> dict[str, str]:
     return {language: caption for language, caption in found.items() if caption}
 
 
-def read() -> PictureReading:
+def read_stamps() -> PictureReading:
     """Read the stamps that have a PNG; a stamp's topic is its top folder, such as `animals`.
 
     Raises:

@@ -73,5 +73,5 @@ def _singular(words: str) -> str:
 
 
 def picture_split(picture: Picture) -> Split:
-    """Give a picture the split of its thing: a stamp, an emoji and an animation of one thing are on the same side."""
+    """Give a picture the split of its thing: a stamp and an emoji of one thing are on the same side."""
     return split_of(thing(picture.captions["en"]))

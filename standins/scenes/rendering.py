@@ -19,8 +19,6 @@ from standins.scenes.scene import THOUSAND, Background, Scene
 _KEPT_PIXELS = 256
 _ANGLE_STEP = 3
 
-Colour = tuple[int, int, int]
-
 
 def _plain(image: Image.Image, background: Background) -> None:
     image.paste(background.first, (0, 0, *image.size))

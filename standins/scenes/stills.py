@@ -1,13 +1,10 @@
-"""Still pictures of the same stage, for the image-text stage: what, where, how many, which is larger; and captions.
+"""Still pictures of the same stage, for the image-text stage: what, where, how many, which is larger.
 
 A still is a scene of no length: `frame(scene, 0.0, size)` draws it. Groups of twins hold one still for each answer, so
 that no text tells it, as with the questions about time.
 """
 
-import re
-
 from lab.data.splits import Split
-from standins.pictures.things import caption_name
 from standins.scenes.casts import Cast
 from standins.scenes.orders import NUMBERS
 from standins.scenes.questions import Kind, scene_of
@@ -115,44 +112,3 @@ def still_scene(
         LabError: as there.
     """
     return scene_of(STILL_KINDS, index, seed=seed, split=split, kinds=kinds, options=options, cast=cast)
-
-
-def caption(scene: Scene, *, by_class: bool = False) -> str:
-    """Say what a scene shows, in the order of its actors: by the names of the things, or by their classes.
-
-    A name that is new in the test set cannot be known; classes are the same in every split.
-    """
-    names = [_of_class(actor.word) if by_class else named(actor.picture.captions["en"]) for actor in scene.actors]
-    return listed(names)
-
-
-def _of_class(word: str) -> str:
-    return word if word in _UNCOUNTED else _with_article(word)
-
-
-def named(name: str) -> str:
-    """Give an English caption as it stands within a sentence.
-
-    >>> named("An owl."), named("flag: Chile"), named("cherries"), named("owl"), named("The Moon.")
-    ('an owl', 'a flag of Chile', 'cherries', 'an owl', 'the Moon')
-    """
-    article, short = re.match(r"(?:(an?|the|some) )?", name.strip(), re.IGNORECASE), caption_name(name)
-    if article and article[1]:
-        return f"{article[1].lower()} {short}"
-    short = re.sub(r"^flag: ", "flag of ", short)
-    if re.search(r"[^su]s$", short) and not short.startswith("flag of "):
-        return short
-    return _with_article(short)
-
-
-def _with_article(name: str) -> str:
-    return f"{'an' if name.lstrip('“')[:1].lower() in 'aeiou' else 'a'} {name}"
-
-
-def listed(parts: list[str]) -> str:
-    """Join as English does.
-
-    >>> listed(["a cat", "a car", "an owl"])
-    'a cat, a car and an owl'
-    """
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else "nothing"

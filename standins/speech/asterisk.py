@@ -9,7 +9,7 @@ from functools import partial
 from lab.data.fetch import fetch, packages
 from lab.data.speech.audio import SAMPLING_RATE, read_audio
 from lab.data.speech.recordings import Reading, Recording
-from lab.data.splits import is_reserved, normalize_sentence, sentence_hash
+from lab.data.splits import is_reserved, normalize_sentence
 from lab.errors import LabError
 
 TEXTS, SOUNDS = "asterisk-core-sounds-en", "asterisk-core-sounds-en-g722"
@@ -33,12 +33,6 @@ def transcripts(text: str) -> dict[str, str]:
             continue
         prompts[name.strip()] = words.strip()
     return prompts
-
-
-def reserved_lines() -> list[str]:
-    """Return the lines of `reserved_sentences.txt`, which `lab.data.splits` keeps out of every training text."""
-    sentences = transcripts(_texts()).values()
-    return sorted({sentence_hash(text)[:16] for text in sentences if normalize_sentence(text)})
 
 
 def read() -> Reading:

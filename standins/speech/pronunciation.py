@@ -13,7 +13,6 @@ from numpy import ndarray
 
 from standins.speech.espeak import PHONEMES, VOWELS, WORD_BOUNDARY, phonemes
 
-FRAMES_PER_SECOND = 50.0
 NUM_PHONEMES = len(PHONEMES)
 _INDEX = {phoneme: i for i, phoneme in enumerate(PHONEMES)}
 _IS_VOWEL = np.array([phoneme in VOWELS for phoneme in PHONEMES])

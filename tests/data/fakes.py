@@ -165,13 +165,10 @@ def stamps_package(stamps: dict[str, str], others: dict[str, bytes] | None = Non
     installed("tuxpaint-stamps-default", {f"usr/share/tuxpaint/stamps/{path}": data for path, data in files.items()})
 
 
-def emoji_packages(
-    names: list[dict[str, Any]], chinese: dict[str, str], stills: dict[str, bytes], animations: dict[str, bytes]
-) -> None:
-    """Emojibase's entries (`names`), Chinese labels by hexcode, and the files of the other two packages by stem."""
+def emoji_packages(names: list[dict[str, Any]], chinese: dict[str, str], stills: dict[str, bytes]) -> None:
+    """Emojibase's entries (`names`), Chinese labels by hexcode, and the pictures by stem."""
     zh = [{"hexcode": code, "label": label} for code, label in chinese.items()]
     groups = {"groups": {"3": "animals-nature"}, "subgroups": {"36": "animal-mammal"}}
     tables = {"en/data.json": names, "zh/data.json": zh, "meta/groups.json": groups}
     installed("emojibase-data", {f"package/{path}": json.dumps(table).encode() for path, table in tables.items()})
     installed("emoji-datasource-google", {f"package/img/google/64/{stem}.png": data for stem, data in stills.items()})
-    installed("fluent-emoji-anim-1", {f"package/assets/{stem}.webp": data for stem, data in animations.items()})

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import SiglipVisionModel
 
 from lab.errors import LabError
 from lab.parts.vision_encoders import VisionEncoder
@@ -14,7 +15,7 @@ from lab.training.vision import (
     vision_backbone_without_weights,
 )
 from standins.models import vision_pretraining
-from standins.models.vision_pretraining import TOWER_IMAGE_SIZE, load_pair, pretrained_vision_tower, vision_tower_folder
+from standins.models.vision_pretraining import TOWER_IMAGE_SIZE, pretrained_vision_tower, vision_tower_folder
 from standins.models.vision_towers import build_image_tower
 from tests.standins.coloured_pictures import coloured_pictures
 from tests.standins.models.test_packaged_efficientnet import install, packaged_state
@@ -107,11 +108,11 @@ def test_a_tower_of_our_own_is_trained_at_the_first_call_and_untrained_is_what_i
 @pytest.mark.usefixtures("few_pictures")
 def test_a_towers_features_are_those_of_the_network_that_was_trained() -> None:
     encoder = open_vision_encoder("own:siglip_tiny", image_size=32)
-    network = load_pair(vision_tower_folder("siglip_tiny", steps=STEPS, image_size=32)).image_tower
+    network = SiglipVisionModel.from_pretrained(vision_tower_folder("siglip_tiny", steps=STEPS, image_size=32))
     pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     normalised = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     with torch.no_grad():
-        expected = network.model(pixel_values=normalised).last_hidden_state
+        expected = network(pixel_values=normalised).last_hidden_state
         assert torch.allclose(encoder(pixels).flatten(1, 2), expected, atol=1e-5)
 
 

@@ -2,9 +2,9 @@ import pytest
 
 from lab.data.fetch import fetch, packages
 from lab.errors import LabError
-from standins.pictures.pictures import PICTURE_SOURCES, animated_emoji, emoji, stamps
+from standins.pictures.pictures import PICTURE_SOURCES, emoji, stamps
 from standins.pictures.stamps import captions_of
-from tests.data.fakes import animation, drawing, emoji_packages, installed, stamps_package
+from tests.data.fakes import drawing, emoji_packages, installed, stamps_package
 
 COW = {"label": "cow", "hexcode": "1F404", "group": 3, "subgroup": 36}
 TONES = [{**COW, "label": f"cow: {tone} skin tone", "hexcode": f"1F404-{code}"} for tone, code in [("dark", "1F3FF")]]
@@ -33,7 +33,6 @@ def every_package():
         [{**COW, "skins": TONES}, FOX, SWATCH, LETTER],
         {"1F404": "母牛", "1F98A": "狐狸"},
         {name: drawing() for name in ("1f404", "1f404-1f3ff", "1f98a", "1f3ff", "1f1e6")},
-        {"1f404": animation(3), "1f404-1f3ff": animation(3), "1f98a": animation(1)},
     )
 
 
@@ -60,7 +59,6 @@ def test_what_is_left_out_is_counted_by_reason(every_package):
             "picture without a caption": 1,
         },
         "emoji": {"another skin tone": 1, "no English name or no group": 1},
-        "animated_emoji": {"another skin tone": 1, "not animated": 1},
     }
 
 
@@ -72,24 +70,6 @@ def test_emoji_are_named_through_their_code_points(every_package):
         "emoji/1f3ff": {"en": "dark skin tone"},
     }
     assert {picture.topic for picture in found.values()} == {"animals-nature/animal-mammal"}
-
-
-def test_an_animated_emoji_is_the_path_of_a_file_that_moves(every_package):
-    [cow] = animated_emoji()
-    assert (cow.id, cow.source, dict(cow.captions)) == (
-        "animated_emoji/1f404",
-        "animated_emoji",
-        {"en": "cow", "zh": "母牛"},
-    )
-    assert cow.path.read_bytes() == animation(3)
-
-
-def test_skin_tones_can_be_asked_for(every_package):
-    from standins.pictures.emoji import read_animated_emoji, read_emoji
-
-    for read in (read_emoji, read_animated_emoji):
-        toned = {picture.captions["en"] for picture in read(skin_tones=True).pictures}
-        assert toned - {picture.captions["en"] for picture in read().pictures} == {"cow: dark skin tone"}
 
 
 def test_ids_are_unique_and_name_their_source(every_package):
@@ -118,14 +98,8 @@ def test_names_that_cannot_be_read_are_named(every_package):
         emoji()
 
 
-def test_an_animation_that_cannot_be_read_is_named(every_package):
-    (fetch("fluent-emoji-anim-1") / "package/assets/1f404.webp").write_bytes(b"RIFF")
-    with pytest.raises(LabError, match=r"1f404.webp cannot be read \(.*delete .*fluent-emoji-anim-1-"):
-        animated_emoji()
-
-
 def test_every_package_of_pictures_is_pinned():
     from standins.pictures import emoji as names
     from standins.pictures import stamps as drawn
 
-    assert {drawn.PACKAGE, names.NAMES, names.STILL, names.ANIMATED} <= packages().keys()
+    assert {drawn.PACKAGE, names.NAMES, names.PICTURES} <= packages().keys()

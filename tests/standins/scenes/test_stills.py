@@ -1,13 +1,11 @@
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 
 from lab.errors import LabError
-from standins.pictures.things import Picture
 from standins.scenes.casts import THING_CLASSES, cast_of
-from standins.scenes.scene import Actor, Background, Key, Question, Scene
-from standins.scenes.stills import STILL_KINDS, caption, still_scene
+from standins.scenes.scene import Question
+from standins.scenes.stills import STILL_KINDS, still_scene
 from tests.standins.scene_pictures import stand_ins
 
 CASTS = {split: cast_of(stand_ins(), split) for split in ("train", "test")}
@@ -66,32 +64,6 @@ def test_things_do_not_leave_the_frame():
             for state in scene.states(0.0):
                 assert min(state.x, state.y) >= state.size // 2 - 60
                 assert max(state.x, state.y) <= 1060 - state.size // 2
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["cat"], "a cat"),
-        (["cat", "automobile"], "a cat and an automobile"),
-        (["An owl.", "cherries", "flag: United States"], "an owl, cherries and a flag of United States"),
-        (["bus", "glass"], "a bus and a glass"),
-        (["Some cherries.", "The Moon."], "some cherries and the Moon"),
-        ([], "nothing"),
-    ],
-)
-def test_a_caption_names_what_is_there(names, expected):
-    pictures = [Picture(name, Path("x"), {"en": name}, "t", "s") for name in names]
-    actors = tuple(Actor(each, "animal", (Key(0, 0, 0, 1),)) for each in pictures)
-    question = Question("what", "?", ("a", "b"), "a")
-    assert caption(Scene("s", "train", 0, Background("plain", (0, 0, 0), (0, 0, 0)), actors, question)) == expected
-
-
-def test_a_caption_by_class_uses_no_name():
-    pictures = stand_ins()[:1]
-    actors = tuple(Actor(pictures[0], word, (Key(0, 0, 0, 1),)) for word in ("animal", "food", "car"))
-    question = Question("what", "?", ("a", "b"), "a")
-    scene = Scene("s", "train", 0, Background("plain", (0, 0, 0), (0, 0, 0)), actors, question)
-    assert caption(scene, by_class=True) == "an animal, food and a car"
 
 
 def test_kinds_of_videos_are_no_kinds_of_stills():
