@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.data.fetch import sha256_of
 from lab.errors import LabError, choose
@@ -25,6 +25,8 @@ from lab.training.parameters import (
     TuningParameters,
     VisionParameters,
 )
+
+T = TypeVar("T")
 
 Made = tuple[Ingredients, list[str]]
 """What a cell's data were made from, by parameter and value, and the folders that must still be there."""
@@ -74,6 +76,7 @@ def check_cell(cell: Parameters) -> None:
     Raises:
         LabError: an unknown name, with the choices, or numbers that do not fit.
     """
+    _by_kind(MAKES, cell)
     for kind, check in CHECKS.items():
         if isinstance(cell, kind):
             check(cell)
@@ -93,7 +96,7 @@ def _made(cells: Sequence[Any]) -> Made:
         ingredients: Ingredients = {}
         folders: list[str] = []
         for cell in wanted:
-            made, own = MAKES[type(cell)](cell)
+            made, own = _by_kind(MAKES, cell)(cell)
             folders += own
             for name, value in {**made, **computed_with(cell)}.items():
                 ingredients.setdefault(name, {}).update(value)
@@ -105,8 +108,18 @@ def _made(cells: Sequence[Any]) -> Made:
 
 def _deciding(cell: Parameters) -> str:
     """What of a cell decides what is made for it."""
-    nothing = {"seed", *DECIDES_NOTHING[type(cell)]}
+    nothing = {"seed", *_by_kind(DECIDES_NOTHING, cell)}
     return repr({name: value for name, value in cell.as_dict().items() if name not in nothing})
+
+
+def _by_kind(entries: Mapping[type[Parameters], T], cell: Parameters) -> T:
+    for kind in type(cell).__mro__:
+        if kind in entries:
+            return entries[kind]
+    raise LabError(
+        f"{type(cell).__name__} is no kind of study that can be prepared; let the ablation's parameters be of one that "
+        f"is ({', '.join(kind.__name__ for kind in entries)}), or give it a function prepare(cells)"
+    )
 
 
 def _with_language_models(wanted: Sequence[Any], make: Callable[[], Made]) -> Made:

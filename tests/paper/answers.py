@@ -30,7 +30,8 @@ CHANCE = sum(1 / choices for choices in KINDS.values()) / len(KINDS)
 def write_study(root: Path, name: str) -> None:
     """The declaration as it is, in a checkout of its own."""
     (root / "ablations").mkdir(parents=True, exist_ok=True)
-    shutil.copy(REPOSITORY / "ablations" / f"{name}.py", root / "ablations")
+    for path in (REPOSITORY / "ablations" / f"{name}.py", *(REPOSITORY / "ablations").glob("_*.py")):
+        shutil.copy(path, root / "ablations")
 
 
 def cell_answers(accuracy: float, row: str, seed: int, num: int = 180) -> pd.DataFrame:
