@@ -148,7 +148,14 @@ ablation = Ablation(
             scale=100,
             interval="character_error_rate",
         ),
-        Column(metric="test_word_error_rate", label="test WER", unit="%", better="lower", scale=100),
+        Column(
+            metric="test_word_error_rate",
+            label="test WER",
+            unit="%",
+            better="lower",
+            scale=100,
+            interval="word_error_rate",
+        ),
         Column(
             metric="out_of_domain_character_error_rate", label="CER, out of domain", unit="%", better="lower", scale=100
         ),

@@ -1,18 +1,11 @@
 """Table 9 of the report: reading small text with and without AnyRes, a line a row."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.paper.figure_frame import draw_figure
 from lab.paper.measured import Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def main(rung: str = "cpu") -> list[Path]:
-    """Draw the rung's results; see `draw_figure`."""
-    return draw_figure(Path(__file__), rung, draw)
 
 
 def draw(measured: Measured) -> "Figure":
@@ -20,7 +13,3 @@ def draw(measured: Measured) -> "Figure":
     from lab.paper.row_figure import draw_rows
 
     return draw_rows(measured, "Reading small text, with and without tiles at full resolution")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
 """Figure 6 of the report: error against downsample rate, a line a projector, the paper's points in a panel apart."""
 
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lab.paper.comparisons import rows_by_rate
-from lab.paper.figure_frame import WIDTH, draw_figure, seeds_run, write_heading
+from lab.paper.figure_frame import WIDTH, seeds_run, write_heading
 from lab.paper.measured import Measured
 from lab.study.ablation import Ablation
 
@@ -17,11 +16,6 @@ METRIC = "test_character_error_rate"
 REPORTED_TITLE = "Baichuan-Omni report,\n1.5B model, mean WER over\nits ASR sets (secondary source)"
 # Factors on the x axis, so that error bars at one rate stand side by side: from one to the next, and over all of them.
 DODGE, WIDEST = 1.06, 1.3
-
-
-def main(rung: str = "cpu") -> list[Path]:
-    """Draw the rung's results; see `draw_figure`."""
-    return draw_figure(Path(__file__), rung, draw)
 
 
 def draw(measured: Measured) -> "Figure":
@@ -95,7 +89,3 @@ def _rate_axis(axes: "Axes", rates: list[int]) -> None:
     axes.minorticks_off()
     axes.set_xlim(min(rates) / 1.25, max(rates) * 1.25)
     axes.set_xlabel("downsample rate n")
-
-
-if __name__ == "__main__":
-    main()

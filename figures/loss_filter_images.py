@@ -1,18 +1,11 @@
 """The report's loss filter on questions about pictures: what rows answer, above the losses that the filter saw."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.paper.figure_frame import draw_figure
 from lab.paper.measured import Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def main(rung: str = "cpu") -> list[Path]:
-    """Draw the rung's results; see `draw_figure`."""
-    return draw_figure(Path(__file__), rung, draw)
 
 
 def draw(measured: Measured) -> "Figure":
@@ -20,7 +13,3 @@ def draw(measured: Measured) -> "Figure":
     from lab.paper.panels_beneath import draw_filters
 
     return draw_filters(measured, "What models answer about pictures, by the filter of their training losses")
-
-
-if __name__ == "__main__":
-    main()

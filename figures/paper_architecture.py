@@ -2,19 +2,21 @@
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from lab.paper.architecture import architecture
 from lab.paper.diagram import TINTS, arrow, box, canvas, product, rounded
-from lab.paper.figure_frame import WIDTH, DataFigure
+from lab.paper.figure_frame import WIDTH
 
 HEIGHT = 6.1
 FOOTNOTE_LETTERS = 150
 ODD_PATCHES = {"none": "dropped", "both": "repeated", "columns": "columns repeated"}
 PROJECTORS = {"mean_pool": "2 × 2 pooling, then MLP", "conv_gmlp": "Conv-GMLP"}
+
+
+facts = architecture
 
 
 def draw(facts: Mapping[str, Any]) -> Figure:
@@ -100,11 +102,3 @@ def draw(facts: Mapping[str, Any]) -> Figure:
     )
     axes.text(0.1, 0.1, textwrap.fill(footnote, FOOTNOTE_LETTERS), va="bottom", fontsize="x-small")
     return figure
-
-
-FIGURE = DataFigure(script=Path(__file__), title="Figure 2 of arXiv 2410.08565, redrawn", facts=architecture, draw=draw)
-main = FIGURE.main
-
-
-if __name__ == "__main__":
-    main()

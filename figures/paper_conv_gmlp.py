@@ -6,7 +6,6 @@ Shapes are caught by hooks while a window of 30 s passes through the component o
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lab.paper.architecture import AUDIO_ROW, paper_parameters, whisper_encoder, whisper_shapes
 from lab.paper.diagram import GREY, NORMAL, SMALL, TINTS, arrow, box, canvas, product, rounded
-from lab.paper.figure_frame import WIDTH, DataFigure
+from lab.paper.figure_frame import WIDTH
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.known_configurations import known_configuration
 from lab.study.ablation import load_ablation
@@ -23,7 +22,7 @@ from lab.study.ablation import load_ablation
 LAYERS = ("block.gate_proj", "block.up_proj", "block.down_proj", "block.norm", "output_proj")
 
 
-def conv_gmlp_shapes() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """Frames and widths, and by rate: tokens, and by layer its shapes in and out with its parameters."""
     shared = paper_parameters("conv_gmlp_rate", AUDIO_ROW)
     num_frames, hidden_size = whisper_shapes(whisper_encoder(shared["audio_encoder"]))[1]
@@ -192,13 +191,3 @@ def write_shapes(axes: Axes, facts: Mapping[str, Any]) -> None:
     axes.text(
         TABLE - 0.05, ROWS["frames"] - 0.42, "parameters: block + output", ha="right", va="center", fontsize=SMALL
     )
-
-
-FIGURE = DataFigure(
-    script=Path(__file__), title="Figure 5 of arXiv 2410.08565, redrawn", facts=conv_gmlp_shapes, draw=draw
-)
-main = FIGURE.main
-
-
-if __name__ == "__main__":
-    main()

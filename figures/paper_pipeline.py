@@ -14,13 +14,13 @@ from matplotlib.patches import Rectangle
 
 from lab.errors import LabError
 from lab.paper.diagram import GREY, SMALL, TINTS, arrow, box, canvas
-from lab.paper.figure_frame import WIDTH, DataFigure
+from lab.paper.figure_frame import WIDTH
 from lab.training.stages import PAPER_STAGES, PARTS
 
 NOT_FOUND = "not found"
 
 
-def pipeline() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """The parts, and by stage: what trains how fast, what is frozen, data, schedule, and the stages before it."""
     return {
         "parts": dict(PARTS),
@@ -152,11 +152,3 @@ def below(stage: Mapping[str, Any], key: str) -> str:
     shown = (kind.replace("_", " ").replace("vqa", "VQA") for kind in stage["data"])
     fitted = (kind.replace("qa", "QA").replace("ocr", "OCR").replace("asr", "ASR") for kind in shown)
     return "\n".join(textwrap.fill(kind, 15, subsequent_indent="  ") for kind in fitted)
-
-
-FIGURE = DataFigure(script=Path(__file__), title="Figure 4 of arXiv 2410.08565, redrawn", facts=pipeline, draw=draw)
-main = FIGURE.main
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ the worst above 0, the nearer to it the further apart they are.
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
 from lab.errors import LabError
-from lab.paper.figure_frame import WIDTH, DataFigure
+from lab.paper.figure_frame import WIDTH
 from lab.paper.ledger.cells import Table, table
 from lab.paper.style import GREY, STYLES, SeriesStyle
 
@@ -103,7 +102,7 @@ def _benchmark(source: Table, name: str, kind: Kind, metric: str = "", label: st
     return Benchmark(label=label or name, kind=kind, better=better, values=values)
 
 
-def radars() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """What both radars show: the axes of the left one with the values as drawn, and the means of the right one."""
     axes = [{"label": axis.label, "kind": axis.kind, "values": axis.scaled} for axis in benchmarks()]
     return {"benchmarks": axes, "means": means()}
@@ -243,11 +242,3 @@ def write_values(figure: Figure, by_kind: Mapping[Kind, Mapping[str, float]], dr
     for x, (head, values) in zip((0.67, 0.87, 0.93, 0.99), columns, strict=True):
         for height, text in zip(heights, (head, *values), strict=True):
             figure.text(x, height, text, ha="left" if not head else "right", fontsize="small")
-
-
-FIGURE = DataFigure(script=Path(__file__), title="Figure 1 of arXiv 2410.08565, redrawn", facts=radars, draw=draw)
-main = FIGURE.main
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,11 @@
 """Table 10 of the report: curricula of video pretraining, a line a row, and what they answer by kind of question."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.paper.figure_frame import draw_figure
 from lab.paper.measured import Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def main(rung: str = "cpu") -> list[Path]:
-    """Draw the rung's results; see `draw_figure`."""
-    return draw_figure(Path(__file__), rung, draw)
 
 
 def draw(measured: Measured) -> "Figure":
@@ -22,7 +15,3 @@ def draw(measured: Measured) -> "Figure":
 
     below = (kinds_height(measured), draw_kinds)
     return draw_rows(measured, "What a language model answers about video, by its training", below)
-
-
-if __name__ == "__main__":
-    main()

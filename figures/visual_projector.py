@@ -1,18 +1,11 @@
 """The report's visual projectors: accuracy against the visual tokens that a question costs."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.paper.figure_frame import draw_figure
 from lab.paper.measured import Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def main(rung: str = "cpu") -> list[Path]:
-    """Draw the rung's results; see `draw_figure`."""
-    return draw_figure(Path(__file__), rung, draw)
 
 
 def draw(measured: Measured) -> "Figure":
@@ -25,7 +18,3 @@ def draw(measured: Measured) -> "Figure":
         cost="visual_tokens_per_question",
         label="visual tokens a question",
     )
-
-
-if __name__ == "__main__":
-    main()

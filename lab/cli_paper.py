@@ -85,7 +85,7 @@ def figures(
 
     With --check, exits with 1 where one no longer matches.
     """
-    from lab.paper.figure_frame import figure_scripts, load_script
+    from lab.paper.figure_frame import draw_figure, figure_scripts
 
     if check or of:
         from lab.paper.freshness import drawn, drawn_of_data, resting_on
@@ -105,4 +105,4 @@ def figures(
         return
     if name is None:
         raise LabError("which figure? `lab figures NAME` draws it; --check and --of RUN need no name")
-    load_script(choose(figure_scripts(), name, "figure")).main(rung)
+    draw_figure(choose(figure_scripts(), name, "figure"), rung)

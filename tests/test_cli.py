@@ -121,13 +121,17 @@ def test_a_disk_that_cannot_be_written_is_one_line_and_other_trouble_is_not_hidd
         cli.main()
 
 
-def test_a_figure_is_drawn_by_the_main_of_its_file(
+def test_a_figure_is_drawn_by_its_file(
     toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (toy_project / "figures").mkdir()
-    (toy_project / "figures" / "toy.py").write_text("def main(rung):\n    print('drawn at', rung)\n")
-    assert call(monkeypatch, "figures", "toy", "--rung", "smoke") == 0
-    assert capsys.readouterr().out == "drawn at smoke\n"
+    (toy_project / "figures" / "boxes.py").write_text(
+        "from matplotlib.figure import Figure\n"
+        "def facts():\n    return {'of': 'boxes'}\n"
+        "def draw(facts):\n    print('drawn of', facts['of'])\n    return Figure()\n"
+    )
+    assert call(monkeypatch, "figures", "boxes") == 0
+    assert capsys.readouterr().out.startswith("drawn of boxes\nfigure: ")
 
 
 def test_preparing_prints_the_ingredients(
@@ -213,7 +217,7 @@ def test_score_of_pictures_hands_the_studys_parameters_on(
     monkeypatch.setattr(
         scored_sources,
         "score_picture_source",
-        lambda source, out, parameters, **rest: handed.extend([source, parameters["scorer_steps"], rest["limit"]]),
+        lambda source, out, parameters, **rest: handed.extend([source, parameters.scorer_steps, rest["limit"]]),
     )
     plain = ["score", "stills", "--images", "--out", str(tmp_path)]
     assert call(monkeypatch, *plain, "--rung", "smoke", "--limit", "3") == 0

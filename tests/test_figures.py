@@ -1,9 +1,8 @@
-import importlib.util
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,6 +10,8 @@ from PIL import Image
 
 from lab import paths
 from lab.errors import LabError
+from lab.paper import figure_frame
+from lab.paper.figure_frame import draw_figure, load_script
 from lab.paper.measured import load_measured, results_checksum
 from lab.paper.style import STYLES, paper_style, style_of
 from lab.study.ablation import load_ablation, save_own_row
@@ -18,16 +19,8 @@ from tests.paper.fakes import GROWING_GAP, write_checkout, write_results
 
 ROOT = Path(__file__).parent.parent
 TWO_CELLS = {("conv_gmlp", 2): 0.2, ("mean_pool_mlp", 2): 0.3}
+RATE_FIGURE = ROOT / "figures" / "conv_gmlp_rate.py"
 FIGURES = sorted((ROOT / "figures").glob("[a-z]*.py"))
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -38,23 +31,20 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-@pytest.fixture
-def rate_figure() -> ModuleType:
-    return load(ROOT / "figures" / "conv_gmlp_rate.py")
-
-
 WITHOUT_RUNS = {"paper_radars.py", "paper_architecture.py", "paper_pipeline.py", "paper_conv_gmlp.py"}
 
 
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
-def test_every_figure_names_an_ablation_unless_it_shows_no_run_and_has_a_main(path: Path) -> None:
+def test_every_figure_names_an_ablation_unless_it_shows_no_run(path: Path) -> None:
+    figure = load_script(path)
     assert (ROOT / "ablations" / path.name).exists() != (path.name in WITHOUT_RUNS)
-    assert callable(load(path).main)
+    assert hasattr(figure, "facts") == (path.name in WITHOUT_RUNS)
+    assert callable(figure.draw)
 
 
-def test_the_files_name_the_rung_the_runs_and_the_results(checkout: Path, rate_figure: ModuleType) -> None:
+def test_the_files_name_the_rung_the_runs_and_the_results(checkout: Path) -> None:
     ablation = write_results(GROWING_GAP)
-    svg, png = rate_figure.main("cpu")
+    svg, png = draw_figure(RATE_FIGURE, "cpu")
     assert [svg.name, png.name] == ["conv_gmlp_rate.svg", "conv_gmlp_rate.png"]
     run_ids = load_measured(ablation, "cpu").results["run_id"]
     with Image.open(png) as image:
@@ -68,41 +58,38 @@ def test_the_files_name_the_rung_the_runs_and_the_results(checkout: Path, rate_f
     assert "1.5B model" in drawn
 
 
-def test_the_same_results_give_the_same_bytes(checkout: Path, rate_figure: ModuleType) -> None:
+def test_the_same_results_give_the_same_bytes(checkout: Path) -> None:
     write_results(TWO_CELLS)
-    files = rate_figure.main("cpu")
+    files = draw_figure(RATE_FIGURE, "cpu")
     first = [path.read_bytes() for path in files]
     for path in files:
         path.unlink()
-    assert [path.read_bytes() for path in rate_figure.main("cpu")] == first
+    assert [path.read_bytes() for path in draw_figure(RATE_FIGURE, "cpu")] == first
 
 
-def test_what_is_up_to_date_is_not_drawn_again(
-    checkout: Path, rate_figure: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_up_to_date_is_not_drawn_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_results(TWO_CELLS)
-    rate_figure.main("cpu")
-    monkeypatch.setattr(rate_figure, "draw", lambda measured: pytest.fail("drawn again"))
-    rate_figure.main("cpu")
+    draw_figure(RATE_FIGURE, "cpu")
+    drawn_again = SimpleNamespace(draw=lambda measured: pytest.fail("drawn again"))
+    monkeypatch.setattr(figure_frame, "load_script", lambda path: drawn_again)
+    draw_figure(RATE_FIGURE, "cpu")
     write_results({cell: rate + 0.05 for cell, rate in TWO_CELLS.items()})
     with pytest.raises(pytest.fail.Exception, match="drawn again"):
-        rate_figure.main("cpu")
+        draw_figure(RATE_FIGURE, "cpu")
 
 
-def test_a_smoke_figure_stays_beside_the_store_and_another_rung_has_its_own(
-    checkout: Path, rate_figure: ModuleType
-) -> None:
+def test_a_smoke_figure_stays_beside_the_store_and_another_rung_has_its_own(checkout: Path) -> None:
     write_results(TWO_CELLS, rung="smoke")
-    assert rate_figure.main("smoke")[0].parent == paths.mlruns_dir() / "figures"
+    assert draw_figure(RATE_FIGURE, "smoke")[0].parent == paths.mlruns_dir() / "figures"
     assert not (checkout / "figures").exists()
     write_results(TWO_CELLS, rung="gpu")
-    assert rate_figure.main("gpu")[0] == checkout / "figures" / "conv_gmlp_rate.gpu.svg"
+    assert draw_figure(RATE_FIGURE, "gpu")[0] == checkout / "figures" / "conv_gmlp_rate.gpu.svg"
 
 
-def test_lines_and_points_stand_at_the_measured_values(checkout: Path, rate_figure: ModuleType) -> None:
+def test_lines_and_points_stand_at_the_measured_values(checkout: Path) -> None:
     measured = load_measured(write_results(GROWING_GAP), "cpu")
     with paper_style():
-        ours, reported = rate_figure.draw(measured).axes
+        ours, reported = load_script(RATE_FIGURE).draw(measured).axes
     of_row = measured.results.groupby("row")["test_character_error_rate"].mean() * 100
     heights = [list(container.lines[0].get_ydata()) for container in ours.containers]
     expected = [[of_row[f"{p}_{n}"] for n in (2, 4, 8)] for p in ("conv_gmlp", "mean_pool_mlp", "mean_pool_gmlp")]
@@ -111,26 +98,24 @@ def test_lines_and_points_stand_at_the_measured_values(checkout: Path, rate_figu
     assert ours.get_ylim() != reported.get_ylim()
 
 
-def test_missing_cells_leave_a_figure_of_what_is_there(checkout: Path, rate_figure: ModuleType) -> None:
+def test_missing_cells_leave_a_figure_of_what_is_there(checkout: Path) -> None:
     write_results({("conv_gmlp", 2): 0.2, ("conv_gmlp", 8): 0.3, ("mean_pool_mlp", 4): 0.3}, seeds=(1,))
-    assert all(path.stat().st_size for path in rate_figure.main("cpu"))
+    assert all(path.stat().st_size for path in draw_figure(RATE_FIGURE, "cpu"))
 
 
-def test_rows_with_added_seeds_are_told_in_the_title(checkout: Path, rate_figure: ModuleType) -> None:
+def test_rows_with_added_seeds_are_told_in_the_title(checkout: Path) -> None:
     measured = load_measured(write_results(GROWING_GAP, more_seeds={("conv_gmlp", 8): (3, 4, 5)}), "cpu")
     with paper_style():
-        ours = rate_figure.draw(measured).axes[0]
+        ours = load_script(RATE_FIGURE).draw(measured).axes[0]
     assert "3 to 6 seeds (small points)" in ours.get_title("left")
 
 
-def test_no_results_are_named(checkout: Path, rate_figure: ModuleType) -> None:
+def test_no_results_are_named(checkout: Path) -> None:
     with pytest.raises(LabError, match="no results of 'conv_gmlp_rate' at rung 'gpu'"):
-        rate_figure.main("gpu")
+        draw_figure(RATE_FIGURE, "gpu")
 
 
-def test_a_newcomers_row_is_drawn_and_so_is_a_second_row_of_the_same_projector_and_rate(
-    checkout: Path, rate_figure: ModuleType
-) -> None:
+def test_a_newcomers_row_is_drawn_and_so_is_a_second_row_of_the_same_projector_and_rate(checkout: Path) -> None:
     ablation = load_ablation("conv_gmlp_rate")
     newcomers = (
         ("max_pool_mlp_2", "Max pooling, n = 2", {"projector": "max_pool_mlp"}),
@@ -146,7 +131,7 @@ def test_a_newcomers_row_is_drawn_and_so_is_a_second_row_of_the_same_projector_a
     added = [own.assign(row=row, test_character_error_rate=height) for row, height in heights.items()]
     measured = replace(measured, results=pd.concat([measured.results, *added]))
     with paper_style():
-        ours = rate_figure.draw(measured).axes[0]
+        ours = load_script(RATE_FIGURE).draw(measured).axes[0]
     drawn = {container.get_label(): list(container.lines[0].get_ydata()) for container in ours.containers}
     assert {name: drawn[name] for name in ("Max pooling", "Conv-GMLP, slowly", "CONV_GMLP (twin)")} == {
         "Max pooling": [pytest.approx(31)],
@@ -156,11 +141,11 @@ def test_a_newcomers_row_is_drawn_and_so_is_a_second_row_of_the_same_projector_a
     assert len(drawn) == 5
 
 
-def test_a_row_without_an_error_rate_is_refused(checkout: Path, rate_figure: ModuleType) -> None:
+def test_a_row_without_an_error_rate_is_refused(checkout: Path) -> None:
     measured = load_measured(write_results(TWO_CELLS), "cpu")
     results = measured.results.assign(test_character_error_rate=float("nan"))
     with paper_style(), pytest.raises(LabError, match=r"row .conv_gmlp_2. .* has no test_character_error_rate"):
-        rate_figure.draw(replace(measured, results=results))
+        load_script(RATE_FIGURE).draw(replace(measured, results=results))
 
 
 def test_no_two_series_look_alike_however_many_there_are() -> None:

@@ -9,6 +9,7 @@ import pytest
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.vision_forms import FORMS
 from lab.paper.claims import load_contrasts
+from lab.paper.figure_frame import load_script
 from lab.paper.measured import load_measured
 from lab.paper.style import paper_style
 from lab.study import results
@@ -22,7 +23,6 @@ from lab.training.vision import check_vision_encoder
 from lab.training.vision_examples import EXAMPLES, HUB
 from tests.image_text import NAME, tiny_image_text
 from tests.paper.answers import REPOSITORY
-from tests.test_figures import load
 from tests.vision import write_image_set
 
 VARIED = {"loss_filter", "k", "fitted_by"}
@@ -111,7 +111,7 @@ def test_cells_are_filtered_trained_measured_tracked_and_drawn(tmp_path, monkeyp
     ancestry = json.loads(run.artifact("ancestry.json").read_text())
     assert [link["stage"] for link in ancestry] == [PRETRAINING]
     with paper_style():
-        figure = load(REPOSITORY / "figures" / f"{NAME}.py").draw(load_measured(study, "smoke"))
+        figure = load_script(REPOSITORY / "figures" / f"{NAME}.py").draw(load_measured(study, "smoke"))
     assert len(figure.axes) == 3
     before = len(read_runs())
     assert reproduce(study, **arguments).complete

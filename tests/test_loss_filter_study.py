@@ -12,6 +12,7 @@ from lab import paths
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
 from lab.paper.claims import load_contrasts
+from lab.paper.figure_frame import load_script
 from lab.paper.measured import load_measured
 from lab.paper.panels_beneath import seen_losses
 from lab.paper.style import paper_style
@@ -21,7 +22,6 @@ from lab.study.store import read_runs
 from lab.study.sweep import reproduce
 from lab.training.instruction_filter import ORACLE, check_filter
 from tests.paper.answers import REPOSITORY, write_study
-from tests.test_figures import load
 from tests.training.instructions import talks, tiny_model
 
 NAME = "loss_filter"
@@ -162,7 +162,7 @@ def measured(checkout, monkeypatch, rows=("none", "gaussian_1", "oracle")):
 def test_the_figure_shows_the_losses_the_fit_and_what_is_dropped_on_both_sides(tmp_path, monkeypatch) -> None:
     found, losses = measured(tmp_path, monkeypatch)
     with paper_style():
-        figure = load(REPOSITORY / "figures" / f"{NAME}.py").draw(found)
+        figure = load_script(REPOSITORY / "figures" / f"{NAME}.py").draw(found)
         FigureCanvasAgg(figure).draw()
     scores, every, by_kind = figure.axes
     assert len(scores.get_yticklabels()) == 3
@@ -185,6 +185,6 @@ def test_the_figure_shows_the_losses_the_fit_and_what_is_dropped_on_both_sides(t
 def test_without_the_papers_row_the_scores_are_drawn_alone(tmp_path, monkeypatch) -> None:
     found, _ = measured(tmp_path, monkeypatch, rows=("none", "oracle"))
     with paper_style():
-        assert len(load(REPOSITORY / "figures" / f"{NAME}.py").draw(found).axes) == 1
+        assert len(load_script(REPOSITORY / "figures" / f"{NAME}.py").draw(found).axes) == 1
     with pytest.raises(LabError, match="row 'gaussian_1' of 'loss_filter' has no results at rung 'cpu'; run it"):
         seen_losses(found, "gaussian_1")

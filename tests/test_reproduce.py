@@ -101,7 +101,7 @@ def test_unknown_names_are_refused_before_anything_is_prepared(study):
 
 
 def test_a_machine_that_computes_otherwise_makes_other_cells_and_a_named_precision_the_same(study, monkeypatch):
-    tiny = {**study.resolve("conv_gmlp_2", "tiny"), "device": "auto", "precision": "auto"}
+    tiny = dataclasses.replace(study.resolve("conv_gmlp_2", "tiny"), device="auto", precision="auto")
     told = []
     for fast, machine in ((True, ["flags : bf16"]), (False, ["flags :"])):
         monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device, fast=fast: fast)

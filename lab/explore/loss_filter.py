@@ -18,7 +18,6 @@ from numpy import ndarray
 
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
-from lab.data.filters.loss_fit import normality
 from lab.data.filters.losses import Losses, loss_files
 from lab.data.instructions.instructions import read_instructions
 from lab.data.speech.audio import SAMPLING_RATE
@@ -26,7 +25,7 @@ from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
 from lab.errors import LabError
 from lab.explore.html import pictures, sound, table, text
 from lab.explore.panel import Panel, Shown
-from lab.paper.style import GREY, STYLES, style_of
+from lab.paper.panels_beneath import CLEAN, draw_losses
 from lab.study.ablation import Ablation, free_key, load_ablation, save_own_row
 from lab.study.results import load_utterances
 from lab.training.image_text_data import as_instruction
@@ -119,8 +118,6 @@ def _examples(source: str, parameters: PictureTuningParameters, count: int) -> d
     return {one.id: one for one in open_examples(source, "train", wanted, sight)}
 
 
-NUM_BINS = 60
-CLEAN = "clean"
 MAX_SPOKEN = 300
 """Letters of a prompt that are spoken: half a minute is enough to tell what it is."""
 
@@ -169,42 +166,12 @@ def _account(chosen: Filtered, samples: ScoredSamples) -> str:
 
 
 def _draw(samples: ScoredSamples, chosen: Filtered, bounds: tuple[float, float], loss_filter: str) -> Figure:
-    losses = np.asarray(samples.losses)
-    fit = normality(losses)
+    # Only of a filter that judges the loss itself do the bounds lie on the axis of losses.
+    drawn = {"log_gaussian": tuple(np.exp(bounds)), "ifd": (), RANDOM: (), "none": ()}.get(loss_filter, bounds)
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
-    every, by_fault = figure.subplots(1, 2)
-    edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
-    every.hist(
-        [losses[chosen.keep], losses[~chosen.keep]],
-        bins=edges,
-        stacked=True,
-        color=[STYLES[0].colour, STYLES[3].colour],
-        label=[f"kept ({int(chosen.keep.sum())})", f"dropped ({int((~chosen.keep).sum())})"],
-    )
-    at = np.linspace(edges[0], edges[-1], 300)
-    height = len(losses) * (edges[1] - edges[0]) / (fit.std * np.sqrt(2 * np.pi))
-    every.plot(at, height * np.exp(-0.5 * ((at - fit.mean) / fit.std) ** 2), color="black", label="fitted Gaussian")
-    # Only of a filter that judges the loss itself do the bounds lie on this axis.
-    axis_bounds = {"log_gaussian": tuple(np.exp(bounds)), "ifd": (), RANDOM: (), "none": ()}.get(loss_filter, bounds)
-    for bound in axis_bounds:
-        if np.isfinite(bound):
-            every.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
-    every.set(xlabel="loss of the answer (nats a token)", ylabel="samples", title=_fit_title(losses))
-    every.legend(fontsize="small")
-    kinds = samples.faults or ["all"] * len(losses)
-    for at_kind, kind in enumerate(sorted(set(kinds), key=lambda kind: (kind != CLEAN, kind))):
-        own, drawn = losses[np.array([one == kind for one in kinds])], style_of(at_kind)
-        style = {"color": drawn.colour, "linestyle": drawn.line, "label": f"{kind.replace('_', ' ')} ({len(own)})"}
-        by_fault.hist(own, bins=edges, density=True, histtype="step", **style)
-    by_fault.set(xlabel="loss of the answer (nats a token)", ylabel="density")
-    by_fault.legend(fontsize="small")
+    losses, kinds = np.asarray(samples.losses), samples.faults or ["all"] * len(samples.losses)
+    draw_losses(figure, losses, chosen.keep, [bound for bound in drawn if np.isfinite(bound)], kinds)
     return figure
-
-
-def _fit_title(losses: Float[ndarray, " samples"]) -> str:
-    fit = normality(losses)
-    tested = "" if fit.p_value is None else f", p = {fit.p_value:.1g}"
-    return f"skewness {fit.skewness:+.2f}, {fit.distance:.2f} from the Gaussian{tested}"
 
 
 def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int, *, hear: bool) -> str:

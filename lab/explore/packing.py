@@ -18,15 +18,15 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from lab.data.packing import Packs, pack_best_fit
 from lab.errors import LabError
-from lab.explore.html import table
 from lab.explore.panel import Panel, Shown
+from lab.explore.shown import certificate
 from lab.paper.style import GREY, STYLES
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION
 from lab.parts.packed_sequences import PackedAnswers
-from lab.training.packing_certificate import PackingCertificate, certify
+from lab.training.packing_certificate import certify
 from lab.training.packing_probe import packing_probe
 
 NUM_PACKS_SHOWN = 40
@@ -110,7 +110,7 @@ def certificate_panel(model: OmniModel, examples: Sequence[Example]) -> Panel:
         probe = packing_probe(model, examples)
         if leak:
             probe = replace(probe, packed=lambda chosen, _: as_one_text(model, chosen))
-        return [certificate_table(certify(model, probe, attention=attention))]
+        return [certificate(certify(model, probe, attention=attention))]
 
     return Panel(
         {
@@ -133,23 +133,6 @@ def as_one_text(model: OmniModel, examples: Sequence[Example]) -> PackedAnswers:
     losses = functional.cross_entropy(logits[scored], labels, reduction="none").split(counts)
     loss = AnswerLoss(torch.stack([own.sum() for own in losses]), torch.tensor(counts))
     return PackedAnswers(packed, logits[scored], labels, loss)
-
-
-def certificate_table(certificate: PackingCertificate) -> str:
-    """The certificate as HTML: the verdict, and every check with its difference and what it may be."""
-    failed = f"failed: {len(certificate.failed)} of {len(certificate.checks)} checks"
-    verdict = "passed" if certificate.passed else failed
-    rows = [
-        {
-            "check": check.name,
-            "greatest difference": f"{check.difference:.3g}",
-            "at most": f"{check.tolerance:.3g}",
-            "": "passed" if check.passed else "a leak",
-        }
-        for check in certificate.checks
-    ]
-    head = f"<p><b>{verdict}</b>, attention {certificate.attention}, {certificate.precision}</p>"
-    return head + table(rows)
 
 
 def model_of_characters(texts: Sequence[str]) -> OmniModel:

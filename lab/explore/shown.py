@@ -52,7 +52,8 @@ def _stage(shown: Any) -> str:
     )
 
 
-def _certificate(shown: Any) -> str:
+def certificate(shown: Any) -> str:
+    """The verdict, and every check with its difference and what it may be."""
     verdict = "passed" if shown.passed else f"FAILED: {len(shown.failed)} of {len(shown.checks)} checks"
     return (
         f"<p><b>packing certificate {text(verdict)}</b>, {text(shown.attention)}, {text(shown.precision)}</p>"
@@ -173,7 +174,7 @@ SHOWN: dict[str, _Show] = {
     "lab.training.stages.Stage": _stage,
     "lab.training.loop.TrainingRecord": _record,
     "lab.training.memory.Memory": _memory,
-    "lab.training.packing_certificate.PackingCertificate": _certificate,
+    "lab.training.packing_certificate.PackingCertificate": certificate,
     "lab.training.vision_example.VisionExample": _example,
     "lab.data.video.reading.Video": _video,
     "lab.data.speech.corpora.Corpus": _corpus,

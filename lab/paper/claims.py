@@ -5,9 +5,10 @@ the second of two `Contrast`s is the same claim against a capacity control, thei
 is the projector's size.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lab.errors import LabError
 from lab.study.ablation import Ablation, load_module
@@ -15,60 +16,79 @@ from lab.study.ablation import Ablation, load_module
 if TYPE_CHECKING:
     import pandas
 
+    from lab.evaluation.contrasts import Interaction
     from lab.evaluation.verdict import Verdict
 
 
-class Claim(Protocol):
-    """What can be judged: a `Contrast` or a `Comparison`."""
-
-    @property
-    def metric(self) -> str:
-        """A key of `lab.evaluation.crossed.METRICS`."""
-
-    @property
-    def title(self) -> str:
-        """What stands before its verdict."""
-
-    @property
-    def cell_columns(self) -> tuple[str, ...]:
-        """The columns that tell its cells apart."""
-
-    def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
-        """The keys of the rows that decide it; a LabError where there are none."""
-
-    def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
-        """What its cells answered, at the seeds that all of them have; a LabError where they share none."""
-
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """What the seeds that all its cells have say of it; a LabError where they cannot be compared."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Contrast:
-    """ "The gap between `baseline` and `candidate` grows from `low_rate` to `high_rate`": projectors by name."""
+class Claim(ABC):
+    """What can be judged: that `candidate` does better than `baseline`, in one of two senses."""
 
     baseline: str
     candidate: str
-    low_rate: int
-    high_rate: int
-    metric: str = "character_error_rate"
+    metric: str
+    """A key of `lab.evaluation.crossed.METRICS`."""
     smallest_effect: float = 0.01
-    """The smallest growth that would matter, as a fraction (0.01: one percentage point)."""
+    """The smallest effect that would matter, as a fraction (0.01: one percentage point)."""
     label: str = ""
 
-    cell_columns = ("projector", "downsample_rate")
+    cell_columns: ClassVar[tuple[str, ...]]
+    """The columns that tell its cells apart."""
 
     @property
     def title(self) -> str:
-        """Its label, or what is compared."""
+        """Its label, or what is compared: what stands before its verdict."""
         return capital(self.label or f"{self.candidate} against {self.baseline}")
 
+    @abstractmethod
     def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
-        """The four rows, found by their projector and downsample rate.
+        """The keys of the rows that decide it.
 
         Raises:
-            LabError: no row, or more than one, is a cell of it.
+            LabError: the ablation lacks one; or two fit one place.
         """
+
+    @abstractmethod
+    def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
+        """What its cells answered, at the seeds that all of them have.
+
+        Raises:
+            LabError: they share none.
+        """
+
+    @abstractmethod
+    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
+        """What the seeds that all its cells have say of it.
+
+        Raises:
+            LabError: as `items`; or a cell was not run.
+        """
+
+    def _asked(self, confidence: float) -> dict[str, Any]:
+        """The arguments that the statistics of both kinds share."""
+        from lab.evaluation.sequential import resamples_at
+
+        return {
+            "baseline": self.baseline,
+            "candidate": self.candidate,
+            "metric": self.metric,
+            "confidence": confidence,
+            "num_resamples": resamples_at(confidence),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast(Claim):
+    """ "The gap between `baseline` and `candidate` grows from `low_rate` to `high_rate`": projectors by name."""
+
+    low_rate: int
+    high_rate: int
+    metric: str = "character_error_rate"
+
+    cell_columns = ("projector", "downsample_rate")
+
+    def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
+        """The four rows, found by their projector and downsample rate."""
         rows = []
         for rate in (self.low_rate, self.high_rate):
             for projector in (self.baseline, self.candidate):
@@ -85,82 +105,49 @@ class Contrast:
         return tuple(rows)
 
     def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
-        """What its four cells answered, at the seeds that all of them have."""
+        """What its four cells answered."""
         rates = (self.low_rate, self.high_rate)
         return cells_at_common_seeds(frame, [(p, rate) for p in (self.baseline, self.candidate) for rate in rates])
 
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """What the seeds that all four cells have say of it.
-
-        Raises:
-            LabError: as `interaction`; or the four have no seed in common.
-        """
+    def interaction(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "Interaction":
+        """How the gap changes."""
         from lab.evaluation.contrasts import interaction
-        from lab.evaluation.sequential import resamples_at
+
+        return interaction(
+            self.items(frame), low_rate=self.low_rate, high_rate=self.high_rate, **self._asked(confidence)
+        )
+
+    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
+        """Whether it grows."""
         from lab.evaluation.verdict import judge_interaction
 
-        result = interaction(
-            self.items(frame),
-            baseline=self.baseline,
-            candidate=self.candidate,
-            low_rate=self.low_rate,
-            high_rate=self.high_rate,
-            metric=self.metric,
-            confidence=confidence,
-            num_resamples=resamples_at(confidence),
-        )
-        return judge_interaction(result, smallest_effect=self.smallest_effect)
+        return judge_interaction(self.interaction(frame, confidence), smallest_effect=self.smallest_effect)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Claim):
     """ "`candidate` errs less than `baseline`": rows by key."""
 
-    baseline: str
-    candidate: str
     metric: str = "error_rate"
-    smallest_effect: float = 0.01
-    """The smallest advantage that would matter, as a fraction (0.01: one percentage point)."""
-    label: str = ""
 
     cell_columns = ("row",)
 
-    @property
-    def title(self) -> str:
-        """Its label, or what is compared."""
-        return capital(self.label or f"{self.candidate} against {self.baseline}")
-
     def rows(self, ablation: Ablation, rung: str) -> tuple[str, ...]:
-        """Its two rows.
-
-        Raises:
-            LabError: the ablation lacks one.
-        """
+        """Its two rows."""
         return tuple(ablation.row(key).key for key in (self.baseline, self.candidate))
 
     def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
-        """What its two rows answered, at the seeds that both have."""
+        """What its two rows answered."""
         return common_seeds(frame[frame["row"].isin([self.baseline, self.candidate])])
 
     def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """What the seeds that both rows have say of it.
-
-        Raises:
-            LabError: as `difference`; or the two have no seed in common.
-        """
+        """Whether the candidate errs less."""
         from lab.evaluation.contrasts import difference
-        from lab.evaluation.sequential import resamples_at
         from lab.evaluation.verdict import judge_difference
 
-        result = difference(
-            self.items(frame),
-            baseline=self.baseline,
-            candidate=self.candidate,
-            metric=self.metric,
-            confidence=confidence,
-            num_resamples=resamples_at(confidence),
+        return judge_difference(
+            difference(self.items(frame), **self._asked(confidence)), smallest_effect=self.smallest_effect
         )
-        return judge_difference(result, smallest_effect=self.smallest_effect)
 
 
 def capital(text: str) -> str:

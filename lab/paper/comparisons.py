@@ -3,8 +3,8 @@
 That is: how much of an effect is the projector's form and how much its size, and every rate by itself.
 """
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
@@ -49,108 +49,20 @@ def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFr
     (baseline - control)[high] - (baseline - control)[low], which has an interval of its own. All three are of the seeds
     that all six cells have: of others they would not add up.
     """
-    from lab.evaluation.contrasts import interaction
-
     rates = (claim.low_rate, claim.high_rate)
     if claim.candidate != control.candidate or rates != (control.low_rate, control.high_rate):
         return None
-    parts = []
     projectors = (claim.baseline, control.baseline, claim.candidate)
     try:
-        utterances = cells_at_common_seeds(utterances, [(p, rate) for p in projectors for rate in rates])
+        shared = cells_at_common_seeds(utterances, [(p, rate) for p in projectors for rate in rates])
+        of_size = replace(claim, candidate=control.baseline)
+        intervals = [pair.interaction(shared).interval for pair in (claim, control, of_size)]
     except LabError:
         return None
-    for baseline, candidate in (
-        (claim.baseline, claim.candidate),
-        (control.baseline, claim.candidate),
-        (claim.baseline, control.baseline),
-    ):
-        try:
-            frame = cells_at_common_seeds(utterances, [(p, rate) for p in (baseline, candidate) for rate in rates])
-            found = interaction(
-                frame,
-                baseline=baseline,
-                candidate=candidate,
-                low_rate=claim.low_rate,
-                high_rate=claim.high_rate,
-                metric=claim.metric,
-            ).interval
-        except LabError:
-            return None
-        parts.append(f"{points(found.estimate)} ({points(found.low)} to {points(found.high)})")
-    whole, form, size = parts
+    whole, form, size = (f"{points(i.estimate)} ({points(i.low)} to {points(i.high)})" for i in intervals)
     return (
         f"of the growth of the gap to {claim.baseline}, {whole} points, {form} are left against {control.baseline}, "
         f"which is as large (form), and {size} lie between those two (size, and whatever else tells them apart)"
-    )
-
-
-def same_rate_comparisons(contrasts: Sequence[Contrast], utterances: "pandas.DataFrame") -> "pandas.DataFrame | None":
-    """Baseline against candidate at every rate where both were measured, corrected together after Holm.
-
-    Columns as of `pairwise_comparisons`, and `baseline`, `candidate`, `downsample_rate`. None where no pair is there.
-    """
-    from lab.evaluation.statistics import pairwise_comparisons
-
-    if not contrasts:
-        return None
-    metric = contrasts[0].metric
-    rows = {
-        cell: group["row"].iloc[0]
-        for cell, group in utterances.groupby(["projector", "downsample_rate"])
-        if group["row"].nunique() == 1
-    }
-    wanted = list(dict.fromkeys((contrast.baseline, contrast.candidate) for contrast in contrasts))
-    rates = sorted({rate for _, rate in rows})
-    there = [(b, c, rate) for b, c in wanted for rate in rates if (b, rate) in rows and (c, rate) in rows]
-    if not there:
-        return None
-    frame = cells_at_common_seeds(utterances, sorted({(p, rate) for b, c, rate in there for p in (b, c)}))
-    try:
-        table = pairwise_comparisons(frame, [(rows[b, rate], rows[c, rate]) for b, c, rate in there], metric=metric)
-    except LabError:
-        return None
-    baselines, candidates, at = zip(*there, strict=True)
-    return table.assign(baseline=baselines, candidate=candidates, downsample_rate=at)
-
-
-def _row_comparisons(measured: Measured, declared: Sequence[Comparison]) -> str:
-    from lab.evaluation.crossed import METRICS
-    from lab.evaluation.statistics import pairwise_comparisons
-
-    run = set(measured.results["row"])
-    there = [c for c in declared if {c.baseline, c.candidate} <= run]
-    parts = []
-    for metric in dict.fromkeys(c.metric for c in there):
-        pairs = list(dict.fromkeys((c.baseline, c.candidate) for c in there if c.metric == metric))
-        frame = unlooked(measured)
-        with suppress(LabError):  # the claim beneath says why
-            frame = common_seeds(frame[frame["row"].isin({key for pair in pairs for key in pair})])
-            table = pairwise_comparisons(frame, pairs, metric=metric)
-            parts.append(_compared_rows(measured, table, METRICS[metric].items))
-    return "\n\n".join(parts)
-
-
-def _compared_rows(measured: Measured, table: "pandas.DataFrame", items: str) -> str:
-    labels = {row.key: row.label for row in measured.ablation.rows}
-    lines = [["Candidate", "Baseline", "Advantage (points)", "95% interval", "p (Holm)"]]
-    for line in table.to_dict("records"):
-        interval = f"{points(line['low'])} to {points(line['high'])}"
-        names = [labels[line["row_b"]], labels[line["row_a"]]]
-        lines.append([*names, points(line["difference"]), interval, _p_value(line["p_value_holm"])])
-    return f"{markdown(lines, left=2)}\n\n{_compared(measured, table, items)}"
-
-
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _compared(measured: Measured, table: "pandas.DataFrame", items: str) -> str:
-    seeds = int(table["num_seeds"].iloc[0])
-    return (
-        f"On the same {items} and {seeds} seed{'s' if seeds > 1 else ''}"
-        f"{f' ({first_seeds(measured)}, which no look chose)' if measured.looks else ''}; above 0 "
-        f"the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
     )
 
 
@@ -158,24 +70,74 @@ def comparisons(measured: Measured, contrasts: Sequence[Claim]) -> str:
     """A line a pair: those declared, and for a study of rates one at every rate; empty where none was run."""
     rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
     rows = [contrast for contrast in contrasts if isinstance(contrast, Comparison)]
-    return "\n\n".join(part for part in (_rate_comparisons(measured, rates), _row_comparisons(measured, rows)) if part)
+    parts = [_at_each_rate(measured, rates)] if rates else []
+    for metric in dict.fromkeys(one.metric for one in rows):
+        parts.append(_row_by_row(measured, [one for one in rows if one.metric == metric]))
+    return "\n\n".join(part for part in parts if part)
 
 
-def _rate_comparisons(measured: Measured, rates: Sequence[Contrast]) -> str:
+def _at_each_rate(measured: Measured, contrasts: Sequence[Contrast]) -> str:
+    """Baseline against candidate at every rate where both were measured."""
     frame = unlooked(measured)
-    shared = shared_cells(rates, frame) if rates else ""
+    rows = {
+        cell: group["row"].iloc[0]
+        for cell, group in frame.groupby(["projector", "downsample_rate"])
+        if group["row"].nunique() == 1
+    }
+    rates = sorted({rate for _, rate in rows})
+    pairs = {
+        (rows[one.baseline, rate], rows[one.candidate, rate]): [f"{one.baseline} − {one.candidate}", str(rate)]
+        for one in contrasts
+        for rate in rates
+        if (one.baseline, rate) in rows and (one.candidate, rate) in rows
+    }
+    head = ["Same rate, baseline − candidate", "n", "Difference (points)"]
+    shared = shared_cells(contrasts, frame)
     left_out = f"Not compared: {shared}." if shared else ""
-    table = same_rate_comparisons(rates, frame)
-    if table is None:
-        return left_out
-    lines = [["Same rate, baseline − candidate", "n", "Difference (points)", "95% interval", "p (Holm)"]]
-    for line in table.to_dict("records"):
+    table = _compared(measured, pairs, head, left=head[:1], metric=contrasts[0].metric)
+    return f"{table} {left_out}".strip()
+
+
+def _row_by_row(measured: Measured, declared: Sequence[Comparison]) -> str:
+    """The declared pairs of which both rows were run."""
+    run = set(measured.results["row"])
+    labels = {row.key: row.label for row in measured.ablation.rows}
+    pairs = {
+        (one.baseline, one.candidate): [labels[one.candidate], labels[one.baseline]]
+        for one in declared
+        if {one.baseline, one.candidate} <= run
+    }
+    head = ["Candidate", "Baseline", "Advantage (points)"]
+    return _compared(measured, pairs, head, left=head[:2], metric=declared[0].metric)
+
+
+def _compared(
+    measured: Measured, pairs: Mapping[tuple[str, str], list[str]], head: list[str], *, left: Sequence[str], metric: str
+) -> str:
+    """A line a pair of rows, all corrected together after Holm; empty where they cannot be compared.
+
+    `pairs` has the words that stand before a pair's numbers.
+    """
+    from lab.evaluation.crossed import METRICS
+    from lab.evaluation.statistics import pairwise_comparisons
+
+    frame = unlooked(measured)
+    try:
+        frame = common_seeds(frame[frame["row"].isin({row for pair in pairs for row in pair})])
+        table = pairwise_comparisons(frame, list(pairs), metric=metric)
+    except LabError:  # the claim beneath says why
+        return ""
+    lines = [[*head, "95% interval", "p (Holm)"]]
+    for words, line in zip(pairs.values(), table.to_dict("records"), strict=True):
         interval = f"{points(line['low'])} to {points(line['high'])}"
-        names = f"{line['baseline']} − {line['candidate']}"
-        rate, p_value = str(line["downsample_rate"]), _p_value(line["p_value_holm"])
-        lines.append([names, rate, points(line["difference"]), interval, p_value])
-    told = f"{_compared(measured, table, 'utterances')} {left_out}".strip()
-    return f"{markdown(lines, left=1)}\n\n{told}"
+        p_value = "< 0.001" if line["p_value_holm"] < 0.001 else f"{line['p_value_holm']:.3f}"
+        lines.append([*words, points(line["difference"]), interval, p_value])
+    seeds = int(table["num_seeds"].iloc[0])
+    chosen = f" ({first_seeds(measured)}, which no look chose)" if measured.looks else ""
+    return (
+        f"{markdown(lines, left)}\n\nOn the same {METRICS[metric].items} and {seeds} seed{'s' * (seeds > 1)}{chosen}; "
+        f"above 0 the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
+    )
 
 
 def first_seeds(measured: Measured) -> str:
@@ -183,8 +145,8 @@ def first_seeds(measured: Measured) -> str:
     return ", ".join(str(seed) for seed in measured.looks[0].seeds)
 
 
-def markdown(table: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table; the first line is its head, the first `left` columns are aligned to the left."""
+def markdown(table: Sequence[Sequence[str]], left: Collection[str]) -> str:
+    """A Markdown table; the first line is its head, the columns of `left` are aligned to the left."""
+    rule = ["---" if name in left else "---:" for name in table[0]]
     head, *body = [[cell.replace("|", "\\|") for cell in line] for line in table]
-    rule = ["---" if at < left else "---:" for at in range(len(head))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))

@@ -1,15 +1,15 @@
 """What all figures share: where their files lie, when they are drawn anew, what they say of themselves, a heading.
 
-A figure of a study is drawn from the results of a rung. One that shows no run says a mapping of facts, taken from built
-components or declared data, and their hash stands in its files: code that would draw the same facts otherwise is no
-reason to draw them anew.
+`figures/NAME.py` has a function `draw`. That of a study draws the results of a rung. One that shows no run has
+`facts()`, a mapping as JSON has it, taken from built components or declared data, and draws that. Its files name the
+hash of the facts: code that would draw the same facts otherwise is no reason to draw them anew.
 """
 
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -35,29 +35,45 @@ def figure_stem(ablation: Ablation, rung: str) -> Path:
     return paths.repository_root() / "figures" / (ablation.name if first else f"{ablation.name}.{rung}")
 
 
-def draw_figure(script: Path, rung: str, draw: "Callable[[Measured], Figure]") -> list[Path]:
-    """Draw a rung's results as SVG and PNG; files that were drawn from the same results are left as they are.
+NO_RUNG = "cpu"  # what `lab figures` says where nobody says anything
 
-    Args:
-        script: the figure's own file, whose stem names the ablation; the files are drawn anew when it changes.
-        draw: called within `lab.paper.style.paper_style`.
+
+def draw_figure(script: Path, rung: str = NO_RUNG) -> list[Path]:
+    """Draw the figure of that script as SVG and PNG.
+
+    The same results or facts give the same bytes; files that were drawn from the same results are left as they are.
 
     Raises:
-        LabError: as `load_measured`.
+        LabError: as `load_measured`; or a rung is asked for of a figure that shows no run.
     """
-    ablation = load_ablation(script.stem)
-    stem = figure_stem(ablation, rung)
-    inputs = fingerprint(ablation, rung, [script])
-    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png")]
-    if not all(path.exists() and inputs.encode() in path.read_bytes() for path in files):
-        from lab.paper.style import paper_style, save
-
-        measured = load_measured(ablation, rung)
-        with paper_style():
-            files = save(draw(measured), stem, describe(measured, inputs))
+    figure, name = load_script(script), script.stem
+    if not hasattr(figure, "facts"):
+        ablation = load_ablation(name)
+        stem = figure_stem(ablation, rung)
+        inputs = fingerprint(ablation, rung, [script])
+        files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png")]
+        if not all(path.exists() and inputs.encode() in path.read_bytes() for path in files):
+            measured = load_measured(ablation, rung)
+            files = _draw(figure, measured, stem, describe(measured, inputs))
+    elif rung == NO_RUNG:
+        facts = figure.facts()
+        told = {
+            "Title": f"{(figure.__doc__ or '').partition(' of ')[0]} of arXiv 2410.08565, redrawn",
+            "Description": f"sha256 of the facts {facts_checksum(facts)}; no run of this project",
+        }
+        files = _draw(figure, facts, paths.repository_root() / "figures" / name, told)
+    else:
+        raise LabError(f"figure {name!r} shows components and data, which have no rung {rung!r}; leave it out")
     for path in files:
         print(f"figure: {path}")
     return files
+
+
+def _draw(figure: ModuleType, shown: Any, stem: Path, told: Mapping[str, str]) -> list[Path]:
+    from lab.paper.style import paper_style, save  # with seaborn, which takes longer than to see that all is up to date
+
+    with paper_style():
+        return save(figure.draw(shown), stem, told)
 
 
 def describe(measured: Measured, inputs: str) -> dict[str, str]:
@@ -72,8 +88,6 @@ def describe(measured: Measured, inputs: str) -> dict[str, str]:
 
 def write_heading(figure: "Figure", measured: Measured, title: str) -> None:
     """The title, and beneath it the rung with its description."""
-    import textwrap
-
     rung = measured.ablation.rung(measured.rung)
     lines = textwrap.wrap(f"Rung {rung.name}: {rung.description}", HEADING_LETTERS)
     figure.suptitle(f"{title}\n" + "\n".join(lines), x=0.01, ha="left", fontsize="medium")
@@ -86,48 +100,8 @@ def seeds_run(measured: Measured) -> str:
     return f"{few} to {many} seeds" if few < many else "1 seed" if many == 1 else f"{many} seeds"
 
 
-NO_RUNG = "cpu"  # what `lab figures` says where nobody says anything
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataFigure:
-    """A figure of facts.
-
-    `script` is its own file, whose stem names it; `facts` gives what it says, as JSON has it; `draw` is called with
-    them within `lab.paper.style.paper_style`.
-    """
-
-    script: Path
-    title: str
-    facts: Callable[[], Mapping[str, Any]]
-    draw: "Callable[[Mapping[str, Any]], Figure]"
-
-    def checksum(self) -> str:
-        """The SHA-256 of the facts."""
-        return _checksum(self.facts())
-
-    def main(self, rung: str = NO_RUNG) -> list[Path]:
-        """Draw figures/NAME.svg and .png; the same facts give the same bytes.
-
-        Raises:
-            LabError: a rung is asked for; such a figure has none.
-        """
-        from lab.paper.style import paper_style, save
-
-        name = self.script.stem
-        if rung != NO_RUNG:
-            raise LabError(f"figure {name!r} shows components and data, which have no rung {rung!r}; leave it out")
-        facts = self.facts()
-        told = f"sha256 of the facts {_checksum(facts)}; no run of this project"
-        with paper_style():
-            stem = paths.repository_root() / "figures" / name
-            files = save(self.draw(facts), stem, {"Title": self.title, "Description": told})
-        for path in files:
-            print(f"figure: {path}")
-        return files
-
-
-def _checksum(facts: Mapping[str, Any]) -> str:
+def facts_checksum(facts: Mapping[str, Any]) -> str:
+    """The SHA-256 of the facts of a figure that shows no run."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -137,7 +111,7 @@ def figure_scripts() -> dict[str, Path]:
 
 
 def load_script(path: Path) -> ModuleType:
-    """A figure's own file as a module; it has `main(rung)`, and a `DataFigure` as `FIGURE` where it shows no run."""
+    """A figure's own file as a module."""
     spec = importlib.util.spec_from_file_location(f"figures.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

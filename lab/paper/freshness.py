@@ -12,9 +12,8 @@ from typing import Literal
 
 from lab import paths
 from lab.errors import LabError, choose
-from lab.paper.figure_frame import figure_scripts, figure_stem, load_script
-from lab.paper.ledger.ours import read_written
-from lab.paper.tables import table_path
+from lab.paper.figure_frame import facts_checksum, figure_scripts, figure_stem, load_script
+from lab.paper.tables import read_written, table_path
 from lab.study.ablation import Ablation, ablation_files, load_ablation
 from lab.study.results import read_lines
 
@@ -57,7 +56,7 @@ def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
     found = []
     for name in scripts if names is None else names:
         script = choose(scripts, name, "figure")
-        facts = load_script(script).FIGURE.checksum().encode()
+        facts = facts_checksum(load_script(script).facts()).encode()
         for ending in ("svg", "png"):
             path = script.with_name(f"{name}.{ending}")
             fits = path.exists() and facts in path.read_bytes()

@@ -11,9 +11,9 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import results
 from lab.study.ablation import Ablation, Column
-from lab.study.identity import source_hash
+from lab.study.definitions import code_hash
 from lab.study.looks import Look, read_looks
-from lab.study.reach import lab_modules
+from lab.study.reach import our_modules
 
 if TYPE_CHECKING:
     import pandas
@@ -173,6 +173,7 @@ def fingerprint(ablation: Ablation, rung: str, scripts: Iterable[Path] = ()) -> 
     parts = [results_checksum(ablation, rung)]
     parts += [repr(look) for look in read_looks(ablation, rung)]
     parts += [repr(entry) for entry in ablation.reported]
-    parts += [f"{name} {digest}" for name, digest in source_hash(lab_modules(("paper", "evaluation"))).items()]
+    code = [path for name, path in our_modules().items() if name.startswith(("lab.paper.", "lab.evaluation."))]
+    parts += [code_hash(path.read_text(encoding="utf-8"), ()) for path in code]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (declaration, *scripts)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

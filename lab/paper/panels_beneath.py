@@ -2,11 +2,11 @@
 
 import math
 import textwrap
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
@@ -77,6 +77,7 @@ def _fill(axes: Axes, accuracy: Float[np.ndarray, "rows kinds"], chance: Float[n
 HEIGHT = 3.0
 PAPERS_ROW = "gaussian_1"
 NUM_BINS = 48
+CLEAN = "clean"
 
 
 def seen_losses(measured: Measured, row: str) -> "pandas.DataFrame":
@@ -95,39 +96,52 @@ def seen_losses(measured: Measured, row: str) -> "pandas.DataFrame":
 def draw_filters(measured: Measured, title: str) -> "Figure":
     """A line a row; beneath, the losses with the fitted Gaussian, once the paper's own row was run."""
     was_run = PAPERS_ROW in set(measured.results["row"])
-    below = (HEIGHT, partial(draw_losses, row=PAPERS_ROW)) if was_run else None
-    return draw_rows(measured, title, below)
+    return draw_rows(measured, title, (HEIGHT, _draw_seen) if was_run else None)
 
 
-def draw_losses(figure: FigureBase, measured: Measured, row: str) -> None:
-    """Left: all losses, the fit, and the bounds at the row's k. Right: the same losses by what was planted."""
-    frame = seen_losses(measured, row)
+def _draw_seen(figure: FigureBase, measured: Measured) -> None:
+    """The losses that the paper's own row saw."""
+    frame = seen_losses(measured, PAPERS_ROW)
     losses = frame["loss"].to_numpy(np.float64)
     judged = Losses(frame["question"].tolist(), losses)
-    low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(row, measured.rung).as_dict()["k"])
-    fit = normality(losses)
+    low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(PAPERS_ROW, measured.rung).as_dict()["k"])
+    draw_losses(figure, losses, (losses >= low) & (losses <= high), (low, high), frame["kind"].tolist())
+
+
+def draw_losses(
+    figure: FigureBase,
+    losses: Float[np.ndarray, " samples"],
+    kept: Bool[np.ndarray, " samples"],
+    bounds: Sequence[float],
+    kinds: Sequence[str],
+) -> None:
+    """Left: all losses, the fit, and the bounds beyond which they are dropped. Right: the same losses by `kinds`.
+
+    What was planted in a sample is its kind, `CLEAN` where nothing was.
+    """
+    fit, middle = normality(losses), np.median(losses)
     edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
     every, by_kind = figure.subplots(1, 2)
-    for values, colour, label in (
-        (losses[(losses >= low) & (losses <= high)], STYLES[0].colour, "kept"),
-        (losses[losses < low], STYLES[1].colour, f"below: {np.mean(losses < low):.0%} dropped"),
-        (losses[losses > high], STYLES[3].colour, f"above: {np.mean(losses > high):.0%} dropped"),
+    below, above = ~kept & (losses < middle), ~kept & (losses >= middle)
+    for chosen, colour, label in (
+        (kept, STYLES[0].colour, "kept"),
+        (below, STYLES[1].colour, f"below: {np.mean(below):.0%} dropped"),
+        (above, STYLES[3].colour, f"above: {np.mean(above):.0%} dropped"),
     ):
-        every.hist(values, bins=edges, color=colour, alpha=0.75, label=label)
+        every.hist(losses[chosen], bins=edges, color=colour, alpha=0.75, label=label)
     at = np.linspace(edges[0], edges[-1], 200)
     height = len(losses) * (edges[1] - edges[0]) / (fit.std * math.sqrt(2 * math.pi))
     every.plot(at, height * np.exp(-0.5 * ((at - fit.mean) / fit.std) ** 2), color="black", label="fitted Gaussian")
-    for bound in (low, high):
+    for bound in bounds:
         every.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     every.set(xlabel="loss of the answer (nats a token)", ylabel="training instructions")
     every.legend(fontsize="small")
-    kinds = ["clean", *sorted(set(frame["kind"]) - {"clean"})]
-    for at_kind, kind in enumerate(kinds):
-        own, drawn = frame.loc[frame["kind"] == kind, "loss"], style_of(at_kind)
+    for at_kind, kind in enumerate(sorted(set(kinds), key=lambda kind: (kind != CLEAN, kind))):
+        own, drawn = losses[np.array([one == kind for one in kinds])], style_of(at_kind)
         name = f"{kind.replace('_', ' ')} ({len(own)})"
         style = {"color": drawn.colour, "linestyle": drawn.line, "label": name}
         by_kind.hist(own, bins=edges, density=True, histtype="step", **style)
-    for bound in (low, high):
+    for bound in bounds:
         by_kind.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     by_kind.set(xlabel="loss of the answer (nats a token)", ylabel="density")
     by_kind.legend(fontsize="small")

@@ -1,30 +1,37 @@
 """The Markdown table of an ablation: ours with intervals and costs, the paper's numbers apart, and the verdict.
 
-`write_tables` puts it into `ablations/results/NAME.RUNG.md` and between the README's markers. Rates are fractions in
-every file and percent only here.
+`write_tables` puts it into `ablations/results/NAME.RUNG.md` and between the README's markers; `read_written` reads it
+again. Rates are fractions in every file and percent only here.
 """
 
 import datetime
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 from lab import paths
 from lab.errors import LabError
+from lab.evaluation.verdict import Outcome
 from lab.paper.claims import Claim, Contrast, capital, judge, load_contrasts
 from lab.paper.comparisons import comparisons, first_seeds, form_and_size, markdown
 from lab.paper.looking import judge_looked, unlooked
 from lab.paper.measured import Measured, fingerprint, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
-from lab.study.results import results_path
-
-if TYPE_CHECKING:
-    pass
+from lab.study.looks import read_looks
+from lab.study.results import Line, results_path
 
 NOT_MEASURED = "–"
 NOT_FOUND = "not found"
 NOT_IN_PAPER = "not in the paper"
+_OUTCOMES: Mapping[str, Outcome] = {capital(outcome): outcome for outcome in get_args(Outcome)}
+CLAIM = re.compile(
+    rf"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:{'|'.join(_OUTCOMES)}|Not judged yet)\b.+)$", re.MULTILINE
+)
+"""What a written table says of a claim."""
+_VALUE = re.compile(r"(?P<mean>-?[\d.]+) \((?P<low>-?[\d.]+) to (?P<high>-?[\d.]+)\)(?P<single>¹?)")
 
 
 def table_path(ablation: Ablation, rung: str) -> Path:
@@ -106,11 +113,64 @@ def judged_claims(measured: Measured, contrasts: Sequence[Claim]) -> list[tuple[
     ]
 
 
+def written_claims(text: str) -> dict[str, str]:
+    """The verdicts that a table gives, by the title of the claim."""
+    return {found["title"]: found["said"] for found in CLAIM.finditer(text)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The rows of a written table by key and heading, and what it says of each claim by title."""
+
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    claims: Mapping[str, str] = field(default_factory=dict)
+
+    def interval(self, row: str, column: Column) -> tuple[float, float, bool] | None:
+        """Its ends in the table's unit, and whether it is over seeds; None where none is written."""
+        found = _VALUE.match(self.rows.get(row, {}).get(_heading(column), ""))
+        return (float(found["low"]), float(found["high"]), not found["single"]) if found else None
+
+    def claim(self, title: str) -> tuple[Outcome | None, str]:
+        """Its outcome and its sentence; None and nothing where the table says nothing of it."""
+        sentence = self.claims.get(title, "")
+        return _OUTCOMES.get(sentence.partition(":")[0]), sentence
+
+
+def read_written(ablation: Ablation, rung: str, lines: Sequence[Line]) -> Written:
+    """What stands in the table of a rung; nothing where none was written, or one of other results than `lines`.
+
+    Raises:
+        LabError: the file of looks was changed by hand, so that the table's verdict rests on nothing.
+    """
+    read_looks(ablation, rung)
+    path = table_path(ablation, rung)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    grid = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    head = next((line for line in grid if line[0] == "Row"), [])
+    by_label = {line[0]: dict(zip(head, line, strict=True)) for line in grid if len(line) == len(head)}
+    rows = {row.key: by_label[row.label] for row in ablation.rows if row.label in by_label}
+    if not all(_fits(ablation, rows.get(row, {}), lines, row) for row in {line["row"] for line in lines}):
+        return Written()
+    return Written(rows=rows, claims=written_claims(text))
+
+
+def _fits(ablation: Ablation, cells: Mapping[str, str], lines: Sequence[Line], row: str) -> bool:
+    mine = [line for line in lines if line["row"] == row]
+    expected = {"Seeds": str(len(mine))}
+    for column in (column for column in ablation.columns if column.interval):
+        mean = sum(float(line[column.metric]) for line in mine) / len(mine) * column.scale
+        expected[_heading(column)] = f"{mean:.1f}"
+    return all(cells.get(heading, "").partition(" ")[0] == value for heading, value in expected.items())
+
+
+def _heading(column: Column) -> str:
+    return f"{capital(column.label)} ({column.unit})" if column.unit else column.label
+
+
 def _main_table(measured: Measured) -> str:
     ablation, lines = measured.ablation, measured.results
     columns = ablation.columns
-    heads = [f"{capital(column.label)} ({column.unit})" if column.unit else column.label for column in columns]
-    table = [["Row", "Seeds", *heads, _reported_head(ablation)]]
+    table = [["Row", "Seeds", *map(_heading, columns), _reported_head(ablation)]]
     run = set(lines["row"])
     for row in (row for row in ablation.rows if row.main or row.key in run):
         done = len(measured.seeds(row.key))
@@ -118,7 +178,7 @@ def _main_table(measured: Measured) -> str:
         seeds = f"{done} of {of} seeds" if done < of else str(done) if done == of else f"{done} ({done - of} added²)"
         values = [_value(measured, row, column) for column in columns]
         table.append([row.label, seeds, *values, _reported(ablation, row)])
-    return markdown(table, left=1)
+    return markdown(table, left=["Row"])
 
 
 def _value(measured: Measured, row: Row, column: Column) -> str:
@@ -160,15 +220,11 @@ def _caption(measured: Measured) -> str:
     ablation = measured.ablation
     sources = dict.fromkeys(entry.source for entry in ablation.reported if entry.value is not None)
     if measured.counted:
-        column, metric = measured.counted
-        sentences = [
-            f"Means over seeds; beside {column.label} its 95% interval, over new seeds and new {metric.clusters} at "
-            "once."
-        ]
+        clusters = measured.counted[1].clusters
+        beside = " and ".join(f"{column.label} its" for column in ablation.columns if column.interval)
+        sentences = [f"Means over seeds; beside {beside} 95% interval, over new seeds and new {clusters} at once."]
         if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
-            sentences.append(
-                f"¹ One seed: an interval over {metric.clusters} only, too narrow for any claim on the row."
-            )
+            sentences.append(f"¹ One seed: an interval over {clusters} only, too narrow for any claim on the row.")
     else:
         sentences = ["Means over seeds."]
     if any(len(measured.seeds(row)) > len(ablation.seeds) for row in set(measured.results["row"])):

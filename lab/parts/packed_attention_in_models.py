@@ -112,9 +112,7 @@ def _switched(model: PreTrainedModel, name: str) -> Iterator[None]:
     """The attention of that name in all of the model, and in what checkpointing computes again after this."""
     configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
     before = {key: config._attn_implementation for key, config in configs.items()}
-    checkpointed: list[Any] = [
-        m for m in model.modules() if getattr(m, "gradient_checkpointing", False) and model.training
-    ]
+    checkpointed: list[Any] = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False) and m.training]
     functions = {id(m): m._gradient_checkpointing_func for m in checkpointed}
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

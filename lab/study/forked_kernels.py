@@ -35,33 +35,34 @@ class ForkedKernel:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid: int, ended: "_Ended") -> None:
-        self.pid, self._ended = pid, ended
-
-    @property
-    def returncode(self) -> int | None:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
         """Its exit code, negative for a signal; None while it runs."""
-        return self.poll()
+        self._ended = threading.Event()
+
+    def end(self, code: int) -> None:
+        """It has ended."""
+        self.returncode = code
+        self._ended.set()
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
-        return self._ended.get(self.pid)
+        return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float | None = None) -> int | None:
         """Wait for its end.
 
         Raises:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
         """
-        with self._ended.changed:
-            self._ended.changed.wait_for(lambda: self.poll() is not None, timeout)
-        if (code := self.poll()) is None:
+        if not self._ended.wait(timeout):
             raise subprocess.TimeoutExpired("kernel", timeout or 0.0)
-        return code
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it alone."""
-        if self.poll() is None:
+        if self.returncode is None:
             with suppress(ProcessLookupError):  # it has just ended, and the template's word is still under way
                 os.kill(self.pid, number)
 
@@ -74,18 +75,6 @@ class ForkedKernel:
         self.send_signal(signal.SIGKILL)
 
 
-class _Ended(dict[int, int]):
-    """Exit codes by process id; once the template is gone, every kernel of it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.template_gone = False
-        self.changed = threading.Condition()
-
-    def get(self, pid: int, default: Any = None) -> Any:
-        return super().get(pid, -int(signal.SIGKILL) if self.template_gone else default)
-
-
 class KernelTemplate:
     """The process that kernels are forked from (`lab.study.kernel_template`)."""
 
@@ -95,8 +84,8 @@ class KernelTemplate:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        self._ended = _Ended()
-        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._kernels: dict[int, ForkedKernel] = {}
+        self._answers: queue.Queue[bool | ForkedKernel] = queue.Queue()
         self._safe: bool | None = None
         self._forking = threading.Lock()
         self._with_spare = spare
@@ -112,26 +101,25 @@ class KernelTemplate:
         for line in self._process.stdout:
             event = json.loads(line)
             if event["event"] == "exited":
-                with self._ended.changed:
-                    self._ended[event["pid"]] = event["code"]
-                    self._ended.changed.notify_all()
+                self._kernels.pop(event["pid"]).end(event["code"])
+            elif event["event"] == "forked":
+                kernel = self._kernels[event["pid"]] = ForkedKernel(event["pid"])
+                self._answers.put(kernel)
             else:
-                self._answers.put(event)
-        with self._ended.changed:
-            self._ended.template_gone = True
-            self._ended.changed.notify_all()
-        self._answers.put(None)
+                self._answers.put(event["safe"])
+        for kernel in self._kernels.values():  # no kernel outlives the template
+            kernel.end(-signal.SIGKILL)
+        self._answers.put(False)
 
-    def _answer(self) -> dict[str, Any] | None:
+    def _answer(self) -> bool | ForkedKernel:
         with suppress(queue.Empty):
             return self._answers.get(timeout=START_SECONDS)
-        return None
+        return False
 
     def is_safe(self) -> bool:
         """Whether it forks kernels; waits until it has imported everything."""
         if self._safe is None:
-            ready = self._answer()
-            self._safe = bool(ready and ready["safe"])
+            self._safe = self._answer() is True
         return self._safe
 
     def fork(self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> ForkedKernel | None:
@@ -140,18 +128,14 @@ class KernelTemplate:
             return None
         request = {"arguments": list(arguments), "cwd": cwd, "env": dict(env)}
         assert self._process.stdin is not None
-        with self._forking:
-            try:
-                self._process.stdin.write(json.dumps(request).encode() + b"\n")
-                self._process.stdin.flush()
-            except (BrokenPipeError, ValueError):  # ended, or closed here
-                answer = None
-            else:
-                answer = self._answer()
-        if answer is None:
-            self._safe = False
-            return None
-        return ForkedKernel(answer["pid"], self._ended)
+        # Of one that has ended, or was closed here, no kernel comes.
+        with self._forking, suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+            if isinstance(kernel := self._answer(), ForkedKernel):
+                return kernel
+        self._safe = False
+        return None
 
     def kernel(
         self,

@@ -9,7 +9,6 @@ hashed are the *resolved* parameters, never the difference to `base`: a baseline
 a changed default is a new run.
 """
 
-import ast
 import importlib.metadata
 import json
 import math
@@ -47,13 +46,8 @@ def _canonical(value: Any) -> Any:
     raise LabError(f"a parameter is of type {type(value).__name__}; use numbers, strings, booleans, lists or None")
 
 
-def cell_key(ingredients: Mapping[str, Any]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the ingredients as canonical JSON."""
-    own = {name: value for name, value in ingredients.items() if not name.startswith(CODE)}
-    return _key(own, {name.removeprefix(CODE): value for name, value in ingredients.items() if name not in own})
-
-
 def _key(own: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of all that decides a result, as canonical JSON."""
     facts = _canonical({**own, "code": _code_key(tuple(definitions.items()))})
     return digest(json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
 
@@ -62,38 +56,6 @@ def _key(own: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
 def _code_key(definitions: tuple[tuple[str, str], ...]) -> str:
     """One hash for hundreds of definitions, made once for all cells that reach the same."""
     return digest(json.dumps(sorted(definitions)))
-
-
-def _code(source: str) -> str:
-    """What the source does, without comments, formatting and docstrings: a better comment is no reason to train."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # Every bare string goes, as a class's attributes have theirs after them.
-            node.body = [
-                statement
-                for statement in node.body
-                if not (
-                    isinstance(statement, ast.Expr)
-                    and isinstance(statement.value, ast.Constant)
-                    and isinstance(statement.value.value, str)
-                )
-            ]
-    return ast.dump(tree)
-
-
-@cache
-def _file_hash(path: Path, modified: int, size: int) -> str:
-    return digest(_code(path.read_text(encoding="utf-8")))
-
-
-def source_hash(modules: Mapping[str, Path]) -> dict[str, str]:
-    """A hash of what each module does, by dotted name; comments and docstrings do not count."""
-    hashes = {}
-    for name, path in modules.items():
-        status = path.stat()
-        hashes[name] = _file_hash(path, status.st_mtime_ns, status.st_size)
-    return hashes
 
 
 def notebook_hash(path: Path) -> str:

@@ -21,8 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-REAP_SECONDS = 0.05  # how late the end of a kernel is noticed where the system has no pidfd_open
-
 
 def why_not_fork() -> str:
     """Why a fork of this process would not be safe; empty where it is."""
@@ -42,19 +40,6 @@ def import_all(modules: Sequence[str]) -> None:
             importlib.import_module(module)
 
 
-def _exit_code(status: int) -> int:
-    """As `subprocess` has it: the negative signal where one ended the process."""
-    return os.waitstatus_to_exitcode(status)
-
-
-def _end_of(pid: int) -> int | None:
-    """A descriptor that becomes readable when that process ends; None where the system has none (before Linux 5.3)."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
-
-
 class Template:
     """The loop of the template process; `serve` returns only in a forked child, with its request."""
 
@@ -65,7 +50,13 @@ class Template:
         os.dup2(2, 1)  # whatever a library or a kernel prints goes to the log
         os.close(null)
         self._pending = b""
-        self._kernels: dict[int, int | None] = {}
+        self._kernels: set[int] = set()
+        # A signal wakes the loop: a kernel has ended.
+        self._ended, self._wake = os.pipe()
+        for end in (self._ended, self._wake):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._wake)
 
     def reply(self, event: dict[str, Any]) -> None:
         """Answer; whoever started this process may be gone."""
@@ -75,10 +66,10 @@ class Template:
     def serve(self) -> dict[str, Any]:
         """Fork a kernel for every request; returns the request in the child."""
         while True:
-            ends = [end for end in self._kernels.values() if end is not None]
-            pause = REAP_SECONDS if len(ends) < len(self._kernels) else None
-            readable, _, _ = select.select([self._requests, *ends], [], [], pause)
-            self._reap()
+            readable, _, _ = select.select([self._requests, self._ended], [], [])
+            if self._ended in readable:
+                os.read(self._ended, 65536)
+                self._reap()
             if self._requests not in readable:
                 continue
             chunk = os.read(self._requests, 65536)
@@ -91,32 +82,27 @@ class Template:
                     return request
 
     def _reap(self) -> None:
-        for pid, end in list(self._kernels.items()):
+        for pid in list(self._kernels):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                del self._kernels[pid]
-                if end is not None:
-                    os.close(end)
-                self.reply({"event": "exited", "pid": pid, "code": _exit_code(status)})
+                self._kernels.remove(pid)
+                self.reply({"event": "exited", "pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def _fork(self) -> bool:
         """Fork; whether this is the child. The parent answers once the child leads a session of its own."""
         ready, ready_in_child = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(ready)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            os.close(ready_in_child)
-            os.close(self._requests)
-            os.close(self._replies)
-            for end in self._kernels.values():
-                if end is not None:
-                    os.close(end)
+            for end in (ready, ready_in_child, self._requests, self._replies, self._ended, self._wake):
+                os.close(end)
             return True
         os.close(ready_in_child)
         os.read(ready, 1)
         os.close(ready)
-        self._kernels[pid] = _end_of(pid)
+        self._kernels.add(pid)
         self.reply({"event": "forked", "pid": pid})
         return False
 

@@ -68,12 +68,6 @@ def our_modules() -> dict[str, Path]:
     return found
 
 
-def lab_modules(rooms: Iterable[str] = ROOMS) -> dict[str, Path]:
-    """The modules of the rooms."""
-    named = tuple(f"lab.{room}" for room in rooms)
-    return {name: path for name, path in our_modules().items() if f"{name}.".startswith(tuple(f"{n}." for n in named))}
-
-
 def decides(module: str) -> bool:
     """Whether the module's definitions decide a result: those of `ROOMS`, and what stands in for data and weights.
 

@@ -1,6 +1,7 @@
 """The one training loop: AdamW, warm-up and cosine, clipping, checkpoints, a stop at the first loss that is not finite.
 
-Section 3 of the paper (cosine schedule for the audio branch; its learning rate is not found).
+Section 3 of the paper (cosine schedule for the audio branch; its learning rate is not found). It runs on Accelerate,
+and a DataLoader reads its batches, which follow from their numbers: who reads them, and when, changes nothing.
 """
 
 import math
@@ -9,19 +10,34 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training.checkpoints import NO_BUFFERS, Progress, load_checkpoint, save_checkpoint, trained_parameters
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 T = TypeVar("T")
+B = TypeVar("B", covariant=True)
+# Processes that read for one GPU, where nobody says how many.
+WORKERS_OF_A_GPU = 4
+
+
+class Numbered(Protocol[B]):
+    """Batches by their number: the same batch for the same number, in whatever order and process they are asked for."""
+
+    def __getitem__(self, number: int, /) -> B: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +47,10 @@ class TrainingOptions:
     `learning_rate` is the peak, after `warmup_steps`; from there a cosine down to a hundredth of it. `checkpoint_every`
     is in steps, 0 for none. `precision` is "float32", "bfloat16" or "auto": bfloat16 where the machine has it in
     hardware. `fused` is AdamW's: one pass over memory instead of many, which counts at 28M parameters; its rounding is
-    another.
+    another. A step sees `accumulate` batches, one after the other, as if they were one large batch.
+    `gradient_checkpointing` computes the layers of transformers' models anew in the backward pass instead of keeping
+    what is inside them: less memory, a third more time. `workers` are processes that read batches ahead; where None,
+    there are none on a CPU and `WORKERS_OF_A_GPU` on a GPU.
 
     Raises:
         LabError: a value outside its range.
@@ -46,6 +65,9 @@ class TrainingOptions:
     checkpoint_every: int = 0
     precision: str = "auto"
     fused: bool = True
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -64,6 +86,10 @@ class TrainingOptions:
             raise LabError(f"checkpoint_every is {self.checkpoint_every}; expected 0 (never) or a number of steps")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise LabError(f"unknown precision {self.precision!r}; choose one of: auto, bfloat16, float32")
+        if self.accumulate < 1:
+            raise LabError(f"accumulate is {self.accumulate}; expected at least 1 batch a step")
+        if self.workers is not None and self.workers < 0:
+            raise LabError(f"workers is {self.workers}; expected 0 (none), a number of processes, or None")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of step `step` (from 0)."""
@@ -90,9 +116,10 @@ class TrainingRecord:
 
 def train(
     model: nn.Module,
-    loss_of_step: Callable[[int], AnswerLoss],
+    loss_of: Callable[[Any], AnswerLoss],
     options: TrainingOptions,
     *,
+    batches: Numbered[Any] | None = None,
     groups: Sequence[dict[str, Any]] | None = None,
     learning_rates: Callable[[int], Sequence[float]] | None = None,
     clipped: Sequence[nn.Parameter] | None = None,
@@ -102,12 +129,14 @@ def train(
     describe: str = "",
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainingRecord:
-    """Train what requires a gradient in `model`; `loss_of_step(step)` gives the losses of that step's batch.
+    """Train what requires a gradient in `model`; `loss_of(batch)` gives the losses of a batch.
 
-    The loss is the mean over all answer tokens of the batch. Where `checkpoint` exists and carries `key`, training goes
-    on behind its step, with the same batches that it would have seen; it is deleted when training has ended.
+    The loss is the mean over all answer tokens of a step's batches. Where `checkpoint` exists and carries `key`,
+    training goes on after its step, with the same batches that it would have seen; it is deleted when training has
+    ended.
 
     Args:
+        batches: by number, of which step `s` sees `s * accumulate` and those after it; the numbers where None.
         groups: of the optimiser, which hold all that trains; one where None.
         learning_rates: each group's at a step, of which the highest is recorded; the options' own where None.
         clipped: the parameters whose gradients are clipped by their common norm; all where None.
@@ -115,60 +144,190 @@ def train(
 
     Raises:
         LabError: a loss or gradient that is not finite (its step, `describe` and the learning rate are named), nothing
-            to train, or a checkpoint that cannot be read or written.
+            to train, a checkpoint that cannot be read or written, or more processes than one.
     """
     if groups is None:
         groups = [{"params": [parameter for _, parameter in trained_parameters(model)]}]
     parameters = [parameter for group in groups for parameter in group["params"]]
     if not parameters:
         raise LabError(f"nothing to train in {describe or 'the model'}: every part is frozen")
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=options.learning_rate,
-        betas=options.betas,
-        weight_decay=options.weight_decay,
-        fused=options.fused,
+    device = parameters[0].device
+    accelerator = open_accelerator(device, options.precision)
+    optimizer = accelerator.prepare_optimizer(
+        torch.optim.AdamW(
+            groups,
+            lr=options.learning_rate,
+            betas=options.betas,
+            weight_decay=options.weight_decay,
+            fused=options.fused,
+        )
     )
     losses, rates, seconds = Progress([], [], 0.0)
     if checkpoint is not None and checkpoint.exists():
         losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key, buffers=buffers)
     first = len(losses)
-    device = parameters[0].device
-    bfloat16 = choose_precision(options.precision, device) == "bfloat16"
+    read = _read(batches, first * options.accumulate, options, device)
     model.train()
     started = time.perf_counter() - seconds
-    for step in range(first, options.steps):
-        own = learning_rates(step) if learning_rates else [options.learning_rate_at(step)] * len(groups)
-        for group, own_rate in zip(optimizer.param_groups, own, strict=True):
-            group["lr"] = own_rate
-        rate = max(own)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            answer = loss_of_step(step)
-        loss = answer.loss.sum() / answer.num_tokens.sum()
-        value = float(loss.detach())
-        where = f"at step {step} of {describe or 'this run'}, learning rate {rate:.3g}"
-        if not math.isfinite(value):
-            raise LabError(f"the loss is {value} {where}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(parameters if clipped is None else clipped, options.max_grad_norm))
-        # Clipping by such a norm would spoil every weight, and the next checkpoint with them.
-        if not math.isfinite(norm):
-            raise LabError(f"the gradient's norm is {norm} {where}")
-        optimizer.step()
-        losses.append(value)
-        rates.append(rate)
-        if on_step:
-            on_step(step, value)
-        done = step + 1
-        due = options.checkpoint_every and done % options.checkpoint_every == 0 and done < options.steps
-        if checkpoint is not None and due:
-            progress = Progress(losses, rates, time.perf_counter() - started)
-            save_checkpoint(checkpoint, model=model, optimizer=optimizer, progress=progress, key=key, buffers=buffers)
+    with _layers_computed_anew(model, options.gradient_checkpointing):
+        for step in range(first, options.steps):
+            own = learning_rates(step) if learning_rates else [options.learning_rate_at(step)] * len(groups)
+            for group, own_rate in zip(optimizer.param_groups, own, strict=True):
+                group["lr"] = own_rate
+            rate = max(own)
+            where = f"at step {step} of {describe or 'this run'}, learning rate {rate:.3g}"
+            value = _backward(accelerator, optimizer, loss_of, islice(read, options.accumulate), options, where)
+            norm = float(accelerator.clip_grad_norm_(parameters if clipped is None else clipped, options.max_grad_norm))
+            # Clipping by such a norm would spoil every weight, and the next checkpoint with them.
+            if not math.isfinite(norm):
+                raise LabError(f"the gradient's norm is {norm} {where}")
+            optimizer.step()
+            losses.append(value)
+            rates.append(rate)
+            if on_step:
+                on_step(step, value)
+            done = step + 1
+            due = options.checkpoint_every and done % options.checkpoint_every == 0 and done < options.steps
+            if checkpoint is not None and due:
+                progress = Progress(losses, rates, time.perf_counter() - started)
+                save_checkpoint(
+                    checkpoint, model=model, optimizer=optimizer, progress=progress, key=key, buffers=buffers
+                )
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     model.eval()
     return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
+
+
+def open_accelerator(device: torch.device, precision: str) -> "Accelerator":
+    """What places, casts, differentiates and clips, on that device and in that precision of `TrainingOptions`.
+
+    Raises:
+        LabError: it was launched as several processes.
+    """
+    # Not before something is trained: with what it looks for, it takes seconds to import.
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
+
+    # Accelerate takes device and precision for those of the whole process, which may train more than once.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if choose_precision(precision, device) == "bfloat16" else "no",
+        # The loop weighs the batches of a step by their tokens; Accelerate would weigh them all alike.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+    if accelerator.num_processes > 1:
+        raise LabError(f"training was launched as {accelerator.num_processes} processes; expected one")
+    return accelerator
+
+
+def _backward(
+    accelerator: "Accelerator",
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Any], AnswerLoss],
+    batches: Iterator[Any],
+    options: TrainingOptions,
+    where: str,
+) -> float:
+    """Put the gradient of the mean loss over all tokens of the batches into the parameters, and return that mean."""
+    alone = options.accumulate == 1
+    total, num_tokens = 0.0, 0.0
+    for number, batch in enumerate(batches):
+        with accelerator.autocast():
+            answer = loss_of(batch)
+        loss, tokens = answer.loss.sum(), answer.num_tokens.sum()
+        # Of one batch it is the mean that is differentiated, as results were measured; of several the sum, because the
+        # tokens of all are known only after the last.
+        loss = loss / tokens if alone else loss
+        total, num_tokens = total + float(loss.detach()), num_tokens + float(tokens)
+        if not math.isfinite(total):
+            raise LabError(f"the loss is {total} {where}")
+        if number == 0:
+            optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+    if alone:
+        return total
+    for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+        parameter.grad /= num_tokens
+    return total / num_tokens
+
+
+class _Reading(Generic[B]):
+    """What the DataLoader asks for a batch. An error of a worker is handed over, for it would come with a traceback."""
+
+    def __init__(self, batches: Numbered[B]) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> B | LabError:
+        try:
+            return self.batches[number]
+        except LabError as error:
+            return error
+
+
+def _read(batches: Numbered[Any] | None, first: int, options: TrainingOptions, device: torch.device) -> Iterator[Any]:
+    """Batches from that number on, on the device."""
+    numbers = range(first, options.steps * options.accumulate)
+    if batches is None:
+        yield from numbers
+        return
+    from accelerate.utils import send_to_device
+
+    workers = options.workers
+    if workers is None:
+        workers = WORKERS_OF_A_GPU if device.type == "cuda" else 0
+    loader: DataLoader[Any] = DataLoader(
+        _Reading(batches),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=numbers,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        # Its own: from the global one, whose next numbers are dropout's, the workers' seeds would be drawn.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, LabError):
+            raise batch
+        yield send_to_device(batch, device, non_blocking=True)
+
+
+def _as_it_is(batch: T) -> T:
+    return batch
+
+
+@contextmanager
+def _layers_computed_anew(model: nn.Module, asked: bool) -> Iterator[None]:
+    """Inside, what transformers' layers compute is not kept for the backward pass but computed again in it."""
+    from transformers import PreTrainedModel
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    models = [module for module in model.modules() if asked and isinstance(module, PreTrainedModel)]
+    frozen = [
+        layer
+        for own in models
+        for layer in own.modules()
+        if isinstance(layer, GradientCheckpointingLayer) and not (layer.training or _drops(layer))
+    ]
+    for own in models:
+        own.activation_checkpointing_enable({"use_reentrant": False})
+    for layer in frozen:
+        # In evaluation mode it would keep everything. What is in it stays in that mode.
+        layer.training = True
+    try:
+        yield
+    finally:
+        for own in models:
+            own.activation_checkpointing_disable()
+        for layer in frozen:
+            layer.training = False
+
+
+def _drops(layer: nn.Module) -> bool:
+    """Whether the layer's own function, not something in it, drops at random in training."""
+    return any(isinstance(share, float) and share > 0 for share in vars(layer).values())
 
 
 def mean_loss(loss: Float[Tensor, ""]) -> AnswerLoss:

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,14 +12,15 @@ from lab import paths
 from lab.errors import LabError
 from lab.paper.architecture import architecture
 from lab.paper.diagram import rounded
+from lab.paper.figure_frame import draw_figure, facts_checksum, load_script
 from lab.paper.freshness import drawn_of_data
 from lab.paper.style import paper_style, save
 from lab.study import ablation
 from lab.study.ablation import Row, load_ablation
 from lab.training.stages import PAPER_STAGES
-from tests.test_figures import ROOT, load
+from tests.test_figures import ROOT
 
-SHAPES, PIPELINE = (load(ROOT / "figures" / f"{name}.py") for name in ("paper_conv_gmlp", "paper_pipeline"))
+SHAPES, PIPELINE = (load_script(ROOT / "figures" / f"{name}.py") for name in ("paper_conv_gmlp", "paper_pipeline"))
 NAMES = ("paper_architecture", "paper_pipeline", "paper_conv_gmlp")
 D_AUDIO, D_VISION, D_LM = 1280, 1152, 3584
 
@@ -32,17 +32,17 @@ def built() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shapes() -> dict[str, Any]:
-    return SHAPES.conv_gmlp_shapes()
+    return SHAPES.facts()
 
 
 @pytest.fixture(scope="module")
 def facts(built: dict[str, Any], shapes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {"paper_architecture": built, "paper_pipeline": PIPELINE.pipeline(), "paper_conv_gmlp": shapes}
+    return {"paper_architecture": built, "paper_pipeline": PIPELINE.facts(), "paper_conv_gmlp": shapes}
 
 
 def figure_of(name: str, facts: dict[str, dict[str, Any]]) -> Figure:
     with paper_style():
-        return load(ROOT / "figures" / f"{name}.py").draw(facts[name])
+        return load_script(ROOT / "figures" / f"{name}.py").draw(facts[name])
 
 
 def labels(figure: Figure) -> list[str]:
@@ -138,7 +138,7 @@ def test_rows_of_ones_own_change_nothing_of_figure_5(shapes: dict[str, Any], mon
     own = Row(key="mine", label="Mine", changes={"downsample_rate": 16}, main=False)
     monkeypatch.setattr(ablation, "read_own_rows", lambda name: (own,))
     assert "mine" in [row.key for row in load_ablation("conv_gmlp_rate").rows]
-    assert list(SHAPES.conv_gmlp_shapes()["rates"]) == list(shapes["rates"]) == ["2", "4", "8"]
+    assert list(SHAPES.facts()["rates"]) == list(shapes["rates"]) == ["2", "4", "8"]
 
 
 @pytest.mark.parametrize(("rate", "text"), [(1e-3, "1e-3"), (4e-6, "4e-6"), (None, "not found")])
@@ -163,24 +163,22 @@ def test_no_words_lie_upon_each_other(name: str, facts: dict[str, dict[str, Any]
             assert not place.overlaps(beside), (one, other)
 
 
-@pytest.fixture
-def pipeline_figure() -> ModuleType:
-    return load(ROOT / "figures" / "paper_pipeline.py")
+PIPELINE_SCRIPT = ROOT / "figures" / "paper_pipeline.py"
 
 
-def test_files_name_the_facts(pipeline_figure: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_name_the_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "repository_root", lambda: tmp_path)
-    svg, png = pipeline_figure.main()
+    svg, png = draw_figure(PIPELINE_SCRIPT)
     with Image.open(png) as image:
         description = image.text["Description"]
     for text in (svg.read_text(), description):
-        assert f"sha256 of the facts {pipeline_figure.FIGURE.checksum()}" in text
+        assert f"sha256 of the facts {facts_checksum(PIPELINE.facts())}" in text
         assert "no run of this project" in text
 
 
-def test_a_rung_is_refused(pipeline_figure: ModuleType) -> None:
+def test_a_rung_is_refused() -> None:
     with pytest.raises(LabError, match="figure 'paper_pipeline' shows components and data, which have no rung 'gpu'"):
-        pipeline_figure.main("gpu")
+        draw_figure(PIPELINE_SCRIPT, "gpu")
 
 
 def test_the_figures_in_the_repository_are_of_these_facts() -> None:
@@ -191,7 +189,7 @@ def test_the_figures_in_the_repository_are_of_these_facts() -> None:
 
 @pytest.mark.parametrize("name", ["paper_radars", *NAMES])
 def test_the_figures_in_the_repository_say_what_the_code_draws(name: str, tmp_path: Path) -> None:
-    figure = load(ROOT / "figures" / f"{name}.py").FIGURE
+    figure = load_script(ROOT / "figures" / f"{name}.py")
     with paper_style():
         svg, _ = save(figure.draw(figure.facts()), tmp_path / name, {})
     written = re.compile(r"<text[^>]*>([^<]*)</text>")

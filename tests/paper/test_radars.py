@@ -7,11 +7,13 @@ from PIL import Image
 
 from lab import paths
 from lab.errors import LabError
+from lab.paper.figure_frame import draw_figure, facts_checksum, load_script
 from lab.paper.style import paper_style
 from tests.paper.paper_tables import TEXT, printed, value
-from tests.test_figures import ROOT, load
+from tests.test_figures import ROOT
 
-RADARS = load(ROOT / "figures" / "paper_radars.py")
+SCRIPT = ROOT / "figures" / "paper_radars.py"
+RADARS = load_script(SCRIPT)
 KINDS, MODELS, scaled, benchmarks, means = RADARS.KINDS, RADARS.MODELS, RADARS.scaled, RADARS.benchmarks, RADARS.means
 
 
@@ -68,7 +70,7 @@ def test_the_left_radar_has_every_benchmark_and_a_gap_where_the_tables_have_none
 
 def test_the_curves_are_drawn_at_these_values(figure: ModuleType) -> None:
     with paper_style():
-        left, right = figure.draw(figure.FIGURE.facts()).axes
+        left, right = figure.draw(figure.facts()).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
     assert set(lines) == set(MODELS)
     for model, drawn in lines.items():
@@ -87,17 +89,17 @@ def test_the_files_name_the_facts_and_the_same_facts_give_the_same_bytes(
     figure: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "repository_root", lambda: tmp_path)
-    svg, png = figure.main()
+    svg, png = draw_figure(SCRIPT)
     assert [path.name for path in (svg, png)] == ["paper_radars.svg", "paper_radars.png"]
     with Image.open(png) as image:
         description = image.text["Description"]
     for text in (svg.read_text(), description):
-        assert figure.FIGURE.checksum() in text
+        assert facts_checksum(figure.facts()) in text
     first = svg.read_bytes(), png.read_bytes()
     monkeypatch.setattr(paths, "repository_root", lambda: tmp_path / "other")
-    assert tuple(path.read_bytes() for path in figure.main()) == first
+    assert tuple(path.read_bytes() for path in draw_figure(SCRIPT)) == first
 
 
-def test_a_rung_is_refused(figure: ModuleType) -> None:
+def test_a_rung_is_refused() -> None:
     with pytest.raises(LabError, match="figure 'paper_radars' shows components and data, which have no rung 'gpu'"):
-        figure.main("gpu")
+        draw_figure(SCRIPT, "gpu")

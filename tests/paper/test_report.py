@@ -99,7 +99,7 @@ def test_studies_stand_in_the_papers_order_with_their_rows_and_logs() -> None:
         *("loss_filter", "loss_filter_images", "visual_encoder", "visual_projector", "anyres", "video_frames"),
         *("video_pretraining", "conv_gmlp_rate", "paper"),
     ]
-    row = "<td>c_abstractor</td><td>C-Abstractor</td><td>projector = &#x27;c_abstractor&#x27;</td><td>yes</td>"
+    row = "<td>c_abstractor</td><td>C-Abstractor</td><td>projector = &#39;c_abstractor&#39;</td><td>yes</td>"
     assert row in page
     assert "<h4>2026-11-27 · visual_encoder, rung cpu" in page
 

@@ -2,7 +2,7 @@ import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,15 +12,15 @@ from matplotlib.text import Text
 from lab import cli, paths
 from lab.errors import LabError
 from lab.evaluation.statistics import bootstrap_interval
+from lab.paper import figure_frame
 from lab.paper.cost_figure import cost_groups, spread
-from lab.paper.figure_frame import draw_figure
+from lab.paper.figure_frame import draw_figure, load_script
 from lab.paper.measured import Measured, load_measured, results_checksum
 from lab.paper.reported_panel import footnote, stars
 from lab.paper.row_figure import row_scores, score_column
 from lab.paper.style import GREY, STYLES, paper_style
 from lab.study.ablation import load_ablation, save_own_row
 from tests.paper.answers import CHANCE, KINDS, REPOSITORY, write_answers, write_study
-from tests.test_figures import load
 
 STUDIES = ("video_pretraining", "video_frames", "visual_encoder", "anyres", "visual_projector")
 TOKENS = {"mlp": 36.0, "mean_pool": 9.0, "concat": 9.0, "c_abstractor": 9.0}
@@ -37,7 +37,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def script(name: str) -> ModuleType:
-    return load(REPOSITORY / "figures" / f"{name}.py")
+    return load_script(REPOSITORY / "figures" / f"{name}.py")
 
 
 def measure(name: str, *, every_row: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> Measured:
@@ -115,16 +115,17 @@ def test_the_command_draws_files_that_name_their_results(
     assert "Rung cpu: a small rung" in svg
 
 
-def test_what_is_up_to_date_is_not_drawn_again(checkout: Path) -> None:
+def test_what_is_up_to_date_is_not_drawn_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = REPOSITORY / "figures" / "visual_encoder.py"
     write_answers("visual_encoder", {"siglip_own": 0.6, "vit_own": 0.5})
-    draw = script("visual_encoder").draw
-    first = [file.read_bytes() for file in draw_figure(path, "cpu", draw)]
-    files = draw_figure(path, "cpu", lambda measured: pytest.fail("drawn again"))
+    first = [file.read_bytes() for file in draw_figure(path)]
+    drawn_again = SimpleNamespace(draw=lambda measured: pytest.fail("drawn again"))
+    monkeypatch.setattr(figure_frame, "load_script", lambda path: drawn_again)
+    files = draw_figure(path)
     assert [file.read_bytes() for file in files] == first
     write_answers("visual_encoder", {"siglip_own": 0.7, "vit_own": 0.5})
     with pytest.raises(pytest.fail.Exception, match="drawn again"):
-        draw_figure(path, "cpu", lambda measured: pytest.fail("drawn again"))
+        draw_figure(path)
 
 
 def test_points_are_means_in_percent_and_bars_the_error_interval_turned_about(checkout: Path) -> None:

@@ -115,14 +115,14 @@ def test_layers_computed_again_in_the_backward_pass_keep_samples_apart_too():
         return list(torch.autograd.grad(loss, [*rows, *parameters], allow_unused=True, materialize_grads=True))
 
     stored = gradients()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     function = model.model.layers[0]._gradient_checkpointing_func
     again = gradients()
     assert all(torch.equal(a, b) for a, b in zip(stored, again, strict=True))
     assert not any(again[index].any() for index in (0, 1, 3))
     assert model.model.layers[0]._gradient_checkpointing_func is function
-    model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.activation_checkpointing_enable({"use_reentrant": True})
     with pytest.raises(LabError, match="gradient checkpointing with use_reentrant=False"):
         gradients()
 

@@ -7,7 +7,8 @@ import pytest
 from lab.errors import LabError
 from lab.study import identity
 from lab.study.cells import Cell
-from lab.study.reach import Reached, lab_modules
+from lab.study.definitions import code_hash
+from lab.study.reach import decides, our_modules
 from tests.conftest import TOY_CODE, write_notebook
 
 MODULE = '''"""What it is for."""
@@ -40,21 +41,6 @@ def key_of(notebook: Path, one: Cell, prepared: dict[str, Any] | None = None) ->
     return identity.identify([one], notebook, prepared or {})[0].key
 
 
-def module_key(tmp_path: Path, source: str) -> str:
-    path = tmp_path / "module.py"
-    path.write_text(source)
-    return identity.source_hash({"lab.module": path})["lab.module"]
-
-
-def test_the_key_of_a_cell_is_that_of_its_ingredients(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        identity, "reached_by_notebook", lambda path: lambda parameters: Reached({"b": "1", "a": "2"}, ())
-    )
-    found = identity.identify([cell()], notebook, {})[0]
-    assert identity.cell_key(found.ingredients) == found.key
-    assert identity.cell_key({**found.ingredients, "code.a": "3"}) != found.key
-
-
 def test_the_same_parameters_in_another_row_are_the_same_cell(notebook: Path) -> None:
     other = Cell(ablation="other", row="baseline", rung="gpu", seed=0, parameters=cell().parameters)
     assert key_of(notebook, other) == key_of(notebook, cell())
@@ -84,19 +70,19 @@ def test_a_corpus_that_was_not_prepared_is_named(notebook: Path) -> None:
         key_of(notebook, cell(), {"corpus": {"asterisk": "bb"}})
 
 
-def test_docstrings_comments_and_formatting_do_not_change_a_module(tmp_path: Path) -> None:
-    before = module_key(tmp_path, MODULE)
+def test_docstrings_comments_and_formatting_do_not_change_a_module() -> None:
+    before = code_hash(MODULE, ())
     other = MODULE.replace("What it is for.", "Why.").replace("In frames.", "Frames.").replace("How large.", "Size.")
     other = other.replace("  # frames", "").replace("RATE = 2", "RATE  =  2")
-    assert module_key(tmp_path, other + "\n\n# the end\n") == before
+    assert code_hash(other + "\n\n# the end\n", ()) == before
 
 
-def test_a_constant_changes_a_module(tmp_path: Path) -> None:
-    assert module_key(tmp_path, MODULE.replace("RATE = 2", "RATE = 3")) != module_key(tmp_path, MODULE)
+def test_a_constant_changes_a_module() -> None:
+    assert code_hash(MODULE.replace("RATE = 2", "RATE = 3"), ()) != code_hash(MODULE, ())
 
 
 def test_the_modules_that_decide_results_are_those_of_four_rooms() -> None:
-    names = lab_modules()
+    names = {name for name in our_modules() if decides(name)}
     assert "lab.parts.audio_projectors" in names
     assert not [name for name in names if name.startswith(("lab.study", "lab.paper", "lab.cli"))]
 

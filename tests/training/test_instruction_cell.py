@@ -75,7 +75,7 @@ def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
         runs.append(training.record.losses)
     assert runs[0] == runs[1]
     assert len(runs[0]) == 3
-    assert 0 < training.costs["lm_tokens"] <= 3 * parameters["budget_tokens"]
+    assert 0 < training.costs["lm_tokens"] <= 3 * parameters.budget_tokens
 
 
 def test_a_filter_that_keeps_nothing_is_refused(tmp_path):

@@ -9,7 +9,14 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training import loop
-from lab.training.loop import TrainingOptions, TrainingRecord, has_fast_bfloat16, peak_memory_bytes, train
+from lab.training.loop import (
+    TrainingOptions,
+    TrainingRecord,
+    has_fast_bfloat16,
+    open_accelerator,
+    peak_memory_bytes,
+    train,
+)
 from tests.parts.tiny_models import heard, hearing_model
 from tests.training.runs import Regression, counted
 
@@ -172,6 +179,111 @@ def test_a_joined_model_resumes_bit_equal_and_keeps_its_language_model(tmp_path)
     assert equal(joined(None, checkpoint), joined(None, None))
 
 
+LENGTHS = [([9, 4], [[0, 1, 3, 2, 2], [2]]), ([5, 12], [[], [1]]), ([7, 7], [[3], [0, 0, 1]])]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_batches_of_one_step_train_as_one_large_batch(packed):
+    examples = [heard(frames, answers, seed=number) for number, (frames, answers) in enumerate(LENGTHS)]
+
+    def trained(batches: list, accumulate: int) -> tuple[list[torch.Tensor], TrainingRecord, nn.Module]:
+        model = hearing_model(train_language_model=True)
+
+        def loss(number: int) -> AnswerLoss:
+            return model.packed(batches[number]).loss if packed else model(batches[number])
+
+        before = weights(model)
+        return before, train(model, loss, options(steps=1, accumulate=accumulate, max_grad_norm=0.1)), model
+
+    _, parts, in_parts = trained(examples, 3)
+    before, whole, at_once = trained([[one for batch in examples for one in batch]], 1)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-6)
+    assert not equal(before, weights(at_once))
+    for found, expected in zip(in_parts.parameters(), at_once.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_that_are_computed_anew_give_the_same_gradients(packed, frozen):
+    def gradients(anew: bool) -> tuple[list[torch.Tensor], int]:
+        model, calls = hearing_model(train_language_model=not frozen), []
+        if frozen:
+            # As a stage freezes it.
+            for module in model.language_model.modules():
+                module.__dict__["train"] = lambda mode=True: None
+        for layer in model.language_model.model.layers:
+            layer.self_attn.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+
+        def loss(step: int) -> AnswerLoss:
+            examples = heard(*LENGTHS[0], seed=step)
+            return model.packed(examples).loss if packed else model(examples)
+
+        train(model, loss, options(steps=2, gradient_checkpointing=anew))
+        assert not any(module.training for module in model.modules())
+        with torch.no_grad():
+            model(heard(*LENGTHS[0]))
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None], len(calls)
+
+    kept, once = gradients(False)
+    anew, twice = gradients(True)
+    assert kept
+    assert equal(kept, anew)
+    # Two layers: in two steps forward, in two steps again, and in the last look.
+    assert (once, twice) == (2 * 2 + 2, 2 * 2 * 2 + 2)
+
+
+class Drawn:
+    """Rows by the number of their batch."""
+
+    def __init__(self, refused: int | None = None) -> None:
+        self.refused = refused
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        if number == self.refused:
+            raise LabError(f"recording {number} cannot be read")
+        return torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whoever_reads_the_batches_changes_nothing(tmp_path, workers):
+    def trained(checkpoint: Path | None, killed_at: int | None = None, **reading: object) -> list[torch.Tensor] | None:
+        model = Regression()
+        torch.manual_seed(5)
+
+        def on_step(step: int, loss: float) -> None:
+            if step == killed_at:
+                raise Killed
+
+        settings = options(accumulate=2, checkpoint_every=3, workers=workers)
+        loss = model.loss_of_step if not reading else model.loss_of_rows
+        try:
+            train(model, loss, settings, checkpoint=checkpoint, key="cell", on_step=on_step, **reading)
+        except Killed:
+            return None
+        return weights(model)
+
+    expected = trained(None)
+    assert equal(trained(None, batches=Drawn()), expected)
+    checkpoint = tmp_path / "cell.safetensors"
+    trained(checkpoint, killed_at=7, batches=Drawn())
+    assert equal(trained(checkpoint, batches=Drawn()), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_said_in_one_sentence_whoever_reads_it(workers):
+    model = Regression()
+    with pytest.raises(LabError) as raised:
+        train(model, model.loss_of_rows, options(workers=workers), batches=Drawn(refused=3))
+    assert str(raised.value) == "recording 3 cannot be read"
+
+
+def test_training_launched_as_several_processes_is_refused(monkeypatch):
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    with pytest.raises(LabError, match="training was launched as 2 processes; expected one"):
+        open_accelerator(torch.device("cpu"), "float32")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_loss_that_is_not_finite_names_step_description_and_learning_rate(value):
     model = Regression()
@@ -220,6 +332,8 @@ def test_nothing_to_train_is_refused(describe, named):
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); expected two numbers from 0 to below 1"),
         ({"checkpoint_every": -1}, r"checkpoint_every is -1; expected 0 \(never\)"),
         ({"precision": "float16"}, "unknown precision 'float16'; choose one of: auto, bfloat16, float32"),
+        ({"accumulate": 0}, "accumulate is 0; expected at least 1 batch a step"),
+        ({"workers": -1}, r"workers is -1; expected 0 \(none\), a number of processes, or None"),
     ],
 )
 def test_option_outside_its_range_is_refused(changes, message):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -19,6 +20,44 @@ from lab.paper.ledger.pages import MEASURED, Judged, Page, judge_one, summary
 _TEXT_COLUMNS = ("Cell", "Study", "Rung", "Run", "Verdict")
 EVALUATED_TEXT = tuple(name for name in HEAD if name not in ("Score (95% interval)", "Items"))
 Lines = Sequence[Sequence[str]]
+Grid = tuple[str, Sequence[str], Lines, Sequence[str]]
+"""Its title, its head, its lines, and the columns that hold words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A page as every format for people shows it: grids under their titles, and notes."""
+
+    title: str
+    caption: str
+    label: str
+    grids: Sequence[Grid]
+    """The first one's title is the sheet's."""
+    notes: Sequence[str]
+
+
+def sheets(pages: Sequence[Page], evaluated: Lines = ()) -> list[Sheet]:
+    """The pages, and after them what `lab.paper.ledger.evaluated.grid` gives, where it gives anything."""
+    made = []
+    for page in pages:
+        head, *lines = page.grid
+        grids: list[Grid] = [(page.title, head, lines, (head[0], *page.table.settings))]
+        if page.measured:
+            grids.append((page.measured_title, MEASURED, page.measured, _TEXT_COLUMNS))
+        made.append(
+            Sheet(
+                title=page.title,
+                # LaTeX numbers its own tables: "Table 9: Table 8. ..." would be read as a mistake.
+                caption=f"{page.table.label} of the report: {page.table.title}",
+                label=f"reported-{page.table.name.replace('_', '-')}",
+                grids=grids,
+                notes=(page.summary, *page.notes),
+            )
+        )
+    if evaluated:
+        grids = [(TITLE, HEAD, evaluated, EVALUATED_TEXT)]
+        made.append(Sheet(title=TITLE, caption=TITLE, label="evaluated-here", grids=grids, notes=[NOTE]))
+    return made
 
 
 def terminal_table(head: Sequence[str], lines: Lines, left: Sequence[str]) -> Table:
@@ -38,31 +77,16 @@ def put(console: Console, made: Table) -> None:
     console.print(made, highlight=False)
 
 
-def _titled(console: Console, title: str, made: Table) -> None:
-    console.print(Text(title, style="bold"))
-    put(console, made)
-
-
 def print_terminal(pages: Sequence[Page], evaluated: Lines = ()) -> None:
-    """Print them; as wide as the terminal, or where there is none as wide as the tables are.
-
-    Args:
-        evaluated: of `lab.paper.ledger.evaluated.grid`, shown behind the tables as one more; as in all formats.
-    """
+    """Print them; as wide as the terminal, or where there is none as wide as the tables are."""
     console = Console()
-    for page in pages:
-        head, *lines = page.grid
-        _titled(console, page.title, terminal_table(head, lines, left=(head[0], *page.table.settings)))
-        if page.measured:
-            _titled(console, page.measured_title, terminal_table(MEASURED, page.measured, left=_TEXT_COLUMNS))
-        for line in (page.summary, *page.notes):
+    for sheet in sheets(pages, evaluated):
+        for title, head, lines, left in sheet.grids:
+            console.print(Text(title, style="bold"))
+            put(console, terminal_table(head, lines, left))
+        for line in sheet.notes:
             console.print(Text(line), highlight=False, soft_wrap=not console.is_terminal)
         console.print()
-    if evaluated:
-        _titled(console, TITLE, terminal_table(HEAD, evaluated, left=EVALUATED_TEXT))
-        if pages:
-            console.print(Text(NOTE), highlight=False, soft_wrap=not console.is_terminal)
-            console.print()
     if len(pages) > 1:
         every = [judged for page in pages for judged in page.judged]
         console.print(Text(f"All {len(pages)} tables: {summary(every)}"), soft_wrap=not console.is_terminal)
@@ -71,23 +95,14 @@ def print_terminal(pages: Sequence[Page], evaluated: Lines = ()) -> None:
 def markdown(pages: Sequence[Page], evaluated: Lines = ()) -> str:
     """A heading, the tables and a list of notes each."""
     parts = []
-    for page in pages:
-        parts += [f"### {page.title}", markdown_table(page.grid, left=1 + len(page.table.settings))]
-        if page.measured:
-            parts += [f"**{page.measured_title}**", markdown_table([MEASURED, *page.measured], left=1)]
-        parts += [page.summary, "\n".join(f"- {note.replace('*', chr(92) + '*')}" for note in page.notes)]
-    if evaluated:
-        parts += [f"### {TITLE}", markdown_table([HEAD, *evaluated], left=3), NOTE]
+    for sheet in sheets(pages, evaluated):
+        for title, head, lines, left in sheet.grids:
+            parts += [f"### {title}" if title == sheet.title else f"**{title}**", markdown_table([head, *lines], left)]
+        parts.append("\n".join(f"- {note.replace('*', chr(92) + '*')}" for note in sheet.notes))
     return "\n\n".join(parts) + "\n"
 
 
-_WIDTHS = {
-    "Cell": r"p{0.24\linewidth}",
-    "Study": r"p{0.14\linewidth}",
-    "Rung": "l",
-    "Run": "l",
-    "Verdict": r"p{0.14\linewidth}",
-}
+_WIDTHS = {"Cell": r"p{0.24\linewidth}", "Study": r"p{0.14\linewidth}", "Verdict": r"p{0.14\linewidth}"}
 _LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#{}"},
     "_": r"\_\allowbreak{}",  # names of studies are long
@@ -117,31 +132,20 @@ def escape(text: str) -> str:
 def latex(pages: Sequence[Page], evaluated: Lines = ()) -> str:
     r"""A `table` each, to be `\input` into a document that loads booktabs."""
     parts = ["% Written by `lab paper --format latex`; needs \\usepackage{booktabs}."]
-    for page in pages:
+    for sheet in sheets(pages, evaluated):
         lines = [r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
-        # LaTeX numbers its own tables: "Table 9: Table 8. ..." would be read as a mistake.
-        caption = f"{page.table.label} of the report: {page.table.title}"
-        lines += [rf"\caption{{{escape(caption)}}}", rf"\label{{tab:reported-{page.table.name.replace('_', '-')}}}"]
-        words = 1 + len(page.table.settings)
-        lines += _tabular(page.grid, "l" * words + "r" * len(page.table.columns))
-        if page.measured:
-            # Words are broken into lines: they would be wider than any page.
-            left = "".join(_WIDTHS.get(name, "r") for name in MEASURED)
-            lines += [rf"\par\medskip {escape(page.measured_title)}\par\smallskip\scriptsize"]
-            lines += _tabular([MEASURED, *page.measured], left)
-        told = (page.summary, *page.notes)
-        lines += [r"\par\medskip\raggedright\scriptsize", *(rf"{escape(note)}\par" for note in told), r"\end{table}"]
-        parts.append("\n".join(lines))
-    if evaluated:
-        lines = [r"\begin{table}[htbp]", r"\centering\scriptsize\setlength{\tabcolsep}{4pt}", rf"\caption{{{TITLE}}}"]
-        lines += _tabular([HEAD, *evaluated], "lllrrll")
-        parts.append("\n".join([*lines, rf"\par\medskip\raggedright {escape(NOTE)}\par", r"\end{table}"]))
+        lines += [rf"\caption{{{escape(sheet.caption)}}}", rf"\label{{tab:{sheet.label}}}"]
+        for title, head, body, left in sheet.grids:
+            if title != sheet.title:
+                lines.append(rf"\par\medskip {escape(title)}\par\smallskip\scriptsize")
+            # Words beneath the first grid are broken into lines: they would be wider than any page.
+            columns = "".join(_WIDTHS.get(name, "l" if name in left else "r") for name in head)
+            top, *rows = [rf"{' & '.join(map(escape, line))} \\" for line in (head, *body)]
+            lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", top, r"\midrule", *rows, r"\bottomrule"]
+            lines.append(r"\end{tabular}")
+        lines.append(r"\par\medskip\raggedright\scriptsize")
+        parts.append("\n".join([*lines, *(rf"{escape(note)}\par" for note in sheet.notes), r"\end{table}"]))
     return "\n\n".join(parts) + "\n"
-
-
-def _tabular(table: Lines, columns: str) -> list[str]:
-    head, *body = [rf"{' & '.join(map(escape, line))} \\" for line in table]
-    return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
 
 
 def as_json(pages: Sequence[Page], evaluated: Lines = ()) -> str:
