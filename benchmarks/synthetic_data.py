@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 
 from lab.data.cross_modal import spoken_quarters
+from lab.data.sample import Image, Sample, Text
+from lab.data.sources import open_samples
 from lab.data.speech.spoken_prompts import SpeechStore, timbres
-from lab.data.vision_forms import Sample
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import listen
 from lab.parts.speech_recognizers import load_speech_recognizer
-from standins.pages.synthetic_pictures import chart_samples, page_samples, prompt_samples
+from standins.pages.rendered_prompts import prompt_samples
 from standins.texts import sentences
 
 
@@ -50,13 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(texts) < count:
         raise LabError(f"--samples is {count}, and chatterbot has {len(texts)} sentences of at least 4 words")
     numbered = [(str(number), text) for number, text in enumerate(texts)]
-    pictured = [Sample(key, "<image>\nDescribe the image.", text, images=(b"",)) for key, text in numbered]
+    describe = (Image(b""), Text("Describe the image."))
+    pictured = [Sample(id=key, content=describe, answer=text) for key, text in numbered]
     with tempfile.TemporaryDirectory(prefix="omni-lab-speech-") as scratch:
         store = SpeechStore(folder=Path(scratch))
         rate("speech, spoken by espeak", (r.audio() for r in store.recordings(numbered, voices=voices)), count)
         rate("speech, read back", (r.audio() for r in store.recordings(numbered, voices=voices)), count)
         rate("cross-modal, split", spoken_quarters(pictured, store, voices=voices), count)
-        rate("cross-modal, spoken", (s.audio() for s in spoken_quarters(pictured, store, voices=voices)), count)
+        rate(
+            "cross-modal, spoken",
+            (s.content[-1].read() for s in spoken_quarters(pictured, store, voices=voices)),
+            count,
+        )
         if options.recognizer:
             recognizer = load_speech_recognizer(options.recognizer)
             said, normalizer = store.recordings(numbered, voices=voices), NORMALIZERS["whisper_english"]
@@ -66,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 listen(said, recognizer.transcribe, normalizer, batch_size=1),
                 count,
             )
-    rate("pages, transcript or question", page_samples(seed=0, split="train"), count)
-    rate("charts, six or seven questions", chart_samples(seed=0, split="train"), 6 * count)
+    for source in ("pages", "transcripts", "charts"):
+        samples, _ = open_samples(source, "train", count)
+        rate(f"{source}, drawn", (sample.content[0].read() for sample in samples), count)
     rate("prompts drawn", prompt_samples([(key, text, "") for key, text in numbered]), count)
 
 

@@ -66,7 +66,7 @@ def ask(
     image: Annotated[list[Path] | None, typer.Option(help="A picture.")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A video, or a folder of its frames.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What is said or asked.")] = None,
-    max_tiles: Annotated[int, typer.Option(help="Tiles of a picture at most (AnyRes); 1: the whole alone.")] = 1,
+    max_tiles: Annotated[int, typer.Option(help="Tiles of a picture or frame at most (AnyRes); 1: none.")] = 1,
     frames_per_second: Annotated[float, typer.Option(help="Of a video.")] = 1.0,
     max_frames: Annotated[int, typer.Option(help="Of a video.")] = 48,
     num_beams: Annotated[int, typer.Option(help="1: the likeliest token each time.")] = 1,
@@ -75,8 +75,9 @@ def ask(
 ) -> None:
     """Ask a saved model about sounds, pictures, videos and texts, read in the order in which they are given."""
     from lab.data.sample import Audio, Image, Sample, Text, Video
+    from lab.data.video.moments import Sight
     from lab.evaluation.asking import answer, open_saved
-    from lab.training.samples import Looking
+    from lab.training.samples import Tiling
 
     given: dict[str, Any] = {
         "audio": map(Audio, audio or []),
@@ -88,6 +89,6 @@ def ask(
     if not content:
         raise LabError("nothing is asked; give --audio, --image, --video or --text")
     sample = Sample(id="asked", content=content)
-    looking = Looking(max_tiles=max_tiles, frames_per_second=frames_per_second, max_frames=max_frames)
+    sight, tiling = Sight(frames_per_second=frames_per_second, max_frames=max_frames), Tiling(max_tiles=max_tiles)
     opened = open_saved(model, device=device)
-    typer.echo(answer(opened, sample, looking=looking, num_beams=num_beams, max_new_tokens=max_new_tokens))
+    typer.echo(answer(opened, sample, sight=sight, tiling=tiling, num_beams=num_beams, max_new_tokens=max_new_tokens))

@@ -3,20 +3,23 @@
 What is asked of test data was never trained on: things, backgrounds, combinations, words.
 """
 
-from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from lab.data.media import Drawn
+from lab.data.sample import Image, Sample, Text, Video
+from lab.data.sources import Largest, SampleSource
 from lab.data.splits import Split
+from lab.data.video import reading
+from lab.data.video.moments import Sight
 from lab.errors import LabError, choose
-from lab.training.vision_example import Sight, VisionExample
-from lab.training.vision_examples import ExampleSource, Largest
 from standins.pages.chart_questions import chart_questions
 from standins.pages.chart_tables import CHART_TABLES, Chart, ChartSettings, make_chart
 from standins.pages.charts import render_chart
-from standins.pages.page_questions import questions
+from standins.pages.page_questions import TRANSCRIBE, questions, transcript
 from standins.pages.page_settings import PAGES
 from standins.pages.rendered_text import Page, make_page, render
 from standins.scenes.questions import KINDS, video_scene
@@ -30,30 +33,38 @@ FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
 SCENE_SECONDS, PAGE_KIND = "8-48", "labelled"
 CHARTS = ChartSettings()
 
-
-def _seen_scene(scene: Scene, sight: Sight) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
-    moments = sight.moments(scene.seconds) if scene.milliseconds else (0.0,)
-    if not moments:
-        return np.zeros((0, sight.frame_size, sight.frame_size, 3), dtype=np.uint8), ()
-    return frames(scene, np.array(moments), sight.frame_size), moments
+Pixels = UInt8[ndarray, "height width 3"]
 
 
-def _of_scene(scene: Scene, sight: Sight) -> VisionExample:
-    asked = scene.question
-    return VisionExample(
-        id=scene.id,
-        group=scene.twins or scene.id,
-        kind=asked.kind,
-        question=asked.text,
-        choices=asked.choices,
-        answer=asked.answer,
-        see=partial(_seen_scene, scene, sight),
-    )
+def _asking(asked: Any, media: Image | Video, id: str, group: str = "") -> Sample:
+    """A sample of one of the stand-ins' questions."""
+    content = (media, Text(asked.text))
+    return Sample(id=id, group=group, task=asked.kind, content=content, answer=asked.answer, choices=asked.choices)
 
 
-def scene_examples(
-    split: Split, count: int, sight: Sight, seconds: str = SCENE_SECONDS, events: str = "2-6", kinds: str = ""
-) -> list[VisionExample]:
+def _film(scene: Scene, sight: Sight) -> reading.Video:
+    moments = np.array(sight.moments(scene.seconds))
+    size = sight.frame_size
+    seen = frames(scene, moments, size) if len(moments) else np.zeros((0, size, size, 3), dtype=np.uint8)
+    return reading.Video(frames=seen, seconds=moments, duration_seconds=scene.seconds)
+
+
+def _still(scene: Scene, sight: Sight) -> Pixels:
+    (picture,) = frames(scene, np.zeros(1), sight.frame_size)
+    return picture
+
+
+def _page(page: Page, sight: Sight) -> Pixels:
+    return render(page)
+
+
+def _chart(chart: Chart, sight: Sight) -> Pixels:
+    return render_chart(chart)
+
+
+def scene_samples(
+    split: Split, count: int, seconds: str = SCENE_SECONDS, events: str = "2-6", kinds: str = ""
+) -> list[Sample]:
     """Video scenes.
 
     `seconds` and `events` are ranges of their lengths, as in "8-48"; `kinds` are the kinds of question, as in
@@ -65,48 +76,42 @@ def scene_examples(
     options = SceneOptions(seconds=seconds_range(seconds), event_seconds=seconds_range(events))
     chosen = tuple(kinds.split(",")) if kinds else tuple(KINDS)
     seed = choose(FIRST_SEED, split, "split")
-    return [
-        _of_scene(video_scene(i, seed=seed, split=split, kinds=chosen, options=options), sight) for i in range(count)
-    ]
+    made = (video_scene(i, seed=seed, split=split, kinds=chosen, options=options) for i in range(count))
+    return [_asking(scene.question, Video(Drawn(_film, (scene,))), scene.id, scene.twins) for scene in made]
 
 
-def still_examples(split: Split, count: int, sight: Sight) -> list[VisionExample]:
+def still_samples(split: Split, count: int) -> list[Sample]:
     """Stills of the same things, with questions that one look answers."""
     seed = choose(FIRST_SEED, split, "split")
-    return [_of_scene(still_scene(i, seed=seed, split=split), sight) for i in range(count)]
+    made = (still_scene(i, seed=seed, split=split) for i in range(count))
+    return [_asking(scene.question, Image(Drawn(_still, (scene,))), scene.id, scene.twins) for scene in made]
 
 
-def _seen_page(page: Page) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
-    return render(page)[None], (0.0,)
-
-
-def page_examples(split: Split, count: int, sight: Sight, pages: str = PAGE_KIND) -> list[VisionExample]:
+def page_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sample]:
     """Pages of small text, seen at their own size; `pages` is a key of `PAGES`. One question a page."""
     settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
     for index in range(count):
         page = make_page(settings, seed=seed, index=index, split=split)
         asked = questions(page)
-        one = asked[index % len(asked)]
+        found.append(_asking(asked[index % len(asked)], Image(Drawn(_page, (page,))), page.id))
+    return found
+
+
+def transcript_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sample]:
+    """The same pages, to be written down from the top to the bottom."""
+    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
+    found = []
+    for index in range(count):
+        page = make_page(settings, seed=seed, index=index, split=split)
+        content = (Image(Drawn(_page, (page,))), Text(TRANSCRIBE[settings.language]))
         found.append(
-            VisionExample(
-                id=page.id,
-                group=page.id,
-                kind=one.kind,
-                question=one.text,
-                choices=one.choices,
-                answer=one.answer,
-                see=partial(_seen_page, page),
-            )
+            Sample(id=f"{page.id}-text", group=page.id, task="write", content=content, answer=transcript(page))
         )
     return found
 
 
-def _seen_chart(chart: Chart) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
-    return render_chart(chart)[None], (0.0,)
-
-
-def chart_examples(split: Split, count: int, sight: Sight, kinds: str = "") -> list[VisionExample]:
+def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:
     """Charts of random tables, seen at their own size; `kinds` as in "bar,pie", all where empty. One question a chart.
 
     Raises:
@@ -119,17 +124,7 @@ def chart_examples(split: Split, count: int, sight: Sight, kinds: str = "") -> l
         chart = make_chart(settings, seed=seed, index=index, split=split)
         asked = chart_questions(chart)
         one = asked[index // len(settings.kinds) % len(asked)]  # so that every kind of chart is asked everything
-        found.append(
-            VisionExample(
-                id=chart.id,
-                group=chart.id,
-                kind=one.kind,
-                question=one.text,
-                choices=one.choices,
-                answer=one.answer,
-                see=partial(_seen_chart, chart),
-            )
-        )
+        found.append(_asking(one, Image(Drawn(_chart, (chart,))), chart.id))
     return found
 
 
@@ -164,7 +159,8 @@ def _largest_chart(sight: Sight, kinds: str = "") -> Largest:
 
 
 _PICTURES = ("tuxpaint-stamps-default", "emoji-datasource-google", "emojibase-data")
-SCENES = ExampleSource(read=scene_examples, largest=_largest_scene, packages=_PICTURES)
-STILLS = ExampleSource(read=still_examples, largest=_largest_still, packages=_PICTURES)
-PAGES_OF_TEXT = ExampleSource(read=page_examples, largest=_largest_page, packages=("fonts-wqy-microhei",))
-CHARTS_OF_TABLES = ExampleSource(read=chart_examples, largest=_largest_chart, packages=())
+SCENES = SampleSource(read=scene_samples, largest=_largest_scene, packages=_PICTURES)
+STILLS = SampleSource(read=still_samples, largest=_largest_still, packages=_PICTURES)
+PAGES_OF_TEXT = SampleSource(read=page_samples, largest=_largest_page, packages=("fonts-wqy-microhei",))
+TRANSCRIPTS = SampleSource(read=transcript_samples, largest=_largest_page, packages=PAGES_OF_TEXT.packages)
+CHARTS_OF_TABLES = SampleSource(read=chart_samples, largest=_largest_chart, packages=())

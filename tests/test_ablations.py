@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.data.vision_forms import FORMS
+from lab.data.sources import check_source
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.paper.claims import load_contrasts
 from lab.parts.audio_projectors import AUDIO_PROJECTORS
@@ -16,7 +16,6 @@ from lab.training.speech import cell_audio_projector
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision import check_vision_encoder
 from lab.training.vision_cell import cell_kinds, cell_stages
-from lab.training.vision_examples import EXAMPLES, HUB
 
 NAMES = sorted(path.stem for path in (repository_root() / "ablations").glob("[a-z]*.py"))
 
@@ -26,7 +25,7 @@ def test_the_parameters_cell_of_its_notebook_is_what_its_kind_of_study_prints(na
     ablation = load_ablation(name)
     notebook = notebook_path(ablation)
     check_notebook(notebook, type(ablation.base))
-    (tagged,) = (cell for cell in read_notebook(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", ()))
+    (tagged,) = (cell for cell in read_notebook(notebook)["cells"] if "parameters" in cell.metadata.get("tags", ()))
     assert cell_source(tagged) == parameters_cell(type(ablation.base)), "write it: python -m lab.study.parameters"
 
 
@@ -185,8 +184,7 @@ def test_every_name_in_a_vision_study_exists_and_its_stages_can_be_made(name):
                 assert getattr(cell, {IMAGE: "images", VIDEO: "videos"}[kind])
             assert {kind for stage in stages for kind in stage.data} == cell_kinds(cell)
             for source in filter(None, (cell.images, cell.videos, cell.test_source)):
-                form, hub, _ = source.partition(HUB)
-                assert form in FORMS if hub else form.partition(":")[0] in EXAMPLES
+                check_source(source)
 
 
 @pytest.mark.parametrize("name", VISION)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
-from lab.data.vision_forms import FORMS
+from lab.data.sources import check_source
 from lab.paper.claims import load_contrasts
 from lab.paper.figure_frame import load_script
 from lab.paper.measured import load_measured
@@ -20,7 +20,6 @@ from lab.training.image_text_data import check_image_text
 from lab.training.image_text_training import PRETRAINING, fine_tuning_stage, pretraining_stage
 from lab.training.instruction_filter import ORACLE, check_filter
 from lab.training.vision import check_vision_encoder
-from lab.training.vision_examples import EXAMPLES, HUB
 from tests.image_text import NAME, tiny_image_text
 from tests.paper.answers import REPOSITORY
 from tests.vision import write_image_set
@@ -51,8 +50,7 @@ def test_all_rows_of_every_rung_can_be_and_are_trained_and_tested_alike() -> Non
             assert fine_tuning_stage(cell).trained == pretraining_stage(cell).trained
         check_vision_encoder(cells[0].vision_encoder)
         for source in filter(None, (cells[0].images, cells[0].test_source)):
-            form, hub, _ = source.partition(HUB)
-            assert form in FORMS if hub else form.partition(":")[0] in EXAMPLES
+            check_source(source)
 
 
 def test_the_cut_of_the_cpu_rung_splits_no_group_of_stills() -> None:

@@ -25,6 +25,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab import cli
 from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.video.moments import Sight
 from lab.errors import LabError
 from lab.evaluation.asking import answer
 from lab.evaluation.decoding import decode
@@ -43,7 +44,7 @@ from lab.training.examples import ReadyExamples
 from lab.training.loop import TrainingOptions
 from lab.training.packing_certificate import certify
 from lab.training.packing_probe import packing_probe
-from lab.training.samples import Looking, example_of
+from lab.training.samples import SampleExamples, Tiling
 from lab.training.stage_loop import train_stage
 from lab.training.stages import PARTS, Stage
 from tests.data.fakes import tone
@@ -51,7 +52,7 @@ from tests.data.films import film
 
 WIDTH, SPREAD, IMAGE_SIZE = 16, 0.3, 28
 CODEC = CharacterCodec(alphabet="abcdefghijklmnopqrstuvwxyz ")
-LOOKING = Looking(max_tiles=2, max_frames=3)
+LOOKING: dict[str, Any] = {"tiling": Tiling(max_tiles=2), "sight": Sight(max_frames=3)}
 
 
 def build(*, tied: bool = False) -> OmniModel:
@@ -123,6 +124,10 @@ def sample(files: dict[str, Path]) -> Sample:
     )
 
 
+def example_of(sample: Sample, model: OmniModel, **options: Any) -> Example:
+    return SampleExamples(samples=[sample], **options).example(0, model)
+
+
 def others(sample: Sample) -> list[Sample]:
     """The same parts in other orders, each with another answer."""
     first = replace(sample, id="turned", content=sample.content[::-1], answer="no")
@@ -135,11 +140,12 @@ def test_parts_are_named_as_stages_name_them() -> None:
 
 def test_a_mixed_sample_is_laid_out_in_its_own_order(sample: Sample) -> None:
     model = build()
-    example = example_of(sample, model, looking=LOOKING)
+    example = example_of(sample, model, **LOOKING)
     embedded = model.embed([example]).embeddings[0]
     tokens = [model.segment_tokens(segment) for segment in example.content]
     # A view is one token; two tiles with a newline after their row, the whole before them. 25 frames, four a token.
-    assert tokens == [1 + 2 + 1, 16, 7, 3, 7, 1]
+    # The film's frames of 48 x 32 pixels are seen in two tiles as well, without a newline.
+    assert tokens == [1 + 2 + 1, 16, 7, 3 * (1 + 2), 7, 1]
     assert len(embedded) == sum(tokens) + 1 + len("a tone") == model.num_tokens(example) - 1
     words = model.language_model.get_input_embeddings().weight
     torch.testing.assert_close(embedded[4:20], words[CODEC.encode("what do you hear")])
@@ -150,7 +156,7 @@ def test_a_mixed_sample_is_laid_out_in_its_own_order(sample: Sample) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_stage_on_mixed_samples_trains_every_part_that_it_names_and_no_other(sample: Sample, packed: bool) -> None:
     model = build()
-    examples = [example_of(one, model, looking=LOOKING) for one in others(sample)]
+    examples = [example_of(one, model, **LOOKING) for one in others(sample)]
     trained = ("vision_encoder", "visual_projector", "video_projector", "audio_encoder", "audio_projector")
     stage = Stage(
         name="all_but_the_language_model",
@@ -175,7 +181,7 @@ def test_a_stage_on_mixed_samples_trains_every_part_that_it_names_and_no_other(s
 
 def test_mixed_samples_are_certified_in_packs_and_have_the_losses_of_the_padded_batch(sample: Sample) -> None:
     model = build()
-    examples = [example_of(one, model, looking=LOOKING) for one in others(sample)]
+    examples = [example_of(one, model, **LOOKING) for one in others(sample)]
     certificate = certify(model, packing_probe(model, examples)).require()
     assert certificate.idle == ()
     torch.testing.assert_close(model.packed(examples).loss.loss, model(examples).loss, rtol=1e-4, atol=1e-5)
@@ -198,7 +204,7 @@ def read_anew(model: OmniModel, example: Example, most: int) -> list[int]:
 
 def test_mixed_samples_are_decoded_with_cache_as_without_together_as_alone(sample: Sample) -> None:
     model = build()
-    examples = [example_of(one, model, looking=LOOKING) for one in others(sample)]
+    examples = [example_of(one, model, **LOOKING) for one in others(sample)]
     expected = [read_anew(model, example, 6) for example in examples]
     assert len({tuple(answer) for answer in expected}) > 1
     assert decode(model, examples, max_new_tokens=6) == expected
@@ -215,9 +221,9 @@ def test_a_saved_model_gives_the_same_answers_and_losses(tmp_path: Path, sample:
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
-    example = example_of(sample, loaded, looking=LOOKING)
+    example = example_of(sample, loaded, **LOOKING)
     assert torch.equal(loaded([example]).loss, model([example]).loss)
-    assert answer(loaded, sample, looking=LOOKING) == answer(model, sample, looking=LOOKING)
+    assert answer(loaded, sample, **LOOKING) == answer(model, sample, **LOOKING)
 
 
 def test_a_part_may_be_kept_by_name_or_added_and_must_be_the_same_when_it_is_opened(tmp_path: Path) -> None:
@@ -272,7 +278,7 @@ def test_a_folder_that_is_no_model_of_this_version_is_refused_in_one_sentence(tm
 )
 def test_a_part_that_the_model_lacks_is_named(sample: Sample, lacking: str, message: str) -> None:
     model = build()
-    example = example_of(sample, model, looking=LOOKING)
+    example = example_of(sample, model, **LOOKING)
     setattr(model, lacking, None)
     with pytest.raises(LabError, match=message):
         model([example])
@@ -320,9 +326,9 @@ def test_a_saved_model_is_asked_from_the_command_line_in_the_order_of_the_option
     words = ["--image", str(files["wide"]), "--text", "what do you hear", "--audio", str(files["a"])]
     words += ["--video", str(files["c"]), "--text", "and see", "--image", str(files["square"])]
     assert asked(monkeypatch, str(tmp_path / "model"), *words, *options) == 0
-    assert capsys.readouterr().out.rstrip("\n") == answer(model, sample, looking=LOOKING, max_new_tokens=9)
+    assert capsys.readouterr().out.rstrip("\n") == answer(model, sample, **LOOKING, max_new_tokens=9)
     assert asked(monkeypatch, str(tmp_path / "model"), "--audio", "none.wav", *options) == 2
-    assert "error: sample 'asked': none.wav cannot be read" in capsys.readouterr().err
+    assert "error: sample 'asked': none.wav is not there" in capsys.readouterr().err
     assert asked(monkeypatch, str(tmp_path / "model")) == 2
     assert "error: nothing is asked; give --audio" in capsys.readouterr().err
     assert asked(monkeypatch, str(tmp_path / "nowhere"), "--text", "a") == 2

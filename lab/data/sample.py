@@ -1,11 +1,11 @@
 """One sample of any data: content in the order in which a model reads it, and the answer.
 
 Sections 2 and 3 of the paper (image-text, video-text and audio-text pairs, interleaved data, instructions). The parts
-of the content are those of a message in transformers' chat templates.
+of the content are those of a message in transformers' chat templates. Media are read when they are asked for.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -15,12 +15,13 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from lab.data.images import read_image
+from lab.data.media import Drawn, Media, media_file
 from lab.data.speech.audio import read_audio
 from lab.data.video import reading
+from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError, choose
 
 Role = Literal["system", "user", "assistant"]
-Media = Path | bytes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Audio:
-    """A sound, of any file that FFmpeg reads."""
+    """A sound, of any file that FFmpeg reads; of a video its sound track."""
 
     source: Media
     role: Role = "user"
@@ -44,9 +45,12 @@ class Audio:
         """Its samples, 16 kHz, mono.
 
         Raises:
-            LabError: as `read_audio`.
+            LabError: as `media_file` and `read_audio`.
         """
-        return read_audio(self.source)
+        if isinstance(self.source, Drawn):
+            drawn: Float[ndarray, " samples"] = self.source.read()
+            return drawn
+        return read_audio(self.source if isinstance(self.source, bytes) else media_file(self.source))
 
 
 @dataclass(frozen=True)
@@ -57,30 +61,45 @@ class Image:
     role: Role = "user"
     type: ClassVar[str] = "image"
 
-    def read(self) -> UInt8[ndarray, "height width 3"]:
-        """Its pixels, RGB.
+    def read(self, sight: Sight = PAPER_SIGHT) -> UInt8[ndarray, "height width 3"]:
+        """Its pixels, RGB; a file's own, `sight` is for what is drawn.
 
         Raises:
-            LabError: as `read_image`.
+            LabError: as `media_file` and `read_image`.
         """
-        return np.asarray(read_image(self.source))
+        if isinstance(self.source, Drawn):
+            drawn: UInt8[ndarray, "height width 3"] = self.source.read(sight)
+            return drawn
+        return np.asarray(read_image(self.source if isinstance(self.source, bytes) else media_file(self.source)))
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video, of which frames are seen; a file, or a folder of frames."""
+    """A video, of which frames are seen; a file may be a folder of frames."""
 
-    source: Path
+    source: Media
     role: Role = "user"
     type: ClassVar[str] = "video"
 
-    def read(self, **options: Any) -> reading.Video:
-        """Its frames and when each is shown; options as in `read_video`.
+    def read(self, sight: Sight = PAPER_SIGHT) -> reading.Video:
+        """Its frames and when each is shown.
 
         Raises:
-            LabError: as `read_video`.
+            LabError: as `media_file` and `read_video`.
         """
-        return reading.read_video(self.source, **options)
+        if isinstance(self.source, Drawn):
+            drawn: reading.Video = self.source.read(sight)
+            return drawn
+        if sight.max_frames == 0:
+            nothing = np.zeros((0, 1, 1, 3), dtype=np.uint8)
+            return reading.Video(frames=nothing, seconds=np.zeros(0), duration_seconds=0.0)
+        path = media_file(self.source)
+        if sight.max_frames > 1:
+            return reading.read_video(path, frames_per_second=sight.frames_per_second, max_frames=sight.max_frames)
+        # Of first, middle and last frame the middle one: a reader that is asked for one gives the first.
+        whole = reading.read_video(path, frames_per_second=1000.0, max_frames=3)
+        middle = slice(len(whole.frames) // 2, len(whole.frames) // 2 + 1)
+        return replace(whole, frames=whole.frames[middle], seconds=whole.seconds[middle])
 
 
 Part = Text | Audio | Image | Video
@@ -116,6 +135,26 @@ class Sample:
             )
         if not self.group:
             object.__setattr__(self, "group", self.id)
+
+    @property
+    def question(self) -> str:
+        """What the last turn says in words."""
+        return " ".join(part.text for part in self.content[self._last_turn() :] if isinstance(part, Text))
+
+    def asking(self, question: str, answer: str) -> "Sample":
+        """The same media and earlier turns, with another question at the last turn's end, and another answer.
+
+        It has no choices, as these belong to the answer that it had.
+        """
+        at = self._last_turn()
+        media = tuple(part for part in self.content[at:] if not isinstance(part, Text))
+        asked = Text(question, self.content[-1].role)
+        return replace(self, content=(*self.content[:at], *media, asked), answer=answer, choices=())
+
+    def _last_turn(self) -> int:
+        """The place of its first part."""
+        roles = [part.role for part in self.content]
+        return max((at for at in range(1, len(roles)) if roles[at] != roles[at - 1]), default=0)
 
     def messages(self) -> list[dict[str, Any]]:
         """The sample as chat messages, the answer last, where there is one."""
@@ -155,7 +194,9 @@ def sample_of_messages(messages: Sequence[Mapping[str, Any]], *, id: str, **fact
 
 
 def _inside(part: Part) -> Any:
-    return part.text if isinstance(part, Text) else part.source if isinstance(part.source, bytes) else str(part.source)
+    if isinstance(part, Text):
+        return part.text
+    return str(part.source) if isinstance(part.source, Path) else part.source
 
 
 def _parts(id: str, message: Mapping[str, Any]) -> list[Part]:
@@ -168,5 +209,6 @@ def _parts(id: str, message: Mapping[str, Any]) -> list[Part]:
         inside = entry.get(kind.type)
         if inside is None:
             raise LabError(f"a part of sample {id!r} of type {kind.type!r} has no {kind.type!r} in it")
-        found.append(kind(Path(inside) if kind is not Text and isinstance(inside, str) else inside, role))
+        is_path = kind is not Text and isinstance(inside, str) and "://" not in inside
+        found.append(kind(Path(inside) if is_path else inside, role))
     return found

@@ -12,11 +12,11 @@ import torch
 
 from lab.errors import LabError
 from lab.parts.omni_model import OmniModel
-from lab.training.vision_data import VisionSplit
+from lab.training.samples import SampleExamples
 
 
 @torch.inference_mode()
-def measure_answers(model: OmniModel, data: VisionSplit, *, batch_tokens: int = 8192) -> pd.DataFrame:
+def measure_answers(model: OmniModel, data: SampleExamples, *, batch_tokens: int = 8192) -> pd.DataFrame:
     """Answer every question of a split; one line each, in the split's order.
 
     Columns: `corpus` (the split's name), `question` (its id), `group`, `kind`, `asked`, `answer`, `chosen`,
@@ -24,54 +24,49 @@ def measure_answers(model: OmniModel, data: VisionSplit, *, batch_tokens: int = 
     included) and `num_tokens`. Of choices equally likely the first counts as chosen.
 
     Raises:
-        LabError: a question without choices, or whose answer is none of them.
+        LabError: a question without choices.
     """
-    for example in data.examples:
-        if not example.choices:
+    for sample in data.samples:
+        if not sample.choices:
             raise LabError(
-                f"answers are chosen among choices; question {example.id!r} of {data.name!r} has none: name a "
+                f"answers are chosen among choices; question {sample.id!r} of {data.name!r} has none: name a "
                 "test_source whose questions have choices, such as next_qa@hub:OWNER/NAME"
-            )
-        if example.answer not in example.choices:
-            raise LabError(
-                f"question {example.id!r} has the answer {example.answer!r}, which is none of its choices: "
-                f"{', '.join(map(repr, example.choices))}"
             )
     model.eval()
     lines: list[dict[str, object]] = [{} for _ in range(len(data))]
     for batch in _batches(model, data, batch_tokens):
         seen = model.read([data.example(i, model) for i in batch])
-        rows = [(at, choice) for at, i in enumerate(batch) for choice in data.examples[i].choices]
+        rows = [(at, choice) for at, i in enumerate(batch) for choice in data.samples[i].choices]
         scored = model([replace(seen[at], answer=data.answer_ids(choice, model)) for at, choice in rows])
         losses = scored.loss.tolist()
         counts = scored.num_tokens.tolist()
         for at, i in enumerate(batch):
-            example = data.examples[i]
+            sample = data.samples[i]
             own = {c: (losses[r], counts[r]) for r, (where, c) in enumerate(rows) if where == at}
             chosen = min(own, key=lambda choice: own[choice][0])
             lines[i] = {
-                "question": example.id,
-                "group": example.group,
-                "kind": example.kind,
-                "asked": example.question,
-                "answer": example.answer,
+                "question": sample.id,
+                "group": sample.group,
+                "kind": sample.task,
+                "asked": sample.question,
+                "answer": sample.answer,
                 "chosen": chosen,
-                "wrong_answers": int(chosen != example.answer),
+                "wrong_answers": int(chosen != sample.answer),
                 "num_questions": 1,
-                "num_choices": len(example.choices),
-                "loss": own[example.answer][0],
-                "num_tokens": own[example.answer][1],
+                "num_choices": len(sample.choices),
+                "loss": own[sample.answer][0],
+                "num_tokens": own[sample.answer][1],
             }
     return pd.DataFrame(lines).assign(corpus=data.name)
 
 
-def _batches(model: OmniModel, data: VisionSplit, batch_tokens: int) -> Iterator[list[int]]:
+def _batches(model: OmniModel, data: SampleExamples, batch_tokens: int) -> Iterator[list[int]]:
     """Questions of like length whose rows, one a choice, have about so many positions."""
     sizes = [data.num_tokens(i, model) for i in range(len(data))]
     batch: list[int] = []
     rows = 0
     for i in sorted(range(len(data)), key=lambda i: sizes[i]):
-        more = len(data.examples[i].choices)
+        more = len(data.samples[i].choices)
         if batch and (rows + more) * sizes[i] > batch_tokens:
             yield batch
             batch, rows = [], 0
@@ -93,10 +88,10 @@ def answer_scores(table: pd.DataFrame, split: str) -> dict[str, float]:
     return scores
 
 
-def answer_costs(model: OmniModel, data: VisionSplit) -> dict[str, float]:
+def answer_costs(model: OmniModel, data: SampleExamples) -> dict[str, float]:
     """What an answer costs: the projector's parameters, visual tokens a frame and a question, frames a question."""
-    part = model.parts()[data.branch]
-    seen = [len(data.store[example.id].seconds) for example in data.examples]
+    part = model.parts()[data.branch or "visual_projector"]
+    seen = [data.shown_frames(i) for i in range(len(data))]
     visual = [data.num_visual_tokens(i, model) for i in range(len(data))]
     return {
         "projector_parameters": float(sum(parameter.numel() for parameter in part.parameters())),

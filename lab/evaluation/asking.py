@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.sample import Sample
+from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.evaluation.decoding import decode
 from lab.parts.omni_model import OmniModel
 from lab.parts.saved_model import load_model
 from lab.training.language_models import open_language_model
 from lab.training.loop import choose_device
-from lab.training.samples import Looking, example_of
+from lab.training.samples import NO_TILES, SampleExamples, Tiling
 from lab.training.speech import open_encoder
 from lab.training.vision import open_vision_encoder
 
@@ -35,15 +36,16 @@ def answer(
     model: OmniModel,
     sample: Sample,
     *,
-    looking: Looking | None = None,
+    sight: Sight = PAPER_SIGHT,
+    tiling: Tiling = NO_TILES,
     num_beams: int = 1,
     max_new_tokens: int = 128,
 ) -> str:
-    """What a model answers to a sample.
+    """What a model that has its encoders inside answers to a sample.
 
     Raises:
-        LabError: as `example_of` and `decode`.
+        LabError: as `SampleExamples.example` and `decode`.
     """
-    example = example_of(sample, model, looking=looking)
+    example = SampleExamples(samples=[sample], sight=sight, tiling=tiling).example(0, model)
     (tokens,) = decode(model, [example], max_new_tokens=max_new_tokens, num_beams=num_beams)
     return model.codec.decode(tokens)

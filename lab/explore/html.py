@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -89,3 +90,19 @@ def pictures(frames: UInt8[ndarray, "frames height width 3"], seconds: Sequence[
         shown.append(f"<figure style='display:inline-block;margin:0 4px'>{picture}<br>{told}</figure>")
     left_out = len(frames) - count
     return Markup(f"<div>{''.join(shown)}</div>" + (f"<p>and {left_out} more</p>" if left_out else ""))
+
+
+def media(sample: Any, sight: Any) -> Markup:
+    """The pictures, videos and sounds of a sample, read with a `Sight` to be looked at and heard."""
+    from lab.data.speech.audio import SAMPLING_RATE
+
+    told = ""
+    for part in sample.content:
+        if part.type == "image":
+            told += pictures(part.read(sight)[None])
+        elif part.type == "video":
+            video = part.read(sight)
+            told += pictures(video.frames, video.seconds.tolist())
+        elif part.type == "audio":
+            told += sound(part.read(), SAMPLING_RATE)
+    return Markup(told)

@@ -20,18 +20,19 @@ from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
 from lab.data.filters.losses import Losses, loss_files
 from lab.data.instructions.instructions import read_instructions
+from lab.data.sample import Sample
+from lab.data.sources import is_source, open_samples
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
+from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError
-from lab.explore.html import pictures, sound, table, text
+from lab.explore.html import media, sound, table, text
 from lab.explore.panel import Panel, Shown
 from lab.paper.panels_beneath import CLEAN, draw_losses
 from lab.study.ablation import Ablation, free_key, load_ablation, save_own_row
 from lab.study.results import load_utterances
 from lab.training.image_text_data import as_instruction
 from lab.training.parameters import PictureTuningParameters
-from lab.training.vision_example import Sight, VisionExample
-from lab.training.vision_examples import EXAMPLES, HUB, open_examples
 
 OF_PICTURES = "loss_filter_images"
 """The study whose model `lab score --images` scores with; behind its examples stand those that are scored."""
@@ -47,8 +48,9 @@ class ScoredSamples:
     losses: Float[ndarray, " samples"]
     losses_without_prompt: Float[ndarray, " samples"] | None = None
     faults: Sequence[str] | None = None
-    examples: Sequence[VisionExample] | None = None
-    """The pictures that they are about, where they are about some; their questions are the clean ones."""
+    seen: Sequence[Sample] | None = None
+    """The samples with their pictures, where they have some; their questions are the clean ones."""
+    sight: Sight = PAPER_SIGHT
 
     def judged(self) -> Losses:
         """As filters read them."""
@@ -68,9 +70,9 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
     parameters = ablation.resolve(row, rung)
     without = first["loss_without_prompt"].to_numpy(np.float64)
     ids = first["question"].tolist()
-    shown = (
-        _examples(parameters.images, parameters, len(ids)) if isinstance(parameters, PictureTuningParameters) else {}
-    )
+    seen: dict[str, Any] = {}
+    if isinstance(parameters, PictureTuningParameters):
+        seen = _seen(_samples_by_id(parameters.images, parameters, len(ids)), ids, parameters)
     return ScoredSamples(
         ids=ids,
         prompts=first["prompt"].tolist(),
@@ -78,7 +80,7 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
         losses=first["loss"].to_numpy(np.float64),
         losses_without_prompt=None if np.isnan(without).any() else without,
         faults=first["kind"].tolist(),
-        examples=[shown[key] for key in ids] if shown else None,
+        **seen,
     )
 
 
@@ -90,12 +92,11 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
     """
     scored = pq.read_table(loss_files(folder))
     ids = scored["id"].to_pylist()
-    shown: dict[str, VisionExample] = {}
-    if source.partition(":")[0] in EXAMPLES or HUB in source:
-        base = load_ablation(OF_PICTURES).base
-        assert isinstance(base, PictureTuningParameters)
-        shown = _examples(source, base, len(ids))
-        by_id = {key: as_instruction(example) for key, example in shown.items()}
+    parameters: Any = load_ablation(OF_PICTURES).base
+    seen: dict[str, Sample] = {}
+    if is_source(source):
+        seen = _samples_by_id(source, parameters, len(ids))
+        by_id = {key: as_instruction(sample) for key, sample in seen.items()}
     else:
         by_id = {one.id: one for one in read_instructions(source).instructions}
     if missing := [key for key in ids if key not in by_id]:
@@ -107,15 +108,21 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
         answers=[by_id[key].answer for key in ids],
         losses=scored["loss"].to_numpy(),
         losses_without_prompt=None if np.isnan(without).any() else without,
-        examples=[shown[key] for key in ids] if shown else None,
+        **_seen(seen, ids, parameters),
     )
 
 
-def _examples(source: str, parameters: PictureTuningParameters, count: int) -> dict[str, VisionExample]:
-    """Those of a source that may have been scored, by id; nothing is drawn before it is looked at."""
+def _samples_by_id(source: str, parameters: PictureTuningParameters, count: int) -> dict[str, Sample]:
+    """Those of a source that may have been scored; nothing is drawn before it is looked at."""
     wanted = parameters.num_pretraining + max(parameters.num_training, count)
-    sight = Sight(frame_size=parameters.frame_size)
-    return {one.id: one for one in open_examples(source, "train", wanted, sight)}
+    samples, _ = open_samples(source, "train", wanted)
+    return {sample.id: sample for sample in samples}
+
+
+def _seen(samples: dict[str, Sample], ids: Sequence[str], parameters: PictureTuningParameters) -> dict[str, Any]:
+    if not samples:
+        return {}
+    return {"seen": [samples[key] for key in ids], "sight": Sight(frame_size=parameters.frame_size)}
 
 
 MAX_SPOKEN = 300
@@ -189,7 +196,7 @@ def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int
     rows: list[dict[str, Any]] = [
         {
             "loss": f"{losses[i]:.2f}",
-            **({} if samples.examples is None else {"picture": pictures(samples.examples[i].see()[0])}),
+            **({} if samples.seen is None else {"picture": media(samples.seen[i], samples.sight)}),
             **({"spoken": _spoken(samples.ids[i], samples.prompts[i])} if hear else {}),
             "prompt": samples.prompts[i],
             "answer": samples.answers[i],

@@ -6,7 +6,7 @@ from tqdm.auto import tqdm
 
 
 class ProgressBar:
-    """Hand it over as `progress`: `open_vision_split(..., progress=ProgressBar("views"))`.
+    """Hand it over as `progress`: `examples.kept_by(..., progress=ProgressBar("views"))`.
 
     It is told how many are done, of how many where that is known, and may be told a loss, which it shows. It appears
     with the first call and closes with the last; one that goes on to another total (a second data set) starts anew.

@@ -8,7 +8,7 @@ notebook that never shows a corpus never imports one. `lab` registers all this b
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.explore.html import curve, facts, pictures, table, text
+from lab.explore.html import curve, facts, media, pictures, table, text
 
 _Show = Callable[[Any], str]
 
@@ -117,14 +117,15 @@ def _record(shown: Any) -> str:
     return f"<p>{curve(shown.losses, 'loss (nats a token)')}; {text(told)}</p>"
 
 
-def _example(shown: Any) -> str:
-    frames, seconds = shown.see()
+def _sample(shown: Any) -> str:
+    from lab.data.video.moments import PAPER_SIGHT
+
     choices = "".join(
         f"<li>{'<b>' if choice == shown.answer else ''}{text(choice)}{'</b>' if choice == shown.answer else ''}</li>"
         for choice in shown.choices or (shown.answer,)
     )
-    times = seconds if len(frames) > 1 else ()
-    return f"{pictures(frames, times)}<p><i>{text(shown.kind)}</i>: {text(shown.question)}</p><ul>{choices}</ul>"
+    said = " ".join(part.text for part in shown.content if part.type == "text")
+    return f"{media(shown, PAPER_SIGHT)}<p><i>{text(shown.task)}</i>: {text(said)}</p><ul>{choices}</ul>"
 
 
 def _video(shown: Any) -> str:
@@ -175,7 +176,7 @@ SHOWN: dict[str, _Show] = {
     "lab.training.loop.TrainingRecord": _record,
     "lab.training.memory.Memory": _memory,
     "lab.training.packing_certificate.PackingCertificate": certificate,
-    "lab.training.vision_example.VisionExample": _example,
+    "lab.data.sample.Sample": _sample,
     "lab.data.video.reading.Video": _video,
     "lab.data.speech.corpora.Corpus": _corpus,
     "lab.data.packing.Packs": lambda shown: _said(shown.statistics()),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from lab.data.video.reading import VIDEO_FRAME
 from lab.parts.any_resolution import num_tokens
 from lab.parts.audio_projectors import AudioProjector
 from lab.parts.known_configurations import known_configuration
@@ -19,7 +20,6 @@ from lab.training.language_models import language_model_without_weights
 from lab.training.speech import cell_audio_projector
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import cell_projector
-from lab.training.vision_examples import VIDEO_FRAME
 
 RUNG = "paper"
 AUDIO_ROW, IMAGE_ROW, VIDEO_ROW = "conv_gmlp_2", "mean_pool", "anyres_48"

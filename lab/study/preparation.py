@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from lab.data.fetch import sha256_of
 from lab.errors import LabError, choose
 from lab.study.reach import reached_by_modules
-from lab.study.remembered import Ingredients, computed_with, folder_states, remembered, say
+from lab.study.remembered import Ingredients, computed_with, folder_states, remembered, say, say_left_out
 from lab.training.parameters import (
     Parameters,
     PictureTuningParameters,
@@ -196,21 +196,16 @@ def _check_speech(cell: SpeechParameters) -> None:
 def _check_sight(cell: SightedParameters) -> None:
     import torch
 
-    from lab.data.vision_forms import FORMS
+    from lab.data.sources import check_source
     from lab.training.vision import check_vision_encoder
     from lab.training.vision_cell import cell_projector
-    from lab.training.vision_examples import HUB, sources_sha256
 
     check_vision_encoder(cell.vision_encoder)
     with torch.device("meta"):
         # As wide as the cpu rung's encoder and language model.
         cell_projector(cell, hidden_size=112, output_size=192)
     for source in filter(None, _sources(cell).values()):
-        form, hub, _ = source.partition(HUB)
-        if hub:
-            choose(FORMS, form, "form of image-text and video-text data")
-        else:
-            sources_sha256(source)
+        check_source(source)
 
 
 def _check_vision(cell: VisionParameters) -> None:
@@ -299,8 +294,8 @@ def _sources(cell: SightedParameters) -> dict[str, str]:
 
 def _seen(cell: SightedParameters) -> tuple[Any, Ingredients]:
     """The vision encoder, and the ingredients of what it is shown."""
+    from lab.data.sources import sources_sha256
     from lab.training.vision import open_vision_encoder
-    from lab.training.vision_examples import sources_sha256
 
     name, told = cell.vision_encoder, say(f"{cell.vision_encoder}, steps")
     encoder = open_vision_encoder(name, image_size=cell.image_size, stride=cell.stride, progress=told)
@@ -311,12 +306,19 @@ def _seen(cell: SightedParameters) -> tuple[Any, Ingredients]:
     return encoder, {**sources, "vision_encoder": {name: encoder.weights_sha256}}
 
 
+def _views(data: Mapping[str, Any]) -> list[str]:
+    """Where the views of splits are kept; what of their sources cannot be used is said."""
+    for split in data.values():
+        say_left_out(split.name, split.left_out)
+    return [str(split.store.folder) for split in data.values() if split.store]
+
+
 def _make_vision(cell: VisionParameters) -> Made:
     from lab.training.vision_cell import vision_cell_data
 
     encoder, ingredients = _seen(cell)
     data = vision_cell_data(cell, encoder, progress=say("pictures and frames, samples"))
-    return ingredients, [str(split.store.folder) for split in data.values()]
+    return ingredients, _views(data)
 
 
 def _make_pictures(cell: PictureTuningParameters) -> Made:
@@ -333,8 +335,7 @@ def _make_pictures(cell: PictureTuningParameters) -> Made:
     data = open_image_text_data(cell, pretrained, progress=say("losses, examples"))
     made_of = (ingredients["images"][cell.images], data.sha256, pretrained.scorer.sha256)
     ingredients["images"] = {cell.images: " ".join(made_of)}
-    views = [str(split.store.folder) for split in splits.values()]
-    return ingredients, [*views, str(pretrained.folder), str(data.scores)]
+    return ingredients, [*_views(splits), str(pretrained.folder), str(data.scores)]
 
 
 def _make_text(cell: TextTuningParameters) -> Made:

@@ -81,6 +81,14 @@ def say(what: str) -> Callable[..., None]:
     return print_line
 
 
+def say_left_out(source: str, left_out: Mapping[str, Sequence[str]]) -> None:
+    """Print what of a source cannot be used, where there is any."""
+    from lab.data.filters.streamed import left_out_account
+
+    if left_out:
+        print(f"preparing: {source}, {left_out_account(left_out)}", flush=True)
+
+
 def _arithmetic() -> list[str]:
     """What tells whether `auto` comes to the same as before, without asking torch: the processor's abilities, GPUs."""
     with suppress(OSError):

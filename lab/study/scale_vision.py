@@ -11,6 +11,9 @@ from typing import Any, get_args
 
 import torch
 
+from lab.data.sources import largest_sample
+from lab.data.video.moments import Sight
+from lab.data.video.reading import VIDEO_FRAME
 from lab.parts.any_resolution import num_tokens
 from lab.parts.vision_backbones import VisionBackbone
 from lab.parts.visual_projectors import Padding, build_visual_projector
@@ -20,13 +23,11 @@ from lab.training.curricula import IMAGE, VIDEO
 from lab.training.language_models import language_model_without_weights
 from lab.training.memory import Memory, PartMemory
 from lab.training.parameters import VisionParameters
+from lab.training.samples import Tiling
 from lab.training.saved_bytes import Precision
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_stages, projector_options
-from lab.training.vision_data import Tiling
-from lab.training.vision_example import Sight
-from lab.training.vision_examples import VIDEO_FRAME, largest_sample
 from lab.training.vision_memory import BRANCHES, VISION_PARTS, VisionMemory, VisionSample, vision_memory
 
 QUESTION_TOKENS = 64  # ours: a question with its choices
@@ -159,12 +160,7 @@ class VisionCells:
     def _count(self, parameters: VisionParameters, kind: str, branch: Branch, trained: tuple[str, ...]) -> VisionMemory:
         encoder = self._built_encoder(parameters)
         language_model = self._language_model(parameters.language_model)
-        tiling = Tiling(
-            max_tiles=parameters.max_tiles,
-            fit=parameters.fit,
-            unpad=parameters.unpad,
-            newline=parameters.newline,
-        )
+        tiling = Tiling(max_tiles=parameters.max_tiles, fit=parameters.fit, unpad=parameters.unpad)
         seen = largest_sample(
             getattr(parameters, SOURCES[kind]),
             Sight(

@@ -15,15 +15,15 @@ from pathlib import Path
 from lab.data.filters.filtering import Filtered
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import plant_faults
+from lab.data.sample import Sample
 from lab.errors import LabError
 from lab.training.image_text_model import PretrainedImageText
 from lab.training.image_text_scoring import PictureAnswers
 from lab.training.instruction_filter import ScoredInstructions
 from lab.training.packed_losses import ScoringOptions
 from lab.training.parameters import PictureTuningParameters
+from lab.training.samples import SampleExamples
 from lab.training.scoring import open_losses
-from lab.training.vision_data import VisionSplit
-from lab.training.vision_example import VisionExample
 
 _PART_SAMPLES = 512
 
@@ -36,14 +36,14 @@ class ImageTextData(ScoredInstructions):
     their losses.
     """
 
-    split: VisionSplit
+    split: SampleExamples
     sha256: str
     scores: Path
 
-    def kept(self, filtered: Filtered) -> VisionSplit:
+    def kept(self, filtered: Filtered) -> SampleExamples:
         """What a filter leaves of the split."""
-        pairs = zip(self.split.examples, filtered.keep.tolist(), strict=True)
-        return replace(self.split, examples=[example for example, stays in pairs if stays])
+        pairs = zip(self.split.samples, filtered.keep.tolist(), strict=True)
+        return replace(self.split, samples=[sample for sample, stays in pairs if stays])
 
 
 def check_image_text(parameters: PictureTuningParameters) -> None:
@@ -65,10 +65,10 @@ def check_image_text(parameters: PictureTuningParameters) -> None:
         )
 
 
-def as_instruction(example: VisionExample) -> Instruction:
+def as_instruction(sample: Sample) -> Instruction:
     """The text beside a picture; its source is the kind of question."""
     return Instruction(
-        id=example.id, prompt=example.question, answer=example.answer, source=example.kind, group=example.group
+        id=sample.id, prompt=sample.question, answer=sample.answer, source=sample.task, group=sample.group
     )
 
 
@@ -86,17 +86,15 @@ def open_image_text_data(
     check_image_text(parameters)
     clean = pretrained.instructions
     planted = plant_faults(
-        [as_instruction(example) for example in clean.examples],
+        [as_instruction(sample) for sample in clean.samples],
         share=parameters.fault_share,
         seed=parameters.fault_seed,
     )
-    examples = [
-        replace(example, question=made.prompt, answer=made.answer)
-        for example, made in zip(clean.examples, planted.instructions, strict=True)
-    ]
-    split = replace(clean, examples=examples)
+    made = zip(clean.samples, planted.instructions, planted.faults, strict=True)
+    split = replace(clean, samples=[s.asking(one.prompt, one.answer) if fault else s for s, one, fault in made])
+    kept = clean.store.sha256 if clean.store else ""
     sha256 = hashlib.sha256(repr(planted.instructions).encode()).hexdigest()
-    identity = json.dumps([pretrained.scorer.sha256, clean.store.sha256, sha256, parameters.budget_tokens])
+    identity = json.dumps([pretrained.scorer.sha256, kept, sha256, parameters.budget_tokens])
     name = f"{pretrained.folder.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     scores = pretrained.folder.parent / "scores" / name
     options = ScoringOptions(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lab.data.sources import SAMPLES_VERSION, sources_sha256
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import OmniModel
@@ -25,10 +26,9 @@ from lab.training.image_text_scoring import why_not_readable
 from lab.training.image_text_training import FINE_TUNING, PRETRAINING, pretraining_stage, train_image_text
 from lab.training.loop import choose_device, choose_precision
 from lab.training.parameters import PictureTuningParameters, VisionParameters
+from lab.training.samples import SampleExamples
 from lab.training.scoring import Scorer
 from lab.training.vision_cell import build_vision_model, vision_cell_data
-from lab.training.vision_data import VisionSplit
-from lab.training.vision_examples import EXAMPLES_VERSION, sources_sha256
 
 # Raise it when the same parameters would give another model.
 MODEL_VERSION = 1
@@ -88,14 +88,14 @@ class PretrainedImageText:
     model: OmniModel
     scorer: Scorer
     ancestry: Ancestry
-    instructions: VisionSplit
+    instructions: SampleExamples
     facts: Mapping[str, Any]
     folder: Path
 
 
 def image_text_splits(
     parameters: PictureTuningParameters, encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, VisionSplit]:
+) -> dict[str, SampleExamples]:
     """The pictures of a study: `image_text` (the training side, pretraining first), `test`, and `dev` where measured.
 
     Raises:
@@ -106,7 +106,7 @@ def image_text_splits(
 
 def open_pretrained(
     parameters: PictureTuningParameters,
-    images: VisionSplit,
+    images: SampleExamples,
     encoder: VisionEncoder,
     language_model: LanguageModel,
     *,
@@ -169,17 +169,17 @@ def open_pretrained(
 
 
 def _parted(
-    images: VisionSplit, model: OmniModel, parameters: PictureTuningParameters
-) -> tuple[VisionSplit, VisionSplit, Counter[str]]:
+    images: SampleExamples, model: OmniModel, parameters: PictureTuningParameters
+) -> tuple[SampleExamples, SampleExamples, Counter[str]]:
     """Examples to pretrain on and to fine-tune on; a group that the first have begun is in none of the second."""
-    first, rest = images.examples[: parameters.num_pretraining], images.examples[parameters.num_pretraining :]
-    begun = {example.group for example in first}
+    first, rest = images.samples[: parameters.num_pretraining], images.samples[parameters.num_pretraining :]
+    begun = {sample.group for sample in first}
     left_out: Counter[str] = Counter()
     chosen: dict[str, list[int]] = {"pretraining": [], "fine-tuning": []}
     for index in range(len(images)):
         pretraining = index < len(first)
         reason = why_not_readable(images, index, model, max_tokens=parameters.max_tokens)
-        if reason is None and not pretraining and images.examples[index].group in begun:
+        if reason is None and not pretraining and images.samples[index].group in begun:
             reason = "of a group that was pretrained on"
         if reason is None:
             chosen["pretraining" if pretraining else "fine-tuning"].append(index)
@@ -192,7 +192,7 @@ def _parted(
                 f"{len(indices)} of {len(given)} examples of {parameters.images!r} can be read for {what}, fewer "
                 f"than {least}; left out: {why or 'none'}"
             )
-    parts = [replace(images, examples=[images.examples[i] for i in indices]) for indices in chosen.values()]
+    parts = [replace(images, samples=[images.samples[i] for i in indices]) for indices in chosen.values()]
     return parts[0], parts[1], left_out
 
 
@@ -200,7 +200,7 @@ def _folder(
     parameters: PictureTuningParameters, encoder: VisionEncoder, language_model: LanguageModel, device: torch.device
 ) -> Path:
     facts = {name: getattr(parameters, name) for name in _DECIDING}
-    made_of = [sources_sha256(parameters.images), EXAMPLES_VERSION, encoder.key, language_model.sha256]
+    made_of = [sources_sha256(parameters.images), SAMPLES_VERSION, encoder.key, language_model.sha256]
     computed = [device.type, choose_precision(parameters.precision, device)]
     identity = json.dumps([MODEL_VERSION, facts, made_of, computed], sort_keys=True)
     name = f"image_text-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from lab.errors import LabError
 from lab.parts.omni_model import Example, OmniModel
 from lab.training.instruction_rows import NOT_READABLE
+from lab.training.samples import SampleExamples
 from lab.training.scoring import ScoredRow, Scorer
-from lab.training.vision_data import VisionSplit
 
 TOO_LONG = "picture, question and answer longer than the budget"
 
 
-def why_not_readable(split: VisionSplit, index: int, model: OmniModel, *, max_tokens: int) -> str | None:
+def why_not_readable(split: SampleExamples, index: int, model: OmniModel, *, max_tokens: int) -> str | None:
     """Why an example cannot be scored or trained on within so many tokens, a reason to be counted; None: it can."""
-    example = split.examples[index]
-    if not split.write(example.question):
+    sample = split.samples[index]
+    if not split.written(sample.question, model):
         return "empty prompt"
-    if not split.write(example.answer):
+    if not split.written(sample.answer, model):
         return "empty answer"
     try:
         # The end stands in no row, it is only ever a label.
@@ -35,15 +35,15 @@ def why_not_readable(split: VisionSplit, index: int, model: OmniModel, *, max_to
 class PictureAnswers:
     """Examples of a split, by their place in it, and the model that reads them; an `Answers`."""
 
-    split: VisionSplit
+    split: SampleExamples
     model: OmniModel
     scorer: Scorer
 
     def sha256(self, samples: Sequence[int]) -> str:
         """Of what is seen, asked and answered."""
-        digest = hashlib.sha256(self.split.store.sha256.encode())
-        for example in (self.split.examples[i] for i in samples):
-            digest.update(repr((example.id, example.question, example.answer)).encode())
+        digest = hashlib.sha256(self.split.store.sha256.encode() if self.split.store else b"")
+        for sample in (self.split.samples[i] for i in samples):
+            digest.update(repr((sample.id, sample.question, sample.answer)).encode())
         return digest.hexdigest()
 
     def row(self, sample: int, budget_tokens: int) -> ScoredRow | str:
@@ -51,7 +51,7 @@ class PictureAnswers:
         if reason := why_not_readable(self.split, sample, self.model, max_tokens=budget_tokens):
             return reason
         num_tokens = self.split.num_tokens(sample, self.model) - 1
-        answer = len(self.split.answer_ids(self.split.examples[sample].answer, self.model))
+        answer = len(self.split.answer_ids(self.split.samples[sample].answer, self.model))
         alone = len(self.model.codec.start_ids) + answer
 
         def whole() -> Example:
@@ -60,7 +60,7 @@ class PictureAnswers:
         def unasked() -> Example:
             return nothing_asked(whole())
 
-        id_ = self.split.examples[sample].id
+        id_ = self.split.samples[sample].id
         return ScoredRow(id_, whole, unasked, num_tokens, alone, num_tokens - alone, answer)
 
 

@@ -16,10 +16,10 @@ from lab.training.curricula import IMAGE
 from lab.training.loop import TrainingRecord
 from lab.training.packing_certificate import PackingCertificate
 from lab.training.parameters import PictureTuningParameters
+from lab.training.samples import SampleExamples
 from lab.training.stage_batches import StageBatches
 from lab.training.stage_loop import stage_options, train_stage
 from lab.training.stages import Stage
-from lab.training.vision_data import VisionSplit
 
 PRETRAINING, FINE_TUNING = "image_text_pretraining", "image_text_fine_tuning"
 _WARMUP_SHARE = 0.1
@@ -71,7 +71,7 @@ class ImageTextTraining:
 
 def train_image_text(
     model: OmniModel,
-    split: VisionSplit,
+    split: SampleExamples,
     stage: Stage,
     parameters: PictureTuningParameters,
     *,

@@ -109,7 +109,7 @@ class SpeechParameters(TrainedParameters):
 class SightedParameters(TrainedParameters):
     """What the kinds of studies share that see: pictures, vision encoder, visual projector."""
 
-    images: str = "stills"  # source of image-text: name in EXAMPLES with its options, or FORM@hub:OWNER/NAME
+    images: str = "stills"  # source of image-text: name in SAMPLE_SOURCES with options, or FORM@hub:OWNER/NAME
     test_source: str = ""  # whose test split is asked about; empty: that of what is trained on
     num_test: int = 960  # questions of dev and of test
     vision_encoder: str = "efficientnet_lite0"  # packaged name, timm:NAME, hub name or folder

@@ -1,24 +1,32 @@
-"""A sample as the model takes it: texts as token ids, media read and cut for the model's own encoders.
+"""Samples as a model takes them: texts as token ids, media cut and read for its encoders, or what was kept of them.
 
-Section 2 of the paper for video (frames of at most 384 x 768 pixels, one a second, at most 48).
+Sections 2 and 3 of the paper. What a frozen encoder makes of pictures and frames is computed once (`kept_by`) and read
+from the store; without one, media are read each time, for a model with its encoders inside.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from numpy import ndarray
 
-from lab.data.sample import Audio, Image, Part, Sample, Text, Video
+from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.view_features import SeenFrames, StoredViews, ViewStore, store_views
 from lab.errors import LabError
-from lab.parts.any_resolution import image_views, num_views, token_order
+from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_tokens import Sound
 from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.language_models import CharacterCodec
 from lab.parts.omni_model import Example, OmniModel, Segment
+from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_tokens import Branch, Seen
+from lab.training.examples import Examples
 from lab.training.language_models import text_writer
 
 # What stands for a part that is no text while a chat template is filled in; no text has it.
@@ -26,44 +34,215 @@ _MARK = "\ufffc"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking:
-    """How much is looked at: tiles of a picture (AnyRes), and frames of a video."""
+class Tiling:
+    """How a picture or frame becomes views (AnyRes) and their tokens one sequence; one tile is a fixed resolution."""
 
     max_tiles: int = 1
-    frames_per_second: float = 1.0
-    max_frames: int = 48
+    fit: Fit = "pad"
+    unpad: bool = False
 
 
-def example_of(
-    sample: Sample, model: OmniModel, *, looking: Looking | None = None, write: Callable[[str], str] | None = None
-) -> Example:
-    """Read a sample for a model that has its encoders inside.
+NO_TILES = Tiling()
 
-    A chat model reads the turns in its template; another one reads text and media one after the other. `write` brings
-    text into the form that the language model reads; left out, it follows from its codec.
 
-    Raises:
-        LabError: media that cannot be read, or for which the model has no part; sample and source are named.
+@dataclass(frozen=True, kw_only=True)
+class SampleExamples(Examples):
+    """Samples in a fixed order, as examples of whatever model asks.
+
+    A chat model reads the turns in its template; another one reads text and media one after the other.
     """
-    write = write or _writer(model.language)
-    try:
-        media = [_segment(p, model, looking or Looking()) for p in sample.content if not isinstance(p, Text)]
-        texts = _chat_texts(sample, model.codec) if isinstance(model.codec, ChatCodec) else _plain_texts(sample)
-        content: list[Segment] = []
-        for number, text in enumerate(texts):
-            if text:
-                content.append(model.codec.encode(text if isinstance(model.codec, ChatCodec) else write(text)))
-            content += media[number : number + 1]
-        answer = model.codec.encode(write(sample.answer))
-    except LabError as error:
-        where = f" of {sample.source!r}" if sample.source else ""
-        raise LabError(f"sample {sample.id!r}{where}: {error}") from error
-    return Example(content=content or [[]], answer=answer)
+
+    samples: Sequence[Sample]
+    name: str = ""
+    """Of their source, for messages and tables."""
+    write: Callable[[str], str] | None = None
+    """Brings text into the form that the language model reads; None: as its codec asks for."""
+    sight: Sight = PAPER_SIGHT
+    tiling: Tiling = NO_TILES
+    branch: Branch | None = None
+    """The projector of all that is seen; None: pictures pass through the visual one, videos through the video one."""
+    store: ViewStore | None = None
+    """What is kept of pictures and videos; None: they are read each time."""
+    image_size: int = 0
+    """Pixels a side of the kept views; 0: of the model's own encoder."""
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Ids of what its source held and nobody could use, by reason."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The samples' own."""
+        return [sample.id for sample in self.samples]
+
+    def example(self, index: int, model: OmniModel) -> Example:
+        """One sample, its media read.
+
+        Raises:
+            LabError: media that cannot be read, or for which the model has no part; sample and source are named.
+        """
+        return self._example(self.samples[index], model, read=True)
+
+    def num_tokens(self, index: int, model: OmniModel) -> int:
+        """Positions of a sample's sequence, its answer and the end included; nothing that is kept is read for it."""
+        return model.num_tokens(self._example(self.samples[index], model, read=False))
+
+    def num_visual_tokens(self, index: int, model: OmniModel) -> int:
+        """Visual tokens of a sample, all pictures and frames together."""
+        segments = self._example(self.samples[index], model, read=False).content
+        return sum(model.segment_tokens(segment) for segment in segments if isinstance(segment, Seen))
+
+    def shown_frames(self, index: int) -> int:
+        """Pictures and frames of video that one sample shows."""
+        seen = [(key, part) for key, part in _media(self.samples[index]) if not isinstance(part, Audio)]
+        if self.store is None:
+            return sum(len(_frames(part, self.sight)[1]) for _, part in seen)
+        return sum(len(self.store[key].seconds) for key, _ in seen)
+
+    def answer_ids(self, text: str, model: OmniModel) -> list[int]:
+        """An answer or choice as token ids, without start and end."""
+        return model.codec.encode(self.written(text, model))
+
+    def written(self, text: str, model: OmniModel) -> str:
+        """A text in the form that the language model reads."""
+        if self.write is not None:
+            return self.write(text)
+        own = isinstance(model.codec, CharacterCodec)
+        return text_writer("character" if own else model.language.name)(text)
+
+    def kept_by(
+        self,
+        encoder: VisionEncoder,
+        *,
+        key: str,
+        features: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "SampleExamples":
+        """The same samples with the views of their pictures and videos kept, computed where they are not there yet.
+
+        Args:
+            encoder: its frozen self where `features` are wanted; else only its image size counts.
+            key: everything that a sample's pictures depend on but its id and how they are cut.
+            features: what the frozen encoder gives; else pixels, for one that trains.
+            progress: told how many pictures and videos of how many are done.
+
+        Raises:
+            LabError: as `store_views`, or media that cannot be read; sample and source are named.
+        """
+        size, tiling = encoder.image_size, self.tiling
+        media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
+        seen = [(sample, key, part) for sample, key, part in media if not isinstance(part, Audio)]
+
+        def see(place: int) -> SeenFrames:
+            sample, _, part = seen[place]
+            try:
+                return _cut(part, self.sight, tiling, size)
+            except LabError as error:
+                raise _of(sample, error) from error
+
+        identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
+        store = store_views(
+            self.name,
+            [key for _, key, _ in seen],
+            see,
+            encoder.encode if features else None,
+            key=hashlib.sha256(identity.encode()).hexdigest(),
+            progress=progress,
+        )
+        return replace(self, store=store, image_size=size)
+
+    def _example(self, sample: Sample, model: OmniModel, *, read: bool) -> Example:
+        codec = model.codec
+        try:
+            media = [self._segment(key, part, model, read=read) for key, part in _media(sample)]
+            if isinstance(codec, ChatCodec):
+                texts = _chat_texts(sample, codec)
+            else:
+                texts = [self.written(text, model) if text else "" for text in _plain_texts(sample)]
+            content: list[Segment] = []
+            for number, text in enumerate(texts):
+                content += [codec.encode(text)] if text else []
+                content += media[number : number + 1]
+            return Example(content=content or [[]], answer=self.answer_ids(sample.answer, model))
+        except LabError as error:
+            raise _of(sample, error) from error
+
+    def _segment(self, key: str, part: Audio | Image | Video, model: OmniModel, *, read: bool) -> Segment:
+        """What the model takes of one part that is no text; of what is kept, unless it is `read`, only the shapes."""
+        if isinstance(part, Audio):
+            return _sound(part, model)
+        branch = self.branch or ("visual_projector" if isinstance(part, Image) else "video_projector")
+        size = self.image_size or model.part("vision_encoder", "pictures or videos").image_size
+        found = self._views(key, part, size)
+        kind = torch.uint8 if found.views.dtype == np.uint8 else torch.float32
+        if read:
+            # Half precision is for the disk: autocast on a CPU does not take it.
+            views = torch.from_numpy(np.array(found.views, np.uint8 if kind == torch.uint8 else np.float32))
+        else:
+            views = torch.empty(found.views.shape, dtype=kind, device="meta")
+        order = None
+        if num_views(found.grid) > 1:
+            newline = model.part(branch, "pictures or videos").newline is not None
+            order = _order(found.size, size, self.tiling, model.view_grid(branch, views), newline)
+        return Seen(views=views, seconds=found.seconds, branch=branch, grid=found.grid, order=order)
+
+    def _views(self, key: str, part: Image | Video, image_size: int) -> StoredViews:
+        if self.store is not None:
+            return self.store[key]
+        seen = _cut(part, self.sight, self.tiling, image_size)
+        return StoredViews(seen.pixels, seen.seconds, seen.size, seen.grid)
 
 
-def _writer(language_model: LanguageModel) -> Callable[[str], str]:
-    own = isinstance(language_model.codec, CharacterCodec)
-    return text_writer("character" if own else language_model.name)
+def _of(sample: Sample, error: LabError) -> LabError:
+    where = f" of {sample.source!r}" if sample.source else ""
+    return LabError(f"sample {sample.id!r}{where}: {error}")
+
+
+def _media(sample: Sample) -> Iterator[tuple[str, Audio | Image | Video]]:
+    """The parts that are no text, with the names under which they are kept: the first has its sample's id."""
+    media = [part for part in sample.content if not isinstance(part, Text)]
+    return ((f"{sample.id}#{number}" if number else sample.id, part) for number, part in enumerate(media))
+
+
+def _frames(part: Image | Video, sight: Sight) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:
+    """A picture or a video as frames, and when each is shown."""
+    if isinstance(part, Image):
+        return part.read(sight)[None], (0.0,)
+    video = part.read(sight)
+    return video.frames, tuple(video.seconds.tolist())
+
+
+def _cut(part: Image | Video, sight: Sight, tiling: Tiling, size: int) -> SeenFrames:
+    """A picture or a video read and cut into views of `size` pixels a side."""
+    pixels, seconds = _frames(part, sight)
+    height, width = pixels.shape[1:3]
+    if tiling.max_tiles == 1 and (height, width) == (size, size):
+        return SeenFrames(pixels, seconds, (height, width))
+    cut = [image_views(frame, image_size=size, max_tiles=tiling.max_tiles, fit=tiling.fit) for frame in pixels]
+    views = np.concatenate([view.pixels for view in cut]) if cut else np.zeros((0, size, size, 3), dtype=np.uint8)
+    return SeenFrames(views, seconds, (height, width), cut[0].grid if cut else (1, 1))
+
+
+@lru_cache(maxsize=4096)
+def _order(
+    size: tuple[int, int], image_size: int, tiling: Tiling, view_grid: tuple[int, int], newline: bool
+) -> Int[ndarray, " sequence"]:
+    return token_order(
+        *size,
+        image_size=image_size,
+        max_tiles=tiling.max_tiles,
+        view_grid=view_grid,
+        fit=tiling.fit,
+        unpad=tiling.unpad,
+        newline=newline,
+    )
+
+
+def _sound(part: Audio, model: OmniModel) -> Sound:
+    encoder = model.part("audio_encoder", "sounds")
+    waveform = part.read()
+    if encoder.num_frames(len(waveform)) > encoder.max_frames:
+        # A longer sound is heard window by window, which is not trained through.
+        return Sound(torch.from_numpy(encoder.encode([waveform])[0]))
+    return Sound(torch.from_numpy(waveform))
 
 
 def _plain_texts(sample: Sample) -> list[str]:
@@ -88,45 +267,3 @@ def _chat_texts(sample: Sample, codec: ChatCodec) -> list[str]:
             turns.append({"role": part.role, "content": said})
     written: str = codec.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return written.split(_MARK)
-
-
-def _segment(part: Part, model: OmniModel, looking: Looking) -> Segment:
-    if isinstance(part, Audio):
-        return _sound(part, model)
-    if isinstance(part, Image):
-        return _seen(part.read()[None], (0.0,), "visual_projector", model, looking.max_tiles)
-    assert isinstance(part, Video)
-    video = part.read(frames_per_second=looking.frames_per_second, max_frames=looking.max_frames)
-    return _seen(video.frames, tuple(video.seconds.tolist()), "video_projector", model, 1)
-
-
-def _sound(part: Audio, model: OmniModel) -> Sound:
-    encoder = model.part("audio_encoder", "sounds")
-    waveform = part.read()
-    if encoder.num_frames(len(waveform)) > encoder.max_frames:
-        # A longer sound is heard window by window, which is not trained through.
-        return Sound(torch.from_numpy(encoder.encode([waveform])[0]))
-    return Sound(torch.from_numpy(waveform))
-
-
-def _seen(
-    frames: UInt8[ndarray, "frames height width 3"],
-    seconds: tuple[float, ...],
-    branch: Branch,
-    model: OmniModel,
-    max_tiles: int,
-) -> Seen:
-    size = model.part("vision_encoder", "pictures or videos").image_size
-    cut = [image_views(frame, image_size=size, max_tiles=max_tiles) for frame in frames]
-    views = torch.from_numpy(np.concatenate([view.pixels for view in cut]))
-    order = None
-    if num_views(cut[0].grid) > 1:
-        newline = model.part(branch, "pictures or videos").newline is not None
-        order = token_order(
-            *frames.shape[1:3],
-            image_size=size,
-            max_tiles=max_tiles,
-            view_grid=model.view_grid(branch, views),
-            newline=newline,
-        )
-    return Seen(views=views, seconds=seconds, branch=branch, grid=cut[0].grid, order=order)

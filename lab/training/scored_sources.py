@@ -14,6 +14,7 @@ from lab.data.filters.losses import read_losses
 from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
+from lab.data.sources import check_source, is_source
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.training.curricula import IMAGE
@@ -26,7 +27,6 @@ from lab.training.packed_losses import ScoringOptions
 from lab.training.parameters import PictureTuningParameters
 from lab.training.scoring import Answers, score
 from lab.training.vision import open_vision_encoder
-from lab.training.vision_examples import EXAMPLES, HUB, sources_sha256
 
 TABLE = ".parquet"
 PLAIN = ScoringOptions()
@@ -73,7 +73,7 @@ def score_picture_source(
     without a fault; of another one the first of its training side.
 
     Args:
-        source: in `EXAMPLES` with its options, or FORM@hub:OWNER/NAME.
+        source: in `SAMPLE_SOURCES` with its options, or FORM@hub:OWNER/NAME.
         out: a folder of this scoring alone.
         parameters: of a cell of that study (`loss_filter_images`).
         options: of the scoring; its precision is the model's too.
@@ -85,7 +85,7 @@ def score_picture_source(
         LabError: an unknown source, a limit below 1, or as `open_pretrained` and `score`.
     """
     _check_limit(limit, "example")
-    sources_sha256(source)
+    check_source(source)
     computed: dict[str, Any] = {"precision": options.precision, "device": device}
     cell = replace(parameters, **computed, measure_dev=False)
     encoder = open_vision_encoder(cell.vision_encoder, image_size=cell.image_size, stride=cell.stride)
@@ -99,7 +99,7 @@ def score_picture_source(
     pretrained = open_pretrained(cell, images, encoder, language_model, progress=told)
     count = limit or cell.num_training
     if source == cell.images:
-        split = replace(pretrained.instructions, examples=pretrained.instructions.examples[:count])
+        split = replace(pretrained.instructions, samples=pretrained.instructions.samples[:count])
     else:
         # Whose test split is opened beside it does not matter; the study's own is there.
         tested = cell.test_source or cell.images
@@ -131,7 +131,7 @@ def _score(
 
 
 def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Counter[str]]:
-    if HUB in source or source.partition(":")[0] in EXAMPLES:
+    if is_source(source):
         raise LabError(f"source {source!r} is of pictures or video, which a language model cannot see; add --images")
     if not source.endswith(TABLE):
         if Path(source).is_file():

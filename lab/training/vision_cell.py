@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
+from lab.data.video.moments import Sight
 from lab.data.view_features import view_statistics
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
@@ -21,9 +23,8 @@ from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
 from lab.training.language_models import text_writer
 from lab.training.parameters import SightedParameters, VisionParameters
+from lab.training.samples import SampleExamples, Tiling
 from lab.training.stages import Stage
-from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
-from lab.training.vision_examples import EXAMPLES_VERSION, Sight, open_examples, sources_sha256
 
 IMAGE_BRANCH = "image_branch"
 
@@ -45,7 +46,7 @@ def cell_kinds(parameters: VisionParameters) -> set[str]:
 
 def vision_cell_data(
     parameters: VisionParameters, encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, VisionSplit]:
+) -> dict[str, SampleExamples]:
     """The splits of a cell: `image_text` and `video_text` as its curriculum needs them, `dev` and `test`.
 
     `dev` and `test` are of the videos where the cell has some, else of the images; `test_source` names another source
@@ -66,25 +67,21 @@ def vision_cell_data(
         max_frames=parameters.max_frames,
     )
     write = text_writer(parameters.language_model)
-    tiling = Tiling(
-        max_tiles=parameters.max_tiles,
-        fit=parameters.fit,
-        unpad=parameters.unpad,
-        newline=parameters.newline,
-    )
+    tiling = Tiling(max_tiles=parameters.max_tiles, fit=parameters.fit, unpad=parameters.unpad)
 
-    def opened(source: str, split: str, count: int) -> VisionSplit:
-        return open_vision_split(
-            source.partition(":")[0].replace("/", "_"),
-            open_examples(source, split, count, sight),  # type: ignore[arg-type]
-            encoder,
-            key=f"{EXAMPLES_VERSION} {source} {sight} {sources_sha256(source)}",
+    def opened(source: str, split: str, count: int) -> SampleExamples:
+        samples, left_out = open_samples(source, split, count)  # type: ignore[arg-type]
+        examples = SampleExamples(
+            samples=samples,
+            name=source.partition(":")[0].replace("/", "_"),
+            write=write,
+            sight=sight,
             tiling=tiling,
             branch=cell_branch(parameters),
-            write=write,
-            features=not parameters.train_encoder,
-            progress=progress,
+            left_out=left_out,
         )
+        key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}"
+        return examples.kept_by(encoder, key=key, features=not parameters.train_encoder, progress=progress)
 
     data = {kind: opened(sources[kind], "train", counts[kind]) for kind in sorted(kinds)}
     asked = parameters.videos or parameters.images
@@ -108,14 +105,14 @@ def build_vision_model(
     parameters: VisionParameters,
     encoder: VisionEncoder,
     language_model: LanguageModel,
-    data: Mapping[str, VisionSplit],
+    data: Mapping[str, SampleExamples],
 ) -> OmniModel:
     """The model of a cell, its projectors afresh; seed torch before.
 
     Features are standardised by those of the training data; a trained encoder's are left as they are.
     """
     statistics = {}
-    stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO)]
+    stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO) and split.store is not None]
     if not parameters.train_encoder and parameters.max_frames:
         mean, std = view_statistics(stores[-1])
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}

@@ -17,9 +17,9 @@ from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone
 from lab.parts.visual_tokens import Branch, Seen, VisualTokens
 from lab.training.memory import Memory, check_trained, language_model_memory, logits_bytes, outside, part_memory
+from lab.training.samples import Tiling
 from lab.training.saved_bytes import Precision, Saved, vision_encoder_saved
 from lab.training.traced_bytes import batch_saved
-from lab.training.vision_data import Tiling
 
 VISION_PARTS = ("vision_encoder", "visual_projector", "video_projector", "language_model")
 BRANCHES: tuple[Branch, ...] = ("visual_projector", "video_projector")
@@ -93,9 +93,9 @@ def vision_memory(
         image_size=backbone.image_size,
         max_tiles=sample.tiling.max_tiles,
         view_grid=view_grid,
-        fit=sample.tiling.fit,  # type: ignore[arg-type]
+        fit=sample.tiling.fit,
         unpad=sample.tiling.unpad,
-        newline=sample.tiling.newline,
+        newline=projector.newline is not None,
     )
     tokens = sample.frames * len(order) + sample.question_tokens + 1 + sample.answer_tokens + 1
     if tokens > batch_tokens and batch_size is None:

@@ -16,11 +16,11 @@ from lab.training.ancestry import Ancestry, load_stage, read_ancestry, save_stag
 from lab.training.curricula import IMAGE
 from lab.training.loop import TrainingRecord, peak_memory_bytes
 from lab.training.parameters import VisionParameters
+from lab.training.samples import SampleExamples
 from lab.training.stage_batches import StageBatches
 from lab.training.stage_loop import stage_options, train_stage
 from lab.training.stages import stages_by_name
 from lab.training.vision_cell import IMAGE_BRANCH, cell_stages
-from lab.training.vision_data import VisionSplit
 
 
 @dataclass
@@ -53,7 +53,7 @@ class CellTraining:
 
 def train_vision_cell(
     model: OmniModel,
-    data: Mapping[str, VisionSplit],
+    data: Mapping[str, SampleExamples],
     parameters: VisionParameters,
     *,
     checkpoint: Path,
@@ -146,7 +146,7 @@ def _behind(on_step: Callable[[int, float], None] | None, steps: int) -> Callabl
     return None if on_step is None else lambda step, loss: on_step(steps + step, loss)
 
 
-def _images(data: Mapping[str, VisionSplit], stage: str) -> VisionSplit:
+def _images(data: Mapping[str, SampleExamples], stage: str) -> SampleExamples:
     """In the image branch, pictures pass through the visual projector."""
     return replace(data[IMAGE], branch="visual_projector") if stage == IMAGE_BRANCH else data[IMAGE]
 

@@ -24,6 +24,7 @@ WORDING: Mapping[str, Mapping[str, str]] = {
     },
     "zh": {"beside": "{label}旁边写着什么？", "line": "第{line}行写着什么？", "page": "页面上写着什么？"},
 }
+TRANSCRIBE = {"en": "Write down the text of the page, line by line.", "zh": "请逐行写出页面上的文字。"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ def questions(page: Page, *, num_choices: int = 4) -> tuple[Question, ...]:
         text = WORDING[page.settings.language][kind].format(label=entry.label, line=row + 1)
         asked.append(Question(page.id, kind, text, entry.value, _choices(page, row, num_choices)))
     return tuple(asked)
+
+
+def transcript(page: Page) -> str:
+    """All text of a page, a row a line from the top, a label and its value apart by a blank."""
+    return "\n".join(f"{entry.label} {entry.value}".strip() for entry in page.entries)
 
 
 def _choices(page: Page, row: int, count: int) -> tuple[str, ...]:

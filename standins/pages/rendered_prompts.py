@@ -4,8 +4,9 @@ Sizes are in pixels. The picture is as wide as asked and as high as its lines ne
 """
 
 import hashlib
+import io
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,9 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from lab.data.cross_modal_text import break_places, is_han
+from lab.data.filters.streamed import Dropped, Streamed, streamed
+from lab.data.sample import Image as Picture
+from lab.data.sample import Sample, Text
 from lab.errors import LabError, choose
 from standins.pages.fonts import TYPEFACES, row_extent, sized_font, typefaces_for
 
@@ -140,3 +144,34 @@ def _wrapped(text: str, length: Callable[[str], float], room: float) -> list[str
         lines.append(text[:place].rstrip())
         text = text[place:].lstrip()
     return [*lines, text]
+
+
+PROMPTS = PromptSettings()
+
+
+def prompt_samples(
+    instructions: Iterable[tuple[str, str, str]], *, seed: int = 0, settings: PromptSettings = PROMPTS
+) -> Streamed[Sample]:
+    """Draw the prompt of each (id, prompt, answer) as a picture; the answer stays.
+
+    Prompts that cannot be drawn (empty, too long, signs that no typeface has) are counted.
+    """
+
+    def make(instruction: tuple[str, str, str]) -> Sample:
+        key, prompt, answer = instruction
+        try:
+            drawn = render_prompt(prompt, sample=key, seed=seed, settings=settings)
+        except LabError as error:
+            raise Dropped("prompt that cannot be drawn") from error
+        content = (Picture(_png(drawn.pixels)), Text(QUESTION[drawn.language]))
+        return Sample(id=key, content=content, answer=answer, source="prompts")
+
+    parameters = {"width": settings.width, "max_height": settings.max_height, "seed": seed}
+    return streamed(instructions, lambda one: one[0], make, name="prompt_samples", parameters=parameters)
+
+
+def _png(pixels: UInt8[ndarray, "height width 3"]) -> bytes:
+    """The file of a picture, without loss; weakly compressed, because drawing is not to wait for it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

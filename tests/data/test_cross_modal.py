@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lab.data.cross_modal import spoken_quarters, with_own_sound
+from lab.data.sample import Audio, Image, Sample, Text, Video
 from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, timbres
-from lab.data.vision_forms import Sample
 from lab.errors import LabError
 from tests.data.fakes import tone
 from tests.data.films import film
@@ -12,22 +12,29 @@ CAPTION = "A brown dog runs over the green hill to its small house."
 
 
 def pictured(key, answer=CAPTION, **options):
-    return Sample(key, "<image>\nDescribe the image.", answer, images=(b"png",), **options)
+    return Sample(id=key, content=(Image(b"png"), Text("Describe the image.")), answer=answer, **options)
 
 
 def test_image_and_prompt_stay_and_the_answer_is_spoken_and_written(tmp_path):
     (made,) = spoken_quarters([pictured("a")], SpeechStore(folder=tmp_path), voices=timbres("en"))
-    assert (made.prompt, made.images) == ("<image>\nDescribe the image.", (b"png",))
-    assert made.spoken + made.blank + made.target == CAPTION
-    assert made.spoken == "A brown dog runs"  # 13.75 of 55 characters; blanks stand at 11 and 16
-    assert made.voice in timbres("en")
-    assert made.speed in SPEEDS
+    *content, sound = made.content
+    assert tuple(content) == pictured("a").content
+    spoken, voice, speed = sound.source.given
+    assert f"{spoken} {made.answer}" == CAPTION
+    assert spoken == "A brown dog runs"  # 13.75 of 55 characters; blanks stand at 11 and 16
+    assert voice in timbres("en")
+    assert speed in SPEEDS
     assert not list(tmp_path.rglob("*.flac"))  # nothing is spoken before it is wanted
-    assert 0.3 < made.audio().size / 16000 < 3.0
+    assert 0.3 < sound.read().size / 16000 < 3.0
 
 
 def test_what_cannot_be_made_is_counted_with_its_reason_and_named(tmp_path):
-    samples = [pictured("a"), pictured("b", "Three short words"), Sample("c", "Why?", CAPTION), pictured("d")]
+    samples = [
+        pictured("a"),
+        pictured("b", "Three short words"),
+        Sample(id="c", content=(Text("Why?"),), answer=CAPTION),
+        pictured("d"),
+    ]
     stream = spoken_quarters(samples, SpeechStore(folder=tmp_path), voices=timbres("en"))
     assert [made.id for made in stream] == ["a", "d"]
     account = stream.account()
@@ -53,7 +60,8 @@ def test_it_streams_and_the_account_covers_what_has_passed(tmp_path):
 def test_the_same_seed_gives_the_same_voices_and_another_gives_others(tmp_path):
     samples = [pictured(str(k)) for k in range(40)]
     store = SpeechStore(folder=tmp_path)
-    voices = [[m.voice for m in spoken_quarters(samples, store, voices=timbres("en"), seed=s)] for s in (0, 0, 1)]
+    made = [spoken_quarters(samples, store, voices=timbres("en"), seed=seed) for seed in (0, 0, 1)]
+    voices = [[sample.content[-1].source.given[1] for sample in one] for one in made]
     assert voices[0] == voices[1] != voices[2]
     assert len(set(voices[0])) > 20
 
@@ -78,14 +86,15 @@ def test_a_video_brings_its_own_sound_and_the_rest_is_counted(tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no film at all")
     paths = {"loud": loud, "mute": mute, "broken": broken, "gone": tmp_path / "gone.mp4"}
-    samples = [Sample(key, "<video>\nWhat is heard?", CAPTION, video=path) for key, path in paths.items()]
-    stream = with_own_sound([*samples, pictured("still")], folder=tmp_path)
+    asked = Text("What is heard?")
+    samples = [Sample(id=key, content=(Video(path), asked), answer=CAPTION) for key, path in paths.items()]
+    stream = with_own_sound([*samples, pictured("still")])
     (made,) = stream
-    assert (made.id, made.video, made.target, made.spoken) == ("loud", loud, CAPTION, "")
-    assert made.audio().size / 16000 == pytest.approx(1.0, abs=0.1)
-    spectrum = np.abs(np.fft.rfft(made.audio()))
-    assert np.argmax(spectrum) * 16000 / made.audio().size == pytest.approx(440, abs=5)
-    dropped = {"video without sound": 1, "sound that cannot be read": 2, "no video": 1}
+    assert (made.id, made.content, made.answer) == ("loud", (Video(loud), Audio(loud), asked), CAPTION)
+    sound = made.content[1].read()
+    assert sound.size / 16000 == pytest.approx(1.0, abs=0.1)
+    assert np.argmax(np.abs(np.fft.rfft(sound))) * 16000 / sound.size == pytest.approx(440, abs=5)
+    dropped = {"video without sound": 1, "sound that cannot be read": 2, "not of one video with a file": 1}
     assert stream.account().report.dropped == dropped
     assert "broken.mp4" in stream.problems["sound that cannot be read"][0]
     assert "gone.mp4 is not there" in stream.problems["sound that cannot be read"][1]

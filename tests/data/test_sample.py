@@ -6,6 +6,7 @@ import soundfile
 from PIL import Image as Picture
 
 from lab.data.sample import Audio, Image, Sample, Text, Video, sample_of_messages
+from lab.data.video.moments import Sight
 from lab.errors import LabError
 from tests.data.fakes import tone
 from tests.data.films import film
@@ -48,9 +49,9 @@ def test_media_are_read_when_they_are_asked_for(tmp_path):
     film(tmp_path / "c.mp4", 20)
     assert Audio(tmp_path / "a.wav").read().shape == (8000,)
     np.testing.assert_array_equal(Image((tmp_path / "b.png").read_bytes()).read(), np.full((3, 5, 3), (1, 2, 3)))
-    video = Video(tmp_path / "c.mp4").read(max_frames=2)
+    video = Video(tmp_path / "c.mp4").read(Sight(max_frames=2))
     assert len(video.frames) == len(video.seconds) == 2
-    with pytest.raises(LabError, match=r"none\.wav cannot be read"):
+    with pytest.raises(LabError, match=r"none\.wav is not there"):
         Audio(tmp_path / "none.wav").read()
 
 

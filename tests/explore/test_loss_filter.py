@@ -8,14 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from PIL import Image as Picture
 
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instruction import Instruction
+from lab.data.media import Drawn
+from lab.data.sample import Image, Sample, Text
 from lab.errors import LabError
 from lab.explore import loss_filter
 from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study
 from lab.study.ablation import load_ablation, own_rows_file
-from lab.training.vision_example import VisionExample
 
 # Mean 3, standard deviation sqrt(2.9): at k = 1 the bounds are 1.30 and 4.70.
 LOSSES = np.array([0.5, 2.0, 3.0, 4.0, 5.5])
@@ -55,24 +57,15 @@ def test_the_account_the_figure_and_the_samples_follow_filter_and_k():
 def picture(key, question="how many?"):
     """A picture of one colour, which its id says."""
     shade = int(key.removeprefix("s"))
-    return VisionExample(
-        id=key,
-        group=key,
-        kind="count",
-        question=question,
-        choices=(),
-        answer="two",
-        see=lambda: (np.full((1, 4, 4, 3), shade, np.uint8), (0.0,)),
-    )
+    content = (Image(Drawn(lambda sight: np.full((4, 4, 3), shade, np.uint8), ())), Text(question))
+    return Sample(id=key, task="count", content=content, answer="two")
 
 
 def test_a_sample_is_shown_beside_the_picture_that_it_is_about():
-    from PIL import Image
-
     assert "<img" not in loss_filter_panel(samples()).shown[2]
-    read = loss_filter_panel(samples(examples=[picture(f"s{i}") for i in range(10)])).shown[2]
+    read = loss_filter_panel(samples(seen=[picture(f"s{i}") for i in range(10)])).shown[2]
     written = [io.BytesIO(base64.b64decode(one)) for one in re.findall("data:image/png;base64,([^']*)", read)]
-    assert [np.asarray(Image.open(one)).max() for one in written] == [0, 5]  # both dropped below
+    assert [np.asarray(Picture.open(one)).max() for one in written] == [0, 5]  # both dropped below
 
 
 def test_prompts_are_heard_each_in_a_timbre_of_its_own_and_always_the_same(monkeypatch, tmp_path):
@@ -102,28 +95,29 @@ def test_a_prompt_that_cannot_be_spoken_says_so(monkeypatch, tmp_path):
 def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeypatch, tmp_path):
     asked = []
 
-    def opened(source, split, count, sight):
-        asked.append((source, split, count, sight.frame_size))
-        return [picture(f"s{i}") for i in range(10)]
+    def opened(source, split, count):
+        asked.append((source, split, count))
+        return [picture(f"s{i}") for i in range(10)], {}
 
-    monkeypatch.setattr(loss_filter, "open_examples", opened)
+    monkeypatch.setattr(loss_filter, "open_samples", opened)
     images = load_ablation("loss_filter_images")
     lines = {"split": "train", "row": "none", "seed": 0, "question": ["s7", "s3"], "prompt": ["swapped", "how many?"]}
     lines |= {"answer": ["how many?", "two"], "loss": [4.0, 1.0], "loss_without_prompt": [5.0, 2.0]}
     lines["kind"] = ["swapped", "clean"]
     monkeypatch.setattr(loss_filter, "load_utterances", lambda *_: pd.DataFrame(lines))
     found = samples_of_study(images, "cpu")
-    assert [one.id for one in found.examples] == found.ids == ["s7", "s3"]
+    assert [one.id for one in found.seen] == found.ids == ["s7", "s3"]
     assert found.prompts == ["swapped", "how many?"]  # as it was scored, fault and all
     base = images.base
-    assert asked == [("stills", "train", base.num_pretraining + base.num_training, base.frame_size)]
+    assert asked == [("stills", "train", base.num_pretraining + base.num_training)]
+    assert found.sight.frame_size == base.frame_size
 
     columns = {"id": ["s2", "s9"], "loss": [1.0, 2.0], "loss_without_prompt": [None, None]}
     columns |= {"num_tokens": [3, 3], "prompt_tokens": [2, 2]}
     pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "part-000000.parquet")
     (tmp_path / SUMMARY).write_text("{}")
     scored = samples_of_scoring(tmp_path, "stills")
-    assert [one.id for one in scored.examples] == ["s2", "s9"]
+    assert [one.id for one in scored.seen] == ["s2", "s9"]
     assert scored.prompts == ["how many?"] * 2
 
 

@@ -11,7 +11,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from lab.data.filters.filtering import filtered
 from lab.data.filters.loss_fit import normality
+from lab.data.media import Drawn
 from lab.data.packing import pack_best_fit
+from lab.data.sample import Image, Sample, Text
 from lab.data.speech.corpora import Corpus
 from lab.data.video.reading import Video
 from lab.evaluation.statistics import Interval
@@ -27,7 +29,6 @@ from lab.training.loop import TrainingRecord
 from lab.training.packing_certificate import PackingCertificate
 from lab.training.packing_traces import Check
 from lab.training.stages import PAPER_STAGES
-from lab.training.vision_example import VisionExample
 
 FRAMES = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
 
@@ -79,15 +80,8 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         reason="",
         sentence="the gap goes from 1 < 2",
     )
-    example = VisionExample(
-        id="1",
-        group="1",
-        kind="colour",
-        question="Which?",
-        choices=("red", "blue"),
-        answer="blue",
-        see=lambda: (FRAMES[:1], (0.0,)),
-    )
+    picture = Image(Drawn(lambda sight: FRAMES[0], ()))
+    sample = Sample(id="1", task="colour", content=(picture, Text("Which?")), choices=("red", "blue"), answer="blue")
     record = TrainingRecord(
         losses=[2.0, 1.0], learning_rates=[1.0, 1.0], seconds=3.0, peak_memory_bytes=10**9, first_step=0
     )
@@ -99,8 +93,8 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.training.loop.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1.00 GB")),
         "lab.training.memory.Memory": (counted.rows["mlp"], ("visual_projector", "GB")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("FAILED: 1 of 1", "leaks", "0.5")),
-        "lab.training.vision_example.VisionExample": (
-            example,
+        "lab.data.sample.Sample": (
+            sample,
             ("data:image/png;base64,", "<b>blue</b>", "<li>red</li>"),
         ),
         "lab.data.video.reading.Video": (video(), ("2.00 s", "3 frames of 3.00 s")),

@@ -3,10 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.data.sample import Sample
+from lab.data.sources import SAMPLE_SOURCES, open_samples
 from lab.data.splits import SPLITS
+from lab.data.video.moments import Sight
 from lab.errors import LabError
-from lab.training.vision_examples import EXAMPLES, Sight, VisionExample, open_examples
+from standins.pages.page_questions import transcript
 from standins.pages.page_settings import PAGES
+from standins.pages.rendered_text import make_page, render
 from standins.questions import FIRST_SEED
 from standins.scenes import casts as scene_casts
 from standins.scenes import questions as scene_questions
@@ -15,7 +19,7 @@ from standins.scenes.rendering import frame
 from tests.standins.scene_pictures import stand_ins
 
 SIGHT = Sight(frame_size=16)
-SOURCES = (*EXAMPLES, "pages:easy", "scenes:8-12:2-3")
+SOURCES = (*SAMPLE_SOURCES, "pages:easy", "scenes:8-12:2-3")
 
 
 @pytest.fixture(scope="module")
@@ -30,58 +34,59 @@ def cast(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "standard_cast", lambda split: cast_of(pictures, split))
 
 
-def facts(example: VisionExample) -> tuple:
-    return example.id, example.group, example.kind, example.question, example.choices, example.answer
+def opened(source: str, split: str, count: int) -> list[Sample]:
+    samples, left_out = open_samples(source, split, count)
+    assert left_out == {}
+    return samples
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_examples_are_the_same_again_have_ids_of_their_own_and_begin_alike(source):
     for split in SPLITS:
-        found = open_examples(source, split, 24, SIGHT)
-        assert [facts(one) for one in found] == [facts(one) for one in open_examples(source, split, 24, SIGHT)]
-        assert [facts(one) for one in found[:5]] == [facts(one) for one in open_examples(source, split, 5, SIGHT)]
+        found = opened(source, split, 24)
+        assert found == opened(source, split, 24)
+        assert found[:5] == opened(source, split, 5)
         assert len({one.id for one in found}) == 24
         for one in found:
-            assert one.answer in one.choices
+            assert one.choices or source == "transcripts"
             assert len(set(one.choices)) == len(one.choices)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_example_of_one_side_is_one_of_another(source):
-    train, dev, test = ({one.group for one in open_examples(source, split, 24, SIGHT)} for split in SPLITS)
+    train, dev, test = ({one.group for one in opened(source, split, 24)} for split in SPLITS)
     assert len(train | dev | test) == len(train) + len(dev) + len(test)
 
 
 @pytest.mark.parametrize("source", ["scenes", "stills"])
 def test_twins_are_of_one_group_with_the_same_words_and_different_answers(source):
-    by_group: dict[str, list[VisionExample]] = {}
-    for one in open_examples(source, "train", 108, SIGHT):
+    by_group: dict[str, list[Sample]] = {}
+    for one in opened(source, "train", 108):
         by_group.setdefault(one.group, []).append(one)
     assert max(map(len, by_group.values())) > 1
     for group in by_group.values():
-        assert len({(one.kind, one.question, one.choices) for one in group}) == 1
+        assert len({(one.task, one.question, one.choices) for one in group}) == 1
         assert len({one.answer for one in group}) == len(group)
 
 
 def test_one_frame_is_that_of_the_middle_and_none_is_nothing():
     (scene,) = [scene_questions.video_scene(0, seed=FIRST_SEED["test"], split="test")]
-    ((one,), (none,)) = (open_examples("scenes", "test", 1, Sight(frame_size=16, max_frames=n)) for n in (1, 0))
-    pixels, seconds = one.see()
-    assert seconds == (scene.seconds / 2,)
-    np.testing.assert_array_equal(pixels, frame(scene, scene.seconds / 2, 16)[None])
-    pixels, seconds = none.see()
-    assert (pixels.shape, pixels.dtype, seconds) == ((0, 16, 16, 3), np.uint8, ())
-    assert facts(one) == facts(none)
+    (sample,) = opened("scenes", "test", 1)
+    one, none = (sample.content[0].read(Sight(frame_size=16, max_frames=n)) for n in (1, 0))
+    assert one.seconds.tolist() == [scene.seconds / 2]
+    np.testing.assert_array_equal(one.frames, frame(scene, scene.seconds / 2, 16)[None])
+    assert (none.frames.shape, none.frames.dtype, len(none.seconds)) == ((0, 16, 16, 3), np.uint8, 0)
 
 
 @pytest.mark.parametrize(("rate", "most"), [(1.0, 4), (0.25, 48), (0.5, 8)])
 def test_frames_are_evenly_spread_no_more_than_asked_for_and_each_of_its_moment(rate, most):
     sight = Sight(frame_size=16, frames_per_second=rate, max_frames=most)
-    (example,) = open_examples("scenes:20-20", "train", 1, sight)
+    (example,) = opened("scenes:20-20", "train", 1)
     scene = scene_questions.video_scene(
         0, seed=1, split="train", options=scene_questions.SceneOptions(seconds=(20.0, 20.0))
     )
-    pixels, seconds = example.see()
+    video = example.content[0].read(sight)
+    pixels, seconds = video.frames, video.seconds.tolist()
     assert len(pixels) == len(seconds) == min(most, round(rate * scene.seconds))
     np.testing.assert_allclose(np.diff(seconds), np.diff(seconds)[0], atol=2e-3)
     for image, moment in zip(pixels, seconds, strict=True):
@@ -89,56 +94,60 @@ def test_frames_are_evenly_spread_no_more_than_asked_for_and_each_of_its_moment(
 
 
 @pytest.mark.parametrize("max_frames", [0, 1, 8])
-def test_a_still_and_a_page_are_one_frame_whatever_is_seen_of_video(max_frames):
+def test_a_still_and_a_page_are_seen_whatever_is_seen_of_video(max_frames):
     sight = Sight(frame_size=24, max_frames=max_frames)
-    for one in open_examples("stills", "dev", 4, sight):
-        pixels, seconds = one.see()
-        assert (pixels.shape, seconds) == ((1, 24, 24, 3), (0.0,))
-    for one in open_examples("pages:labelled_small", "dev", 4, sight):
-        pixels, seconds = one.see()
+    for one in opened("stills", "dev", 4):
+        assert one.content[0].read(sight).shape == (24, 24, 3)
+    for one in opened("pages:labelled_small", "dev", 4):
         (low, high) = PAGES["labelled_small"].width
-        assert pixels.shape[0] == 1
-        assert low <= pixels.shape[2] <= high
-        assert seconds == (0.0,)
+        assert low <= one.content[0].read(sight).shape[1] <= high
 
 
 def test_options_stand_behind_colons_in_their_order():
-    lengths = [scene_seconds(one) for one in open_examples("scenes:10-12:2-2", "train", 9, sight_of_all())]
+    lengths = [scene_seconds(one) for one in opened("scenes:10-12:2-2", "train", 9)]
     assert max(lengths) <= 40  # raised for kinds whose events would not fit
     assert min(lengths) >= 9
-    longer = [scene_seconds(one) for one in open_examples("scenes:40-48", "train", 9, sight_of_all())]
+    longer = [scene_seconds(one) for one in opened("scenes:40-48", "train", 9)]
     assert min(longer) >= 38
-    assert {one.kind for one in open_examples("pages:easy", "train", 4, SIGHT)} == {"page"}
-    assert {one.kind for one in open_examples("pages", "train", 4, SIGHT)} == {"beside"}
+    assert {one.task for one in opened("pages:easy", "train", 4)} == {"page"}
+    assert {one.task for one in opened("pages", "train", 4)} == {"beside"}
 
 
 def sight_of_all() -> Sight:
     return Sight(frame_size=8, max_frames=200)
 
 
-def scene_seconds(example: VisionExample) -> float:
-    return example.see()[1][-1]
+def scene_seconds(example: Sample) -> float:
+    return example.content[0].read(sight_of_all()).seconds[-1]
 
 
 def test_questions_of_pages_ask_for_more_than_the_first_entry():
-    assert len({one.question for one in open_examples("pages:lines", "train", 24, SIGHT)}) > 2
+    assert len({one.question for one in opened("pages:lines", "train", 24)}) > 2
 
 
 def test_every_kind_of_chart_is_asked_every_kind_of_question():
-    found = open_examples("charts", "train", 6 * 6 * 2, SIGHT)
-    assert {one.kind for one in found} >= {"reading", "largest", "smallest", "difference", "count", "comparison"}
-    of_bars = open_examples("charts:bar", "train", 6, SIGHT)
-    assert len({one.kind for one in of_bars}) == 6
-    pixels, seconds = of_bars[0].see()
-    assert (pixels.shape[0], pixels.shape[3], seconds) == (1, 3, (0.0,))
+    found = opened("charts", "train", 6 * 6 * 2)
+    assert {one.task for one in found} >= {"reading", "largest", "smallest", "difference", "count", "comparison"}
+    of_bars = opened("charts:bar", "train", 6)
+    assert len({one.task for one in of_bars}) == 6
+    assert of_bars[0].content[0].read().shape[2] == 3
+
+
+def test_a_page_is_written_down_line_by_line():
+    for number, one in enumerate(opened("transcripts", "train", 4)):
+        page = make_page(PAGES["labelled"], seed=FIRST_SEED["train"], index=number, split="train")
+        assert one.answer.split("\n") == [f"{entry.label} {entry.value}" for entry in page.entries]
+        np.testing.assert_array_equal(one.content[0].read(), render(page))
+    page = make_page(PAGES["lines"], seed=0, index=0, split="train")
+    assert transcript(page) == "\n".join(entry.value for entry in page.entries)
 
 
 @pytest.mark.parametrize(
     ("changes", "numbers"),
     [
-        ({"frame_size": 7}, "frame_size 7, frames_per_second 1.0 and max_frames 8"),
+        ({"frame_size": 7}, "frame_size 7, frames_per_second 1.0 and max_frames 48"),
         ({"max_frames": -1}, "frame_size 128, frames_per_second 1.0 and max_frames -1"),
-        ({"frames_per_second": 0.0}, "frame_size 128, frames_per_second 0.0 and max_frames 8"),
+        ({"frames_per_second": 0.0}, "frame_size 128, frames_per_second 0.0 and max_frames 48"),
         ({"frames_per_second": float("nan")}, "frames_per_second nan"),
     ],
 )
@@ -164,10 +173,10 @@ def test_sight_out_of_range_is_refused(changes, numbers):
 )
 def test_unknown_sources_and_options_are_refused(source, message):
     with pytest.raises(LabError, match=message):
-        open_examples(source, "train", 1, SIGHT)
+        opened(source, "train", 1)
 
 
-@pytest.mark.parametrize("source", EXAMPLES)
+@pytest.mark.parametrize("source", SAMPLE_SOURCES)
 def test_an_unknown_split_is_refused(source):
     with pytest.raises(LabError, match="unknown split 'tset'"):
-        open_examples(source, "tset", 1, SIGHT)
+        opened(source, "tset", 1)

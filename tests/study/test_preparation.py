@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from lab import paths
-from lab.data import fetch
+from lab.data import fetch, sources
 from lab.errors import LabError
 from lab.study import preparation, remembered
 from lab.study.preparation import DECIDES_NOTHING, MAKES, prepare
 from lab.study.remembered import folder_states
-from lab.training import image_text_model, vision, vision_examples
+from lab.training import image_text_model, vision
 from lab.training.instruction_data import open_instruction_data
 from lab.training.parameters import PictureTuningParameters, TextTuningParameters, VisionParameters
+from lab.training.samples import SampleExamples
 from lab.training.vision_cell import vision_cell_data
-from lab.training.vision_data import VisionSplit
 from standins.models import packaged_efficientnet, vision_pretraining
 from tests.image_text import tiny_image_text
 from tests.training.instructions import offline_models, tiny_model, tiny_parameters
@@ -104,7 +104,7 @@ def test_a_changed_package_gives_another_ingredient(cell, monkeypatch):
     before = prepare([cell])
     changed = fetch.packages()
     changed = {**changed, "emojibase-data": replace(changed["emojibase-data"], sha256="0" * 64)}
-    for module in (remembered, vision_examples):
+    for module in (remembered, sources):
         monkeypatch.setattr(module, "packages", lambda: changed)
     after = prepare([cell])
     assert after["images"] != before["images"]
@@ -191,7 +191,7 @@ def noted(kind, cell, asked):
 def test_what_opening_the_data_looks_at_decides_what_is_prepared(cell):
     asked: set[str] = set()
     data = vision_cell_data(noted(VisionParameters, cell, asked), vision.open_vision_encoder(cell.vision_encoder))
-    assert all(isinstance(split, VisionSplit) for split in data.values())
+    assert all(isinstance(split, SampleExamples) for split in data.values())
     assert asked >= {"images", "max_tiles"}
     assert not asked & set(DECIDES_NOTHING[VisionParameters])
     assert not set(image_text_model._DECIDING) & set(DECIDES_NOTHING[PictureTuningParameters])

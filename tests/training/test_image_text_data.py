@@ -36,25 +36,25 @@ def cell(tmp_path, monkeypatch):
 def test_what_is_fine_tuned_on_was_not_pretrained_on_and_neither_is_tested_on(cell):
     splits = image_text_splits(cell, open_vision_encoder(cell.vision_encoder))
     pretrained, data = opened(cell)
-    before = splits[IMAGE].examples[:16]
+    before = splits[IMAGE].samples[:16]
     # The third kind's groups are of three: its second begins with the fourth of its stills, the last before the cut.
     assert pretrained.facts["left_out"] == {"of a group that was pretrained on": 2}
     assert pretrained.facts["pretrained_on"] == 16
     assert len(data.train) == 22
     assert not {one.group for one in data.train} & {one.group for one in before}
-    assert {one.id for one in data.train} < {one.id for one in splits[IMAGE].examples[16:]}
-    assert not {one.id for one in splits["test"].examples} & {one.id for one in splits[IMAGE].examples}
-    assert all(one.answer in one.choices for one in splits["test"].examples)
+    assert {one.id for one in data.train} < {one.id for one in splits[IMAGE].samples[16:]}
+    assert not {one.id for one in splits["test"].samples} & {one.id for one in splits[IMAGE].samples}
+    assert all(one.answer in one.choices for one in splits["test"].samples)
 
 
 def test_faults_are_planted_in_question_and_answer_and_the_picture_stays(cell):
     pretrained, data = opened(cell)
     assert [fault for fault in data.faults if fault].count("swapped") == 2
     assert sum(fault is not None for fault in data.faults) == round(0.3 * 22)
-    pairs = zip(pretrained.instructions.examples, data.split.examples, data.train, data.faults, strict=True)
+    pairs = zip(pretrained.instructions.samples, data.split.samples, data.train, data.faults, strict=True)
     for clean, made, trained, fault in pairs:
         assert as_instruction(made) == trained
-        assert replace(made, question=clean.question, answer=clean.answer) == clean
+        assert (made.id, made.group, made.content[:-1]) == (clean.id, clean.group, clean.content[:-1])
         assert (made == clean) == (fault is None)
         if fault == "swapped":
             assert (made.question, made.answer) == (clean.answer, clean.question)
@@ -90,7 +90,7 @@ def test_every_filter_judges_every_example_and_its_split_is_what_it_keeps(cell):
         kept = filter_cell(replace(cell, loss_filter=name), data)
         assert len(kept.keep) == 22
         left = [one.id for one, stays in zip(data.train, kept.keep, strict=True) if stays]
-        assert [one.id for one in data.kept(kept).examples] == left
+        assert [one.id for one in data.kept(kept).samples] == left
     oracle = filter_cell(replace(cell, loss_filter=ORACLE), data)
     assert oracle.keep.tolist() == [fault is None for fault in data.faults]
     by_kind = filter_cell(replace(cell, loss_filter="gaussian", fitted_by="source"), data)
@@ -164,7 +164,7 @@ def test_too_few_readable_examples_are_counted_by_reason(cell):
     images = image_text_splits(cell, encoder)[IMAGE]
     llm = open_language_model(cell.language_model, pretraining_steps=1)
     with pytest.raises(LabError, match="1 of 1 examples of 'stills' can be read for fine-tuning, fewer than 2"):
-        open_pretrained(cell, replace(images, examples=images.examples[:17]), encoder, llm)
+        open_pretrained(cell, replace(images, samples=images.samples[:17]), encoder, llm)
 
 
 @pytest.mark.parametrize(

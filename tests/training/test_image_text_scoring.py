@@ -38,7 +38,7 @@ def alone(model, split, index) -> float:
 
 def nothing_before(model, split, index) -> float:
     """The same of its answer behind nothing but the answer's start."""
-    answer = split.answer_ids(split.examples[index].answer, model)
+    answer = split.answer_ids(split.samples[index].answer, model)
     ids = torch.tensor([*model.codec.start_ids, *answer])
     with torch.no_grad():
         row = model.language_model.get_input_embeddings()(ids)

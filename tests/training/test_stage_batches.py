@@ -8,9 +8,9 @@ import torch
 from lab.errors import LabError
 from lab.parts.omni_model import OmniModel
 from lab.parts.packed_sequences import pack_rows
+from lab.training.samples import SampleExamples
 from lab.training.stage_batches import StageBatches
 from lab.training.stages import Stage
-from lab.training.vision_data import VisionSplit
 from tests.parts.tiny_vision import seeing_model
 from tests.training.vision_splits import split_of, various
 
@@ -32,7 +32,7 @@ def stage(steps: int, **weights: float) -> Stage:
 
 
 @pytest.fixture
-def sources() -> dict[str, VisionSplit]:
+def sources() -> dict[str, SampleExamples]:
     return {
         "image_text": split_of(various("i", 13, frames=1), name="i", branch="visual_projector"),
         "video_text": split_of(various("v", 17), name="v"),
@@ -137,9 +137,9 @@ def test_costs_and_padding_are_those_counted_one_by_one(sources, model):
         for i in chosen:
             (read,) = model.read([split.example(i, model)])
             rows.append(
-                len(read.content[0].values) + len(split.examples[i].question) + 1 + len(split.examples[i].answer) + 1
+                len(read.content[0].values) + len(split.samples[i].question) + 1 + len(split.samples[i].answer) + 1
             )
-            frames += len(split.examples[i].see()[0])
+            frames += len(split.samples[i].content[0].read().frames)
         tokens += sum(rows)
         padded.append(1 - sum(rows) / (len(rows) * max(rows)))
     assert found.costs() == (tokens, frames)
@@ -153,7 +153,7 @@ def test_loss_of_a_step_is_that_of_its_examples_one_by_one(sources, model):
         split = sources[kind]
         batch = found.loss(step)
         for row, i in enumerate(chosen):
-            ids = model.codec.encode(split.examples[i].answer)
+            ids = model.codec.encode(split.samples[i].answer)
             alone = model([split.example(i, model)])
             torch.testing.assert_close(batch.loss[row], alone.loss[0], rtol=1e-4, atol=1e-4)
             assert batch.num_tokens[row] == len(ids) + 1

@@ -108,7 +108,7 @@ def test_a_cell_opens_the_data_that_its_curriculum_needs_and_no_other(cell):
     assert set(vision_cell_data(replace(cell, curriculum="direct"), encoder)) == {VIDEO, "test"}
     with_branch = vision_cell_data(replace(cell, **BRANCH, curriculum="direct"), encoder)
     assert set(with_branch) == {IMAGE, VIDEO, "test"}
-    ids = [{example.id for example in data[name].examples} for name in (VIDEO, "test", "dev")]
+    ids = [{sample.id for sample in data[name].samples} for name in (VIDEO, "test", "dev")]
     assert not ids[0] & ids[1]
     assert not ids[1] & ids[2]
     assert {split.branch for split in data.values()} == {"video_projector"}
@@ -126,8 +126,8 @@ def test_another_source_may_be_tested_on_and_dev_stays_with_the_training_source(
     encoder = open_vision_encoder(cell.vision_encoder)
     asked = f"image_choices@{write_image_set(tmp_path / 'set')}"
     data = vision_cell_data(replace(cell, test_source=asked, num_test=3, measure_dev=True), encoder)
-    assert [example.kind for example in data["test"].examples] == ["image_choices"] * 3
-    assert not {example.kind for example in data["dev"].examples} & {"image_choices", *STILL_KINDS}
+    assert [sample.task for sample in data["test"].samples] == ["image_choices"] * 3
+    assert not {sample.task for sample in data["dev"].samples} & {"image_choices", *STILL_KINDS}
 
 
 def test_a_character_model_reads_its_own_alphabet(cell):
@@ -140,7 +140,7 @@ def test_a_character_model_reads_its_own_alphabet(cell):
 def test_features_are_standardised_by_those_of_the_training_video(cell):
     model, data = built(cell)
     encoder = open_vision_encoder(cell.vision_encoder)
-    seen = np.concatenate([example.see()[0] for example in data[VIDEO].examples])
+    seen = np.concatenate([sample.content[0].read(data[VIDEO].sight).frames for sample in data[VIDEO].samples])
     assert seen.shape[1:] == (IMAGE_SIZE, IMAGE_SIZE, 3)
     features = encoder.encode(seen).reshape(-1, encoder.hidden_size)
     for projector in (model.visual_projector, model.video_projector):

@@ -14,9 +14,9 @@ from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, load_timm
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
 from lab.parts.visual_tokens import Seen, VisualTokens
+from lab.training.samples import Tiling
 from lab.training.saved_bytes import PRECISIONS
 from lab.training.stages import Stage, apply_stage
-from lab.training.vision_data import Tiling
 from lab.training.vision_memory import VisionMemory, VisionSample, vision_memory
 from tests.parts.tiny_models import gpt2
 from tests.training.test_memory import ALPHABET, LARGER, SMALL, language_config
@@ -32,7 +32,7 @@ STILL = VisionSample(
     answer_tokens=8,
 )
 VIDEO = VisionSample(**{**vars(STILL), "kind": "video_text", "branch": "video_projector", "frames": 3})
-TILED = VisionSample(**{**vars(VIDEO), "frame_size": (56, 112), "tiling": Tiling(max_tiles=2, newline=True)})
+TILED = VisionSample(**{**vars(VIDEO), "frame_size": (56, 112), "tiling": Tiling(max_tiles=2)})
 PROJECTOR, WITH_ENCODER = ("visual_projector",), ("visual_projector", "vision_encoder")
 EVERYTHING = (*WITH_ENCODER, "language_model")
 
@@ -72,7 +72,7 @@ def predicted(
 ) -> VisionMemory:
     with torch.device("meta"):
         backbone = build()
-        projector = tokens(name, size["width"], backbone.hidden_size, sample.tiling.newline)
+        projector = tokens(name, size["width"], backbone.hidden_size, sample.tiling.max_tiles > 1)
         language_model = AutoModelForCausalLM.from_config(language_config(kind, size))
     return vision_memory(
         **{
@@ -109,8 +109,8 @@ class Trained:
         encoder = VisionEncoder(backbone=backbone, name="tiny", mean=[0.5] * 3, std=[0.5] * 3)
         language_model = AutoModelForCausalLM.from_config(language_config(kind, size))
         model = OmniModel(
-            visual_projector=tokens(name, size["width"], backbone.hidden_size, sample.tiling.newline),
-            video_projector=tokens(name, size["width"], backbone.hidden_size, sample.tiling.newline),
+            visual_projector=tokens(name, size["width"], backbone.hidden_size, sample.tiling.max_tiles > 1),
+            video_projector=tokens(name, size["width"], backbone.hidden_size, sample.tiling.max_tiles > 1),
             language_model=LanguageModel("tiny", language_model, CharacterCodec(alphabet=ALPHABET), "0"),
             vision_encoder=encoder if "vision_encoder" in trained else None,
         )

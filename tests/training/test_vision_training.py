@@ -265,7 +265,7 @@ def test_a_baseline_that_sees_nothing_or_one_frame_is_trained_too(cell, checkpoi
     cell = replace(cell, curriculum="direct", max_frames=frames)
     model, record = trained(cell, checkpoint)
     data = vision_cell_data(cell, open_vision_encoder(cell.vision_encoder))
-    assert {len(data[VIDEO].store[example.id].seconds) for example in data[VIDEO].examples} == {expected}
+    assert {len(data[VIDEO].store[sample.id].seconds) for sample in data[VIDEO].samples} == {expected}
     read = model.read([data["test"].example(i, model) for i in range(2)])
     # 4 x 4 patches a frame, pooled to 2 x 2.
     assert [len(example.content[0].values) for example in read] == [4 * expected] * 2

@@ -1,13 +1,16 @@
-"""Vision examples of random pixels and splits of them, for the tests of several rooms."""
+"""Samples of random pixels and examples of them, for the tests of several rooms."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from lab.data.media import Drawn
+from lab.data.sample import Sample, Text, Video
+from lab.data.video import reading
+from lab.data.video.moments import Sight
 from lab.parts.visual_tokens import Branch
-from lab.training.vision_data import Tiling, VisionSplit, open_vision_split
-from lab.training.vision_examples import VisionExample
+from lab.training.samples import SampleExamples, Tiling
 from tests.parts.tiny_vision import IMAGE_SIZE, tiny_encoder
 
 FIXED = Tiling()
@@ -23,18 +26,20 @@ def example(
     choices: Sequence[str] = ("c", "d"),
     answer: str = "c",
     **facts: str,
-) -> VisionExample:
-    """What is seen hangs on the name alone."""
-
-    def see() -> tuple[np.ndarray, tuple[float, ...]]:
-        rng = np.random.default_rng(list(name.encode()))
-        return rng.integers(0, 256, (frames, *size, 3), dtype=np.uint8), tuple(0.5 * i for i in range(frames))
-
-    facts = {"group": name, "kind": "k", **facts}
-    return VisionExample(id=name, question=question, choices=tuple(choices), answer=answer, see=see, **facts)
+) -> Sample:
+    """What is seen hangs on the name alone; an answer that is none of the choices has none."""
+    choices = choices if answer in choices else ()
+    content = (Video(Drawn(noise, (name, frames, size))), Text(question))
+    return Sample(id=name, content=content, choices=tuple(choices), answer=answer, **{"task": "k", **facts})
 
 
-def various(prefix: str, count: int, **options: Any) -> list[VisionExample]:
+def noise(name: str, frames: int, size: tuple[int, int], sight: Sight) -> reading.Video:
+    rng = np.random.default_rng(list(name.encode()))
+    pixels = rng.integers(0, 256, (frames, *size, 3), dtype=np.uint8)
+    return reading.Video(frames=pixels, seconds=0.5 * np.arange(frames), duration_seconds=0.5 * frames)
+
+
+def various(prefix: str, count: int, **options: Any) -> list[Sample]:
     """Examples of one to four frames, with questions of one to five characters and answers of one to three."""
     rng = np.random.default_rng(0)
 
@@ -51,11 +56,13 @@ def various(prefix: str, count: int, **options: Any) -> list[VisionExample]:
 
 
 def split_of(
-    examples: list[VisionExample],
+    samples: list[Sample],
     *,
     name: str = "s",
     branch: Branch = "video_projector",
     tiling: Tiling = FIXED,
+    write: Callable[[str], str] = str.strip,
     **options: Any,
-) -> VisionSplit:
-    return open_vision_split(name, examples, tiny_encoder(), key="k", branch=branch, tiling=tiling, **options)
+) -> SampleExamples:
+    found = SampleExamples(samples=samples, name=name, branch=branch, tiling=tiling, write=write)
+    return found.kept_by(tiny_encoder(), key="k", **options)

@@ -3,7 +3,7 @@
 What streams cannot be judged as a whole, so a reason is written down for every sample as it passes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -74,3 +74,16 @@ def streamed(
 
     stream.samples = samples()
     return stream
+
+
+LeftOut = dict[str, list[str]]
+"""The ids of what is left out, by reason."""
+
+
+def left_out_account(left_out: Mapping[str, Sequence[str]]) -> str:
+    """How many are left out and why, with the first three of each reason."""
+    told = [
+        f"{len(ids)} {reason} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})"
+        for reason, ids in left_out.items()
+    ]
+    return f"left out: {'; '.join(told) or 'none'}"

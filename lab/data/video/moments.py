@@ -1,6 +1,7 @@
 """At which moments a video is looked at, and which of its frames is shown at each of them."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -42,3 +43,37 @@ def shown_at(starts: Float[ndarray, " frames"], moments: Float[ndarray, " moment
     `starts` ascends, in seconds.
     """
     return np.maximum(np.searchsorted(starts, moments + ROUNDING_SECONDS, side="right") - 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """How much is seen of pictures and videos; the paper's are one frame a second, at most 48 (section 2).
+
+    Raises:
+        LabError: a number out of range.
+    """
+
+    frame_size: int = 128
+    """Pixels, height and width of a frame or still that is drawn for it."""
+    frames_per_second: float = 1.0
+    max_frames: int = 48
+    """Of a video; 0: nothing is seen, 1: the frame in the middle."""
+
+    def __post_init__(self) -> None:
+        if self.frame_size < 8 or self.max_frames < 0 or not self.frames_per_second > 0:
+            raise LabError(
+                f"frame_size {self.frame_size}, frames_per_second {self.frames_per_second} and max_frames "
+                f"{self.max_frames}: expected at least 8, above 0 and at least 0"
+            )
+
+    def moments(self, seconds: float) -> tuple[float, ...]:
+        """When a video of that length is looked at."""
+        if self.max_frames == 0:
+            return ()
+        if self.max_frames == 1:
+            return (seconds / 2,)
+        chosen = chosen_seconds(seconds, frames_per_second=self.frames_per_second, max_frames=self.max_frames)
+        return tuple(float(moment) for moment in chosen)
+
+
+PAPER_SIGHT = Sight()

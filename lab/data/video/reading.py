@@ -26,6 +26,8 @@ from lab.errors import LabError
 __all__ = ["Video", "chosen_seconds", "read_sound", "read_video"]
 
 MAX_THREADS = 4
+VIDEO_FRAME = (384, 768)
+"""The most pixels of a frame, high and wide (section 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ def read_video(
     *,
     frames_per_second: float = 1.0,
     max_frames: int = 48,
-    max_height: int = 384,
-    max_width: int = 768,
+    max_height: int = VIDEO_FRAME[0],
+    max_width: int = VIDEO_FRAME[1],
     background: Colour = WHITE,
     folder_frames_per_second: float | None = None,
     threads: int = 0,

@@ -20,7 +20,6 @@ from lab.data.fetch import fetch, packages, sha256_of
 from lab.errors import LabError
 from lab.evaluation.benchmarks.conversations import MediaKind, Medium
 from lab.evaluation.benchmarks.revisions import data_revision
-from lab.paths import media_dir
 
 TRIVIA = "trivia"
 HUB = "hub:"
@@ -148,19 +147,21 @@ def _at_revision(data: str) -> tuple[str, str | None]:
 
 
 def _activitynet(data: str) -> Iterator[Item]:
-    from lab.data.vision_forms import VIDEO_MARK
-    from lab.data.vision_hub import media_file, read_samples
+    from lab.data.forms import read_samples
+    from lab.data.media import media_file
+    from lab.data.sample import Video
 
-    name, revision = _at_revision(data)
-    reading = read_samples(data, form="activitynet_qa", root=media_dir() / name, revision=revision)
+    _, revision = _at_revision(data)
+    reading = read_samples(data, form="activitynet_qa", revision=revision)
     for sample in reading.samples:
-        if not isinstance(sample.video, Path):
+        (video,) = (part.source for part in sample.content if isinstance(part, Video))
+        if not isinstance(video, Path):
             raise LabError(f"the video of sample {sample.id} of {data} is no file")
-        media_file(sample.video, folder=media_dir() / name)  # says where they have to be unpacked
-        text = sample.question.replace(VIDEO_MARK, "").strip()
-        yield Item(id=sample.id, text=text, reference=sample.answer, media=(Medium("video", sample.video),))
-    if reading.skipped:
-        raise LabError(f"rows of {data} do not fit the form activitynet_qa: {dict(reading.skipped)}")
+        media_file(video)  # says where they have to be unpacked
+        yield Item(id=sample.id, text=sample.question, reference=sample.answer, media=(Medium("video", video),))
+    if reading.left_out:
+        counts = {reason: len(ids) for reason, ids in reading.left_out.items()}
+        raise LabError(f"rows of {data} do not fit the form activitynet_qa: {counts}")
 
 
 def _hub_rows(data: str) -> Iterator[dict[str, Any]]:

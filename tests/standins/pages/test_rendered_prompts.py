@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lab.errors import LabError
 from standins.pages.fonts import sized_font, typefaces_for
-from standins.pages.rendered_prompts import PromptSettings, render_prompt
+from standins.pages.rendered_prompts import PromptSettings, prompt_samples, render_prompt
 
 PROMPT = "Write a short story about a dog that learns to swim, and explain in two sentences why the water was cold."
 
@@ -95,3 +95,22 @@ def test_chinese_wraps_between_characters(user_cache_dir, monkeypatch):
     assert len(drawn.lines) > 1
     assert "".join(drawn.lines) == text
     assert all(line[0] not in "，。" for line in drawn.lines)
+
+
+def test_a_prompt_becomes_the_picture_and_the_answer_stays():
+    given = [
+        ("a", "Name a colour.", "Red."),
+        ("b", "  ", "Nothing."),
+        ("c", "\U0001f408?", "A cat."),
+        ("d", "Go.", "I do."),
+    ]
+    stream = prompt_samples(given, seed=3)
+    found = list(stream)
+    assert [(sample.id, sample.answer) for sample in found] == [("a", "Red."), ("d", "I do.")]
+    assert found[0].question == "Do what the picture says."
+    pixels = found[0].content[0].read()
+    np.testing.assert_array_equal(pixels, render_prompt("Name a colour.", sample="a", seed=3).pixels)
+    account = stream.account()
+    assert account.keep.tolist() == [True, False, False, True]
+    assert account.report.dropped == {"prompt that cannot be drawn": 2}
+    assert "the prompt of 'b' is empty" in stream.problems["prompt that cannot be drawn"][0]

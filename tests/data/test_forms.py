@@ -7,12 +7,13 @@ from threading import Thread
 import datasets
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image as Picture
 from pyarrow import parquet
 
-from lab.data import vision_hub
-from lab.data.vision_forms import FORMS
-from lab.data.vision_hub import media_file, read_samples
+from lab.data import forms
+from lab.data.forms import FORMS, read_samples
+from lab.data.media import media_file
+from lab.data.sample import Image, Sample, Text, Video
 from lab.errors import LabError
 
 
@@ -37,7 +38,7 @@ def folder(tmp_path):
 
 def png(colour="red"):
     buffer = io.BytesIO()
-    Image.new("RGB", (4, 3), colour).save(buffer, "PNG")
+    Picture.new("RGB", (4, 3), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -46,9 +47,16 @@ def llava(key, *turns, **more):
     return {"id": key, "conversations": [{"from": who[i % 2], "value": t} for i, t in enumerate(turns)], **more}
 
 
+PAIR = llava("", "What?", "That.")["conversations"]
+
+
 def samples_of(name, form, **options):
     reading = read_samples(name, form=form, **options)
-    return list(reading.samples), dict(reading.skipped)
+    return list(reading.samples), {reason: len(ids) for reason, ids in reading.left_out.items()}
+
+
+def videos(sample):
+    return [part.source for part in sample.content if isinstance(part, Video)]
 
 
 def test_llava_conversations_keep_their_turns_and_the_images_place(folder, tmp_path):
@@ -61,15 +69,13 @@ def test_llava_conversations_keep_their_turns_and_the_images_place(folder, tmp_p
     samples, skipped = samples_of(folder(rows), "conversation", root=tmp_path)
     assert not skipped
     assert [s.id for s in samples] == ["a", "b", "c", "d"]
-    assert samples[0].question == "<image>\nWhat is it?"
-    assert samples[0].answer == "A cat."
-    assert samples[0].later_turns == (("Its colour?", "Black."),)
-    assert samples[0].images == (tmp_path / "coco/1.jpg",)
-    assert samples[1].question == "What is it?\n<image>"
-    assert samples[2].question == "<image>\nUnmarked?"
-    assert samples[3].images == ()
-    assert samples[3].question == "Text only?"
-    assert all(s.video is None and s.choices == () for s in samples)
+    first = (Text("What is it?"), Text("A cat.", "assistant"), Text("Its colour?"))
+    assert samples[0].content == (Image(tmp_path / "coco/1.jpg"), *first)
+    assert samples[0].answer == "Black."
+    assert samples[1].content == (Text("What is it?"), Image(tmp_path / "coco/2.jpg"))
+    assert samples[2].content == (Image(tmp_path / "coco/3.jpg"), Text("Unmarked?"))
+    assert samples[3].content == (Text("Text only?"),)
+    assert all(not videos(s) and s.choices == () for s in samples)
 
 
 def test_conversations_by_role_and_about_videos_are_read(folder, tmp_path):
@@ -78,17 +84,17 @@ def test_conversations_by_role_and_about_videos_are_read(folder, tmp_path):
         {"role": "user", "content": "<image>\nWhat happens?"},
         {"role": "assistant", "content": "Rain."},
     ]
-    (sample,), _ = samples_of(folder([{"id": 7, "conversations": turns, "video": "a/b.mp4"}]), "conversation")
-    assert sample.id == "7"
-    assert sample.question == "<video>\nWhat happens?"
-    assert str(sample.video) == "a/b.mp4"
-    assert sample.images == ()
+    row = {"id": 7, "conversations": turns, "video": "a/b.mp4"}
+    (sample,), _ = samples_of(folder([row]), "conversation", root=tmp_path)
+    assert (sample.id, sample.answer) == ("7", "Rain.")
+    assert sample.content == (Text("Be brief.", "system"), Video(tmp_path / "a/b.mp4"), Text("What happens?"))
 
 
-def test_several_images_stand_at_their_marks(folder):
+def test_several_images_stand_at_their_marks(folder, tmp_path):
     good = llava("a", "<image> or <image>?", "The first.", images=["1.png", "2.png"])
-    (sample,), _ = samples_of(folder([good]), "conversation")
-    assert len(sample.images) == sample.question.count("<image>") == 2
+    (sample,), _ = samples_of(folder([good]), "conversation", root=tmp_path)
+    pictures = [Image(tmp_path / f"{number}.png") for number in (1, 2)]
+    assert sample.content == (pictures[0], Text("or"), pictures[1], Text("?"))
 
 
 def test_rows_that_do_not_fit_are_counted_by_reason_and_never_guessed(folder):
@@ -99,6 +105,7 @@ def test_rows_that_do_not_fit_are_counted_by_reason_and_never_guessed(folder):
         llava("no turns", image="1.jpg"),
         llava("empty", "<image> What?", "  ", image="1.jpg"),
         {"id": "stranger", "conversations": [{"from": "bot", "value": "Hello."}], "image": "1.jpg"},
+        {"id": "late", "conversations": [*PAIR, {"from": "system", "value": "Stop."}, *PAIR], "image": "1.jpg"},
     ]
     samples, skipped = samples_of(folder(rows), "conversation")
     assert [s.id for s in samples] == ["good"]
@@ -106,6 +113,7 @@ def test_rows_that_do_not_fit_are_counted_by_reason_and_never_guessed(folder):
         "another number of marks than of images or videos": 1,
         "turns that are not questions and answers in alternation": 3,
         "empty turn": 1,
+        "a system message that is not the first": 1,
     }
 
 
@@ -132,9 +140,8 @@ def test_images_stored_in_parquet_come_as_their_bytes(tmp_path):
     (tmp_path / "pictures").mkdir()
     parquet.write_table(table.replace_schema_metadata(info), tmp_path / "pictures" / "test-00000-of-00001.parquet")
     (sample,), skipped = samples_of(f"hub:{tmp_path / 'pictures'}::test", "image_caption")
-    assert sample.images == (png("red"),)
+    assert sample.content == (Image(png("red")), Text("Describe the image."))
     assert sample.answer == "Red."
-    assert sample.question == "<image>\nDescribe the image."
     assert sample.id == "test-00000000"
     assert skipped == {"no image or video in the row": 1, "empty caption": 1}
 
@@ -150,7 +157,7 @@ def test_sharegpt4video_gives_the_caption_of_the_whole(folder, tmp_path):
         {"video_id": "v2", "video_path": "panda/v2.mp4", "captions": captions},
     ]
     (sample,), skipped = samples_of(folder(rows), "sharegpt4video", root=tmp_path)
-    assert (sample.id, sample.answer, sample.video) == ("v1", "A door opens.", tmp_path / "panda/v1.mp4")
+    assert (sample.id, sample.answer, videos(sample)) == ("v1", "A door opens.", [tmp_path / "panda/v1.mp4"])
     assert skipped == {"no caption of the whole video": 1}
 
 
@@ -162,14 +169,14 @@ def test_webvid_gives_the_address_or_a_file(folder):
         "duration": "PT00H00M08S",
     }
     (sample,), _ = samples_of(folder([row]), "webvid")
-    assert (sample.id, sample.video, sample.answer) == ("21", "https://example.org/21.mp4", "Waves at dusk")
+    assert (sample.id, videos(sample), sample.answer) == ("21", ["https://example.org/21.mp4"], "Waves at dusk")
 
 
 def test_webvid_with_other_column_names(folder, tmp_path):
     row = {"file": "0/21.mp4", "text": "Waves at dusk"}
     columns = {"video": "file", "name": "text"}
     (sample,), _ = samples_of(folder([row]), "webvid", columns=columns, root=tmp_path)
-    assert (sample.id, sample.video, sample.answer) == ("train-00000000", tmp_path / "0/21.mp4", "Waves at dusk")
+    assert (sample.id, videos(sample), sample.answer) == ("train-00000000", [tmp_path / "0/21.mp4"], "Waves at dusk")
 
 
 def test_activitynet_qa_finds_the_file_whatever_its_suffix(folder, tmp_path):
@@ -177,9 +184,9 @@ def test_activitynet_qa_finds_the_file_whatever_its_suffix(folder, tmp_path):
     rows = [{"video_name": name, "question": "is it day", "question_id": f"{name}_3", "answer": "yes", "type": "3"}
             for name in ("1QIUV7WYKXg", "missing")]  # fmt: skip
     samples, _ = samples_of(folder(rows), "activitynet_qa", root=tmp_path)
-    assert [s.video for s in samples] == [tmp_path / "v_1QIUV7WYKXg.mkv", tmp_path / "v_missing.mp4"]
+    assert [videos(s) for s in samples] == [[tmp_path / "v_1QIUV7WYKXg.mkv"], [tmp_path / "v_missing.mp4"]]
     assert (samples[0].id, samples[0].answer, samples[0].choices) == ("1QIUV7WYKXg_3", "yes", ())
-    assert samples[0].question == "<video>\nis it day"
+    assert samples[0].question == "is it day"
 
 
 def next_qa(answer, **more):
@@ -193,7 +200,7 @@ def test_next_qa_gives_the_choice_that_the_number_names(folder, tmp_path):
     samples, skipped = samples_of(folder([next_qa(3, **CHOICES), next_qa(5, **CHOICES)]), "next_qa", root=tmp_path)
     assert samples[0].choices == tuple(CHOICES.values())
     assert samples[0].answer == "reason 3"
-    assert samples[0].video == tmp_path / "4010069381.mp4"
+    assert videos(samples[0]) == [tmp_path / "4010069381.mp4"]
     assert len(samples) == 1
     assert skipped == {"an answer that is no number of a choice": 1}
 
@@ -274,7 +281,7 @@ class Stream:
 
 def test_a_network_that_fails_is_named_with_the_row_to_go_on_from(monkeypatch):
     rows = [next_qa(f"answer {n}") for n in range(5)]
-    monkeypatch.setattr(vision_hub, "open_streams", lambda *_: {"train": Stream(rows, 3)})
+    monkeypatch.setattr(forms, "open_streams", lambda *_: {"train": Stream(rows, 3)})
     reading = read_samples("hub:lmms-lab/NExTQA:OE", form="next_qa")
     assert [next(reading.samples).answer for _ in range(3)] == ["answer 0", "answer 1", "answer 2"]
     with pytest.raises(LabError, match=r"lmms-lab/NExTQA:train broke off at row 3: Couldn't reach the hub; .*first=3"):
@@ -282,7 +289,7 @@ def test_a_network_that_fails_is_named_with_the_row_to_go_on_from(monkeypatch):
 
 
 def test_a_network_that_fails_before_the_first_row_is_named(monkeypatch):
-    monkeypatch.setattr(vision_hub, "open_streams", lambda *_: {"train": Stream([next_qa("a")], 0)})
+    monkeypatch.setattr(forms, "open_streams", lambda *_: {"train": Stream([next_qa("a")], 0)})
     with pytest.raises(
         LabError, match=r"NExTQA:train cannot be read: Couldn't reach the hub; check access and network"
     ):
@@ -298,15 +305,23 @@ def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch):
         read_samples("hub:lmms-lab/NExTQA:MC:test", form="next_qa")
 
 
-def test_media_become_files(tmp_path):
-    folder = tmp_path / "media"
-    image = media_file(png(), folder=folder)
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_media_become_files(tmp_path, cache, monkeypatch):
+    image = media_file(png())
     assert image.read_bytes() == png()
-    assert media_file(png(), folder=folder) == image
-    assert media_file(png("blue"), folder=folder) != image
-    assert media_file(image, folder=folder) == image
+    assert media_file(png()) == image
+    assert media_file(png("blue")) != image
+    assert media_file(image) == image
+    monkeypatch.setenv("OMNI_LAB_MEDIA", str(tmp_path / "unpacked"))
     with pytest.raises(LabError, match=r"no\.mp4 is not there; expected the unpacked files .* \(OMNI_LAB_MEDIA"):
-        media_file(tmp_path / "no.mp4", folder=folder)
+        media_file(tmp_path / "unpacked" / "no.mp4")
+    with pytest.raises(LabError, match=r"no\.mp4 is not there$"):
+        media_file(tmp_path / "no.mp4")
 
 
 @pytest.fixture
@@ -325,18 +340,21 @@ def web(tmp_path):
     server.server_close()
 
 
-def test_what_an_address_leads_to_is_kept_once(web, tmp_path):
+def test_what_an_address_leads_to_is_kept_once(web, cache):
     address, served = web
     (served / "a.mp4").write_bytes(b"a video")
-    path = media_file(f"{address}/a.mp4?width=3", folder=tmp_path / "media")
+    path = media_file(f"{address}/a.mp4?width=3")
     assert path.read_bytes() == b"a video"
     assert path.suffix == ".mp4"
+    (served / "a.png").write_bytes(png())
+    asked = Sample(id="a", content=(Image(f"{address}/a.png"),))
+    assert asked.content[0].read().shape == (3, 4, 3)
     (served / "a.mp4").unlink()
-    assert media_file(f"{address}/a.mp4?width=3", folder=tmp_path / "media") == path
+    assert media_file(f"{address}/a.mp4?width=3") == path
 
 
-def test_an_address_that_leads_nowhere_is_named_and_leaves_nothing(web, tmp_path):
+def test_an_address_that_leads_nowhere_is_named_and_leaves_nothing(web, cache):
     address, _ = web
     with pytest.raises(LabError, match=r"/none\.mp4 cannot be read: .*check the network and the address"):
-        media_file(f"{address}/none.mp4", folder=tmp_path / "media")
-    assert list((tmp_path / "media").iterdir()) == []
+        media_file(f"{address}/none.mp4")
+    assert list((cache / "media").iterdir()) == []

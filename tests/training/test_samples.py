@@ -2,19 +2,23 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.media import Drawn
+from lab.data.sample import Image, Sample, Text, Video
+from lab.data.video.moments import Sight
+from lab.errors import LabError
 from lab.parts.any_resolution import image_views, num_views, token_order
 from lab.parts.omni_model import OmniModel
-from lab.training.vision_data import Tiling, VisionSplit
+from lab.parts.visual_tokens import Seen
+from lab.training.samples import SampleExamples, Tiling
 from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, seeing_model, tiny_encoder
-from tests.training.vision_splits import SQUARE, example, split_of, various
+from tests.training.vision_splits import SQUARE, example, noise, split_of, various
 
 TOKENS_A_VIEW = 4
 SIZES = {"square": SQUARE, "wide": (8, 16), "tall": (24, 8), "small": (4, 4), "narrow": (8, 9), "large": (16, 16)}
 TILINGS = {
     "fixed": Tiling(),
     "tiles": Tiling(max_tiles=4),
-    "newline": Tiling(max_tiles=4, newline=True),
-    "unpad": Tiling(max_tiles=3, unpad=True, newline=True),
+    "unpad": Tiling(max_tiles=3, unpad=True),
     "stretch": Tiling(max_tiles=2, fit="stretch"),
 }
 
@@ -24,17 +28,19 @@ def model() -> OmniModel:
     return seeing_model()
 
 
+@pytest.mark.parametrize("newline", [True, False])
 @pytest.mark.parametrize("features", [True, False])
 @pytest.mark.parametrize("tiling", TILINGS)
-def test_a_question_sees_what_its_example_does_cut_and_encoded(model, tiling, features):
+def test_a_question_sees_what_its_sample_holds_cut_and_encoded(tiling, features, newline):
     chosen, encoder = TILINGS[tiling], tiny_encoder()
     examples = [example(name, frames=2, size=size, question="ba") for name, size in SIZES.items()]
     split = split_of(examples, tiling=chosen, features=features)
     assert len(split) == len(examples)
-    asks = model if features else seeing_model(encoder=encoder)
+    asks = seeing_model(encoder=None if features else encoder, newline=newline)
     for index, one in enumerate(examples):
         seen, question = split.example(index, asks).content
-        pixels, seconds = one.see()
+        video = one.content[0].read()
+        pixels, seconds = video.frames, tuple(video.seconds)
         cuts = {"image_size": IMAGE_SIZE, "max_tiles": chosen.max_tiles, "fit": chosen.fit}
         cut = [image_views(frame, **cuts) for frame in pixels]
         views = torch.from_numpy(np.concatenate([view.pixels for view in cut]))
@@ -47,11 +53,12 @@ def test_a_question_sees_what_its_example_does_cut_and_encoded(model, tiling, fe
         if num_views(cut[0].grid) == 1:
             assert seen.order is None
         else:
-            laid = {"unpad": chosen.unpad, "newline": chosen.newline, "view_grid": (2, 2)}
+            laid = {"unpad": chosen.unpad, "newline": newline, "view_grid": (2, 2)}
             np.testing.assert_array_equal(seen.order, token_order(*pixels.shape[1:3], **cuts, **laid))
 
 
-def test_unpadding_leaves_out_tokens_of_padding(model):
+def test_unpadding_leaves_out_tokens_of_padding():
+    model = seeing_model(newline=False)
     # 8 x 9 pixels in two tiles of 8 x 8: of four columns of tokens the last shows columns 12 to 15, all padding.
     counts = {}
     for unpad in (False, True):
@@ -95,13 +102,13 @@ def test_a_split_of_which_nothing_is_seen_is_text_alone(features):
 def test_views_are_computed_once_and_anew_for_what_they_hang_on():
     examples, seen = various("e", 3, size=(8, 16)), []
 
-    def open_split(**options) -> VisionSplit:
+    def open_split(**options) -> SampleExamples:
         return split_of(examples, progress=lambda done, of: seen.append(done), **options)
 
     open_split()
     assert seen == [3]
     open_split(branch="visual_projector", write=str.upper)
-    open_split(tiling=Tiling(unpad=True, newline=True))
+    open_split(tiling=Tiling(unpad=True))
     assert seen == [3]  # how tokens are laid out is no matter of views
     for options in ({"tiling": Tiling(max_tiles=2)}, {"tiling": Tiling(fit="stretch")}, {"features": False}):
         open_split(**options)
@@ -114,3 +121,57 @@ def test_questions_and_answers_are_written_as_the_language_model_writes():
     assert split.example(0, model).content[1] == [0, 1]
     assert split.example(0, model).answer == [3]
     assert split.answer_ids("D ", model) == [3]
+
+
+def noted(name: str, sight: Sight) -> np.ndarray:
+    return noise(name, 1, SQUARE, sight).frames[0]
+
+
+MIXED = Sample(
+    id="mixed",
+    source="a test",
+    content=(
+        Text("ab"),
+        Image(Drawn(noted, ("first",))),
+        Text("c"),
+        Video(Drawn(noise, ("film", 2, SQUARE))),
+        Image(Drawn(noted, ("second",))),
+        Text("d"),
+    ),
+    answer="a",
+)
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_several_pictures_and_videos_between_texts_are_kept_and_read_in_their_order(features):
+    encoder = tiny_encoder()
+    model = seeing_model(encoder=encoder)
+    plain = SampleExamples(samples=[MIXED, example("x")], name="mixed")
+    kept = plain.kept_by(encoder, key="k", features=features)
+    read, stored = (examples.example(0, model) for examples in (plain, kept))
+    assert [type(segment).__name__ for segment in stored.content] == ["list", "Seen", "list", "Seen", "Seen", "list"]
+    assert [s.branch for s in stored.content if isinstance(s, Seen)] == [BRANCHES[0], BRANCHES[1], BRANCHES[0]]
+    torch.testing.assert_close(model([read]).loss, model([stored]).loss, rtol=2e-3, atol=2e-3)
+    assert plain.num_tokens(0, model) == kept.num_tokens(0, model) == 5 + 4 * TOKENS_A_VIEW + 1 + 1
+    assert plain.num_visual_tokens(0, model) == kept.num_visual_tokens(0, model) == 4 * TOKENS_A_VIEW
+    assert plain.shown_frames(0) == kept.shown_frames(0) == 4
+    assert [kept.shown_frames(i) for i in range(2)] == [4, 1]
+
+
+def test_media_that_cannot_be_read_are_named_with_their_sample_and_source(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = Sample(id="s7", source="a corpus", content=(Image(tmp_path / "broken.png"), Text("ab")))
+    examples = SampleExamples(samples=[example("x"), broken], name="broken")
+    message = r"sample 's7' of 'a corpus': .*broken\.png is not an image that can be read"
+    with pytest.raises(LabError, match=message):
+        examples.kept_by(tiny_encoder(), key="k")
+    with pytest.raises(LabError, match=message):
+        examples.example(1, seeing_model(encoder=tiny_encoder()))
+
+
+def test_a_part_that_the_model_lacks_is_named_with_the_sample():
+    model = seeing_model(encoder=tiny_encoder())
+    model.video_projector = None
+    lacking = SampleExamples(samples=[example("x", size=(8, 16))], tiling=Tiling(max_tiles=2))
+    with pytest.raises(LabError, match=r"sample 'x': an example holds .*videos, for which this model lacks its video_"):
+        lacking.example(0, model)
