@@ -29,7 +29,7 @@ SAMPLES_PER_FRAME = 320
 def speech_lengths() -> Iterator[int]:
     """Of the recorded corpus's training utterances."""
     for utterance in load_corpus("amazon_queen").split("train"):
-        frames, text = -(-utterance.num_samples // SAMPLES_PER_FRAME), spoken_text(utterance.text)
+        frames, text = -(-utterance.sound.num_samples // SAMPLES_PER_FRAME), spoken_text(utterance.answer)
         if frames >= MIN_FRAMES and text:
             yield -(-frames // DOWNSAMPLE_RATE) + 1 + len(text)
 

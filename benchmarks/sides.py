@@ -84,9 +84,9 @@ def _write_start(parameters: SpeechParameters, path: Path) -> float:
     mean, std = feature_statistics(train)
     weights = StockConvGMLP(**widths).load_ours(ours).state_dict()
     save_file({**weights, "feature_mean": mean, "feature_std": std}, path)
-    sample = train.utterances[:: max(1, len(train) // SAMPLE_UTTERANCES)][:SAMPLE_UTTERANCES]
+    sample = train.samples[:: max(1, len(train) // SAMPLE_UTTERANCES)][:SAMPLE_UTTERANCES]
     begun = time.perf_counter()
-    encoder.encode([train.corpus.audio(utterance) for utterance in sample])
+    encoder.encode([one.sound.read() for one in sample])
     return (time.perf_counter() - begun) / len(sample) * len(train)
 
 

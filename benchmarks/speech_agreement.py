@@ -11,11 +11,12 @@ of each bad kind, the share of what is kept that is good (all four kinds being e
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 
-from lab.data.speech.recordings import Recording
+from lab.data.media import Drawn
+from lab.data.sample import Sample
+from lab.data.speech.recordings import spoken
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.errors import LabError
 from lab.evaluation.kept_texts import KeptTranscripts
@@ -28,31 +29,31 @@ THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 NORMALIZER_OF = {"en": "whisper_english", "zh": "chinese_characters"}
 
 
-def _noisy(recording: Recording, other: Recording) -> np.ndarray:
-    samples = recording.audio()
+def _noisy(recording: Sample, other: Sample) -> np.ndarray:
+    samples = recording.sound.read()
     noise = np.random.default_rng(len(samples)).standard_normal(len(samples)).astype(np.float32)
     return np.clip(samples + noise * np.sqrt(np.mean(samples**2)), -1.0, 1.0)
 
 
-def _cut(recording: Recording, other: Recording) -> np.ndarray:
-    samples = recording.audio()
+def _cut(recording: Sample, other: Sample) -> np.ndarray:
+    samples = recording.sound.read()
     return samples[: len(samples) // 2]
 
 
-SPOILED: dict[str, Callable[[Recording, Recording], np.ndarray]] = {
-    "good": lambda recording, other: recording.audio(),
-    "wrong text": lambda recording, other: other.audio(),
+SPOILED: dict[str, Callable[[Sample, Sample], np.ndarray]] = {
+    "good": lambda recording, other: recording.sound.read(),
+    "wrong text": lambda recording, other: other.sound.read(),
     "noise": _noisy,
     "cut off": _cut,
 }
 
 
-def spoil(recordings: Sequence[Recording], kind: str) -> Iterator[Recording]:
+def spoil(recordings: Sequence[Sample], kind: str) -> Iterator[Sample]:
     """The recordings with their text, and audio of that kind; the other sentence is the next one."""
     for place, recording in enumerate(recordings):
         other = recordings[(place + 1) % len(recordings)]
-        audio = partial(SPOILED[kind], recording, other)
-        yield Recording(id=recording.id, text=recording.text, speaker=recording.speaker, audio=audio)
+        sound = Drawn(SPOILED[kind], (recording, other))
+        yield spoken(recording.id, recording.answer, sound, speaker=recording.sound.speaker)
 
 
 def prompts(language: str, count: int, seed: int) -> list[tuple[str, str]]:
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     voices = timbres(options.language, (options.engine,))
     recordings = list(SpeechStore().recordings(chosen, voices=voices, seed=options.seed))
     begun = time.perf_counter()
-    seconds = sum(len(recording.audio()) for recording in recordings) / 16_000
+    seconds = sum(len(recording.sound.read()) for recording in recordings) / 16_000
     spoken = time.perf_counter() - begun
     recognizer = KeptTranscripts(
         load_speech_recognizer(options.recognizer, language=options.language), name=options.recognizer

@@ -17,7 +17,7 @@ from lab.data.speech.audio import SAMPLING_RATE
 from lab.evaluation.error_rates import utterance_errors
 from lab.evaluation.normalizers import Normalizer
 from lab.parts.language_models import TextCodec
-from lab.training.speech import SpeechSplit
+from lab.training.samples import SampleExamples
 
 __all__ = ["Clock", "SpeechCollator", "SpeechDataset", "TimedMLflowCallback", "measure"]
 
@@ -25,16 +25,21 @@ __all__ = ["Clock", "SpeechCollator", "SpeechDataset", "TimedMLflowCallback", "m
 class SpeechDataset(Dataset[dict[str, Any]]):
     """Waveform and token ids (start, text, end) of each utterance of a split."""
 
-    def __init__(self, data: SpeechSplit, codec: TextCodec) -> None:
+    def __init__(self, data: SampleExamples, codec: TextCodec) -> None:
         self._data, self._codec = data, codec
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        waveform = self._data.corpus.audio(self._data.utterances[index])
-        ids = [*self._codec.start_ids, *self._codec.encode(self._data.texts[index]), self._codec.end_id]
-        return {"waveform": waveform, "num_frames": self._data.num_frames[index], "input_ids": torch.tensor(ids)}
+        sample, write = self._data.samples[index], self._data.write or str.strip
+        waveform = sample.sound.read()
+        ids = [*self._codec.start_ids, *self._codec.encode(write(sample.answer)), self._codec.end_id]
+        return {
+            "waveform": waveform,
+            "num_frames": self._data.heard[0].num_rows(sample.id),
+            "input_ids": torch.tensor(ids),
+        }
 
 
 class SpeechCollator:
@@ -73,7 +78,7 @@ class TimedMLflowCallback(MLflowCallback):
 @torch.inference_mode()
 def measure(
     model: StockAudioLanguageModel,
-    data: SpeechSplit,
+    data: SampleExamples,
     collator: SpeechCollator,
     normalizer: Normalizer,
     *,
@@ -101,6 +106,6 @@ def measure(
         hypotheses += [model.codec.decode(answer) for answer in answers]
         losses += loss.tolist()
         counts += count.tolist()
-    references = [utterance.text for utterance in data.utterances]
-    table = utterance_errors(references, hypotheses, normalizer, [utterance.id for utterance in data.utterances])
-    return table.assign(corpus=data.corpus.name, split=data.split, loss=losses, num_tokens=counts)
+    references = [sample.answer for sample in data.samples]
+    table = utterance_errors(references, hypotheses, normalizer, data.ids)
+    return table.assign(corpus=data.name, split=data.split, loss=losses, num_tokens=counts)

@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictured = [Sample(id=key, content=describe, answer=text) for key, text in numbered]
     with tempfile.TemporaryDirectory(prefix="omni-lab-speech-") as scratch:
         store = SpeechStore(folder=Path(scratch))
-        rate("speech, spoken by espeak", (r.audio() for r in store.recordings(numbered, voices=voices)), count)
-        rate("speech, read back", (r.audio() for r in store.recordings(numbered, voices=voices)), count)
+        rate("speech, spoken by espeak", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
+        rate("speech, read back", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
         rate("cross-modal, split", spoken_quarters(pictured, store, voices=voices), count)
         rate(
             "cross-modal, spoken",

@@ -27,7 +27,7 @@ PARAMETERS = {
 @pytest.fixture
 def scores(tmp_path):
     """A folder as `lab score chatterbot` writes it, with losses made up."""
-    ids = [one.id for one in read_instructions("chatterbot", limit=50).instructions]
+    ids = [one.id for one in read_instructions("chatterbot", limit=50).samples]
     columns = {
         "id": ids,
         "loss": np.random.default_rng(0).gamma(4.0, 0.5, len(ids)),

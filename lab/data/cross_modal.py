@@ -44,7 +44,8 @@ def spoken_quarters(
             quarter = split_quarter(sample.answer, sample=sample.id, share=share, min_units=min_units)
         except LabError as error:
             raise Dropped("answer that cannot be split") from error
-        spoken = Audio(Drawn(store.audio, (quarter.spoken, *draw(sample.id))))
+        voice, speed = draw(sample.id)
+        spoken = Audio(Drawn(store.audio, (quarter.spoken, voice, speed)), speaker=voice)
         return replace(sample, content=(*sample.content, spoken), answer=quarter.written, choices=())
 
     parameters = {"share": share, "min_units": min_units, "voices": len(voices), "seed": seed}

@@ -1,7 +1,10 @@
-"""Image-text and video-text data of the Hugging Face hub, or folders of the same form, as samples.
+"""The forms in which the hub keeps data, and what is made of a row of each.
 
 | form | for example | holds |
 |---|---|---|
+| `transcribe` | `openslr/librispeech_asr:clean`, `google/fleurs:en_us` | a sound and its text |
+| `messages` | `HuggingFaceH4/no_robots` | turns of text, perhaps a system message |
+| `pair` | `tatsu-lab/alpaca`, `databricks/databricks-dolly-15k` | a prompt and its answer |
 | `conversation` | `liuhaotian/LLaVA-Instruct-150K`, `lmms-lab/LLaVA-Video-178K` | turns about images or a video |
 | `image_caption` | any data set of one image and its caption a row | an image |
 | `image_choices` | `lmms-lab/MMBench_EN` | a question about an image, with choices |
@@ -10,28 +13,33 @@
 | `activitynet_qa` | `lmms-lab/ActivityNetQA` | an open question about a video |
 | `next_qa` | `lmms-lab/NExTQA`, configurations `MC` and `OE` | a question about a video, with five choices or open |
 
-The hub's copies change: where columns have other names, map the form's name to the data set's with `columns`. Videos
-mostly lie in archives beside the rows: unpack them into `lab.paths.media_dir()/OWNER/NAME`.
+More of speech: `google/fleurs:cmn_hans_cn`, `AISHELL/AISHELL-1` (or a copy of it in Parquet), `wenet-e2e/wenetspeech`
+(gated; ask for access first), `TwinkStart/KeSpeech` (a copy; the original is by application).
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lab.data.filters.streamed import Dropped, LeftOut
-from lab.data.hub import open_streams, parse_name
+from lab.data.hub import Content, Form, Row, SampleReading, open_split
 from lab.data.media import Media
-from lab.data.sample import Image, Part, Role, Sample, Text, Video
-from lab.errors import LabError, choose
-from lab.paths import media_dir
+from lab.data.sample import Audio, Image, Part, Role, Text, Video
+from lab.errors import choose
 
-PREFIX = "hub:"
-ID_COLUMNS = ("id", "question_id", "video_id", "videoid")
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")
 DESCRIBE_IMAGE, DESCRIBE_VIDEO = Text("Describe the image."), Text("Describe the video.")
+AUDIO = ("audio", "speech", "wav", "file")
+TRANSCRIPTS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription", "Text")
+SPEAKERS = ("speaker_id", "speaker", "client_id", "spk_id", "Speaker")
+RECORDINGS = ("id", "utt_id", "segment_id", "file_name", "path")
+TURNS = ("messages", "conversations")
+PROMPTS = ("prompt", "question", "instruction", "inputs", "query")
+ANSWERS = ("response", "answer", "output", "completion", "targets", "target")
+# What a prompt is about: `input` of alpaca's form, `context` of dolly's.
+ABOUT = ("input", "context")
 _IMAGE_MARK, _VIDEO_MARK = "<image>", "<video>"
 _ROLES: Mapping[str, Role] = {
     "human": "user",
@@ -41,155 +49,48 @@ _ROLES: Mapping[str, Role] = {
     "system": "system",
 }
 
-Row = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Content:
-    """What a row holds, as in a `Sample`."""
-
-    content: Sequence[Part]
-    answer: str
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Form:
-    """Which columns a row needs (each one of several names), may have, and what is made of it.
-
-    `read(row, root)` raises a `Dropped` for a row that does not fit; `root` is the folder of relative paths.
-    """
-
-    required: tuple[tuple[str, ...], ...]
-    optional: tuple[str, ...]
-    read: Callable[[Row, Path], Content]
-
-
-@dataclass
-class SampleReading:
-    """A stream of samples; `left_out` has the rows of which none was made, and is whole when the stream has ended."""
-
-    source: str
-    licence: str
-    samples: Iterator[Sample]
-    left_out: LeftOut = field(default_factory=dict)
-
-
-def read_samples(
-    name: str,
-    *,
-    form: str,
-    first: int = 0,
-    limit: int | None = None,
-    root: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    revision: str | None = None,
-) -> SampleReading:
-    """Stream one split of a data set, from row `first` (a run that resumes), at most `limit` rows.
-
-    A sample has the row's own id, else its number; of a data set that asks several questions under one id, several
-    have it. Samples of one video are one group. A row that does not fit the form is left out, never guessed.
-
-    Args:
-        name: `hub:OWNER/NAME[:CONFIG[:SPLIT]]`; the split may be left out where there is only one.
-        form: of `FORMS`.
-        first: row to begin with.
-        limit: rows at most.
-        root: folder of the files that rows name; by default the data set's own under `media_dir()`.
-        columns: the data set's names of the form's columns.
-        revision: a commit of the hub's.
+def read_samples(name: str, *, form: str, revision: str | None = None, **options: Any) -> SampleReading:
+    """Stream one split of a data set, by the name of its form; `options` are those of `HubSplit.samples`.
 
     Raises:
-        LabError: unknown form, a name of another form, a data set that cannot be opened, no such split, columns that
-            the form needs and that are not there; while it is read, also a network that fails.
+        LabError: unknown form, or as `open_split` and `HubSplit.samples`.
     """
-    chosen = choose(FORMS, form, "form of image-text and video-text data")
-    if first < 0 or (limit is not None and limit < 1):
-        raise LabError(f"first row and limit are {first} and {limit}, expected at least 0 and 1")
-    if not name.startswith(PREFIX):
-        raise LabError(
-            f"data set {name!r} does not begin with {PREFIX!r}, expected {PREFIX}OWNER/NAME[:CONFIG[:SPLIT]]"
-        )
-    dataset, config, split = parse_name(name.removeprefix(PREFIX))
-    splits = open_streams(dataset, config, revision)
-    if split is None and len(splits) == 1:
-        split = str(next(iter(splits)))
-    if split is None or split not in splits:
-        raise LabError(f"data set {dataset!r} has no split {split!r}; choose one of: {', '.join(map(str, splits))}")
-    stream = splits[split]
-    what = f"data set {dataset}:{split}"
-    renamed = _checked_columns(what, stream, form, chosen, columns or {})
-    # Without features the rows come as they are stored: bytes or a path, never decoded.
-    stream.info.features = None
-    rows = stream.skip(first) if first else stream
-    rows = rows if limit is None else rows.take(limit)
-    folder = media_dir() / dataset if root is None else root
-    left_out: LeftOut = {}
-
-    def samples() -> Iterator[Sample]:
-        for number, stored in _numbered(what, rows, first):
-            row = {**stored, **{column: stored[own] for column, own in renamed.items() if own in stored}}
-            own_id = next((row[column] for column in ID_COLUMNS if row.get(column) is not None), None)
-            key = f"{split}-{number:08d}" if own_id is None else str(own_id)
-            try:
-                made = chosen.read(row, folder)
-            except Dropped as error:
-                left_out.setdefault(str(error), []).append(key)
-            except (AttributeError, IndexError, KeyError, TypeError):
-                left_out.setdefault("a row of another shape", []).append(key)
-            else:
-                videos = (part.source for part in made.content if isinstance(part, Video))
-                yield Sample(
-                    id=key,
-                    content=tuple(made.content),
-                    answer=made.answer,
-                    choices=made.choices,
-                    task=form,
-                    source=f"{form}@{name}",
-                    group=next((str(video) for video in videos if not isinstance(video, bytes)), key),
-                )
-
-    return SampleReading(name, stream.info.license or "see the data set's card", samples(), left_out)
+    chosen = choose(FORMS, form, "form of a data set")
+    opened, left_out = open_split(name, revision=revision), LeftOut()
+    rows = opened.samples(chosen, left_out, **options)
+    samples = (replace(sample, task=form, source=f"{form}@{name}") for sample in rows)
+    return SampleReading(name, opened.licence, samples, left_out)
 
 
-def _numbered(what: str, rows: Any, first: int) -> Iterator[tuple[int, Row]]:
-    stream = iter(rows)
-    for number in count(first):
-        try:
-            row = next(stream)
-        except StopIteration:
-            return
-        except Exception as error:  # `datasets` raises whatever its readers and the network raise
-            raise LabError(
-                f"{what} broke off at row {number}: {_first_line(error)}; "
-                f"check the network, and go on with first={number}"
-            ) from error
-        yield number, row
+def _first(row: Row, names: Sequence[str]) -> Any:
+    """What the first of these columns holds that a row has."""
+    return next((row[name] for name in names if name in row), None)
 
 
-def _checked_columns(what: str, stream: Any, name: str, form: Form, columns: Mapping[str, str]) -> dict[str, str]:
-    """Map the form's columns to the data set's; those that are not named keep their names."""
-    known = [column for names in form.required for column in names] + list(form.optional)
-    for column in columns:
-        if column not in known:
-            raise LabError(f"form {name!r} has no column {column!r}; choose one of: {', '.join(known)}")
-    try:
-        present = list(stream.features or next(iter(stream.take(1)), {}))
-    except Exception as error:  # `datasets` raises whatever its readers and the network raise
-        raise LabError(f"{what} cannot be read: {_first_line(error)}; check access and network") from error
-    renamed = {column: columns.get(column, column) for column in known}
-    missing = [names for names in form.required if not any(renamed[column] in present for column in names)]
-    if missing:
-        lacks, expected = (", ".join(" or ".join(names) for names in listed) for listed in (missing, form.required))
-        raise LabError(
-            f"{what} is not of the form {name!r}: it has no column {lacks}; the form needs {expected} and "
-            f"may have {', '.join(form.optional)}, the columns are {', '.join(present)}: name them with columns"
-        )
-    return renamed
+def _transcribe(row: Row, root: Path) -> Content:
+    speaker = _first(row, SPEAKERS)
+    sound = Audio(_media(_first(row, AUDIO), root), speaker="unknown" if speaker is None else str(speaker))
+    return Content((sound,), str(_first(row, TRANSCRIPTS) or ""))
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _messages(row: Row, root: Path) -> Content:
+    """What the system says stands first; a last turn that nobody answers is left out."""
+    turns = _spoken(_first(row, TURNS))
+    system = [turn.text for turn in turns if turn.role == "system"]
+    spoken = [turn for turn in turns if turn.role != "system"]
+    spoken = spoken[: len(spoken) // 2 * 2]
+    if not spoken or [turn.role for turn in spoken] != ["user", "assistant"] * (len(spoken) // 2):
+        raise Dropped("a row of another shape")
+    return Content((*([Text("\n".join(system), "system")] if system else ()), *spoken[:-1]), spoken[-1].text)
+
+
+def _pair(row: Row, root: Path) -> Content:
+    prompt, answer = _first(row, PROMPTS), _first(row, ANSWERS)
+    if not isinstance(prompt, str) or not isinstance(answer, str):
+        raise Dropped("a row of another shape")
+    about = next((str(row[name]).strip() for name in ABOUT if row.get(name)), "")
+    return Content((Text("\n".join(filter(None, (prompt.strip(), about)))),), answer.strip())
 
 
 def _media(value: Any, root: Path, *, suffixes: Sequence[str] = ()) -> Media:
@@ -199,7 +100,7 @@ def _media(value: Any, root: Path, *, suffixes: Sequence[str] = ()) -> Media:
     if isinstance(value, bytes) and value:
         return value
     if value is None or value in ("", b""):
-        raise Dropped("no image or video in the row")
+        raise Dropped("no sound, image or video in the row")
     name = str(value)
     if "://" in name:
         return name
@@ -221,14 +122,20 @@ def _text(row: Row, column: str) -> str:
     return text
 
 
-def _turns(row: Row) -> list[Text]:
-    """The turns, of `from` and `value` or `role` and `content`: perhaps the system's, then questions and answers."""
-    turns = []
-    for turn in row["conversations"] or ():
+def _spoken(turns: Any) -> list[Text]:
+    """Turns of `from` and `value`, or of `role` and `content`."""
+    told = []
+    for turn in turns or ():
         role = _ROLES.get(str(turn.get("from") or turn.get("role")))
         if role is None:
             raise Dropped("turns that are not questions and answers in alternation")
-        turns.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
+        told.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
+    return told
+
+
+def _turns(row: Row) -> list[Text]:
+    """Perhaps the system's turn, then questions and answers in alternation."""
+    turns = _spoken(row["conversations"])
     roles = [turn.role for turn in turns if turn.role != "system"]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise Dropped("turns that are not questions and answers in alternation")
@@ -319,6 +226,9 @@ def _is_choice(value: Any) -> bool:
 
 
 FORMS: Mapping[str, Form] = {
+    "transcribe": Form((AUDIO, TRANSCRIPTS), SPEAKERS, _transcribe, ids=RECORDINGS),
+    "messages": Form((TURNS,), (), _messages, ids=()),
+    "pair": Form((PROMPTS, ANSWERS), ABOUT, _pair, ids=()),
     "conversation": Form((("conversations",),), ("id", "image", "images", "video"), _conversation),
     "image_caption": Form((("image",), ("caption",)), ("id",), _image_caption),
     "image_choices": Form((("image",), ("question",), ("answer",)), ("index", "choices", *"ABCDE"), _image_choices),

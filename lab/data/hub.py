@@ -1,159 +1,243 @@
-"""Speech corpora of the Hugging Face hub, or folders of the same form, streamed through `datasets`.
+"""Data sets of the Hugging Face hub, or folders of the same form, streamed through `datasets`: rows become samples.
 
-Name: `hub:DATASET[:CONFIG[:SPLIT]]`, the split one of the data set's own; without it all splits are read. Columns are
-found among the lists below, or named. What is known of the data sets that the paper and its peers use:
-
-| data set | name here | text column | speaker column |
-|---|---|---|---|
-| LibriSpeech | `hub:openslr/librispeech_asr:clean` | `text` | `speaker_id` |
-| FLEURS | `hub:google/fleurs:en_us`, `hub:google/fleurs:cmn_hans_cn` | `transcription` | none |
-| AISHELL-1 | `hub:AISHELL/AISHELL-1`, or a copy of it in Parquet | `text` | `speaker` |
-| WenetSpeech | `hub:wenet-e2e/wenetspeech` (gated; ask for access first) | `text` | none |
-| KeSpeech | `hub:TwinkStart/KeSpeech` (a copy; the original is by application) | `text` | `speaker` |
-
-The hub's copies change; where columns have other names, give `text_column`, `audio_column`, `speaker_column`.
+Name: `hub:DATASET[:CONFIG[:SPLIT]]`, the split one of the data set's own. What is made of a row is a `Form`
+(`lab.data.forms`). The hub's copies change: where columns have other names, map the form's name to the data set's with
+`columns`. Videos mostly lie in archives beside the rows: unpack them into `lab.paths.media_dir()/OWNER/NAME`.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import Reading, Recording
-from lab.data.splits import Split
-from lab.errors import LabError
+from lab.data.filters.streamed import Dropped, LeftOut
+from lab.data.sample import Part, Sample, Video
+from lab.errors import LabError, choose
+from lab.paths import media_dir
 
-AUDIO_COLUMNS = ("audio", "speech", "wav", "file")
-TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription", "Text")
-SPEAKER_COLUMNS = ("speaker_id", "speaker", "client_id", "spk_id", "Speaker")
-ID_COLUMNS = ("id", "utt_id", "segment_id", "file_name", "path")
-_OWN_SPLITS: dict[str, Split] = {"train": "train", "dev": "dev", "valid": "dev", "eval": "test", "test": "test"}
+PREFIX = "hub:"
+NEWEST = "newest revision when it was read"
+ID_COLUMNS = ("id", "question_id", "video_id", "videoid")
+
+Row = Mapping[str, Any]
 
 
-def read(
-    *,
-    dataset: str,
-    limit: int | None = None,
-    language: str = "en",
-    text_column: str | None = None,
-    audio_column: str | None = None,
-    speaker_column: str | None = None,
-    revision: str | None = None,
-) -> Reading:
-    """Stream a data set; at most `limit` utterances of each split, `revision` pins a commit of the hub.
+@dataclass(frozen=True)
+class Content:
+    """What a row holds, as in a `Sample`."""
 
-    Its own splits hold (`validation` is dev, all that begins with `test` is test); a data set without splits is
-    split by sentence.
+    content: Sequence[Part]
+    answer: str
+    choices: tuple[str, ...] = ()
 
-    Raises:
-        LabError: the data set cannot be opened, has no such split or column, or `limit` is below 1.
+
+@dataclass(frozen=True)
+class Form:
+    """Which columns a row needs (each one of several names), may have, and what is made of it.
+
+    `read(row, root)` raises a `Dropped` for a row that does not fit; `root` is the folder of relative paths. The first
+    of `ids` that a row has names its sample, else its number does.
     """
-    if limit is not None and limit < 1:
-        raise LabError(f"limit is {limit}, expected at least 1")
-    name, config, only = parse_name(dataset)
-    splits = open_streams(name, config, revision)
-    if only is not None and only not in splits:
-        raise LabError(f"data set {name!r} has no split {only!r}; choose one of: {', '.join(map(str, splits))}")
-    chosen = {split: stream for split, stream in splits.items() if only in (None, split)}
-    wanted = {"audio": audio_column, "text": text_column, "speaker": speaker_column}
-    plans = {split: _columns(f"{name}:{split}", stream, wanted) for split, stream in chosen.items()}
-    # One split alone that says nothing but "train" is a data set without splits.
-    alone = set(splits) == {"train"}
 
-    def recordings() -> Iterator[Recording]:
-        for split, stream in chosen.items():
-            columns = plans[split]
-            # Without features the rows come as they are stored: bytes or a path. With them, `datasets` wants torchcodec
-            # even for audio that it is told not to decode.
-            stream.info.features = None
-            for number, row in enumerate(stream if limit is None else stream.take(limit)):
-                key = f"{split}-{number:08d}"
-                yield Recording(
-                    id=str(row[columns["id"]]) if columns["id"] else key,
-                    text=str(row[columns["text"]] or ""),
-                    speaker=str(row[columns["speaker"]]) if columns["speaker"] else "unknown",
-                    audio=partial(_decode, row[columns["audio"]], f"{name}:{key}"),
-                    split=None if alone else own_split(str(split)),
-                )
+    required: tuple[tuple[str, ...], ...]
+    optional: tuple[str, ...]
+    read: Callable[[Row, Path], Content]
+    ids: tuple[str, ...] = ID_COLUMNS
 
-    infos = [stream.info for stream in chosen.values()]
-    return Reading(
-        language=language,
-        licence=next((info.license for info in infos if info.license), "see the data set's card"),
-        sources={dataset: revision or "newest revision when it was read"},
-        recordings=recordings(),
-    )
+    def missing(self, present: Sequence[str], renamed: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
+        """Which of the required columns a data set lacks, under their own names or those given in `renamed`."""
+        named = renamed or {}
+        return [names for names in self.required if not any(named.get(name, name) in present for name in names)]
 
 
-def own_split(name: str) -> Split:
-    """Map a data set's split to train, dev or test: `validation.clean` is dev, `test_net` and `eval` are test.
+@dataclass
+class SampleReading:
+    """A stream of samples; `left_out` has the rows of which none was made, and is whole when the stream has ended."""
 
-    Raises:
-        LabError: the name begins with none of the known ones.
-    """
-    for start, split in _OWN_SPLITS.items():
-        if name.lower().startswith(start):
-            return split
-    raise LabError(
-        f"split {name!r} is of no known kind; expected a name that begins with one of: {', '.join(_OWN_SPLITS)}"
-    )
+    source: str
+    licence: str
+    samples: Iterator[Sample]
+    left_out: LeftOut = field(default_factory=dict)
 
 
-def parse_name(dataset: str) -> tuple[str, str | None, str | None]:
-    """Cut `DATASET[:CONFIG[:SPLIT]]` into its three parts.
+@dataclass(frozen=True)
+class HubSplit:
+    """One split of a data set, opened as a stream."""
+
+    dataset: str
+    split: str
+    stream: Any
+
+    @property
+    def name(self) -> str:
+        """Data set and split."""
+        return f"{self.dataset}:{self.split}"
+
+    @property
+    def licence(self) -> str:
+        """As the data set's card has it."""
+        return self.stream.info.license or "see the data set's card"
+
+    def columns(self) -> list[str]:
+        """The names of its columns, asked before a row is read.
+
+        Raises:
+            LabError: it cannot be read.
+        """
+        try:
+            return list(self.stream.features or next(iter(self.stream.take(1)), {}))
+        except Exception as error:  # `datasets` raises whatever its readers and the network raise
+            raise LabError(
+                f"data set {self.name} cannot be read: {_first_line(error)}; check access and network"
+            ) from error
+
+    def rows(self, *, first: int = 0, limit: int | None = None) -> Iterator[Row]:
+        """Its rows from `first` on, at most `limit`, as they are stored: media are bytes or a path, never decoded.
+
+        Raises:
+            LabError: the stream breaks off; the message says at which row.
+        """
+        # With features, `datasets` wants torchcodec even for audio that it is told not to decode.
+        self.stream.info.features = None
+        rows = self.stream.skip(first) if first else self.stream
+        number = first
+        try:
+            for row in rows if limit is None else rows.take(limit):
+                yield row
+                number += 1
+        except Exception as error:  # as above
+            raise LabError(
+                f"data set {self.name} broke off at row {number}: {_first_line(error)}; "
+                f"check the network, and go on with first={number}"
+            ) from error
+
+    def samples(
+        self,
+        form: Form,
+        left_out: LeftOut,
+        *,
+        first: int = 0,
+        limit: int | None = None,
+        root: Path | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> Iterator[Sample]:
+        """Make a sample of each row; one that does not fit the form is left out, never guessed.
+
+        A sample has the row's own id, else its number; of a data set that asks several questions under one id, several
+        have it. Samples of one video are one group.
+
+        Args:
+            form: what is made of a row.
+            left_out: where the rows are named of which no sample is made.
+            first: row to begin with.
+            limit: rows at most.
+            root: folder of the files that rows name; by default the data set's own under `media_dir()`.
+            columns: the data set's names of the form's columns.
+
+        Raises:
+            LabError: a first row below 0 or a limit below 1, or columns that the form needs and that are not there;
+                while it is read, as `rows`.
+        """
+        if first < 0 or (limit is not None and limit < 1):
+            raise LabError(f"first row and limit are {first} and {limit}, expected at least 0 and 1")
+        renamed = self._renamed(form, columns or {})
+        folder = media_dir() / self.dataset if root is None else root
+
+        def samples() -> Iterator[Sample]:
+            for number, stored in enumerate(self.rows(first=first, limit=limit), start=first):
+                row = {**stored, **{column: stored[own] for column, own in renamed.items() if own in stored}}
+                own_id = next((row[column] for column in form.ids if row.get(column) is not None), None)
+                key = f"{self.split}-{number:08d}" if own_id is None else str(own_id)
+                try:
+                    made = form.read(row, folder)
+                    sample = Sample(
+                        id=key,
+                        content=tuple(made.content),
+                        answer=made.answer,
+                        choices=made.choices,
+                        source=f"{PREFIX}{self.name}",
+                        group=next(filter(None, map(_video_name, made.content)), key),
+                    )
+                except Dropped as error:
+                    left_out.setdefault(str(error), []).append(key)
+                except (AttributeError, IndexError, KeyError, TypeError, LabError):
+                    left_out.setdefault("a row of another shape", []).append(key)
+                else:
+                    yield sample
+
+        return samples()
+
+    def _renamed(self, form: Form, columns: Mapping[str, str]) -> dict[str, str]:
+        """Map the form's columns to the data set's; those that are not named keep their names."""
+        known = list(dict.fromkeys([*(name for names in form.required for name in names), *form.optional, *form.ids]))
+        for column in columns:
+            choose(dict.fromkeys(known), column, "column of the form")
+        present = self.columns()
+        lacks = form.missing(present, columns) + [(own,) for own in columns.values() if own not in present]
+        if lacks:
+            told, expected = (", ".join(" or ".join(names) for names in listed) for listed in (lacks, form.required))
+            raise LabError(
+                f"data set {self.name} has no column {told}; its form needs {expected} and may have "
+                f"{', '.join(form.optional)}, the columns are {', '.join(present)}: name them with columns"
+            )
+        return {column: columns.get(column, column) for column in known}
+
+
+def parse_name(name: str) -> tuple[str, str | None, str | None]:
+    """Cut `[hub:]DATASET[:CONFIG[:SPLIT]]` into its three parts.
 
     Raises:
         LabError: it is of another form.
     """
-    parts = dataset.split(":")
+    parts = name.removeprefix(PREFIX).split(":")
     if not parts[0] or len(parts) > 3:
-        raise LabError(f"'hub:{dataset}' is not of the form hub:DATASET[:CONFIG[:SPLIT]]")
-    name, config, split = (*parts, None, None)[:3]
-    return str(name), config or None, split or None
+        raise LabError(f"{name!r} is not of the form {PREFIX}DATASET[:CONFIG[:SPLIT]]")
+    dataset, config, split = (*parts, None, None)[:3]
+    return str(dataset), config or None, split or None
 
 
-def open_streams(name: str, config: str | None, revision: str | None) -> Mapping[str, Any]:
-    """Open every split of a data set as a stream; `revision` pins a commit of the hub.
+def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit]:
+    """Open every split of a data set, whichever is named; `revision` pins a commit of the hub.
 
     Raises:
-        LabError: no such data set, no access, or no network.
+        LabError: a name of another form, no such data set, no access, no network, or a named split that is not there.
     """
-    # Two seconds of import that only this corpus needs.
+    # Two seconds of import that only the hub needs.
     import datasets
 
+    dataset, config, split = parse_name(name)
     try:
-        return datasets.load_dataset(name, config, streaming=True, revision=revision)
+        streams = datasets.load_dataset(dataset, config, streaming=True, revision=revision)
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LabError(
-            f"data set {name!r} cannot be opened: {first}; expected a hub name, with access and network, or a folder"
+            f"data set {dataset!r} cannot be opened: {_first_line(error)}; expected a hub name, with access and "
+            "network, or a folder"
         ) from error
+    splits = {str(own): HubSplit(dataset, str(own), stream) for own, stream in streams.items()}
+    if split is not None:
+        choose(splits, split, f"split of data set {dataset!r}:")
+    return splits
 
 
-def _columns(what: str, stream: Any, wanted: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Find the columns of one split; speaker and id may be missing."""
-    present = list(stream.features or next(iter(stream.take(1)), {}))
-    known = {"audio": AUDIO_COLUMNS, "text": TEXT_COLUMNS, "speaker": SPEAKER_COLUMNS, "id": ID_COLUMNS}
-    found: dict[str, str | None] = {}
-    for role, names in known.items():
-        asked = wanted.get(role)
-        found[role] = asked if asked in present else next((n for n in names if n in present and asked is None), None)
-        if found[role] is None and (asked is not None or role in ("audio", "text")):
-            raise LabError(
-                f"data set {what} has no {role} column {asked or 'among ' + ', '.join(names)}; its columns are "
-                f"{', '.join(present)}: name one with {role}_column"
-            )
-    return found
+def open_split(name: str, *, revision: str | None = None, default: str | None = None) -> HubSplit:
+    """Open the split that is named; where none is, the `default`, or the only one that there is.
+
+    Raises:
+        LabError: as `open_splits`, or none is named and there are several.
+    """
+    dataset, _, split = parse_name(name)
+    splits = open_splits(name, revision=revision)
+    if split is None and len(splits) == 1:
+        split = next(iter(splits))
+    split = split or default
+    if split is None:
+        raise LabError(f"data set {dataset!r} has several splits; name one of: {', '.join(splits)}")
+    return choose(splits, split, f"split of data set {dataset!r}:")
 
 
-def _decode(value: Any, name: str) -> Any:
-    if isinstance(value, Mapping):
-        if value.get("bytes"):
-            return read_audio(value["bytes"], name=name)
-        value = value.get("path")
-    if not value:
-        raise LabError(f"{name} has neither audio bytes nor a path")
-    from datasets.utils.file_utils import xopen
+def _video_name(part: Part) -> str:
+    return str(part.source) if isinstance(part, Video) and not isinstance(part.source, bytes) else ""
 
-    with xopen(str(value), "rb") as file:
-        return read_audio(file.read(), name=name)
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

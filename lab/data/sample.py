@@ -4,7 +4,8 @@ Sections 2 and 3 of the paper (image-text, video-text and audio-text pairs, inte
 of the content are those of a message in transformers' chat templates. Media are read when they are asked for.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy import ndarray
 
 from lab.data.images import read_image
 from lab.data.media import Drawn, Media, media_file
-from lab.data.speech.audio import read_audio
+from lab.data.speech.audio import Clip, read_audio
 from lab.data.video import reading
 from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError, choose
@@ -35,10 +36,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Audio:
-    """A sound, of any file that FFmpeg reads; of a video its sound track."""
+    """A sound, of any file that FFmpeg reads, or a stretch of a prepared corpus; of a video its sound track."""
 
-    source: Media
+    source: Media | Clip
     role: Role = "user"
+    speaker: str = ""
     type: ClassVar[str] = "audio"
 
     def read(self) -> Float[ndarray, " samples"]:
@@ -47,10 +49,19 @@ class Audio:
         Raises:
             LabError: as `media_file` and `read_audio`.
         """
-        if isinstance(self.source, Drawn):
+        if isinstance(self.source, Drawn | Clip):
             drawn: Float[ndarray, " samples"] = self.source.read()
             return drawn
         return read_audio(self.source if isinstance(self.source, bytes) else media_file(self.source))
+
+    @property
+    def num_samples(self) -> int:
+        """How long it is; it is read to know it, unless it stands in a prepared corpus.
+
+        Raises:
+            LabError: as `read`.
+        """
+        return self.source.num_samples if isinstance(self.source, Clip) else len(self.read())
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,28 @@ class Sample:
             object.__setattr__(self, "group", self.id)
 
     @property
+    def asked(self) -> str:
+        """All that stands written before the answer, a part a line."""
+        return "\n".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Its source and task: samples of one kind may stand for each other."""
+        return self.source, self.task
+
+    @property
+    def sound(self) -> Audio:
+        """The one sound of a recording.
+
+        Raises:
+            LabError: it has none, or several.
+        """
+        sounds = [part for part in self.content if isinstance(part, Audio)]
+        if len(sounds) != 1:
+            raise LabError(f"sample {self.id!r} of {self.source!r} has {len(sounds)} sounds, expected one")
+        return sounds[0]
+
+    @property
     def question(self) -> str:
         """What the last turn says in words."""
         return " ".join(part.text for part in self.content[self._last_turn() :] if isinstance(part, Text))
@@ -160,8 +193,7 @@ class Sample:
         """The sample as chat messages, the answer last, where there is one."""
         told: list[dict[str, Any]] = []
         for role, parts in groupby(self.content, key=lambda part: part.role):
-            content = [{"type": part.type, part.type: _inside(part)} for part in parts]
-            told.append({"role": role, "content": content})
+            told.append({"role": role, "content": [_entry(part) for part in parts]})
         if self.answer:
             told.append({"role": "assistant", "content": [{"type": Text.type, Text.type: self.answer}]})
         return told
@@ -193,10 +225,41 @@ def sample_of_messages(messages: Sequence[Mapping[str, Any]], *, id: str, **fact
     return Sample(id=id, content=tuple(part for turn in turns for part in turn), answer=answer, **facts)
 
 
-def _inside(part: Part) -> Any:
+def each_answer(conversation: Sample) -> Iterator[Sample]:
+    """One sample for each answer of a conversation, given all that was said before it; they are one group."""
+    turn = 0
+    for place, part in enumerate(conversation.content):
+        if isinstance(part, Text) and part.role == "assistant":
+            before = conversation.content[:place]
+            yield replace(conversation, id=f"{conversation.id}-{turn}", content=before, answer=part.text, choices=())
+            turn += 1
+    yield replace(conversation, id=f"{conversation.id}-{turn}")
+
+
+def samples_sha256(samples: Iterable[Sample]) -> str:
+    """SHA-256 over all that the samples say, in their order; files and addresses by name, what is drawn by its id."""
+    digest = hashlib.sha256()
+    for one in samples:
+        content = [(part.type, part.role, _named(part)) for part in one.content]
+        facts = (one.id, content, one.answer, one.choices, one.task, one.source, one.group)
+        digest.update(repr(facts).encode())
+    return digest.hexdigest()
+
+
+def _named(part: Part) -> str:
     if isinstance(part, Text):
         return part.text
-    return str(part.source) if isinstance(part.source, Path) else part.source
+    if isinstance(part.source, bytes):
+        return hashlib.sha256(part.source).hexdigest()
+    return "" if isinstance(part.source, Drawn | Clip) else str(part.source)
+
+
+def _entry(part: Part) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": part.type, part.type: part.text}
+    inside = str(part.source) if isinstance(part.source, Path) else part.source
+    speaker = {"speaker": part.speaker} if isinstance(part, Audio) and part.speaker else {}
+    return {"type": part.type, part.type: inside, **speaker}
 
 
 def _parts(id: str, message: Mapping[str, Any]) -> list[Part]:
@@ -210,5 +273,6 @@ def _parts(id: str, message: Mapping[str, Any]) -> list[Part]:
         if inside is None:
             raise LabError(f"a part of sample {id!r} of type {kind.type!r} has no {kind.type!r} in it")
         is_path = kind is not Text and isinstance(inside, str) and "://" not in inside
-        found.append(kind(Path(inside) if is_path else inside, role))
+        speaker = {"speaker": entry["speaker"]} if kind is Audio and "speaker" in entry else {}
+        found.append(kind(Path(inside) if is_path else inside, role, **speaker))
     return found

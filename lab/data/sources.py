@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from lab.data.fetch import packages
 from lab.data.filters.streamed import LeftOut, left_out_account
-from lab.data.forms import FORMS, PREFIX, read_samples
+from lab.data.forms import FORMS, read_samples
+from lab.data.hub import PREFIX
 from lab.data.sample import Image, Sample, Video
 from lab.data.splits import Split
 from lab.data.video.moments import Sight
@@ -104,7 +105,7 @@ def check_source(name: str) -> None:
     """
     form, hub, _ = name.partition(HUB)
     if hub:
-        choose(FORMS, form, "form of image-text and video-text data")
+        choose(FORMS, form, "form of a data set")
     else:
         _known(name.partition(":")[0])
 

@@ -33,7 +33,7 @@ def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> p
     return pd.DataFrame(
         {
             "question": [one.id for one in data.train],
-            "prompt": [one.prompt for one in data.train],
+            "prompt": [one.asked for one in data.train],
             "answer": [one.answer for one in data.train],
             "kind": [fault or "clean" for fault in data.faults],
             "loss": data.losses.losses,

@@ -5,21 +5,22 @@ source, near it in length. The likeliest a token is chosen, as lm-eval's `acc_no
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from lab.data.instructions.instruction import Instruction
+from lab.data.sample import Sample
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
-from lab.parts.omni_model import Example
-from lab.training.instruction_rows import instruction_example, text_model
+from lab.training.language_models import text_model
 from lab.training.packed_losses import ScoringOptions
+from lab.training.samples import SampleExamples
 from lab.training.scoring import answer_losses
 
 
 def choices_of(
-    instructions: Sequence[Instruction], write: Callable[[str], str], *, num_choices: int
+    instructions: Sequence[Sample], write: Callable[[str], str], *, num_choices: int
 ) -> list[tuple[str, ...]]:
     """The choices of each instruction, its right answer first: the same whenever the instructions are the same.
 
@@ -50,7 +51,7 @@ def choices_of(
 
 def measure_instructions(
     language_model: LanguageModel,
-    instructions: Sequence[Instruction],
+    instructions: Sequence[Sample],
     *,
     name: str,
     write: Callable[[str], str],
@@ -66,35 +67,31 @@ def measure_instructions(
         LabError: as `choices_of`; an instruction that the model cannot read; or a loss that is not finite.
     """
     choices = choices_of(instructions, write, num_choices=num_choices)
-    examples: list[Example] = []
-    for one, own in zip(instructions, choices, strict=True):
-        for text in own:
-            asked = Instruction(id=one.id, prompt=one.prompt, answer=text, source=one.source)
-            example = instruction_example(asked, language_model, write, budget_tokens=budget_tokens)
-            if isinstance(example, str):
-                raise LabError(f"held-out instruction {one.id!r} cannot be asked: {example}")
-            examples.append(example)
-    options = ScoringOptions(budget_tokens=budget_tokens, precision=precision)
-    ids = [one.id for one, own in zip(instructions, choices, strict=True) for _ in own]
-    model = text_model(language_model)
+    pairs = [(one, text) for one, own in zip(instructions, choices, strict=True) for text in own]
+    asked = [replace(one, answer=text, choices=()) for one, text in pairs]
+    examples, model = SampleExamples(samples=asked, write=write), text_model(language_model)
+    for index, sample in enumerate(asked):
+        if reason := examples.why_not_readable(index, model, max_tokens=budget_tokens):
+            raise LabError(f"held-out instruction {sample.id!r} cannot be asked: {reason}")
+    lengths = [examples.num_tokens(index, model) for index in range(len(asked))]
     losses = answer_losses(
         model,
-        lambda places: [examples[place] for place in places],
-        [model.num_tokens(example) - 1 for example in examples],
-        options,
-        ids,
+        lambda places: [examples.example(place, model) for place in places],
+        [length - 1 for length in lengths],
+        ScoringOptions(budget_tokens=budget_tokens, precision=precision),
+        examples.ids,
         scorer=language_model.name,
     ).reshape(len(instructions), num_choices)
     lines = []
     for index, (one, own) in enumerate(zip(instructions, choices, strict=True)):
         chosen = int(losses[index].argmin())
-        count = len(examples[index * num_choices].answer) + 1
+        count = len(examples.answer_ids(own[0], model)) + 1
         lines.append(
             {
                 "question": one.id,
-                "group": one.group or one.id,
+                "group": one.group,
                 "kind": one.source.rpartition(":")[2],
-                "asked": one.prompt,
+                "asked": one.asked,
                 "answer": own[0],
                 "chosen": own[chosen],
                 "wrong_answers": int(chosen != 0),

@@ -10,13 +10,13 @@ from lab.evaluation.decoding import decode
 from lab.evaluation.error_rates import character_error_rate, utterance_errors, word_error_rate
 from lab.evaluation.normalizers import Normalizer
 from lab.parts.omni_model import OmniModel
-from lab.training.speech import SpeechSplit
+from lab.training.samples import SampleExamples
 
 
 @torch.inference_mode()
 def measure(
     model: OmniModel,
-    data: SpeechSplit,
+    data: SampleExamples,
     normalizer: Normalizer,
     *,
     num_beams: int = 1,
@@ -35,7 +35,7 @@ def measure(
         LabError: a reference is empty after normalisation.
     """
     model.eval()
-    frames = data.num_frames
+    frames = [data.num_frames(i, model) for i in range(len(data))]
     order = sorted(range(len(data)), key=lambda i: frames[i])
     hypotheses = [""] * len(data)
     losses = [0.0] * len(data)
@@ -50,14 +50,14 @@ def measure(
         ):
             hypotheses[i], losses[i], counts[i] = model.codec.decode(answer), loss, count
     table = utterance_errors(
-        [utterance.text for utterance in data.utterances],
+        [sample.answer for sample in data.samples],
         hypotheses,
         normalizer,
-        [utterance.id for utterance in data.utterances],
+        data.ids,
     )
-    table.insert(0, "corpus", data.corpus.name)
+    table.insert(0, "corpus", data.name)
     table.insert(1, "split", data.split)
-    table.insert(2, "speaker", [utterance.speaker for utterance in data.utterances])
+    table.insert(2, "speaker", [sample.sound.speaker for sample in data.samples])
     return table.assign(loss=losses, num_tokens=counts)
 
 

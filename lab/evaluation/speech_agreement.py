@@ -15,8 +15,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.filters.filtering import Filtered, filtered
+from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE
-from lab.data.speech.recordings import Recording
 from lab.errors import LabError
 from lab.evaluation.error_rates import utterance_errors
 from lab.evaluation.normalizers import Normalizer
@@ -57,7 +57,7 @@ Transcribe = Callable[[Sequence[Float[ndarray, " samples"]]], Sequence[str]]
 
 
 def listen(
-    recordings: Iterable[Recording], transcribe: Transcribe, normalizer: Normalizer, *, batch_size: int = 64
+    recordings: Iterable[Sample], transcribe: Transcribe, normalizer: Normalizer, *, batch_size: int = 64
 ) -> Iterator[Heard]:
     """Transcribe recordings as they come, one `Heard` each, in their order; `batch_size` of them are held at a time.
 
@@ -73,7 +73,7 @@ def listen(
 
 
 def _listen(
-    recordings: Iterable[Recording], transcribe: Transcribe, normalizer: Normalizer, batch_size: int
+    recordings: Iterable[Sample], transcribe: Transcribe, normalizer: Normalizer, batch_size: int
 ) -> Iterator[Heard]:
     source = iter(recordings)
     while batch := list(islice(source, batch_size)):
@@ -81,7 +81,7 @@ def _listen(
         audio = [clip for clip in clips if not isinstance(clip, Heard)]
         said = [recording for recording, clip in zip(batch, clips, strict=True) if not isinstance(clip, Heard)]
         transcripts = list(transcribe(audio)) if audio else []
-        table = utterance_errors([r.text for r in said], transcripts, normalizer, [r.id for r in said])
+        table = utterance_errors([r.answer for r in said], transcripts, normalizer, [r.id for r in said])
         unit = "word" if "wer" in normalizer.reports else "character"
         scores = iter(zip(said, transcripts, table[f"{unit}_errors"], table[f"num_{unit}s"], strict=True))
         for clip in clips:
@@ -90,22 +90,22 @@ def _listen(
                 continue
             recording, transcript, errors, length = next(scores)
             yield Heard(
-                id=recording.id, text=recording.text, transcript=transcript, errors=int(errors), length=int(length)
+                id=recording.id, text=recording.answer, transcript=transcript, errors=int(errors), length=int(length)
             )
 
 
-def _clip(recording: Recording, normalizer: Normalizer) -> Float[ndarray, " samples"] | Heard:
+def _clip(recording: Sample, normalizer: Normalizer) -> Float[ndarray, " samples"] | Heard:
     """The audio, or the account of why there is none."""
 
     def refused(reason: str, problem: str) -> Heard:
-        return Heard(id=recording.id, text=recording.text, reason=reason, problem=problem)
+        return Heard(id=recording.id, text=recording.answer, reason=reason, problem=problem)
 
-    if not normalizer(recording.text):
+    if not normalizer(recording.answer):
         return refused(
-            UNSCORED, f"{recording.id}: the normaliser {normalizer.name!r} leaves nothing of {recording.text!r}"
+            UNSCORED, f"{recording.id}: the normaliser {normalizer.name!r} leaves nothing of {recording.answer!r}"
         )
     try:
-        samples = recording.audio()
+        samples = recording.sound.read()
     except LabError as error:
         return refused(UNREADABLE, f"{recording.id}: {error}")
     if len(samples) < MIN_SECONDS * SAMPLING_RATE:

@@ -36,14 +36,14 @@ def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_lis
 
     def show(corpus: str, split: Split, draw: int) -> list[Shown]:
         chosen = corpora[corpus]
-        utterances = chosen.split(split)
-        if not utterances:
+        samples = chosen.split(split)
+        if not samples:
             raise LabError(f"split {split!r} of {corpus!r} is empty; choose another")
-        places = np.random.default_rng(draw).permutation(len(utterances))[:num_listened]
-        heard = [utterances[place] for place in places]
+        places = np.random.default_rng(draw).permutation(len(samples))[:num_listened]
+        heard = [samples[place] for place in places]
         return [
             _draw(chosen, split),
-            *(Playable(chosen.audio(one), SAMPLING_RATE, caption=f"{one.speaker}: {one.text}") for one in heard),
+            *(Playable(one.sound.read(), SAMPLING_RATE, caption=f"{one.sound.speaker}: {one.answer}") for one in heard),
         ]
 
     return Panel(
@@ -57,8 +57,10 @@ def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_lis
 
 
 def _draw(corpus: Corpus, split: Split) -> Figure:
-    every = np.array([one.seconds for one in corpus.utterances])
-    own = np.array([one.seconds for one in corpus.split(split)])
+    every, own = (
+        np.array([one.sound.num_samples / SAMPLING_RATE for one in samples])
+        for samples in (corpus.samples, corpus.split(split))
+    )
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
     edges = np.linspace(0.0, float(every.max()), NUM_BINS + 1).tolist()

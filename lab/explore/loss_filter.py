@@ -31,7 +31,6 @@ from lab.explore.panel import Panel, Shown
 from lab.paper.panels_beneath import CLEAN, draw_losses
 from lab.study.ablation import Ablation, free_key, load_ablation, save_own_row
 from lab.study.results import load_utterances
-from lab.training.image_text_data import as_instruction
 from lab.training.parameters import PictureTuningParameters
 
 OF_PICTURES = "loss_filter_images"
@@ -96,15 +95,15 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
     seen: dict[str, Sample] = {}
     if is_source(source):
         seen = _samples_by_id(source, parameters, len(ids))
-        by_id = {key: as_instruction(sample) for key, sample in seen.items()}
+        by_id = seen
     else:
-        by_id = {one.id: one for one in read_instructions(source).instructions}
+        by_id = {one.id: one for one in read_instructions(source).samples}
     if missing := [key for key in ids if key not in by_id]:
         raise LabError(f"{source!r} has no sample {missing[0]!r}, which was scored in {folder}; name its own source")
     without = scored["loss_without_prompt"].to_numpy().astype(np.float64)
     return ScoredSamples(
         ids=ids,
-        prompts=[by_id[key].prompt for key in ids],
+        prompts=[by_id[key].asked for key in ids],
         answers=[by_id[key].answer for key in ids],
         losses=scored["loss"].to_numpy(),
         losses_without_prompt=None if np.isnan(without).any() else without,

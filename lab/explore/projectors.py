@@ -20,8 +20,8 @@ from numpy import ndarray
 from safetensors.torch import load_file
 
 from lab import paths
+from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE
-from lab.data.speech.corpora import Utterance
 from lab.errors import LabError, choose
 from lab.explore.html import table, text
 from lab.explore.panel import Panel, Playable, Shown
@@ -32,7 +32,8 @@ from lab.parts.audio_projectors import AudioProjector
 from lab.study.ablation import Ablation
 from lab.study.results import load_results, load_utterances
 from lab.training.parameters import SpeechParameters
-from lab.training.speech import SpeechSplit, cell_audio_projector, cell_data, open_encoder
+from lab.training.samples import SampleExamples
+from lab.training.speech import cell_audio_projector, cell_data, open_encoder
 
 FRAMES_PER_SECOND = 50.0
 MAX_ROWS_OF_TOKENS = 64  # of the language model's width, drawn
@@ -84,7 +85,7 @@ class StudiedCells:
 
         self.encoder: AudioEncoder = open_encoder(parameters.audio_encoder, window=parameters.encoder_window)
         data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters.normalizer])
-        self.tests: dict[str, SpeechSplit] = {data[name].corpus.name: data[name] for name in MEASURED if name in data}
+        self.tests: dict[str, SampleExamples] = {data[name].name: data[name] for name in MEASURED if name in data}
 
     @property
     def rows(self) -> list[str]:
@@ -118,20 +119,20 @@ class StudiedCells:
         projector.load_state_dict(weights)
         return projector.eval(), statistics
 
-    def utterance(self, corpus: str, key: str) -> Utterance:
+    def utterance(self, corpus: str, key: str) -> Sample:
         """A test utterance by its corpus and id.
 
         Raises:
             LabError: there is none.
         """
-        for one in choose(self.tests, corpus, "corpus").utterances:
+        for one in choose(self.tests, corpus, "corpus").samples:
             if one.id == key:
                 return one
         raise LabError(f"{key!r} is no test utterance of {corpus}; their ids are those of its test split")
 
     @lru_cache(maxsize=8)  # noqa: B019  # lives as long as the notebook that holds it
     def _encoded(self, corpus: str, key: str) -> tuple[ndarray, ndarray, ndarray]:
-        waveform = self.tests[corpus].corpus.audio(self.utterance(corpus, key))
+        waveform = self.utterance(corpus, key).sound.read()
         mel, _ = self.encoder.front_end([waveform])
         return waveform, mel[0].numpy(), self.encoder.encode([waveform])[0]
 
@@ -166,14 +167,14 @@ def projectors_panel(cells: StudiedCells) -> Panel:
         heard = cells.heard(row, corpus, utterance)
         answer = cells.answers.loc[(corpus, row, utterance)]
         return [
-            Playable(heard.waveform, SAMPLING_RATE, caption=cells.utterance(corpus, utterance).text),
+            Playable(heard.waveform, SAMPLING_RATE, caption=cells.utterance(corpus, utterance).answer),
             coloured_errors(answer["reference_normalized"], answer["hypothesis_normalized"]),
             _draw(heard),
             costs_table(cells, row),
         ]
 
     def said(corpus: str) -> list[tuple[str, str]]:
-        return [(one.text[:80], one.id) for one in cells.tests[corpus].utterances]
+        return [(one.answer[:80], one.id) for one in cells.tests[corpus].samples]
 
     corpus = ipywidgets.Dropdown(options=list(cells.tests), description="corpus")
     utterance = ipywidgets.Dropdown(options=said(corpus.value), description="utterance")

@@ -102,12 +102,10 @@ def _verdict(shown: Any) -> str:
 
 
 def _corpus(shown: Any) -> str:
-    splits: dict[str, list[float]] = {}
-    for utterance in shown.utterances:
-        splits.setdefault(utterance.split, []).append(utterance.seconds)
     counts = [
-        {"split": name, "utterances": f"{len(seconds):,}", "hours": f"{sum(seconds) / 3600:.2f}"}
-        for name, seconds in splits.items()
+        {"split": name, "utterances": f"{part['utterances']:,}", "hours": f"{part['seconds'] / 3600:.2f}"}
+        for name, part in shown.manifest()["splits"].items()
+        if part["utterances"]
     ]
     return facts(f"corpus {shown.name}", {"language": shown.language, "licence": shown.licence}) + table(counts)
 

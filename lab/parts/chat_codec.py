@@ -4,6 +4,7 @@ Section 3 of the paper (fine-tuning pairs). A model that was tuned to chat gives
 own form, and its losses mean little in another one.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,12 @@ class ChatCodec(SubwordCodec):
         super().__init__(tokenizer=tokenizer)
         self.start_ids = []
 
-    def ask(self, text: str) -> list[int]:
-        """Token ids of a prompt, up to where the answer begins; an empty one leaves the template alone."""
-        turns = [{"role": "user", "content": text}]
+    def ask(self, text: str, before: Sequence[Mapping[str, str]] = ()) -> list[int]:
+        """Token ids of a prompt, up to where the answer begins; an empty one leaves the template alone.
+
+        `before` are the turns before it, each a `role` and its `content`.
+        """
+        turns = [*before, {"role": "user", "content": text}]
         written = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         # The template writes its own special tokens.
         return self.encode(written)

@@ -282,7 +282,7 @@ def _make_speech(cell: SpeechParameters) -> Made:
         "audio_encoder": {cell.audio_encoder: encoder.key},
         "normalizer": {cell.normalizer: normalizer.version},
     }
-    stores = [str(store.folder) for split in data.values() for store in split.stores]
+    stores = [str(store.folder) for split in data.values() for store in split.heard]
     return ingredients, [*(str(corpus.folder) for corpus in corpora.values() if corpus), *stores]
 
 

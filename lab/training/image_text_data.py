@@ -13,17 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.data.filters.filtering import Filtered
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import plant_faults
-from lab.data.sample import Sample
+from lab.data.sample import samples_sha256
 from lab.errors import LabError
 from lab.training.image_text_model import PretrainedImageText
-from lab.training.image_text_scoring import PictureAnswers
 from lab.training.instruction_filter import ScoredInstructions
 from lab.training.packed_losses import ScoringOptions
 from lab.training.parameters import PictureTuningParameters
 from lab.training.samples import SampleExamples
-from lab.training.scoring import open_losses
+from lab.training.scoring import Answers, open_losses
 
 _PART_SAMPLES = 512
 
@@ -65,13 +63,6 @@ def check_image_text(parameters: PictureTuningParameters) -> None:
         )
 
 
-def as_instruction(sample: Sample) -> Instruction:
-    """The text beside a picture; its source is the kind of question."""
-    return Instruction(
-        id=sample.id, prompt=sample.question, answer=sample.answer, source=sample.task, group=sample.group
-    )
-
-
 def open_image_text_data(
     parameters: PictureTuningParameters,
     pretrained: PretrainedImageText,
@@ -85,15 +76,10 @@ def open_image_text_data(
     """
     check_image_text(parameters)
     clean = pretrained.instructions
-    planted = plant_faults(
-        [as_instruction(sample) for sample in clean.samples],
-        share=parameters.fault_share,
-        seed=parameters.fault_seed,
-    )
-    made = zip(clean.samples, planted.instructions, planted.faults, strict=True)
-    split = replace(clean, samples=[s.asking(one.prompt, one.answer) if fault else s for s, one, fault in made])
+    planted = plant_faults(clean.samples, share=parameters.fault_share, seed=parameters.fault_seed)
+    split = replace(clean, samples=planted.samples)
     kept = clean.store.sha256 if clean.store else ""
-    sha256 = hashlib.sha256(repr(planted.instructions).encode()).hexdigest()
+    sha256 = samples_sha256(planted.samples)
     identity = json.dumps([pretrained.scorer.sha256, kept, sha256, parameters.budget_tokens])
     name = f"{pretrained.folder.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     scores = pretrained.folder.parent / "scores" / name
@@ -103,10 +89,10 @@ def open_image_text_data(
         part_samples=_PART_SAMPLES,
         precision=parameters.precision,
     )
-    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
-    losses, _ = open_losses(scores, lambda: answers, range(len(split)), options, progress=progress)
+    answers = Answers(split, pretrained.model, pretrained.scorer)
+    losses, _ = open_losses(scores, lambda: answers, split.samples, options, progress=progress)
     return ImageTextData(
-        train=planted.instructions,
+        train=planted.samples,
         faults=planted.faults,
         losses=losses,
         split=split,

@@ -22,7 +22,6 @@ from lab.parts.vision_encoders import VisionEncoder
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.ancestry import Ancestry, load_stage, save_stage
 from lab.training.curricula import IMAGE
-from lab.training.image_text_scoring import why_not_readable
 from lab.training.image_text_training import FINE_TUNING, PRETRAINING, pretraining_stage, train_image_text
 from lab.training.loop import choose_device, choose_precision
 from lab.training.parameters import PictureTuningParameters, VisionParameters
@@ -178,7 +177,7 @@ def _parted(
     chosen: dict[str, list[int]] = {"pretraining": [], "fine-tuning": []}
     for index in range(len(images)):
         pretraining = index < len(first)
-        reason = why_not_readable(images, index, model, max_tokens=parameters.max_tokens)
+        reason = images.why_not_readable(index, model, max_tokens=parameters.max_tokens)
         if reason is None and not pretraining and images.samples[index].group in begun:
             reason = "of a group that was pretrained on"
         if reason is None:

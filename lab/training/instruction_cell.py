@@ -10,14 +10,13 @@ from pathlib import Path
 from lab.data.filters.filtering import Filtered
 from lab.errors import LabError
 from lab.parts.language_models import LanguageModel
-from lab.parts.omni_model import Example, OmniModel
+from lab.parts.omni_model import OmniModel
 from lab.training.batches import PackedBatches
-from lab.training.examples import ReadyExamples
 from lab.training.instruction_data import InstructionData
-from lab.training.instruction_rows import instruction_example
 from lab.training.language_models import text_writer
 from lab.training.loop import TrainingOptions, TrainingRecord, train
 from lab.training.parameters import TextTuningParameters
+from lab.training.samples import SampleExamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +45,17 @@ def train_instruction_cell(
     Raises:
         LabError: nothing is kept, or as `PackedBatches` and `train`.
     """
-    examples: list[Example] = []
-    ids: list[str] = []
-    write = text_writer(language_model.name)
-    for instruction, stays in zip(data.train, kept.keep.tolist(), strict=True):
-        if stays:
-            example = instruction_example(instruction, language_model, write, budget_tokens=parameters.budget_tokens)
-            if isinstance(example, str):
-                raise LabError(f"training instruction {instruction.id!r} cannot be trained on: {example}")
-            examples.append(example)
-            ids.append(instruction.id)
-    if not examples:
+    samples = [one for one, stays in zip(data.train, kept.keep.tolist(), strict=True) if stays]
+    examples = SampleExamples(samples=samples, write=text_writer(language_model.name))
+    model = OmniModel(language_model=language_model, positions="sequential")
+    for index, sample in enumerate(samples):
+        if reason := examples.why_not_readable(index, model, max_tokens=parameters.budget_tokens):
+            raise LabError(f"training instruction {sample.id!r} cannot be trained on: {reason}")
+    if not samples:
         raise LabError(f"loss filter {parameters.loss_filter!r} keeps none of {len(data.train)} instructions")
     batches = PackedBatches(
-        ReadyExamples(examples, ids),
-        OmniModel(language_model=language_model, positions="sequential"),
+        examples,
+        model,
         budget=parameters.budget_tokens,
         seed=parameters.seed,
         precision=parameters.precision,

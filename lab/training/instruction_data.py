@@ -16,42 +16,33 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lab.data import forms
 from lab.data.fetch import packages
 from lab.data.filters import near_groups
-from lab.data.instructions import (
-    hub as instruction_hub,
-)
 from lab.data.instructions import instructions, planted_faults
-from lab.data.instructions import (
-    tables as instruction_tables,
-)
-from lab.data.instructions.instruction import Instruction
-from lab.data.instructions.instructions import (
-    INSTRUCTION_SOURCES,
-    instructions_sha256,
-    read_instructions,
-    split_instructions,
-)
+from lab.data.instructions import tables as instruction_tables
+from lab.data.instructions.instructions import INSTRUCTION_SOURCES, read_instructions, split_instructions
 from lab.data.instructions.planted_faults import plant_faults
+from lab.data.sample import Sample, samples_sha256
 from lab.data.splits import SPLITS
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import LanguageModel
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.instruction_filter import ScoredInstructions
-from lab.training.instruction_rows import TextAnswers, instruction_example
-from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer
+from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
 from lab.training.parameters import TextTuningParameters
-from lab.training.scoring import open_losses
+from lab.training.samples import SampleExamples
+from lab.training.scoring import open_losses, text_answers
 
 # Raise it when the same parameters would give other data.
 DATA_VERSION = 1
 # Of a pack in which samples are scored; more where a sample may be longer.
 SCORED_TOKENS = 1024
 _TABLES = ("train", "dev", "test")
-_MADE_BY = (instruction_hub, instruction_tables, instructions, near_groups, planted_faults)
+_MADE_BY = (forms, instruction_tables, instructions, near_groups, planted_faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +52,8 @@ class InstructionData(ScoredInstructions):
     `facts` say where it all comes from, and what was left out.
     """
 
-    dev: tuple[Instruction, ...]
-    test: tuple[Instruction, ...]
+    dev: tuple[Sample, ...]
+    test: tuple[Sample, ...]
     facts: Mapping[str, Any]
     folder: Path
     scores: Path
@@ -90,7 +81,7 @@ def open_instruction_data(
     options = ScoringOptions(budget_tokens=scored_tokens(parameters), without_prompt=True, part_samples=256)
     write = text_writer(parameters.scorer)
     losses, scored = open_losses(
-        scores, lambda: TextAnswers(open_scorer(), write), tables["train"], options, progress=progress
+        scores, lambda: text_answers(open_scorer(), write), tables["train"], options, progress=progress
     )
     return InstructionData(
         **tables,
@@ -153,12 +144,12 @@ def _folder(parameters: TextTuningParameters, language_model: LanguageModel) -> 
 def _make(parameters: TextTuningParameters, language_model: LanguageModel, folder: Path) -> None:
     write = text_writer(language_model.name)
     facts: dict[str, Any] = {"sources": {}, "licences": {}, "left_out": {}}
-    found: dict[str, list[Instruction]] = {}
+    found: dict[str, list[Sample]] = {}
     names = {"instructions": SPLITS[:1], "test_instructions": SPLITS[1:]}
     for parameter, splits in names.items():
         source = getattr(parameters, parameter)
         reading = read_instructions(source)
-        parted = split_instructions(reading.instructions)
+        parted = split_instructions(reading.samples)
         left_out = Counter(reading.skipped)
         for split in splits:
             found[split] = list(_readable(parted[split], language_model, write, parameters.max_tokens, left_out))
@@ -167,39 +158,39 @@ def _make(parameters: TextTuningParameters, language_model: LanguageModel, folde
         facts["left_out"][source] = dict(left_out)
     clean = _chosen(found["train"], parameters.num_training, "training")
     planted = plant_faults(clean, share=parameters.fault_share, seed=parameters.fault_seed)
-    tables = {"train": planted.instructions} | {
+    tables = {"train": planted.samples} | {
         split: _chosen(found[split], parameters.num_test, split) for split in ("dev", "test")
     }
     for name, chosen in tables.items():
         instruction_tables.write_instructions(folder / f"{name}.parquet", chosen)
-        facts[f"{name}_sha256"] = instructions_sha256(chosen)
+        facts[f"{name}_sha256"] = samples_sha256(chosen)
     write_whole(folder / "facts.json", json.dumps({**facts, "faults": planted.faults}, indent=1))
 
 
 def _readable(
-    instructions: Sequence[Instruction],
+    instructions: Sequence[Sample],
     language_model: LanguageModel,
     write: Callable[[str], str],
     max_tokens: int,
     left_out: Counter[str],
-) -> Iterator[Instruction]:
-    for instruction in instructions:
-        example = instruction_example(instruction, language_model, write, budget_tokens=max_tokens)
-        if isinstance(example, str):
-            left_out[example] += 1
+) -> Iterator[Sample]:
+    examples, model = SampleExamples(samples=instructions, write=write), text_model(language_model)
+    for index, instruction in enumerate(instructions):
+        if reason := examples.why_not_readable(index, model, max_tokens=max_tokens):
+            left_out[reason] += 1
         else:
             yield instruction
 
 
-def _chosen(instructions: Sequence[Instruction], count: int, what: str) -> tuple[Instruction, ...]:
+def _chosen(instructions: Sequence[Sample], count: int, what: str) -> tuple[Sample, ...]:
     """As many of every source as there are of the smallest, until those run out: no source drowns the others."""
     if len(instructions) < count:
         raise LabError(f"there are {len(instructions)} {what} instructions that can be read, fewer than {count}")
     rng = np.random.default_rng([count, len(instructions)])
-    of_source: dict[str, list[Instruction]] = {}
+    of_source: dict[str, list[Sample]] = {}
     for index in rng.permutation(len(instructions)):
         of_source.setdefault(instructions[int(index)].source, []).append(instructions[int(index)])
-    chosen: list[Instruction] = []
+    chosen: list[Sample] = []
     for turn in range(count):
         for source in sorted(of_source):
             chosen += of_source[source][turn : turn + 1]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
 from lab.data.filters.losses import Losses
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.planted_faults import remove_planted
+from lab.data.sample import Sample
 from lab.errors import LabError, choose
 from lab.training.parameters import TuningParameters
 
@@ -24,7 +24,7 @@ class ScoredInstructions:
     its order.
     """
 
-    train: tuple[Instruction, ...]
+    train: tuple[Sample, ...]
     faults: tuple[str | None, ...]
     losses: Losses
 
@@ -52,5 +52,5 @@ def filter_cell(parameters: TuningParameters, data: ScoredInstructions) -> Filte
     if name == ORACLE:
         return remove_planted([one.id for one in data.train], data.faults)
     if parameters.fitted_by == "source":
-        return filter_losses_by_group(data.losses, [one.source for one in data.train], name, k=parameters.k)
+        return filter_losses_by_group(data.losses, ["/".join(one.kind) for one in data.train], name, k=parameters.k)
     return filter_losses(data.losses, name, k=parameters.k, seed=parameters.seed)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lab.data.fetch import fetch
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CHARACTER_FILE, LANGUAGE_MODELS, LanguageModel, load_language_model
+from lab.parts.omni_model import OmniModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,11 @@ def language_model_without_weights(name: str) -> PreTrainedModel:
             return OWN_LANGUAGE_MODELS[name]().network()
         model: PreTrainedModel = AutoModelForCausalLM.from_config(known_configuration(name))
         return model
+
+
+def text_model(language_model: LanguageModel) -> OmniModel:
+    """The language model alone, reading text token after token."""
+    return OmniModel(language_model=language_model, positions="sequential").eval()
 
 
 def text_writer(language_model: str) -> Callable[[str], str]:

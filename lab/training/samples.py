@@ -1,7 +1,7 @@
 """Samples as a model takes them: texts as token ids, media cut and read for its encoders, or what was kept of them.
 
-Sections 2 and 3 of the paper. What a frozen encoder makes of pictures and frames is computed once (`kept_by`) and read
-from the store; without one, media are read each time, for a model with its encoders inside.
+Sections 2 and 3 of the paper. What a frozen encoder makes of sounds, pictures and frames is computed once (`heard_by`,
+`kept_by`) and read from a store; without one, media are read each time, for a model with its encoders inside.
 """
 
 import hashlib
@@ -15,22 +15,28 @@ import torch
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
+from lab.data.features import FeatureStore, Rows, joined, store_features
 from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.speech.audio import change_speed
 from lab.data.video.moments import PAPER_SIGHT, Sight
-from lab.data.view_features import SeenFrames, StoredViews, ViewStore, store_views
 from lab.errors import LabError
 from lab.parts.any_resolution import Fit, image_views, num_views, token_order
+from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_tokens import Sound
 from lab.parts.chat_codec import ChatCodec
 from lab.parts.language_models import CharacterCodec
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_tokens import Branch, Seen
+from lab.training.augmentation import UNCHANGED, Augmentation
 from lab.training.examples import Examples
 from lab.training.language_models import text_writer
 
 # What stands for a part that is no text while a chat template is filled in; no text has it.
 _MARK = "\ufffc"
+_VIEWS_AT_ONCE = 256
+NOT_READABLE = "not in the language model's alphabet"
+TOO_LONG = "longer than the budget"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +61,20 @@ class SampleExamples(Examples):
     samples: Sequence[Sample]
     name: str = ""
     """Of their source, for messages and tables."""
+    split: str = ""
+    """The side of it, for tables."""
     write: Callable[[str], str] | None = None
     """Brings text into the form that the language model reads; None: as its codec asks for."""
     sight: Sight = PAPER_SIGHT
     tiling: Tiling = NO_TILES
     branch: Branch | None = None
     """The projector of all that is seen; None: pictures pass through the visual one, videos through the video one."""
-    store: ViewStore | None = None
+    store: FeatureStore | None = None
     """What is kept of pictures and videos; None: they are read each time."""
+    heard: Sequence[FeatureStore] = ()
+    """What is kept of sounds, one store for each speed; none: their waveforms are read each time."""
+    augmentation: Augmentation = UNCHANGED
+    """Of sounds that are kept, in training."""
     image_size: int = 0
     """Pixels a side of the kept views; 0: of the model's own encoder."""
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -80,6 +92,31 @@ class SampleExamples(Examples):
             LabError: media that cannot be read, or for which the model has no part; sample and source are named.
         """
         return self._example(self.samples[index], model, read=True)
+
+    def training_example(self, index: int, model: OmniModel, rng: np.random.Generator) -> Example:
+        """As `example`, with each sound at one of the speeds that are kept, and augmented."""
+        return self._example(self.samples[index], model, read=True, rng=rng)
+
+    def why_not_readable(self, index: int, model: OmniModel, *, max_tokens: int) -> str | None:
+        """Why a sample cannot be scored or trained on within so many tokens, a reason to be counted; None: it can."""
+        sample = self.samples[index]
+        if not self.written(sample.question, model):
+            return "empty prompt"
+        if not self.written(sample.answer, model):
+            return "empty answer"
+        try:
+            # The end stands in no row, it is only ever a label.
+            return TOO_LONG if self.num_tokens(index, model) - 1 > max_tokens else None
+        except LabError:
+            return NOT_READABLE
+
+    def num_frames(self, index: int, model: OmniModel) -> int:
+        """Encoder frames of all sounds of a sample; nothing that is kept is read for it."""
+        media = [(key, part) for key, part in _media(self.samples[index]) if isinstance(part, Audio)]
+        if self.heard:
+            return sum(self.heard[0].num_rows(key) for key, _ in media)
+        encoder = model.part("audio_encoder", "sounds")
+        return sum(encoder.num_frames(part.num_samples) for _, part in media)
 
     def num_tokens(self, index: int, model: OmniModel) -> int:
         """Positions of a sample's sequence, its answer and the end included; nothing that is kept is read for it."""
@@ -125,13 +162,13 @@ class SampleExamples(Examples):
             progress: told how many pictures and videos of how many are done.
 
         Raises:
-            LabError: as `store_views`, or media that cannot be read; sample and source are named.
+            LabError: as `store_features`, or media that cannot be read; sample and source are named.
         """
         size, tiling = encoder.image_size, self.tiling
         media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
         seen = [(sample, key, part) for sample, key, part in media if not isinstance(part, Audio)]
 
-        def see(place: int) -> SeenFrames:
+        def see(place: int) -> Rows:
             sample, _, part = seen[place]
             try:
                 return _cut(part, self.sight, tiling, size)
@@ -139,20 +176,68 @@ class SampleExamples(Examples):
                 raise _of(sample, error) from error
 
         identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
-        store = store_views(
+        store = store_features(
             self.name,
             [key for _, key, _ in seen],
             see,
-            encoder.encode if features else None,
+            joined(encoder.encode) if features else None,
             key=hashlib.sha256(identity.encode()).hexdigest(),
+            batch_size=_VIEWS_AT_ONCE,
+            size_of=len,
             progress=progress,
         )
         return replace(self, store=store, image_size=size)
 
-    def _example(self, sample: Sample, model: OmniModel, *, read: bool) -> Example:
+    def heard_by(
+        self,
+        encoder: AudioEncoder,
+        *,
+        key: str,
+        speeds: Sequence[float] = (1.0,),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "SampleExamples":
+        """The same samples with what a frozen encoder hears kept, computed where it is not there yet.
+
+        Args:
+            encoder: frozen.
+            key: everything that a sample's sounds depend on but its id.
+            speeds: at which sounds are played, a store for each; at the first one outside of training.
+            progress: told how many sounds of how many are done.
+
+        Raises:
+            LabError: as `store_features`, or a sound that cannot be read; sample and source are named.
+        """
+        media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
+        sounds = [(sample, key, part) for sample, key, part in media if isinstance(part, Audio)]
+
+        def length(place: int) -> int:
+            sample, _, part = sounds[place]
+            try:
+                return part.num_samples
+            except LabError as error:
+                raise _of(sample, error) from error
+
+        order = sorted(range(len(sounds)), key=length)
+
+        def stored(speed: float) -> FeatureStore:
+            return store_features(
+                self.name,
+                [key for _, key, _ in sounds],
+                lambda place: Rows(change_speed(sounds[place][2].read(), speed)),
+                encoder.encode,
+                key=json.dumps([key, encoder.key, speed]),
+                order=order,
+                progress=progress,
+            )
+
+        return replace(self, heard=tuple(stored(speed) for speed in speeds))
+
+    def _example(
+        self, sample: Sample, model: OmniModel, *, read: bool, rng: np.random.Generator | None = None
+    ) -> Example:
         codec = model.codec
         try:
-            media = [self._segment(key, part, model, read=read) for key, part in _media(sample)]
+            media = [self._segment(key, part, model, read, rng) for key, part in _media(sample)]
             if isinstance(codec, ChatCodec):
                 texts = _chat_texts(sample, codec)
             else:
@@ -165,30 +250,44 @@ class SampleExamples(Examples):
         except LabError as error:
             raise _of(sample, error) from error
 
-    def _segment(self, key: str, part: Audio | Image | Video, model: OmniModel, *, read: bool) -> Segment:
+    def _segment(
+        self, key: str, part: Audio | Image | Video, model: OmniModel, read: bool, rng: np.random.Generator | None
+    ) -> Segment:
         """What the model takes of one part that is no text; of what is kept, unless it is `read`, only the shapes."""
         if isinstance(part, Audio):
-            return _sound(part, model)
+            return self._sound(key, part, model, read, rng)
         branch = self.branch or ("visual_projector" if isinstance(part, Image) else "video_projector")
         size = self.image_size or model.part("vision_encoder", "pictures or videos").image_size
         found = self._views(key, part, size)
-        kind = torch.uint8 if found.views.dtype == np.uint8 else torch.float32
+        kind = torch.uint8 if found.values.dtype == np.uint8 else torch.float32
         if read:
             # Half precision is for the disk: autocast on a CPU does not take it.
-            views = torch.from_numpy(np.array(found.views, np.uint8 if kind == torch.uint8 else np.float32))
+            views = torch.from_numpy(np.array(found.values, np.uint8 if kind == torch.uint8 else np.float32))
         else:
-            views = torch.empty(found.views.shape, dtype=kind, device="meta")
+            views = torch.empty(found.values.shape, dtype=kind, device="meta")
         order = None
         if num_views(found.grid) > 1:
             newline = model.part(branch, "pictures or videos").newline is not None
             order = _order(found.size, size, self.tiling, model.view_grid(branch, views), newline)
         return Seen(views=views, seconds=found.seconds, branch=branch, grid=found.grid, order=order)
 
-    def _views(self, key: str, part: Image | Video, image_size: int) -> StoredViews:
+    def _sound(self, key: str, part: Audio, model: OmniModel, read: bool, rng: np.random.Generator | None) -> Sound:
+        if not self.heard:
+            return _waveform(part, model) if read else Sound(torch.empty(part.num_samples, device="meta"))
+        if not read:
+            return Sound(torch.empty(self.heard[0].num_rows(key), 0, device="meta"))
+        store = self.heard[0 if rng is None else int(rng.integers(0, len(self.heard)))]
+        frames = np.asarray(store[key].values, dtype=np.float32)
+        if rng is not None:
+            tokens = model.part("audio_projector", "sounds")
+            mean, std = tokens.feature_mean.cpu().numpy(), tokens.feature_std.cpu().numpy()
+            frames = self.augmentation(frames, rng, mean=mean, std=std, rate=tokens.projector.downsample_rate)
+        return Sound(torch.from_numpy(frames))
+
+    def _views(self, key: str, part: Image | Video, image_size: int) -> Rows:
         if self.store is not None:
             return self.store[key]
-        seen = _cut(part, self.sight, self.tiling, image_size)
-        return StoredViews(seen.pixels, seen.seconds, seen.size, seen.grid)
+        return _cut(part, self.sight, self.tiling, image_size)
 
 
 def _of(sample: Sample, error: LabError) -> LabError:
@@ -210,15 +309,15 @@ def _frames(part: Image | Video, sight: Sight) -> tuple[UInt8[ndarray, "frames h
     return video.frames, tuple(video.seconds.tolist())
 
 
-def _cut(part: Image | Video, sight: Sight, tiling: Tiling, size: int) -> SeenFrames:
+def _cut(part: Image | Video, sight: Sight, tiling: Tiling, size: int) -> Rows:
     """A picture or a video read and cut into views of `size` pixels a side."""
     pixels, seconds = _frames(part, sight)
     height, width = pixels.shape[1:3]
     if tiling.max_tiles == 1 and (height, width) == (size, size):
-        return SeenFrames(pixels, seconds, (height, width))
+        return Rows(pixels, seconds, (height, width))
     cut = [image_views(frame, image_size=size, max_tiles=tiling.max_tiles, fit=tiling.fit) for frame in pixels]
     views = np.concatenate([view.pixels for view in cut]) if cut else np.zeros((0, size, size, 3), dtype=np.uint8)
-    return SeenFrames(views, seconds, (height, width), cut[0].grid if cut else (1, 1))
+    return Rows(views, seconds, (height, width), cut[0].grid if cut else (1, 1))
 
 
 @lru_cache(maxsize=4096)
@@ -236,7 +335,7 @@ def _order(
     )
 
 
-def _sound(part: Audio, model: OmniModel) -> Sound:
+def _waveform(part: Audio, model: OmniModel) -> Sound:
     encoder = model.part("audio_encoder", "sounds")
     waveform = part.read()
     if encoder.num_frames(len(waveform)) > encoder.max_frames:

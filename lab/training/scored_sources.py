@@ -11,21 +11,19 @@ from torch import nn
 
 from lab.data.filters.loss_fit import normality
 from lab.data.filters.losses import read_losses
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
+from lab.data.sample import Sample
 from lab.data.sources import check_source, is_source
 from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.training.curricula import IMAGE
 from lab.training.image_text_model import image_text_splits, open_pretrained
-from lab.training.image_text_scoring import PictureAnswers
-from lab.training.instruction_rows import TextAnswers
 from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
 from lab.training.parameters import PictureTuningParameters
-from lab.training.scoring import Answers, score
+from lab.training.scoring import Answers, score, text_answers
 from lab.training.vision import open_vision_encoder
 
 TABLE = ".parquet"
@@ -53,7 +51,7 @@ def score_source(
     language_model = as_chat_model(open_language_model(model))
     network: nn.Module = language_model.model
     network.to(where)
-    answers = TextAnswers(language_model, text_writer(model))
+    answers = text_answers(language_model, text_writer(model))
     _score(answers, instructions, skipped, out, options, what="instructions", say=say)
 
 
@@ -105,13 +103,13 @@ def score_picture_source(
         tested = cell.test_source or cell.images
         asked = replace(cell, images=source, num_pretraining=0, num_training=count, test_source=tested)
         split = image_text_splits(asked, encoder)[IMAGE]
-    answers = PictureAnswers(split, pretrained.model, pretrained.scorer)
-    _score(answers, range(len(split)), Counter(), out, options, what="examples", say=say)
+    answers = Answers(split, pretrained.model, pretrained.scorer)
+    _score(answers, split.samples, Counter(), out, options, what="examples", say=say)
 
 
 def _score(
-    answers: Answers[Any],
-    samples: Iterable[Any],
+    answers: Answers,
+    samples: Iterable[Sample],
     skipped: Counter[str],
     out: Path,
     options: ScoringOptions,
@@ -130,14 +128,14 @@ def _score(
         say(f"losses, nats a token: {normality(read_losses(out).losses)}")
 
 
-def _opened(source: str, limit: int | None) -> tuple[Iterable[Instruction], Counter[str]]:
+def _opened(source: str, limit: int | None) -> tuple[Iterable[Sample], Counter[str]]:
     if is_source(source):
         raise LabError(f"source {source!r} is of pictures or video, which a language model cannot see; add --images")
     if not source.endswith(TABLE):
         if Path(source).is_file():
             raise LabError(f"{source} is no Parquet table; expected a file that ends with {TABLE}, or a source by name")
         reading = read_instructions(source, limit=limit)
-        return reading.instructions, reading.skipped
+        return reading.samples, reading.skipped
     _check_limit(limit, "instruction")
     return islice(read_instruction_table(Path(source)), limit), Counter()
 

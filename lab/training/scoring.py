@@ -6,13 +6,14 @@ of each stand the model's name and hash, a key of all that decides its losses, a
 reason. Who is killed and started again goes on after the last part.
 """
 
+import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +24,18 @@ from numpy import ndarray
 
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses, read_schema
 from lab.data.instructions.tables import in_batches
+from lab.data.sample import Sample, samples_sha256
 from lab.errors import LabError
+from lab.parts.chat_codec import ChatCodec
+from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.paths import write_whole
+from lab.training.language_models import text_model
 from lab.training.loop import choose_precision
 from lab.training.packed_losses import ScoringOptions, losses_in_packs
+from lab.training.samples import SampleExamples
 
 _KEY, _SKIPPED, _MODEL = b"omni_lab_key", b"omni_lab_skipped", b"omni_lab_model"
-Sample = TypeVar("Sample", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -54,26 +59,47 @@ class ScoredRow:
     answer_tokens: int
 
 
-class Answers(Protocol[Sample]):
-    """Samples and the model that reads them."""
+@dataclass(frozen=True)
+class Answers:
+    """Answers as a model reads them after what is asked; `reads` tells how, its own samples are left aside.
 
-    @property
-    def scorer(self) -> Scorer:
-        """Whose losses they are."""
-        ...
+    Where an answer is scored without its prompt (for the filter `ifd`), nothing is asked and nothing is seen; of a chat
+    model the template of an empty prompt stays, so that the prompt's content alone is missing.
+    """
 
-    @property
-    def model(self) -> OmniModel:
-        """The model."""
-        ...
+    reads: SampleExamples
+    model: OmniModel
+    scorer: Scorer
 
     def sha256(self, samples: Sequence[Sample]) -> str:
-        """The hash of all that the samples say."""
-        ...
+        """The hash of all that the samples say, and of what is kept of them."""
+        kept = self.reads.store.sha256 if self.reads.store else ""
+        return hashlib.sha256(f"{kept}{samples_sha256(samples)}".encode()).hexdigest()
 
     def row(self, sample: Sample, budget_tokens: int) -> ScoredRow | str:
-        """A sample as the model reads it, or why it cannot be scored: a reason to be counted."""
-        ...
+        """A sample as the model reads it, or why it cannot be scored; media are read when they are scored."""
+        codec, one = self.model.codec, replace(self.reads, samples=[sample])
+        if reason := one.why_not_readable(0, self.model, max_tokens=budget_tokens):
+            return reason
+        answer = one.answer_ids(sample.answer, self.model)
+        nothing = codec.ask("") if isinstance(codec, ChatCodec) else []
+        num_tokens = one.num_tokens(0, self.model) - 1
+        from_start = len(codec.start_ids) + len(answer)
+        return ScoredRow(
+            sample.id,
+            whole=lambda: one.example(0, self.model),
+            alone=lambda: Example(content=[nothing], answer=answer),
+            num_tokens=num_tokens,
+            alone_tokens=len(nothing) + from_start,
+            prompt_tokens=num_tokens - from_start,
+            answer_tokens=len(answer),
+        )
+
+
+def text_answers(language_model: LanguageModel, write: Callable[[str], str] = str.strip) -> Answers:
+    """Instructions as a language model alone reads them, in the form that `write` gives them."""
+    scorer = Scorer(language_model.name, language_model.sha256)
+    return Answers(SampleExamples(samples=(), write=write), text_model(language_model), scorer)
 
 
 @dataclass
@@ -88,8 +114,8 @@ class ScoringSummary:
 
 
 def score(
-    answers: Answers[Any],
-    samples: Iterable[Any],
+    answers: Answers,
+    samples: Iterable[Sample],
     folder: Path,
     *,
     options: ScoringOptions | None = None,
@@ -144,8 +170,8 @@ def score(
 
 def open_losses(
     folder: Path,
-    open_answers: Callable[[], Answers[Any]],
-    samples: Sequence[Any],
+    open_answers: Callable[[], Answers],
+    samples: Sequence[Sample],
     options: ScoringOptions,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -167,7 +193,7 @@ def open_losses(
     return read_losses(folder), summary
 
 
-def _scored(answers: Answers[Any], samples: Sequence[Any], options: ScoringOptions) -> tuple[pa.Table, Counter[str]]:
+def _scored(answers: Answers, samples: Sequence[Sample], options: ScoringOptions) -> tuple[pa.Table, Counter[str]]:
     read = [answers.row(sample, options.budget_tokens) for sample in samples]
     rows = [row for row in read if isinstance(row, ScoredRow)]
     ids = [row.id for row in rows]

@@ -13,7 +13,6 @@ import torch
 
 from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
 from lab.data.video.moments import Sight
-from lab.data.view_features import view_statistics
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import OmniModel
@@ -27,6 +26,8 @@ from lab.training.samples import SampleExamples, Tiling
 from lab.training.stages import Stage
 
 IMAGE_BRANCH = "image_branch"
+# Of the training data, from which channels are standardised.
+_STATISTICS_VIEWS = 2000
 
 
 def cell_branch(parameters: VisionParameters) -> Branch:
@@ -114,7 +115,7 @@ def build_vision_model(
     statistics = {}
     stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO) and split.store is not None]
     if not parameters.train_encoder and parameters.max_frames:
-        mean, std = view_statistics(stores[-1])
+        mean, std = stores[-1].mean_and_std(max_rows=_STATISTICS_VIEWS, spread=True)
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
 
     def tokens() -> VisualTokens:

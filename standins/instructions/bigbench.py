@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.data.fetch import fetch
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
+from lab.data.sample import Sample
 from lab.data.splits import normalize_sentence
 from lab.errors import choose
 
@@ -24,7 +25,7 @@ class Task:
     asks: str = "{}"
 
 
-def instructions(names: str, skipped: Counter[str]) -> Iterator[Instruction]:
+def instructions(names: str, skipped: Counter[str]) -> Iterator[Sample]:
     """Yield the examples of the tasks, `TASK,TASK` of `TASKS` (all where empty), one task after the other.
 
     Of several right answers the first is taken, of scored choices the best. A group is a task's examples with one
@@ -42,11 +43,12 @@ def instructions(names: str, skipped: Counter[str]) -> Iterator[Instruction]:
             if answer is None:
                 skipped["example without one best answer"] += 1
                 continue
-            yield Instruction(
+            yield instruction(
                 id=f"bigbench/{name}-{number:05d}",
                 prompt=task.asks.format(text) if text else "",
                 answer=answer.strip(),
                 source=f"bigbench:{name}",
+                task=name,
                 group=f"bigbench-{name}-{normalize_sentence(text)}",
             )
 

@@ -8,11 +8,12 @@ import yaml
 
 from lab.data.fetch import fetch
 from lab.data.filters.near_groups import near_groups
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
+from lab.data.sample import Sample
 from lab.errors import choose
 
 
-def instructions(language: str, skipped: Counter[str]) -> Iterator[Instruction]:
+def instructions(language: str, skipped: Counter[str]) -> Iterator[Sample]:
     """Yield the pairs of a language, the name of its folder (English where empty).
 
     A group holds near prompts, and all pairs of one conversation.
@@ -35,10 +36,11 @@ def instructions(language: str, skipped: Counter[str]) -> Iterator[Instruction]:
                 skipped["conversation of one turn"] += 1
     groups = near_groups([prompt for _, prompt, _ in pairs], filter(None, conversations))
     for (key, prompt, answer), group in zip(pairs, groups, strict=True):
-        yield Instruction(
+        yield instruction(
             id=key,
             prompt=prompt.strip(),
             answer=answer.strip(),
             source="chatterbot",
+            task="converse",
             group=f"chatterbot-{folder.name}-{group}",
         )

@@ -8,7 +8,8 @@ import yaml
 
 from lab.data.fetch import fetch
 from lab.data.filters.near_groups import near_groups
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
+from lab.data.sample import Sample
 from lab.errors import LabError
 
 _FOLDER = "lm_eval/tasks/mmlu/flan_cot_fewshot"
@@ -23,7 +24,7 @@ class _Loader(yaml.CSafeLoader):
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
-def instructions(option: str, skipped: Counter[str]) -> Iterator[Instruction]:
+def instructions(option: str, skipped: Counter[str]) -> Iterator[Sample]:
     """Yield the questions with their choices; the answer is the right choice's text, without its letter.
 
     A group holds near questions.
@@ -46,4 +47,5 @@ def instructions(option: str, skipped: Counter[str]) -> Iterator[Instruction]:
             found.append((f"{path.stem.removeprefix('mmlu_')}-{number}", question, choices[right[1]]))
     groups = near_groups([question for _, question, _ in found])
     for (key, question, answer), group in zip(found, groups, strict=True):
-        yield Instruction(id=f"mmlu/{key}", prompt=question, answer=answer, source="mmlu", group=f"mmlu-{group}")
+        made = {"source": "mmlu", "task": "mmlu", "group": f"mmlu-{group}"}
+        yield instruction(id=f"mmlu/{key}", prompt=question, answer=answer, **made)

@@ -11,15 +11,15 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import fetch, packages
+from lab.data.media import Drawn
 from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import Reading, Recording
+from lab.data.speech.recordings import Reading, Recording, spoken
 from lab.data.splits import held_out_speakers, normalize_sentence
 from lab.errors import LabError
 
@@ -205,12 +205,7 @@ def read(*, cutscenes: bool = True, held_out_fraction: float = 0.2, minor_share:
     def recordings() -> Iterator[Recording]:
         for line in lines:
             entry = f"{line.clip}.SB"
-            yield Recording(
-                id=line.clip,
-                text=line.text,
-                speaker=line.speaker,
-                audio=partial(_decode, game, entry),
-            )
+            yield spoken(line.clip, line.text, Drawn(_decode, (game, entry)), speaker=line.speaker), None
 
     return Reading(
         language="en",

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from lab.data.fetch import fetch, packages
+from lab.data.media import Drawn
 from lab.data.speech.audio import SAMPLING_RATE, read_audio
-from lab.data.speech.recordings import Reading, Recording
+from lab.data.speech.recordings import Reading, Recording, spoken
 from lab.data.splits import is_reserved, normalize_sentence
 from lab.errors import LabError
 
@@ -56,13 +57,8 @@ def read() -> Reading:
     def recordings() -> Iterator[Recording]:
         for name in sorted(prompts.keys() & present):
             path = sounds / f"{name}.g722"
-            yield Recording(
-                id=name,
-                text=prompts[name],
-                speaker=SPEAKER,
-                audio=partial(read_audio, path, format="g722", expected_rate=SAMPLING_RATE),
-                split="test",
-            )
+            audio = Drawn(partial(read_audio, format="g722", expected_rate=SAMPLING_RATE), (path,))
+            yield spoken(name, prompts[name], audio, speaker=SPEAKER), "test"
 
     return Reading(
         language="en",

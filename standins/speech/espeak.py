@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import packages, sha256_of
+from lab.data.media import Drawn
 from lab.data.speech.audio import SAMPLING_RATE, resample
-from lab.data.speech.recordings import Reading, Recording
+from lab.data.speech.recordings import Reading, Recording, spoken
 from lab.data.splits import held_out_speakers, split_of
 from lab.errors import LabError, choose
 from standins.texts import TEXT_SOURCES, available_text_sources, sentences
@@ -253,12 +254,8 @@ def read(
             among = voices["train" if split_of(text) == "train" else "eval"]
             voice = among[rng.integers(len(among))]
             rate, pitch = int(rng.integers(130, 191)), int(rng.integers(35, 66))
-            yield Recording(
-                id=f"espeak-{number:06d}",
-                text=text,
-                speaker=voice,
-                audio=partial(_samples, library, text, voice, rate, pitch),
-            )
+            audio = Drawn(_samples, (library, text, voice, rate, pitch))
+            yield spoken(f"espeak-{number:06d}", text, audio, speaker=voice), None
 
     return Reading(
         language="en",

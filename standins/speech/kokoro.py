@@ -17,8 +17,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import fetch, packages
+from lab.data.media import Drawn
 from lab.data.speech.audio import resample
-from lab.data.speech.recordings import Reading, Recording
+from lab.data.speech.recordings import Reading, Recording, spoken
 from lab.data.splits import held_out_speakers, normalize_sentence, split_of
 from lab.errors import LabError, choose
 from standins.speech import espeak
@@ -151,12 +152,8 @@ def read(
             text = texts[place]
             voices = [voice for voice in among if (voice in unheard) == (split_of(text) != "train")]
             voice, speed = voices[rng.integers(len(voices))], float(rng.uniform(0.9, 1.15))
-            yield Recording(
-                id=f"kokoro-{language}-{number:06d}",
-                text=text,
-                speaker=voice,
-                audio=partial(synthesize, text, voice, speed=speed, session=session),
-            )
+            audio = Drawn(partial(synthesize, speed=speed, session=session), (text, voice))
+            yield spoken(f"kokoro-{language}-{number:06d}", text, audio, speaker=voice), None
 
     return Reading(
         language=language,

@@ -130,7 +130,7 @@ def make_workbench(folder: Path, packages: Path) -> Workbench:
 
 def write_scores(folder: Path) -> Path:
     """A folder as `lab score chatterbot` writes it, with losses made up."""
-    ids = [one.id for one in read_instructions("chatterbot", limit=400).instructions]
+    ids = [one.id for one in read_instructions("chatterbot", limit=400).samples]
     columns = {
         "id": ids,
         "loss": np.random.default_rng(0).gamma(4.0, 0.5, len(ids)),

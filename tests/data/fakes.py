@@ -5,7 +5,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import soundfile
 from PIL import Image
 
 from lab.data.fetch import packages
-from lab.data.speech.recordings import Reading, Recording
+from lab.data.media import Drawn
+from lab.data.speech.recordings import Reading, Recording, spoken
+from lab.data.splits import Split
 from lab.paths import cache_dir
 
 
@@ -133,6 +135,13 @@ def fortunes_package(text: str) -> None:
     installed(
         "fortunes", {"usr/share/games/fortunes/wisdom": text.encode(), "usr/share/games/fortunes/wisdom.dat": b"\0"}
     )
+
+
+def recording(
+    id: str, text: str, audio: Callable[[], np.ndarray], *, speaker: str = "s", split: Split | None = None
+) -> Recording:
+    """A sentence with a sound that is made when it is read."""
+    return spoken(id, text, Drawn(audio, ()), speaker=speaker), split
 
 
 def reading(recordings: Iterable[Recording], **options: object) -> Reading:

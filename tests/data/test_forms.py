@@ -10,7 +10,6 @@ import pytest
 from PIL import Image as Picture
 from pyarrow import parquet
 
-from lab.data import forms
 from lab.data.forms import FORMS, read_samples
 from lab.data.media import media_file
 from lab.data.sample import Image, Sample, Text, Video
@@ -143,7 +142,7 @@ def test_images_stored_in_parquet_come_as_their_bytes(tmp_path):
     assert sample.content == (Image(png("red")), Text("Describe the image."))
     assert sample.answer == "Red."
     assert sample.id == "test-00000000"
-    assert skipped == {"no image or video in the row": 1, "empty caption": 1}
+    assert skipped == {"no sound, image or video in the row": 1, "empty caption": 1}
 
 
 def test_sharegpt4video_gives_the_caption_of_the_whole(folder, tmp_path):
@@ -221,9 +220,9 @@ def test_reading_goes_on_at_any_row(folder):
 
 def test_a_split_has_to_be_named_where_there_are_several(folder):
     name = folder([next_qa("a")], splits=("train", "test"))
-    with pytest.raises(LabError, match=r"has no split None; choose one of: train, test"):
+    with pytest.raises(LabError, match=r"has several splits; name one of: train, test"):
         read_samples(name, form="next_qa")
-    with pytest.raises(LabError, match=r"has no split 'dev'; choose one of: train, test"):
+    with pytest.raises(LabError, match=r"unknown split of data set .*: 'dev'; choose one of: test, train"):
         read_samples(f"{name}::dev", form="next_qa")
     (sample,), _ = samples_of(f"{name}::test", "next_qa")
     assert sample.id == "test-00000000"
@@ -233,7 +232,7 @@ def test_a_split_has_to_be_named_where_there_are_several(folder):
 def test_columns_that_are_missing_are_listed_with_what_the_form_needs(folder, form):
     name = folder([{"colour": "red", "size": 3}])
     with pytest.raises(
-        LabError, match=rf"is not of the form '{form}'.*the columns are colour, size: name them"
+        LabError, match=r"has no column .*; its form needs .*the columns are colour, size: name them"
     ) as error:
         read_samples(name, form=form)
     for alternatives in FORMS[form].required:
@@ -250,12 +249,10 @@ def test_what_is_asked_wrongly_is_refused(folder):
         read_samples(name, form="next_qa", first=-1)
     with pytest.raises(LabError, match="first row and limit are 0 and 0"):
         read_samples(name, form="next_qa", limit=0)
-    with pytest.raises(LabError, match=r"'lmms-lab/NExTQA' does not begin with 'hub:', expected hub:OWNER"):
-        read_samples("lmms-lab/NExTQA", form="next_qa")
     with pytest.raises(LabError, match=r"is not of the form hub:DATASET\[:CONFIG\[:SPLIT\]\]"):
         read_samples("hub:a:b:c:d", form="next_qa")
     with pytest.raises(
-        LabError, match="form 'next_qa' has no column 'reply'; choose one of: video, question, answer, a0"
+        LabError, match=r"unknown column of the form 'reply'; choose one of: a0, .*, answer, .*question, .*video"
     ):
         read_samples(name, form="next_qa", columns={"reply": "answer"})
 
@@ -281,7 +278,7 @@ class Stream:
 
 def test_a_network_that_fails_is_named_with_the_row_to_go_on_from(monkeypatch):
     rows = [next_qa(f"answer {n}") for n in range(5)]
-    monkeypatch.setattr(forms, "open_streams", lambda *_: {"train": Stream(rows, 3)})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"train": Stream(rows, 3)})
     reading = read_samples("hub:lmms-lab/NExTQA:OE", form="next_qa")
     assert [next(reading.samples).answer for _ in range(3)] == ["answer 0", "answer 1", "answer 2"]
     with pytest.raises(LabError, match=r"lmms-lab/NExTQA:train broke off at row 3: Couldn't reach the hub; .*first=3"):
@@ -289,7 +286,7 @@ def test_a_network_that_fails_is_named_with_the_row_to_go_on_from(monkeypatch):
 
 
 def test_a_network_that_fails_before_the_first_row_is_named(monkeypatch):
-    monkeypatch.setattr(forms, "open_streams", lambda *_: {"train": Stream([next_qa("a")], 0)})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"train": Stream([next_qa("a")], 0)})
     with pytest.raises(
         LabError, match=r"NExTQA:train cannot be read: Couldn't reach the hub; check access and network"
     ):

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from lab.data.hub import own_split
 from lab.data.speech.corpora import load_corpus
-from lab.data.splits import split_of
+from lab.data.speech.recordings import own_split
+from lab.data.splits import SPLITS, split_of
 from lab.errors import LabError
 from tests.data.fakes import encoded, tone
 
@@ -39,12 +39,12 @@ def dataset(tmp_path, monkeypatch):
 
 def test_columns_are_found_and_the_data_sets_own_splits_hold(dataset):
     corpus = load_corpus(f"hub:{dataset()}")
-    assert {u.text for u in corpus.split("test")} == set(TEXTS["test"])
+    assert {u.answer for u in corpus.split("test")} == set(TEXTS["test"])
     expected = {text for text in TEXTS["train"] if split_of(text) != "test"}
-    assert {u.text for u in corpus.split("train")} == expected
-    assert {u.text for u in corpus.split("dev")} == {t for t in TEXTS["validation"] if split_of(t) != "test"}
-    assert {u.speaker for u in corpus.utterances} == {"s0", "s1", "s2"}
-    assert corpus.audio(corpus.utterances[0]).size == pytest.approx(6400, abs=32)
+    assert {u.answer for u in corpus.split("train")} == expected
+    assert {u.answer for u in corpus.split("dev")} == {t for t in TEXTS["validation"] if split_of(t) != "test"}
+    assert {u.sound.speaker for u in corpus.samples} == {"s0", "s1", "s2"}
+    assert corpus.samples[0].sound.read().size == pytest.approx(6400, abs=32)
     dropped = sum(split_of(text) == "test" for text in TEXTS["train"])
     assert corpus.manifest()["skipped"].get("train sentence of the test bucket", 0) == dropped
 
@@ -58,45 +58,60 @@ def test_audio_stored_in_parquet_is_read(tmp_path, monkeypatch):
     (tmp_path / "speech").mkdir()
     parquet.write_table(table.replace_schema_metadata(info), tmp_path / "speech" / "test-00000-of-00001.parquet")
     corpus = load_corpus(f"hub:{tmp_path / 'speech'}")
-    assert [(u.text, u.split) for u in corpus.utterances] == [("Hello there.", "test")]
-    assert corpus.manifest()["skipped"] == {"audio that cannot be read": 1}
+    assert [u.answer for u in corpus.split("test")] == [u.answer for u in corpus.samples] == ["Hello there."]
+    assert corpus.manifest()["skipped"] == {"no sound, image or video in the row": 1}
 
 
 def test_training_leaves_out_what_the_data_sets_own_test_holds(dataset):
     texts = {**TEXTS, "train": TEXTS["train"] + TEXTS["test"]}
     corpus = load_corpus(f"hub:{dataset(texts=texts)}")
-    assert not {u.text for u in corpus.split("train")} & set(TEXTS["test"])
+    assert not {u.answer for u in corpus.split("train")} & set(TEXTS["test"])
 
 
 def test_one_split_can_be_asked_for(dataset):
     corpus = load_corpus(f"hub:{dataset()}::test")
-    assert {u.split for u in corpus.utterances} == {"test"}
-    assert len(corpus.utterances) == 12
+    assert len(corpus.samples) == len(corpus.split("test")) == 12
 
 
 def test_limit_and_missing_speakers(dataset):
     corpus = load_corpus(f"hub:{dataset(splits=('test',), column='sentence', speakers=False)}", limit=5)
-    assert len(corpus.utterances) == 5
-    assert {u.speaker for u in corpus.utterances} == {"unknown"}
+    assert len(corpus.samples) == 5
+    assert {u.sound.speaker for u in corpus.samples} == {"unknown"}
 
 
 def test_a_data_set_without_splits_is_split_by_sentence(dataset):
     texts = {"train": [f"Sentence {n} of many others." for n in range(40)]}
     corpus = load_corpus(f"hub:{dataset(splits=('train',), texts=texts)}")
-    assert {u.text: u.split for u in corpus.utterances} == {text: split_of(text) for text in texts["train"]}
+    found = {u.answer: split for split in SPLITS for u in corpus.split(split)}
+    assert found == {text: split_of(text) for text in texts["train"]}
 
 
 def test_columns_can_be_named(dataset):
     root = dataset(splits=("test",), column="what_was_said")
-    with pytest.raises(LabError, match=r"has no text column among text, sentence.*its columns are .*what_was_said"):
+    with pytest.raises(
+        LabError,
+        match=r"has no column text or sentence.*its form needs.*the columns are .*what_was_said, .* them",
+    ):
         load_corpus(f"hub:{root}")
-    assert len(load_corpus(f"hub:{root}", text_column="what_was_said").utterances) == 12
-    with pytest.raises(LabError, match=r"has no speaker column voice; its columns are"):
-        load_corpus(f"hub:{root}", text_column="what_was_said", speaker_column="voice")
+    assert len(load_corpus(f"hub:{root}", columns={"text": "what_was_said"}).samples) == 12
+    with pytest.raises(LabError, match=r"has no column voice; its form needs"):
+        load_corpus(f"hub:{root}", columns={"text": "what_was_said", "speaker": "voice"})
+    with pytest.raises(LabError, match=r"unknown column of the form 'voice'; choose one of: .*speaker"):
+        load_corpus(f"hub:{root}", columns={"voice": "speaker_id"})
+
+
+def test_a_sound_that_cannot_be_read_is_counted_and_named_with_its_corpus(dataset):
+    root = dataset(splits=("test",))
+    (root / "test" / "clip3.wav").write_bytes(b"no sound")
+    manifest = load_corpus(f"hub:{root}").manifest()
+    assert (manifest["utterances"], manifest["skipped"]) == (11, {"audio that cannot be read": 1})
+    (problem,) = manifest["problems"]
+    assert problem.startswith(f"sample 'test-00000003' of corpus 'hub:{root}': ")
+    assert "is not audio that can be read" in problem
 
 
 def test_a_split_that_is_not_there_lists_the_choices(dataset):
-    with pytest.raises(LabError, match=r"has no split 'dev'; choose one of: .*validation"):
+    with pytest.raises(LabError, match=r"unknown split of data set .*: 'dev'; choose one of: .*validation"):
         load_corpus(f"hub:{dataset()}::dev")
 
 
@@ -112,9 +127,9 @@ def test_a_name_of_another_form_is_refused(name):
         load_corpus(name)
 
 
-def test_a_limit_below_one_is_refused():
-    with pytest.raises(LabError, match="limit is 0, expected at least 1"):
-        load_corpus("hub:anything", limit=0)
+def test_a_limit_below_one_is_refused(dataset):
+    with pytest.raises(LabError, match="first row and limit are 0 and 0, expected at least 0 and 1"):
+        load_corpus(f"hub:{dataset()}", limit=0)
 
 
 def test_split_names_of_the_hub_are_understood():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import soundfile
 from PIL import Image as Picture
 
-from lab.data.sample import Audio, Image, Sample, Text, Video, sample_of_messages
+from lab.data.sample import Audio, Image, Sample, Text, Video, each_answer, sample_of_messages, samples_sha256
 from lab.data.video.moments import Sight
 from lab.errors import LabError
 from tests.data.fakes import tone
@@ -19,7 +20,7 @@ SEVERAL_TURNS = Sample(
         Text("What is this?"),
         Text("A cat.", "assistant"),
         Text("And this?"),
-        Audio(b"RIFF"),
+        Audio(b"RIFF", speaker="anna"),
         Video(Path("c.mp4")),
     ),
     answer="A dog.",
@@ -80,3 +81,22 @@ def test_messages_that_are_no_sample_are_refused(messages, message):
 def test_an_answer_that_is_none_of_the_choices_is_refused():
     with pytest.raises(LabError, match="sample 's' has the answer 'c', which is none of its choices: 'a', 'b'"):
         Sample(id="s", content=(Text("x"),), answer="c", choices=("a", "b"))
+
+
+def test_every_answer_of_a_conversation_is_a_sample_given_what_was_said_before():
+    first, last = each_answer(SEVERAL_TURNS)
+    assert (first.content, first.answer) == (SEVERAL_TURNS.content[:3], "A cat.")
+    assert (last.content, last.answer) == (SEVERAL_TURNS.content, "A dog.")
+    assert (first.id, last.id, first.group, last.group) == ("s1-0", "s1-1", "g", "g")
+    assert [one.answer for one in each_answer(replace(SEVERAL_TURNS, content=(Text("Hi"),)))] == ["A dog."]
+
+
+def test_what_is_asked_is_all_that_stands_written():
+    assert SEVERAL_TURNS.asked == "You are brief.\nWhat is this?\nA cat.\nAnd this?"
+
+
+def test_the_hash_of_samples_changes_with_everything_that_they_say():
+    changes = {"id": "o", "content": (Text("o"),), "answer": "o", "source": "o", "group": "o", "task": "o"}
+    hashes = {samples_sha256([replace(SEVERAL_TURNS, **{name: other})]) for name, other in changes.items()}
+    assert len({*hashes, samples_sha256([SEVERAL_TURNS])}) == 7
+    assert samples_sha256([SEVERAL_TURNS]) == samples_sha256([replace(SEVERAL_TURNS)])

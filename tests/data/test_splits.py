@@ -9,7 +9,6 @@ import pytest
 from lab.data import splits
 from lab.data.speech import corpora
 from lab.data.speech.corpora import Corpus, CorpusKind, load_corpus
-from lab.data.speech.recordings import Recording
 from lab.data.splits import (
     assert_no_test_sentence,
     assign_split,
@@ -22,7 +21,7 @@ from lab.data.splits import (
 )
 from lab.errors import LabError
 from standins.texts import training_text
-from tests.data.fakes import chatterbot_package, fortunes_package, reading, tone
+from tests.data.fakes import chatterbot_package, fortunes_package, reading, recording, tone
 
 WORDS = ["one", "river", "blue", "stone", "where", "nobody", "sings", "seven", "green", "old", "hills", "again"]
 
@@ -126,7 +125,7 @@ def corpus_of(monkeypatch, name: str, rows: list[tuple[str, str, str | None]], h
 
     def read():
         recordings = [
-            Recording(id=f"{name}-{i}", text=text, speaker=speaker, audio=lambda: tone(0.3), split=own)
+            recording(f"{name}-{i}", text, lambda: tone(0.3), speaker=speaker, split=own)
             for i, (text, speaker, own) in enumerate(rows)
         ]
         return reading(recordings, held_out_speakers=frozenset(held_out))
@@ -150,8 +149,8 @@ def test_no_test_sentence_stands_in_training_in_any_corpus_or_text(monkeypatch, 
         ),
         corpus_of(monkeypatch, "out_of_domain", [(text, "a", "test") for text in reserved]),
     ]
-    trained = [u.text for corpus in made for u in corpus.split("train")]
-    by_hash = [u.text for corpus in made[:3] for u in corpus.split("test") if u.text not in tested]
+    trained = [u.answer for corpus in made for u in corpus.split("train")]
+    by_hash = [u.answer for corpus in made[:3] for u in corpus.split("test") if u.answer not in tested]
     text = training_text(["chatterbot", "fortunes"])
     assert trained
     assert by_hash
@@ -159,10 +158,10 @@ def test_no_test_sentence_stands_in_training_in_any_corpus_or_text(monkeypatch, 
     for training in (trained, text.sentences):
         assert_no_test_sentence(training, by_hash)
         assert_no_test_sentence(training, reserved)
-    dev = [u.text for corpus in made for u in corpus.split("dev")]
+    dev = [u.answer for corpus in made for u in corpus.split("dev")]
     assert_no_test_sentence(dev, by_hash + reserved)
-    assert_no_test_sentence([u.text for u in made[2].split("train")], tested)
-    assert {u.speaker for u in made[0].split("train")} == {f"s{i}" for i in (0, 1, 2, 4, 5, 6)}
+    assert_no_test_sentence([u.answer for u in made[2].split("train")], tested)
+    assert {u.sound.speaker for u in made[0].split("train")} == {f"s{i}" for i in (0, 1, 2, 4, 5, 6)}
     assert made[0].manifest()["skipped"]["training sentence of a held-out speaker"] > 0
     assert made[0].manifest()["skipped"]["train sentence reserved for asterisk"] == 4 - sum(
         split_of(text) == "test" for text in reserved

@@ -28,7 +28,7 @@ def test_the_likeliest_choice_a_token_is_chosen_as_single_samples_say():
     model, asked = tiny_model(), numbered(12)
     table = measure_instructions(model, asked, name="made up", write=str.strip, num_choices=3, precision="float32")
     for one, own, (_, line) in zip(asked, choices_of(asked, str.strip, num_choices=3), table.iterrows(), strict=True):
-        losses = [alone(model, one.prompt, text) for text in own]
+        losses = [alone(model, one.question, text) for text in own]
         assert line["chosen"] == own[int(np.argmin(losses))]
         assert line["wrong_answers"] == int(np.argmin(losses) != 0)
         assert line["num_tokens"] == len(one.answer) + 1
@@ -42,7 +42,7 @@ def test_too_few_answers_and_choices_are_refused():
         choices_of(numbered(4), str.strip, num_choices=1)
     with pytest.raises(LabError, match="3 instructions have 3 different answers, too few for 4 choices"):
         choices_of(numbered(3), str.strip, num_choices=4)
-    with pytest.raises(LabError, match="held-out instruction 'i0' cannot be asked: prompt longer than the budget"):
+    with pytest.raises(LabError, match="held-out instruction 'i0' cannot be asked: longer than the budget"):
         measure_instructions(tiny_model(), numbered(4), name="x", write=str.strip, num_choices=2, budget_tokens=5)
 
 

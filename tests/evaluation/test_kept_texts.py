@@ -2,13 +2,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lab.data.speech.recordings import Recording
+from lab.data.media import Drawn
+from lab.data.speech.recordings import spoken
 from lab.errors import LabError
 from lab.evaluation import kept_texts as module
 from lab.evaluation.kept_texts import KeptTexts, KeptTranscripts
@@ -72,7 +72,7 @@ def test_a_second_call_transcribes_nothing_in_whatever_order():
 
 
 def test_a_second_threshold_hears_nothing():
-    recordings = [Recording(id=str(n), text=f"word {n % 2}", speaker="v", audio=partial(clip, n)) for n in range(5)]
+    recordings = [spoken(str(n), f"word {n % 2}", Drawn(clip, (n,)), speaker="v") for n in range(5)]
     first, second = Counting(), Counting()
     heard = list(listen(recordings, KeptTranscripts(first, name="tiny").transcribe, ENGLISH, batch_size=2))
     again = list(listen(recordings, KeptTranscripts(second, name="tiny").transcribe, ENGLISH, batch_size=3))

@@ -1,11 +1,14 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lab.data.media import Drawn
+from lab.data.sample import Sample
 from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import Recording
+from lab.data.speech.recordings import spoken
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import (
@@ -38,11 +41,11 @@ def clip(first: float, size: int = 4000) -> np.ndarray:
     return samples
 
 
-def recording(key: str, text: str, audio) -> Recording:
-    return Recording(id=key, text=text, speaker="v", audio=audio)
+def recording(key: str, text: str, audio) -> Sample:
+    return spoken(key, text, Drawn(audio, ()), speaker="v")
 
 
-def planted() -> list[Recording]:
+def planted() -> list[Sample]:
     return [recording(name, text, partial(clip, first)) for first, (name, text, _, _, _) in PLANTED.items()]
 
 
@@ -161,9 +164,9 @@ def test_recorded_speech_agrees_with_its_text_and_not_with_another(user_cache_di
     monkeypatch.setenv("OMNI_LAB_CACHE", str(user_cache_dir))
     from standins.speech import amazon_queen
 
-    found = [r for r in amazon_queen.read().recordings if len(r.text.split()) > 5][:6]
+    found = [one for one, _ in amazon_queen.read().recordings if len(one.answer.split()) > 5][:6]
     recognizer = load_speech_recognizer("whisper_tiny_en")
-    swapped = [recording(r.id, other.text, r.audio) for r, other in zip(found, [*found[1:], found[0]], strict=True)]
+    swapped = [replace(one, answer=other.answer) for one, other in zip(found, [*found[1:], found[0]], strict=True)]
     right, wrong = (list(listen(these, recognizer.transcribe, ENGLISH)) for these in (found, swapped))
     assert keep_agreeing(right, ENGLISH, max_error_rate=0.5).keep.mean() >= 0.5
     assert not keep_agreeing(wrong, ENGLISH, max_error_rate=0.5).keep.any()

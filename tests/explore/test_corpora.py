@@ -24,13 +24,15 @@ def test_a_split_is_counted_and_some_of_it_can_be_heard(corpus):
     figure, first, second = panel.shown
     told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     test = corpus.split("test")
-    assert f"test: {len(test)}, {sum(one.seconds for one in test) / 3600:.2f} h" in told
-    heard = {one.text: corpus.audio(one) for one in test}
+    assert f"test: {len(test)}, {sum(one.sound.num_samples for one in test) / 16000 / 3600:.2f} h" in told
+    heard = {one.answer: one.sound.read() for one in test}
     for sound in (first, second):
         np.testing.assert_array_equal(sound.waveform, heard[sound.caption.split(": ", 1)[1]])
     assert first.caption != second.caption
     panel.controls["split"].value = "train"
-    assert {sound.caption.split(": ", 1)[1] for sound in panel.shown[1:]} <= {one.text for one in corpus.split("train")}
+    assert {sound.caption.split(": ", 1)[1] for sound in panel.shown[1:]} <= {
+        one.answer for one in corpus.split("train")
+    }
 
 
 def test_another_draw_gives_other_utterances_and_the_same_one_the_same(corpus):
@@ -44,6 +46,6 @@ def test_another_draw_gives_other_utterances_and_the_same_one_the_same(corpus):
 
 
 def test_a_split_without_utterances_says_so(corpus, monkeypatch):
-    monkeypatch.setattr(corpus, "utterances", corpus.split("train"))
+    monkeypatch.setattr(corpus, "split", lambda name: [])
     panel = corpora_panel({"tones": corpus}, split="test")
     assert panel.error == "split 'test' of 'tones' is empty; choose another"

@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image as Picture
 
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
 from lab.data.media import Drawn
 from lab.data.sample import Image, Sample, Text
 from lab.errors import LabError
@@ -158,8 +158,8 @@ def test_a_choice_is_kept_as_a_row_of_the_study(monkeypatch, tmp_path):
 
 
 def test_a_scoring_is_read_with_the_texts_of_its_source(monkeypatch, tmp_path):
-    given = [Instruction(id=f"s{i}", prompt=f"ask {i}", answer=f"say {i}", source="x", group=str(i)) for i in range(3)]
-    monkeypatch.setattr(loss_filter, "read_instructions", lambda name: type("R", (), {"instructions": given}))
+    given = [instruction(id=f"s{i}", prompt=f"ask {i}", answer=f"say {i}", source="x", group=str(i)) for i in range(3)]
+    monkeypatch.setattr(loss_filter, "read_instructions", lambda name: type("R", (), {"samples": given}))
     columns = {"id": ["s2", "s0"], "loss": [1.0, 2.0], "loss_without_prompt": [None, None]}
     columns |= {"num_tokens": [3, 3], "prompt_tokens": [2, 2]}
     pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "part-000000.parquet")

@@ -40,7 +40,7 @@ def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_pat
     cells = StudiedCells(study, "tiny")
     assert cells.rows == rows
     corpus, elsewhere = cells.tests
-    utterance = cells.tests[corpus].utterances[0].id
+    utterance = cells.tests[corpus].samples[0].id
     wide, narrow = (cells.heard(row, corpus, utterance) for row in ("conv_gmlp_4", "conv_gmlp_2"))
     assert (wide.downsample_rate, narrow.downsample_rate) == (4, 2)
     np.testing.assert_array_equal(wide.features, narrow.features)
@@ -57,11 +57,11 @@ def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_pat
     panel.controls["rate"].value = 4
     assert f"{len(wide.tokens)} tokens, 4 frames each" in panel.shown[2].axes[3].get_title(loc="left")
     assert "Conv-GMLP" in costs
-    panel.controls["utterance"].value = cells.tests[corpus].utterances[1].id
+    panel.controls["utterance"].value = cells.tests[corpus].samples[1].id
     shown = []
     panel._below.observe(lambda change: shown.append(change["new"]), names="children")
     panel.controls["corpus"].value = elsewhere
-    assert panel.controls["utterance"].value == cells.tests[elsewhere].utterances[0].id
+    assert panel.controls["utterance"].value == cells.tests[elsewhere].samples[0].id
     assert len(panel.controls["utterance"].options) == len(cells.tests[elsewhere]) == 2
     assert len(shown) == 1  # although two controls have changed
     panel.controls["projector"].value = "Mean pooling + MLP"

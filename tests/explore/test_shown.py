@@ -47,7 +47,8 @@ def corpus(folder: Path) -> Corpus:
     one = {"id": "a", "text": "hello", "speaker": "s", "split": "test", "start": 0, "num_samples": 16_000 * 36}
     pd.DataFrame([one]).to_parquet(folder / "utterances.parquet")
     (folder / "audio.i16").write_bytes(bytes(2 * 16_000 * 36))
-    told = {"name": "toy", "language": "en", "licence": "<free>", "sources": {}, "sha256": "0"}
+    counts = {"test": {"utterances": 1, "seconds": 36.0}}
+    told = {"name": "toy", "language": "en", "licence": "<free>", "sources": {}, "sha256": "0", "splits": counts}
     (folder / "manifest.json").write_text(json.dumps(told))
     return Corpus(folder=folder)
 

@@ -60,10 +60,10 @@ def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(cell, ma
     first = prepare([cell])
     assert prepare([cell]) == first
     assert len(made) == 1
-    shutil.rmtree(paths.cache_dir() / "views")
+    shutil.rmtree(paths.cache_dir() / "features")
     assert prepare([cell]) == first
     assert len(made) == 2
-    assert len(list((paths.cache_dir() / "views").glob("*/views.bin"))) == 3
+    assert len(list((paths.cache_dir() / "features").glob("*/values.bin"))) == 3
 
 
 def test_every_ingredient_is_named_by_the_parameters_value(cell):
@@ -97,7 +97,7 @@ def test_rows_that_differ_in_training_alone_share_what_is_prepared(cell, made):
 def test_an_image_branch_prepares_images_for_a_curriculum_without_them(cell):
     changes = {"curriculum": "direct", "video_projector_start": "image_projector", "image_branch_steps": 2}
     prepare([replace(cell, **changes)])
-    assert any(path.name.startswith("stills-") for path in (paths.cache_dir() / "views").iterdir())
+    assert any(path.name.startswith("stills-") for path in (paths.cache_dir() / "features").iterdir())
 
 
 def test_a_changed_package_gives_another_ingredient(cell, monkeypatch):
@@ -229,7 +229,7 @@ def test_cells_of_pictures_that_differ_in_filter_steps_and_seed_share_one_prepar
         ({"scorer_steps": 0}, "number of steps in stage 'image_text_pretraining' is 0"),
         ({"language_model_learning_rate": -1.0}, "learning rate of language_model in stage .* is -1.0"),
         ({"images": "still"}, r"unknown source of pictures or video 'still' \(did you mean 'stills'\?\)"),
-        ({"test_source": "choices@hub:a/b"}, "unknown form of image-text and video-text data 'choices'"),
+        ({"test_source": "choices@hub:a/b"}, "unknown form of a data set 'choices'"),
         ({"projector": "mean_pol"}, "unknown visual projector 'mean_pol'"),
         ({"vision_encoder": "efficientnet"}, "unknown vision encoder 'efficientnet'"),
         ({"language_model": "charakter"}, "unknown language model 'charakter'"),

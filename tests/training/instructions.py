@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
+from lab.data.sample import Sample
 from lab.parts.language_models import LanguageModel
 from lab.study.ablation import load_ablation
 from lab.training import instruction_data
@@ -47,10 +48,10 @@ def offline_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instruction_data, "open_language_model", lambda name, pretraining_steps: tiny_model())
 
 
-def numbered(count: int) -> list[Instruction]:
+def numbered(count: int) -> list[Sample]:
     """Instructions whose answers differ."""
     return [
-        Instruction(
+        instruction(
             id=f"i{n}", prompt=f"say {WORDS[n % 8]}", answer=f"{WORDS[n % 8]} {'a' * (n + 1)}", source=f"s{n % 2}"
         )
         for n in range(count)

@@ -9,11 +9,12 @@ from lab.evaluation.normalizers import NORMALIZERS
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
 from lab.parts.packed_attention_kernels import SampleBoundaries
+from lab.training.augmentation import Augmentation
 from lab.training.batches import PackedBatches, PaddedBatches
 from lab.training.examples import ReadyExamples
 from lab.training.loop import TrainingOptions, train
 from lab.training.parameters import SpeechParameters
-from lab.training.speech import Augmentation, cell_data, open_encoder
+from lab.training.speech import cell_data, open_encoder
 from tests.parts.tiny_models import language_model
 from tests.speech import tiny_parameters
 from tests.training.test_speech import build

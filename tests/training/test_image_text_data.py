@@ -10,7 +10,7 @@ from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
 from lab.training import image_text_model, scoring
 from lab.training.curricula import IMAGE
-from lab.training.image_text_data import as_instruction, check_image_text
+from lab.training.image_text_data import check_image_text
 from lab.training.image_text_model import FACTS, image_text_splits, open_pretrained
 from lab.training.image_text_training import (
     FINE_TUNING,
@@ -53,7 +53,7 @@ def test_faults_are_planted_in_question_and_answer_and_the_picture_stays(cell):
     assert sum(fault is not None for fault in data.faults) == round(0.3 * 22)
     pairs = zip(pretrained.instructions.samples, data.split.samples, data.train, data.faults, strict=True)
     for clean, made, trained, fault in pairs:
-        assert as_instruction(made) == trained
+        assert made == trained
         assert (made.id, made.group, made.content[:-1]) == (clean.id, clean.group, clean.content[:-1])
         assert (made == clean) == (fault is None)
         if fault == "swapped":

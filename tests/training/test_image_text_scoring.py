@@ -9,10 +9,9 @@ from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.training import scoring
-from lab.training.image_text_scoring import TOO_LONG, PictureAnswers, why_not_readable
-from lab.training.instruction_rows import NOT_READABLE
 from lab.training.packed_losses import ScoringOptions
-from lab.training.scoring import Scorer, score
+from lab.training.samples import NOT_READABLE, TOO_LONG
+from lab.training.scoring import Answers, Scorer, score
 from tests.parts.tiny_vision import seeing_model
 from tests.training.vision_splits import example, split_of, various
 
@@ -22,7 +21,7 @@ EXAMPLES = various("e", 7, frames=1)
 
 
 def score_images(split, model, scorer, folder, **rest):
-    return score(PictureAnswers(split, model, scorer), range(len(split)), folder, **rest)
+    return score(Answers(split, model, scorer), split.samples, folder, **rest)
 
 
 def scored(folder):
@@ -78,7 +77,7 @@ def test_what_cannot_be_scored_is_counted_by_reason(tmp_path):
     summary = score_images(split, model, SCORER, tmp_path, options=ScoringOptions(budget_tokens=19, **FLOAT32))
     assert summary.num_scored == 1
     assert dict(summary.skipped) == {"empty answer": 1, "empty prompt": 1, NOT_READABLE: 1, TOO_LONG: 1}
-    assert why_not_readable(split, 3, model, max_tokens=20) is None
+    assert split.why_not_readable(3, model, max_tokens=20) is None
     with pytest.raises(LabError, match="no sample can be scored by 'tiny': 1 empty answer"):
         score_images(split_of(bad[:1]), model, SCORER, tmp_path / "none")
 

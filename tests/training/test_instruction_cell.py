@@ -29,7 +29,7 @@ def test_held_out_instructions_are_clean_and_of_no_training_group():
     assert {split_of_group(one.group) for one in data.test} == {"test"}
     for one in (*data.dev, *data.test):
         # As the conversations were written.
-        assert one.answer.split()[-1] == one.prompt.split()[0]
+        assert one.answer.split()[-1] == one.question.split()[0]
     assert data.facts["licences"] == {"chatterbot": "BSD-3-Clause"}
 
 

@@ -94,7 +94,7 @@ def test_num_tokens_is_the_length_of_the_joined_row_and_the_end(tiling, frames, 
 def test_a_split_of_which_nothing_is_seen_is_text_alone(features):
     model = seeing_model(encoder=None if features else tiny_encoder())
     split = split_of([example(name, frames=0) for name in "xy"], features=features)
-    assert split.store.view_shape == ((*GRID, NUM_CHANNELS) if features else (IMAGE_SIZE, IMAGE_SIZE, 3))
+    assert split.store.row_shape == ((*GRID, NUM_CHANNELS) if features else (IMAGE_SIZE, IMAGE_SIZE, 3))
     found = model([split.example(i, model) for i in range(2)])
     torch.testing.assert_close(found.loss[0], found.loss[1])
 

@@ -10,15 +10,17 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, read_losses
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
 from lab.data.instructions.tables import write_instructions
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 from lab.training import scored_sources, scoring
-from lab.training.instruction_rows import NOT_READABLE, TextAnswers, instruction_example, text_model, without_prompt
+from lab.training.language_models import text_model
 from lab.training.packed_losses import ScoringOptions
+from lab.training.samples import NOT_READABLE, TOO_LONG, SampleExamples
 from lab.training.scored_sources import score_source
+from lab.training.scoring import text_answers
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 FLOAT32 = {"precision": "float32"}
@@ -28,7 +30,7 @@ TEXTS = st.text("abcd", min_size=1, max_size=9)
 def some(count=7):
     rng = np.random.default_rng(0)
     return [
-        Instruction(
+        instruction(
             id=f"i{n}",
             prompt="".join(rng.choice(list("abcd"), 1 + n % 5)),
             answer="".join(rng.choice(list("abcd"), 1 + n % 3)),
@@ -39,7 +41,7 @@ def some(count=7):
 
 
 def score_instructions(instructions, language_model, folder, *, write=str.strip, **rest):
-    return scoring.score(TextAnswers(language_model, write), instructions, folder, **rest)
+    return scoring.score(text_answers(language_model, write), instructions, folder, **rest)
 
 
 def alone(llm: LanguageModel, prompt: str, answer: str) -> float:
@@ -64,9 +66,9 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
     found = scored(tmp_path / "s")
     for one in some():
         row = found[one.id]
-        assert row["loss"] == pytest.approx(alone(llm, one.prompt, one.answer), rel=1e-4)
+        assert row["loss"] == pytest.approx(alone(llm, one.question, one.answer), rel=1e-4)
         assert row["loss_without_prompt"] == pytest.approx(alone(llm, "", one.answer), rel=1e-4)
-        assert (row["num_tokens"], row["prompt_tokens"]) == (len(one.answer) + 1, len(one.prompt))
+        assert (row["num_tokens"], row["prompt_tokens"]) == (len(one.answer) + 1, len(one.question))
     assert (summary.num_scored, summary.parts_made, summary.parts_found) == (7, 3, 0)
     assert summary.num_tokens == sum(len(one.answer) + 1 for one in some())
     read = read_losses(tmp_path / "s")
@@ -77,25 +79,28 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.integers(19, 60))
 def test_the_budget_of_a_pack_does_not_change_a_loss(texts, budget):
     llm = language_model()
-    given_ones = [Instruction(id=str(n), prompt=p, answer=a, source="s") for n, (p, a) in enumerate(texts)]
-    pairs = [instruction_example(one, llm, str.strip, budget_tokens=19) for one in given_ones]
-    ids = [one.id for one in given_ones]
+    given_ones = [instruction(id=str(n), prompt=p, answer=a, source="s") for n, (p, a) in enumerate(texts)]
+    examples, model = SampleExamples(samples=given_ones, write=str.strip), text_model(llm)
     options = ScoringOptions(budget_tokens=budget, **FLOAT32)
-    model = text_model(llm)
-    lengths = [model.num_tokens(pair) - 1 for pair in pairs]
+    lengths = [examples.num_tokens(index, model) - 1 for index in range(len(examples))]
     found = scoring.answer_losses(
-        model, lambda places: [pairs[place] for place in places], lengths, options, ids, scorer="tiny"
+        model,
+        lambda places: [examples.example(place, model) for place in places],
+        lengths,
+        options,
+        examples.ids,
+        scorer="tiny",
     )
     np.testing.assert_allclose(found, [alone(llm, p, a) for p, a in texts], rtol=1e-4)
 
 
 def test_model_hash_options_and_what_was_skipped_stand_in_the_files(tmp_path):
     bad = [
-        Instruction(id="empty", prompt="ab", answer="  ", source="s"),
-        Instruction(id="nothing asked", prompt="", answer="ab", source="s"),
-        Instruction(id="long prompt", prompt="a" * 30, answer="b", source="s"),
-        Instruction(id="long", prompt="a" * 10, answer="b" * 20, source="s"),
-        Instruction(id="digits", prompt="ab", answer="a1", source="s"),
+        instruction(id="empty", prompt="ab", answer="  ", source="s"),
+        instruction(id="nothing asked", prompt="", answer="ab", source="s"),
+        instruction(id="long prompt", prompt="a" * 30, answer="b", source="s"),
+        instruction(id="long", prompt="a" * 10, answer="b" * 20, source="s"),
+        instruction(id="digits", prompt="ab", answer="a1", source="s"),
     ]
     options = ScoringOptions(budget_tokens=20, **FLOAT32)
     summary = score_instructions([*bad, *some(2)], language_model(), tmp_path / "s", options=options)
@@ -103,8 +108,7 @@ def test_model_hash_options_and_what_was_skipped_stand_in_the_files(tmp_path):
     assert dict(summary.skipped) == {
         "empty answer": 1,
         "empty prompt": 1,
-        "prompt longer than the budget": 1,
-        "prompt and answer longer than the budget": 1,
+        TOO_LONG: 2,
         NOT_READABLE: 1,
     }
     schema = pq.read_schema(tmp_path / "s" / "part-000000.parquet")
@@ -158,7 +162,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_written(tmp_path):
     llm = language_model()
     with torch.no_grad():
         llm.model.get_input_embeddings().weight[llm.codec.encode("d")[0]] = math.nan
-    given_ones = [Instruction(id=text, prompt=text, answer="a", source="s") for text in ("ab", "ad", "c")]
+    given_ones = [instruction(id=text, prompt=text, answer="a", source="s") for text in ("ab", "ad", "c")]
     with pytest.raises(LabError, match="the loss of sample 'ad' by 'tiny qwen3' is nan; try precision float32"):
         score_instructions(given_ones, llm, tmp_path, options=ScoringOptions(**FLOAT32))
     assert not list(tmp_path.glob("*.parquet"))
@@ -167,7 +171,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_written(tmp_path):
 def test_nothing_to_score_and_numbers_out_of_range_are_refused(tmp_path):
     with pytest.raises(LabError, match="no sample can be scored by 'tiny qwen3': there are none"):
         score_instructions([], language_model(), tmp_path / "a")
-    silent = [Instruction(id="a", prompt="b", answer="", source="s")]
+    silent = [instruction(id="a", prompt="b", answer="", source="s")]
     with pytest.raises(LabError, match="no sample can be scored by 'tiny qwen3': 1 empty answer"):
         score_instructions(silent, language_model(), tmp_path / "b")
     for wrong in ({"budget_tokens": 3}, {"part_samples": 0}):
@@ -176,15 +180,14 @@ def test_nothing_to_score_and_numbers_out_of_range_are_refused(tmp_path):
 
 
 def test_the_answer_alone_keeps_its_tokens():
-    example = instruction_example(some()[4], language_model(), str.strip, budget_tokens=20)
-    alone = without_prompt(example, language_model())
-    assert (alone.content, alone.answer) == ([[]], example.answer)
+    row = text_answers(language_model()).row(some()[4], 20)
+    assert (row.alone().content, row.alone().answer) == ([[]], row.whole().answer)
 
 
 def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(scored_sources, "open_language_model", lambda name: language_model())
     table = tmp_path / "some.parquet"
-    write_instructions(table, [*some(), Instruction(id="x", prompt="a", answer="", source="s")])
+    write_instructions(table, [*some(), instruction(id="x", prompt="a", answer="", source="s")])
     for expected in ("0 of 1 parts were there", "1 of 1 parts were there"):
         said = []
         score_source(

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example
-from lab.training.instruction_rows import text_model
+from lab.training.language_models import text_model
 from lab.training.packed_losses import losses_in_packs
 from lab.training.saved_bytes import PRECISIONS
 from lab.training.scoring import ScoringOptions, answer_losses

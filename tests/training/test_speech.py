@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.media import Drawn
+from lab.data.sample import Audio, Sample, Text
 from lab.errors import LabError
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech import _batches, costs, measure, samples, scores
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
 from lab.parts.omni_model import OmniModel
+from lab.training.augmentation import Augmentation
 from lab.training.batches import PaddedBatches
 from lab.training.language_models import open_language_model, transcript_writer
 from lab.training.loop import TrainingOptions, train
 from lab.training.parameters import SpeechParameters
+from lab.training.samples import SampleExamples
 from lab.training.speech import (
-    Augmentation,
     cell_data,
     feature_statistics,
     open_corpus,
@@ -23,6 +26,7 @@ from lab.training.speech import (
     open_split,
     train_only_hearing,
 )
+from tests.data.fakes import tone
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
 NORMALIZER = NORMALIZERS["whisper_english"]
@@ -64,8 +68,8 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
     record = train(model, batches.loss, TrainingOptions(steps=20, learning_rate=3e-3))
     assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
     table = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=2)
-    assert table["utterance"].tolist() == [u.id for u in data["test"].utterances]
-    assert (table["num_tokens"] == [len(text) + 1 for text in data["test"].texts]).all()
+    assert table["utterance"].tolist() == data["test"].ids
+    assert (table["num_tokens"] == [len(data["test"].write(one.answer)) + 1 for one in data["test"].samples]).all()
     alone = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=1)
     assert np.allclose(table["loss"], alone["loss"], rtol=1e-4)
     assert set(scores(table, NORMALIZER, "test")) == {
@@ -96,7 +100,7 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
     cell = replace(cell, train_encoder=True)
     encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
-    assert data["train"].stores == ()
+    assert data["train"].heard == ()
     model = build(cell, encoder, data, train_encoder=True)
     before = {name: value.clone() for name, value in encoder.named_parameters()}
     batches = padded(data["train"], model)
@@ -111,11 +115,11 @@ def test_stored_features_are_what_the_encoder_gives(cell):
     encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)["test"]
     model = build(cell, encoder, {"train": data})
-    live = encoder.encode([data.corpus.audio(u) for u in data.utterances])
+    live = encoder.encode([one.sound.read() for one in data.samples])
     for index, frames in enumerate(live):
         example = data.example(index, model)
         (sound,) = example.content
-        assert len(sound.values) == data.num_frames[index]
+        assert len(sound.values) == data.num_frames(index, model)
         assert model.num_tokens(example) == data.num_tokens(index, model)
         assert np.allclose(frames, sound.values, atol=5e-3)
 
@@ -126,25 +130,25 @@ def test_the_prompt_stands_before_every_sound(cell):
     model = build(cell, encoder, {"train": data})
     prompt, sound = data.example(0, model).content
     assert prompt == model.codec.encode("abc")
-    assert len(sound.values) == data.num_frames[0]
-    assert data.num_tokens(0, model) == replace(data, prompt="").num_tokens(0, model) + 3
+    assert len(sound.values) == data.num_frames(0, model)
+    assert data.num_tokens(0, model) == cell_data(cell, encoder, keep=NORMALIZER)["train"].num_tokens(0, model) + 3
 
 
 def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
-    drawn = [u.id for u in open_split(corpus, "train", encoder, limit=5, features=False).utterances]
+    drawn = open_split(corpus, "train", encoder, limit=5, features=False).ids
     order = [u.id for u in corpus.split("train")]
     assert len(drawn) == 5
     assert drawn == sorted(drawn, key=order.index)
-    assert drawn == [u.id for u in open_split(corpus, "train", encoder, limit=5, features=False).utterances]
+    assert drawn == open_split(corpus, "train", encoder, limit=5, features=False).ids
 
 
 def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
     kept = open_split(corpus, "train", encoder, keep=lambda text: text if "anna" in text else "", features=False)
-    assert {"anna" in text for text in kept.texts} == {True}
+    assert {"anna" in one.answer for one in kept.samples} == {True}
     with pytest.raises(LabError, match="has no usable utterance in its train split"):
         open_split(corpus, "train", encoder, keep=lambda text: "", features=False)
 
@@ -155,6 +159,29 @@ def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
     model = build(cell, encoder, data)
     with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):
         padded(data["train"], model, max_tokens=20)
+
+
+def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_path):
+    encoder = open_encoder(write_whisper(tmp_path / "whisper"))
+    good = Sample(id="a", content=(Audio(Drawn(tone, (0.5,))),), answer="x", source="toy")
+    bad = Sample(id="b", content=(Audio(b"no sound"),), answer="x", source="toy")
+    with pytest.raises(LabError, match="sample 'b' of 'toy': audio bytes is not audio that can be read"):
+        SampleExamples(samples=[good, bad], name="toy").heard_by(encoder, key="k")
+
+
+def test_sounds_of_any_source_are_kept_with_pictures_and_texts_around_them(cell):
+    encoder = open_encoder(cell.audio_encoder)
+    model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER))
+    sounds = [Audio(Drawn(tone, (seconds,))) for seconds in (0.7, 0.5)]
+    mixed = Sample(id="a", content=(Text("abc"), sounds[0], Text("or"), sounds[1]), answer="x", source="toy")
+    kept = SampleExamples(samples=[mixed], name="toy", write=str.strip).heard_by(encoder, key="k", speeds=(1.0, 2.0))
+    first, sound, second, other = kept.example(0, model).content
+    assert (first, second) == (model.codec.encode("abc"), model.codec.encode("or"))
+    assert (len(sound.values), len(other.values)) == (35, 25)
+    assert kept.num_frames(0, model) == 60
+    assert kept.num_tokens(0, model) == model.num_tokens(kept.example(0, model))
+    drawn = {len(kept.training_example(0, model, np.random.default_rng(seed)).content[1].values) for seed in range(9)}
+    assert drawn == {35, 18}
 
 
 def test_augmentation_keeps_shape_and_masks_with_the_channel_means():

@@ -152,10 +152,10 @@ def test_features_are_standardised_by_those_of_the_training_video(cell):
 def test_a_frozen_encoder_stays_outside_and_one_that_trains_is_in_the_model(cell):
     model, data = built(cell)
     assert "vision_encoder" not in model.parts()
-    assert data[VIDEO].store.view_shape == (IMAGE_SIZE // PATCH_SIZE, IMAGE_SIZE // PATCH_SIZE, 8)
+    assert data[VIDEO].store.row_shape == (IMAGE_SIZE // PATCH_SIZE, IMAGE_SIZE // PATCH_SIZE, 8)
     trained, pixels = built(replace(cell, train_encoder=True))
     assert set(trained.parts()) == {"visual_projector", "video_projector", "language_model", "vision_encoder"}
-    assert pixels[VIDEO].store.view_shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
+    assert pixels[VIDEO].store.row_shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
     assert torch.equal(trained.video_projector.feature_std, torch.ones(8))
 
 
@@ -164,7 +164,7 @@ def test_every_projector_is_built_for_both_branches_and_pools_as_asked(cell, nam
     model, data = built(replace(cell, projector=name, curriculum="direct", pool_size=4, newline=True))
     side = IMAGE_SIZE // PATCH_SIZE // (1 if name == "mlp" else 4)
     for branch in ("visual_projector", "video_projector"):
-        assert model.view_grid(branch, torch.empty(1, *data[VIDEO].store.view_shape)) == (side, side)
+        assert model.view_grid(branch, torch.empty(1, *data[VIDEO].store.row_shape)) == (side, side)
         assert getattr(model, branch).newline is not None
         assert getattr(model, branch).marks is not None
     weights = [dict(model.parts()[part].named_parameters()) for part in ("visual_projector", "video_projector")]

@@ -1,25 +1,27 @@
-"""Prompts with the answers to learn: from packages and the hub by name, as a table, and split without near questions.
+"""Prompts with the answers to learn: from packages and the hub by name, and split without near questions.
 
-Section 3 of the paper (about 600,000 fine-tuning pairs). Who has another corpus writes the five columns of `COLUMNS` to
-Parquet and goes on from there.
+Section 3 of the paper (about 600,000 fine-tuning pairs). Who has another corpus writes it as a table
+(`lab.data.instructions.tables`) and goes on from there.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
 from lab.data.fetch import packages
-from lab.data.instructions import hub as instruction_hub
-from lab.data.instructions.instruction import Instruction
+from lab.data.filters.streamed import LeftOut
+from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
+from lab.data.hub import NEWEST, PREFIX, HubSplit, open_split
+from lab.data.sample import Sample, Text, each_answer
 from lab.data.splits import DEV_PERCENT, SPLITS, TEST_PERCENT, Split, normalize_sentence
 from lab.errors import LabError, choose
 
-__all__ = ["Instruction", "InstructionReading", "read_instructions", "split_instructions", "split_of_group"]
-
 JOIN = "+"
+_FORMS = ("messages", "pair")
 # Of an option of the source, and where what is left out is counted.
-Reader = Callable[[str, Counter[str]], Iterator[Instruction]]
+Reader = Callable[[str, Counter[str]], Iterator[Sample]]
 
 
 @dataclass
@@ -32,16 +34,23 @@ class InstructionReading:
     name: str
     licence: str
     sources: Mapping[str, str]
-    instructions: Iterator[Instruction]
+    samples: Iterator[Sample]
     skipped: Counter[str] = field(default_factory=Counter)
+
+
+def instruction(*, id: str, prompt: str, answer: str, source: str, group: str = "", task: str = "") -> Sample:
+    """A prompt of one turn, and the answer to learn."""
+    return Sample(id=id, content=(Text(prompt),), answer=answer, source=source, group=group, task=task)
 
 
 def read_instructions(name: str, *, limit: int | None = None, revision: str | None = None) -> InstructionReading:
     """Stream the instructions of a source, or of several joined by `+`.
 
-    Names: `chatterbot[:LANGUAGE]`, `mmlu`, `bigbench[:TASK,TASK]`, `hub:OWNER/NAME[:CONFIG[:SPLIT]]`. Of a package, a
-    pair that was there before (but for case and punctuation) is left out; of the hub nothing is, so that a corpus of
-    any size passes in bounded memory. Empty prompts and answers are left out everywhere. All is counted.
+    Names: `chatterbot[:LANGUAGE]`, `mmlu`, `bigbench[:TASK,TASK]`, `hub:DATASET[:CONFIG[:SPLIT]]` (`train` where no
+    split is named), a data set of the form `messages` or `pair`; every answer of a longer conversation is one
+    instruction. Of a package, a pair that was there before (but for case and punctuation) is left out; of the hub
+    nothing is, so that a corpus of any size passes in bounded memory. Empty prompts and answers are left out
+    everywhere. All is counted.
 
     Args:
         name: the sources.
@@ -57,55 +66,69 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
     skipped: Counter[str] = Counter()
     licences: list[str] = []
     pinned: dict[str, str] = {}
-    streams: list[Iterator[Instruction]] = []
+    streams: list[Iterator[Sample]] = []
     for part in name.split(JOIN):
         source, _, option = part.partition(":")
+        choose(dict.fromkeys((*INSTRUCTION_SOURCES, "hub")), source, "source of instructions")
         if source == "hub":
-            opened = instruction_hub.open_rows(option, revision=revision)
+            opened = open_split(f"{PREFIX}{option}", revision=revision, default="train")
             licences.append(opened.licence)
-            pinned[part] = revision or "newest revision when it was read"
-            stream = instruction_hub.instructions(opened, skipped)
+            pinned[part] = revision or NEWEST
+            stream = _of_hub(opened, skipped)
         else:
-            package, reader = choose({**INSTRUCTION_SOURCES, "hub": ("", _refuse)}, source, "source of instructions")
+            package, reader = INSTRUCTION_SOURCES[source]
             licences.append(packages()[package].licence)
             pinned[package] = packages()[package].sha256
             stream = _distinct(reader()(option, skipped), skipped)
-        streams.append(_first(_not_empty(stream, skipped), limit))
-    return InstructionReading(
-        name, "; ".join(dict.fromkeys(licences)), pinned, (one for stream in streams for one in stream), skipped
-    )
+        streams.append(islice(_not_empty(stream, skipped), limit))
+    licence = "; ".join(dict.fromkeys(licences))
+    return InstructionReading(name, licence, pinned, chain.from_iterable(streams), skipped)
 
 
-def _refuse() -> Reader:
-    raise AssertionError("the hub is opened by its own reader")
+def _of_hub(opened: HubSplit, skipped: Counter[str]) -> Iterator[Sample]:
+    """Every answer of a data set, in the form that its columns tell; a row is a group of its own."""
+    present = opened.columns()
+    form = next((FORMS[name] for name in _FORMS if not FORMS[name].missing(present)), None)
+    if form is None:
+        raise LabError(
+            f"data set {opened.name} is of no known form: its columns are {', '.join(present)}; expected "
+            f"{' or '.join(TURNS)}, or a prompt ({', '.join(PROMPTS)}) and an answer ({', '.join(ANSWERS)})"
+        )
+    left_out: LeftOut = {}
+    rows = opened.samples(form, left_out)
+
+    def answers() -> Iterator[Sample]:
+        for row in rows:
+            yield from each_answer(_named(row, opened))
+        skipped.update({reason: len(ids) for reason, ids in left_out.items()})
+
+    return answers()
 
 
-def _first(stream: Iterator[Instruction], limit: int | None) -> Iterator[Instruction]:
-    for number, instruction in enumerate(stream, start=1):
-        yield instruction
-        if number == limit:
-            return
+def _named(row: Sample, opened: HubSplit) -> Sample:
+    id = f"{opened.dataset}:{row.id}"
+    return replace(row, id=id, group=id, task="instruct")
 
 
-def _not_empty(stream: Iterator[Instruction], skipped: Counter[str]) -> Iterator[Instruction]:
-    for instruction in stream:
-        if not instruction.prompt.strip():
+def _not_empty(stream: Iterator[Sample], skipped: Counter[str]) -> Iterator[Sample]:
+    for one in stream:
+        if not one.question.strip():
             skipped["empty prompt"] += 1
-        elif not instruction.answer.strip():
+        elif not one.answer.strip():
             skipped["empty answer"] += 1
         else:
-            yield instruction
+            yield one
 
 
-def _distinct(stream: Iterator[Instruction], skipped: Counter[str]) -> Iterator[Instruction]:
+def _distinct(stream: Iterator[Sample], skipped: Counter[str]) -> Iterator[Sample]:
     seen: set[tuple[str, str]] = set()
-    for instruction in stream:
-        pair = normalize_sentence(instruction.prompt), normalize_sentence(instruction.answer)
+    for one in stream:
+        pair = normalize_sentence(one.asked), normalize_sentence(one.answer)
         if pair in seen:
             skipped["said before"] += 1
         else:
             seen.add(pair)
-            yield instruction
+            yield one
 
 
 def split_of_group(group: str, *, seed: int = 0) -> Split:
@@ -116,24 +139,15 @@ def split_of_group(group: str, *, seed: int = 0) -> Split:
     return "dev" if bucket < TEST_PERCENT + DEV_PERCENT else "train"
 
 
-def split_instructions(instructions: Iterable[Instruction], *, seed: int = 0) -> dict[Split, list[Instruction]]:
+def split_instructions(instructions: Iterable[Sample], *, seed: int = 0) -> dict[Split, list[Sample]]:
     """Part instructions into train, dev and test by whole groups, so that no test question is near a training one.
 
-    What a group is, each source says: of `chatterbot` near prompts and whole conversations; one without a group stands
-    for itself.
+    What a group is, each source says: of `chatterbot` near prompts and whole conversations.
     """
-    parts: dict[Split, list[Instruction]] = {split: [] for split in SPLITS}
+    parts: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
     for instruction in instructions:
-        parts[split_of_group(instruction.group or instruction.id, seed=seed)].append(instruction)
+        parts[split_of_group(instruction.group, seed=seed)].append(instruction)
     return parts
-
-
-def instructions_sha256(instructions: Sequence[Instruction]) -> str:
-    """SHA-256 over all that the instructions say, in their order."""
-    digest = hashlib.sha256()
-    for one in instructions:
-        digest.update(repr((one.id, one.prompt, one.answer, one.source, one.group)).encode())
-    return digest.hexdigest()
 
 
 def chatterbot() -> Reader:

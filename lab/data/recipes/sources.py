@@ -7,15 +7,16 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from lab.data.fetch import sha256_of
+from lab.data.hub import HubSplit, open_splits, parse_name
 from lab.data.instructions.instructions import InstructionReading, read_instructions
+from lab.data.instructions.tables import table_of
 from lab.data.recipes.shards import open_parquet
 from lab.data.recipes.source import Source
 from lab.errors import LabError, choose
@@ -128,12 +129,10 @@ class Hub(Source):
 
     def parts(self) -> list[str]:
         """The splits."""
-        return list(self._streams())
+        return list(self._splits())
 
     def identity(self, part: str) -> str:
         """The commit on the hub, or the hash of a folder's files."""
-        from lab.data.hub import parse_name
-
         name, config, _ = parse_name(self.dataset)
         if Path(name).is_dir():
             files = sorted(file for file in Path(name).rglob("*") if file.is_file())
@@ -144,16 +143,13 @@ class Hub(Source):
 
     def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
         """The rows of one split."""
-        stream = self._streams()[part]
+        stream = self._splits()[part].stream
         chosen = stream if self.limit is None else stream.take(self.limit)
         yield from chosen.with_format("arrow").iter(batch_size=BATCH_ROWS)
 
-    def _streams(self) -> Mapping[str, Any]:
-        from lab.data.hub import open_streams, parse_name
-
-        name, config, split = parse_name(self.dataset)
-        streams = {str(own): stream for own, stream in open_streams(name, config, self.revision).items()}
-        return streams if split is None else {split: choose(streams, split, f"split of data set {name!r}:")}
+    def _splits(self) -> Mapping[str, HubSplit]:
+        split, splits = parse_name(self.dataset)[2], open_splits(self.dataset, revision=self.revision)
+        return splits if split is None else {split: splits[split]}
 
 
 def _newest(name: str) -> str:
@@ -196,10 +192,10 @@ class Instructions(Source):
         return self.licence or self._read().licence
 
     def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
-        """One row an instruction, with the columns of `Instruction`."""
+        """One row an instruction, with the columns of a table of instructions."""
         reading = self._read()
-        while rows := [asdict(one) for one in islice(reading.instructions, BATCH_ROWS)]:
-            yield pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in rows[0]]))
+        while batch := list(islice(reading.samples, BATCH_ROWS)):
+            yield table_of(batch)
         skipped.update(reading.skipped)
 
     def _read(self) -> InstructionReading:

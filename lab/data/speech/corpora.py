@@ -11,21 +11,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from numpy import ndarray
 
-from lab.data import hub
 from lab.data.fetch import available, packages
-from lab.data.speech.audio import SAMPLING_RATE
-from lab.data.speech.recordings import Reading, Recording
+from lab.data.sample import Audio, Sample
+from lab.data.speech.audio import PCM_SCALE, SAMPLING_RATE, Clip
+from lab.data.speech.recordings import Reading, read_hub
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, make_folder
@@ -33,69 +30,74 @@ from lab.paths import cache_dir, make_folder
 # Raise it when preparing changes, so that corpora prepared by older code are prepared again.
 FORMAT_VERSION = 1
 MIN_SECONDS = 0.2
-_SCALE = 32768.0
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One spoken sentence; `start` and `num_samples` place it in the corpus's sample array."""
-
-    id: str
-    text: str
-    speaker: str
-    split: Split
-    start: int
-    num_samples: int
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return self.num_samples / SAMPLING_RATE
+UNREADABLE = "audio that cannot be read"
+_NUM_PROBLEMS = 5
 
 
 class Corpus:
-    """A prepared corpus; `sha256` covers the utterances and the samples."""
+    """A prepared corpus: samples of one sound and its text; `sha256` covers the sounds and the texts.
+
+    Samples of one sentence are one group. Of an id that comes again, the later samples have a number behind it.
+    """
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder
+        audio = folder / "audio.i16"
         try:
             self._manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             table = pd.read_parquet(folder / "utterances.parquet")
-            size = (folder / "audio.i16").stat().st_size
+            size = audio.stat().st_size
         except (OSError, ValueError) as error:
             raise LabError(
                 f"the prepared corpus {folder} cannot be read ({error}); delete it to make it again"
             ) from error
-        self.utterances = [Utterance(**row) for row in table.to_dict("records")]
-        if size != 2 * sum(utterance.num_samples for utterance in self.utterances):
+        if size != 2 * table["num_samples"].sum():
             raise LabError(f"the prepared corpus {folder} is damaged (audio.i16); delete it to make it again")
         self.name: str = self._manifest["name"]
         self.language: str = self._manifest["language"]
         self.licence: str = self._manifest["licence"]
         self.sources: dict[str, str] = self._manifest["sources"]
         self.sha256: str = self._manifest["sha256"]
+        self._splits: list[Split] = table["split"].tolist()
+        rows = zip(unique(table["id"]), table.to_dict("records"), strict=True)
+        self.samples = [
+            Sample(
+                id=id,
+                content=(Audio(Clip(audio, row["start"], row["num_samples"]), speaker=row["speaker"]),),
+                answer=row["text"],
+                task="transcribe",
+                source=self.name,
+                group=normalize_sentence(row["text"]),
+            )
+            for id, row in rows
+        ]
 
-    @cached_property
-    def _samples(self) -> ndarray:
-        return np.memmap(self.folder / "audio.i16", dtype="<i2", mode="r")
-
-    def audio(self, utterance: Utterance) -> Float[ndarray, " samples"]:
-        """Return the samples of one utterance: float32, 16 kHz, mono, in [-1, 1]."""
-        samples = self._samples[utterance.start : utterance.start + utterance.num_samples]
-        return samples.astype(np.float32) / np.float32(_SCALE)
-
-    def split(self, name: Split) -> list[Utterance]:
-        """Return the utterances of one split.
+    def split(self, name: Split) -> list[Sample]:
+        """Return the samples of one split.
 
         Raises:
             LabError: `name` is not train, dev or test.
         """
-        choose({split: split for split in SPLITS}, name, "split")
-        return [utterance for utterance in self.utterances if utterance.split == name]
+        choose(dict.fromkeys(SPLITS), name, "split")
+        return [sample for sample, split in zip(self.samples, self._splits, strict=True) if split == name]
 
     def manifest(self) -> dict[str, Any]:
         """Return what the corpus is: counts, per split too, sources, licence, SHA-256, what was skipped and why."""
         return json.loads(json.dumps(self._manifest))
+
+
+def unique(ids: Iterable[str]) -> list[str]:
+    """The ids, with a number behind those that come again: FLEURS names a sentence, which several people read.
+
+    >>> unique(["7", "8", "7"])
+    ['7', '8', '7#2']
+    """
+    seen: Counter[str] = Counter()
+    named = []
+    for one in ids:
+        seen[one] += 1
+        named.append(one if seen[one] == 1 else f"{one}#{seen[one]}")
+    return named
 
 
 @dataclass(frozen=True)
@@ -145,98 +147,91 @@ def default_corpus() -> tuple[str, str]:
 
 
 def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, Any] | None = None) -> None:
-    """Write a corpus into a folder: splits given, audio decoded, unusable utterances left out and counted.
+    """Write a corpus into a folder: splits given, audio decoded, unusable recordings left out and counted.
 
-    Left out: a text that is empty after normalisation, audio that fails or is shorter than 0.2 seconds, and whatever
-    `assign_split` keeps out of training. Where a source brings its own test split, its training also leaves out every
-    sentence of that.
+    Left out: a text that is empty after normalisation, audio that fails (the manifest's `problems` name the first) or
+    is shorter than 0.2 seconds, and whatever `assign_split` keeps out of training. Where a source brings its own test
+    split, its training also leaves out every sentence of that.
     """
-    skipped = Counter(reading.skipped)
-    kept: list[tuple[Recording, Split]] = []
-    for recording in reading.recordings:
-        if not normalize_sentence(recording.text):
+    skipped = reading.skipped
+    kept: list[tuple[Sample, Split]] = []
+    for sample, own_split in reading.recordings:
+        if not normalize_sentence(sample.answer):
             skipped["text empty after normalisation"] += 1
             continue
-        split, reason = assign_split(
-            recording.text,
-            own_split=recording.split,
-            held_out_speaker=recording.speaker in reading.held_out_speakers,
-        )
+        held_out = sample.sound.speaker in reading.held_out_speakers
+        split, reason = assign_split(sample.answer, own_split=own_split, held_out_speaker=held_out)
         if split is None:
             skipped[reason] += 1
         else:
-            kept.append((recording, split))
+            kept.append((sample, split))
     kept = _without_own_test_sentences(kept, skipped)
     folder.mkdir(parents=True, exist_ok=True)
-    utterances, audio_digest = _write_audio(folder / "audio.i16", kept, skipped)
-    if not utterances:
-        raise LabError(f"corpus {name!r} has no usable utterance; skipped: {_reasons(skipped)}")
-    rows = [asdict(utterance) for utterance in utterances]
+    problems: list[str] = []
+    rows, audio_digest = _write_audio(folder / "audio.i16", name, kept, skipped, problems)
+    if not rows:
+        why = f"; {problems[0]}" if problems else ""
+        raise LabError(f"corpus {name!r} has no usable utterance; skipped: {_reasons(skipped)}{why}")
     pd.DataFrame(rows).to_parquet(folder / "utterances.parquet", index=False)
-    manifest = _manifest(name, reading, utterances, skipped)
-    manifest["options"] = dict(options or {})
-    manifest["audio_sha256"] = audio_digest
-    manifest["sha256"] = hashlib.sha256((json.dumps(rows) + audio_digest).encode()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _without_own_test_sentences(
-    kept: list[tuple[Recording, Split]], skipped: Counter[str]
-) -> list[tuple[Recording, Split]]:
-    tested = {normalize_sentence(recording.text) for recording, split in kept if split == "test"}
-    clean = [
-        (recording, split)
-        for recording, split in kept
-        if split == "test" or normalize_sentence(recording.text) not in tested
-    ]
-    skipped["sentence of this corpus's own test split"] += len(kept) - len(clean)
-    return clean
-
-
-def _write_audio(
-    path: Path, kept: Iterable[tuple[Recording, Split]], skipped: Counter[str]
-) -> tuple[list[Utterance], str]:
-    utterances: list[Utterance] = []
-    digest = hashlib.sha256()
-    position = 0
-    with path.open("wb") as file:
-        for recording, split in kept:
-            try:
-                samples = recording.audio()
-            except LabError:
-                skipped["audio that cannot be read"] += 1
-                continue
-            if samples.size < MIN_SECONDS * SAMPLING_RATE:
-                skipped[f"shorter than {MIN_SECONDS} seconds"] += 1
-                continue
-            pcm = np.clip(np.rint(samples * _SCALE), -32768, 32767).astype("<i2").tobytes()
-            file.write(pcm)
-            digest.update(pcm)
-            utterances.append(Utterance(recording.id, recording.text, recording.speaker, split, position, samples.size))
-            position += samples.size
-    return utterances, digest.hexdigest()
-
-
-def _manifest(name: str, reading: Reading, utterances: list[Utterance], skipped: Counter[str]) -> dict[str, Any]:
-    return {
+    manifest = {
         "name": name,
         "language": reading.language,
         "licence": reading.licence,
         "sources": reading.sources,
         "sampling_rate": SAMPLING_RATE,
-        **_counts(utterances),
-        "splits": {split: _counts([u for u in utterances if u.split == split]) for split in SPLITS},
+        **_counts(rows),
+        "splits": {split: _counts([row for row in rows if row["split"] == split]) for split in SPLITS},
         "held_out_speakers": sorted(reading.held_out_speakers),
         "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
+        "problems": problems[:_NUM_PROBLEMS],
+        "options": dict(options or {}),
+        "audio_sha256": audio_digest,
+        "sha256": hashlib.sha256((json.dumps(rows) + audio_digest).encode()).hexdigest(),
     }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _counts(utterances: list[Utterance]) -> dict[str, Any]:
+def _without_own_test_sentences(kept: list[tuple[Sample, Split]], skipped: Counter[str]) -> list[tuple[Sample, Split]]:
+    tested = {normalize_sentence(sample.answer) for sample, split in kept if split == "test"}
+    clean = [one for one in kept if one[1] == "test" or normalize_sentence(one[0].answer) not in tested]
+    skipped["sentence of this corpus's own test split"] += len(kept) - len(clean)
+    return clean
+
+
+def _write_audio(
+    path: Path, name: str, kept: Iterable[tuple[Sample, Split]], skipped: Counter[str], problems: list[str]
+) -> tuple[list[dict[str, Any]], str]:
+    """Write the sounds; returns a row for each that could be read, and the hash of them all."""
+    rows: list[dict[str, Any]] = []
+    digest = hashlib.sha256()
+    position = 0
+    with path.open("wb") as file:
+        for sample, split in kept:
+            sound = sample.sound
+            try:
+                samples = sound.read()
+            except LabError as error:
+                skipped[UNREADABLE] += 1
+                problems.append(f"sample {sample.id!r} of corpus {name!r}: {error}")
+                continue
+            if samples.size < MIN_SECONDS * SAMPLING_RATE:
+                skipped[f"shorter than {MIN_SECONDS} seconds"] += 1
+                continue
+            pcm = np.clip(np.rint(samples * PCM_SCALE), -32768, 32767).astype("<i2").tobytes()
+            file.write(pcm)
+            digest.update(pcm)
+            told = {"id": sample.id, "text": sample.answer, "speaker": sound.speaker, "split": split}
+            rows.append({**told, "start": position, "num_samples": samples.size})
+            position += samples.size
+    return rows, digest.hexdigest()
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "utterances": len(utterances),
-        "seconds": round(sum(utterance.seconds for utterance in utterances), 2),
-        "words": sum(len(utterance.text.split()) for utterance in utterances),
-        "speakers": len({utterance.speaker for utterance in utterances}),
+        "utterances": len(rows),
+        "seconds": round(sum(row["num_samples"] / SAMPLING_RATE for row in rows), 2),
+        "words": sum(len(row["text"].split()) for row in rows),
+        "speakers": len({row["speaker"] for row in rows}),
     }
 
 
@@ -292,7 +287,7 @@ def kokoro() -> CorpusKind:
 
 def data_set() -> CorpusKind:
     """Any data set of the Hugging Face hub with audio and text, or a folder of the same form."""
-    return CorpusKind(hub.read)
+    return CorpusKind(read_hub)
 
 
 CORPORA: dict[str, Callable[[], CorpusKind]] = {

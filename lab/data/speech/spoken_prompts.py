@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +20,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import packages
+from lab.data.media import Drawn
+from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE, read_audio
-from lab.data.speech.recordings import Recording
+from lab.data.speech.recordings import spoken
 from lab.errors import LabError, choose
 from lab.paths import cache_dir
 
@@ -109,18 +111,18 @@ class SpeechStore:
         voices: Sequence[str],
         seed: int = 0,
         speeds: Sequence[float] = SPEEDS,
-    ) -> Iterator[Recording]:
-        """Yield a recording for each (id, text), its voice and speed drawn; nothing is spoken before `audio` is called.
+    ) -> Iterator[Sample]:
+        """Yield a sample for each (id, text), its voice and speed drawn; nothing is spoken before it is read.
 
         Raises:
             LabError: an unknown voice or impossible speed, before the first one.
         """
         draw = telling(voices, speeds, seed)
 
-        def recordings() -> Iterator[Recording]:
+        def recordings() -> Iterator[Sample]:
             for sample, text in prompts:
                 voice, speed = draw(sample)
-                yield Recording(id=sample, text=text, speaker=voice, audio=partial(self.audio, text, voice, speed))
+                yield spoken(sample, text, Drawn(self.audio, (text, voice, speed)), speaker=voice)
 
         return recordings()
 

@@ -164,24 +164,11 @@ def _activitynet(data: str) -> Iterator[Item]:
         raise LabError(f"rows of {data} do not fit the form activitynet_qa: {counts}")
 
 
-def _hub_rows(data: str) -> Iterator[dict[str, Any]]:
-    from lab.data.hub import open_streams, parse_name
+def _hub_rows(data: str) -> Iterator[Mapping[str, Any]]:
+    from lab.data.hub import open_split
 
     _, revision = _at_revision(data)
-    name, config, split = parse_name(data.removeprefix(HUB))
-    streams = open_streams(name, config, revision)
-    if split is None and len(streams) == 1:
-        split = str(next(iter(streams)))
-    if split is None or split not in streams:
-        raise LabError(f"data set {name!r} has no split {split!r}; choose one of: {', '.join(map(str, streams))}")
-    stream = streams[split]
-    # Without features the rows come as they are stored: sound as bytes, never decoded.
-    stream.info.features = None
-    try:
-        yield from stream
-    except Exception as error:  # `datasets` raises whatever its readers and the network raise
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LabError(f"data set {name}:{split} broke off ({why}); check access and network") from error
+    yield from open_split(data, revision=revision).rows()
 
 
 def _trivia() -> Iterator[Item]:

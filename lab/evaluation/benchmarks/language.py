@@ -310,7 +310,7 @@ def few_shot_questions(**_: object) -> "dict[str, datasets.Dataset]":
     from lab.data.instructions.instructions import mmlu
 
     found = mmlu()("", Counter())
-    rows = [row for one in found if (row := as_row(one.id.partition("/")[2], one.prompt, one.answer)) is not None]
+    rows = [row for one in found if (row := as_row(one.id.partition("/")[2], one.asked, one.answer)) is not None]
     if not rows:
         package = packages()["lm-eval"]
         raise LabError(f"no question of lm-eval {package.version} could be read; its form has changed")

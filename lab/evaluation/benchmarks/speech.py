@@ -9,7 +9,6 @@ CER is; for Fleurs test-zh and KeSpeech, whose one rate the table calls WER and 
 are counted.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -77,16 +76,16 @@ class SpeechBenchmark(Benchmark):
         kept = KeptTranscripts(self._recognizer(_checkpoint(model)), name=model)
         texts: dict[int, str] = {}
         # From short to long, as the recogniser's batches are; the answers stand in the corpus's order.
-        order = sorted(chosen, key=lambda utterance: utterance.num_samples)
+        order = sorted(range(len(chosen)), key=lambda place: chosen[place].sound.num_samples)
         for start in range(0, len(order), _CHUNK):
             chunk = order[start : start + _CHUNK]
-            heard = kept.transcribe([corpus.audio(utterance) for utterance in chunk])
-            texts.update(zip((utterance.start for utterance in chunk), heard, strict=True))
+            heard = kept.transcribe([chosen[place].sound.read() for place in chunk])
+            texts.update(zip(chunk, heard, strict=True))
             progress(len(texts), len(chosen))
         scores, answers = score_transcripts(
-            unique([utterance.id for utterance in chosen]),
-            [utterance.text for utterance in chosen],
-            [texts[utterance.start] for utterance in chosen],
+            [sample.id for sample in chosen],
+            [sample.answer for sample in chosen],
+            [texts[place] for place in range(len(chosen))],
             self.language,
         )
         left_out = f"{len(chosen) - len(answers)} of {len(chosen)} without words to say"
@@ -158,20 +157,6 @@ def normalizers_of(language: str) -> tuple[Normalizer, ...]:
         LabError: another language than English and Chinese.
     """
     return choose(_OF_LANGUAGE, language, "language")
-
-
-def unique(ids: Sequence[str]) -> list[str]:
-    """The ids, with a number behind those that come again: FLEURS names a sentence, which several people read.
-
-    >>> unique(["7", "8", "7"])
-    ['7', '8', '7#2']
-    """
-    seen: Counter[str] = Counter()
-    named = []
-    for one in ids:
-        seen[one] += 1
-        named.append(one if seen[one] == 1 else f"{one}#{seen[one]}")
-    return named
 
 
 def score_transcripts(

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.fetch import packages
-from lab.data.instructions.instruction import Instruction
 from lab.data.instructions.instructions import (
     INSTRUCTION_SOURCES,
-    instructions_sha256,
+    instruction,
     read_instructions,
     split_instructions,
     split_of_group,
 )
+from lab.data.sample import Text
 from lab.errors import LabError
 from standins.instructions.bigbench import TASKS
 from tests.data.fakes import installed
@@ -80,13 +80,13 @@ def data_set(tmp_path, rows, name="data"):
 
 
 def pairs(reading):
-    return [(one.prompt, one.answer) for one in reading.instructions]
+    return [(one.asked, one.answer) for one in reading.samples]
 
 
 def test_every_turn_of_a_conversation_is_asked_for_and_what_was_said_before_is_counted(talks):
     reading = read_instructions("chatterbot")
-    found = list(reading.instructions)
-    assert [(one.prompt, one.answer) for one in found] == [
+    found = list(reading.samples)
+    assert [(one.asked, one.answer) for one in found] == [
         ("Who are you?", "A program."),
         ("Who are you?", "Nobody."),
         ("Hello there", "Hi."),
@@ -159,28 +159,38 @@ def test_rows_of_the_hub_that_do_not_fit_are_counted(tmp_path):
     assert dict(reading.skipped) == {"a row of another shape": 2, "empty answer": 1}
 
 
+def test_the_system_message_and_all_turns_of_a_conversation_stay_turns(tmp_path):
+    rows = [{"messages": [{"role": role, "content": text} for role, text in CHAT]}]
+    first, second = read_instructions(data_set(tmp_path, rows)).samples
+    turns = [Text(text, role) for role, text in CHAT]
+    assert (first.content, first.answer) == (tuple(turns[:2]), "Hello")
+    assert (second.content, second.answer) == (tuple(turns[:4]), "So.")
+    assert first.group == second.group
+    assert first.id != second.id
+
+
 def test_what_cannot_be_read_is_named(talks, tmp_path):
     with pytest.raises(LabError, match=r"unknown source of instructions 'chaterbot' \(did you mean 'chatterbot'\?\)"):
         read_instructions("chaterbot")
     with pytest.raises(LabError, match="unknown language 'klingon'; choose one of: chinese, english"):
-        list(read_instructions("chatterbot:klingon").instructions)
+        list(read_instructions("chatterbot:klingon").samples)
     with pytest.raises(LabError, match="source 'mmlu' has no option, so not 'easy'"):
-        list(read_instructions("mmlu:easy").instructions)
+        list(read_instructions("mmlu:easy").samples)
     with pytest.raises(LabError, match="unknown task of bigbench 'poems'; choose one of: facts"):
-        list(read_instructions("bigbench:poems").instructions)
+        list(read_instructions("bigbench:poems").samples)
     with pytest.raises(LabError, match="limit is 0; expected at least 1"):
         read_instructions("chatterbot", limit=0)
     name = data_set(tmp_path, [{"text": "no pairs here"}])
     with pytest.raises(LabError, match="is of no known form: its columns are text; expected messages or conversations"):
         read_instructions(name)
-    with pytest.raises(LabError, match="has no split 'tset'; choose one of: train"):
+    with pytest.raises(LabError, match=r"unknown split of data set .*: 'tset'; choose one of: train"):
         read_instructions(f"{name}::tset")
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.text(max_size=3)), max_size=60), st.integers(0, 3))
 def test_no_group_stands_in_two_splits_and_none_is_lost(rows, seed):
     given_ones = [
-        Instruction(id=str(i), prompt=f"p{i}", answer=text, source="s", group=f"g{group}")
+        instruction(id=str(i), prompt=f"p{i}", answer=text, source="s", group=f"g{group}")
         for i, (group, text) in enumerate(rows)
     ]
     parts = split_instructions(given_ones, seed=seed)
@@ -196,14 +206,6 @@ def test_a_tenth_of_the_groups_is_test_and_another_seed_chooses_others():
     assert counts["test"] == pytest.approx(400, abs=60)
     assert counts["dev"] == pytest.approx(200, abs=45)
     assert any(split_of_group(f"g{g}") != split_of_group(f"g{g}", seed=1) for g in range(100))
-
-
-def test_the_hash_of_instructions_changes_with_every_field():
-    one = Instruction(id="a", prompt="b", answer="c", source="d", group="e")
-    hashes = {instructions_sha256([one])}
-    for name in ("id", "prompt", "answer", "source", "group"):
-        hashes.add(instructions_sha256([Instruction(**{**vars(one), name: "other"})]))
-    assert len(hashes) == 6
 
 
 @pytest.mark.parametrize("name", INSTRUCTION_SOURCES)

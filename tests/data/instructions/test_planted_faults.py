@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
 from lab.data.instructions.planted_faults import FAULTS, Pool, plant_faults, removal_quality, remove_planted
+from lab.data.sample import Image, Sample, Text
 from lab.errors import LabError
 
 
 def clean(count):
     return [
-        Instruction(id=f"i{n}", prompt=f"what is number {n}", answer=f"it is {n}", source=f"s{n % 2}", group=f"g{n}")
+        instruction(id=f"i{n}", prompt=f"what is number {n}", answer=f"it is {n}", source=f"s{n % 2}", group=f"g{n}")
         for n in range(count)
     ]
 
@@ -24,7 +25,7 @@ def test_the_share_is_met_kinds_take_turns_and_the_rest_is_left_alone(count, sha
     kinds = Counter(fault for fault in planted.faults if fault)
     assert sum(kinds.values()) == round(share * count)
     assert max(kinds.values(), default=0) - min((kinds[name] for name in FAULTS), default=0) <= 1
-    for one, made, fault in zip(before, planted.instructions, planted.faults, strict=True):
+    for one, made, fault in zip(before, planted.samples, planted.faults, strict=True):
         assert made.id == one.id
         assert (made == one) == (fault is None)
 
@@ -33,25 +34,38 @@ def test_each_kind_is_what_it_says():
     before = clean(30)
     for kind in FAULTS:
         planted = plant_faults(before, share=0.5, seed=1, kinds=[kind])
-        for one, made, fault in zip(before, planted.instructions, planted.faults, strict=True):
+        for one, made, fault in zip(before, planted.samples, planted.faults, strict=True):
             if fault is None:
                 continue
             if kind == "repeated_prompt":
-                assert made.prompt == one.prompt
+                assert made.question == one.question
                 # One word of the prompt is missing.
-                assert len(made.answer.split()) == len(one.prompt.split()) - 1
-                assert set(made.answer.split()) < set(one.prompt.split())
+                assert len(made.answer.split()) == len(one.question.split()) - 1
+                assert set(made.answer.split()) < set(one.question.split())
             elif kind == "swapped":
-                assert (made.prompt, made.answer) == (one.answer, one.prompt)
+                assert (made.question, made.answer) == (one.answer, one.question)
             else:
-                assert made.prompt == one.prompt
+                assert made.question == one.question
                 assert made.answer in {other.answer for other in before if other.source == one.source} - {one.answer}
 
 
+def test_media_and_earlier_turns_stay_and_the_choices_go():
+    earlier = (Text("Hi"), Text("Hello", "assistant"), Image(b"png"))
+    asked = [
+        Sample(id=f"i{n}", content=(*earlier, Text(f"is it {n}")), answer=f"a{n}", choices=("no", f"a{n}"), source="s")
+        for n in range(8)
+    ]
+    for kind in FAULTS:
+        planted = plant_faults(asked, share=0.9, seed=0, kinds=[kind])
+        for one, made, fault in zip(asked, planted.samples, planted.faults, strict=True):
+            assert made.content[:3] == earlier
+            assert made.choices == (() if fault else one.choices)
+
+
 def test_a_prompt_of_one_word_is_repeated_whole():
-    words = [Instruction(id=str(n), prompt="cat", answer=f"a{n}", source="s") for n in range(4)]
+    words = [instruction(id=str(n), prompt="cat", answer=f"a{n}", source="s") for n in range(4)]
     planted = plant_faults(words, share=0.5, seed=0, kinds=["repeated_prompt"])
-    assert [i.answer for i, fault in zip(planted.instructions, planted.faults, strict=True) if fault] == ["cat", "cat"]
+    assert [i.answer for i, fault in zip(planted.samples, planted.faults, strict=True) if fault] == ["cat", "cat"]
 
 
 def test_the_seed_alone_decides():
@@ -78,7 +92,7 @@ def test_nothing_removed_and_nothing_faulty_are_zero_not_an_error():
 
 def test_the_oracle_removes_the_planted_ones_by_kind():
     planted = plant_faults(clean(12), share=0.5, seed=0)
-    result = remove_planted([one.id for one in planted.instructions], planted.faults)
+    result = remove_planted([one.id for one in planted.samples], planted.faults)
     assert result.keep.tolist() == [fault is None for fault in planted.faults]
     assert sorted(result.report.dropped) == sorted(f"planted: {kind.replace('_', ' ')}" for kind in FAULTS)
     assert set(result.report.dropped.values()) == {2}
@@ -87,29 +101,29 @@ def test_the_oracle_removes_the_planted_ones_by_kind():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(LabError, match="faults are planted among at least two instructions, not 1"):
+    with pytest.raises(LabError, match="faults are planted among at least two samples, not 1"):
         plant_faults(clean(1), share=0.5, seed=0)
     for share in (-0.1, 1.0, float("nan")):
         with pytest.raises(LabError, match="the share of planted faults is"):
             plant_faults(clean(4), share=share, seed=0)
     with pytest.raises(LabError, match="unknown kind of planted fault 'typo'; choose one of: other_answer"):
         plant_faults(clean(4), share=0.5, seed=0, kinds=["typo"])
-    same = [Instruction(id=str(n), prompt=f"p{n}", answer="yes", source="s") for n in range(4)]
-    with pytest.raises(LabError, match=r"instruction '\d' has the answer of all others, 'yes'"):
+    same = [instruction(id=str(n), prompt=f"p{n}", answer="yes", source="s") for n in range(4)]
+    with pytest.raises(LabError, match=r"sample '\d' has the answer of all others, 'yes'"):
         plant_faults(same, share=0.5, seed=0, kinds=["other_answer"])
-    with pytest.raises(LabError, match="a filter judged 2 instructions of 3"):
+    with pytest.raises(LabError, match="a filter judged 2 samples of 3"):
         removal_quality(np.array([True, False]), (None, None, None))
 
 
 def test_another_answer_is_drawn_as_by_going_through_all_of_them():
     rng = np.random.default_rng(0)
     asked = [
-        Instruction(id=str(i), prompt=f"p{i}", answer=str(rng.integers(4)), source=f"s{rng.integers(3)}")
+        instruction(id=str(i), prompt=f"p{i}", answer=str(rng.integers(4)), source=f"s{rng.integers(3)}")
         for i in range(60)
     ]
     pool = Pool(asked)
-    for seed, (one, among) in enumerate((each, among) for each in asked for among in (each.source, None)):
-        others = [o for o in asked if among in (o.source, None) and o.answer != one.answer]
+    for seed, (one, among) in enumerate((each, among) for each in asked for among in (each.kind, None)):
+        others = [o for o in asked if among in (o.kind, None) and o.answer != one.answer]
         drawn = others[int(np.random.default_rng(seed).integers(len(others)))]
         assert pool.other(one, among, np.random.default_rng(seed)) is drawn
     assert Pool(asked[:1]).other(asked[0], None, rng) is None

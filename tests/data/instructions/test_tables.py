@@ -2,14 +2,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
 from lab.data.instructions.tables import in_batches, read_instruction_table, write_instructions
+from lab.data.sample import Audio, Sample, Text
 from lab.errors import LabError
 
 
 def some(count, start=0):
     return [
-        Instruction(id=f"i{n}", prompt=f"p{n}", answer="好", source="s", group=f"g{n}")
+        instruction(id=f"i{n}", prompt=f"p{n}", answer="好", source="s", group=f"g{n}")
         for n in range(start, start + count)
     ]
 
@@ -19,7 +20,30 @@ def test_what_is_written_is_read(tmp_path):
     assert write_instructions(first, iter(some(5))) == 5
     write_instructions(second, some(2, start=5))
     assert list(read_instruction_table(first, second)) == some(7)
-    assert pq.read_schema(first).names == ["id", "prompt", "answer", "source", "group"]
+    assert pq.read_schema(first).names == ["id", "prompt", "answer", "source", "group", "task", "messages"]
+
+
+def test_a_conversation_and_its_system_message_are_read_as_they_were(tmp_path):
+    turns = (Text("Be kind.", "system"), Text("Hi"), Text("Hello", "assistant"), Text("Why?"))
+    talk = Sample(id="a", content=turns, answer="So.", source="s", group="g", task="instruct")
+    write_instructions(tmp_path / "a.parquet", [talk, *some(1)])
+    assert list(read_instruction_table(tmp_path / "a.parquet")) == [talk, *some(1)]
+    assert pq.read_table(tmp_path / "a.parquet")["prompt"].to_pylist()[0] == "Be kind.\nHi\nHello\nWhy?"
+
+
+def test_a_table_of_somebody_elses_needs_no_more_than_five_columns(tmp_path):
+    row = {"id": ["a"], "prompt": ["p"], "answer": [None], "source": ["s"], "group": [""], "more": [1]}
+    answer = {"answer": pa.array([None], pa.string())}
+    pq.write_table(pa.table({**row, **answer}), tmp_path / "a.parquet")
+    assert list(read_instruction_table(tmp_path / "a.parquet")) == [
+        instruction(id="a", prompt="p", answer="", source="s", group="a")
+    ]
+
+
+def test_a_sample_that_is_more_than_text_has_no_row(tmp_path):
+    with pytest.raises(LabError, match="sample 'a' of 's' holds audio; a table has text alone"):
+        write_instructions(tmp_path / "a.parquet", [Sample(id="a", content=(Audio(b""),), source="s")])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stream_that_breaks_off_leaves_no_file(tmp_path):

@@ -15,8 +15,7 @@ from lab.data.filters.losses import LOSS_COLUMNS, Losses
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
-from lab.data.instructions.instruction import Instruction
-from lab.data.instructions.instructions import InstructionReading
+from lab.data.instructions.instructions import InstructionReading, instruction
 from lab.data.recipes import sources as recipe_sources
 from lab.data.recipes.recipe import check_recipe, read_recipe
 from lab.data.recipes.run import build
@@ -150,12 +149,12 @@ def fake_reading(name: str, *, limit: int | None = None, revision: str | None = 
 
     def stream() -> Any:
         for number in range(limit or 25):
-            yield Instruction(
+            yield instruction(
                 id=f"{name}-{number}", prompt=f"p{number}", answer="a", source=name, group=f"g{number % 3}"
             )
         reading.skipped["said before"] += 4
 
-    reading.instructions = stream()
+    reading.samples = stream()
     return reading
 
 
@@ -169,7 +168,15 @@ def test_instructions_are_a_source_whose_own_omissions_are_in_the_card(
     )
     out, card = build(read_recipe(tmp_path / "toy.toml"), workers=1)
     assert [row["id"] for row in rows_of(out)] == [f"chats-{number}" for number in range(25)]
-    assert pq.read_schema(out / "shard-00000.parquet").names == ["id", "prompt", "answer", "source", "group"]
+    assert pq.read_schema(out / "shard-00000.parquet").names == [
+        "id",
+        "prompt",
+        "answer",
+        "source",
+        "group",
+        "task",
+        "messages",
+    ]
     (source,) = card["sources"]
     assert source["licence"] == "MIT"
     assert source["versions"] == ["chats: toy-corpus c0ffee"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lab.data.speech.audio import read_audio, resample
+from lab.data.speech.audio import change_speed, read_audio, resample
 from lab.errors import LabError
 from tests.data.fakes import encoded, tone
 
@@ -95,3 +95,31 @@ def test_resample_keeps_pitch_and_length():
 
 def test_resample_at_the_same_rate_changes_nothing():
     np.testing.assert_array_equal(resample(tone(), 16000, 16000), tone())
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.1, 2.0])
+def test_faster_audio_is_shorter_by_that_factor(speed):
+    assert len(change_speed(tone(0.5), speed)) == pytest.approx(8000 / speed, abs=1.0)
+
+
+def test_double_speed_takes_every_second_sample():
+    faster = change_speed(np.arange(9, dtype=np.float32), 2.0)
+    assert faster.dtype == np.float32
+    assert faster.tolist() == [0, 2, 4, 6]
+
+
+def test_speed_moves_the_pitch_with_it():
+    slow = change_speed(tone(1.0, hertz=400), 0.5)
+    peak = np.abs(np.fft.rfft(slow)).argmax() * 16000 / len(slow)
+    assert peak == pytest.approx(200, abs=1)
+
+
+def test_speed_one_is_the_recording_itself():
+    samples = np.ones(5, dtype=np.float32)
+    assert change_speed(samples, 1.0) is samples
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
+def test_speed_that_is_not_positive_is_refused(speed):
+    with pytest.raises(LabError, match=f"speed is {speed}, expected a positive number"):
+        change_speed(tone(), speed)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from lab.data.fetch import Availability
+from lab.data.sample import Sample, Text
 from lab.data.speech import corpora
-from lab.data.speech.corpora import CORPORA, CorpusKind, default_corpus, load_corpus
-from lab.data.speech.recordings import Recording
+from lab.data.speech.corpora import CORPORA, CorpusKind, default_corpus, load_corpus, unique
 from lab.errors import LabError
 from lab.paths import cache_dir
-from tests.data.fakes import reading, tone
+from tests.data.fakes import reading, recording, tone
 
 
 def broken():
@@ -20,7 +20,7 @@ def broken():
 def recordings(count: int = 8):
     for number in range(count):
         audio = tone(0.3 + 0.1 * number, hertz=200 + 50 * number)
-        yield Recording(id=f"u{number}", text=f"Sentence {number}!", speaker=f"s{number % 2}", audio=lambda a=audio: a)
+        yield recording(f"u{number}", f"Sentence {number}!", lambda a=audio: a, speaker=f"s{number % 2}")
 
 
 @pytest.fixture
@@ -39,12 +39,14 @@ def test_a_corpus_is_prepared_once_and_opens_with_the_same_contents(toy):
     first = load_corpus("toy")
     second = load_corpus("toy")
     assert toy == [8]
-    assert first.utterances == second.utterances
-    assert [u.id for u in first.utterances] == [f"u{n}" for n in range(8)]
-    for number, utterance in enumerate(second.utterances):
-        samples = second.audio(utterance)
+    assert first.samples == second.samples
+    assert [one.id for one in first.samples] == [f"u{n}" for n in range(8)]
+    for number, one in enumerate(second.samples):
+        assert (one.answer, one.task, one.source) == (f"Sentence {number}!", "transcribe", "toy")
+        assert one.sound.speaker == f"s{number % 2}"
+        samples = one.sound.read()
         assert samples.dtype == np.float32
-        assert samples.size == utterance.num_samples == round((0.3 + 0.1 * number) * 16000)
+        assert samples.size == one.sound.num_samples == round((0.3 + 0.1 * number) * 16000)
         np.testing.assert_allclose(samples, tone(0.3 + 0.1 * number, hertz=200 + 50 * number), atol=2**-15)
 
 
@@ -65,47 +67,81 @@ def test_the_manifest_counts_what_is_there(toy):
 
 def test_the_hash_follows_texts_and_samples(toy):
     same = load_corpus("toy", count=4).sha256
-    changed = Recording(id="u0", text="Sentence 0!", speaker="s0", audio=lambda: tone(0.3, hertz=201))
+    changed = recording("u0", "Sentence 0!", lambda: tone(0.3, hertz=201), speaker="s0")
     CORPORA["toy"] = lambda: CorpusKind(lambda: reading([changed, *list(recordings(4))[1:]]))
     assert load_corpus("toy").sha256 != same
 
 
 def test_options_are_part_of_the_key(toy):
-    assert len(load_corpus("toy", count=3).utterances) == 3
-    assert len(load_corpus("toy", count=5).utterances) == 5
+    assert len(load_corpus("toy", count=3).samples) == 3
+    assert len(load_corpus("toy", count=5).samples) == 5
     assert load_corpus("toy", count=8).folder == load_corpus("toy").folder
     assert toy == [3, 5, 8]
 
 
 def test_what_cannot_be_used_is_left_out_and_counted(monkeypatch):
     extra = (
-        Recording(id="a", text="?!", speaker="s", audio=tone),
-        Recording(id="b", text="too short", speaker="s", audio=lambda: tone(0.1)),
-        Recording(id="c", text="does not decode", speaker="s", audio=broken),
+        recording("a", "?!", tone),
+        recording("b", "too short", lambda: tone(0.1)),
+        recording("c", "does not decode", broken),
     )
     monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading([*recordings(), *extra])))
     corpus = load_corpus("toy")
-    assert len(corpus.utterances) == 8
+    assert len(corpus.samples) == 8
     assert corpus.manifest()["skipped"] == {
         "audio that cannot be read": 1,
         "shorter than 0.2 seconds": 1,
         "text empty after normalisation": 1,
     }
+    assert corpus.manifest()["problems"] == ["sample 'c' of corpus 'toy': clip is truncated"]
+
+
+def test_where_no_sound_can_be_read_the_first_is_named(monkeypatch):
+    monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading([recording("c", "nothing", broken)])))
+    with pytest.raises(
+        LabError, match=r"no usable utterance; skipped: 1 audio that .*; sample 'c' of corpus 'toy': clip"
+    ):
+        load_corpus("toy")
+
+
+def test_a_recording_of_no_sound_or_of_two_is_refused_with_its_source():
+    sound = recording("a", "b", tone)[0].sound
+    for count, content in ((0, (Text("what was said?"),)), (2, (sound, sound))):
+        with pytest.raises(LabError, match=f"sample 'x' of 'toy' has {count} sounds, expected one"):
+            assert Sample(id="x", content=content, source="toy").sound
+
+
+def test_samples_of_one_sentence_are_one_group_and_an_id_that_comes_again_is_numbered(monkeypatch):
+    twice = [recording("7", text, lambda: tone(0.3)) for text in ("Go home.", "go home", "Stay.")]
+    monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading(twice)))
+    first, second, third = load_corpus("toy").samples
+    assert first.group == second.group != third.group
+    assert [first.id, second.id, third.id] == unique(["7", "7", "7"]) == ["7", "7#2", "7#3"]
+
+
+def test_a_prepared_corpus_that_is_cut_off_is_named_when_it_is_read(toy):
+    corpus = load_corpus("toy")
+    (corpus.folder / "audio.i16").write_bytes(b"1234")
+    with pytest.raises(LabError, match=r"audio\.i16 is cut off; delete its folder"):
+        corpus.samples[0].sound.read()
+    (corpus.folder / "audio.i16").unlink()
+    with pytest.raises(LabError, match=r"audio\.i16 cannot be read: No such file .*; prepare its corpus again"):
+        corpus.samples[0].sound.read()
 
 
 def test_splits_partition_the_utterances(toy):
     corpus = load_corpus("toy", count=60)
     parts = [corpus.split(name) for name in ("train", "dev", "test")]
-    assert sorted(u.id for part in parts for u in part) == sorted(u.id for u in corpus.utterances)
+    assert sorted(u.id for part in parts for u in part) == sorted(u.id for u in corpus.samples)
     with pytest.raises(LabError, match="unknown split 'valid'"):
         corpus.split("valid")
 
 
 def test_loud_samples_are_clipped_not_wrapped(monkeypatch):
-    loud = Recording(id="u", text="loud", speaker="s", audio=lambda: np.full(8000, 1.0, np.float32))
+    loud = recording("u", "loud", lambda: np.full(8000, 1.0, np.float32))
     monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading([loud])))
     corpus = load_corpus("toy")
-    assert corpus.audio(corpus.utterances[0]).min() > 0.99
+    assert corpus.samples[0].sound.read().min() > 0.99
 
 
 def test_an_unknown_corpus_or_option_lists_the_choices(toy):
@@ -118,7 +154,7 @@ def test_an_unknown_corpus_or_option_lists_the_choices(toy):
 
 
 def test_a_corpus_with_nothing_usable_says_why(monkeypatch):
-    silent = Recording(id="u", text="...", speaker="s", audio=tone)
+    silent = recording("u", "...", tone)
     monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading([silent])))
     with pytest.raises(LabError, match="no usable utterance; skipped: 1 text empty after normalisation"):
         load_corpus("toy")

@@ -52,13 +52,13 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(said, tmp_path, monkeypat
     for number, recording in enumerate(store.recordings(prompts, voices=VOICES)):
         if number == 3:
             break
-        recording.audio()
+        recording.sound.read()
     # Killed in the middle of a file: what was written so far lies under another name.
     path = store.path(prompts[3][1], VOICES[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name(f".{path.name}.1").write_bytes(b"half")
     for recording in store.recordings(prompts, voices=VOICES):
-        assert recording.audio().size == 4000
+        assert recording.sound.read().size == 4000
     assert Counter(text for text, _, _ in said) == dict.fromkeys((text for _, text in prompts), 1)
 
 

@@ -11,7 +11,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from lab.data.instructions.instruction import Instruction
+from lab.data.instructions.instructions import instruction
+from lab.data.sample import Sample
 from lab.errors import LabError
 from lab.evaluation.benchmarks import language
 from lab.evaluation.benchmarks.language import (
@@ -227,8 +228,8 @@ def test_precision_and_weights_are_part_of_the_identity(model):
 ASKED = "Why is Mars red? (A) Rust. (B) Heat (of the sun). (C) Lava. (D) Ice."
 
 
-def instruction(key: str, prompt: str, answer: str) -> Instruction:
-    return Instruction(id=f"mmlu/{key}", prompt=prompt, answer=answer, source="mmlu", group=key)
+def asked(key: str, prompt: str, answer: str) -> Sample:
+    return instruction(id=f"mmlu/{key}", prompt=prompt, answer=answer, source="mmlu", group=key)
 
 
 def test_a_question_is_cut_from_its_choices():
@@ -249,7 +250,7 @@ def test_what_is_no_question_with_four_choices_is_left_out(text, right):
 
 
 def test_questions_are_those_of_the_package_that_can_be_cut(monkeypatch):
-    made = [instruction("astronomy-0", ASKED, "Rust."), instruction("astronomy-1", "What?", "That.")]
+    made = [asked("astronomy-0", ASKED, "Rust."), asked("astronomy-1", "What?", "That.")]
     monkeypatch.setattr(mmlu_source, "instructions", lambda option, skipped: iter(made))
     assert few_shot_questions()["test"]["answer"][:] == [0]
 

@@ -12,7 +12,6 @@ from lab.evaluation.benchmarks.speech import (
     SpeechBenchmark,
     normalizers_of,
     score_transcripts,
-    unique,
 )
 from tests.evaluation.benchmarks.fakes import silent
 from tests.speech import SENTENCES, write_corpus, write_whisper
@@ -53,10 +52,6 @@ def test_a_reference_without_words_is_left_out_and_all_of_them_are_refused():
         normalizers_of("de")
 
 
-def test_ids_that_come_again_get_a_number():
-    assert unique(["7", "8", "7", "7"]) == ["7", "8", "7#2", "7#3"]
-
-
 class Reading:
     """Says what a clip's sentence is, looked up by its number of samples, but for the first word; counts its clips."""
 
@@ -84,7 +79,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SpeechBenchmar
 
 def asked(benchmark: SpeechBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None):
     options = {"dataset": f"{tmp_path / 'speech'}::test"}
-    texts = {u.num_samples: u.text for u in benchmark._open(options).split("test")}
+    texts = {one.sound.num_samples: one.answer for one in benchmark._open(options).split("test")}
     assert len(texts) == 6
     recognizer = Reading(texts, stop_after)
     checkpoint = Checkpoint(name="whisper_tiny_en", key="k", packages=())

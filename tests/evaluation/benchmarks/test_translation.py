@@ -315,7 +315,7 @@ def test_lines_that_are_no_translations_are_named(tmp_path, line, message):
 
 def test_a_data_set_of_the_hub_is_opened_at_its_one_split_or_the_named_one(speech, monkeypatch):
     assert len(read_translations(speech.removesuffix(":test"))) == 4
-    with pytest.raises(LabError, match=r"has no split 'dev'; choose one of: test"):
+    with pytest.raises(LabError, match=r"unknown split of data set .*: 'dev'; choose one of: test"):
         read_translations(speech.replace(":test", ":dev"))
     with pytest.raises(LabError, match="cannot be opened"):
         read_translations(speech.replace(":en_zh:", ":nothing:"))
@@ -326,8 +326,8 @@ def test_a_data_set_of_the_hub_is_opened_at_its_one_split_or_the_named_one(speec
         def __iter__(self) -> Any:
             raise OSError("the line is dead")
 
-    monkeypatch.setattr("lab.data.hub.open_streams", lambda *a: {"test": Broken()})
-    with pytest.raises(LabError, match=r"broke off \(the line is dead\); check access"):
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **o: {"test": Broken()})
+    with pytest.raises(LabError, match=r"broke off at row 0: the line is dead; check the network"):
         read_translations(speech)
     with pytest.raises(LabError, match="data set 'owner/none' cannot be had from the Hugging Face hub"):
         data_key("hub:owner/none:c:test")

@@ -96,11 +96,11 @@ def test_a_file_that_is_not_the_game_is_named(data):
 def test_the_corpus_is_decoded_and_labelled():
     installed(PACKAGE, {GAME_FILE: game()})
     corpus = load_corpus("amazon_queen", held_out_fraction=0.0)
-    assert {u.id: u.text for u in corpus.utterances} == {clip: text for clip, text in CLIPS.items() if text}
-    for utterance in corpus.utterances:
-        assert utterance.split == split_of(utterance.text)
-        assert utterance.seconds == pytest.approx(0.5, abs=0.15)
-        assert abs(corpus.audio(utterance)).max() == pytest.approx(0.3, abs=0.05)
+    assert {u.id: u.answer for u in corpus.samples} == {clip: text for clip, text in CLIPS.items() if text}
+    for one in corpus.samples:
+        assert one in corpus.split(split_of(one.answer))
+        assert one.sound.num_samples / 16000 == pytest.approx(0.5, abs=0.15)
+        assert abs(one.sound.read()).max() == pytest.approx(0.3, abs=0.05)
     assert corpus.language == "en"
     assert list(corpus.sources) == [PACKAGE]
 
@@ -115,7 +115,7 @@ def test_minor_characters_are_held_out_of_training():
     installed(PACKAGE, {GAME_FILE: game_file(entries)})
     corpus = load_corpus("amazon_queen", minor_share=0.5)
     (held_out,) = corpus.manifest()["held_out_speakers"]
-    assert {u.speaker for u in corpus.split("train")} == {"ANN", "BEN"} - {held_out}
+    assert {u.sound.speaker for u in corpus.split("train")} == {"ANN", "BEN"} - {held_out}
     tested = {u.speaker for name in ("dev", "test") for u in corpus.split(name)}
     assert held_out in tested
     assert corpus.manifest()["skipped"]["training sentence of a held-out speaker"] == sum(

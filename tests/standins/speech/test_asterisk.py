@@ -29,10 +29,10 @@ def test_comments_and_sounds_are_no_transcripts():
 
 def test_every_utterance_is_test_and_of_one_speaker(packages):
     corpus = load_corpus("asterisk")
-    assert {u.id: u.text for u in corpus.utterances} == {"agent-loginok": "Agent logged in.", "digits/1": "one"}
-    assert {u.split for u in corpus.utterances} == {"test"}
-    assert {u.speaker for u in corpus.utterances} == {"ALLISON"}
-    assert corpus.audio(corpus.utterances[0]).size == pytest.approx(8000, abs=200)
+    assert {u.id: u.answer for u in corpus.samples} == {"agent-loginok": "Agent logged in.", "digits/1": "one"}
+    assert corpus.split("test") == corpus.samples
+    assert {u.sound.speaker for u in corpus.samples} == {"ALLISON"}
+    assert corpus.samples[0].sound.read().size == pytest.approx(8000, abs=200)
     assert corpus.manifest()["skipped"] == {"clip without a text": 2, "text without a clip": 1}
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lab.data.speech.corpora import load_corpus
-from lab.data.splits import held_out_speakers, split_of
+from lab.data.splits import SPLITS, held_out_speakers, split_of
 from lab.errors import LabError
 from standins.speech import espeak
 from standins.speech.espeak import PHONEMES, VOICES, WORD_BOUNDARY, ipa, phonemes, synthesize
@@ -94,18 +94,19 @@ def test_the_corpus_repeats_exactly_and_splits_by_sentence_and_voice(tmp_path, m
     unheard = held_out_speakers(VOICES, 0.2)
     assert len(unheard) == round(0.2 * len(VOICES))
     assert corpus.manifest()["held_out_speakers"] == sorted(unheard)
-    assert len(corpus.utterances) == 80  # twenty sentences are said twice
-    for utterance in corpus.utterances:
-        assert utterance.text in TURNS
-        assert utterance.split == split_of(utterance.text)
-        assert (utterance.speaker in unheard) == (utterance.split != "train")
-    assert {u.split for u in corpus.utterances} == {"train", "dev", "test"}
+    assert len(corpus.samples) == 80  # twenty sentences are said twice
+    for split in SPLITS:
+        assert corpus.split(split)
+        for one in corpus.split(split):
+            assert one.answer in TURNS
+            assert split == split_of(one.answer)
+            assert (one.sound.speaker in unheard) == (split != "train")
 
 
 def test_another_seed_says_other_things():
     chatterbot_package(TURNS)
     texts = [
-        [u.text for u in load_corpus("espeak", num_utterances=10, seed=seed, text_sources=("chatterbot",)).utterances]
+        [u.answer for u in load_corpus("espeak", num_utterances=10, seed=seed, text_sources=("chatterbot",)).samples]
         for seed in (0, 1)
     ]
     assert texts[0] != texts[1]

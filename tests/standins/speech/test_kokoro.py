@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lab.data.speech.corpora import load_corpus
+from lab.data.splits import SPLITS
 from lab.errors import LabError
 from standins.speech import kokoro
 from standins.speech.kokoro import ENGLISH_VOICES, MANDARIN_VOICES, VOICES, english_phonemes, model_inputs, synthesize
@@ -87,9 +88,10 @@ def test_the_corpus_holds_voices_out_of_training(session):
     corpus = load_corpus("kokoro", num_utterances=60, text_sources=("chatterbot",))
     held_out = set(corpus.manifest()["held_out_speakers"])
     assert len(held_out) == round(0.2 * 28)
-    assert all((u.speaker in held_out) == (u.split != "train") for u in corpus.utterances)
-    assert {u.speaker[0] for u in corpus.utterances} == {"a", "b"}
-    assert len(corpus.utterances) == len(session.inputs) == 60
+    for split in SPLITS:
+        assert all((u.sound.speaker in held_out) == (split != "train") for u in corpus.split(split))
+    assert {u.sound.speaker[0] for u in corpus.samples} == {"a", "b"}
+    assert len(corpus.samples) == len(session.inputs) == 60
 
 
 def test_mandarin_is_spoken_by_mandarin_voices(session, monkeypatch):
@@ -97,7 +99,7 @@ def test_mandarin_is_spoken_by_mandarin_voices(session, monkeypatch):
     monkeypatch.setattr(kokoro, "_mandarin", lambda: lambda text: ("ni hau", None))
     corpus = load_corpus("kokoro", num_utterances=30, language="zh", text_sources=("chatterbot",))
     assert corpus.language == "zh"
-    assert {u.speaker for u in corpus.utterances} <= set(MANDARIN_VOICES)
+    assert {u.sound.speaker for u in corpus.samples} <= set(MANDARIN_VOICES)
 
 
 def test_an_unknown_language_and_a_count_below_one_are_refused(session):
