@@ -96,6 +96,8 @@ def test_unknown_names_are_refused_before_anything_is_prepared(study):
         prepare([dataclasses.replace(cell, corpus="amazon_quen")])
     with pytest.raises(LabError, match=r"unknown audio projector 'conv_gmpl'.*did you mean 'conv_gmlp'"):
         prepare([dataclasses.replace(cell, projector="conv_gmpl")])
+    with pytest.raises(LabError, match=r"unknown option of audio projector 'conv_gmlp': 'kernel'.*intermediate_size"):
+        prepare([dataclasses.replace(cell, projector_options={"kernel": 3})])
     with pytest.raises(LabError, match="downsample_rate is 0; expected a whole number from 1 to 32"):
         prepare([dataclasses.replace(cell, downsample_rate=0)])
 

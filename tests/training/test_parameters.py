@@ -11,6 +11,7 @@ from lab.training.parameters import (
     TextTuningParameters,
     VisionParameters,
 )
+from lab.training.speech import cell_audio_projector
 
 KINDS = (SpeechParameters, VisionParameters, TextTuningParameters, PictureTuningParameters)
 
@@ -56,6 +57,11 @@ def test_what_was_recorded_before_a_parameter_was_added_still_loads() -> None:
     assert SpeechParameters(**old) == SpeechParameters(steps=7)
     with pytest.raises(LabError, match="unknown parameter of SpeechParameters 'num_layers'"):
         SpeechParameters(**old, num_layers=3)
+
+
+def test_an_option_of_a_projectors_class_is_given_by_its_name() -> None:
+    narrow = cell_audio_projector(SpeechParameters(projector_options={"intermediate_size": 5}), 8, 6)
+    assert narrow.intermediate_size == 5
 
 
 def test_a_cell_of_tuned_pictures_is_one_of_images_alone() -> None:
