@@ -32,8 +32,8 @@ def mlruns_dir() -> Path:
     return Path(os.environ.get("OMNI_LAB_MLRUNS") or repository_root() / "mlruns")
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all, in place of the one that is there; lines end in LF everywhere.
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file whole or not at all, in place of the one that is there; lines of a text end in LF everywhere.
 
     Raises:
         OSError: it cannot be written; what was there stays.
@@ -41,7 +41,7 @@ def write_whole(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

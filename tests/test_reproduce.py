@@ -105,9 +105,9 @@ def test_unknown_names_are_refused_before_anything_is_prepared(study):
 def test_a_machine_that_computes_otherwise_makes_other_cells_and_a_named_precision_the_same(study, monkeypatch):
     tiny = dataclasses.replace(study.resolve("conv_gmlp_2", "tiny"), device="auto", precision="auto")
     told = []
-    for fast, machine in ((True, ["flags : bf16"]), (False, ["flags :"])):
+    for fast, machine in ((True, "bf16"), (False, "other")):
         monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device, fast=fast: fast)
-        monkeypatch.setattr(remembered, "_arithmetic", lambda machine=machine: machine)
+        monkeypatch.setattr(remembered, "processor", lambda machine=machine: machine)
         told.append([prepare([cell])["precision"] for cell in (tiny, dataclasses.replace(tiny, precision="float32"))])
     assert told == [
         [{"auto": "bfloat16"}, {"float32": "float32"}],

@@ -13,7 +13,7 @@ from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.corpora import Corpus
 from lab.data.splits import SPLITS, Split
 from lab.errors import LabError
-from lab.explore.panel import Panel, Playable, Shown
+from lab.explore.panel import Panel, Playable, Shown, slider
 from lab.paper.style import GREY, STYLES
 
 NUM_BINS = 40
@@ -50,7 +50,7 @@ def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_lis
         {
             "corpus": ipywidgets.Dropdown(options=list(corpora), description="corpus"),
             "split": ipywidgets.Dropdown(options=list(SPLITS), value=split, description="split"),
-            "draw": ipywidgets.IntSlider(value=seed, min=0, max=99, description="draw", continuous_update=False),
+            "draw": slider("draw", seed, 0, 99),
         },
         show,
     )

@@ -27,7 +27,7 @@ from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
 from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.explore.html import media, sound, table, text
-from lab.explore.panel import Panel, Shown
+from lab.explore.panel import Panel, Shown, slider
 from lab.paper.panels_beneath import CLEAN, draw_losses
 from lab.study.ablation import Ablation, free_key, load_ablation, save_own_row
 from lab.study.results import load_utterances
@@ -148,9 +148,7 @@ def loss_filter_panel(samples: ScoredSamples, *, num_shown: int = 8) -> Panel:
     return Panel(
         {
             "loss_filter": ipywidgets.Dropdown(options=[*LOSS_FILTERS, RANDOM], value="gaussian", description="filter"),
-            "k": ipywidgets.FloatSlider(
-                value=1.0, min=0.0, max=4.0, step=0.05, description="k (sigma)", continuous_update=False
-            ),
+            "k": slider("k (sigma)", 1.0, 0.0, 4.0, 0.05),
             "read": ipywidgets.Dropdown(options=["dropped below", "dropped above", "kept"], description="read"),
             "hear": ipywidgets.Checkbox(description="hear the prompts", indent=False),
         },

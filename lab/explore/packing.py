@@ -18,7 +18,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from lab.data.packing import Packs, pack_best_fit
 from lab.errors import LabError
-from lab.explore.panel import Panel, Shown
+from lab.explore.panel import Panel, Shown, slider
 from lab.explore.shown import certificate
 from lab.paper.style import GREY, STYLES
 from lab.parts.joined_sequences import AnswerLoss
@@ -65,15 +65,10 @@ def packing_panel(lengths: Sequence[int], *, budget: int = 512, pack: int = 0) -
             raise LabError(f"there are {len(packs)} packs, counted from 0, and no pack {pack}; choose a lower one")
         return [f"<p>{packs.statistics()}</p>", _draw(packs, pack)]
 
-    wide = {"style": {"description_width": "initial"}, "continuous_update": False}
     return Panel(
         {
-            "budget": ipywidgets.IntSlider(
-                value=max(budget, longest), min=longest, max=widest, description="budget (tokens)", **wide
-            ),
-            "num_samples": ipywidgets.IntSlider(
-                value=len(lengths), min=1, max=len(lengths), description="samples", **wide
-            ),
+            "budget": slider("budget (tokens)", max(budget, longest), longest, widest),
+            "num_samples": slider("samples", len(lengths), 1, len(lengths)),
             "pack": ipywidgets.BoundedIntText(value=pack, min=0, max=len(lengths) - 1, description="pack"),
         },
         show,

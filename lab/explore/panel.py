@@ -73,6 +73,15 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             self._below.children = [ipywidgets.HTML(f"<p style='color:#D55E00'>{text(error)}</p>")]
 
 
+def slider(description: str, value: float, low: float, high: float, step: float = 1) -> Any:
+    """A slider of whole numbers, or of fractions where the step is one; the panel follows when it is let go."""
+    kind = ipywidgets.FloatSlider if isinstance(step, float) else ipywidgets.IntSlider
+    style = {"description_width": "initial"}
+    return kind(
+        value=value, min=low, max=high, step=step, description=description, style=style, continuous_update=False
+    )
+
+
 def _widget(shown: Shown) -> Any:
     if isinstance(shown, str):
         return ipywidgets.HTML(shown)

@@ -17,7 +17,7 @@ from lab.data.video.moments import chosen_seconds
 from lab.data.video.reading import read_video
 from lab.errors import LabError
 from lab.explore.html import text
-from lab.explore.panel import Panel, Shown
+from lab.explore.panel import Panel, Shown, slider
 from lab.parts.any_resolution import Fit, best_grid, image_views, num_tokens
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
@@ -62,12 +62,8 @@ def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid
     return Panel(
         {
             "picture": ipywidgets.Dropdown(options=list(pictures), description="picture"),
-            "image_size": ipywidgets.IntSlider(
-                value=image_size, min=16, max=384, step=16, description="view (px)", continuous_update=False
-            ),
-            "max_tiles": ipywidgets.IntSlider(
-                value=max_tiles, min=1, max=12, description="tiles", continuous_update=False
-            ),
+            "image_size": slider("view (px)", image_size, 16, 384, 16),
+            "max_tiles": slider("tiles", max_tiles, 1, 12),
             "fit": ipywidgets.Dropdown(options=["pad", "stretch"], description="fit"),
             "unpad": ipywidgets.Checkbox(value=False, description="leave out padding"),
             "newline": ipywidgets.Checkbox(value=False, description="newline tokens"),
@@ -112,12 +108,8 @@ def frames_panel(video: Path, *, caption: str = "", max_frames: int = 8) -> Pane
 
     return Panel(
         {
-            "frames_per_second": ipywidgets.FloatSlider(
-                value=1.0, min=0.25, max=8.0, step=0.25, description="a second", continuous_update=False
-            ),
-            "max_frames": ipywidgets.IntSlider(
-                value=max_frames, min=1, max=48, description="at most", continuous_update=False
-            ),
+            "frames_per_second": slider("a second", 1.0, 0.25, 8.0, 0.25),
+            "max_frames": slider("at most", max_frames, 1, 48),
         },
         show,
     )

@@ -21,8 +21,8 @@ from transformers import PreTrainedConfig
 from lab import paths
 from lab.errors import LabError
 from lab.paper.report import TITLE, results
+from lab.study.reach import our_modules
 
-PACKAGES = ("lab", "standins")
 FILE = Path(__file__).with_name("components.toml")
 NOT_IN_THE_PAPER = "not in the paper"
 ROOMS = {
@@ -191,11 +191,8 @@ def figure_files() -> dict[str, Path]:
 
 
 def modules() -> list[str]:
-    """All modules of the library and of what stands in for the hub, by dotted name."""
-    root = paths.repository_root()
-    files = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
-    names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for path in files]
-    return [name for name in names if name not in PACKAGES and not name.rsplit(".", 1)[-1].startswith("_")]
+    """The modules that have a page of the reference, by dotted name."""
+    return [name for name in our_modules() if "." in name and not name.rsplit(".", 1)[-1].startswith("_")]
 
 
 def reference_path(name: str) -> str:

@@ -10,7 +10,7 @@ nothing.
 import ast
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 SELECTORS = {"choose", "build_by_name"}
@@ -104,30 +104,6 @@ def code_hash(source: str, modules: Collection[str]) -> str:
     """
     body = ast.parse(source).body
     return _read([statement for statement in body if not _is_text(statement)], _Imports(body, modules)).digest
-
-
-def to_json(module: ModuleDefinitions) -> dict[str, Any]:
-    """As plain lists and dicts."""
-    return asdict(module)
-
-
-def from_json(found: dict[str, Any]) -> ModuleDefinitions:
-    """What `to_json` gave."""
-    return ModuleDefinitions(
-        {name: _definition_from(entry) for name, entry in found["definitions"].items()},
-        tuple(found["imported"]),
-        {name: tuple(Use(**use) for use in uses) for name, uses in found["aliases"].items()},
-        tuple(_definition_from(entry) for entry in found["effects"]),
-    )
-
-
-def _definition_from(found: dict[str, Any]) -> Definition:
-    return Definition(
-        found["digest"],
-        tuple(Use(**use) for use in found["uses"]),
-        tuple(found["strings"]),
-        {key: _definition_from(entry) for key, entry in found["entries"].items()},
-    )
 
 
 class _Imports:

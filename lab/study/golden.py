@@ -9,24 +9,20 @@ Golden runs are tracked like cells, as `golden`, which plans, results and record
 the ablation's first seed: it is made before the row's first cell and kept with each of its cells as `golden.json`.
 """
 
-import hashlib
 import json
 import math
 import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from lab.study import store
 from lab.study.ablation import Ablation
-from lab.study.cells import Cell, notebook_path, typed
+from lab.study.cells import Cell
 from lab.study.gpus import visible_gpus
-from lab.study.identity import identify, package_versions
-from lab.training.parameters import Parameters
+from lab.study.identity import package_versions, processor
 
 Record = dict[str, Any]
 """`arithmetic`, `changes` (the `golden` of the ablation), `losses` of the first and the last steps, by step, and
@@ -80,24 +76,11 @@ def arithmetic() -> dict[str, Any]:
     Device and precision of a cell are its own parameters, and what `auto` comes to depends on the processor.
     """
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "gpus": list(visible_gpus()),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "packages": package_versions(),
     }
-
-
-def _processor() -> str:
-    """The model and a hash of its abilities: libraries choose their kernels by both."""
-    with suppress(OSError):
-        told = dict[str, str]()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            told.setdefault(name.strip(), value.strip())
-        flags = told.get("flags", told.get("Features", ""))
-        model = told.get("model name", platform.machine())
-        return f"{model} {hashlib.sha256(flags.encode()).hexdigest()[:8]}"
-    return platform.processor()
 
 
 def difference(kept: Record, made: Record, *, relative: float = 0.0) -> str:
@@ -121,15 +104,15 @@ def difference(kept: Record, made: Record, *, relative: float = 0.0) -> str:
 
 
 def made_records(cells: Sequence[Cell], changes: Mapping[str, Any]) -> dict[str, list[Record]]:
-    """The records of the golden runs that finished, by key, the newest last; `cells` have their keys."""
-    wanted = {cell.key for cell in cells}
+    """The records of the golden runs that finished, by row, the newest last; `cells` have their keys."""
+    keys = {cell.key for cell in cells}
     made: dict[str, list[Record]] = {}
     for run in store.read_runs((*store.PLAN_TAGS, "arithmetic")):
-        if run.tags.get("kind") == KIND and run.status == "FINISHED" and run.tags.get("key") in wanted:
+        if run.tags.get("kind") == KIND and run.status == "FINISHED" and run.tags.get("key") in keys:
             losses, told = store.read_curve(run.run_id, LOSS), json.loads(run.tags["arithmetic"])
             record = golden_record(losses, run.results, arithmetic=told, changes=changes)
             made.setdefault(run.tags["key"], []).append(record)
-    return made
+    return {cell.row: made[cell.key] for cell in cells if cell.key in made}  # two rows may be one cell
 
 
 def kept_record(run: store.RunRecord) -> Record | None:
@@ -139,55 +122,3 @@ def kept_record(run: store.RunRecord) -> Record | None:
         if isinstance(found, dict) and found.get("losses"):
             return found
     return None
-
-
-def golden_records(
-    ablation: Ablation,
-    cells: Sequence[Cell],
-    *,
-    prepare: Callable[[list[Parameters]], Mapping[str, Any]],
-    run: Callable[[list[Cell]], tuple[Mapping[str, str], bool]],
-    say: Callable[[str], None],
-    arithmetics: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Record], bool]:
-    """The golden records of the cells' rows, by row; those that are not there yet are made.
-
-    A golden run that cannot be prepared or fails is left out, with a line that says so: it never fails a cell.
-
-    Args:
-        prepare: as `ablations/NAME.py` has it. Golden runs have few samples, so they are prepared apart: what a cell
-            was prepared from stands under its source's name, and must not be mistaken for theirs.
-        run: runs golden cells; returns the reasons of those that failed, by title, and whether it was stopped.
-        arithmetics: by row, on which arithmetic a record has to be made; any where None.
-
-    Returns:
-        Also whether it was stopped.
-    """
-    small = golden_cells(ablation, cells)
-    if not small:
-        return {}, False
-    try:
-        prepared = dict(prepare(typed(ablation, small)))
-        small = identify(small, notebook_path(ablation), prepared)
-    except Exception as error:  # whatever it is, the cells themselves were prepared and can run
-        say(f"no golden runs, as what they need could not be prepared: {error}")
-        return {}, False
-
-    def records() -> dict[str, list[Record]]:
-        made = made_records(small, ablation.golden)
-        return {cell.row: made[cell.key] for cell in small if cell.key in made}
-
-    def fits(row: str, record: Record) -> bool:
-        return arithmetics is None or record["arithmetic"] == arithmetics[row]
-
-    known = records()
-    stopped = False
-    missing = [cell for cell in small if not any(fits(cell.row, record) for record in known.get(cell.row, ()))]
-    if missing:
-        say(f"golden runs of {len(missing)} row{'s' * (len(missing) != 1)}, some seconds each")
-        failed, stopped = run(missing)
-        for title, reason in failed.items():
-            say(f"no golden run of {title}: {reason}")
-        known = records()
-    best = {row: [record for record in made if fits(row, record)] or made for row, made in known.items()}
-    return {row: made[-1] for row, made in best.items()}, stopped

@@ -9,10 +9,13 @@ hashed are the *resolved* parameters, never the difference to `base`: a baseline
 a changed default is a new run.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import math
+import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -73,6 +76,20 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "missing"
     return versions
+
+
+@cache
+def processor() -> str:
+    """The processor's model and a hash of its abilities: libraries choose their kernels by both."""
+    with suppress(OSError):
+        told = dict[str, str]()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip(), value.strip())
+        flags = told.get("flags", told.get("Features", ""))
+        model = told.get("model name", platform.machine())
+        return f"{model} {hashlib.sha256(flags.encode()).hexdigest()[:8]}"
+    return platform.processor()
 
 
 def is_prepared(cell: Cell, prepared: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ A test runs a cell of every notebook and holds what ran against what was reached
 """
 
 import ast
-import json
+import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -36,9 +36,7 @@ from lab.study.definitions import (
     ModuleDefinitions,
     Use,
     digest,
-    from_json,
     read_definitions,
-    to_json,
 )
 from lab.study.parameters import cell_source, read_notebook
 
@@ -173,9 +171,9 @@ def _library(paths: tuple[tuple[str, str], ...]) -> "_Library":
 
 def _read_kept(path: Path) -> dict[str, tuple[list[int], ModuleDefinitions]]:
     """What a library was when it was last read, with the stamps of its files; empty where the file is not whole."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return {name: (stamp, from_json(module)) for name, (stamp, module) in kept.items()}
+    with suppress(Exception):  # of damaged bytes anything may come
+        kept = pickle.loads(path.read_bytes())
+        return kept if isinstance(kept, dict) else {}
     return {}
 
 
@@ -198,7 +196,7 @@ class _Library:
         if stamps == self._stamps:
             return
         reader = digest(Path(__file__).with_name("definitions.py").read_text(encoding="utf-8"))
-        kept_at = cache_dir() / "definitions" / f"{digest(repr([sorted(map(str, self.paths.items())), reader]))}.json"
+        kept_at = cache_dir() / "definitions" / f"{digest(repr([sorted(map(str, self.paths.items())), reader]))}.pickle"
         kept = _read_kept(kept_at)
         if changed := [name for name, stamp in stamps.items() if name not in kept or kept[name][0] != stamp]:
             for name in changed:
@@ -208,10 +206,7 @@ class _Library:
                     raise LabError(f"{self.paths[name]} is not Python: {error}") from None
                 kept[name] = stamps[name], module
             with suppress(OSError):  # a full disk costs time, no answer
-                kept_at.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(
-                    kept_at, json.dumps({name: (stamp, to_json(module)) for name, (stamp, module) in kept.items()})
-                )
+                write_whole(kept_at, pickle.dumps({name: kept[name] for name in stamps}))
         self.modules = {name: kept[name][1] for name in stamps}
         every = [found for module in self.modules.values() for found in module.definitions.values()]
         self.keys = frozenset(key for found in every for key in found.entries)

@@ -5,9 +5,7 @@ So a sweep with nothing to do need not import torch.
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from filelock import FileLock
 from lab.data.fetch import packages
 from lab.paths import cache_dir, write_whole
 from lab.study.gpus import visible_gpus
-from lab.study.identity import package_versions
+from lab.study.identity import package_versions, processor
 from lab.training.parameters import TrainedParameters
 
 Ingredients = dict[str, Any]
@@ -31,7 +29,8 @@ def remembered(
     `make` gives what was prepared, by parameter and value, and the folders that must still be there for it to count.
     """
     pinned = {name: package.sha256 for name, package in packages().items()}
-    identity = json.dumps([*facts, code, pinned, package_versions(), _arithmetic()], sort_keys=True)
+    # Processor and GPUs tell whether `auto` comes to the same as before, without asking torch.
+    identity = json.dumps([*facts, code, pinned, package_versions(), processor(), visible_gpus()], sort_keys=True)
     memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     if memo.is_file():
         known = json.loads(memo.read_text(encoding="utf-8"))
@@ -87,11 +86,3 @@ def say_left_out(source: str, left_out: Mapping[str, Sequence[str]]) -> None:
 
     if left_out:
         print(f"preparing: {source}, {left_out_account(left_out)}", flush=True)
-
-
-def _arithmetic() -> list[str]:
-    """What tells whether `auto` comes to the same as before, without asking torch: the processor's abilities, GPUs."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return [next((line for line in lines if line.startswith(("flags", "Features"))), ""), *visible_gpus()]
-    return [platform.processor(), *visible_gpus()]

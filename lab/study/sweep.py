@@ -184,26 +184,46 @@ def golden_records(
     display: Display | None = None,
     arithmetics: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, golden.Record], bool]:
-    """The golden records of the cells' rows, by row (see `golden.golden_records`), and whether Ctrl-C came meanwhile.
+    """The golden records of the cells' rows, by row; those that are not there yet are made.
 
-    Made by as many workers as the rung has by default, however few they are: threads are shared out between workers,
-    and their number moves the last bits of a loss.
+    A golden run that cannot be prepared or fails is left out, with a line that says so: it never fails a cell. Golden
+    runs have few samples, so they are prepared apart: what a cell was prepared from stands under its source's name, and
+    must not be mistaken for theirs. They are made by as many workers as the rung has by default, however few they are:
+    threads are shared out between workers, and their number moves the last bits of a loss.
+
+    Args:
+        arithmetics: by row, on which arithmetic a record has to be made; any where None.
+
+    Returns:
+        Also whether Ctrl-C came meanwhile.
     """
+    small = golden.golden_cells(ablation, cells)
+    if not small:
+        return {}, False
     display = display or Display(ablation, rung)
+    try:
+        ready = (prepare or load_prepare(ablation.name))(typed(ablation, small))
+        small = identify(small, notebook_path(ablation), dict(ready))
+    except Exception as error:  # whatever it is, the cells themselves were prepared and can run
+        display.say(f"no golden runs, as what they need could not be prepared: {error}")
+        return {}, False
 
-    def run(todo: list[Cell]) -> tuple[Mapping[str, str], bool]:
+    def fits(row: str, record: golden.Record) -> bool:
+        return arithmetics is None or record["arithmetic"] == arithmetics[row]
+
+    made, stopped = golden.made_records(small, ablation.golden), False
+    if missing := [cell for cell in small if not any(fits(cell.row, one) for one in made.get(cell.row, ()))]:
+        display.say(f"golden runs of {len(missing)} row{'s' * (len(missing) != 1)}, some seconds each")
         meter, quiet = Meter(None, Forecast(ablation, 1, {})), Quiet(ablation, rung, file=display.file)
         workers = room if machines.remote else _workers(ablation, rung, room)
-        return _run(ablation, rung, todo, prepared, workers, machines, limits, meter, quiet, kind=golden.KIND)
-
-    return golden.golden_records(
-        ablation,
-        cells,
-        prepare=prepare or load_prepare(ablation.name),
-        run=run,
-        say=display.say,
-        arithmetics=arithmetics,
-    )
+        failed, stopped = _run(
+            ablation, rung, missing, prepared, workers, machines, limits, meter, quiet, kind=golden.KIND
+        )
+        for title, reason in failed.items():
+            display.say(f"no golden run of {title}: {reason}")
+        made = golden.made_records(small, ablation.golden)
+    best = {row: [record for record in records if fits(row, record)] or records for row, records in made.items()}
+    return {row: records[-1] for row, records in best.items()}, stopped
 
 
 def _workers(ablation: Ablation, rung: str, room: int | None) -> int:

@@ -320,12 +320,6 @@ class Recorder:
 
         self._client.log_batch(run_id, tags=[RunTag(f"{store.PREFIX}{tag}", value) for tag, value in tags.items()])
 
-    @_writing()
-    def report(self, run_id: str, name: str, summary: str, text: str) -> None:
-        """Keep a sweep's report with the run of its study: `reports/NAME.md`, and its one line as a tag."""
-        self._client.log_text(run_id, text, f"reports/{name}.md")
-        self._client.set_tag(run_id, f"{store.PREFIX}last_sweep", f"{name}: {summary}")
-
 
 def find_study(ablation: str, rung: str) -> store.RunRecord | None:
     """The parent run of an ablation at a rung, or None."""

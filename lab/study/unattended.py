@@ -6,10 +6,9 @@ the study's run in MLflow too.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,6 @@ from lab.errors import LabError
 from lab.study import tracking
 from lab.study.ablation import Ablation
 from lab.study.display import Display, clock
-from lab.study.forecast import Budget
-from lab.study.limits import DEFAULT_LIMITS, Limits
-from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.plan import describe, reason
 from lab.study.sweep import Outcome, reproduce
 
@@ -45,17 +41,14 @@ def run_unattended(
     ablation: Ablation,
     *,
     rung: str,
-    rows: str | Sequence[str] = "main",
-    seeds: Sequence[int] | None = None,
-    workers: int | None = None,
-    machines: Machines = THIS_MACHINE,
-    limits: Limits = DEFAULT_LIMITS,
-    budget: Budget | None = None,
-    sweep: Callable[..., Outcome] | None = None,
+    sweep: Callable[..., Outcome] = reproduce,
+    **options: Any,
 ) -> Report | None:
     """Bring a study up to date and report; None where another unattended sweep of it is still running.
 
-    `sweep` takes the place of `reproduce`, with its arguments: `lab.study.adaptive.until_decided` with its question.
+    Args:
+        sweep: what brings it up to date; `lab.study.adaptive.until_decided` with its question in place of `reproduce`.
+        options: the others of `sweep`.
 
     Raises:
         LabError: as `reproduce`; the report then says why, too.
@@ -72,9 +65,10 @@ def run_unattended(
             print("left to the last one, which is still running", file=log)
             return None
         try:
-            options: dict[str, Any] = {"rows": rows, "seeds": seeds, "workers": workers, "machines": machines}
-            run = partial(sweep or reproduce, ablation, **options, limits=limits, budget=budget)
-            return _sweep(ablation, rung, run, Display(ablation, rung, file=log), begun, stem)
+            display = Display(ablation, rung, file=log)
+            outcome = sweep(ablation, rung=rung, display=display, **options)
+            display.say(describe(outcome.planned))
+            return _report(ablation, rung, outcome, begun, stem)
         except LabError as error:
             print(f"error: {error}", file=log)
             text = f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n"
@@ -84,32 +78,20 @@ def run_unattended(
             lock.release()
 
 
-def _sweep(
-    ablation: Ablation,
-    rung: str,
-    run: Callable[..., Outcome],
-    display: Display,
-    begun: datetime,
-    stem: Path,
-) -> Report:
-    outcome = run(rung=rung, display=display)
-    display.say(describe(outcome.planned))
+def _report(ablation: Ablation, rung: str, outcome: Outcome, begun: datetime, stem: Path) -> Report:
+    """Write the report, beside the log and into the study's run."""
     ended = datetime.now().astimezone()
     text = compose(ablation, rung, outcome, begun, ended)
     path = paths.write_whole(stem.with_suffix(".md"), text)
     study = tracking.find_study(ablation.name, rung)
     if study is not None:
-        tracking.Recorder().report(study.run_id, f"{begun:%Y%m%d-%H%M%S}", describe(outcome.planned), text)
+        recorder, name = tracking.Recorder(), f"{begun:%Y%m%d-%H%M%S}"
+        recorder.keep(study.run_id, f"reports/{name}.md", text)
+        recorder.tag(study.run_id, {"last_sweep": f"{name}: {describe(outcome.planned)}"})
     return Report(outcome=outcome, text=text, path=path)
 
 
-def compose(
-    ablation: Ablation,
-    rung: str,
-    outcome: Outcome,
-    begun: datetime,
-    ended: datetime,
-) -> str:
+def compose(ablation: Ablation, rung: str, outcome: Outcome, begun: datetime, ended: datetime) -> str:
     """The report: how the cells stood before and stand now, what had changed, what ran, what failed."""
     pairs = list(zip(outcome.before, outcome.planned, strict=True))
     ran = [(was, now) for was, now in pairs if now.run is not None and now.run != was.run and now.state != "running"]

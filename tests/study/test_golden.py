@@ -1,10 +1,13 @@
+import io
 from dataclasses import replace
 
 import pytest
 
 from lab.errors import LabError
 from lab.study.cells import cells
-from lab.study.golden import KEPT_STEPS, Record, arithmetic, difference, golden_cells, golden_record, golden_records
+from lab.study.display import Display
+from lab.study.golden import KEPT_STEPS, Record, arithmetic, difference, golden_cells, golden_record
+from lab.study.sweep import golden_records
 from tests.study.test_ablation import make
 
 
@@ -87,7 +90,7 @@ def test_golden_runs_that_cannot_be_prepared_are_left_out_and_named() -> None:
     def fail(parameters: object) -> dict[str, str]:
         raise LabError("the hub is away")
 
-    said: list[str] = []
-    made = golden_records(toy, cells(toy, "cpu"), prepare=fail, run=lambda todo: ({}, False), say=said.append)
-    assert made == ({}, False)
-    assert said == ["no golden runs, as what they need could not be prepared: the hub is away"]
+    said = io.StringIO()
+    display = Display(toy, "cpu", file=said)
+    assert golden_records(toy, "cpu", cells(toy, "cpu"), {}, prepare=fail, display=display) == ({}, False)
+    assert said.getvalue() == "no golden runs, as what they need could not be prepared: the hub is away\n"

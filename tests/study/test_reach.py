@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -389,14 +390,14 @@ def test_an_editors_lock_and_imports_in_a_circle_are_no_matter(library: Path, no
     assert "RATE" in reached(notebook)
 
 
-@pytest.mark.parametrize("damaged", ["null", "[]", "{}", '{"lab.data": 1}', '{"lab.data": [[1, 2], {}]}', "{"])
+@pytest.mark.parametrize("damaged", [b"", b"{", pickle.dumps(None), pickle.dumps({})])
 def test_a_damaged_cache_is_read_anew(
-    library: Path, notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+    library: Path, notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bytes
 ) -> None:
     monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
     before = reached(notebook)
-    (kept,) = (tmp_path / "cache" / "definitions").glob("*.json")
-    kept.write_text(damaged)
+    (kept,) = (tmp_path / "cache" / "definitions").glob("*.pickle")
+    kept.write_bytes(damaged)
     reach._library.cache_clear()
     assert reached(notebook) == before
 

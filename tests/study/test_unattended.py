@@ -44,24 +44,22 @@ def test_a_sweep_leaves_a_log_a_report_and_a_copy_with_the_studys_run(
     assert (paths.mlruns_dir() / "unattended" / "toy-cpu.log").read_text().startswith(log)
 
 
-def test_one_that_is_still_running_is_left_alone(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_still_running_is_left_alone(toy_project: Path) -> None:
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("must not run")
 
-    monkeypatch.setattr(unattended, "reproduce", never)
     unattended.folder().mkdir(parents=True)
     with FileLock(unattended.folder() / "toy-cpu.lock"):
-        assert run_unattended(load_ablation("toy"), rung="cpu") is None
+        assert run_unattended(load_ablation("toy"), rung="cpu", sweep=never) is None
     assert "left to the last one, which is still running" in (unattended.folder() / "toy-cpu.log").read_text()
 
 
-def test_a_sweep_that_cannot_start_says_so_in_its_report(toy_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_that_cannot_start_says_so_in_its_report(toy_project: Path) -> None:
     def refused(*arguments: object, **options: object) -> None:
         raise LabError("package 'x' cannot be fetched")
 
-    monkeypatch.setattr(unattended, "reproduce", refused)
     with pytest.raises(LabError, match="cannot be fetched"):
-        run_unattended(load_ablation("toy"), rung="cpu")
+        run_unattended(load_ablation("toy"), rung="cpu", sweep=refused)
     assert "**It could not start:** package 'x' cannot be fetched" in (unattended.folder() / "toy-cpu.md").read_text()
     with FileLock(unattended.folder() / "toy-cpu.lock", timeout=0):
         pass  # the lock is free again

@@ -141,7 +141,7 @@ def test_a_video_that_is_not_unpacked_or_a_row_of_another_form_is_refused(videos
         file.write("\n" + json.dumps(row))
     with pytest.raises(LabError, match=r"rows of hub:.* do not fit the form activitynet_qa: \{'empty answer': 1\}"):
         read_questions(f"hub:{videos}")
-    with pytest.raises(LabError, match="unknown split of data set .*: 'dev'; choose one of: test"):
+    with pytest.raises(LabError, match=r"unknown split of data set .*: 'dev'; choose one of: test"):
         read_questions(f"hub:{videos}:default:dev")
     with pytest.raises(LabError, match="data set 'owner/none' cannot be had from the Hugging Face hub"):
         data_key("hub:owner/none")
