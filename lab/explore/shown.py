@@ -138,11 +138,11 @@ def _memory(shown: Any) -> str:
             "parameters (M)": f"{part.parameters / 1e6:,.1f}",
             "trained (M)": f"{part.trained_parameters / 1e6:,.1f}",
             "weights, gradients, optimiser (GB)": f"{(part.weights + part.gradients + part.optimizer) / 1e9:,.2f}",
-            "activations (GB)": f"{part.saved.everything / 1e9:,.2f}",
+            "activations (GB)": f"{part.activations / 1e9:,.2f}",
         }
         for part in shown.parts
     ]
-    told = f"{shown.total / 1e9:,.2f} GB, {shown.total_checkpointed / 1e9:,.2f} checkpointed"
+    told = f"{shown.total / 1e9:,.2f} GB, {shown.flops / 1e12:,.1f} TFLOPs"
     return f"<p><b>{text(told)}</b>, {shown.batch_size} samples of {shown.tokens:,} tokens</p>{table(lines)}"
 
 

@@ -24,7 +24,7 @@ DRIVER_PARAMETERS = ("run_id",)
 """Given by the sweep, not by the ablation: a notebook has each in its `parameters` cell, empty for use by hand."""
 
 _RUN_ID = 'run_id: str = ""  # MLflow run that the sweep opened; empty: a run of its own'
-_NO_OPTIONS = "field(default_factory=dict)"
+_NO_OPTIONS = "field(default_factory=dict, hash=False)"
 _LINE = re.compile(r"    (\w+): .+? = (.+?)  # (.+)")
 
 P = TypeVar("P", bound=Parameters)

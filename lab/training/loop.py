@@ -169,7 +169,7 @@ def train(
     read = _read(batches, first * options.accumulate, options, device)
     model.train()
     started = time.perf_counter() - seconds
-    with _layers_computed_anew(model, options.gradient_checkpointing):
+    with layers_computed_anew(model, options.gradient_checkpointing):
         for step in range(first, options.steps):
             own = learning_rates(step) if learning_rates else [options.learning_rate_at(step)] * len(groups)
             for group, own_rate in zip(optimizer.param_groups, own, strict=True):
@@ -299,7 +299,7 @@ def _as_it_is(batch: T) -> T:
 
 
 @contextmanager
-def _layers_computed_anew(model: nn.Module, asked: bool) -> Iterator[None]:
+def layers_computed_anew(model: nn.Module, asked: bool) -> Iterator[None]:
     """Inside, what transformers' layers compute is not kept for the backward pass but computed again in it."""
     from transformers import PreTrainedModel
     from transformers.modeling_layers import GradientCheckpointingLayer

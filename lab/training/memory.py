@@ -1,182 +1,248 @@
-"""What training a model takes, counted before anything is rented: parameters, tokens, bytes by part.
+"""What a step of training or a pass of scoring takes, traced on tensors without memory: bytes by part, and operations.
 
-Section 3 of the paper (its hardware is not found). Per parameter: its weight, and where it is trained a gradient,
-AdamW's two moments (and a copy of the weight in float32 where weights are kept in less), plus 4 bytes a tensor for
-AdamW's count of steps. What is saved for the backward pass is counted by `lab.training.saved_bytes`. Here for speech;
-`lab.training.vision_memory` for pictures and video.
+Section 3 of the paper (its hardware is not found). The model itself runs, on fake tensors: they have a shape, a type
+and a device, and nothing else, so that a 7B model is traced in seconds. Every storage that comes and goes is counted as
+a real one would be. The fake device is a CPU, whose attention keeps what a GPU's fused kernels keep (no table of
+scores) and whose autocast casts what a GPU's does.
 
-Not counted: the device's own context, fragmentation, workspaces, and buffers of the features' reading.
+A step is one in the middle of a training: gradients of the step before and moments are there when the forward pass
+begins, as in `lab.training.loop`. Not counted: the device's own context, fragmentation, workspaces, and the features as
+they are read.
+
+Why a tracer of its own and not `torch.distributed._tools.mem_tracker.MemTracker`: that one tells kinds of memory and
+modules of a backward pass apart, in a private package of some thousand lines, and not what each part of a model leaves
+behind its forward pass.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-from lab.errors import LabError, choose
-from lab.parts.audio_projectors import AudioProjector
-from lab.training.saved_bytes import Precision, Saved, SpeechSample, decoder_saved, encoder_saved
-from lab.training.traced_bytes import projector_saved
+from lab.errors import choose
+from lab.parts.omni_model import Example, OmniModel
+from lab.training.loop import layers_computed_anew
+from lab.training.stages import PARTS
 
-SPEECH_PARTS = ("audio_encoder", "audio_projector", "language_model")
+
+@dataclass(frozen=True)
+class Precision:
+    """Types of kept weights and of matrix products; weights below float32 have a copy in float32 that is trained."""
+
+    weights: torch.dtype
+    products: torch.dtype
+
+
+PRECISIONS: dict[str, Precision] = {
+    # As the loop names them, which always keeps weights in float32.
+    "float32": Precision(torch.float32, torch.float32),
+    "bfloat16": Precision(torch.float32, torch.bfloat16),
+    # What large models are usually trained with, and the loop has not: 16 bytes a trained parameter, 2 a frozen one.
+    "bfloat16_weights": Precision(torch.bfloat16, torch.bfloat16),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartMemory:
-    """One part: its numbers of parameters, and its bytes."""
+    """One part: its numbers of parameters, and its bytes; those outside the step take none.
+
+    `activations` are what is alive of its forward pass when that of the whole model is done.
+    """
 
     name: str
     parameters: int
-    trained_parameters: int
-    weights: int
-    gradients: int
-    optimizer: int
-    saved: Saved
+    trained_parameters: int = 0
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """A model's parts; `logits` is the transient gradient of the loss, twice the scored logits in float32."""
+    """What a step takes."""
 
     parts: tuple[PartMemory, ...]
     batch_size: int
     tokens: int
-    """Positions of a sample in the language model."""
-    logits: int
+    """Positions of the longest sample, its end included."""
+    total: int
+    """Bytes at the worst moment."""
+    flops: int
+    """Operations of the matrix products, two a multiply-add, in all passes."""
 
     @property
     def kept(self) -> int:
-        """Weights, gradients and optimiser, whatever the batch."""
+        """Bytes of weights, gradients and optimiser, whatever the batch."""
         return sum(part.weights + part.gradients + part.optimizer for part in self.parts)
 
     @property
-    def total(self) -> int:
-        """All of it, when the backward pass begins."""
-        return self.kept + self.logits + sum(part.saved.everything for part in self.parts)
-
-    @property
-    def total_checkpointed(self) -> int:
-        """With gradient checkpointing; the loss's gradient and a layer computed again are never there at once."""
-        again = max(part.saved.computed_again for part in self.parts)
-        return self.kept + max(again, self.logits) + sum(part.saved.checkpointed for part in self.parts)
+    def passing(self) -> int:
+        """Bytes at the worst moment beyond what is kept and the activations; below 0 where no such moment has all."""
+        return self.total - self.kept - sum(part.activations for part in self.parts)
 
 
-def part_memory(name: str, model: nn.Module, precision: Precision, *, trained: bool, saved: Saved) -> PartMemory:
-    """What a part's parameters take; of a trained one, those without `requires_grad` (fixed positions) stay frozen."""
-    parameters = list(model.parameters())
-    learning = [parameter for parameter in parameters if trained and parameter.requires_grad]
-    count = sum(parameter.numel() for parameter in learning)
-    buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    return PartMemory(
-        name=name,
-        parameters=sum(parameter.numel() for parameter in parameters),
-        trained_parameters=count,
-        weights=precision.weights * sum(parameter.numel() for parameter in parameters) + buffers,
-        gradients=precision.gradients * count,
-        optimizer=(2 * precision.moments + precision.master) * count + 4 * len(learning),
-        saved=saved,
-    )
-
-
-def outside(part: PartMemory) -> PartMemory:
-    """A frozen encoder whose features are computed once: it has parameters, and no place in the step."""
-    return replace(part, weights=0, saved=Saved())
-
-
-def language_model_memory(
-    language_model: nn.Module, precision: Precision, *, trained: bool, batch_size: int, tokens: int, answer_tokens: int
-) -> PartMemory:
-    """A language model that the gradient flows through to what stands before it.
-
-    Raises:
-        LabError: its form has no formula.
-    """
-    config: Any = language_model.config
-    choose(dict.fromkeys(("qwen2", "qwen3", "llama")), config.model_type, "form of language model for the formulas:")
-    sizes = {"batch_size": batch_size, "tokens": tokens, "answer_tokens": answer_tokens}
-    saved = decoder_saved(language_model, config, precision, trained=trained, **sizes)
-    return part_memory("language_model", language_model, precision, trained=trained, saved=saved)
-
-
-def logits_bytes(language_model: nn.Module, batch_size: int, answer_tokens: int) -> int:
-    """The gradient of the loss by the scored logits, there twice for a moment, in float32."""
-    config: Any = language_model.config
-    return 2 * 4 * config.vocab_size * batch_size * (answer_tokens + 1)
-
-
-def check_trained(trained: Collection[str], parts: Sequence[str]) -> None:
-    """Refuse what no model of these parts trains.
-
-    Raises:
-        LabError: an unknown part, or none.
-    """
-    for name in trained:
-        choose(dict.fromkeys(parts), name, "part")
-    if not trained:
-        raise LabError(f"nothing is trained: choose at least one of: {', '.join(parts)}")
-
-
-def speech_memory(
+def trace(
+    model: OmniModel,
+    batch: Callable[[OmniModel], Sequence[Example]],
     *,
-    encoder: nn.Module,
-    build_projector: Callable[[], AudioProjector],
-    language_model: nn.Module,
-    sample: SpeechSample,
     trained: Collection[str],
     precision: Precision,
-    max_tokens: int | None = None,
+    packed: bool = False,
+    checkpointing: bool = False,
+    outside: Mapping[str, nn.Module] | None = None,
 ) -> Memory:
-    """What a step of an audio language model takes, at its largest batch.
+    """Trace one step on a batch; with nothing to train, a pass forward, as in scoring.
 
     Args:
-        encoder: transformers' Whisper encoder, as all parts best on the meta device.
-        build_projector: makes the projector; called where tensors have no memory.
-        language_model: transformers' causal model of Qwen2, Qwen3 or Llama.
-        sample: the batch.
-        trained: names of `SPEECH_PARTS`; the encoder outside them is outside the loop.
+        model: on the meta device, used up by this; a parameter of it that never trains requires no gradient.
+        batch: makes the examples of the batch, with sounds and pictures that are tensors without memory.
+        trained: names of the model's parts.
         precision: of weights and products.
-        max_tokens: the longest sequence that is allowed.
+        packed: as one pack, not padded side by side.
+        checkpointing: the layers of transformers' models keep their inputs alone and are computed again.
+        outside: parts whose features are computed once, by name: they have parameters, and no place in the step.
 
     Raises:
-        LabError: an unknown part, nothing to train, a language model whose form has no formula, or a sequence longer
-            than `max_tokens`.
+        LabError: an unknown part.
     """
-    check_trained(trained, SPEECH_PARTS)
-    with torch.device("meta"):
-        projector = build_projector()
-        # The statistics that standardise features stand with the joined model.
-        projector.register_buffer("feature_mean", torch.empty(projector.hidden_size))
-        projector.register_buffer("feature_std", torch.empty(projector.hidden_size))
-    tokens = sample.prompt_tokens + projector.output_length(sample.frames) + 1 + sample.answer_tokens
-    if max_tokens is not None and tokens > max_tokens:
-        raise LabError(f"an utterance takes {tokens} tokens, more than max_tokens {max_tokens}: make it shorter")
-    trains = {name: name in trained for name in SPEECH_PARTS}
-    above = trains["audio_encoder"] or trains["audio_projector"]
-    part = partial(part_memory, precision=precision)
-    saved = Saved()
-    if trains["audio_encoder"]:
-        saved = encoder_saved(encoder, encoder.config, sample, precision)  # type: ignore[arg-type]
-    encoder_part = part("audio_encoder", encoder, trained=trains["audio_encoder"], saved=saved)
-    traced = Saved()
-    if above:
-        traced = projector_saved(build_projector, sample, precision, gradient_flows_on=trains["audio_encoder"])
+    tracer = _Tracer()
+    for name in trained:
+        choose(model.parts(), name, "part")
+    # A norm without a fused kernel on this machine is nothing to warn of: nothing is computed.
+    with warnings.catch_warnings(action="ignore"), FakeTensorMode(allow_non_fake_inputs=True):
+        _on_fake_device(model, precision, trained)
+        examples = batch(model)
+        with tracer, layers_computed_anew(model, checkpointing):
+            optimizers = [_keep(tracer, name, part, precision) for name, part in model.parts().items()]
+            for name, part in model.parts().items():
+                if name != "language_model":
+                    part.register_forward_pre_hook(partial(tracer.enter, name))
+                    part.register_forward_hook(partial(tracer.enter, "language_model"))
+            tracer.enter("language_model")
+            autocast = torch.autocast("cpu", precision.products, enabled=precision.products != torch.float32)
+            with torch.set_grad_enabled(bool(trained)), autocast:
+                answer = model.packed(examples).loss if packed else model(examples)
+            loss = answer.loss.sum() / answer.num_tokens.sum()
+            alive = tracer.alive.copy()
+            if trained:
+                model.zero_grad(set_to_none=True)
+                loss.backward()
+            del optimizers
+        parts = {name: _part(name, part, alive) for name, part in model.parts().items()}
+        tokens = max(map(model.num_tokens, examples))
+    for name, part in (outside or {}).items():
+        parts[name] = PartMemory(name=name, parameters=_count(part.parameters()))
     return Memory(
-        parts=(
-            encoder_part if trains["audio_encoder"] else outside(encoder_part),
-            part("audio_projector", projector, trained=trains["audio_projector"], saved=traced),
-            language_model_memory(
-                language_model,
-                precision,
-                trained=trains["language_model"],
-                batch_size=sample.batch_size,
-                tokens=tokens,
-                answer_tokens=sample.answer_tokens,
-            ),
-        ),
-        batch_size=sample.batch_size,
+        parts=tuple(parts[name] for name in PARTS if name in parts),
+        batch_size=len(examples),
         tokens=tokens,
-        logits=logits_bytes(language_model, sample.batch_size, sample.answer_tokens),
+        total=tracer.most,
+        flops=tracer.flops,
     )
+
+
+class _Tracer(TorchDispatchMode):
+    """Adds up what lives, by part and kind, and the operations.
+
+    Whole numbers that are given as numbers (lengths, token ids) are computed for real, since the course of a pass
+    depends on them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owner = ("", "")
+        self.alive: Counter[tuple[str, str]] = Counter()
+        self.now = self.most = self.flops = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def enter(self, part: str, *_: object) -> None:
+        """From here on what is made are activations of this part; also as a hook."""
+        self.owner = (part, "activations")
+
+    def note(self, tensor: Tensor) -> None:
+        """Count a tensor's storage until it is freed."""
+        storage = tensor.untyped_storage()
+        if storage not in self._known:
+            self._known.add(storage)
+            self._add(self.owner, storage.nbytes())
+            weakref.finalize(storage, self._add, self.owner, -storage.nbytes())
+
+    def _add(self, owner: tuple[str, str], size: int) -> None:
+        self.alive[owner] += size
+        self.now += size
+        self.most = max(self.most, self.now)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return args[0].fake_device  # asked twice an operation, by autocast
+        if FakeTensor not in types and any(isinstance(given, Tensor) for given in tree_leaves((args, kwargs))):
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
+        if func is torch.ops.aten.nonzero.default:
+            # Asked of the windows of sounds alone, of which in the largest batch each has frames of its own.
+            return torch.empty(args[0].numel(), args[0].dim(), dtype=torch.int64)
+        made = func(*args, **kwargs)
+        if count := flop_registry.get(func.overloadpacket):
+            self.flops += count(*args, **kwargs, out_val=made)
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, FakeTensor):
+                self.note(tensor)
+        return made
+
+
+def _on_fake_device(model: OmniModel, precision: Precision, trained: Collection[str]) -> None:
+    model.to_empty(device="cpu")
+    model.language_model.tie_weights()  # which to_empty unties
+    for name, part in model.parts().items():
+        for parameter in part.parameters():
+            parameter.data = parameter.data.to(precision.weights)
+            parameter.requires_grad_(parameter.requires_grad and name in trained)
+    model.train()
+
+
+def _keep(tracer: _Tracer, name: str, part: nn.Module, precision: Precision) -> torch.optim.Optimizer | None:
+    """Make what of a part is there between steps; returned is what has to be held."""
+    tracer.owner = (name, "weights")
+    for tensor in (*part.parameters(), *part.buffers()):
+        tracer.note(tensor)
+    learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
+    if not learning:
+        return None
+    tracer.owner = (name, "optimizer")
+    stepped = learning
+    if precision.weights != torch.float32:
+        stepped = [nn.Parameter(torch.empty_like(parameter, dtype=torch.float32)) for parameter in learning]
+    for parameter in stepped:
+        parameter.grad = parameter.new_empty(1).expand_as(parameter)
+    optimizer = torch.optim.AdamW(stepped, fused=True)
+    optimizer.step()
+    tracer.owner = (name, "gradients")
+    for parameter in learning:
+        parameter.grad = torch.empty_like(parameter)
+    return optimizer
+
+
+def _part(name: str, part: nn.Module, alive: Mapping[tuple[str, str], int]) -> PartMemory:
+    kinds = ("weights", "gradients", "optimizer", "activations")
+    return PartMemory(
+        name=name,
+        parameters=_count(part.parameters()),
+        trained_parameters=_count(parameter for parameter in part.parameters() if parameter.requires_grad),
+        **{kind: alive[name, kind] for kind in kinds},
+    )
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)

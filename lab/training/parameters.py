@@ -90,7 +90,7 @@ class SpeechParameters(TrainedParameters):
     projector: str = "conv_gmlp"  # name in AUDIO_PROJECTORS
     downsample_rate: int = 2  # the paper's n: encoder frames a token
     parameter_budget: int = 0  # parameters of a projector that is sized by a budget; 0: it is not
-    projector_options: dict[str, Any] = field(default_factory=dict)  # of its constructor, beside those above
+    projector_options: dict[str, Any] = field(default_factory=dict, hash=False)  # of its class, beside those above
     prompt: str = ""  # text before the audio
     positions: Literal["auto", "sequential", "time_aligned"] = "auto"  # auto: as the language model was pretrained
     steps: int = 340  # training steps
@@ -119,7 +119,7 @@ class SightedParameters(TrainedParameters):
     projector: str = "mean_pool"  # name in VISUAL_PROJECTORS
     pool_size: int = 2  # patches a side that become one token
     padding: Literal["none", "both", "columns"] = "none"  # rows and columns that fill no window: dropped, or repeated
-    projector_options: dict[str, Any] = field(default_factory=dict)  # of its constructor, beside those above
+    projector_options: dict[str, Any] = field(default_factory=dict, hash=False)  # of its class, beside those above
     marks_places: bool = True  # tell the language model where and when a token is
     train_language_model: bool = True  # with the projector
     language_model_learning_rate: float = 5e-4  # peak of each stage

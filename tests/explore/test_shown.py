@@ -56,7 +56,7 @@ def corpus(folder: Path) -> Corpus:
 def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
     """One of every class, and what has to stand in what is shown of it."""
     study = load_ablation("conv_gmlp_rate")
-    counted = scale(load_ablation("visual_projector"), "cpu", ["mlp"])
+    counted = scale(load_ablation("loss_filter"), "cpu", ["none"])
     kept = filtered(["a", "b"], [None, "empty"], name="not_empty", parameters={"least": 1})
     packs = pack_best_fit([7, 6, 4, 3, 2], 10)
     leak = Check(name="other text: logits", difference=0.5, tolerance=0.0)
@@ -89,10 +89,10 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
     return {
         "lab.study.ablation.Ablation": (study, (study.rows[0].label, "downsample_rate = 2", "0, 1, 2")),
         "lab.study.cells.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
-        "lab.study.scale.Scale": (counted, ("<pre>", "By part, mlp")),
+        "lab.study.scale.Scale": (counted, ("<pre>", "By part, none")),
         "lab.training.stages.Stage": (PAPER_STAGES["image_1"], ("visual_projector (0.001)", "stage image_1")),
         "lab.training.loop.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1.00 GB")),
-        "lab.training.memory.Memory": (counted.rows["mlp"], ("visual_projector", "GB")),
+        "lab.training.memory.Memory": (counted.rows["none"].memory, ("language_model", "TFLOPs")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("FAILED: 1 of 1", "leaks", "0.5")),
         "lab.data.sample.Sample": (
             sample,

@@ -31,7 +31,7 @@ NO_COMPONENTS = {
     "lab.data.filters.step.KINDS": "kinds of columns",
     "lab.data.filters.step.LENGTHS": "units of one step",
     "standins.scenes.rendering.PATTERNS": "backgrounds of scenes",
-    "lab.training.saved_bytes.PRECISIONS": "bytes of numbers, for counting",
+    "lab.training.memory.PRECISIONS": "bytes of numbers, for counting",
 }
 
 

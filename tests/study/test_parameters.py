@@ -97,5 +97,5 @@ def test_every_line_of_a_written_cell_tells_its_unit() -> None:
     assert "steps: int = 340  # training steps" in lines
     assert "learning_rate: float = 1e-3  # peak, of AdamW" in lines
     assert 'device: str = "auto"  # cpu, cuda, or auto: cuda where there is one' in lines
-    assert "projector_options: dict = {}  # of its constructor, beside those above" in lines
+    assert "projector_options: dict = {}  # of its class, beside those above" in lines
     assert all("  # " in line for line in lines)

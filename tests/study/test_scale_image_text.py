@@ -1,19 +1,16 @@
-from typing import Any
-
 import pytest
 
 from lab.errors import LabError
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale
-from lab.study.scale_table import table
 from tests.study.test_scale_vision import MEAN_POOL, nothing_is_fetched  # noqa: F401  a fixture
 
 STUDY = "loss_filter_images"
 
 
+@pytest.mark.slow
 def test_a_pack_trains_projector_and_language_model_and_has_the_budgets_positions():
-    found = scale(load_ablation(STUDY), "paper", ["gaussian_1"])
-    memory: Any = found.rows["gaussian_1"]
+    memory = scale(load_ablation(STUDY), "paper", ["gaussian_1"]).rows["gaussian_1"].memory
     encoder, visual, video, language_model = memory.parts
     assert (encoder.weights, visual.trained_parameters, video.trained_parameters) == (0, MEAN_POOL, 0)
     assert language_model.trained_parameters == 7_615_616_512
@@ -21,19 +18,21 @@ def test_a_pack_trains_projector_and_language_model_and_has_the_budgets_position
     assert memory.batch_size == round(65_536 / memory.tokens)
 
 
-def test_the_filters_of_a_rung_take_the_same_and_the_table_says_what_scoring_is():
-    found = scale(load_ablation(STUDY), "gpu")
-    assert len({memory.total for memory in found.rows.values()}) == 1
-    assert "Scoring before it: the same model, forward only" in table(found)
+def test_the_filters_of_a_rung_take_the_same_and_the_table_says_what_scoring_takes():
+    found = scale(load_ablation(STUDY), "cpu")
+    assert len({row.dearest for row in found.rows.values()}) == 1
+    (note,) = found.notes
+    assert note.startswith("Scoring before it: the same model (")
+    assert "in packs of 800 tokens." in note
 
 
 def test_the_small_rung_counts_the_models_of_the_project():
     found = scale(load_ablation(STUDY), "cpu", ["none"], question_tokens=40, answer_tokens=20)
-    assert found.rows["none"].tokens == 9 + 40 + 1 + 20 + 1  # 6 x 6 patches pooled by two
+    assert found.rows["none"].memory.tokens == 9 + 40 + 1 + 20 + 1  # 6 x 6 patches pooled by two
 
 
 def test_a_batch_of_samples_is_refused_and_a_sample_longer_than_a_pack():
     with pytest.raises(LabError, match="batch_size is 4, but a study of packed instructions has none"):
         scale(load_ablation(STUDY), "paper", batch_size=4)
-    with pytest.raises(LabError, match=r"row 'none'.*more than batch_tokens .65536"):
-        scale(load_ablation(STUDY), "paper", answer_tokens=70_000)
+    with pytest.raises(LabError, match=r"row 'none'.*more than budget_tokens .65536"):
+        scale(load_ablation(STUDY), "paper", ["none"], answer_tokens=70_000)

@@ -1,8 +1,14 @@
-"""Predicted bytes against those of small models that are really trained."""
+"""What a trace counts, against small models that the real loop trains and the real scorer runs, on real tensors."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -16,336 +22,388 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.errors import LabError
+from lab.parts.any_resolution import token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
 from lab.parts.audio_tokens import AudioTokens, Sound
-from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
-from lab.training.memory import Memory, part_memory, speech_memory
-from lab.training.saved_bytes import (
-    PRECISIONS,
-    Saved,
-    SpeechSample,
-    decoder_layer_bytes,
-    encoder_layer_bytes,
-    vision_encoder_saved,
-)
-from tests.parts.tiny_models import gpt2
+from lab.parts.vision_backbones import SiglipBackbone, load_timm
+from lab.parts.vision_encoders import VisionEncoder
+from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
+from lab.parts.visual_tokens import Seen, VisualTokens
+from lab.study.largest_batch import MelShapes
+from lab.training.language_models import text_model
+from lab.training.loop import TrainingOptions, train
+from lab.training.memory import PRECISIONS, Memory, trace
+from lab.training.packed_losses import losses_in_packs
+from lab.training.scoring import ScoringOptions, answer_losses
+from lab.training.stages import Stage, apply_stage
 
-VOCABULARY = 300
+VOCABULARY, WIDTH, INNER, LAYERS, HEADS = 300, 96, 200, 3, 6
+FRAMES, HEARD = 64, 64  # encoder frames of a sound, and the audio encoder's width
+PIXELS = 56
 ALPHABET = "".join(chr(0x4E00 + i) for i in range(VOCABULARY - 2))
-SMALL = {"width": 32, "layers": 2, "inner": 96, "heads": 4, "encoder": 24}
-LARGER = {"width": 96, "layers": 3, "inner": 200, "heads": 6, "encoder": 64}
-SAMPLE = SpeechSample(batch_size=3, frames=64, encoder_frames=64, prompt_tokens=2, answer_tokens=10)
+SOUND = ("audio_encoder", "audio_projector")
+Batch = Callable[[OmniModel], list[Example]]
 
 
-def language_config(kind: str, size: dict[str, int]) -> Qwen2Config | Qwen3Config | LlamaConfig:
+def language_model(kind: str = "qwen2", layers: int = LAYERS) -> LanguageModel:
     config = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}[kind]
-    more = {"head_dim": 12} if kind == "qwen3" else {}
-    return config(
-        vocab_size=VOCABULARY,
-        hidden_size=size["width"],
-        intermediate_size=size["inner"],
-        num_hidden_layers=size["layers"],
-        num_attention_heads=size["heads"],
-        num_key_value_heads=2,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        **more,
+    model = AutoModelForCausalLM.from_config(
+        config(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            intermediate_size=INNER,
+            num_hidden_layers=layers,
+            num_attention_heads=HEADS,
+            num_key_value_heads=2,
+            tie_word_embeddings=kind == "llama",
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+            **({"head_dim": 12} if kind == "qwen3" else {}),
+        )
     )
+    return LanguageModel("tiny", model, CharacterCodec(alphabet=ALPHABET), "0")
 
 
-def whisper(size: dict[str, int]) -> WhisperEncoder:
-    return WhisperEncoder(
-        WhisperConfig(
-            d_model=size["encoder"],
-            encoder_layers=size["layers"],
+def hears(kind: str = "qwen2", *, name: str = "conv_gmlp", inside: bool, layers: int = LAYERS) -> OmniModel:
+    encoder = None
+    if inside:
+        config = WhisperConfig(
+            d_model=HEARD,
+            encoder_layers=layers,
             encoder_attention_heads=2,
-            encoder_ffn_dim=4 * size["encoder"],
-            max_source_positions=SAMPLE.frames,
+            encoder_ffn_dim=4 * HEARD,
+            max_source_positions=FRAMES,
         )
+        whisper = WhisperEncoder(config)
+        whisper.embed_positions.requires_grad_(False)
+        front_end = MelShapes if whisper.conv1.weight.is_meta else WhisperFeatureExtractor
+        encoder = AudioEncoder(whisper=whisper, feature_extractor=front_end(feature_size=80), window="padded")
+    projector = build_audio_projector(name, hidden_size=HEARD, output_size=WIDTH, downsample_rate=4)
+    return OmniModel(
+        audio_projector=AudioTokens(projector=projector), audio_encoder=encoder, language_model=language_model(kind)
     )
 
 
-def projector_options(size: dict[str, int]) -> dict[str, int]:
-    return {"hidden_size": size["encoder"], "output_size": size["width"], "downsample_rate": 4}
+def sounds(model: OmniModel) -> list[Example]:
+    def sound() -> Sound:
+        if model.audio_encoder is None:
+            return Sound(torch.zeros(FRAMES, HEARD))
+        with unset_fake_temporarily():
+            return Sound(torch.zeros(FRAMES * 320))
+
+    return [Example(content=[[1, 2], sound()], answer=[3] * n) for n in (10, 10, 6)]
 
 
-def predicted(
-    size: dict[str, int], trained: set[str], precision: str = "float32", kind: str = "qwen2", name: str = "conv_gmlp"
-) -> Memory:
-    with torch.device("meta"):
-        encoder = whisper(size)
-        language_model = AutoModelForCausalLM.from_config(language_config(kind, size))
-    encoder.embed_positions.requires_grad_(False)
-    return speech_memory(
-        encoder=encoder,
-        build_projector=lambda: build_audio_projector(name, **projector_options(size)),
-        language_model=language_model,
-        sample=SAMPLE,
-        trained=trained,
-        precision=PRECISIONS[precision],
-    )
-
-
-class Trained:
-    """A model of that size, trained for a step, and the bytes that it took."""
-
-    def __init__(
-        self,
-        size: dict[str, int],
-        trained: set[str],
-        precision: str = "float32",
-        kind: str = "qwen2",
-        name: str = "conv_gmlp",
-        checkpointing: bool = False,
-    ) -> None:
-        torch.manual_seed(0)
-        dtype = PRECISIONS[precision].dtype
-        encoder = AudioEncoder(
-            whisper=whisper(size), feature_extractor=WhisperFeatureExtractor(), window="padded"
-        ).freeze()
-        language_model = AutoModelForCausalLM.from_config(language_config(kind, size))
-        with_encoder = "audio_encoder" in trained
-        self.model = OmniModel(
-            audio_projector=AudioTokens(projector=build_audio_projector(name, **projector_options(size))),
-            language_model=LanguageModel("tiny", language_model, CharacterCodec(alphabet=ALPHABET), "0"),
-            audio_encoder=encoder if with_encoder else None,
-        )
-        language_model.requires_grad_("language_model" in trained)
-        if with_encoder:
-            encoder.requires_grad_(True)
-            encoder.whisper.embed_positions.requires_grad_(False)
-        buffers = {name: buffer.dtype for name, buffer in language_model.named_buffers()}
-        self.model.to(dtype)
-        for buffer_name in buffers:  # the rotary frequencies stay in float32, as when such a model is loaded
-            owner, _, leaf = buffer_name.rpartition(".")
-            module = language_model.get_submodule(owner)
-            setattr(module, leaf, getattr(module, leaf).to(buffers[buffer_name]))
-        self.model.audio_projector.requires_grad_("audio_projector" in trained)
-        if checkpointing:
-            self._checkpoint_layers(encoder.whisper, language_model)
-        mels = torch.randn(SAMPLE.batch_size, 80, 2 * SAMPLE.frames)
-        lengths = torch.full((SAMPLE.batch_size,), SAMPLE.frames)
-        answers = [[1] * SAMPLE.answer_tokens, [2] * SAMPLE.answer_tokens, [3] * (SAMPLE.answer_tokens - 4)]
-        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learning, fused=True)
-        self.model.train()
-        if with_encoder:
-            features, encode = mels, True
-        else:
-            with torch.no_grad():
-                features, encode = encoder.to(dtype)(mels, lengths)[0], False
-        own = {t.untyped_storage().data_ptr() for t in [*self.model.parameters(), *self.model.buffers()]}
-        kept: dict[int, torch.Tensor] = {}
-
-        def note(tensor: torch.Tensor) -> torch.Tensor:
-            place = tensor.untyped_storage().data_ptr()
-            if place not in own:
-                kept.setdefault(place, tensor)
-            return tensor
-
-        cast = torch.autocast("cpu", torch.bfloat16, enabled=PRECISIONS[precision].autocast)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            with cast:
-                if encode:
-                    features, _ = self.model.audio_encoder(features, lengths)
-                prompt = list(range(SAMPLE.prompt_tokens))
-                answer = self.model(
-                    [Example(content=[prompt, Sound(f)], answer=a) for f, a in zip(features, answers, strict=True)]
-                )
-            loss = answer.loss.sum()
-        self.activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-        kept.clear()
-        loss.backward()
-        optimizer.step()
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        self.weights = sum(t.numel() * t.element_size() for t in tensors)
-        self.gradients = sum(p.grad.numel() * p.grad.element_size() for p in learning)
-        states = [state for entry in optimizer.state.values() for state in entry.values()]
-        self.optimizer = sum(state.numel() * state.element_size() for state in states)
-        self.parameters = len(learning)
-
-    @staticmethod
-    def _checkpoint_layers(encoder: WhisperEncoder, language_model: nn.Module) -> None:
-        for model in (encoder, language_model):
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def assert_as_trained(memory: Memory, real: Trained) -> None:
-    assert sum(part.weights for part in memory.parts) == real.weights
-    assert sum(part.gradients for part in memory.parts) == real.gradients
-    assert sum(part.optimizer for part in memory.parts) == real.optimizer
-    activations = sum(part.saved.everything for part in memory.parts)
-    # The issue asks for 15%; the formulas leave out index tensors alone.
-    assert activations == pytest.approx(real.activations, rel=0.03)
-
-
-PROJECTOR, SPEECH = {"audio_projector"}, {"audio_encoder", "audio_projector"}
-EVERYTHING = {*SPEECH, "language_model"}
-
-
-@pytest.mark.parametrize("size", [SMALL, LARGER], ids=["small", "larger"])
-@pytest.mark.parametrize("trained", [PROJECTOR, SPEECH, EVERYTHING], ids=["projector", "with encoder", "everything"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_prediction_is_what_a_small_model_takes_in_training(size, trained, precision):
-    assert_as_trained(predicted(size, trained, precision), Trained(size, trained, precision))
-
-
-@pytest.mark.parametrize("kind", ["qwen3", "llama"])
-@pytest.mark.parametrize("trained", [PROJECTOR, EVERYTHING], ids=["projector", "everything"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_prediction_holds_for_other_language_models(kind, trained, precision):
-    assert_as_trained(predicted(LARGER, trained, precision, kind), Trained(LARGER, trained, precision, kind))
-
-
-@pytest.mark.parametrize("name", sorted(set(AUDIO_PROJECTORS) - {"conv_gmlp_budget"}))
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_prediction_holds_for_every_projector(name, precision):
-    assert_as_trained(predicted(SMALL, SPEECH, precision, name=name), Trained(SMALL, SPEECH, precision, name=name))
-
-
-@pytest.mark.parametrize("trained", [PROJECTOR, EVERYTHING], ids=["projector", "everything"])
-def test_weights_in_bfloat16_take_a_master_copy_that_adamw_alone_does_not_have(trained):
-    memory = predicted(LARGER, trained, "bfloat16_weights")
-    real = Trained(LARGER, trained, "bfloat16_weights")
-    learning = sum(part.trained_parameters for part in memory.parts)
-    statistics = 2 * 2 * LARGER["encoder"]  # kept in float32 by the prediction, in bfloat16 by the model of this test
-    assert sum(part.weights for part in memory.parts) == real.weights + statistics
-    assert sum(part.gradients for part in memory.parts) == real.gradients == 2 * learning
-    # torch keeps the moments as the weights are, 2 bytes each; 4 each and a float32 copy of the weight are predicted.
-    assert sum(part.optimizer for part in memory.parts) == real.optimizer + (4 + 4) * learning
-    activations = sum(part.saved.everything for part in memory.parts)
-    assert activations == pytest.approx(real.activations, rel=0.03)
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_prediction_holds_with_gradient_checkpointing(precision):
-    memory = predicted(LARGER, EVERYTHING, precision)
-    real = Trained(LARGER, EVERYTHING, precision, checkpointing=True)
-    checkpointed = sum(part.saved.checkpointed for part in memory.parts)
-    assert checkpointed == pytest.approx(real.activations, rel=0.05)
-    assert memory.total_checkpointed < memory.total
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_prediction_holds_for_a_vision_encoder(precision):
+def siglip() -> SiglipBackbone:
     config = SiglipVisionConfig(
         hidden_size=48,
         intermediate_size=100,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
-        image_size=56,
-        patch_size=14,
-        vision_use_head=False,  # the prediction leaves the pooling head out
+        image_size=PIXELS,
+        patch_size=8,  # 7 x 7, which pooling does not divide
     )
-    model = SiglipVisionModel(config).train()
-    kept: dict[int, torch.Tensor] = {}
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
-
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=PRECISIONS[precision].autocast)
-    with cast, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        patches = model(torch.randn(3, 3, 56, 56)).last_hidden_state
-    assert patches.shape[1] == 16
-    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    saved = vision_encoder_saved(model, 3, config, PRECISIONS[precision])
-    assert saved.everything == pytest.approx(real, rel=0.03)
+    return SiglipBackbone(siglip=SiglipVisionModel(config))
 
 
-def test_encoder_outside_the_loop_takes_nothing():
-    part = predicted(SMALL, PROJECTOR).parts[0]
-    assert (part.name, part.weights, part.gradients, part.optimizer) == ("audio_encoder", 0, 0, 0)
-    assert part.saved.everything == 0
-    assert part.parameters == sum(p.numel() for p in whisper(SMALL).parameters())
+def sees(*, name: str = "mean_pool", inside: bool, build: Any = siglip, newline: bool = False) -> OmniModel:
+    backbone = build()
+    options: dict[str, Any] = {"depth": 1} if name == "c_abstractor" else {}
+
+    def tokens() -> VisualTokens:
+        projector = build_visual_projector(name, hidden_size=backbone.hidden_size, output_size=WIDTH, **options)
+        return VisualTokens(projector=projector, marks_places=True, newline=newline)
+
+    encoder = VisionEncoder(backbone=backbone, name="tiny", mean=[0.5] * 3, std=[0.5] * 3) if inside else None
+    return OmniModel(
+        visual_projector=tokens(), video_projector=tokens(), vision_encoder=encoder, language_model=language_model()
+    )
 
 
-def test_fixed_positions_of_whisper_are_not_trained():
-    part = predicted(SMALL, SPEECH).parts[0]
-    assert part.parameters - part.trained_parameters == SAMPLE.frames * SMALL["encoder"]
+def pictures(
+    model: OmniModel, *, frames: int = 1, branch: Any = "visual_projector", tiled: bool = False
+) -> list[Example]:
+    grid, views = ((1, 2), 3 * frames) if tiled else ((1, 1), frames)
+
+    def seen() -> Seen:
+        shown = torch.zeros(views, 7, 7, 48)
+        if model.vision_encoder is not None:
+            shown = torch.zeros(views, PIXELS, PIXELS, 3, dtype=torch.uint8)
+        order = None
+        if tiled:
+            at = model.view_grid(branch, shown)
+            order = token_order(PIXELS, 2 * PIXELS, image_size=PIXELS, max_tiles=2, view_grid=at, newline=True)
+        return Seen(views=shown, seconds=(0.0,) * frames, branch=branch, grid=grid, order=order)
+
+    return [Example(content=[seen(), [1] * 4], answer=[2] * n) for n in (8, 8, 5)]
 
 
-def test_frozen_language_model_keeps_activations_because_the_gradient_flows_through_it():
-    part = predicted(SMALL, PROJECTOR).parts[2]
-    assert part.trained_parameters == part.gradients == part.optimizer == 0
-    positions = SAMPLE.batch_size * (2 + 16 + 1 + 10)
-    assert part.saved.everything > positions * SMALL["layers"] * 4 * (2 * 32 + 3 * 96)
+def texts(model: OmniModel) -> list[Example]:
+    return [Example(content=[[1] * (n - answer)], answer=[2] * answer) for n, answer in ((60, 20), (44, 14), (24, 8))]
 
 
-def test_layer_of_whisper_large_by_hand():
-    # Autocast, d = 1280, f = 5120, 20 heads: norms 2 * 4 d + 16; four casts and five results of attention 2 d each;
-    # softmax 4 * 20; GELU 2 * 2 f.
-    by_hand = 2 * 4 * 1280 + 16 + 4 * 2 * 1280 + 5 * 2 * 1280 + 4 * 20 + 2 * 2 * 5120
-    config = known_configuration("openai/whisper-large-v3")
-    assert encoder_layer_bytes(1500, config, PRECISIONS["bfloat16"]) == 1500 * by_hand
+class LiveBytes(TorchDispatchMode):
+    """Adds up what operations give memory to, until it is freed."""
+
+    def __init__(self, own: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self._known = weakref.WeakSet[Any]()
+        self._live = self.peak = 0
+        for tensor in own:
+            self._note(tensor)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor)
+        return result
+
+    def _note(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self._known:
+            self._known.add(storage)
+            weakref.finalize(storage, self._freed, storage.nbytes())
+            self._live += storage.nbytes()
+            self.peak = max(self.peak, self._live)
+
+    def _freed(self, size: int) -> None:
+        self._live -= size
 
 
-def test_layer_of_a_frozen_7b_by_hand():
-    # Autocast, d = 3584, f = 18944, 28 heads of 128: norms 8 d + 8; four of attention's 2 d each; softmax 4 * 28;
-    # SwiGLU's three factors 2 f each; the mask 2 * 512 squared.
-    by_hand = 8 * 3584 + 8 + 4 * 2 * 3584 + 4 * 28 + 3 * 2 * 18944
-    config = known_configuration("Qwen/Qwen2.5-7B")
-    found = decoder_layer_bytes(2, 512, config, PRECISIONS["bfloat16"], trained=False)
-    assert found == 2 * 512 * by_hand + 2 * 2 * 512**2
+def real_peak(
+    model: OmniModel, batch: Batch, trained: Sequence[str], precision: str, *, packed: bool, checkpointing: bool = False
+) -> int:
+    """The most bytes that are alive at once in two steps of the real loop."""
+    stage = Stage(name="s", paper="", trained=tuple(trained), learning_rates=dict.fromkeys(trained, 1e-4), data={})
+    fixed = ["audio_encoder.whisper.embed_positions"] if "audio_encoder" in trained else []
+    groups = apply_stage(model.parts(), stage, fixed=fixed)
+    examples = batch(model)
+    live = LiveBytes([*model.parameters(), *model.buffers()])
+    with live:
+        train(
+            model,
+            lambda step: model.packed(examples).loss if packed else model(examples),
+            TrainingOptions(steps=2, learning_rate=1e-4, precision=precision, gradient_checkpointing=checkpointing),
+            groups=groups,
+        )
+    return live.peak
 
 
-def test_unmasked_batch_of_one_does_not_repeat_keys_and_values():
-    config = known_configuration("Qwen/Qwen2.5-7B")
-    one = decoder_layer_bytes(1, 512, config, PRECISIONS["float32"], trained=False)
-    two = decoder_layer_bytes(2, 512, config, PRECISIONS["float32"], trained=False)
-    assert two - 2 * one == 4 * 2 * 512**2 + 2 * 512 * 4 * 2 * (28 - 4) * 128
+def assert_as_trained(
+    build: Callable[[], OmniModel], batch: Batch, trained: Sequence[str], precision: str, *, packed: bool = False
+) -> Memory:
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = build()
+    memory = trace(model, batch, trained=trained, precision=PRECISIONS[precision], packed=packed)
+    real = real_peak(build(), batch, trained, precision, packed=packed)
+    # The issue asks for 15%; what a trace leaves out are tensors of whole numbers alone.
+    assert memory.total == pytest.approx(real, rel=0.05)
+    return memory
+
+
+PRECISE = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+
+
+@PRECISE
+@pytest.mark.parametrize(
+    "trained", [SOUND[1:], SOUND, (*SOUND, "language_model")], ids=["projector", "with encoder", "everything"]
+)
+def test_a_step_on_sounds_takes_what_is_traced(trained, precision):
+    assert_as_trained(lambda: hears(inside="audio_encoder" in trained), sounds, trained, precision)
+
+
+@pytest.mark.parametrize("name", sorted(set(AUDIO_PROJECTORS) - {"conv_gmlp_budget"}))
+def test_every_audio_projector_takes_what_is_traced(name):
+    assert_as_trained(lambda: hears(name=name, inside=True), sounds, SOUND, "bfloat16")
+
+
+@PRECISE
+@pytest.mark.parametrize(
+    "trained",
+    [
+        ("visual_projector",),
+        ("vision_encoder", "visual_projector"),
+        ("vision_encoder", "visual_projector", "language_model"),
+    ],
+    ids=["image_1", "image_2", "image_3"],
+)
+def test_a_step_on_pictures_takes_what_is_traced(trained, precision):
+    assert_as_trained(lambda: sees(inside="vision_encoder" in trained), pictures, trained, precision)
+
+
+@pytest.mark.parametrize("name", VISUAL_PROJECTORS)
+def test_every_visual_projector_takes_what_is_traced(name):
+    trained = ("vision_encoder", "visual_projector")
+    assert_as_trained(lambda: sees(name=name, inside=True), pictures, trained, "bfloat16")
+
+
+def test_a_convolutional_encoder_takes_what_is_traced():
+    def build() -> OmniModel:
+        return sees(
+            inside=True, build=lambda: load_timm("test_efficientnet", image_size=PIXELS, stride=8, pretrained=False)
+        )
+
+    assert_as_trained(build, pictures, ("vision_encoder", "visual_projector"), "bfloat16")
+
+
+@PRECISE
+@pytest.mark.parametrize("tiled", [False, True], ids=["video", "AnyRes"])
+def test_a_step_on_video_takes_what_is_traced(tiled, precision):
+    def batch(model: OmniModel) -> list[Example]:
+        return pictures(model, frames=3, branch="video_projector", tiled=tiled)
+
+    memory = assert_as_trained(lambda: sees(inside=False, newline=True), batch, ("video_projector",), precision)
+    # Of 7 x 7 patches 3 x 3 remain; two tiles side by side are 3 rows of 6 and a newline.
+    assert memory.tokens == 3 * (9 + tiled * 3 * 7) + 4 + 1 + 8 + 1
+
+
+@PRECISE
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
+def test_a_pack_of_text_takes_what_is_traced(kind, precision):
+    def build() -> OmniModel:
+        return OmniModel(language_model=language_model(kind))
+
+    memory = assert_as_trained(build, texts, ("language_model",), precision, packed=True)
+    assert (memory.batch_size, memory.tokens) == (3, 60 + 1 + 1)
+
+
+@PRECISE
+def test_a_pack_with_pictures_takes_what_is_traced(precision):
+    trained = ("visual_projector", "language_model")
+    assert_as_trained(lambda: sees(inside=False), pictures, trained, precision, packed=True)
+
+
+@PRECISE
+@pytest.mark.parametrize("packed", [False, True])
+def test_layers_that_are_computed_again_take_what_is_traced(packed, precision):
+    def build() -> OmniModel:
+        return OmniModel(language_model=language_model(layers=8))
+
+    with torch.device("meta"):
+        plain, again = build(), build()
+    options = {"trained": ("language_model",), "precision": PRECISIONS[precision], "packed": packed}
+    memory = trace(again, texts, checkpointing=True, **options)
+    real = real_peak(build(), texts, ("language_model",), precision, packed=packed, checkpointing=True)
+    assert memory.total == pytest.approx(real, rel=0.05)
+    whole = trace(plain, texts, **options)
+    assert memory.total < whole.total
+    # Each layer passes forward once more.
+    assert whole.flops < memory.flops < 4 / 3 * whole.flops
+
+
+@PRECISE
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
+@pytest.mark.parametrize(("tokens", "answer"), [(64, 60), (256, 20)])
+def test_scoring_takes_what_is_traced(kind, precision, tokens, answer, monkeypatch):
+    def batch(model: OmniModel) -> list[Example]:
+        return [Example(content=[[1] * (tokens - answer - 1)], answer=[2] * answer)]
+
+    with torch.device("meta"):
+        model = OmniModel(language_model=language_model(kind))
+    memory = trace(model, batch, trained=(), precision=PRECISIONS[precision], packed=True)
+    scorer = language_model(kind)
+    scorer.model.eval().requires_grad_(False)
+    # Without inference mode, which hides the insides of operations.
+    monkeypatch.setattr("lab.training.scoring.losses_in_packs", losses_in_packs.__wrapped__)
+    options = ScoringOptions(budget_tokens=tokens, precision=precision)
+    live = LiveBytes([*scorer.model.parameters(), *scorer.model.buffers()])
+    with torch.no_grad(), live:
+        answer_losses(text_model(scorer), lambda places: batch(model), [tokens], options, ["a"], scorer="tiny")
+    assert memory.total == pytest.approx(live.peak, rel=0.05)
+    assert sum(part.gradients + part.optimizer for part in memory.parts) == 0
+
+
+def traced(
+    build: Callable[[], OmniModel], batch: Batch, *trained: str, precision: str = "float32", **more: Any
+) -> Memory:
+    with torch.device("meta"):
+        model = build()
+    return trace(model, batch, trained=trained, precision=PRECISIONS[precision], **more)
+
+
+def text_of(layers: int) -> Callable[[], OmniModel]:
+    return lambda: OmniModel(language_model=language_model(layers=layers))
+
+
+@PRECISE
+def test_a_frozen_decoder_layer_by_hand(precision):
+    # It keeps its activations, since the gradient flows through it. With c bytes in products, width d, inner f: both
+    # norms' inputs in float32, 8 d, with their scales, 8; queries, result and as many keys and values, 4 c d; the
+    # softmax, 4 a head; SwiGLU's three factors, 3 c f; a mask. And under autocast a copy of the layer's weights.
+    c = 2 if precision == "bfloat16" else 4
+    two, three = (traced(lambda n=n: _hears_with(n), sounds, "audio_projector", precision=precision) for n in (2, 3))
+    positions, longest = 3 * (2 + 16 + 1 + 10), 2 + 16 + 1 + 10
+    by_hand = positions * (8 * WIDTH + 8 + 4 * c * WIDTH + 4 * HEADS + 3 * c * INNER) + c * 3 * longest**2
+    kv = WIDTH // HEADS * 2
+    if precision == "bfloat16":
+        by_hand += 2 * (2 * WIDTH * WIDTH + 2 * WIDTH * kv + 3 * WIDTH * INNER)
+    assert three.parts[1].activations - two.parts[1].activations == pytest.approx(by_hand, rel=0.02)
+
+
+def _hears_with(layers: int) -> OmniModel:
+    projector = build_audio_projector("conv_gmlp", hidden_size=HEARD, output_size=WIDTH, downsample_rate=4)
+    return OmniModel(audio_projector=AudioTokens(projector=projector), language_model=language_model(layers=layers))
+
+
+def test_operations_by_hand():
+    # A matrix of n weights takes 2 n operations a position forward and as many for each of its two gradients.
+    two, three = (traced(text_of(layers), texts, "language_model", packed=True) for layers in (2, 3))
+    positions, kv = 61 + 45 + 25, WIDTH // HEADS * 2
+    weights = 2 * WIDTH * WIDTH + 2 * WIDTH * kv + 3 * WIDTH * INNER
+    attention = 2 * 2 * WIDTH * (61**2 + 45**2 + 25**2)
+    # Flash attention computes its scores a second time on the way back: five products for two.
+    assert three.flops - two.flops == 3 * 2 * positions * weights + attention + attention * 5 // 2
 
 
 def test_a_trained_parameter_takes_sixteen_bytes_in_float32_and_with_a_master_copy():
-    layer = nn.Linear(10, 10, bias=False)
-    for name in ("float32", "bfloat16", "bfloat16_weights"):
-        part = part_memory("x", layer, PRECISIONS[name], trained=True, saved=Saved())
-        assert part.weights + part.gradients + part.optimizer == 16 * 100 + 4
-    assert part_memory("x", layer, PRECISIONS["bfloat16_weights"], trained=False, saved=Saved()).weights == 200
+    for precision in PRECISIONS:
+        (part,) = traced(text_of(2), texts, "language_model", packed=True, precision=precision).parts
+        tensors = len(list(language_model(layers=2).model.parameters()))
+        frequencies = part.weights % part.parameters
+        kept = part.weights + part.gradients + part.optimizer - frequencies
+        assert kept == pytest.approx(16 * part.parameters + 4 * tensors, abs=128)
+    (part,) = traced(text_of(2), texts, packed=True, precision="bfloat16_weights").parts
+    assert part.weights == pytest.approx(2 * part.parameters, abs=128)
 
 
-def changed(**changes: object) -> Memory:
-    with torch.device("meta"):
-        arguments = {
-            "encoder": whisper(SMALL),
-            "build_projector": lambda: build_audio_projector("conv_gmlp", **projector_options(SMALL)),
-            "language_model": AutoModelForCausalLM.from_config(language_config("qwen2", SMALL)),
-            "sample": SAMPLE,
-            "trained": PROJECTOR,
-            "precision": PRECISIONS["float32"],
-        }
-    return speech_memory(**{**arguments, **changes})
+def test_tied_embeddings_are_counted_once():
+    (part,) = traced(lambda: OmniModel(language_model=language_model("llama")), texts, "language_model").parts
+    assert part.parameters == sum(p.numel() for p in language_model("llama").model.parameters())
+    assert part.weights == pytest.approx(4 * part.parameters, abs=128)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"trained": {"audio_decoder"}}, "unknown part 'audio_decoder'.*; choose one of: audio_encoder"),
-        ({"trained": set()}, "nothing is trained: choose at least one of: audio_encoder"),
-        ({"language_model": gpt2(10)}, "unknown form of language model for the formulas: 'gpt2'"),
-        ({"max_tokens": 28}, "an utterance takes 29 tokens, more than max_tokens 28"),
-    ],
-)
-def test_what_cannot_be_counted_is_refused(changes, message):
-    with pytest.raises(LabError, match=message):
-        changed(**changes)
+def test_a_part_outside_the_step_has_parameters_and_takes_nothing():
+    whisper = WhisperEncoder(WhisperConfig(d_model=HEARD, encoder_layers=1, encoder_attention_heads=2))
+    memory = traced(lambda: hears(inside=False), sounds, "audio_projector", outside={"audio_encoder": whisper})
+    encoder, projector, language = memory.parts
+    assert (encoder.name, projector.name, language.name) == ("audio_encoder", "audio_projector", "language_model")
+    assert encoder.parameters == sum(p.numel() for p in whisper.parameters())
+    assert (encoder.weights, encoder.activations) == (0, 0)
+    assert language.trained_parameters == language.gradients == language.optimizer == 0
+    assert language.activations > 0
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
-        ({"encoder_frames": 63}, "encoder_frames is 63; expected at least 64"),
-        ({"answer_tokens": -1}, "answer_tokens is -1; expected at least 0"),
-    ],
-)
-def test_batch_that_cannot_be_is_refused(changes, message):
-    with pytest.raises(LabError, match=message):
-        SpeechSample(**{**vars(SAMPLE), **changes})
+def test_fixed_positions_of_whisper_are_not_trained():
+    encoder = traced(lambda: hears(inside=True), sounds, *SOUND).parts[0]
+    assert encoder.parameters - encoder.trained_parameters == FRAMES * HEARD
+
+
+def test_the_parts_and_what_is_more_at_the_worst_moment_are_all_of_it():
+    memory = traced(lambda: sees(inside=True), pictures, "vision_encoder", "visual_projector")
+    assert memory.total == memory.kept + sum(part.activations for part in memory.parts) + memory.passing
+    video = next(part for part in memory.parts if part.name == "video_projector")
+    # The other branch's projector is there and does nothing.
+    assert (video.weights > 0, video.gradients, video.optimizer, video.activations) == (True, 0, 0, 0)
+
+
+def test_an_unknown_part_is_named():
+    with pytest.raises(
+        LabError, match=r"unknown part 'video_projector'.*choose one of: audio_projector, language_model"
+    ):
+        traced(lambda: hears(inside=False), sounds, "video_projector")

@@ -1,0 +1,294 @@
+"""The model of a cell on the meta device, and the largest batch of a kind of data: the step that `lab scale` traces.
+
+Sections 2 and 3 of the paper. Nothing is fetched and nothing is given memory. Utterances are as long as the encoder's
+window, sizes of pictures and numbers of frames follow from the sources' names, and the lengths of texts are ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from lab.data.sources import Largest, largest_sample
+from lab.data.video.moments import Sight
+from lab.errors import LabError
+from lab.parts.any_resolution import best_grid, num_views, token_order
+from lab.parts.audio_encoders import AudioEncoder
+from lab.parts.audio_tokens import AudioTokens, Sound
+from lab.parts.known_configurations import known_configuration
+from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
+from lab.parts.vision_encoders import VisionEncoder
+from lab.parts.visual_tokens import Seen, VisualTokens
+from lab.training.curricula import IMAGE, VIDEO
+from lab.training.image_text_model import vision_parameters
+from lab.training.language_models import language_model_without_weights
+from lab.training.memory import PRECISIONS, Memory, trace
+from lab.training.parameters import (
+    Parameters,
+    PictureTuningParameters,
+    SightedParameters,
+    SpeechParameters,
+    VisionParameters,
+)
+from lab.training.speech import cell_audio_projector
+from lab.training.vision import vision_backbone_without_weights
+from lab.training.vision_cell import cell_projector
+
+SPEECH, TEXT = "asr_audio_text", "instruction_pairs"
+SOURCES = {IMAGE: "images", VIDEO: "videos"}
+PACKED = ("budget_tokens", "pack_tokens")
+WINDOW_SECONDS = 30.0
+QUESTION_TOKENS = 64  # ours: a question with its choices
+ANSWER_TOKENS = 128  # ours: of speech some four tokens a second, of pictures a short description
+
+# What decides a step; rows of a study that differ in anything else take the same.
+_DECIDING = (
+    *("audio_encoder", "encoder_window", "downsample_rate", "parameter_budget", "projector_options", "prompt"),
+    *("vision_encoder", "image_size", "stride", "pool_size", "padding", "marks_places"),
+    *("images", "videos", "frame_size", "frames_per_second", "max_frames", "max_tiles", "fit", "unpad", "newline"),
+    *("projector", "language_model", "batch_size", "batch_tokens", "budget_tokens", "pack_tokens", "max_tokens"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How large a sample and a batch to trace; None is what the rung says, or the kind of data.
+
+    Raises:
+        LabError: a length or number out of range.
+    """
+
+    seconds: float | None = None
+    """Of audio in an utterance."""
+    question_tokens: int | None = None
+    """Of a question about what is seen."""
+    answer_tokens: int | None = None
+    """Of an answer; of packed text, of all answers of a pack, their ends included."""
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 < self.seconds <= WINDOW_SECONDS:
+            raise LabError(
+                f"seconds is {self.seconds:g}; expected above 0 and at most the encoder's {WINDOW_SECONDS:g}"
+            )
+        for name, least in (("question_tokens", 0), ("answer_tokens", 0), ("batch_size", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise LabError(f"{name} is {value}; expected at least {least}")
+
+    def or_else(self, name: str, default: Any) -> Any:
+        """What was asked for, or the default."""
+        return default if getattr(self, name) is None else getattr(self, name)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A kind of data, the projector that it passes through (none: text), and the parts that train."""
+
+    kind: str
+    branch: str
+    trained: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a cell on the largest batch of one kind of data; a scoring of it where nothing trains.
+
+    `limit` is the parameter that says how many tokens a batch or pack has, or at most a sample.
+    """
+
+    parameters: Any
+    """Of its cell, those that decide nothing of it as by default."""
+    leg: Leg
+    limit: str
+    asked: Asked
+    precision: str
+
+    @classmethod
+    def of(cls, cell: Parameters, leg: Leg, limit: str, asked: Asked, precision: str) -> "Step":
+        """A step of the cell with these parameters."""
+        deciding = {name: value for name, value in cell.as_dict().items() if name in _DECIDING}
+        return cls(type(cell)(**deciding), leg, limit, asked, precision)
+
+    @property
+    def memory(self) -> Memory:
+        """What it takes; traced once.
+
+        Raises:
+            LabError: a part or source that is not known, nothing that could train, or a sample that no batch holds.
+        """
+        return _traced(self, checkpointing=False)
+
+    @property
+    def checkpointed(self) -> Memory:
+        """What it takes where every layer of transformers' encoders and language models is computed again."""
+        return _traced(self, checkpointing=True)
+
+
+@cache
+def _traced(step: Step, *, checkpointing: bool) -> Memory:
+    parameters = step.parameters
+    encoders = build_encoders(parameters)
+    inside = {name: encoder for name, encoder in encoders.items() if name in step.leg.trained}
+    return trace(
+        build_model(parameters, encoders, inside),
+        partial(_largest_batch, step, parameters, encoders),
+        trained=step.leg.trained,
+        precision=PRECISIONS[step.precision],
+        packed=step.limit in PACKED,
+        checkpointing=checkpointing,
+        outside={name: encoder for name, encoder in encoders.items() if name not in inside},
+    )
+
+
+class MelShapes(WhisperFeatureExtractor):
+    """Whisper's front end without its work: spectrograms of the right shape."""
+
+    def __call__(  # type: ignore[override]
+        self, waveforms: Any, *, sampling_rate: int, padding: str, max_length: int, return_tensors: str
+    ) -> dict[str, Tensor]:
+        """Those of waveforms of `max_length` samples."""
+        return {"input_features": torch.empty(len(waveforms), self.feature_size, max_length // self.hop_length)}
+
+
+def build_encoders(parameters: Any) -> dict[str, Any]:
+    """The encoders that a cell names, by part.
+
+    Raises:
+        LabError: one whose shape is not known, or that hears or sees nothing.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(parameters, SpeechParameters):
+        name = parameters.audio_encoder
+        config: Any = known_configuration(name)
+        if config.model_type != "whisper":
+            raise LabError(f"audio encoder {name!r} is a {config.model_type} model; expected Whisper")
+        with torch.device("meta"):
+            whisper = WhisperEncoder(config)
+        whisper.embed_positions.requires_grad_(False)  # fixed sinusoids
+        front_end = MelShapes(feature_size=config.num_mel_bins)
+        window = parameters.encoder_window
+        found["audio_encoder"] = AudioEncoder(whisper=whisper, feature_extractor=front_end, window=window)
+    if isinstance(parameters, SightedParameters):
+        name, size, stride = parameters.vision_encoder, parameters.image_size, parameters.stride
+        backbone = vision_backbone_without_weights(name, image_size=size, stride=stride)
+        found["vision_encoder"] = VisionEncoder(backbone=backbone, name=name, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return found
+
+
+def build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
+    """The model of a cell, with those of its encoders that are inside.
+
+    Raises:
+        LabError: a language model whose shape is not known, or a projector that cannot be built.
+    """
+    name = parameters.language_model
+    language_model = LanguageModel(name, language_model_without_weights(name), CharacterCodec(alphabet=""), "")
+    width = language_model.hidden_size
+    parts: dict[str, Any] = {}
+    with torch.device("meta"):
+        if "audio_encoder" in encoders:
+            projector = cell_audio_projector(parameters, encoders["audio_encoder"].hidden_size, width)
+            parts["audio_projector"] = AudioTokens(projector=projector)
+        for branch in BRANCHES if "vision_encoder" in encoders else ():
+            parts[branch] = VisualTokens(
+                projector=cell_projector(parameters, encoders["vision_encoder"].hidden_size, width),
+                marks_places=parameters.marks_places,
+                newline=seen_as(parameters).newline,
+            )
+    return OmniModel(language_model=language_model, positions="sequential", **parts, **inside)
+
+
+def _largest_batch(step: Step, parameters: Any, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
+    asked, limit, kind = step.asked, getattr(parameters, step.limit), step.leg.kind
+    if kind == TEXT:
+        return _pack_of_text(limit, min(limit, parameters.max_tokens), asked.or_else("answer_tokens", limit))
+
+    def example(answer_tokens: int) -> Example:
+        content: list[Segment]
+        if kind == SPEECH:
+            content = [[0] * prompt_tokens(parameters), _sound(step, encoders["audio_encoder"])]
+        else:
+            question = [0] * asked.or_else("question_tokens", QUESTION_TOKENS)
+            content = [_seen(step, parameters, encoders["vision_encoder"], model), question]
+        return Example(content=content, answer=[0] * answer_tokens)
+
+    answer_tokens = asked.or_else("answer_tokens", ANSWER_TOKENS)
+    if (tokens := model.num_tokens(example(answer_tokens))) > limit:
+        raise LabError(f"a sample of {kind} takes {tokens} tokens, more than {step.limit} ({limit})")
+    given = 0 if step.limit in PACKED else parameters.batch_size
+    count = asked.or_else("batch_size", given) or max(1, round(limit / tokens))
+    # The last is shorter, since some always are: where all are of one length a padded batch has no mask.
+    last = max(0, answer_tokens - (count > 1))
+    return [example(answer_tokens) for _ in range(count - 1)] + [example(last)]
+
+
+def prompt_tokens(parameters: SpeechParameters) -> int:
+    """Of a study of speech; without the tokenizer, which would have to be fetched: some four letters a token."""
+    return -(-len(parameters.prompt) // 4)
+
+
+def _sound(step: Step, encoder: AudioEncoder) -> Sound:
+    frames = round(step.asked.or_else("seconds", WINDOW_SECONDS) * encoder.frames_per_second)
+    if "audio_encoder" not in step.leg.trained:
+        return Sound(torch.empty(frames, encoder.hidden_size))
+    with unset_fake_temporarily():  # a waveform is numpy's on its way to the front end
+        return Sound(torch.empty(1).expand(frames * encoder.samples_per_frame))
+
+
+def seen_as(parameters: Any) -> VisionParameters:
+    """The parameters of a study that sees, as one of pictures and video."""
+    return vision_parameters(parameters) if isinstance(parameters, PictureTuningParameters) else parameters
+
+
+def largest_seen(parameters: Any, kind: str, image_size: int) -> Largest:
+    """Frames and their size of the largest sample of a kind.
+
+    Raises:
+        LabError: as `largest_sample`.
+    """
+    cell = seen_as(parameters)
+    sight = Sight(**{name: getattr(cell, name) for name in ("frame_size", "frames_per_second", "max_frames")})
+    source = getattr(cell, SOURCES[kind])
+    return largest_sample(source, sight, is_video=kind == VIDEO, image_size=image_size, max_tiles=cell.max_tiles)
+
+
+def _seen(step: Step, parameters: Any, encoder: VisionEncoder, model: OmniModel) -> Seen:
+    branch: Any = step.leg.branch
+    inside = "vision_encoder" in step.leg.trained
+    cell, size = seen_as(parameters), encoder.image_size
+    seen = largest_seen(parameters, step.leg.kind, size)
+    if not seen.frames and "language_model" not in step.leg.trained:
+        raise LabError(f"nothing is seen, so nothing can train of: {', '.join(sorted(step.leg.trained))}")
+    grid = best_grid(*seen.frame_size, image_size=size, max_tiles=cell.max_tiles)
+    count = seen.frames * num_views(grid)
+    views = torch.empty(count, *encoder.grid, encoder.hidden_size)
+    if inside:
+        views = torch.empty(count, size, size, 3, dtype=torch.uint8)
+    order = None
+    if num_views(grid) > 1:
+        how: dict[str, Any] = {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
+        at = model.view_grid(branch, views)
+        order = token_order(*seen.frame_size, image_size=size, view_grid=at, **how)
+    return Seen(views=views, seconds=(0.0,) * seen.frames, branch=branch, grid=grid, order=order)
+
+
+def _pack_of_text(budget: int, longest: int, scored: int) -> list[Example]:
+    """Samples as long as they may be, which fill the pack; `scored` of its tokens predict one of an answer.
+
+    A row of 4 tokens of which 3 are scored is a token of the prompt, the start, and two of the answer.
+    """
+    if not 0 < scored <= budget:
+        raise LabError(f"answer_tokens is {scored}; expected 1 to the pack's {budget}")
+    ends = [*range(longest, budget, longest), budget]
+    examples = []
+    for begin, end in zip([0, *ends], ends, strict=False):
+        own = max(1, scored * end // budget - scored * begin // budget)
+        examples.append(Example(content=[[0] * (end - begin - own)], answer=[0] * (own - 1)))
+    return examples
