@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.streamed import Dropped, LeftOut
-from lab.data.hub import Content, Form, Row, SampleReading, open_split
+from lab.data.hub import NEWEST, Content, Form, Row, SampleReading, open_split
 from lab.data.media import Media
 from lab.data.sample import Audio, Image, Part, Role, Text, Video
 from lab.errors import choose
@@ -60,7 +60,7 @@ def read_samples(name: str, *, form: str, revision: str | None = None, **options
     opened, left_out = open_split(name, revision=revision), LeftOut()
     rows = opened.samples(chosen, left_out, **options)
     samples = (replace(sample, task=form, source=f"{form}@{name}") for sample in rows)
-    return SampleReading(name, opened.licence, samples, left_out)
+    return SampleReading(name, opened.licence, {name: revision or NEWEST}, samples, left_out)
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:

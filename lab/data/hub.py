@@ -52,12 +52,16 @@ class Form:
 
 @dataclass
 class SampleReading:
-    """A stream of samples; `left_out` has the rows of which none was made, and is whole when the stream has ended."""
+    """A stream of samples; `left_out` names what is none of them, and is whole when the stream has ended.
 
-    source: str
+    `sources` has what pins each source: a package's SHA-256, a data set's revision.
+    """
+
+    name: str
     licence: str
+    sources: Mapping[str, str]
     samples: Iterator[Sample]
-    left_out: LeftOut = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,9 @@ class HubSplit:
                         group=next(filter(None, map(_video_name, made.content)), key),
                     )
                 except Dropped as error:
-                    left_out.setdefault(str(error), []).append(key)
+                    left_out.add(str(error), key)
                 except (AttributeError, IndexError, KeyError, TypeError, LabError):
-                    left_out.setdefault("a row of another shape", []).append(key)
+                    left_out.add("a row of another shape", key)
                 else:
                     yield sample
 

@@ -123,7 +123,7 @@ def open_samples(source: str, split: Split, count: int) -> tuple[list[Sample], L
     read = _known(name).read
     if len(options) > (most := len(inspect.signature(read).parameters) - 2):
         raise LabError(f"{source!r} has {len(options)} options; source {name!r} takes at most {most}")
-    return [replace(sample, source=source) for sample in read(split, count, *options)], {}
+    return [replace(sample, source=source) for sample in read(split, count, *options)], LeftOut()
 
 
 def _of_hub(form: str, name: str, split: Split, count: int) -> tuple[list[Sample], LeftOut]:
@@ -134,7 +134,7 @@ def _of_hub(form: str, name: str, split: Split, count: int) -> tuple[list[Sample
     asked: Counter[str] = Counter()
     for sample in reading.samples:
         if not any(isinstance(part, Image | Video) for part in sample.content):
-            reading.left_out.setdefault("neither picture nor video", []).append(sample.id)
+            reading.left_out.add("neither picture nor video", sample.id)
             continue
         asked[sample.id] += 1
         number = f"-{asked[sample.id]}" if asked[sample.id] > 1 else ""

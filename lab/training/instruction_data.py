@@ -5,7 +5,6 @@ on, never in what is tested, and all cells filter the same losses of the same sa
 """
 
 import hashlib
-import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +15,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lab.data import forms
 from lab.data.fetch import packages
-from lab.data.filters import near_groups
-from lab.data.instructions import instructions, planted_faults
-from lab.data.instructions import tables as instruction_tables
 from lab.data.instructions.instructions import INSTRUCTION_SOURCES, read_instructions, split_instructions
 from lab.data.instructions.planted_faults import plant_faults
+from lab.data.instructions.tables import read_instruction_table, write_instructions
 from lab.data.sample import Sample, samples_sha256
 from lab.data.splits import SPLITS
 from lab.errors import LabError
@@ -38,11 +34,10 @@ from lab.training.samples import SampleExamples
 from lab.training.scoring import open_losses, text_answers
 
 # Raise it when the same parameters would give other data.
-DATA_VERSION = 1
+DATA_VERSION = 2
 # Of a pack in which samples are scored; more where a sample may be longer.
 SCORED_TOKENS = 1024
 _TABLES = ("train", "dev", "test")
-_MADE_BY = (forms, instruction_tables, instructions, near_groups, planted_faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +72,7 @@ def open_instruction_data(
     folder = make_folder(_folder(parameters, language_model), lambda made: _make(parameters, language_model, made))
     scores = folder.with_name(f"{folder.name}-{_scorer_key(parameters)}")
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    tables = {name: tuple(instruction_tables.read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
+    tables = {name: tuple(read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
     options = ScoringOptions(budget_tokens=scored_tokens(parameters), without_prompt=True, part_samples=256)
     write = text_writer(parameters.scorer)
     losses, scored = open_losses(
@@ -132,12 +127,9 @@ def _scorer_key(parameters: TextTuningParameters) -> str:
 
 def _folder(parameters: TextTuningParameters, language_model: LanguageModel) -> Path:
     names = ("instructions", "test_instructions", "num_training", "num_test", "max_tokens", "fault_share", "fault_seed")
-    readers = (reader() for _, reader in INSTRUCTION_SOURCES.values())
-    made_by = [*(str(module.__file__) for module in _MADE_BY), *map(inspect.getfile, readers)]
-    code = [Path(file).read_text(encoding="utf-8") for file in made_by]
     pinned = [packages()[package].sha256 for package, _ in INSTRUCTION_SOURCES.values()]
     reads = [language_model.codec.start_ids, language_model.codec.vocab_size]
-    identity = json.dumps([DATA_VERSION, [getattr(parameters, name) for name in names], code, pinned, reads])
+    identity = json.dumps([DATA_VERSION, [getattr(parameters, name) for name in names], pinned, reads])
     return cache_dir() / "instructions" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -150,7 +142,7 @@ def _make(parameters: TextTuningParameters, language_model: LanguageModel, folde
         source = getattr(parameters, parameter)
         reading = read_instructions(source)
         parted = split_instructions(reading.samples)
-        left_out = Counter(reading.skipped)
+        left_out = reading.left_out.counts()
         for split in splits:
             found[split] = list(_readable(parted[split], language_model, write, parameters.max_tokens, left_out))
         facts["sources"] |= dict(reading.sources)
@@ -162,7 +154,7 @@ def _make(parameters: TextTuningParameters, language_model: LanguageModel, folde
         split: _chosen(found[split], parameters.num_test, split) for split in ("dev", "test")
     }
     for name, chosen in tables.items():
-        instruction_tables.write_instructions(folder / f"{name}.parquet", chosen)
+        write_instructions(folder / f"{name}.parquet", chosen)
         facts[f"{name}_sha256"] = samples_sha256(chosen)
     write_whole(folder / "facts.json", json.dumps({**facts, "faults": planted.faults}, indent=1))
 

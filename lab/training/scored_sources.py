@@ -1,6 +1,5 @@
 """`lab score`: instructions by name or in a table, by a language model by name; or pictures, by a study's own model."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
@@ -11,6 +10,7 @@ from torch import nn
 
 from lab.data.filters.loss_fit import normality
 from lab.data.filters.losses import read_losses
+from lab.data.filters.streamed import LeftOut
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
 from lab.data.sample import Sample
@@ -104,13 +104,13 @@ def score_picture_source(
         asked = replace(cell, images=source, num_pretraining=0, num_training=count, test_source=tested)
         split = image_text_splits(asked, encoder)[IMAGE]
     answers = Answers(split, pretrained.model, pretrained.scorer)
-    _score(answers, split.samples, Counter(), out, options, what="examples", say=say)
+    _score(answers, split.samples, LeftOut(), out, options, what="examples", say=say)
 
 
 def _score(
     answers: Answers,
     samples: Iterable[Sample],
-    skipped: Counter[str],
+    skipped: LeftOut,
     out: Path,
     options: ScoringOptions,
     *,
@@ -118,7 +118,7 @@ def _score(
     say: Callable[[str], None],
 ) -> None:
     summary = score(answers, samples, out, options=options, progress=lambda done: say(f"{done:,} {what}"))
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in (skipped + summary.skipped).items())
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in (skipped.counts() + summary.skipped).items())
     say(
         f"{summary.num_scored:,} {what} scored by {answers.scorer.name} ({summary.num_tokens:,} tokens of answers; "
         f"{summary.parts_found} of {summary.parts_found + summary.parts_made} parts were there): {out}"
@@ -128,16 +128,16 @@ def _score(
         say(f"losses, nats a token: {normality(read_losses(out).losses)}")
 
 
-def _opened(source: str, limit: int | None) -> tuple[Iterable[Sample], Counter[str]]:
+def _opened(source: str, limit: int | None) -> tuple[Iterable[Sample], LeftOut]:
     if is_source(source):
         raise LabError(f"source {source!r} is of pictures or video, which a language model cannot see; add --images")
     if not source.endswith(TABLE):
         if Path(source).is_file():
             raise LabError(f"{source} is no Parquet table; expected a file that ends with {TABLE}, or a source by name")
         reading = read_instructions(source, limit=limit)
-        return reading.samples, reading.skipped
+        return reading.samples, reading.left_out
     _check_limit(limit, "instruction")
-    return islice(read_instruction_table(Path(source)), limit), Counter()
+    return islice(read_instruction_table(Path(source)), limit), LeftOut()
 
 
 def _check_limit(limit: int | None, what: str) -> None:

@@ -5,12 +5,12 @@ installed.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from lab.data.fetch import fetch
+from lab.data.filters.streamed import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.data.splits import normalize_sentence
@@ -25,7 +25,7 @@ class Task:
     asks: str = "{}"
 
 
-def instructions(names: str, skipped: Counter[str]) -> Iterator[Sample]:
+def instructions(names: str, left_out: LeftOut) -> Iterator[Sample]:
     """Yield the examples of the tasks, `TASK,TASK` of `TASKS` (all where empty), one task after the other.
 
     Of several right answers the first is taken, of scored choices the best. A group is a task's examples with one
@@ -39,12 +39,13 @@ def instructions(names: str, skipped: Counter[str]) -> Iterator[Sample]:
     for name, task in wanted:
         examples = json.loads((root / task.folder / "task.json").read_text(encoding="utf-8"))["examples"]
         for number, example in enumerate(examples):
+            id = f"bigbench/{name}-{number:05d}"
             text, answer = str(example.get("input", "")).strip(), _answer(example)
             if answer is None:
-                skipped["example without one best answer"] += 1
+                left_out.add("example without one best answer", id)
                 continue
             yield instruction(
-                id=f"bigbench/{name}-{number:05d}",
+                id=id,
                 prompt=task.asks.format(text) if text else "",
                 answer=answer.strip(),
                 source=f"bigbench:{name}",

@@ -1,6 +1,5 @@
 """The conversations of chatterbot-corpus as prompts and answers: every turn is asked for, given the one before it."""
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -8,12 +7,13 @@ import yaml
 
 from lab.data.fetch import fetch
 from lab.data.filters.near_groups import near_groups
+from lab.data.filters.streamed import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.errors import choose
 
 
-def instructions(language: str, skipped: Counter[str]) -> Iterator[Sample]:
+def instructions(language: str, left_out: LeftOut) -> Iterator[Sample]:
     """Yield the pairs of a language, the name of its folder (English where empty).
 
     A group holds near prompts, and all pairs of one conversation.
@@ -33,7 +33,7 @@ def instructions(language: str, skipped: Counter[str]) -> Iterator[Sample]:
                 pairs.append((f"{folder.name}/{path.stem}-{number:04d}-{turn}", str(prompt), str(answer)))
             conversations.append(list(range(begin, len(pairs))))
             if len(turns) < 2:
-                skipped["conversation of one turn"] += 1
+                left_out.add("conversation of one turn", f"{folder.name}/{path.stem}-{number:04d}")
     groups = near_groups([prompt for _, prompt, _ in pairs], filter(None, conversations))
     for (key, prompt, answer), group in zip(pairs, groups, strict=True):
         yield instruction(

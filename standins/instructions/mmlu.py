@@ -1,13 +1,13 @@
 """The few-shot questions of MMLU that lm-eval carries: some 285 with four choices, the right one as the answer."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 
 import yaml
 
 from lab.data.fetch import fetch
 from lab.data.filters.near_groups import near_groups
+from lab.data.filters.streamed import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.errors import LabError
@@ -24,7 +24,7 @@ class _Loader(yaml.CSafeLoader):
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
-def instructions(option: str, skipped: Counter[str]) -> Iterator[Sample]:
+def instructions(option: str, left_out: LeftOut) -> Iterator[Sample]:
     """Yield the questions with their choices; the answer is the right choice's text, without its letter.
 
     A group holds near questions.
@@ -38,13 +38,14 @@ def instructions(option: str, skipped: Counter[str]) -> Iterator[Sample]:
     for path in sorted((fetch("lm-eval") / _FOLDER).glob("mmlu_*.yaml")):
         task = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         for number, sample in enumerate(task.get("fewshot_config", {}).get("samples", ())):
+            key = f"{path.stem.removeprefix('mmlu_')}-{number}"
             question = " ".join(str(sample["question"]).split())
             right = _ANSWER.search(" ".join(str(sample["target"]).split()))
             choices = {letter: text.strip() for letter, text in _CHOICE.findall(question)}
             if right is None or right[1] not in choices:
-                skipped["question without its right choice"] += 1
+                left_out.add("question without its right choice", key)
                 continue
-            found.append((f"{path.stem.removeprefix('mmlu_')}-{number}", question, choices[right[1]]))
+            found.append((key, question, choices[right[1]]))
     groups = near_groups([question for _, question, _ in found])
     for (key, question, answer), group in zip(found, groups, strict=True):
         made = {"source": "mmlu", "task": "mmlu", "group": f"mmlu-{group}"}

@@ -3,6 +3,7 @@
 What streams cannot be judged as a whole, so a reason is written down for every sample as it passes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -76,8 +77,16 @@ def streamed(
     return stream
 
 
-LeftOut = dict[str, list[str]]
-"""The ids of what is left out, by reason."""
+class LeftOut(dict[str, list[str]]):
+    """The ids of what is left out, by reason."""
+
+    def add(self, reason: str, id: str) -> None:
+        """Name one more."""
+        self.setdefault(reason, []).append(id)
+
+    def counts(self) -> Counter[str]:
+        """How many there are, by reason."""
+        return Counter({reason: len(ids) for reason, ids in self.items()})
 
 
 def left_out_account(left_out: Mapping[str, Sequence[str]]) -> str:

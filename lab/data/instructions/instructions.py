@@ -5,15 +5,14 @@ Section 3 of the paper (about 600,000 fine-tuning pairs). Who has another corpus
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 
 from lab.data.fetch import packages
 from lab.data.filters.streamed import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
-from lab.data.hub import NEWEST, PREFIX, HubSplit, open_split
+from lab.data.hub import NEWEST, PREFIX, HubSplit, SampleReading, open_split
 from lab.data.sample import Sample, Text, each_answer
 from lab.data.splits import DEV_PERCENT, SPLITS, TEST_PERCENT, Split, normalize_sentence
 from lab.errors import LabError, choose
@@ -21,21 +20,7 @@ from lab.errors import LabError, choose
 JOIN = "+"
 _FORMS = ("messages", "pair")
 # Of an option of the source, and where what is left out is counted.
-Reader = Callable[[str, Counter[str]], Iterator[Sample]]
-
-
-@dataclass
-class InstructionReading:
-    """A stream of instructions; `skipped` counts what was left out, by reason, and is whole when the stream has ended.
-
-    `sources` has what pins each: a package's SHA-256, a hub data set's revision.
-    """
-
-    name: str
-    licence: str
-    sources: Mapping[str, str]
-    samples: Iterator[Sample]
-    skipped: Counter[str] = field(default_factory=Counter)
+Reader = Callable[[str, LeftOut], Iterator[Sample]]
 
 
 def instruction(*, id: str, prompt: str, answer: str, source: str, group: str = "", task: str = "") -> Sample:
@@ -43,14 +28,14 @@ def instruction(*, id: str, prompt: str, answer: str, source: str, group: str = 
     return Sample(id=id, content=(Text(prompt),), answer=answer, source=source, group=group, task=task)
 
 
-def read_instructions(name: str, *, limit: int | None = None, revision: str | None = None) -> InstructionReading:
+def read_instructions(name: str, *, limit: int | None = None, revision: str | None = None) -> SampleReading:
     """Stream the instructions of a source, or of several joined by `+`.
 
     Names: `chatterbot[:LANGUAGE]`, `mmlu`, `bigbench[:TASK,TASK]`, `hub:DATASET[:CONFIG[:SPLIT]]` (`train` where no
     split is named), a data set of the form `messages` or `pair`; every answer of a longer conversation is one
     instruction. Of a package, a pair that was there before (but for case and punctuation) is left out; of the hub
     nothing is, so that a corpus of any size passes in bounded memory. Empty prompts and answers are left out
-    everywhere. All is counted.
+    everywhere. All is counted and named.
 
     Args:
         name: the sources.
@@ -63,7 +48,7 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
     """
     if limit is not None and limit < 1:
         raise LabError(f"limit is {limit}; expected at least 1 instruction, or none for all")
-    skipped: Counter[str] = Counter()
+    left_out = LeftOut()
     licences: list[str] = []
     pinned: dict[str, str] = {}
     streams: list[Iterator[Sample]] = []
@@ -74,18 +59,18 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
             opened = open_split(f"{PREFIX}{option}", revision=revision, default="train")
             licences.append(opened.licence)
             pinned[part] = revision or NEWEST
-            stream = _of_hub(opened, skipped)
+            stream = _of_hub(opened, left_out)
         else:
             package, reader = INSTRUCTION_SOURCES[source]
             licences.append(packages()[package].licence)
             pinned[package] = packages()[package].sha256
-            stream = _distinct(reader()(option, skipped), skipped)
-        streams.append(islice(_not_empty(stream, skipped), limit))
+            stream = _distinct(reader()(option, left_out), left_out)
+        streams.append(islice(_not_empty(stream, left_out), limit))
     licence = "; ".join(dict.fromkeys(licences))
-    return InstructionReading(name, licence, pinned, chain.from_iterable(streams), skipped)
+    return SampleReading(name, licence, pinned, chain.from_iterable(streams), left_out)
 
 
-def _of_hub(opened: HubSplit, skipped: Counter[str]) -> Iterator[Sample]:
+def _of_hub(opened: HubSplit, left_out: LeftOut) -> Iterator[Sample]:
     """Every answer of a data set, in the form that its columns tell; a row is a group of its own."""
     present = opened.columns()
     form = next((FORMS[name] for name in _FORMS if not FORMS[name].missing(present)), None)
@@ -94,15 +79,8 @@ def _of_hub(opened: HubSplit, skipped: Counter[str]) -> Iterator[Sample]:
             f"data set {opened.name} is of no known form: its columns are {', '.join(present)}; expected "
             f"{' or '.join(TURNS)}, or a prompt ({', '.join(PROMPTS)}) and an answer ({', '.join(ANSWERS)})"
         )
-    left_out: LeftOut = {}
     rows = opened.samples(form, left_out)
-
-    def answers() -> Iterator[Sample]:
-        for row in rows:
-            yield from each_answer(_named(row, opened))
-        skipped.update({reason: len(ids) for reason, ids in left_out.items()})
-
-    return answers()
+    return (one for row in rows for one in each_answer(_named(row, opened)))
 
 
 def _named(row: Sample, opened: HubSplit) -> Sample:
@@ -110,22 +88,22 @@ def _named(row: Sample, opened: HubSplit) -> Sample:
     return replace(row, id=id, group=id, task="instruct")
 
 
-def _not_empty(stream: Iterator[Sample], skipped: Counter[str]) -> Iterator[Sample]:
+def _not_empty(stream: Iterator[Sample], left_out: LeftOut) -> Iterator[Sample]:
     for one in stream:
         if not one.question.strip():
-            skipped["empty prompt"] += 1
+            left_out.add("empty prompt", one.id)
         elif not one.answer.strip():
-            skipped["empty answer"] += 1
+            left_out.add("empty answer", one.id)
         else:
             yield one
 
 
-def _distinct(stream: Iterator[Sample], skipped: Counter[str]) -> Iterator[Sample]:
+def _distinct(stream: Iterator[Sample], left_out: LeftOut) -> Iterator[Sample]:
     seen: set[tuple[str, str]] = set()
     for one in stream:
         pair = normalize_sentence(one.asked), normalize_sentence(one.answer)
         if pair in seen:
-            skipped["said before"] += 1
+            left_out.add("said before", one.id)
         else:
             seen.add(pair)
             yield one

@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from lab.data.fetch import sha256_of
-from lab.data.hub import HubSplit, open_splits, parse_name
-from lab.data.instructions.instructions import InstructionReading, read_instructions
+from lab.data.hub import HubSplit, SampleReading, open_splits, parse_name
+from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import table_of
 from lab.data.recipes.shards import open_parquet
 from lab.data.recipes.source import Source
@@ -196,9 +196,9 @@ class Instructions(Source):
         reading = self._read()
         while batch := list(islice(reading.samples, BATCH_ROWS)):
             yield table_of(batch)
-        skipped.update(reading.skipped)
+        skipped.update(reading.left_out.counts())
 
-    def _read(self) -> InstructionReading:
+    def _read(self) -> SampleReading:
         return read_instructions(self.corpus, limit=self.limit, revision=self.revision)
 
 

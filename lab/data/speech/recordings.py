@@ -57,7 +57,7 @@ def read_hub(
     splits = open_splits(dataset, revision=revision)
     only = parse_name(dataset)[2]
     chosen = [opened for name, opened in splits.items() if only in (None, name)]
-    left_out: LeftOut = {}
+    left_out = LeftOut()
     skipped: Counter[str] = Counter()
     form = FORMS["transcribe"]
     streams = [(opened.split, opened.samples(form, left_out, limit=limit, columns=columns)) for opened in chosen]
@@ -68,7 +68,7 @@ def read_hub(
         for split, stream in streams:
             for sample in stream:
                 yield sample, None if alone else own_split(split)
-        skipped.update({reason: len(ids) for reason, ids in left_out.items()})
+        skipped.update(left_out.counts())
 
     return Reading(
         language=language,

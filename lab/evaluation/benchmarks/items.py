@@ -160,8 +160,7 @@ def _activitynet(data: str) -> Iterator[Item]:
         media_file(video)  # says where they have to be unpacked
         yield Item(id=sample.id, text=sample.question, reference=sample.answer, media=(Medium("video", video),))
     if reading.left_out:
-        counts = {reason: len(ids) for reason, ids in reading.left_out.items()}
-        raise LabError(f"rows of {data} do not fit the form activitynet_qa: {counts}")
+        raise LabError(f"rows of {data} do not fit the form activitynet_qa: {dict(reading.left_out.counts())}")
 
 
 def _hub_rows(data: str) -> Iterator[Mapping[str, Any]]:

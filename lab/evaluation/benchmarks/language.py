@@ -13,7 +13,6 @@ import importlib.util
 import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -307,9 +306,10 @@ def few_shot_questions(**_: object) -> "dict[str, datasets.Dataset]":
     """
     from datasets import Dataset
 
+    from lab.data.filters.streamed import LeftOut
     from lab.data.instructions.instructions import mmlu
 
-    found = mmlu()("", Counter())
+    found = mmlu()("", LeftOut())
     rows = [row for one in found if (row := as_row(one.id.partition("/")[2], one.asked, one.answer)) is not None]
     if not rows:
         package = packages()["lm-eval"]

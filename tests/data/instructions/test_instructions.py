@@ -93,7 +93,7 @@ def test_every_turn_of_a_conversation_is_asked_for_and_what_was_said_before_is_c
         ("Hi.", "How are you today?"),
         ("How are you today?", "Fine."),
     ]
-    assert dict(reading.skipped) == {
+    assert reading.left_out.counts() == {
         "conversation of one turn": 1,
         "said before": 1,
         "empty prompt": 1,
@@ -118,7 +118,7 @@ def test_questions_with_choices_are_answered_by_the_right_choices_text():
     assert pairs(reading) == [
         ("Where do comets come from? (A) The Sun. (B) The Kuiper belt. (C) Mars. (D) Here.", "The Kuiper belt.")
     ]
-    assert dict(reading.skipped) == {"question without its right choice": 1}
+    assert reading.left_out.counts() == {"question without its right choice": 1}
 
 
 def test_a_task_of_bigbench_gives_its_first_target_or_its_best_choice():
@@ -131,7 +131,7 @@ def test_a_task_of_bigbench_gives_its_first_target_or_its_best_choice():
     )
     reading = read_instructions("bigbench:plurals")
     assert pairs(reading) == [("Plural of cat", "cats"), ("Plural of ox", "oxen")]
-    assert dict(reading.skipped) == {"example without one best answer": 1}
+    assert reading.left_out.counts() == {"example without one best answer": 1}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_rows_of_the_hub_that_do_not_fit_are_counted(tmp_path):
     silent = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}]
     reading = read_instructions(data_set(tmp_path, [{"messages": m} for m in (*turns, good, silent)]))
     assert pairs(reading) == [("Hi", "Hello")]
-    assert dict(reading.skipped) == {"a row of another shape": 2, "empty answer": 1}
+    assert reading.left_out.counts() == {"a row of another shape": 2, "empty answer": 1}
 
 
 def test_the_system_message_and_all_turns_of_a_conversation_stay_turns(tmp_path):

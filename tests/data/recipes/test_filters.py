@@ -15,7 +15,8 @@ from lab.data.filters.losses import LOSS_COLUMNS, Losses
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
-from lab.data.instructions.instructions import InstructionReading, instruction
+from lab.data.hub import SampleReading
+from lab.data.instructions.instructions import instruction
 from lab.data.recipes import sources as recipe_sources
 from lab.data.recipes.recipe import check_recipe, read_recipe
 from lab.data.recipes.run import build
@@ -144,15 +145,15 @@ def test_other_scores_are_another_step_and_missing_ones_are_told(tmp_path: Path)
             toy_recipe(tmp_path, steps + changes + "\n")
 
 
-def fake_reading(name: str, *, limit: int | None = None, revision: str | None = None) -> InstructionReading:
-    reading = InstructionReading(name, "MIT", {"toy-corpus": "c0ffee"}, iter(()))
+def fake_reading(name: str, *, limit: int | None = None, revision: str | None = None) -> SampleReading:
+    reading = SampleReading(name, "MIT", {"toy-corpus": "c0ffee"}, iter(()))
 
     def stream() -> Any:
         for number in range(limit or 25):
             yield instruction(
                 id=f"{name}-{number}", prompt=f"p{number}", answer="a", source=name, group=f"g{number % 3}"
             )
-        reading.skipped["said before"] += 4
+        reading.left_out["said before"] = ["a", "b", "c", "d"]
 
     reading.samples = stream()
     return reading

@@ -116,7 +116,7 @@ def test_minor_characters_are_held_out_of_training():
     corpus = load_corpus("amazon_queen", minor_share=0.5)
     (held_out,) = corpus.manifest()["held_out_speakers"]
     assert {u.sound.speaker for u in corpus.split("train")} == {"ANN", "BEN"} - {held_out}
-    tested = {u.speaker for name in ("dev", "test") for u in corpus.split(name)}
+    tested = {u.sound.speaker for name in ("dev", "test") for u in corpus.split(name)}
     assert held_out in tested
     assert corpus.manifest()["skipped"]["training sentence of a held-out speaker"] == sum(
         split_of(text.removesuffix("*02")) == "train" for text in many.values()
