@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / MEGABYTE
     bands, agreeing = bands_and_rows(options.threshold, 128)
-    print(result.report)
+    print(result)
     print(f"{len(texts) / wall:,.0f} samples a second on the wall, {len(texts) / cpu:,.0f} of processor time")
     print(f"{memory:.0f} MB beyond the texts at most; {bands} bands of {agreeing} rows")
     near = [copy for copy, original in of.items() if _overlap(texts[copy], texts[original]) >= options.threshold]

@@ -38,6 +38,7 @@ from lab.parts.joined_sequences import IGNORE_INDEX, AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.training.loop import TrainingOptions, choose_precision, train
+from lab.training.stages import cosine
 from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
 
 EQUAL_LENGTH = 128
@@ -130,9 +131,15 @@ def epoch_seconds(
 ) -> tuple[float, float]:
     """Train an epoch on a copy of the model; its seconds by the clock and by the processor."""
     own = LanguageModel(model.name, copy.deepcopy(model.model), model.codec, model.sha256)
-    options = TrainingOptions(steps=len(batches), learning_rate=1e-4, precision=precision)
+    options = TrainingOptions(precision=precision)
     begun = time.process_time()
-    seconds = train(own.model, lambda step: loss(own, samples, batches[step]), options).seconds
+    seconds = train(
+        own.model,
+        lambda step: loss(own, samples, batches[step]),
+        options,
+        steps=len(batches),
+        learning_rates=lambda step: [cosine(step, 1e-4, steps=len(batches), warmup_steps=0)],
+    ).seconds
     return seconds, time.process_time() - begun
 
 

@@ -19,7 +19,7 @@ from lab.data.sample import Sample
 from lab.data.speech.recordings import spoken
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.errors import LabError
-from lab.evaluation.kept_texts import KeptTranscripts
+from lab.evaluation.kept_transcripts import KeptTranscripts
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import Heard, keep_agreeing, listen
 from lab.parts.speech_recognizers import load_speech_recognizer

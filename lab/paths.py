@@ -2,11 +2,16 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 from filelock import FileLock
+
+# How the name of what is being written begins; a process that was killed leaves it behind.
+UNFINISHED = ".part-"
 
 
 def repository_root() -> Path:
@@ -32,19 +37,31 @@ def mlruns_dir() -> Path:
     return Path(os.environ.get("OMNI_LAB_MLRUNS") or repository_root() / "mlruns")
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write that takes the name of `path` when it is whole; else nothing is left, and what was there stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No process id: two machines of a cluster that share the folder may have the same one.
+    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: str | bytes) -> Path:
     """Write a file whole or not at all, in place of the one that is there; lines of a text end in LF everywhere.
 
     Raises:
         OSError: it cannot be written; what was there stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 
@@ -62,7 +79,7 @@ def make_folder(folder: Path, make: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as scratch:
                 unfinished = Path(scratch, "unfinished")
                 unfinished.mkdir()
                 make(unfinished)

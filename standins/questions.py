@@ -13,8 +13,8 @@ from lab.data.media import Drawn
 from lab.data.sample import Image, Sample, Text, Video
 from lab.data.sources import Largest, SampleSource
 from lab.data.splits import Split
-from lab.data.video import reading
 from lab.data.video.moments import Sight
+from lab.data.video.reading import VideoFrames
 from lab.errors import LabError, choose
 from standins.pages.chart_questions import chart_questions
 from standins.pages.chart_tables import CHART_TABLES, Chart, ChartSettings, make_chart
@@ -42,11 +42,11 @@ def _asking(asked: Any, media: Image | Video, id: str, group: str = "") -> Sampl
     return Sample(id=id, group=group, task=asked.kind, content=content, answer=asked.answer, choices=asked.choices)
 
 
-def _film(scene: Scene, sight: Sight) -> reading.Video:
+def _film(scene: Scene, sight: Sight) -> VideoFrames:
     moments = np.array(sight.moments(scene.seconds))
     size = sight.frame_size
     seen = frames(scene, moments, size) if len(moments) else np.zeros((0, size, size, 3), dtype=np.uint8)
-    return reading.Video(frames=seen, seconds=moments, duration_seconds=scene.seconds)
+    return VideoFrames(frames=seen, seconds=moments, duration_seconds=scene.seconds)
 
 
 def _still(scene: Scene, sight: Sight) -> Pixels:
@@ -89,10 +89,8 @@ def still_samples(split: Split, count: int) -> list[Sample]:
 
 def page_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sample]:
     """Pages of small text, seen at their own size; `pages` is a key of `PAGES`. One question a page."""
-    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
-    for index in range(count):
-        page = make_page(settings, seed=seed, index=index, split=split)
+    for index, page in enumerate(_pages(split, count, pages)):
         asked = questions(page)
         found.append(_asking(asked[index % len(asked)], Image(Drawn(_page, (page,))), page.id))
     return found
@@ -100,15 +98,18 @@ def page_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sampl
 
 def transcript_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sample]:
     """The same pages, to be written down from the top to the bottom."""
-    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
     found = []
-    for index in range(count):
-        page = make_page(settings, seed=seed, index=index, split=split)
-        content = (Image(Drawn(_page, (page,))), Text(TRANSCRIBE[settings.language]))
+    for page in _pages(split, count, pages):
+        content = (Image(Drawn(_page, (page,))), Text(TRANSCRIBE[page.settings.language]))
         found.append(
             Sample(id=f"{page.id}-text", group=page.id, task="write", content=content, answer=transcript(page))
         )
     return found
+
+
+def _pages(split: Split, count: int, pages: str) -> list[Page]:
+    settings, seed = choose(PAGES, pages, "kind of page"), choose(FIRST_SEED, split, "split")
+    return [make_page(settings, seed=seed, index=index, split=split) for index in range(count)]
 
 
 def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:

@@ -7,7 +7,7 @@ every spoken training sentence does.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,13 @@ def available_text_sources() -> tuple[str, ...]:
     return tuple(name for name, (package, _) in TEXT_SOURCES.items() if available(package))
 
 
+def resolve_text_sources(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Name the sources that `None` stands for on this machine where voices speak: they are part of a corpus's key."""
+    if asked is None:
+        return tuple(name for name in available_text_sources() if name != "amazon_queen")
+    return tuple(asked)
+
+
 def sentences(
     sources: Iterable[str] = ("chatterbot", "fortunes"), *, min_words: int = 2, max_words: int = 14
 ) -> list[str]:
@@ -171,8 +178,3 @@ def training_text(
         "sha256": hashlib.sha256("\n".join(kept).encode()).hexdigest(),
     }
     return TrainingText(kept, manifest)
-
-
-def training_sentences(sources: Iterable[str] | None = None, **options: Any) -> list[str]:
-    """Return the sentences of `training_text` alone."""
-    return training_text(sources, **options).sentences

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import dedup, dedup_thresholds, near_duplicates
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.errors import LabError
 from tests.data.fakes import chatterbot_package, fortunes_package
 
@@ -57,7 +57,7 @@ def test_a_perfect_filter_has_precision_and_recall_of_one():
     half = [reason if i % 2 else None for i, reason in enumerate(perfect)]
     runs = {0.5: perfect, 0.7: half, 0.9: [None] * 50}
     lines = dedup_thresholds.table(
-        corpus, lambda threshold: filtered(ids, runs[threshold], name="f", parameters={}), list(runs)
+        corpus, lambda threshold: Filtered(ids, runs[threshold], name="f", parameters={}), list(runs)
     ).splitlines()
     assert lines[2] == "| 0.5 | 80.0% | 1.000 | 1.000 | 1.00 | 1.00 | 1.00 | 1.00 |"
     assert lines[3] == "| 0.7 | 90.0% | 1.000 | 0.500 | 0.00 | 1.00 | 0.00 | 1.00 |"

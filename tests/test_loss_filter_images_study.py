@@ -16,8 +16,8 @@ from lab.study import results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
+from lab.training.curricula import FINE_TUNING, PRETRAINING, image_text_stages
 from lab.training.image_text_data import check_image_text
-from lab.training.image_text_training import PRETRAINING, fine_tuning_stage, pretraining_stage
 from lab.training.instruction_filter import ORACLE, check_filter
 from lab.training.vision import check_vision_encoder
 from tests.image_text import NAME, tiny_image_text
@@ -47,7 +47,8 @@ def test_all_rows_of_every_rung_can_be_and_are_trained_and_tested_alike() -> Non
         for cell in cells:
             check_filter(cell)
             check_image_text(cell)
-            assert fine_tuning_stage(cell).trained == pretraining_stage(cell).trained
+            first, second = image_text_stages(cell)
+            assert first.trained == second.trained
         check_vision_encoder(cells[0].vision_encoder)
         for source in filter(None, (cells[0].images, cells[0].test_source)):
             check_source(source)
@@ -107,7 +108,7 @@ def test_cells_are_filtered_trained_measured_tracked_and_drawn(tmp_path, monkeyp
     assert all(check["passed"] for check in json.loads(run.artifact("packing_certificate.json").read_text())["checks"])
     assert json.loads(run.artifact("pretrained.json").read_text())["pretrained_on"] == 8
     ancestry = json.loads(run.artifact("ancestry.json").read_text())
-    assert [link["stage"] for link in ancestry] == [PRETRAINING]
+    assert [link["stage"] for link in ancestry] == [PRETRAINING, FINE_TUNING]
     with paper_style():
         figure = load_script(REPOSITORY / "figures" / f"{NAME}.py").draw(load_measured(study, "smoke"))
     assert len(figure.axes) == 3

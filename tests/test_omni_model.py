@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,13 @@ from lab.parts.vision_backbones import SiglipBackbone
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_projectors import build_visual_projector
 from lab.parts.visual_tokens import VisualTokens
-from lab.training.batches import PackedBatches
+from lab.training.batches import BatchOptions
 from lab.training.examples import ReadyExamples
 from lab.training.loop import TrainingOptions
 from lab.training.packing_certificate import certify
 from lab.training.packing_probe import packing_probe
 from lab.training.samples import SampleExamples, Tiling
-from lab.training.stage_loop import train_stage
+from lab.training.stage_training import train_stages
 from lab.training.stages import PARTS, Stage
 from tests.data.fakes import tone
 from tests.data.films import film
@@ -169,11 +168,11 @@ def test_a_stage_on_mixed_samples_trains_every_part_that_it_names_and_no_other(s
         schedule="constant",
     )
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    packs = PackedBatches(ReadyExamples(examples, ["a", "b", "c"]), model, budget=200, seed=0, precision="float32")
-    losses: Callable[[int], Any] = packs.loss if packed else lambda step: model(examples)
+    data = {"mixed": ReadyExamples(examples, ["a", "b", "c"])}
+    batches = BatchOptions(tokens=200, packed=True) if packed else BatchOptions(size=3)
     fixed = ["audio_encoder.whisper.embed_positions"]
-    options = TrainingOptions(steps=3, learning_rate=1e-2, precision="float32")
-    record = train_stage(model, model.parts(), stage, losses, options, fixed=fixed)
+    options = TrainingOptions(precision="float32", workers=1)
+    record = train_stages(model, [stage], data, options, batches=batches, seed=0, fixed=fixed)
     assert record.losses[-1] < record.losses[0]
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == {n for n in before if n.partition(".")[0] in trained and not n.startswith(fixed[0])}

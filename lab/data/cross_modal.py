@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lab.data.cross_modal_text import MIN_UNITS, SPOKEN_SHARE, split_quarter
-from lab.data.filters.streamed import Dropped, Streamed, streamed
+from lab.data.filters.streamed import Dropped, Streamed
 from lab.data.media import Drawn, media_file
 from lab.data.sample import Audio, Image, Sample, Video
 from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling
@@ -49,7 +49,7 @@ def spoken_quarters(
         return replace(sample, content=(*sample.content, spoken), answer=quarter.written, choices=())
 
     parameters = {"share": share, "min_units": min_units, "voices": len(voices), "seed": seed}
-    return streamed(samples, lambda sample: sample.id, make, name="spoken_quarters", parameters=parameters)
+    return Streamed(samples, lambda sample: sample.id, make, name="spoken_quarters", parameters=parameters)
 
 
 def with_own_sound(samples: Iterable[Sample]) -> Streamed[Sample]:
@@ -71,4 +71,4 @@ def with_own_sound(samples: Iterable[Sample]) -> Streamed[Sample]:
         at = sample.content.index(videos[0]) + 1
         return replace(sample, content=(*sample.content[:at], Audio(videos[0].source), *sample.content[at:]))
 
-    return streamed(samples, lambda sample: sample.id, make, name="with_own_sound", parameters={})
+    return Streamed(samples, lambda sample: sample.id, make, name="with_own_sound", parameters={})

@@ -135,7 +135,7 @@ class HubSplit:
             left_out: where the rows are named of which no sample is made.
             first: row to begin with.
             limit: rows at most.
-            root: folder of the files that rows name; by default the data set's own under `media_dir()`.
+            root: folder of the files that rows name; by default the data set's, of the hub's its own in `media_dir()`.
             columns: the data set's names of the form's columns.
 
         Raises:
@@ -145,7 +145,8 @@ class HubSplit:
         if first < 0 or (limit is not None and limit < 1):
             raise LabError(f"first row and limit are {first} and {limit}, expected at least 0 and 1")
         renamed = self._renamed(form, columns or {})
-        folder = media_dir() / self.dataset if root is None else root
+        own = Path(self.dataset) if Path(self.dataset).is_dir() else media_dir() / self.dataset
+        folder = own if root is None else root
 
         def samples() -> Iterator[Sample]:
             for number, stored in enumerate(self.rows(first=first, limit=limit), start=first):

@@ -18,8 +18,8 @@ from numpy import ndarray
 from lab.data.images import read_image
 from lab.data.media import Drawn, Media, media_file
 from lab.data.speech.audio import Clip, read_audio
-from lab.data.video import reading
 from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.video.reading import VideoFrames, read_video
 from lab.errors import LabError, choose
 
 Role = Literal["system", "user", "assistant"]
@@ -92,23 +92,23 @@ class Video:
     role: Role = "user"
     type: ClassVar[str] = "video"
 
-    def read(self, sight: Sight = PAPER_SIGHT) -> reading.Video:
+    def read(self, sight: Sight = PAPER_SIGHT) -> VideoFrames:
         """Its frames and when each is shown.
 
         Raises:
             LabError: as `media_file` and `read_video`.
         """
         if isinstance(self.source, Drawn):
-            drawn: reading.Video = self.source.read(sight)
+            drawn: VideoFrames = self.source.read(sight)
             return drawn
         if sight.max_frames == 0:
             nothing = np.zeros((0, 1, 1, 3), dtype=np.uint8)
-            return reading.Video(frames=nothing, seconds=np.zeros(0), duration_seconds=0.0)
+            return VideoFrames(frames=nothing, seconds=np.zeros(0), duration_seconds=0.0)
         path = media_file(self.source)
         if sight.max_frames > 1:
-            return reading.read_video(path, frames_per_second=sight.frames_per_second, max_frames=sight.max_frames)
+            return read_video(path, frames_per_second=sight.frames_per_second, max_frames=sight.max_frames)
         # Of first, middle and last frame the middle one: a reader that is asked for one gives the first.
-        whole = reading.read_video(path, frames_per_second=1000.0, max_frames=3)
+        whole = read_video(path, frames_per_second=1000.0, max_frames=3)
         middle = slice(len(whole.frames) // 2, len(whole.frames) // 2 + 1)
         return replace(whole, frames=whole.frames[middle], seconds=whole.seconds[middle])
 

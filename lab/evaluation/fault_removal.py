@@ -19,7 +19,7 @@ def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]
         "removal_recall": quality.recall,
         "share_removed": quality.share_removed,
         "share_faulty_left": quality.share_faulty_left,
-        "num_kept": float(kept.report.num_kept),
+        "num_kept": float(kept.num_kept),
         **{f"removal_recall_{kind}": recall for kind, recall in quality.recall_of.items()},
     }
 

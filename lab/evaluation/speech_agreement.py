@@ -2,7 +2,7 @@
 
 Prompts made by TTS stay where an ASR transcript matches them (the paper's threshold: not found, so it is a parameter);
 a separate ASR set loses the samples that are already easy. Judging is apart from listening, so that many thresholds
-cost one pass, which `lab.evaluation.kept_texts` keeps for the next run. `errors` and `length` count words, or
+cost one pass, which `lab.evaluation.kept_transcripts` keeps for the next run. `errors` and `length` count words, or
 characters where the normaliser reports no words (Chinese).
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.filtering import Filtered, filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.errors import LabError
@@ -154,7 +154,7 @@ def _judged(
 ) -> Filtered:
     unit = "words" if "wer" in normalizer.reports else "characters"
     settings = {**parameters, "unit": unit, "normalizer": f"{normalizer.name} {normalizer.version}"}
-    return filtered([h.id for h in heard], reasons, name=name, parameters=settings)
+    return Filtered([h.id for h in heard], reasons, name=name, parameters=settings)
 
 
 SPEECH_FILTERS: Mapping[str, Callable[..., Filtered]] = {"keep_agreeing": keep_agreeing, "drop_easy": drop_easy}

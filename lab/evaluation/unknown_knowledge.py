@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from lab.data.filters.filtering import Filtered, filtered
+from lab.data.filters.filtering import Filtered
 from lab.errors import LabError, choose
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.sampled_answers import sample_answers
@@ -133,7 +133,7 @@ def unknown_knowledge(knowledge: pd.DataFrame, *, least_right: float = 0.0) -> F
         else None
         for row in knowledge.itertuples()
     ]
-    return filtered(list(knowledge["id"]), reasons, name="unknown_knowledge", parameters={"least_right": least_right})
+    return Filtered(list(knowledge["id"]), reasons, name="unknown_knowledge", parameters={"least_right": least_right})
 
 
 def _category(greedy: int, drawn: int, num_prompts: int) -> str:

@@ -157,7 +157,7 @@ def loss_filter_panel(samples: ScoredSamples, *, num_shown: int = 8) -> Panel:
 
 
 def _account(chosen: Filtered, samples: ScoredSamples) -> str:
-    said = f"<p>{text(chosen.report)}</p>"
+    said = f"<p>{text(chosen)}</p>"
     if samples.faults is None:
         return said
     faulty = np.array([fault != CLEAN for fault in samples.faults])

@@ -74,7 +74,7 @@ def _said(shown: Any) -> str:
     return f"<p>{text(shown)}</p>"
 
 
-def _filter_report(shown: Any) -> str:
+def _filtered(shown: Any) -> str:
     counts = {"kept": shown.num_kept, **shown.dropped}
     lines = [
         {
@@ -86,7 +86,7 @@ def _filter_report(shown: Any) -> str:
         for reason, count in counts.items()
     ]
     settings = _settings(shown.parameters)
-    return f"<p><b>{text(shown.filter)}</b>{text(f' ({settings})' if settings else '')}</p>" + table(lines)
+    return f"<p><b>{text(shown.name)}</b>{text(f' ({settings})' if settings else '')}</p>" + table(lines)
 
 
 def _interval(shown: Any) -> str:
@@ -172,15 +172,15 @@ SHOWN: dict[str, _Show] = {
     "lab.study.scale.Scale": _scale,
     "lab.training.stages.Stage": _stage,
     "lab.training.loop.TrainingRecord": _record,
+    "lab.training.stage_training.StagesRecord": _record,
     "lab.training.memory.Memory": _memory,
     "lab.training.packing_certificate.PackingCertificate": certificate,
     "lab.data.sample.Sample": _sample,
-    "lab.data.video.reading.Video": _video,
+    "lab.data.video.reading.VideoFrames": _video,
     "lab.data.speech.corpora.Corpus": _corpus,
     "lab.data.packing.Packs": lambda shown: _said(shown.statistics()),
     "lab.data.packing.PackingStatistics": _said,
-    "lab.data.filters.filtering.FilterReport": _filter_report,
-    "lab.data.filters.filtering.Filtered": lambda shown: _filter_report(shown.report),
+    "lab.data.filters.filtering.Filtered": _filtered,
     "lab.data.filters.loss_fit.Normality": _said,
     "lab.evaluation.statistics.Interval": _interval,
     "lab.evaluation.verdict.Verdict": _verdict,

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from lab.data.video.moments import chosen_seconds
-from lab.data.video.reading import read_video
+from lab.data.sample import Image, Sample, Video
+from lab.data.sources import open_samples
+from lab.data.video.moments import Sight
 from lab.errors import LabError
 from lab.explore.html import text
 from lab.explore.panel import Panel, Shown, slider
@@ -22,6 +23,24 @@ from lab.parts.any_resolution import Fit, best_grid, image_views, num_tokens
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
 MAX_SHOWN = 24
+FRAME_SIZE = 256
+"""Pixels a side of what is drawn for the panels."""
+
+
+def example_pictures(folder: Path | None = None) -> Pictures:
+    """A page of small text, a chart and a still of the project's own, and the pictures of a folder.
+
+    Raises:
+        LabError: a file of the folder that cannot be read as a picture.
+    """
+    found: dict[str, UInt8[ndarray, "height width 3"]] = {}
+    for source in ("pages", "charts", "stills"):
+        (sample,), _ = open_samples(source, "test", 1)
+        (picture,) = (part for part in sample.content if isinstance(part, Image))
+        found[source] = picture.read(Sight(frame_size=FRAME_SIZE))
+    for path in sorted(path for path in folder.iterdir() if path.is_file()) if folder else ():
+        found[path.name] = Image(path).read()
+    return found
 
 
 def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid: int = 6, max_tiles: int = 4) -> Panel:
@@ -95,16 +114,25 @@ def _picture(axes: Axes, pixels: UInt8[ndarray, "height width 3"], title: str) -
     axes.set(xticks=[], yticks=[])
 
 
-def frames_panel(video: Path, *, caption: str = "", max_frames: int = 8) -> Panel:
-    """Choose how many frames of a video are seen, and how often, and look at those that are chosen."""
+def frames_panel(sample: Sample, *, max_frames: int = 8) -> Panel:
+    """Choose how many frames of a sample's video are seen, and how often, and look at those that are chosen.
+
+    Raises:
+        LabError: the sample has no video, or several.
+    """
+    videos = [part for part in sample.content if isinstance(part, Video)]
+    if len(videos) != 1:
+        raise LabError(f"sample {sample.id!r} has {len(videos)} videos to look at; expected one")
+    choices = f" ({', '.join(sample.choices)})" if sample.choices else ""
 
     def show(frames_per_second: float, max_frames: int) -> list[Shown]:
-        seen = read_video(video, frames_per_second=frames_per_second, max_frames=max_frames)
-        asked = chosen_seconds(seen.duration_seconds, frames_per_second=frames_per_second, max_frames=max_frames)
-        said = f"{seen.duration_seconds:.1f} s, {len(asked)} frames"
+        sight = Sight(frame_size=FRAME_SIZE, frames_per_second=frames_per_second, max_frames=max_frames)
+        seen = videos[0].read(sight)
+        told = f"{seen.duration_seconds:.1f} s, {len(seen.frames)} frames"
         if len(seen.frames) > MAX_SHOWN:
-            said += f", of which the first {MAX_SHOWN} are shown"
-        return [f"<p>{text(said)}</p><p>{text(caption)}</p>", _draw_frames(seen.frames, seen.seconds)]
+            told += f", of which the first {MAX_SHOWN} are shown"
+        asked = f"{sample.question}{choices}: {sample.answer}" if sample.answer else sample.question
+        return [f"<p>{text(told)}</p><p>{text(asked)}</p>", _draw_frames(seen.frames, seen.seconds)]
 
     return Panel(
         {

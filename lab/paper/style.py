@@ -11,6 +11,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab.paths import whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesStyle:
@@ -90,7 +92,6 @@ def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
     Args:
         metadata: `Title` and `Description`: SVG metadata and PNG text chunks.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     own = {
         "svg": {**metadata, "Date": None, "Creator": "omni-lab"},
         "png": {**metadata, "Software": "omni-lab"},
@@ -98,8 +99,7 @@ def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
     written = []
     for ending, fields in own.items():
         path = stem.with_name(f"{stem.name}.{ending}")
-        temporary = path.with_name(f".{path.name}.new")
-        figure.savefig(temporary, format=ending, metadata=fields)
-        temporary.replace(path)
+        with whole(path) as unfinished:
+            figure.savefig(unfinished, format=ending, metadata=fields)
         written.append(path)
     return written

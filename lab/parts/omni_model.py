@@ -144,19 +144,6 @@ class OmniModel(nn.Module):
         device: torch.device = next(self.language_model.parameters()).device
         return device
 
-    def start_video_projector_from_image(self) -> None:
-        """Give the video projector the image projector's weights, place marks and feature statistics included.
-
-        Raises:
-            LabError: the two are not of one make, or one is missing.
-        """
-        image, video = self.part("visual_projector", "pictures"), self.part("video_projector", "videos")
-        try:
-            video.load_state_dict(image.state_dict())
-        except RuntimeError as error:
-            said = " ".join(str(error).split())
-            raise LabError(f"the video projector cannot start from the image projector's weights: {said}") from error
-
     def part(self, name: str, of_what: str) -> Any:
         """A part by name, which examples that hold `of_what` need.
 

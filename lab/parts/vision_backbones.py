@@ -107,6 +107,18 @@ class TimmBackbone(VisionBackbone):
         return features[0].permute(0, 2, 3, 1)
 
 
+def check_timm(name: str) -> None:
+    """Refuse a name that timm does not have.
+
+    Raises:
+        LabError: the name.
+    """
+    if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise LabError(f"timm has no model {name!r}{hint}; timm.list_models() lists them all")
+
+
 def load_timm(
     name: str,
     *,
@@ -132,10 +144,7 @@ def load_timm(
     Raises:
         LabError: an unknown name, weights that cannot be had or do not fit, or an option out of range.
     """
-    if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean one of: {', '.join(close)}?" if close else ""
-        raise LabError(f"timm has no model {name!r}{hint} (timm.list_models() lists them all)")
+    check_timm(name)
     try:
         # A model that takes any size has no such option, and one that does not would refuse another size than its own.
         own = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(name)

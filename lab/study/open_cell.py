@@ -5,7 +5,7 @@ results, and the saved model.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lab.study.identity import checkpoint_of
 from lab.study.live_curve import LiveCurve
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
     from lab.parts.omni_model import OmniModel
+    from lab.training.stage_training import StagesRecord
 
 OPENED_WITH = {
     "audio_encoder": {"name": "audio_encoder", "window": "encoder_window"},
@@ -23,13 +24,6 @@ OPENED_WITH = {
     "language_model": {"name": "language_model", "pretraining_steps": "pretraining_steps"},
 }
 """What a part is opened with, and the parameter that says it."""
-
-
-class Trained(Protocol):
-    """What a training gives of its steps."""
-
-    losses: list[float]
-    learning_rates: list[float]
 
 
 class OpenCell:
@@ -51,11 +45,13 @@ class OpenCell:
         self.told = {"checkpoint": checkpoint_of(notebook, parameters.as_dict()), "on_step": self._loss}
         """What a training is told: where an interrupted one is kept, and whom it tells its steps."""
 
-    def trained(self, record: Trained, **artifacts: Any) -> None:
-        """Keep the curves of a training, and of the artifacts each that says something, as JSON by its name."""
+    def trained(self, record: "StagesRecord", **artifacts: Any) -> None:
+        """Keep the curves of a training, where its weights come from, and artifacts that say something, as JSON."""
+        from lab.training.ancestry import as_json
+
         self._loss.finish(record.losses)
         self.run.log_metrics({"learning_rate": enumerate(record.learning_rates)})
-        for name, value in artifacts.items():
+        for name, value in {"ancestry": as_json(record.ancestry), **artifacts}.items():
             if value:
                 self.run.log_json(value, name)
 

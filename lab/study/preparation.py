@@ -209,11 +209,11 @@ def _check_sight(cell: SightedParameters) -> None:
 
 
 def _check_vision(cell: VisionParameters) -> None:
-    from lab.training.stage_batches import check_batches
+    from lab.training.batches import BatchOptions
     from lab.training.vision_cell import cell_stages
 
     cell_stages(cell)
-    check_batches(cell.batch_tokens, cell.batch_size, cell.packed)
+    BatchOptions(tokens=cell.batch_tokens, size=cell.batch_size, packed=cell.packed)
 
 
 def _check_tuning(cell: TuningParameters) -> None:
@@ -225,10 +225,10 @@ def _check_tuning(cell: TuningParameters) -> None:
 
 
 def _check_text(cell: TextTuningParameters) -> None:
-    from lab.training.loop import TrainingOptions
+    from lab.training.curricula import instruction_stage
 
     _check_language_model(cell.scorer)
-    TrainingOptions(steps=cell.steps, learning_rate=cell.learning_rate)
+    instruction_stage(steps=cell.steps, learning_rate=cell.learning_rate)
     if cell.num_choices < 2:
         raise LabError(f"num_choices is {cell.num_choices}; expected at least 2")
     if cell.max_tokens > cell.budget_tokens:
@@ -238,13 +238,11 @@ def _check_text(cell: TextTuningParameters) -> None:
 
 
 def _check_pictures(cell: PictureTuningParameters) -> None:
+    from lab.training.curricula import image_text_stages
     from lab.training.image_text_data import check_image_text
-    from lab.training.image_text_training import fine_tuning_stage, pretraining_stage
-    from lab.training.stage_loop import stage_options
 
     check_image_text(cell)
-    for stage in (pretraining_stage(cell), fine_tuning_stage(cell)):
-        stage_options(stage)
+    image_text_stages(cell)
 
 
 CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {

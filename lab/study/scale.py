@@ -32,8 +32,7 @@ from lab.study.largest_batch import (
     prompt_tokens,
     seen_as,
 )
-from lab.training.curricula import IMAGE, VIDEO
-from lab.training.image_text_training import fine_tuning_stage
+from lab.training.curricula import IMAGE, VIDEO, image_text_stages
 from lab.training.instruction_data import scored_tokens
 from lab.training.memory import PRECISIONS, Memory
 from lab.training.parameters import (
@@ -105,7 +104,7 @@ STUDIES: dict[type[Parameters], Study] = {
     PictureTuningParameters: Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
-        lambda parameters: [Leg(IMAGE, "visual_projector", fine_tuning_stage(parameters).trained)],
+        lambda parameters: [Leg(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
         "budget_tokens",
         _pictures,
     ),

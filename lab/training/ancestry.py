@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lab.errors import LabError
-from lab.training.checkpoints import write_tensors
+from lab.training.checkpoints import read_tensors, write_tensors
 from lab.training.stages import Stage
 
 
@@ -44,24 +44,49 @@ Ancestry = tuple[Ancestor, ...]
 """Oldest first."""
 
 
+def as_json(ancestry: Ancestry) -> list[dict[str, Any]]:
+    """The chain for a JSON file, each link with its hash."""
+    return [{**asdict(link), "sha256": link.sha256} for link in ancestry]
+
+
+def from_json(entries: Sequence[Mapping[str, Any]], where: str) -> Ancestry:
+    """What `as_json` gave.
+
+    Raises:
+        LabError: its hashes do not fit; `where` names its file.
+    """
+    chain: list[Ancestor] = []
+    for entry in entries:
+        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entry.items()}
+        told = given.pop("sha256")
+        link = Ancestor(**given)
+        if link.sha256 != told or not set(link.parents) <= {ancestor.sha256 for ancestor in chain}:
+            raise LabError(
+                f"the ancestry in {where} does not fit itself at stage {link.stage!r}; train that stage anew"
+            )
+        chain.append(link)
+    return tuple(chain)
+
+
 def declaration(stage: Stage) -> dict[str, Any]:
     """What of a stage decides its weights, as JSON has it."""
     facts = {name: value for name, value in vars(stage).items() if name not in ("name", "paper")}
+    if not stage.starts_as:
+        # So that stages without it have the hashes that they had when there was no such thing.
+        del facts["starts_as"]
     plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in facts.items()}
     described: dict[str, Any] = json.loads(json.dumps(plain))
     return described
 
 
-def save_stage(path: Path, model_parts: Mapping[str, nn.Module], stage: Stage, ancestry: Ancestry = ()) -> Ancestry:
-    """Write what the stage made of the parts, and return its ancestry, itself the last.
-
-    `ancestry` is what `load_stage` returned before the stage was trained.
+def with_stage(ancestry: Ancestry, stage: Stage, model_parts: Mapping[str, nn.Module]) -> Ancestry:
+    """The ancestry of what a stage made of the parts, the stage as its last link.
 
     Raises:
-        LabError: a stage that it starts from is not in `ancestry`, or the file cannot be written.
+        LabError: a stage that it starts from is not in `ancestry`.
     """
     parents = [_youngest(ancestry, name, stage) for name in stage.starts_from or ()]
-    trained = {part for parent in parents for part in parent.trained} | set(stage.trained)
+    trained = {part for parent in parents for part in parent.trained} | set(stage.changed)
     link = Ancestor(
         stage=stage.name,
         declaration=declaration(stage),
@@ -69,19 +94,25 @@ def save_stage(path: Path, model_parts: Mapping[str, nn.Module], stage: Stage, a
         trained=tuple(part for part in model_parts if part in trained),
         parents=tuple(parent.sha256 for parent in parents),
     )
-    chain = (*ancestry, link)
+    return (*ancestry, link)
+
+
+def save_stage(path: Path, model_parts: Mapping[str, nn.Module], ancestry: Ancestry) -> None:
+    """Write what the last stage of an ancestry made of the parts.
+
+    Raises:
+        LabError: the file cannot be written.
+    """
     tensors = {
         # Cloned: tied weights share their memory, which safetensors refuses.
         f"{part}.{name}": tensor.detach().clone().contiguous()
-        for part in link.trained
+        for part in ancestry[-1].trained
         for name, tensor in model_parts[part].state_dict().items()
     }
-    metadata = {"ancestry": json.dumps([{**asdict(entry), "sha256": entry.sha256} for entry in chain])}
     try:
-        write_tensors(path, tensors, metadata)
+        write_tensors(path, tensors, {"ancestry": json.dumps(as_json(ancestry))})
     except (SafetensorError, OSError) as error:
-        raise LabError(f"weights of stage {stage.name!r} cannot be written to {path} ({error})") from error
-    return chain
+        raise LabError(f"weights of stage {ancestry[-1].stage!r} cannot be written to {path} ({error})") from error
 
 
 def read_ancestry(path: Path) -> Ancestry:
@@ -148,22 +179,12 @@ def load_stage(
 
 def _open(path: Path) -> tuple[Ancestry, dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        metadata, tensors = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise LabError(f"weights {path} cannot be read ({error})") from error
     if "ancestry" not in metadata:
         raise LabError(f"{path} does not say which stage its weights come from; save it with save_stage")
-    chain: list[Ancestor] = []
-    for entry in json.loads(metadata["ancestry"]):
-        told = entry.pop("sha256")
-        link = Ancestor(**{**entry, "trained": tuple(entry["trained"]), "parents": tuple(entry["parents"])})
-        known = {ancestor.sha256 for ancestor in chain}
-        if link.sha256 != told or not set(link.parents) <= known:
-            raise LabError(f"the ancestry in {path} does not fit itself at stage {link.stage!r}; train that stage anew")
-        chain.append(link)
-    return tuple(chain), tensors
+    return from_json(json.loads(metadata["ancestry"]), str(path)), tensors
 
 
 def _of_part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

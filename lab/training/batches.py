@@ -1,138 +1,288 @@
-"""The batch of every step, padded or packed, the same for the same seed however often a run is interrupted.
+"""Which examples go together at every step of a stage, padded or packed: a pure function of the seed and the number.
 
-Section 3 of the paper (packed fine-tuning). One packed step is one pack, so that a step costs nearly the same whatever
-it holds: where a padded batch has so many examples, a pack has so many tokens.
+Section 3 of the paper. A batch is of one kind of data and holds about the same number of language-model tokens whatever
+the kind (unless a number of examples is asked for), so a mixing weight is a share of tokens, and no row is padded to
+the length of another kind. Packed, a batch is one pack and nothing is padded at all.
 """
 
-from collections.abc import Iterator
-from functools import cached_property
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lab.data.batching import batches_from, bucketed_epoch, padding_share
+from lab.data.mixture import mixture
 from lab.data.packing import PackedEpochs, PackingStatistics, TooLong
-from lab.errors import LabError
+from lab.errors import LabError, choose
+from lab.parts.audio_tokens import Sound
 from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.omni_model import Example, OmniModel
+from lab.parts.omni_model import Example, OmniModel, Segment
+from lab.parts.visual_tokens import Seen
 from lab.training.examples import Examples
 from lab.training.packing_certificate import PackingCertificate, certify
 from lab.training.packing_probe import NUM_SAMPLES, packing_probe
+from lab.training.stages import Stage
+
+NONE_SEEN: Mapping[str, int] = MappingProxyType({})
 
 
-class PaddedBatches:
-    """Batches of `batch_size` examples of similar length; 0: as many as have about `max_tokens` together.
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """What a batch holds: about `tokens`, or `size` examples none of which is longer; packed, one pack of `tokens`.
+
+    Args:
+        tokens: of the language model.
+        size: examples of a batch, where rows are to see equally many whatever their tokens; 0: as `tokens` gives.
+        packed: whether a batch is a pack (best-fit decreasing) instead of padded.
+        too_long: what happens to an example that fits no pack (see `pack_best_fit`).
+        attention: of packs, one of `PACKED_ATTENTION`, or `auto`.
 
     Raises:
-        LabError: no examples, or one that takes more than `max_tokens`.
+        LabError: fewer than one token, fewer than no examples, or a number of examples asked of packs.
     """
 
-    def __init__(
-        self, data: Examples, model: OmniModel, *, batch_size: int = 0, seed: int, max_tokens: int = 4096
-    ) -> None:
-        self._data, self._model, self._seed = data, model, seed
+    tokens: int = 4096
+    size: int = 0
+    packed: bool = False
+    too_long: TooLong = "refuse"
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.size < 0:
+            raise LabError(f"a batch of {self.tokens} tokens and {self.size} examples; expected at least 1 and 0")
+        if self.packed and self.size:
+            raise LabError(
+                f"a batch of {self.size} examples, but a pack holds as many as fit its {self.tokens} tokens; expected "
+                "size 0, or padded batches"
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one kind of data, read."""
+
+    kind: str
+    examples: list[Example]
+
+    def pin_memory(self) -> "Batch":
+        """With sounds and pictures in memory from which a GPU reads on its own; the DataLoader asks for it."""
+        return self._changed(Tensor.pin_memory)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
+        """With features and pictures on a device. Waveforms stay, for front ends read them on the CPU."""
+        return self if device.type == "cpu" else self._changed(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        def changed(segment: Segment) -> Segment:
+            if isinstance(segment, Sound) and not segment.is_waveform:
+                return Sound(change(segment.values))
+            return replace(segment, views=change(segment.views)) if isinstance(segment, Seen) else segment
+
+        examples = [replace(one, content=[changed(segment) for segment in one.content]) for one in self.examples]
+        return Batch(self.kind, examples)
+
+
+class KindBatches(ABC):
+    """One kind of data in batches by their number, epoch after epoch."""
+
+    def __init__(self, data: Examples, model: OmniModel, seed: int) -> None:
+        self._data, self._seed = data, seed
         self.lengths = [data.num_tokens(index, model) for index in range(len(data))]
         if not self.lengths:
-            raise LabError("batches need at least one example, and there is none")
+            raise LabError("there is no example to train on; expected at least one")
+
+    @abstractmethod
+    def indices(self, number: int) -> list[int]:
+        """The examples of a batch."""
+
+    @abstractmethod
+    def loss(self, model: OmniModel, examples: list[Example]) -> AnswerLoss:
+        """Losses of a batch, one an example."""
+
+    @abstractmethod
+    def padding_share(self) -> float:
+        """Share of the positions of the first epoch that are padding."""
+
+    def read(self, number: int, model: OmniModel) -> list[Example]:
+        """A batch's examples, changed at random where training does so."""
+        rng = np.random.default_rng([self._seed, number])
+        return [self._data.training_example(index, model, rng) for index in self.indices(number)]
+
+    def costs(self, number: int) -> tuple[int, int]:
+        """Tokens of a batch without padding, and the pictures and frames that it shows."""
+        chosen = self.indices(number)
+        return sum(self.lengths[i] for i in chosen), sum(map(self._data.shown_frames, chosen))
+
+
+class PaddedBatches(KindBatches):
+    """Batches of examples of similar length, padded to the longest of them.
+
+    Raises:
+        LabError: no examples, or one that takes more tokens than a batch may have.
+    """
+
+    def __init__(self, data: Examples, model: OmniModel, options: BatchOptions, *, seed: int) -> None:
+        super().__init__(data, model, seed)
         longest = int(np.argmax(self.lengths))
-        if self.lengths[longest] > max_tokens:
+        if self.lengths[longest] > options.tokens:
             raise LabError(
-                f"example {data.ids[longest]!r} takes {self.lengths[longest]} tokens, more than {max_tokens}; allow "
-                "more tokens, choose a projector that gives fewer, or leave it out"
+                f"example {data.ids[longest]!r} takes {self.lengths[longest]} tokens, more than {options.tokens}; "
+                "allow more tokens, choose a projector that gives fewer, or leave it out"
             )
-        self._batch_size = batch_size or max(1, round(max_tokens / (sum(self.lengths) / len(self.lengths))))
+        self._size = options.size or max(1, round(options.tokens / (sum(self.lengths) / len(self.lengths))))
         self._order: Iterator[list[int]] = self._from(0)
         self._next = 0
 
-    def _from(self, step: int) -> Iterator[list[int]]:
-        return batches_from(self.lengths, batch_size=self._batch_size, seed=self._seed, first_step=step)
+    def _from(self, number: int) -> Iterator[list[int]]:
+        return batches_from(self.lengths, batch_size=self._size, seed=self._seed, first_step=number)
 
-    def indices(self, step: int) -> list[int]:
-        """The examples of one step."""
-        if step != self._next:
-            self._order = self._from(step)
-        self._next = step + 1
+    def indices(self, number: int) -> list[int]:
+        """The examples of a batch."""
+        if number != self._next:
+            self._order = self._from(number)
+        self._next = number + 1
         return next(self._order)
 
-    def loss(self, step: int) -> AnswerLoss:
-        """Losses of the batch of one step."""
-        loss: AnswerLoss = self._model(_drawn(self._data, self._model, self.indices(step), [self._seed, step]))
+    def loss(self, model: OmniModel, examples: list[Example]) -> AnswerLoss:
+        """Losses of a batch, one an example."""
+        loss: AnswerLoss = model(examples)
         return loss
 
     def padding_share(self) -> float:
         """Share of the positions of the first epoch that are padding."""
-        epoch = bucketed_epoch(self.lengths, batch_size=self._batch_size, seed=self._seed, epoch=0)
+        epoch = bucketed_epoch(self.lengths, batch_size=self._size, seed=self._seed, epoch=0)
         return padding_share(self.lengths, epoch)
 
 
-class PackedBatches:
-    """Packs of about `budget` tokens, each example in one (best-fit decreasing), and their certificate.
+class PackedBatches(KindBatches):
+    """Packs, each example in one (best-fit decreasing). None is trained on before they are certified.
 
-    An example that training makes longer than it is counted for may take its pack over the budget. `certificate` and
-    `statistics` are to be logged with the run.
-
-    Args:
-        data: what is packed.
-        model: as it will train.
-        budget: tokens of a pack.
-        seed: of the order.
-        too_long: what happens to examples longer than the budget (see `pack_best_fit`).
-        attention: of `PACKED_ATTENTION`, or `auto`.
-        precision: the training's.
+    An example that training makes longer than it is counted for may take its pack over the budget.
 
     Raises:
         LabError: what `PackedEpochs` refuses.
     """
 
-    def __init__(
-        self,
-        data: Examples,
-        model: OmniModel,
-        *,
-        budget: int,
-        seed: int,
-        too_long: TooLong = "refuse",
-        attention: str = "auto",
-        precision: str = "auto",
-    ) -> None:
-        self._data, self._model, self._seed = data, model, seed
-        self._attention, self._precision = attention, precision
-        self.lengths = [data.num_tokens(index, model) for index in range(len(data))]
+    def __init__(self, data: Examples, model: OmniModel, options: BatchOptions, *, seed: int) -> None:
+        super().__init__(data, model, seed)
         # The end stands in no row: it is only ever a label.
         rows = [length - 1 for length in self.lengths]
-        self._packs = PackedEpochs(lengths=rows, budget=budget, seed=seed, too_long=too_long, ids=data.ids)
+        self._packs = PackedEpochs(
+            lengths=rows, budget=options.tokens, seed=seed, too_long=options.too_long, ids=data.ids
+        )
         self.statistics: PackingStatistics = self._packs.statistics
+        self._attention = options.attention
+        self._certified = ""
 
-    @cached_property
-    def certificate(self) -> PackingCertificate:
+    def certify(self, model: OmniModel, precision: str) -> PackingCertificate:
         """The certificate of the shortest examples of the first pack; the same one again where there are too few.
 
         Raises:
             LabError: a leak, as `PackingCertificate.require` names it.
         """
         chosen = np.resize(self._packs.shortest_of(0), NUM_SAMPLES)
-        examples = [self._data.example(int(index), self._model) for index in chosen]
-        probe = packing_probe(self._model, examples)
-        return certify(self._model, probe, attention=self._attention, precision=self._precision).require()
+        probe = packing_probe(model, [self._data.example(int(index), model) for index in chosen])
+        certificate = certify(model, probe, attention=self._attention, precision=precision).require()
+        self._certified = certificate.attention
+        return certificate
 
-    def indices(self, step: int) -> list[int]:
-        """The examples of one step."""
-        return [int(index) for index in self._packs.pack(step)]
+    def indices(self, number: int) -> list[int]:
+        """The examples of a pack."""
+        return [int(index) for index in self._packs.pack(number)]
 
-    def loss(self, step: int) -> AnswerLoss:
-        """Losses of the pack of one step, one an example; the first asks for the certificate.
+    def loss(self, model: OmniModel, examples: list[Example]) -> AnswerLoss:
+        """Losses of a pack, one an example, with the attention that was certified.
 
         Raises:
-            LabError: as `certificate`.
+            LabError: the packs are not certified yet.
         """
-        attention = self.certificate.attention
-        examples = _drawn(self._data, self._model, self.indices(step), [self._seed, step])
-        return self._model.packed(examples, attention=attention).loss
+        if not self._certified:
+            raise LabError("these packs are not certified; certify them before they are trained on")
+        return model.packed(examples, attention=self._certified).loss
 
     def padding_share(self) -> float:
-        """Share of the positions computed that are padding: none."""
+        """Share of the positions of the first epoch that are padding: none."""
         return 0.0
 
 
-def _drawn(data: Examples, model: OmniModel, indices: list[int], seeds: list[int]) -> list[Example]:
-    rng = np.random.default_rng(seeds)
-    return [data.training_example(index, model, rng) for index in indices]
+class StageBatches:
+    """The batches of a stage by number, each of one kind of data.
+
+    The batches of each kind are exact to rounding and their order is drawn; each kind goes through epochs of its own,
+    no example twice in one (what does not fill a last padded batch is left out). `before` counts the batches of each
+    kind that stages before it saw: it goes on in the epochs where they stopped, so that no example is seen a second
+    time because a stage began anew.
+
+    Raises:
+        LabError: a kind of data that is not there or empty, or an example that alone has more tokens than a batch.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Examples],
+        model: OmniModel,
+        stage: Stage,
+        options: BatchOptions,
+        *,
+        seed: int,
+        accumulate: int = 1,
+        before: Mapping[str, int] = NONE_SEEN,
+    ) -> None:
+        make = PackedBatches if options.packed else PaddedBatches
+        self.of_kind: dict[str, KindBatches] = {}
+        for kind in stage.mixing_shares:
+            examples = choose(data, kind, "kind of data")
+            if not len(examples):
+                raise LabError(f"stage {stage.name!r} has no example of {kind!r} to train on; keep at least one")
+            self.of_kind[kind] = make(examples, model, options, seed=seed)
+        self.kinds = mixture(stage.mixing_shares, stage.length() * accumulate, seed=seed)
+        self.seen = Counter(before)
+        """Batches of each kind that this stage and those before it saw."""
+        self._places: list[tuple[str, int]] = []
+        for kind in self.kinds:
+            self._places.append((kind, self.seen[kind]))
+            self.seen[kind] += 1
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def indices(self, number: int) -> tuple[str, list[int]]:
+        """The kind of data and the examples of a batch."""
+        kind, own = self._places[number]
+        return kind, self.of_kind[kind].indices(own)
+
+    def read(self, number: int, model: OmniModel) -> Batch:
+        """A batch, the same for the same number in whatever process; of the model, no weight is looked at."""
+        kind, own = self._places[number]
+        return Batch(kind, self.of_kind[kind].read(own, model))
+
+    def loss(self, model: OmniModel, batch: Batch) -> AnswerLoss:
+        """Losses of a batch."""
+        return self.of_kind[batch.kind].loss(model, batch.examples)
+
+    def certify(self, model: OmniModel, precision: str) -> dict[str, PackingCertificate]:
+        """The packing certificate of each kind of data; none where batches are padded.
+
+        Raises:
+            LabError: a leak, as `PackingCertificate.require` names it.
+        """
+        packs = {kind: own for kind, own in self.of_kind.items() if isinstance(own, PackedBatches)}
+        return {kind: own.certify(model, precision) for kind, own in packs.items()}
+
+    def costs(self) -> tuple[int, int]:
+        """Language-model tokens and decoded frames of all batches, padding left out."""
+        counted = [self.of_kind[kind].costs(own) for kind, own in self._places]
+        return sum(tokens for tokens, _ in counted), sum(frames for _, frames in counted)
+
+    def padding_share(self) -> float:
+        """Share of the positions computed that are padding, the mean over all batches."""
+        padded = [
+            0.0 if isinstance(own := self.of_kind[kind], PackedBatches) else padding_share(own.lengths, [chosen])
+            for kind, chosen in map(self.indices, range(len(self)))
+        ]
+        return sum(padded) / len(padded)

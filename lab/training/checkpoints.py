@@ -3,20 +3,17 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.errors import LabError
-
-NO_BUFFERS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Progress(NamedTuple):
@@ -27,43 +24,117 @@ class Progress(NamedTuple):
     seconds: float
 
 
-def save_checkpoint(
-    path: Path,
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    key: str,
-    buffers: Mapping[str, Tensor] = NO_BUFFERS,
-) -> None:
-    """Write what is trained, the optimiser's state, the generators' and `progress` to `path`, replacing it in one move.
+NOTHING_DONE = Progress([], [], 0.0)
 
-    `key` names the run; a checkpoint of another run is refused when it is loaded. `buffers`: what else training
-    changes, such as batch norm's statistics.
 
-    Raises:
-        LabError: it cannot be written, as on a full disk; the previous checkpoint stays.
-    """
-    tensors: dict[str, Tensor] = {
-        f"model.{name}": parameter.detach().contiguous() for name, parameter in trained_parameters(model)
-    }
-    tensors |= {f"buffer.{name}": buffer.clone().contiguous() for name, buffer in buffers.items()}
-    scalars: dict[str, float] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value.contiguous()
-            else:
-                scalars[f"optimizer.{index}.{name}"] = value
-    tensors["generator.torch"] = torch.get_rng_state()
-    if torch.cuda.is_initialized():
-        tensors["generator.cuda"] = torch.cuda.get_rng_state()
-    tensors["progress"] = _curves(progress)
-    metadata = {"seconds": repr(progress.seconds), "key": key, "scalars": json.dumps(scalars)}
-    try:
-        write_tensors(path, tensors, metadata)
-    except (SafetensorError, OSError) as error:
-        raise LabError(f"checkpoint {path} cannot be written ({error}); the previous one, if any, is intact") from error
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where an interrupted run is kept, and what stands there."""
+
+    path: Path
+    key: str
+    """Names the run; a checkpoint of another run is refused."""
+    parts: tuple[str, ...] = ()
+    """Parts of the model whose weights are kept, trained or not; where there are none, what requires a gradient is."""
+    earlier: Sequence[Mapping[str, Any]] = ()
+    """What the stages that are done gave, for JSON."""
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress) -> None:
+        """Write weights, persistent buffers, the optimiser's state, the generators' and `progress`, in one move.
+
+        Raises:
+            LabError: it cannot be written, as on a full disk; the previous checkpoint stays.
+        """
+        tensors = self._changed(model)
+        scalars: dict[str, float] = {}
+        for index, state in (optimizer.state_dict()["state"] if optimizer else {}).items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{index}.{name}"] = value
+                else:
+                    scalars[f"optimizer.{index}.{name}"] = value
+        tensors["generator.torch"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        tensors["progress"] = torch.tensor([progress.losses, progress.learning_rates], dtype=torch.float64)
+        metadata = {
+            "seconds": repr(progress.seconds),
+            "key": self.key,
+            "scalars": json.dumps(scalars),
+            "earlier": json.dumps(self.earlier),
+        }
+        try:
+            write_tensors(self.path, {n: tensor.detach().contiguous() for n, tensor in tensors.items()}, metadata)
+        except (SafetensorError, OSError) as error:
+            raise LabError(
+                f"checkpoint {self.path} cannot be written ({error}); the previous one, if any, is intact"
+            ) from error
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Restore what was saved and return what the run has gone through; nothing where nothing was saved.
+
+        Raises:
+            LabError: the file is damaged, belongs to another run, or does not fit the model.
+        """
+        if not self.path.exists():
+            return NOTHING_DONE
+        metadata, tensors = self._read()
+        restored = self._changed(model)
+        found = {name for name in tensors if name.startswith(("model.", "buffer."))}
+        if (
+            restored.keys() != found
+            or "progress" not in tensors
+            or any(restored[name].shape != tensors[name].shape for name in restored)
+        ):
+            raise LabError(f"checkpoint {self.path} does not fit the model: delete it to start this run again")
+        with torch.no_grad():
+            for name, tensor in restored.items():
+                tensor.copy_(tensors[name])
+        state: dict[int, dict[str, Tensor | float]] = {}
+        for name, value in [*tensors.items(), *json.loads(metadata["scalars"]).items()]:
+            if name.startswith("optimizer."):
+                _, index, entry = name.split(".", 2)
+                state.setdefault(int(index), {})[entry] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        torch.set_rng_state(tensors["generator.torch"])
+        if "generator.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["generator.cuda"])
+        losses, learning_rates = tensors["progress"].tolist()
+        return Progress(losses, learning_rates, float(metadata["seconds"]))
+
+    def stages_done(self) -> list[dict[str, Any]] | None:
+        """What stands there as `earlier`; None where nothing was saved.
+
+        Raises:
+            LabError: the file is damaged, or belongs to another run.
+        """
+        if not self.path.exists():
+            return None
+        found: list[dict[str, Any]] = json.loads(self._read()[0]["earlier"])
+        return found
+
+    def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
+        try:
+            metadata, tensors = read_tensors(self.path)
+        except (SafetensorError, OSError) as error:
+            raise LabError(
+                f"checkpoint {self.path} cannot be read ({error}); delete it to start this run again"
+            ) from error
+        if metadata.get("key") != self.key:
+            raise LabError(
+                f"checkpoint {self.path} belongs to run {metadata.get('key')!r}, not to {self.key!r}; delete it to "
+                "start again"
+            )
+        return metadata, tensors
+
+    def _changed(self, model: nn.Module) -> dict[str, Tensor]:
+        """Weights, and persistent buffers such as batch norm's statistics, which training changes too."""
+        weights = dict(trained_parameters(model))
+        if self.parts:
+            weights = {n: p for n, p in model.named_parameters() if n.partition(".")[0] in self.parts}
+        kept = model.state_dict()
+        buffers = {f"buffer.{name}": buffer for name, buffer in model.named_buffers() if name in kept}
+        return {**{f"model.{name}": parameter for name, parameter in weights.items()}, **buffers}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -79,56 +150,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         os.replace(unfinished, path)
 
 
-def _curves(progress: Progress) -> Float64[Tensor, "curves steps"]:
-    return torch.tensor([progress.losses, progress.learning_rates], dtype=torch.float64)
-
-
-def load_checkpoint(
-    path: Path,
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    key: str,
-    buffers: Mapping[str, Tensor] = NO_BUFFERS,
-) -> Progress:
-    """Restore a checkpoint and return what the run has gone through; its steps done are as many as its losses.
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file.
 
     Raises:
-        LabError: the file is damaged, belongs to another run, or does not fit the model.
+        SafetensorError, OSError: it cannot be read.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise LabError(f"checkpoint {path} cannot be read ({error}); delete it to start this run again") from error
-    if metadata.get("key") != key:
-        raise LabError(
-            f"checkpoint {path} belongs to run {metadata.get('key')!r}, not to {key!r}; delete it to start again"
-        )
-    restored: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in trained_parameters(model)}
-    restored |= {f"buffer.{name}": buffer for name, buffer in buffers.items()}
-    found = {name for name in tensors if name.startswith(("model.", "buffer."))}
-    if (
-        restored.keys() != found
-        or "progress" not in tensors
-        or any(restored[name].shape != tensors[name].shape for name in restored)
-    ):
-        raise LabError(f"checkpoint {path} does not fit the model: delete it to start this run again")
-    with torch.no_grad():
-        for name, tensor in restored.items():
-            tensor.copy_(tensors[name])
-    state: dict[int, dict[str, Tensor | float]] = {}
-    for name, value in [*tensors.items(), *json.loads(metadata["scalars"]).items()]:
-        if name.startswith("optimizer."):
-            _, index, entry = name.split(".", 2)
-            state.setdefault(int(index), {})[entry] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["generator.torch"])
-    if "generator.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["generator.cuda"])
-    losses, learning_rates = tensors["progress"].tolist()
-    return Progress(losses, learning_rates, float(metadata["seconds"]))
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
 def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

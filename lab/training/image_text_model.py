@@ -21,17 +21,19 @@ from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.ancestry import Ancestry, load_stage, save_stage
-from lab.training.curricula import IMAGE
-from lab.training.image_text_training import FINE_TUNING, PRETRAINING, pretraining_stage, train_image_text
-from lab.training.loop import choose_device, choose_precision
+from lab.training.batches import BatchOptions
+from lab.training.curricula import IMAGE, PRETRAINING, image_text_stages
+from lab.training.loop import TrainingOptions, choose_device, choose_precision
 from lab.training.parameters import PictureTuningParameters, VisionParameters
 from lab.training.samples import SampleExamples
 from lab.training.scoring import Scorer
+from lab.training.stage_training import train_stages
 from lab.training.vision_cell import build_vision_model, vision_cell_data
 
 # Raise it when the same parameters would give another model.
 MODEL_VERSION = 1
 WEIGHTS, FACTS = "weights.safetensors", "facts.json"
+WARMUP_SHARE = 0.1
 # With the sources' and the encoder's hashes, what decides the pretrained weights. `num_training` does as features are
 # standardised over all pictures of the training side.
 _DECIDING = (
@@ -122,39 +124,44 @@ def open_pretrained(
 
     Raises:
         LabError: fewer examples than two to fine-tune on or one to pretrain on, or as `build_vision_model`,
-            `train_image_text` and `load_stage`.
+            `train_stages` and `load_stage`.
     """
     device = choose_device(parameters.device)
     torch.manual_seed(parameters.scorer_seed)
     model = build_vision_model(vision_parameters(parameters), encoder, language_model, {IMAGE: images}).to(device)
     first, instructions, left_out = _parted(images, model, parameters)
-    stage = pretraining_stage(parameters)
+    stage, following = image_text_stages(parameters)
     folder = _folder(parameters, encoder, language_model, device)
 
     def make(made: Path) -> None:
         told = (lambda step, loss: progress(step + 1, parameters.scorer_steps, loss)) if progress else None
-        training = train_image_text(
+        record = train_stages(
             model,
-            first,
-            stage,
-            parameters,
+            [stage],
+            {IMAGE: first},
+            TrainingOptions(
+                warmup_steps=round(WARMUP_SHARE * stage.length()),
+                weight_decay=parameters.weight_decay,
+                checkpoint_every=parameters.checkpoint_every,
+                precision=parameters.precision,
+            ),
+            batches=BatchOptions(tokens=parameters.budget_tokens, packed=True),
             seed=parameters.scorer_seed,
             checkpoint=folder.with_suffix(".checkpoint"),
             on_step=told,
         )
-        save_stage(made / WEIGHTS, model.parts(), stage)
+        save_stage(made / WEIGHTS, model.parts(), record.ancestry)
         facts = {
             "source": parameters.images,
             "pretrained_on": len(first),
             "left_out": dict(left_out),
             "parameters": {name: getattr(parameters, name) for name in _DECIDING},
-            **{f"pretraining_{name}": value for name, value in training.costs.items()},
+            **{f"pretraining_{name}": value for name, value in (record.results() | record.costs()).items()},
         }
         write_whole(made / FACTS, json.dumps(facts, indent=1) + "\n")
 
     make_folder(folder, make)
     start = {PRETRAINING: folder / WEIGHTS}
-    following = replace(stage, name=FINE_TUNING, starts_from=(PRETRAINING,))
     ancestry = load_stage(following, model.parts(), start, {PRETRAINING: stage})
     model.eval()
     return PretrainedImageText(

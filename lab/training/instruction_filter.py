@@ -3,6 +3,7 @@
 Section 3 of the paper. The filter sees the losses alone; `oracle` sees the planted faults, and so is no filter.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.data.filters.filtering import Filtered
@@ -11,7 +12,9 @@ from lab.data.filters.losses import Losses
 from lab.data.instructions.planted_faults import remove_planted
 from lab.data.sample import Sample
 from lab.errors import LabError, choose
+from lab.parts.omni_model import OmniModel
 from lab.training.parameters import TuningParameters
+from lab.training.samples import SampleExamples
 
 ORACLE = "oracle"
 
@@ -39,6 +42,24 @@ def check_filter(parameters: TuningParameters) -> None:
     choose({**dict.fromkeys(LOSS_FILTERS), RANDOM: None, ORACLE: None}, name, "loss filter")
     if fitted_by != "corpus" and name not in LOSS_FILTERS:
         raise LabError(f"loss filter {name!r} is fitted to nothing, so not by {fitted_by!r}; leave it at 'corpus'")
+
+
+def kept_examples(
+    data: ScoredInstructions, kept: Filtered, model: OmniModel, *, write: Callable[[str], str], max_tokens: int
+) -> SampleExamples:
+    """What a filter leaves of texts, to be trained on.
+
+    Raises:
+        LabError: nothing, or a text that the model cannot read within so many tokens.
+    """
+    samples = [one for one, stays in zip(data.train, kept.keep.tolist(), strict=True) if stays]
+    if not samples:
+        raise LabError(f"loss filter {kept.name!r} keeps none of {len(data.train)} instructions")
+    examples = SampleExamples(samples=samples, write=write)
+    for index, sample in enumerate(samples):
+        if reason := examples.why_not_readable(index, model, max_tokens=max_tokens):
+            raise LabError(f"training instruction {sample.id!r} cannot be trained on: {reason}")
+    return examples
 
 
 def filter_cell(parameters: TuningParameters, data: ScoredInstructions) -> Filtered:

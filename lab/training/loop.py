@@ -1,7 +1,7 @@
-"""The one training loop: AdamW, warm-up and cosine, clipping, checkpoints, a stop at the first loss that is not finite.
+"""The one training loop: AdamW, clipping, checkpoints, and a stop at the first loss that is not finite.
 
-Section 3 of the paper (cosine schedule for the audio branch; its learning rate is not found). It runs on Accelerate,
-and a DataLoader reads its batches, which follow from their numbers: who reads them, and when, changes nothing.
+Section 3 of the paper. It runs on Accelerate, and a DataLoader reads its batches, which follow from their numbers: who
+reads them, and when, changes nothing.
 """
 
 import math
@@ -9,11 +9,10 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
@@ -23,7 +22,8 @@ from torch.utils.data import DataLoader
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
-from lab.training.checkpoints import NO_BUFFERS, Progress, load_checkpoint, save_checkpoint, trained_parameters
+from lab.training.checkpoints import NOTHING_DONE, Checkpoint, Progress, trained_parameters
+from lab.training.parameters import TrainedParameters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,22 +42,19 @@ class Numbered(Protocol[B]):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How long and how a run trains.
+    """How a run trains, whatever trains in it and for how long.
 
-    `learning_rate` is the peak, after `warmup_steps`; from there a cosine down to a hundredth of it. `checkpoint_every`
-    is in steps, 0 for none. `precision` is "float32", "bfloat16" or "auto": bfloat16 where the machine has it in
-    hardware. `fused` is AdamW's: one pass over memory instead of many, which counts at 28M parameters; its rounding is
-    another. A step sees `accumulate` batches, one after the other, as if they were one large batch.
-    `gradient_checkpointing` computes the layers of transformers' models anew in the backward pass instead of keeping
-    what is inside them: less memory, a third more time. `workers` are processes that read batches ahead; where None,
-    there are none on a CPU and `WORKERS_OF_A_GPU` on a GPU.
+    `warmup_steps` are those of each stage. `checkpoint_every` is in steps, 0 for none. `precision` is "float32",
+    "bfloat16" or "auto": bfloat16 where the machine has it in hardware. `fused` is AdamW's: one pass over memory
+    instead of many, which counts at 28M parameters; its rounding is another. A step sees `accumulate` batches, one
+    after the other, as if they were one large batch. `gradient_checkpointing` computes the layers of transformers'
+    models anew in the backward pass instead of keeping what is inside them: less memory, a third more time. `workers`
+    are processes that read batches ahead; where None, there are none on a CPU and `WORKERS_OF_A_GPU` on a GPU.
 
     Raises:
         LabError: a value outside its range.
     """
 
-    steps: int
-    learning_rate: float
     warmup_steps: int = 0
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -69,13 +66,19 @@ class TrainingOptions:
     gradient_checkpointing: bool = False
     workers: int | None = None
 
+    @classmethod
+    def of(cls, parameters: TrainedParameters) -> "TrainingOptions":
+        """Those of a cell."""
+        return cls(
+            warmup_steps=parameters.warmup_steps,
+            weight_decay=parameters.weight_decay,
+            checkpoint_every=parameters.checkpoint_every,
+            precision=parameters.precision,
+        )
+
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise LabError(f"steps is {self.steps}; expected at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise LabError(f"learning_rate is {self.learning_rate}; expected a positive number")
-        if not 0 <= self.warmup_steps < self.steps:
-            raise LabError(f"warmup_steps is {self.warmup_steps}; expected from 0 to below steps ({self.steps})")
+        if self.warmup_steps < 0:
+            raise LabError(f"warmup_steps is {self.warmup_steps}; expected at least 0")
         if not 0 <= self.weight_decay < math.inf:
             raise LabError(f"weight_decay is {self.weight_decay}; expected at least 0")
         if not self.max_grad_norm > 0:
@@ -91,12 +94,11 @@ class TrainingOptions:
         if self.workers is not None and self.workers < 0:
             raise LabError(f"workers is {self.workers}; expected 0 (none), a number of processes, or None")
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of step `step` (from 0)."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    def num_workers(self, device: torch.device) -> int:
+        """The processes that read batches for a model on that device."""
+        if self.workers is not None:
+            return self.workers
+        return WORKERS_OF_A_GPU if device.type == "cuda" else 0
 
 
 @dataclass
@@ -119,33 +121,39 @@ def train(
     loss_of: Callable[[Any], AnswerLoss],
     options: TrainingOptions,
     *,
+    steps: int,
+    learning_rates: Callable[[int], Sequence[float]],
     batches: Numbered[Any] | None = None,
     groups: Sequence[dict[str, Any]] | None = None,
-    learning_rates: Callable[[int], Sequence[float]] | None = None,
     clipped: Sequence[nn.Parameter] | None = None,
-    buffers: Mapping[str, Tensor] = NO_BUFFERS,
-    checkpoint: Path | None = None,
-    key: str = "",
+    checkpoint: Checkpoint | None = None,
     describe: str = "",
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainingRecord:
     """Train what requires a gradient in `model`; `loss_of(batch)` gives the losses of a batch.
 
-    The loss is the mean over all answer tokens of a step's batches. Where `checkpoint` exists and carries `key`,
-    training goes on after its step, with the same batches that it would have seen; it is deleted when training has
-    ended.
+    The loss is the mean over all answer tokens of a step's batches. Where `checkpoint` was saved, training goes on
+    after its step, with the same batches that it would have seen. It is not deleted.
 
     Args:
+        model: what holds all that trains.
+        loss_of: the losses of a batch.
+        options: of the loop.
+        steps: in all.
+        learning_rates: each group's at a step, of which the highest is recorded.
         batches: by number, of which step `s` sees `s * accumulate` and those after it; the numbers where None.
         groups: of the optimiser, which hold all that trains; one where None.
-        learning_rates: each group's at a step, of which the highest is recorded; the options' own where None.
         clipped: the parameters whose gradients are clipped by their common norm; all where None.
-        buffers: what else training changes, to stand in the checkpoint.
+        checkpoint: where an interrupted run is kept.
+        describe: names the run in messages.
+        on_step: told each step and its loss.
 
     Raises:
         LabError: a loss or gradient that is not finite (its step, `describe` and the learning rate are named), nothing
             to train, a checkpoint that cannot be read or written, or more processes than one.
     """
+    if steps < 1:
+        raise LabError(f"steps is {steps}; expected at least 1")
     if groups is None:
         groups = [{"params": [parameter for _, parameter in trained_parameters(model)]}]
     parameters = [parameter for group in groups for parameter in group["params"]]
@@ -154,24 +162,17 @@ def train(
     device = parameters[0].device
     accelerator = open_accelerator(device, options.precision)
     optimizer = accelerator.prepare_optimizer(
-        torch.optim.AdamW(
-            groups,
-            lr=options.learning_rate,
-            betas=options.betas,
-            weight_decay=options.weight_decay,
-            fused=options.fused,
-        )
+        torch.optim.AdamW(groups, betas=options.betas, weight_decay=options.weight_decay, fused=options.fused)
     )
-    losses, rates, seconds = Progress([], [], 0.0)
-    if checkpoint is not None and checkpoint.exists():
-        losses, rates, seconds = load_checkpoint(checkpoint, model=model, optimizer=optimizer, key=key, buffers=buffers)
-    first = len(losses)
-    read = _read(batches, first * options.accumulate, options, device)
+    kept = checkpoint.load(model, optimizer) if checkpoint else NOTHING_DONE
+    losses, rates, first = [*kept.losses], [*kept.learning_rates], len(kept.losses)
+    numbers = range(first * options.accumulate, steps * options.accumulate)
+    read = iter(numbers) if batches is None else _read(batches, numbers, options, device)
     model.train()
-    started = time.perf_counter() - seconds
+    started = time.perf_counter() - kept.seconds
     with layers_computed_anew(model, options.gradient_checkpointing):
-        for step in range(first, options.steps):
-            own = learning_rates(step) if learning_rates else [options.learning_rate_at(step)] * len(groups)
+        for step in range(first, steps):
+            own = learning_rates(step)
             for group, own_rate in zip(optimizer.param_groups, own, strict=True):
                 group["lr"] = own_rate
             rate = max(own)
@@ -187,14 +188,8 @@ def train(
             if on_step:
                 on_step(step, value)
             done = step + 1
-            due = options.checkpoint_every and done % options.checkpoint_every == 0 and done < options.steps
-            if checkpoint is not None and due:
-                progress = Progress(losses, rates, time.perf_counter() - started)
-                save_checkpoint(
-                    checkpoint, model=model, optimizer=optimizer, progress=progress, key=key, buffers=buffers
-                )
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+            if checkpoint and options.checkpoint_every and done % options.checkpoint_every == 0 and done < steps:
+                checkpoint.save(model, optimizer, Progress(losses, rates, time.perf_counter() - started))
     model.eval()
     return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
 
@@ -267,23 +262,16 @@ class _Reading(Generic[B]):
             return error
 
 
-def _read(batches: Numbered[Any] | None, first: int, options: TrainingOptions, device: torch.device) -> Iterator[Any]:
-    """Batches from that number on, on the device."""
-    numbers = range(first, options.steps * options.accumulate)
-    if batches is None:
-        yield from numbers
-        return
+def _read(batches: Numbered[Any], numbers: range, options: TrainingOptions, device: torch.device) -> Iterator[Any]:
+    """The batches of these numbers, on the device."""
     from accelerate.utils import send_to_device
 
-    workers = options.workers
-    if workers is None:
-        workers = WORKERS_OF_A_GPU if device.type == "cuda" else 0
     loader: DataLoader[Any] = DataLoader(
         _Reading(batches),  # type: ignore[arg-type]
         batch_size=None,
         sampler=numbers,
         collate_fn=_as_it_is,
-        num_workers=workers,
+        num_workers=options.num_workers(device),
         pin_memory=device.type == "cuda",
         # Its own: from the global one, whose next numbers are dropout's, the workers' seeds would be drawn.
         generator=torch.Generator(),

@@ -8,7 +8,6 @@ reason. Who is killed and started again goes on after the last part.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,14 +21,15 @@ from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses, read_schema
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
 from lab.data.instructions.tables import in_batches
+from lab.data.parquet import read_schema
 from lab.data.sample import Sample, samples_sha256
 from lab.errors import LabError
 from lab.parts.chat_codec import ChatCodec
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import Example, OmniModel
-from lab.paths import write_whole
+from lab.paths import whole, write_whole
 from lab.training.language_models import text_model
 from lab.training.loop import choose_precision
 from lab.training.packed_losses import ScoringOptions, losses_in_packs
@@ -259,13 +259,9 @@ def _check_part(part: Path, key: str) -> None:
 
 
 def _write_part(part: Path, table: pa.Table, skipped: Counter[str], key: str, scorer: Scorer) -> None:
-    unfinished = part.with_name(f".{part.name}.{os.getpid()}")
-    try:
-        facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: json.dumps(asdict(scorer))}
+    facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: json.dumps(asdict(scorer))}
+    with whole(part) as unfinished:
         pq.write_table(table.replace_schema_metadata(facts), unfinished)
-        unfinished.replace(part)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _count(part: Path, summary: ScoringSummary) -> None:

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,11 +19,9 @@ from lab.data.splits import Split
 from lab.errors import LabError
 from lab.parts.audio_encoders import AudioEncoder, Window, load_audio_encoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector
-from lab.parts.omni_model import OmniModel
 from lab.training.language_models import transcript_writer
 from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
-from lab.training.stages import Stage, apply_stage
 
 DEFAULT_CORPUS = "default"
 # Shorter utterances hold no window of the largest rate that a study compares.
@@ -148,21 +145,3 @@ def feature_statistics(data: SampleExamples) -> tuple[Float[Tensor, " features"]
     """Per-channel mean and standard deviation of a split's features, for `AudioTokens`."""
     mean, std = data.heard[0].mean_and_std(max_rows=_STATISTICS_FRAMES)
     return torch.from_numpy(mean), torch.from_numpy(std)
-
-
-def train_only_hearing(model: OmniModel, *, learning_rate: float) -> list[dict[str, Any]]:
-    """Free the audio projector and an encoder inside, and freeze the rest; one optimiser group for each.
-
-    The paper's audio branch trains both. Whisper's sinusoids are fixed.
-    """
-    parts = [name for name in ("audio_projector", "audio_encoder") if name in model.parts()]
-    stage = Stage(
-        name="audio",
-        paper="section 3, audio-language branch; its learning rate is this study's",
-        trained=tuple(parts),
-        frozen=("language_model",),
-        learning_rates=dict.fromkeys(parts, learning_rate),
-        data={"asr_audio_text": 1.0},
-    )
-    fixed = [f"{name}.whisper.embed_positions" for name in parts if name == "audio_encoder"]
-    return apply_stage(model.parts(), stage, fixed=fixed)

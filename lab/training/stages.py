@@ -5,8 +5,8 @@ run only once every such value that it needs was given, by `dataclasses.replace`
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -23,10 +23,22 @@ PARTS = {
     "audio_projector": "Conv-GMLP",
     "language_model": "an unnamed 7B",
 }
-SCHEDULES = {
-    "cosine": "warm-up, then half a cosine down to a hundredth of the peak",
-    "constant": "warm-up, then the peak",
-}
+
+
+def cosine(step: int, peak: float, *, steps: int, warmup_steps: int) -> float:
+    """Warm-up, then half a cosine down to a hundredth of the peak."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def constant(step: int, peak: float, *, steps: int, warmup_steps: int) -> float:
+    """Warm-up, then the peak."""
+    return peak * (step + 1) / warmup_steps if step < warmup_steps else peak
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {"cosine": cosine, "constant": constant}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +67,14 @@ class Stage:
     schedule: str | None = None
     starts_from: tuple[str, ...] | None = ()
     """Stages by name; empty: the parts as they were pretrained."""
+    starts_as: Mapping[str, str] = field(default_factory=dict)
+    """Parts that begin with the weights of another part, as a video projector with those of the image projector."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rates", "data"):
+        for name in ("learning_rates", "data", "starts_as"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         where = f"stage {self.name!r}"
-        for part in (*self.trained, *self.frozen, *self.learning_rates):
+        for part in (*self.trained, *self.frozen, *self.learning_rates, *self.starts_as, *self.starts_as.values()):
             choose(PARTS, part, f"part in {where}:")
         if not self.trained:
             raise LabError(f"{where} trains nothing; choose at least one of: {', '.join(PARTS)}")
@@ -95,6 +109,43 @@ class Stage:
     def parts(self) -> tuple[str, ...]:
         """The parts that take part."""
         return (*self.trained, *self.frozen)
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The parts that are other ones after the stage."""
+        return (*self.trained, *(part for part in self.starts_as if part not in self.trained))
+
+    def length(self) -> int:
+        """Its steps.
+
+        Raises:
+            LabError: they are not given, as where it is as long as its tokens.
+        """
+        if self.steps is None:
+            raise LabError(f"stage {self.name!r} has no number of steps; give one with dataclasses.replace")
+        return self.steps
+
+    def rates(self, warmup_steps: int) -> Callable[[int], list[float]]:
+        """The learning rate of each trained part at a step; at least one step comes after the warm-up.
+
+        Raises:
+            LabError: a rate or the schedule is not found.
+        """
+        schedule = choose(SCHEDULES, self.schedule or "not found", f"schedule of stage {self.name!r}:")
+        peaks = [self.peak(part) for part in self.trained]
+        length = {"steps": self.length(), "warmup_steps": min(warmup_steps, self.length() - 1)}
+        return lambda step: [schedule(step, peak, **length) for peak in peaks]
+
+    def peak(self, part: str) -> float:
+        """The highest learning rate of a part.
+
+        Raises:
+            LabError: it is not found.
+        """
+        rate = self.learning_rates[part]
+        if rate is None:
+            raise _not_found(self, f"learning rate of {part}")
+        return rate
 
     @property
     def mixing_shares(self) -> dict[str, float]:
@@ -151,7 +202,7 @@ def apply_stage(
         LabError: a trained part that the model lacks, a learning rate that is not found, an unknown `fixed`, a
             parameter of two parts of which one is frozen, or a part without anything to train. Nothing has changed.
     """
-    rates = {part: _rate(stage, part) for part in stage.trained}
+    rates = {part: stage.peak(part) for part in stage.trained}
     for part in stage.trained:
         choose(model_parts, part, f"part of the model, trained in stage {stage.name!r}:")
     held = [parameter for name in fixed for parameter in _fixed_parameters(model_parts, name)]
@@ -191,13 +242,6 @@ def _fixed_parameters(model_parts: Mapping[str, nn.Module], name: str) -> list[n
     if not found:
         raise LabError(f"part {part!r} has no parameter {inside!r} to hold fixed")
     return found
-
-
-def _rate(stage: Stage, part: str) -> float:
-    rate = stage.learning_rates[part]
-    if rate is None:
-        raise _not_found(stage, f"learning rate of {part}")
-    return rate
 
 
 def _not_found(stage: Stage, what: str) -> LabError:

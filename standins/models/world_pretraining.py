@@ -7,20 +7,18 @@ projectors that are studied. Differs from the paper, whose LLM learned this from
 does not learn to compare moments from some thousand questions on features of an encoder.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from lab.data.fetch import packages
@@ -28,13 +26,14 @@ from lab.data.splits import SPLITS
 from lab.data.video.moments import chosen_seconds
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
-from lab.parts.language_models import WordCodec
+from lab.parts.language_models import LanguageModel, WordCodec
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
-from lab.paths import cache_dir, make_folder
+from lab.parts.weights import weights_sha256
+from lab.training.checkpoints import Checkpoint
 from lab.training.language_models import OwnLanguageModel
 from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
+from standins.models.kept_model import kept_folder, made_model, write_description
 from standins.models.pretraining import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
-from standins.models.word_model import MARKS_FILE, WORDS_FILE, load_word_model
 from standins.scenes.questions import video_scene
 from standins.scenes.scene import Scene
 from standins.scenes.stage import SceneOptions
@@ -43,6 +42,8 @@ from standins.scenes.symbols import NUM_SYMBOLS, scene_symbols
 from standins.texts import to_alphabet
 
 RECIPE_VERSION = 1
+# Beside transformers' own files: the words, and the layer by which the model was told where and when a token is.
+WORDS_FILE, MARKS_FILE = "words.json", "marks.safetensors"
 PICTURES = ("tuxpaint-stamps-default", "emoji-datasource-google", "emojibase-data")
 _VOCABULARY_SCENES = 1500
 NUM_WORDS = 66  # of `vocabulary`
@@ -103,8 +104,7 @@ def word_model_folder(steps: int) -> Path:
     """Where the model of that many steps lies, whether it is there yet or not."""
     options = _options(steps)
     pinned = [packages()[name].sha256 for name in PICTURES]
-    identity = json.dumps([RECIPE_VERSION, asdict(options), pinned], sort_keys=True)
-    return cache_dir() / "language_models" / f"words-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return kept_folder("language_models", "words", RECIPE_VERSION, asdict(options), pinned)
 
 
 def _options(steps: int) -> WorldOptions:
@@ -117,9 +117,11 @@ def pretrained_word_model(*, steps: int, progress: Callable[[int, int, float], N
     Raises:
         LabError: a package of pictures that cannot be fetched (their classes are needed), or a full disk.
     """
-    kept = word_model_folder(steps)
-    told: dict[str, Any] = {"checkpoint": kept.with_suffix(".checkpoint"), "progress": progress}
-    return make_folder(kept, lambda folder: pretrain_word_model(folder, _options(steps), **told))
+
+    def make(folder: Path, checkpoint: Path) -> None:
+        pretrain_word_model(folder, _options(steps), checkpoint=checkpoint, progress=progress)
+
+    return made_model(word_model_folder(steps), "the word model", make)
 
 
 def pretrain_word_model(
@@ -152,14 +154,19 @@ def pretrain_word_model(
     train(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: _loss(model, reader, codec, batches(step)),
-        TrainingOptions(steps=options.steps, learning_rate=options.learning_rate, checkpoint_every=CHECKPOINT_EVERY),
+        TrainingOptions(checkpoint_every=CHECKPOINT_EVERY),
+        steps=options.steps,
         learning_rates=learning_rate,
-        checkpoint=checkpoint,
-        key=checkpoint.stem if checkpoint else "",
+        checkpoint=Checkpoint(path=checkpoint, key=checkpoint.stem) if checkpoint else None,
         describe="the pretraining of the word model",
         on_step=tell_recent_loss(progress, options.steps, last=100, every=50),
     )
-    _write(folder, model, reader, codec, options)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
+    disable_progress_bar()
+    model.save_pretrained(folder)
+    save_file({"marks": reader.marks.weight.detach().clone()}, folder / MARKS_FILE)
+    write_description(folder / WORDS_FILE, {"words": codec.words, "options": asdict(options)})
 
 
 def _build(options: WorldOptions, codec: WordCodec) -> Qwen3ForCausalLM:
@@ -215,17 +222,19 @@ def _loss(model: Qwen3ForCausalLM, reader: SymbolReader, codec: WordCodec, scene
     return answer_loss(model, joined, [scene.answer for scene in scenes], end_id=codec.end_id)
 
 
-def _write(
-    folder: Path, model: Qwen3ForCausalLM, reader: SymbolReader, codec: WordCodec, options: WorldOptions
-) -> None:
+def load_word_model(folder: Path) -> LanguageModel:
+    """Load what `pretrain_word_model` wrote.
+
+    Raises:
+        LabError: the folder holds no such model.
+    """
     try:
-        disable_progress_bar()
-        model.save_pretrained(folder)
-        save_file({"marks": reader.marks.weight.detach().clone()}, folder / MARKS_FILE)
-        description = {"words": codec.words, "options": asdict(options)}
-        (folder / WORDS_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    except (SafetensorError, OSError) as error:
-        raise LabError(f"the word model cannot be written to {folder} ({error})") from error
+        words = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))["words"]
+        marks = load_file(folder / MARKS_FILE)["marks"]
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise LabError(f"{folder} holds no model of words ({error}); delete it to make it again") from error
+    return LanguageModel("words", model.eval(), WordCodec(words=words), weights_sha256(model), place_marks=marks)
 
 
 def _network() -> Qwen3ForCausalLM:

@@ -6,11 +6,11 @@ counted, added or subtracted (some results are commoner than others).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from lab.errors import LabError
+from standins.drawn import Question, offered
 from standins.pages.chart_tables import NUM_LEVELS, Chart, chart_generator
 
 # One purpose of a chart's random numbers.
@@ -42,19 +42,10 @@ WORDING: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class ChartQuestion:
-    """`kind` is a key of `CHART_QUESTIONS`; a comparison has two choices, every other question `num_choices`."""
-
-    chart_id: str
-    kind: str
-    text: str
-    answer: str
-    choices: tuple[str, ...]
-
-
-def chart_questions(chart: Chart, *, num_choices: int = 4) -> tuple[ChartQuestion, ...]:
+def chart_questions(chart: Chart, *, num_choices: int = 4) -> tuple[Question, ...]:
     """Ask one question of every kind that the chart has, each about one series of it, drawn.
+
+    A comparison has two choices, every other question `num_choices`.
 
     Raises:
         LabError: fewer than two choices or more than four: a chart may have no more names than that.
@@ -71,9 +62,8 @@ def chart_questions(chart: Chart, *, num_choices: int = 4) -> tuple[ChartQuestio
         before = "" if kind == "total" else _about(chart, row, wording)
         gaps, answer, others = ask(rng, chart, chart.values[row])
         kept = [other for other in dict.fromkeys(others) if other != answer][: num_choices - 1]
-        at = int(rng.integers(len(kept) + 1))
         text = before + wording[kind].format(**gaps)
-        asked.append(ChartQuestion(chart.id, kind, text, answer, (*kept[:at], answer, *kept[at:])))
+        asked.append(Question(kind, text, offered(rng, answer, kept), answer))
     return tuple(asked)
 
 

@@ -5,14 +5,15 @@ printed on the chart lies on a line of its grid, so that it can be read off; eve
 four categories. Sizes are in pixels.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from lab.data.splits import SPLITS, Split
+from lab.data.splits import Split
 from lab.errors import LabError, choose
+from standins.drawn import generator, name_of
 from standins.pages.page_values import draw_values
 
 Range = tuple[int, int]
@@ -73,8 +74,7 @@ class Chart:
     @property
     def id(self) -> str:
         """Name the chart; two charts of one name are the same chart."""
-        digest = hashlib.sha256(repr(astuple(self.settings)).encode()).hexdigest()[:8]
-        return f"chart-{digest}-{self.split}-{self.seed}-{self.index}"
+        return f"chart-{name_of(self.settings, self.split, self.seed, self.index)}"
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,7 @@ def make_chart(settings: ChartSettings, *, seed: int, index: int, split: Split) 
     )
 
 
-def chart_generator(seed: int, index: int, split: Split, *more: int) -> np.random.Generator:
-    """Return the random numbers of one chart, or with `more` those of one purpose on it.
-
-    Raises:
-        LabError: a negative seed or index, or an unknown split.
-    """
-    if seed < 0 or index < 0:
-        raise LabError(f"seed and index of a chart are {seed} and {index}, expected at least 0")
-    place = choose({s: k for k, s in enumerate(SPLITS)}, split, "split")
-    return np.random.default_rng([*b"chart", seed, index, place, *more])
+chart_generator = partial(generator, what="chart", first=tuple(b"chart"))
 
 
 def _names(rng: np.random.Generator, count: int, language: str, apart_from: tuple[str, ...] = ()) -> tuple[str, ...]:

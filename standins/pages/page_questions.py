@@ -7,9 +7,9 @@ learns which values are on it: give a model one question at a time.)
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lab.errors import LabError
+from standins.drawn import Question, offered
 from standins.pages.page_values import draw_values
 from standins.pages.rendered_text import Page, page_generator
 
@@ -27,19 +27,8 @@ WORDING: Mapping[str, Mapping[str, str]] = {
 TRANSCRIBE = {"en": "Write down the text of the page, line by line.", "zh": "请逐行写出页面上的文字。"}
 
 
-@dataclass(frozen=True)
-class Question:
-    """`kind` is beside (a label), line (counted from 1 at the top) or page (of a single entry)."""
-
-    page_id: str
-    kind: str
-    text: str
-    answer: str
-    choices: tuple[str, ...]
-
-
 def questions(page: Page, *, num_choices: int = 4) -> tuple[Question, ...]:
-    """Ask once for every entry: by its label if it has one, else by its line.
+    """Ask once for every entry: by its label if it has one, else by its line, counted from 1 at the top.
 
     Raises:
         LabError: fewer than two choices, or too few values in the page's split for so many.
@@ -50,7 +39,7 @@ def questions(page: Page, *, num_choices: int = 4) -> tuple[Question, ...]:
     for row, entry in enumerate(page.entries):
         kind = "beside" if entry.label else "line" if len(page.entries) > 1 else "page"
         text = WORDING[page.settings.language][kind].format(label=entry.label, line=row + 1)
-        asked.append(Question(page.id, kind, text, entry.value, _choices(page, row, num_choices)))
+        asked.append(Question(kind, text, _choices(page, row, num_choices), entry.value))
     return tuple(asked)
 
 
@@ -75,5 +64,4 @@ def _choices(page: Page, row: int, count: int) -> tuple[str, ...]:
         length=page.settings.value_length,
         apart_from=taken,
     )
-    place = int(rng.integers(count))
-    return (*others[:place], answer, *others[place:])
+    return offered(rng, answer, others)

@@ -17,7 +17,7 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from lab.data.cross_modal_text import break_places, is_han
-from lab.data.filters.streamed import Dropped, Streamed, streamed
+from lab.data.filters.streamed import Dropped, Streamed
 from lab.data.sample import Image as Picture
 from lab.data.sample import Sample, Text
 from lab.errors import LabError, choose
@@ -167,7 +167,7 @@ def prompt_samples(
         return Sample(id=key, content=content, answer=answer, source="prompts")
 
     parameters = {"width": settings.width, "max_height": settings.max_height, "seed": seed}
-    return streamed(instructions, lambda one: one[0], make, name="prompt_samples", parameters=parameters)
+    return Streamed(instructions, lambda one: one[0], make, name="prompt_samples", parameters=parameters)
 
 
 def _png(pixels: UInt8[ndarray, "height width 3"]) -> bytes:

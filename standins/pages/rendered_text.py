@@ -4,17 +4,17 @@ A page holds entries, one a row, at random places: a value, with or without a la
 pixels.
 """
 
-import hashlib
-from dataclasses import astuple, dataclass
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from lab.data.splits import SPLITS, Split
-from lab.errors import LabError, choose
+from lab.data.splits import Split
+from lab.errors import LabError
+from standins.drawn import generator, name_of
 from standins.pages.fonts import ink_width, row_extent, sized_font
 from standins.pages.page_settings import PageSettings
 from standins.pages.page_values import VALUES, draw_values, signs, words
@@ -55,8 +55,7 @@ class Page:
     @property
     def id(self) -> str:
         """Name the page; two pages of one name are the same page."""
-        digest = hashlib.sha256(repr(astuple(self.settings)).encode()).hexdigest()[:8]
-        return f"{digest}-{self.split}-{self.seed}-{self.index}"
+        return name_of(self.settings, self.split, self.seed, self.index)
 
 
 def make_page(settings: PageSettings, *, seed: int, index: int, split: Split) -> Page:
@@ -94,15 +93,7 @@ def make_page(settings: PageSettings, *, seed: int, index: int, split: Split) ->
     return Page(settings, seed, index, split, width, height, typeface, text_height, paper, ink, kind, tuple(entries))
 
 
-def page_generator(seed: int, index: int, split: Split, *more: int) -> np.random.Generator:
-    """Return the random numbers of one page, or with `more` those of one purpose on it.
-
-    Raises:
-        LabError: a negative seed or index, or an unknown split.
-    """
-    if seed < 0 or index < 0:
-        raise LabError(f"seed and index of a page are {seed} and {index}, expected at least 0")
-    return np.random.default_rng([seed, index, choose({s: k for k, s in enumerate(SPLITS)}, split, "split"), *more])
+page_generator = partial(generator, what="page")
 
 
 def render(page: Page) -> UInt8[ndarray, "height width 3"]:

@@ -3,7 +3,8 @@
 Each function makes a group of twins, one for each answer, as `standins.scenes.questions` says.
 """
 
-from standins.scenes.scene import THOUSAND, Actor, Key, Question
+from standins.drawn import Question
+from standins.scenes.scene import THOUSAND, Actor, Key
 from standins.scenes.stage import ROUND_TRIP, Stage, Twin, bouncing, moving, standing
 
 DIRECTIONS = ("left", "right", "up", "down")

@@ -3,7 +3,8 @@
 Each function makes a group of twins, one for each answer, as `standins.scenes.questions` says.
 """
 
-from standins.scenes.scene import Actor, Question
+from standins.drawn import Question
+from standins.scenes.scene import Actor
 from standins.scenes.stage import Stage, Twin, leaving, standing, visiting
 
 NUMBERS = ("one", "two", "three")

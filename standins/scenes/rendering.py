@@ -1,11 +1,9 @@
-"""Scenes drawn: any moment as an image, from cut-outs that are read and resized once, or all of it as a video file."""
+"""Scenes drawn: any moment as an image, from cut-outs that are read and resized once."""
 
 import functools
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -124,26 +122,3 @@ def frame(scene: Scene, seconds: float, size: int) -> UInt8[ndarray, "size size 
 def frames(scene: Scene, seconds: ndarray, size: int) -> UInt8[ndarray, "frames size size 3"]:
     """Draw several moments."""
     return np.stack([frame(scene, float(moment), size) for moment in seconds])
-
-
-def write_video(scene: Scene, path: Path, *, size: int = 256, frames_per_second: int = 8) -> Path:
-    """Write a scene as H.264, to look at it or to test the reading of videos; `size` has to be even.
-
-    Raises:
-        LabError: `size` is odd, `frames_per_second` below 1, or the file cannot be written.
-    """
-    if size % 2 or frames_per_second < 1:
-        raise LabError(f"a video needs an even size and a frame a second or more, not {size} and {frames_per_second}")
-    try:
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx264", rate=frames_per_second, options={"crf": "12"})
-            stream.width = stream.height = size
-            stream.pix_fmt = "yuv420p"
-            stream.time_base = Fraction(1, frames_per_second)
-            for number in range(max(1, scene.milliseconds * frames_per_second // THOUSAND)):
-                drawn = av.VideoFrame.from_ndarray(frame(scene, number / frames_per_second, size), format="rgb24")
-                container.mux(stream.encode(drawn))
-            container.mux(stream.encode(None))
-    except (OSError, av.FFmpegError) as error:
-        raise LabError(f"{path} cannot be written as a video: {error}") from error
-    return path

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from lab.data.splits import Split
 from lab.errors import LabError
+from standins.drawn import Question
 from standins.pictures.things import Picture
 
 THOUSAND = 1000
@@ -87,20 +88,6 @@ class Background:
     first: tuple[int, int, int]
     second: tuple[int, int, int]
     spacing: int = 200
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question of one kind with its choices, in the order in which they are offered; `answer` is one of them."""
-
-    kind: str
-    text: str
-    choices: tuple[str, ...]
-    answer: str
-
-    def __post_init__(self) -> None:
-        if self.answer not in self.choices or len(set(self.choices)) != len(self.choices):
-            raise LabError(f"the answer {self.answer!r} is not one of the different choices {self.choices}")
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ that no text tells it, as with the questions about time.
 """
 
 from lab.data.splits import Split
+from standins.drawn import Question
 from standins.scenes.casts import Cast
 from standins.scenes.orders import NUMBERS
 from standins.scenes.questions import Kind, scene_of
-from standins.scenes.scene import Actor, Question, Scene
+from standins.scenes.scene import Actor, Scene
 from standins.scenes.stage import SceneOptions, Spot, Stage, Twin, standing
 
 PLACES: dict[str, Spot] = {"left": (200, 500), "right": (800, 500), "top": (500, 200), "bottom": (500, 800)}
 _CHOICES = 4
-_UNCOUNTED = ("food", "clothing")
 _CORNERS: tuple[Spot, ...] = ((220, 220), (780, 220), (220, 780), (780, 780))
 _SHAKE = 50
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -20,13 +20,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.fetch import packages, sha256_of
+from lab.data.fetch import sha256_of
 from lab.data.media import Drawn
 from lab.data.speech.audio import SAMPLING_RATE, resample
-from lab.data.speech.recordings import Reading, Recording, spoken
-from lab.data.splits import held_out_speakers, split_of
+from lab.data.speech.recordings import Reading
 from lab.errors import LabError, choose
-from standins.texts import TEXT_SOURCES, available_text_sources, sentences
+from standins.speech.read_aloud import read_aloud
+from standins.texts import resolve_text_sources, sentences
 
 # Timbres that sound like people; the robots, whispers and croaks of the library are left out. Each speaks with one
 # accent (`en` is the British one), so that a voice is a speaker.
@@ -228,52 +228,32 @@ def read(
 ) -> Reading:
     """Speak real sentences of 2 to 14 words; a fifth of the voices speaks only, and alone, in dev and test.
 
-    Sentences are taken in an order drawn from `seed`, again from the start (with other voices) where
-    `num_utterances` is more than there are; voice, speed and pitch are drawn for each. `text_sources` are names in
-    `standins.texts.TEXT_SOURCES`, of which `None` takes chatterbot and, where it can be fetched, fortunes.
+    Speed and pitch are drawn for each. `text_sources` are names in `standins.texts.TEXT_SOURCES`, of which `None` takes
+    chatterbot and, where it can be fetched, fortunes.
 
     Raises:
         LabError: `num_utterances` below 1, an unknown text source, or one that cannot be fetched.
     """
-    if num_utterances < 1:
-        raise LabError(f"num_utterances is {num_utterances}, expected at least 1")
     text_sources = resolve_text_sources(text_sources)
-    texts = sentences(text_sources)
-    unheard = held_out_speakers(VOICES, held_out)
-    voices = {
-        "train": [voice for voice in VOICES if voice not in unheard],
-        "eval": [voice for voice in VOICES if voice in unheard],
-    }
-    rng = np.random.default_rng(seed)
     library = _fresh_library()
-    order = np.concatenate([rng.permutation(len(texts)) for _ in range(-(-num_utterances // len(texts)))])
 
-    def recordings() -> Iterator[Recording]:
-        for number, place in enumerate(order[:num_utterances]):
-            text = texts[place]
-            among = voices["train" if split_of(text) == "train" else "eval"]
-            voice = among[rng.integers(len(among))]
-            rate, pitch = int(rng.integers(130, 191)), int(rng.integers(35, 66))
-            audio = Drawn(_samples, (library, text, voice, rate, pitch))
-            yield spoken(f"espeak-{number:06d}", text, audio, speaker=voice), None
+    def say(text: str, voice: str, rng: np.random.Generator) -> Drawn:
+        rate, pitch = int(rng.integers(130, 191)), int(rng.integers(35, 66))
+        return Drawn(_samples, (library, text, voice, rate, pitch))
 
-    return Reading(
+    return read_aloud(
+        sentences(text_sources),
+        VOICES,
+        say,
+        prefix="espeak",
+        num_utterances=num_utterances,
+        seed=seed,
+        held_out=held_out,
         language="en",
-        licence="speech: eSpeak NG's output, free of its GPL-3.0; texts: " + ", ".join(text_sources),
-        sources={
-            f"espeakng-loader {version('espeakng-loader')}": sha256_of(Path(espeakng_loader.get_library_path())),
-            **{TEXT_SOURCES[name][0]: packages()[TEXT_SOURCES[name][0]].sha256 for name in text_sources},
-        },
-        recordings=recordings(),
-        held_out_speakers=unheard,
+        licence="speech: eSpeak NG's output, free of its GPL-3.0",
+        sources={f"espeakng-loader {version('espeakng-loader')}": sha256_of(Path(espeakng_loader.get_library_path()))},
+        text_sources=text_sources,
     )
-
-
-def resolve_text_sources(text_sources: Sequence[str] | None) -> tuple[str, ...]:
-    """Name the text sources that `None` stands for on this machine: they are part of the corpus's key."""
-    if text_sources is None:
-        return tuple(name for name in available_text_sources() if name != "amazon_queen")
-    return tuple(text_sources)
 
 
 def _samples(library: _Library, text: str, voice: str, words_per_minute: int, pitch: int) -> Float[ndarray, " samples"]:

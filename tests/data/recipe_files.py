@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lab.data.filters.hashes import hash_all, hash_rows
+from lab.data.parquet import read_parquet
 from lab.data.recipes.recipe import Recipe, read_recipe
 
 HEAD = 'name = "toy"\nshard_rows = {shard_rows}\n'
@@ -31,6 +33,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def hash_folder(folder: Path) -> str:
+    """Of the rows as they are now; a card's `rows_hash` is what they were when they were built."""
+    return hash_all(hash_rows(read_parquet([path])) for path in sorted(folder.glob("*.parquet")))
 
 
 def toy_recipe(

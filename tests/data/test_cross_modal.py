@@ -39,7 +39,7 @@ def test_what_cannot_be_made_is_counted_with_its_reason_and_named(tmp_path):
     assert [made.id for made in stream] == ["a", "d"]
     account = stream.account()
     assert account.keep.tolist() == [True, False, False, True]
-    assert account.report.dropped == {"answer that cannot be split": 1, "neither image nor video": 1}
+    assert account.dropped == {"answer that cannot be split": 1, "neither image nor video": 1}
     (problem,) = stream.problems["answer that cannot be split"]
     assert problem.startswith("the text of 'b' has 3 words")
 
@@ -53,8 +53,8 @@ def test_it_streams_and_the_account_covers_what_has_passed(tmp_path):
 
     stream = spoken_quarters(endless(), SpeechStore(folder=tmp_path), voices=timbres("en"))
     for _ in range(5):
-        next(stream.samples)
-    assert stream.account().report.num_samples == 5
+        next(iter(stream))
+    assert stream.account().num_samples == 5
 
 
 def test_the_same_seed_gives_the_same_voices_and_another_gives_others(tmp_path):
@@ -95,6 +95,6 @@ def test_a_video_brings_its_own_sound_and_the_rest_is_counted(tmp_path):
     assert sound.size / 16000 == pytest.approx(1.0, abs=0.1)
     assert np.argmax(np.abs(np.fft.rfft(sound))) * 16000 / sound.size == pytest.approx(440, abs=5)
     dropped = {"video without sound": 1, "sound that cannot be read": 2, "not of one video with a file": 1}
-    assert stream.account().report.dropped == dropped
+    assert stream.account().dropped == dropped
     assert "broken.mp4" in stream.problems["sound that cannot be read"][0]
     assert "gone.mp4 is not there" in stream.problems["sound that cannot be read"][1]

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from PIL import Image as Picture
 
+from lab.data.media import Drawn
 from lab.data.sample import Audio, Image, Sample, Text, Video, each_answer, sample_of_messages, samples_sha256
 from lab.data.video.moments import Sight
 from lab.errors import LabError
@@ -54,6 +55,27 @@ def test_media_are_read_when_they_are_asked_for(tmp_path):
     assert len(video.frames) == len(video.seconds) == 2
     with pytest.raises(LabError, match=r"none\.wav is not there"):
         Audio(tmp_path / "none.wav").read()
+
+
+def test_what_is_drawn_is_read_each_time_and_compared_by_value():
+    one, same, other = (Drawn(np.zeros, (shape,)) for shape in ((2, 3, 3), (2, 3, 3), (1, 1, 3)))
+    assert one == same != other
+    drawn = Sample(id="d", content=(Audio(one),))
+    assert drawn.content[0].read().shape == (2, 3, 3)
+    assert sample_of_messages(drawn.messages(), id="d") == drawn
+
+
+def test_another_question_keeps_media_and_earlier_turns_and_has_no_choices():
+    sample = Sample(
+        id="s",
+        content=(Text("Hello."), Text("Yes?", "assistant"), Text("Is"), Image(b"png"), Text("it red?")),
+        answer="yes",
+        choices=("yes", "no"),
+    )
+    assert sample.question == "Is it red?"
+    asked = sample.asking("yes", "Is it red?")
+    assert asked.content == (*sample.content[:2], Image(b"png"), Text("yes"))
+    assert (asked.answer, asked.choices, asked.question) == ("Is it red?", (), "yes")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,14 @@ def test_files_that_rows_name_are_looked_for_in_the_media_folder_of_the_data_set
     assert pixels_of(example)[0, 0].tolist() == [255, 0, 0]
 
 
+def test_files_of_a_folder_of_ones_own_lie_beside_its_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "set", {"train": [{"id": 1, "image": "nested/red-40.png", "caption": "red"}]})
+    coloured(tmp_path / "set" / "nested", "red")
+    (sample,) = opened("image_caption", "hub:set", "train", 1)
+    assert pixels_of(sample)[0, 0].tolist() == [255, 0, 0]
+
+
 def test_the_split_is_the_one_in_the_name_or_the_one_asked_for(tmp_path):
     rows = {split: captions(tmp_path / "p", split) for split in ("train", "test", "validation")}
     name = write_rows(tmp_path / "set", rows)

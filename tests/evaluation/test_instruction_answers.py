@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.errors import LabError
 from lab.evaluation.answers import answer_scores
 from lab.evaluation.fault_removal import removal_scores, training_losses
@@ -50,7 +50,7 @@ def test_too_few_answers_and_choices_are_refused():
 def test_what_was_removed_is_scored_and_shown_by_fault():
     data = open_instruction_data(tiny_parameters(), tiny_model(), tiny_model)
     reasons = ["high" if number < 10 else None for number in range(40)]
-    kept = filtered([one.id for one in data.train], reasons, name="first", parameters={})
+    kept = Filtered([one.id for one in data.train], reasons, name="first", parameters={})
     found = sum(fault is not None for fault in data.faults[:10])
     scores = removal_scores(kept, data)
     assert scores["removal_precision"] == pytest.approx(found / 10)

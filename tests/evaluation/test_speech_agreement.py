@@ -74,14 +74,14 @@ def test_speech_is_kept_where_the_transcript_agrees_at_most_so_closely(threshold
     order = ["right", "one word of four", "cut off", "another sentence", "nothing heard", "more heard than said"]
     expected = set(order[:kept])
     assert {h.id for h, keep in zip(heard(), result.keep, strict=True) if keep} == expected
-    assert result.report.num_dropped == 6 - kept
-    assert result.report.parameters["normalizer"].startswith("whisper_english 1-")
+    assert result.num_dropped == 6 - kept
+    assert result.parameters["normalizer"].startswith("whisper_english 1-")
 
 
 def test_easy_samples_are_those_that_are_heard_right():
     result = drop_easy(heard(), ENGLISH, min_error_rate=0.25)
-    assert result.report.dropped == {"easy": 1}
-    assert result.report.examples["easy"] == ("right",)
+    assert result.dropped == {"easy": 1}
+    assert result.examples["easy"] == ("right",)
     assert drop_easy(heard(), ENGLISH, min_error_rate=0.0).keep.all()
 
 
@@ -95,7 +95,7 @@ def test_chinese_is_counted_in_characters():
     said = [recording("a", "今天天气很好。", partial(clip, 0.1))]
     (found,) = listen(said, lambda clips: ["今天 天汽很好"], CHINESE)
     assert (found.errors, found.length) == (1, 6)
-    assert keep_agreeing([found], CHINESE, max_error_rate=0.2).report.parameters["unit"] == "characters"
+    assert keep_agreeing([found], CHINESE, max_error_rate=0.2).parameters["unit"] == "characters"
 
 
 def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(tmp_path):
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(t
     assert problems["sound"] == "sound: the normaliser 'whisper_english' leaves nothing of '[a door]'"
     for name, judge in SPEECH_FILTERS.items():
         threshold = {"keep_agreeing": {"max_error_rate": 9.0}, "drop_easy": {"min_error_rate": 0.0}}[name]
-        report = judge(found, ENGLISH, **threshold).report
+        report = judge(found, ENGLISH, **threshold)
         assert report.dropped == {UNREADABLE: 5, UNSCORED: 1}
     with pytest.raises(LabError, match=r"gone\.wav cannot be read"):
         _ = next(h for h in found if h.id == "gone.wav").error_rate
@@ -142,7 +142,7 @@ def test_listening_streams_and_holds_one_batch():
 
 
 def test_more_is_kept_as_the_threshold_grows():
-    kept = [keep_agreeing(heard(), ENGLISH, max_error_rate=most).report.num_kept for most in (0.0, 0.25, 0.5, 1.0, 5.0)]
+    kept = [keep_agreeing(heard(), ENGLISH, max_error_rate=most).num_kept for most in (0.0, 0.25, 0.5, 1.0, 5.0)]
     assert kept == [1, 2, 3, 5, 6]
 
 

@@ -64,14 +64,14 @@ def test_what_was_taught_is_known_and_what_was_not_is_left_out(taught):
     assert shares["sure"] > 0.9
     result = unknown_knowledge(table)
     assert result.keep.tolist() == [True, True, True, True, False]
-    assert result.report.dropped == {UNKNOWN: 1}
-    assert result.report.examples[UNKNOWN] == ("never",)
+    assert result.dropped == {UNKNOWN: 1}
+    assert result.examples[UNKNOWN] == ("never",)
 
 
 def test_a_share_can_be_asked_for(taught):
     result = unknown_knowledge(knowledge(taught), least_right=0.9)
     assert result.keep.tolist() == [True, True, True, False, False]
-    assert list(result.report.dropped.values()) == [1, 1]
+    assert list(result.dropped.values()) == [1, 1]
 
 
 def test_several_prompts_can_disagree(taught):

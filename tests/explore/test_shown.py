@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_fit import normality
 from lab.data.media import Drawn
 from lab.data.packing import pack_best_fit
 from lab.data.sample import Image, Sample, Text
 from lab.data.speech.corpora import Corpus
-from lab.data.video.reading import Video
+from lab.data.video.reading import VideoFrames
 from lab.evaluation.statistics import Interval
 from lab.evaluation.verdict import Verdict
 from lab.explore.html import MAX_PICTURES, curve, facts, pictures
@@ -33,8 +33,8 @@ from lab.training.stages import PAPER_STAGES
 FRAMES = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
 
 
-def video(frames: int = 3) -> Video:
-    return Video(
+def video(frames: int = 3) -> VideoFrames:
+    return VideoFrames(
         frames=np.zeros((frames, 8, 8, 3), dtype=np.uint8),
         seconds=np.arange(frames, dtype=np.float64),
         duration_seconds=float(frames),
@@ -57,7 +57,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
     """One of every class, and what has to stand in what is shown of it."""
     study = load_ablation("conv_gmlp_rate")
     counted = scale(load_ablation("loss_filter"), "cpu", ["none"])
-    kept = filtered(["a", "b"], [None, "empty"], name="not_empty", parameters={"least": 1})
+    kept = Filtered(["a", "b"], [None, "empty"], name="not_empty", parameters={"least": 1})
     packs = pack_best_fit([7, 6, 4, 3, 2], 10)
     leak = Check(name="other text: logits", difference=0.5, tolerance=0.0)
     certificate = PackingCertificate(attention="sdpa", precision="float32", num_samples=2, checks=(leak,))
@@ -98,12 +98,11 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
             sample,
             ("data:image/png;base64,", "<b>blue</b>", "<li>red</li>"),
         ),
-        "lab.data.video.reading.Video": (video(), ("2.00 s", "3 frames of 3.00 s")),
+        "lab.data.video.reading.VideoFrames": (video(), ("2.00 s", "3 frames of 3.00 s")),
         "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "0.01")),
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.packing.PackingStatistics": (packs.statistics(), ("5 samples (22 tokens) in 3 packs",)),
-        "lab.data.filters.filtering.FilterReport": (kept.report, ("50.0%", "empty", "least = 1")),
-        "lab.data.filters.filtering.Filtered": (kept, ("50.0%", "empty")),
+        "lab.data.filters.filtering.Filtered": (kept, ("50.0%", "empty", "least = 1")),
         "lab.data.filters.loss_fit.Normality": (normality(np.arange(9.0)), ("mean 4.000",)),
         "lab.evaluation.statistics.Interval": (interval, ("35.60%", "32.50% to 38.70%", "3 seeds and 400 items")),
         "lab.evaluation.verdict.Verdict": (verdict, ("<b>Undecided.</b>", "1 &lt; 2")),

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
 
+from lab.data.sample import Sample, Text, Video
 from lab.errors import LabError
-from lab.explore.vision import any_resolution_panel, frames_panel
+from lab.explore.vision import any_resolution_panel, example_pictures, frames_panel
 from tests.data.films import film
+from tests.vision import draw_stand_ins
 
 WIDE = np.zeros((40, 80, 3), dtype=np.uint8)
 WIDE[:, 40:] = 255
@@ -26,9 +29,10 @@ def test_views_and_tokens_follow_the_settings():
 
 def test_frames_follow_the_settings(tmp_path):
     # 60 frames at 10 a second.
-    panel = frames_panel(film(tmp_path / "film.mp4", 60), caption="what <moves>")
+    content = (Video(film(tmp_path / "film.mp4", 60)), Text("what <moves>"))
+    panel = frames_panel(Sample(id="a", content=content, answer="it", choices=("it", "that")))
     assert "6.0 s, 6 frames" in panel.shown[0]
-    assert "what &lt;moves&gt;" in panel.shown[0]
+    assert "what &lt;moves&gt; (it, that): it" in panel.shown[0]
     assert [axes.get_title(loc="left") for axes in panel.shown[1].axes[:2]] == ["0.00 s", "1.00 s"]
     panel.controls["max_frames"].value = 3
     assert "3 frames" in panel.shown[0]
@@ -39,9 +43,26 @@ def test_frames_follow_the_settings(tmp_path):
 
 def test_a_video_that_cannot_be_read_is_named_in_the_panel(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"no film")
-    assert "film.mp4 is not a video that can be read" in frames_panel(tmp_path / "film.mp4").error
+    assert (
+        "film.mp4 is not a video that can be read"
+        in frames_panel(Sample(id="a", content=(Video(tmp_path / "film.mp4"),))).error
+    )
+    with pytest.raises(LabError, match="sample 'a' has 0 videos to look at; expected one"):
+        frames_panel(Sample(id="a", content=(Text("what"),)))
 
 
 def test_nothing_to_look_at_is_refused():
     with pytest.raises(LabError, match="there is no picture to look at"):
         any_resolution_panel({})
+
+
+def test_example_pictures_are_the_projects_own_and_those_of_a_folder(tmp_path, monkeypatch):
+    draw_stand_ins(tmp_path / "things", monkeypatch)
+    (tmp_path / "mine").mkdir()
+    Image.fromarray(WIDE).save(tmp_path / "mine" / "wide.png")
+    found = example_pictures(tmp_path / "mine")
+    np.testing.assert_array_equal(found["wide.png"], WIDE)
+    assert list(found) == ["pages", "charts", "stills", "wide.png"]
+    (tmp_path / "mine" / "broken.png").write_bytes(b"x")
+    with pytest.raises(LabError, match=r"broken\.png"):
+        example_pictures(tmp_path / "mine")

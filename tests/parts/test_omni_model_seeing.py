@@ -137,29 +137,6 @@ def test_parts_are_named_as_stages_name_them_and_the_encoder_is_one_only_where_i
     assert {id(p) for p in with_encoder.parameters()} == owned
 
 
-def test_the_video_projector_may_start_as_the_image_projector_and_goes_its_own_way():
-    model = seeing_model()
-    example = various()[0]
-    as_video = changed(example, branch="video_projector")
-    assert not torch.isclose(model([as_video]).loss, model([example]).loss, atol=1e-3)
-    model.start_video_projector_from_image()
-    torch.testing.assert_close(model([as_video]).loss, model([example]).loss)
-    before = model([example]).loss
-    with torch.no_grad():
-        for parameter in model.video_projector.parameters():
-            parameter.add_(0.5)
-    torch.testing.assert_close(model([example]).loss, before)
-
-
-def test_a_video_projector_of_another_make_cannot_start_as_the_image_projector():
-    model = seeing_model()
-    model.video_projector = VisualTokens(
-        projector=build_visual_projector("mlp", hidden_size=NUM_CHANNELS, output_size=HIDDEN_SIZE), marks_places=True
-    )
-    with pytest.raises(LabError, match=r"cannot start from the image projector's weights: .*newline"):
-        model.start_video_projector_from_image()
-
-
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_the_grid_of_a_views_tokens_is_the_projectors_of_features_or_of_the_encoders_grid(branch):
     assert seeing_model().view_grid(branch, torch.empty(1, 4, 6, NUM_CHANNELS)) == (2, 3)

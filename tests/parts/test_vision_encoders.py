@@ -323,8 +323,8 @@ def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("test_vitt", {}, r"timm has no model 'test_vitt'; did you mean one of: test_vit.*list_models"),
-        ("qqqqqqqq", {}, r"timm has no model 'qqqqqqqq' \(timm.list_models\(\) lists them all\)"),
+        ("test_vitt", {}, r"timm has no model 'test_vitt' \(did you mean 'test_vit'\?\); timm.list_models"),
+        ("qqqqqqqq", {}, r"timm has no model 'qqqqqqqq'; timm.list_models\(\) lists them all"),
         ("test_vit", {"stride": 8}, "'test_vit' has no features of stride 8; choose one of: 16"),
         ("test_resnet", {"stride": 3}, "has no features of stride 3; choose one of: 2, 4, 8, 16, 32"),
         ("test_vit", {"feature_index": 6}, "'test_vit' has features 0 to 5; feature_index is 6"),

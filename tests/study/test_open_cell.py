@@ -8,8 +8,8 @@ from lab.parts import saved_model
 from lab.study import identity, store
 from lab.study.open_cell import OpenCell
 from lab.study.reach import Reached
-from lab.training.loop import TrainingRecord
 from lab.training.parameters import VisionParameters
+from lab.training.stage_training import StagesRecord
 
 
 @pytest.fixture
@@ -38,12 +38,13 @@ def test_a_checkpoint_is_of_the_notebook_and_its_parameters(cell):
 
 def test_of_a_training_its_curves_are_kept_and_what_says_something(cell):
     cell.told["on_step"](0, 3.0)
-    record = TrainingRecord([3.0, 2.0], [0.1, 0.05], 1.0, 1, 0)
-    cell.trained(record, ancestry=[{"stage": "one"}], packing_certificate=[])
+    record = StagesRecord([3.0, 2.0], [0.1, 0.05], 1.0, 1, 0)
+    cell.trained(record, pretrained=[{"stage": "one"}], packing_certificate=[])
     lines = [json.loads(line)[:3] for line in (store.spool_dir("r1") / "metrics.jsonl").read_text().splitlines()]
     assert sorted(lines) == [["learning_rate", 0, 0.1], ["learning_rate", 1, 0.05], ["loss", 0, 3.0], ["loss", 1, 2.0]]
-    assert json.loads((artifacts() / "ancestry.json").read_text()) == [{"stage": "one"}]
+    assert json.loads((artifacts() / "pretrained.json").read_text()) == [{"stage": "one"}]
     assert not (artifacts() / "packing_certificate.json").exists()
+    assert not (artifacts() / "ancestry.json").exists()
 
 
 def test_tables_are_kept_by_their_split_and_answers_alone_are_scored(cell):

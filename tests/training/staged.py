@@ -1,11 +1,18 @@
-"""A model of four tiny parts, with batch norm and dropout in each, and stages for it."""
+"""A model of three tiny parts, with batch norm and dropout in each, and stages and data for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
+from lab.training.batches import BatchOptions
+from lab.training.examples import Examples
+from lab.training.loop import TrainingOptions
+from lab.training.stage_training import StagesRecord, train_stages
 from lab.training.stages import Stage, stages_by_name
 
 NAMES = ("vision_encoder", "visual_projector", "language_model")
@@ -24,15 +31,58 @@ class Staged(nn.Module):
         self.vision_encoder, self.visual_projector, self.language_model = part(4), part(4), part(4)
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.vision_encoder[0].weight.device
+
     def parts(self) -> dict[str, nn.Module]:
         """By name."""
         return {name: getattr(self, name) for name in NAMES}
 
-    def loss_of_step(self, step: int) -> AnswerLoss:
-        """Eight rows; the data of a step depend on nothing but its number."""
-        x = 3 + torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+    def forward(self, rows: Sequence[torch.Tensor]) -> AnswerLoss:
+        """One answer of one token a row."""
+        x = torch.stack(list(rows))
         error = (self.language_model(self.visual_projector(self.vision_encoder(x))) - x).square().sum(1)
-        return AnswerLoss(error, torch.ones(8))
+        return AnswerLoss(error, torch.ones(len(rows)))
+
+
+class Rows(Examples):
+    """Rows of four numbers by their names, of which training changes one at random; `refused` cannot be read."""
+
+    def __init__(self, count: int = 40, refused: int | None = None) -> None:
+        self.count, self.refused = count, refused
+
+    @property
+    def ids(self) -> list[str]:
+        """By number."""
+        return [f"row {number}" for number in range(self.count)]
+
+    def num_tokens(self, index: int, model: Any) -> int:
+        """All alike."""
+        return 1
+
+    def example(self, index: int, model: Any) -> Any:
+        """The row of that number."""
+        return 3 + torch.randn(4, generator=torch.Generator().manual_seed(index))
+
+    def training_example(self, index: int, model: Any, rng: np.random.Generator) -> Any:
+        """With noise in its first number."""
+        if index == self.refused:
+            raise LabError(f"row {index} cannot be read")
+        row = self.example(index, model)
+        row[0] += rng.normal()
+        return row
+
+
+ROWS = {"captions": Rows()}
+
+
+def run(model: Staged, *stages: Stage, data: Mapping[str, Examples] = ROWS, **arguments: Any) -> StagesRecord:
+    """Train the stages on eight rows a step."""
+    loop = {name: arguments.pop(name) for name in ("warmup_steps", "accumulate", "workers") if name in arguments}
+    options = TrainingOptions(precision="float32", checkpoint_every=2, **loop)
+    given = {"batches": BatchOptions(size=8), "seed": 0, **arguments}
+    return train_stages(model, stages, data, options, **given)  # type: ignore[arg-type]
 
 
 def stage(name: str = "one", **changes: object) -> Stage:

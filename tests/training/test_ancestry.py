@@ -8,19 +8,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lab.errors import LabError
-from lab.training.ancestry import Ancestry, load_stage, read_ancestry, save_stage
-from lab.training.stage_loop import stage_options, train_stage
+from lab.training.ancestry import Ancestry, declaration, load_stage, read_ancestry, save_stage, with_stage
 from lab.training.stages import Stage, stages_by_name
-from tests.training.staged import Staged, equal, stage, state, three_stages
+from tests.training.staged import Staged, equal, run, stage, state, three_stages
 
 
 def trained(chosen: Stage, files: dict[str, Path], stages: dict[str, Stage], path: Path, seed: int = 0) -> Staged:
     """The stage from those files, run and saved; everything anew but the files, as in another process."""
     model = Staged(seed)
-    ancestry = load_stage(chosen, model.parts, files, stages)
-    options = stage_options(chosen, precision="float32")
-    train_stage(model, model.parts, chosen, model.loss_of_step, options, ancestry=ancestry)
-    save_stage(path, model.parts, chosen, ancestry)
+    ancestry = load_stage(chosen, model.parts(), files, stages)
+    save_stage(path, model.parts(), run(model, chosen, ancestry=ancestry).ancestry)
     return model
 
 
@@ -57,7 +54,7 @@ def test_ancestry_is_in_the_files_own_metadata(files):
 
 def test_a_stage_starts_from_the_last_ones_weights_to_the_bit(tmp_path, files):
     stages, model = three_stages(), Staged()
-    load_stage(stages["three"], model.parts, {"two": files["two"]}, stages)
+    load_stage(stages["three"], model.parts(), {"two": files["two"]}, stages)
     assert equal(state(model), state(trained(stages["two"], {"one": files["one"]}, stages, tmp_path / "again")))
 
 
@@ -72,7 +69,7 @@ def refused(chosen: str | Stage, files: dict[str, Path], message: str, model: St
     model = model or Staged()
     before, known = state(model), {**three_stages(), **stages}
     with pytest.raises(LabError, match=message):
-        load_stage(known[chosen] if isinstance(chosen, str) else chosen, model.parts, files, known)
+        load_stage(known[chosen] if isinstance(chosen, str) else chosen, model.parts(), files, known)
     assert equal(before, state(model))
 
 
@@ -91,7 +88,7 @@ def test_an_ancestor_that_was_declared_otherwise_is_refused_by_name(files):
 
 def test_a_changed_description_makes_no_other_ancestor(files):
     other = replace(three_stages()["one"], paper="in other words")
-    load_stage(three_stages()["two"], Staged().parts, {"one": files["one"]}, {**three_stages(), "one": other})
+    load_stage(three_stages()["two"], Staged().parts(), {"one": files["one"]}, {**three_stages(), "one": other})
 
 
 def test_a_frozen_part_that_is_another_one_here_is_named(files):
@@ -143,15 +140,20 @@ def test_a_start_that_is_not_found_is_refused(files):
     refused(stage(starts_from=None), {}, "what stage 'one' starts from is not found in the paper")
 
 
-def test_a_stage_is_not_saved_without_its_ancestors(tmp_path):
+def test_a_stage_is_of_no_ancestry_without_its_ancestors():
     with pytest.raises(LabError, match="stage 'two' starts from 'one', which is not in its ancestry; load it first"):
-        save_stage(tmp_path / "two", Staged().parts, three_stages()["two"])
+        with_stage((), three_stages()["two"], Staged().parts())
+
+
+def test_a_stage_without_copies_is_declared_as_before_there_were_any():
+    assert "starts_as" not in declaration(stage())
+    assert declaration(stage(starts_as={"visual_projector": "language_model"}))["starts_as"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="weights of stage 'one' cannot be written to"):
-        save_stage(tmp_path / "file" / "one", Staged().parts, stage())
+        save_stage(tmp_path / "file" / "one", Staged().parts(), with_stage((), stage(), Staged().parts()))
 
 
 def branches(tmp_path: Path, right: Stage, left_files: dict[str, Path]) -> tuple[dict[str, Stage], dict[str, Path]]:
@@ -167,13 +169,13 @@ def test_branches_that_trained_different_parts_are_joined(tmp_path):
     right = stage("right", trained=("vision_encoder",), frozen=(), learning_rates={"vision_encoder": 0.01})
     given, made = branches(tmp_path, right, {})
     model = Staged()
-    chain: Ancestry = load_stage(given["joined"], model.parts, made, given)
+    chain: Ancestry = load_stage(given["joined"], model.parts(), made, given)
     assert [link.stage for link in chain] == ["left", "right"]
     for name, part in (("left", "visual_projector"), ("right", "vision_encoder")):
         saved = {key.removeprefix(f"{part}."): value for key, value in load_file(made[name]).items()}
-        assert equal(state(model.parts[part]), saved)
+        assert equal(state(model.parts()[part]), saved)
     assert equal(state(model.language_model), state(Staged().language_model))
-    end = save_stage(tmp_path / "joined", model.parts, given["joined"], chain)[-1]
+    end = with_stage(chain, given["joined"], model.parts())[-1]
     assert end.parents == tuple(link.sha256 for link in chain)
     assert set(end.trained) == {"visual_projector", "vision_encoder"}
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from lab.errors import LabError
 from lab.training import checkpoints
-from lab.training.checkpoints import Progress, load_checkpoint, save_checkpoint, trained_parameters
+from lab.training.checkpoints import NOTHING_DONE, Checkpoint, Progress, trained_parameters
 from tests.training.runs import Regression
 
 PROGRESS = Progress([0.1, 1 / 3], [1e-3, 2e-4], 12.345678901234567)
@@ -29,19 +29,19 @@ def trained(steps: int = 2) -> tuple[Regression, torch.optim.Optimizer]:
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "runs" / "cell.safetensors"
     model, optimizer = trained()
-    save_checkpoint(path, model=model, optimizer=optimizer, progress=PROGRESS, key="run 1")
+    Checkpoint(path=path, key="run 1").save(model, optimizer, PROGRESS)
     return path
 
 
 def load(path: Path, key: str = "run 1") -> tuple[Regression, torch.optim.Optimizer, Progress]:
     model, optimizer = trained(0)
-    return model, optimizer, load_checkpoint(path, model=model, optimizer=optimizer, key=key)
+    return model, optimizer, Checkpoint(path=path, key=key).load(model, optimizer)
 
 
 def test_weights_optimiser_generator_and_progress_come_back_bit_equal(tmp_path):
     path = tmp_path / "cell.safetensors"
     model, optimizer = trained()
-    save_checkpoint(path, model=model, optimizer=optimizer, progress=PROGRESS, key="run 1")
+    Checkpoint(path=path, key="run 1").save(model, optimizer, PROGRESS)
     expected_noise = torch.rand(3)
     torch.manual_seed(99)
     again, optimizer_again, progress = load(path)
@@ -79,7 +79,7 @@ def test_full_disk_leaves_the_previous_checkpoint_as_it_was(saved, monkeypatch, 
     monkeypatch.setattr(checkpoints, "save_file", full)
     model, optimizer = trained(3)
     with pytest.raises(LabError, match=r"cell\.safetensors cannot be written \(.*No space left.*previous one.*intact"):
-        save_checkpoint(saved, model=model, optimizer=optimizer, progress=PROGRESS, key="run 1")
+        Checkpoint(path=saved, key="run 1").save(model, optimizer, PROGRESS)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["cell.safetensors"]
 
@@ -93,7 +93,7 @@ def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint(saved, monk
     monkeypatch.setattr(os, "replace", killed)
     model, optimizer = trained(3)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(saved, model=model, optimizer=optimizer, progress=PROGRESS, key="run 1")
+        Checkpoint(path=saved, key="run 1").save(model, optimizer, PROGRESS)
     assert saved.read_bytes() == before
 
 
@@ -126,6 +126,25 @@ def test_checkpoint_of_another_model_is_refused_and_changes_nothing(saved, chang
         model.frozen.requires_grad_(True)
     before = [parameter.clone() for _, parameter in trained_parameters(model)]
     with pytest.raises(LabError, match=r"checkpoint .*cell\.safetensors does not fit the model: delete it"):
-        load_checkpoint(saved, model=model, optimizer=optimizer, key="run 1")
+        Checkpoint(path=saved, key="run 1").load(model, optimizer)
     for parameter, value in zip([p for _, p in trained_parameters(model)], before, strict=True):
         assert torch.equal(parameter, value)
+
+
+def test_where_nothing_was_saved_nothing_is_done(tmp_path):
+    model, optimizer = trained()
+    nothing = Checkpoint(path=tmp_path / "none", key="run 1")
+    assert nothing.load(model, optimizer) == NOTHING_DONE
+    assert nothing.stages_done() is None
+
+
+def test_parts_that_do_not_train_are_kept_where_they_are_named_and_earlier_stages_stand_beside_them(tmp_path):
+    model, optimizer = trained()
+    kept = Checkpoint(path=tmp_path / "cell", key="run 1", parts=("frozen", "trained"), earlier=[{"losses": [0.1]}])
+    with torch.no_grad():
+        model.frozen.weight += 1
+    kept.save(model, None, NOTHING_DONE)
+    again, optimizer = trained(0)
+    assert kept.load(again, optimizer) == NOTHING_DONE
+    assert torch.equal(again.frozen.weight, model.frozen.weight)
+    assert kept.stages_done() == [{"losses": [0.1]}]

@@ -5,22 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
 from lab.training import image_text_model, scoring
-from lab.training.curricula import IMAGE
+from lab.training.batches import BatchOptions
+from lab.training.curricula import FINE_TUNING, IMAGE, PRETRAINING, image_text_stages
 from lab.training.image_text_data import check_image_text
 from lab.training.image_text_model import FACTS, image_text_splits, open_pretrained
-from lab.training.image_text_training import (
-    FINE_TUNING,
-    PRETRAINING,
-    fine_tuning_stage,
-    pretraining_stage,
-    train_image_text,
-)
 from lab.training.instruction_filter import ORACLE, filter_cell
 from lab.training.language_models import open_language_model
+from lab.training.loop import TrainingOptions
+from lab.training.stage_training import StagesRecord, train_stages
 from lab.training.vision import open_vision_encoder
 from tests.image_text import all_losses, opened, tiny_image_text
 from tests.training.staged import equal, state
@@ -31,6 +27,12 @@ from tests.vision import draw_stand_ins
 def cell(tmp_path, monkeypatch):
     draw_stand_ins(tmp_path / "things", monkeypatch)
     return tiny_image_text(tmp_path)
+
+
+def fine_tuned(cell, pretrained, examples, **options) -> StagesRecord:
+    batches = BatchOptions(tokens=cell.budget_tokens, packed=True)
+    given = {"batches": batches, "seed": 0, "ancestry": pretrained.ancestry, **options}
+    return train_stages(pretrained.model, image_text_stages(cell)[1:], {IMAGE: examples}, TrainingOptions(), **given)
 
 
 def test_what_is_fine_tuned_on_was_not_pretrained_on_and_neither_is_tested_on(cell):
@@ -65,7 +67,7 @@ def test_the_pretrained_model_and_its_losses_are_made_once_and_the_same_again(ce
     first, data = opened(cell)
     weights, losses = state(first.model), all_losses(data)
     assert len(losses) == 22
-    for module, name in ((image_text_model, "train_image_text"), (scoring, "score")):
+    for module, name in ((image_text_model, "train_stages"), (scoring, "score")):
         monkeypatch.setattr(module, name, lambda *a, **o: pytest.fail("made again"))
     again, data = opened(cell)
     assert equal(state(again.model), weights)
@@ -78,7 +80,7 @@ def test_another_pretraining_is_another_model_and_another_fault_seed_only_other_
     first, data = opened(cell)
     longer, _ = opened(replace(cell, scorer_steps=4))
     assert longer.folder != first.folder
-    monkeypatch.setattr(image_text_model, "train_image_text", lambda *a, **o: pytest.fail("trained again"))
+    monkeypatch.setattr(image_text_model, "train_stages", lambda *a, **o: pytest.fail("trained again"))
     same, other = opened(replace(cell, fault_seed=1, warmup_steps=0, steps=9, loss_filter="gaussian"))
     assert same.folder == first.folder
     assert other.scores != data.scores
@@ -107,39 +109,38 @@ def test_a_cell_goes_on_from_the_pretrained_weights_in_packs_and_repeats_exactly
         pretrained, data = opened(cell)
         before = state(pretrained.model)
         everything = data.kept(filter_cell(cell, data))
-        start = {"seed": 0, "ancestry": pretrained.ancestry, "checkpoint": tmp_path / "c.safetensors"}
-        training = train_image_text(pretrained.model, everything, fine_tuning_stage(cell), cell, **start)
-        assert training.certificate.passed
+        record = fine_tuned(cell, pretrained, everything, checkpoint=tmp_path / "c.safetensors")
+        assert record.certificates[0]["packing_certificate"] == "passed"
         after = state(pretrained.model)
         changed = {name.partition(".")[0] for name in after if not torch.equal(before[name], after[name])}
         assert changed == {"visual_projector", "language_model"}
-        runs.append(training.record.losses)
+        runs.append(record.losses)
     assert runs[0] == runs[1]
-    assert 0 < training.costs["lm_tokens"] <= 3 * (cell.budget_tokens + 22)
-    assert training.costs["epochs"] > 0
+    assert 0 < record.costs()["lm_tokens"] <= 3 * (cell.budget_tokens + 22)
+    assert record.costs()["decoded_frames"] > 0
     assert [link.stage for link in pretrained.ancestry] == [PRETRAINING]
+    assert [link.stage for link in record.ancestry] == [PRETRAINING, FINE_TUNING]
 
 
 def test_stages_say_what_trains_and_from_what(cell):
-    first, second = pretraining_stage(cell), fine_tuning_stage(replace(cell, train_language_model=False))
+    first, _ = image_text_stages(cell)
+    _, second = image_text_stages(replace(cell, train_language_model=False))
     assert (first.starts_from, second.starts_from) == ((), (PRETRAINING,))
     assert (first.steps, second.steps, second.name) == (3, 3, FINE_TUNING)
     assert set(first.trained) == {"visual_projector", "language_model"}
     assert second.trained == ("visual_projector",)
 
 
-def test_a_filter_that_keeps_nothing_is_refused(cell, tmp_path):
+def test_a_filter_that_keeps_nothing_is_refused(cell):
     pretrained, data = opened(cell)
-    none = filtered([one.id for one in data.train], ["no"] * 22, name="all", parameters={})
-    with pytest.raises(LabError, match="stage 'image_text_fine_tuning' has no example of 'stills' to train on"):
-        train_image_text(
-            pretrained.model, data.kept(none), fine_tuning_stage(cell), cell, seed=0, checkpoint=tmp_path / "c"
-        )
+    none = Filtered([one.id for one in data.train], ["no"] * 22, name="all", parameters={})
+    with pytest.raises(LabError, match="stage 'image_text_fine_tuning' has no example of 'image_text' to train on"):
+        fine_tuned(cell, pretrained, data.kept(none))
 
 
 def test_a_killed_pretraining_goes_on_where_it_was(cell, monkeypatch):
     expected = all_losses(opened(replace(cell, scorer_seed=1))[1])
-    real, killed = image_text_model.train_image_text, []
+    real, killed = image_text_model.train_stages, []
 
     def until(*arguments, **options):
         def on_step(step, loss):
@@ -150,7 +151,7 @@ def test_a_killed_pretraining_goes_on_where_it_was(cell, monkeypatch):
         return real(*arguments, **{**options, "on_step": on_step})
 
     monkeypatch.setattr(image_text_model, "MODEL_VERSION", 2)
-    monkeypatch.setattr(image_text_model, "train_image_text", until)
+    monkeypatch.setattr(image_text_model, "train_stages", until)
     with pytest.raises(KeyboardInterrupt):
         opened(replace(cell, scorer_seed=1))
     assert all_losses(opened(replace(cell, scorer_seed=1))[1]) == expected

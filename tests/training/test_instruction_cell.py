@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
 
-from lab.data.filters.filtering import filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.instructions.instructions import split_of_group
 from lab.errors import LabError
+from lab.parts.omni_model import OmniModel
 from lab.training import instruction_data
-from lab.training.instruction_cell import train_instruction_cell
+from lab.training.batches import BatchOptions
+from lab.training.curricula import INSTRUCTIONS, instruction_stage
 from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
-from lab.training.instruction_filter import ORACLE, filter_cell
+from lab.training.instruction_filter import ORACLE, filter_cell, kept_examples
+from lab.training.language_models import text_writer
+from lab.training.loop import TrainingOptions
+from lab.training.stage_training import train_stages
 from tests.parts.tiny_models import language_model
 from tests.training.instructions import ALPHABET, offline_models, tiny_model, tiny_parameters
 
@@ -46,7 +51,7 @@ def test_every_filter_of_a_cell_judges_every_training_instruction():
     for name in (*LOSS_FILTERS, RANDOM, ORACLE):
         kept = filter_cell(tiny_parameters(loss_filter=name), data)
         assert len(kept.keep) == 40
-        assert kept.report.num_dropped == int((~kept.keep).sum())
+        assert kept.num_dropped == int((~kept.keep).sum())
     assert filter_cell(tiny_parameters(), data).keep.all()
     by_source = filter_cell(tiny_parameters(loss_filter="gaussian", fitted_by="source"), data)
     # There is one source alone.
@@ -62,27 +67,44 @@ def test_every_filter_of_a_cell_judges_every_training_instruction():
 
 
 def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
-    parameters = tiny_parameters(steps=3, learning_rate=1e-2)
+    parameters = tiny_parameters()
     data = opened(parameters)
     runs = []
     for _ in range(2):
-        model = tiny_model()
-        before = [weight.detach().clone() for weight in model.model.parameters()]
-        kept = filter_cell(parameters, data)
-        training = train_instruction_cell(model, data, kept, parameters, checkpoint=tmp_path / "c.safetensors")
-        assert training.batches.certificate.passed
-        assert any((a != b).any() for a, b in zip(before, model.model.parameters(), strict=True))
-        runs.append(training.record.losses)
+        reader = tiny_model()
+        before = [weight.detach().clone() for weight in reader.model.parameters()]
+        model = OmniModel(language_model=reader, positions="sequential")
+        write = text_writer(reader.name)
+        examples = kept_examples(data, filter_cell(parameters, data), model, write=write, max_tokens=100)
+        record = train_stages(
+            model,
+            [instruction_stage(steps=3, learning_rate=1e-2)],
+            {INSTRUCTIONS: examples},
+            TrainingOptions(),
+            batches=BatchOptions(tokens=100, packed=True),
+            seed=0,
+            checkpoint=tmp_path / "c.safetensors",
+        )
+        assert record.certificates[0]["packing_certificate"] == "passed"
+        assert any((a != b).any() for a, b in zip(before, reader.model.parameters(), strict=True))
+        runs.append(record.losses)
     assert runs[0] == runs[1]
     assert len(runs[0]) == 3
-    assert 0 < training.costs["lm_tokens"] <= 3 * parameters.budget_tokens
+    assert 0 < record.costs()["lm_tokens"] <= 3 * (100 + 40)
 
 
-def test_a_filter_that_keeps_nothing_is_refused(tmp_path):
+def test_a_filter_that_keeps_nothing_is_refused():
     data = opened(tiny_parameters())
-    none = filtered([one.id for one in data.train], ["no"] * 40, name="all", parameters={})
-    with pytest.raises(LabError, match="loss filter 'none' keeps none of 40 instructions"):
-        train_instruction_cell(tiny_model(), data, none, tiny_parameters(), checkpoint=tmp_path / "c.safetensors")
+    none = Filtered([one.id for one in data.train], ["no"] * 40, name="all", parameters={})
+    with pytest.raises(LabError, match="loss filter 'all' keeps none of 40 instructions"):
+        kept_examples(data, none, OmniModel(language_model=tiny_model()), write=str.strip, max_tokens=100)
+
+
+def test_an_instruction_that_cannot_be_trained_on_is_named():
+    data = opened(tiny_parameters())
+    everything = filter_cell(tiny_parameters(), data)
+    with pytest.raises(LabError, match=f"training instruction '{data.train[0].id}' cannot be trained on: longer than"):
+        kept_examples(data, everything, OmniModel(language_model=tiny_model()), write=str.strip, max_tokens=1)
 
 
 def test_too_few_instructions_are_counted():

@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training import loop
+from lab.training.checkpoints import Checkpoint
 from lab.training.loop import (
     TrainingOptions,
     TrainingRecord,
@@ -22,7 +24,17 @@ from tests.training.runs import Regression, counted
 
 
 def options(**changes: object) -> TrainingOptions:
-    return TrainingOptions(**{"steps": 10, "learning_rate": 0.05, "precision": "float32", **changes})  # type: ignore[arg-type]
+    return TrainingOptions(**{"precision": "float32", **changes})  # type: ignore[arg-type]
+
+
+def run(model: nn.Module, loss_of: Any, steps: int = 10, **given: Any) -> TrainingRecord:
+    """At a learning rate of 0.05 that falls a little with each step."""
+    arguments = {"learning_rates": rates, "options": options(), **given}
+    return train(model, loss_of, arguments.pop("options"), steps=steps, **arguments)
+
+
+def rates(step: int) -> list[float]:
+    return [0.05 / (1 + step / 100)]
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
@@ -33,30 +45,16 @@ def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_schedule_by_hand():
-    schedule = options(steps=8, warmup_steps=4, learning_rate=0.1)
-    # Up in four equal steps, then a quarter of the cosine's way a step, from 0.1 towards 0.001.
-    half, root = 0.099 / 2, math.sqrt(0.5)
-    expected = [0.025, 0.05, 0.075, 0.1, 0.1, 0.001 + half * (1 + root), 0.001 + half, 0.001 + half * (1 - root)]
-    assert [schedule.learning_rate_at(step) for step in range(8)] == pytest.approx(expected)
-
-
-def test_schedule_without_warm_up_starts_at_its_peak():
-    assert options(steps=1).learning_rate_at(0) == pytest.approx(0.05)
-
-
 def test_each_step_is_taken_once_and_the_loss_falls():
     model = Regression()
     steps: list[int] = []
     seen: list[tuple[int, float]] = []
     model.trained[1].p = 0.0
-    record = train(
-        model, counted(model.loss_of_step, steps), options(steps=60), on_step=lambda *point: seen.append(point)
-    )
+    record = run(model, counted(model.loss_of_step, steps), 60, on_step=lambda *point: seen.append(point))
     assert steps == list(range(60))
     assert seen == list(enumerate(record.losses))
     assert sum(record.losses[-10:]) < 0.2 * sum(record.losses[:10])
-    assert record.learning_rates == [options(steps=60).learning_rate_at(step) for step in range(60)]
+    assert record.learning_rates == [rates(step)[0] for step in range(60)]
     assert record.first_step == 0
     assert record.seconds > 0
     assert record.peak_memory_bytes > 1e6
@@ -70,13 +68,13 @@ def test_a_long_answer_weighs_more_than_a_short_one():
         # (1 + 9) / (1 + 4), not the mean of 1 / 1 and 9 / 4.
         return AnswerLoss(weight(torch.zeros(2, 1))[:, 0] * 0 + torch.tensor([1.0, 9.0]), torch.tensor([1, 4]))
 
-    assert train(weight, loss, options(steps=1)).losses == [2.0]
+    assert run(weight, loss, 1).losses == [2.0]
 
 
 def test_one_step_is_the_optimisers_own_with_the_gradient_clipped():
     model, reference = Regression().eval(), Regression().eval()
     model.trained[1].p = reference.trained[1].p = 0.0
-    settings = options(steps=1, max_grad_norm=0.01, weight_decay=0.1, betas=(0.5, 0.6))
+    settings = options(max_grad_norm=0.01, weight_decay=0.1, betas=(0.5, 0.6))
     parameters = list(reference.trained.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1, betas=(0.5, 0.6))
     answer = reference.loss_of_step(0)
@@ -86,7 +84,7 @@ def test_one_step_is_the_optimisers_own_with_the_gradient_clipped():
     for parameter in parameters:
         parameter.grad *= 0.01 / (norm + 1e-6)
     optimizer.step()
-    train(model, model.loss_of_step, settings)
+    run(model, model.loss_of_step, 1, options=settings)
     for found, expected in zip(model.trained.parameters(), parameters, strict=True):
         torch.testing.assert_close(found, expected)
     # Seen in the gradient itself: AdamW's first step hides its size.
@@ -96,7 +94,7 @@ def test_one_step_is_the_optimisers_own_with_the_gradient_clipped():
 
 def test_gradients_below_the_norm_are_left_alone():
     model = Regression()
-    train(model, model.loss_of_step, options(steps=1, max_grad_norm=1e9))
+    run(model, model.loss_of_step, 1, options=options(max_grad_norm=1e9))
     assert math.sqrt(sum(float(p.grad.square().sum()) for p in model.trained.parameters())) > 0.1
 
 
@@ -104,7 +102,7 @@ class Killed(BaseException):
     """What a test kills a run with."""
 
 
-def run(
+def sitting(
     checkpoint: Path | None, *, killed_at: int | None = None, steps: list[int] | None = None
 ) -> tuple[Regression, TrainingRecord | None]:
     torch.manual_seed(5)
@@ -116,45 +114,44 @@ def run(
             raise Killed
 
     asked = counted(model.loss_of_step, [] if steps is None else steps)
-    settings = options(checkpoint_every=3, warmup_steps=2)
+    kept = Checkpoint(path=checkpoint, key="cell") if checkpoint else None
     try:
-        return model, train(model, asked, settings, checkpoint=checkpoint, key="cell", on_step=on_step)
+        return model, run(model, asked, options=options(checkpoint_every=3), checkpoint=kept, on_step=on_step)
     except Killed:
         return model, None
 
 
 @pytest.mark.parametrize("killed_at", [[3], [5], [8], [3, 7], [4, 4, 8]])
 def test_a_run_that_was_killed_ends_bit_equal_to_one_that_was_not(tmp_path, killed_at):
-    model, record = run(None)
+    model, record = sitting(None)
     checkpoint = tmp_path / "cell.safetensors"
     for step in killed_at:
-        run(checkpoint, killed_at=step)
+        sitting(checkpoint, killed_at=step)
     torch.rand(7)  # somebody else's use of the generator between two sittings
     steps: list[int] = []
-    resumed, resumed_record = run(checkpoint, steps=steps)
+    resumed, resumed_record = sitting(checkpoint, steps=steps)
     assert equal(weights(model), weights(resumed))
     assert resumed_record.losses == record.losses
     assert resumed_record.learning_rates == record.learning_rates
     first = killed_at[-1] // 3 * 3
     assert steps == list(range(first, 10))
     assert resumed_record.first_step == first
-    assert not checkpoint.exists()
 
 
 def test_seconds_are_those_of_all_sittings(tmp_path, monkeypatch):
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     checkpoint = tmp_path / "cell.safetensors"
-    run(checkpoint, killed_at=8)  # starts at 0; checkpoints of 3 and 6 steps at 10 and 20
-    _, record = run(checkpoint)  # goes on at 30; a checkpoint of 9 steps at 40; ends at 50
+    sitting(checkpoint, killed_at=8)  # starts at 0; checkpoints of 3 and 6 steps at 10 and 20
+    _, record = sitting(checkpoint)  # goes on at 30; a checkpoint of 9 steps at 40; ends at 50
     assert record.seconds == 20 + (50 - 30)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
     checkpoint = tmp_path / "cell.safetensors"
-    run(checkpoint, killed_at=1)
+    sitting(checkpoint, killed_at=1)
     assert not checkpoint.exists()
-    assert equal(weights(run(checkpoint)[0]), weights(run(None)[0]))
+    assert equal(weights(sitting(checkpoint)[0]), weights(sitting(None)[0]))
 
 
 def test_a_joined_model_resumes_bit_equal_and_keeps_its_language_model(tmp_path):
@@ -168,7 +165,8 @@ def test_a_joined_model_resumes_bit_equal_and_keeps_its_language_model(tmp_path)
             return model(heard([9, 4], [[0, 1], [2]], seed=step))
 
         try:
-            train(model, loss, options(steps=6, checkpoint_every=2), checkpoint=checkpoint, key="cell")
+            kept = Checkpoint(path=checkpoint, key="cell") if checkpoint else None
+            run(model, loss, 6, options=options(checkpoint_every=2), checkpoint=kept)
         except Killed:
             return None
         assert equal(before, weights(model.language_model))
@@ -193,7 +191,7 @@ def test_batches_of_one_step_train_as_one_large_batch(packed):
             return model.packed(batches[number]).loss if packed else model(batches[number])
 
         before = weights(model)
-        return before, train(model, loss, options(steps=1, accumulate=accumulate, max_grad_norm=0.1)), model
+        return before, run(model, loss, 1, options=options(accumulate=accumulate, max_grad_norm=0.1)), model
 
     _, parts, in_parts = trained(examples, 3)
     before, whole, at_once = trained([[one for batch in examples for one in batch]], 1)
@@ -219,7 +217,7 @@ def test_layers_that_are_computed_anew_give_the_same_gradients(packed, frozen):
             examples = heard(*LENGTHS[0], seed=step)
             return model.packed(examples).loss if packed else model(examples)
 
-        train(model, loss, options(steps=2, gradient_checkpointing=anew))
+        run(model, loss, 2, options=options(gradient_checkpointing=anew))
         assert not any(module.training for module in model.modules())
         with torch.no_grad():
             model(heard(*LENGTHS[0]))
@@ -258,7 +256,8 @@ def test_whoever_reads_the_batches_changes_nothing(tmp_path, workers):
         settings = options(accumulate=2, checkpoint_every=3, workers=workers)
         loss = model.loss_of_step if not reading else model.loss_of_rows
         try:
-            train(model, loss, settings, checkpoint=checkpoint, key="cell", on_step=on_step, **reading)
+            kept = Checkpoint(path=checkpoint, key="cell") if checkpoint else None
+            run(model, loss, options=settings, checkpoint=kept, on_step=on_step, **reading)
         except Killed:
             return None
         return weights(model)
@@ -274,7 +273,7 @@ def test_whoever_reads_the_batches_changes_nothing(tmp_path, workers):
 def test_what_cannot_be_read_is_said_in_one_sentence_whoever_reads_it(workers):
     model = Regression()
     with pytest.raises(LabError) as raised:
-        train(model, model.loss_of_rows, options(workers=workers), batches=Drawn(refused=3))
+        run(model, model.loss_of_rows, options=options(workers=workers), batches=Drawn(refused=3))
     assert str(raised.value) == "recording 3 cannot be read"
 
 
@@ -292,9 +291,9 @@ def test_loss_that_is_not_finite_names_step_description_and_learning_rate(value)
         answer = model.loss_of_step(step)
         return AnswerLoss(answer.loss * (value if step == 2 else 1.0), answer.num_tokens)
 
-    expected = f"the loss is {value} at step 2 of Conv-GMLP n = 8, seed 1, learning rate 0.0375"
+    expected = f"the loss is {value} at step 2 of Conv-GMLP n = 8, seed 1, learning rate 0.049"
     with pytest.raises(LabError, match=expected):
-        train(model, loss, options(warmup_steps=4), describe="Conv-GMLP n = 8, seed 1")
+        run(model, loss, describe="Conv-GMLP n = 8, seed 1")
 
 
 def test_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights():
@@ -307,7 +306,7 @@ def test_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(
         return AnswerLoss(answer.loss + infinite_slope, answer.num_tokens)
 
     with pytest.raises(LabError, match=r"the gradient's norm is nan at step 0 of this run, learning rate 0.05"):
-        train(model, loss, options())
+        run(model, loss)
     assert equal(before, weights(model))
 
 
@@ -315,18 +314,18 @@ def test_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(
 def test_nothing_to_train_is_refused(describe, named):
     model = Regression().requires_grad_(False)
     with pytest.raises(LabError, match=f"nothing to train in {named}: every part is frozen"):
-        train(model, model.loss_of_step, options(), describe=describe)
+        run(model, model.loss_of_step, describe=describe)
+
+
+def test_a_run_without_steps_is_refused():
+    with pytest.raises(LabError, match="steps is 0; expected at least 1"):
+        run(Regression(), Regression().loss_of_step, 0)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps is 0; expected at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; expected a positive number"),
-        ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"learning_rate": math.inf}, "learning_rate is inf"),
-        ({"warmup_steps": 10}, r"warmup_steps is 10; expected from 0 to below steps \(10\)"),
-        ({"warmup_steps": -1}, "warmup_steps is -1"),
+        ({"warmup_steps": -1}, "warmup_steps is -1; expected at least 0"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; expected at least 0"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; expected a positive number"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); expected two numbers from 0 to below 1"),
@@ -355,7 +354,7 @@ def test_products_are_in_bfloat16_where_asked_for_or_fast(monkeypatch, precision
     model = Regression()
     seen = []
     model.trained[2].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    train(model, model.loss_of_step, options(steps=1, precision=precision))
+    run(model, model.loss_of_step, 1, options=options(precision=precision))
     assert seen == [expected]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

@@ -13,9 +13,10 @@ from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
 from lab.parts.omni_model import OmniModel
 from lab.training.augmentation import Augmentation
-from lab.training.batches import PaddedBatches
+from lab.training.batches import BatchOptions, PaddedBatches
+from lab.training.curricula import AUDIO, audio_stage
 from lab.training.language_models import open_language_model, transcript_writer
-from lab.training.loop import TrainingOptions, train
+from lab.training.loop import TrainingOptions
 from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
 from lab.training.speech import (
@@ -24,8 +25,8 @@ from lab.training.speech import (
     open_corpus,
     open_encoder,
     open_split,
-    train_only_hearing,
 )
+from lab.training.stage_training import StagesRecord, train_stages
 from tests.data.fakes import tone
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
@@ -50,13 +51,15 @@ def build(cell, encoder, data, *, rate=2, train_encoder=False):
         audio_projector=AudioTokens(projector=projector, feature_mean=mean, feature_std=std),
         audio_encoder=encoder if train_encoder else None,
     )
-    train_only_hearing(model, learning_rate=1e-3)
     return model
 
 
-def padded(data, model, augmentation=None, **options) -> PaddedBatches:
-    data = data if augmentation is None else replace(data, augmentation=augmentation)
-    return PaddedBatches(data, model, **{"batch_size": 4, "seed": 0, **options})
+def trained(data, model, augmentation=None, **stage) -> StagesRecord:
+    utterances = data if augmentation is None else replace(data, augmentation=augmentation)
+    given = {"batches": BatchOptions(size=4), "seed": 0, "fixed": ["audio_encoder.whisper.embed_positions"]}
+    if not stage.get("train_encoder"):
+        del given["fixed"]
+    return train_stages(model, [audio_stage(**stage)], {AUDIO: utterances}, TrainingOptions(), **given)
 
 
 def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
@@ -64,8 +67,7 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
     data = cell_data(cell, encoder, keep=NORMALIZER)
     assert {name: len(split) for name, split in data.items()} == {"train": 12, "dev": 3, "test": 3}
     model = build(cell, encoder, data)
-    batches = padded(data["train"], model, Augmentation(1, 5, 0.1, True))
-    record = train(model, batches.loss, TrainingOptions(steps=20, learning_rate=3e-3))
+    record = trained(data["train"], model, Augmentation(1, 5, 0.1, True), steps=20, learning_rate=3e-3)
     assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
     table = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=2)
     assert table["utterance"].tolist() == data["test"].ids
@@ -86,14 +88,14 @@ def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for
     data = cell_data(cell, encoder, keep=NORMALIZER)
     model = build(cell, encoder, data)
 
-    def batches():
-        return padded(data["train"], model, Augmentation(1, 5, 0.1, True), seed=3)
+    def losses(steps):
+        utterances = replace(data["train"], augmentation=Augmentation(1, 5, 0.1, True))
+        batches = PaddedBatches(utterances, model, BatchOptions(size=4), seed=3)
+        return [batches.loss(model, batches.read(step, model)).loss.tolist() for step in steps]
 
-    in_order = batches()
-    losses = [in_order.loss(step).loss.tolist() for step in range(7)]
-    assert batches().loss(5).loss.tolist() == losses[5]
-    again = batches()
-    assert [again.loss(step).loss.tolist() for step in (4, 2, 6)] == [losses[step] for step in (4, 2, 6)]
+    in_order = losses(range(7))
+    assert losses([5]) == [in_order[5]]
+    assert losses([4, 2, 6]) == [in_order[step] for step in (4, 2, 6)]
 
 
 def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_do_not(cell):
@@ -103,8 +105,7 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
     assert data["train"].heard == ()
     model = build(cell, encoder, data, train_encoder=True)
     before = {name: value.clone() for name, value in encoder.named_parameters()}
-    batches = padded(data["train"], model)
-    train(model, batches.loss, TrainingOptions(steps=2, learning_rate=1e-2))
+    trained(data["train"], model, steps=2, learning_rate=1e-2, train_encoder=True)
     changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
     assert any("fc1" in name for name in changed)
     assert not any("embed_positions" in name for name in changed)
@@ -158,7 +159,7 @@ def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
     data = cell_data(cell, encoder, keep=NORMALIZER)
     model = build(cell, encoder, data)
     with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):
-        padded(data["train"], model, max_tokens=20)
+        PaddedBatches(data["train"], model, BatchOptions(tokens=20), seed=0)
 
 
 def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lab.errors import LabError
-from lab.training.stages import PAPER_STAGES, PARTS, apply_stage, stages_by_name
+from lab.training.stages import PAPER_STAGES, PARTS, SCHEDULES, apply_stage, stages_by_name
 from tests.training.staged import Staged, equal, stage, state, three_stages
 
 
@@ -95,10 +95,10 @@ def test_mixing_shares_sum_to_one():
 
 def test_each_trained_part_is_a_group_at_its_own_rate():
     model = Staged()
-    groups = apply_stage(model.parts, three_stages()["two"])
+    groups = apply_stage(model.parts(), three_stages()["two"])
     assert [(group["name"], group["lr"]) for group in groups] == [("visual_projector", 1e-2), ("vision_encoder", 1e-3)]
     for group in groups:
-        assert [id(p) for p in group["params"]] == [id(p) for p in model.parts[group["name"]].parameters()]
+        assert [id(p) for p in group["params"]] == [id(p) for p in model.parts()[group["name"]].parameters()]
 
 
 def steps(model: Staged, groups: list[dict], number: int = 3) -> torch.optim.Optimizer:
@@ -106,7 +106,7 @@ def steps(model: Staged, groups: list[dict], number: int = 3) -> torch.optim.Opt
     for step in range(number):
         model.train()
         optimizer.zero_grad()
-        model.loss_of_step(step).loss.sum().backward()
+        model(torch.randn(8, 4, generator=torch.Generator().manual_seed(step)) + 3).loss.sum().backward()
         optimizer.step()
     return optimizer
 
@@ -114,28 +114,28 @@ def steps(model: Staged, groups: list[dict], number: int = 3) -> torch.optim.Opt
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_not_a_bit_of_a_frozen_part_changes_and_every_trained_one_does(name):
     model, chosen = Staged(), three_stages()[name]
-    before = {part: state(module) for part, module in model.parts.items()}
-    optimizer = steps(model, apply_stage(model.parts, chosen))
-    for part, module in model.parts.items():
+    before = {part: state(module) for part, module in model.parts().items()}
+    optimizer = steps(model, apply_stage(model.parts(), chosen))
+    for part, module in model.parts().items():
         assert equal(before[part], state(module)) is (part in chosen.frozen)
         if part in chosen.trained:
             # Every weight, and batch norm's statistics too.
             changed = [key for key, value in state(module).items() if not torch.equal(value, before[part][key])]
             assert changed == list(before[part])
-    frozen = [parameter for part in chosen.frozen for parameter in model.parts[part].parameters()]
+    frozen = [parameter for part in chosen.frozen for parameter in model.parts()[part].parameters()]
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in frozen)
     assert not any(parameter in optimizer.state for parameter in frozen)
-    assert len(optimizer.state) == sum(len(list(model.parts[part].parameters())) for part in chosen.trained)
+    assert len(optimizer.state) == sum(len(list(model.parts()[part].parameters())) for part in chosen.trained)
 
 
 def test_a_frozen_part_stays_in_evaluation_mode_whoever_calls_train():
     model = Staged()
-    apply_stage(model.parts, stage())
+    apply_stage(model.parts(), stage())
     model.train()
     model.language_model.train()
     model.language_model[1].train()
     nn.Sequential(model.vision_encoder).train()
-    assert not any(m.training for part in ("language_model", "vision_encoder") for m in model.parts[part].modules())
+    assert not any(m.training for part in ("language_model", "vision_encoder") for m in model.parts()[part].modules())
     assert all(m.training for m in model.visual_projector.modules())
     model.eval()
     assert not model.visual_projector.training
@@ -143,7 +143,7 @@ def test_a_frozen_part_stays_in_evaluation_mode_whoever_calls_train():
 
 def test_a_frozen_part_stays_so_when_copied_and_pickled():
     model = Staged()
-    apply_stage(model.parts, stage())
+    apply_stage(model.parts(), stage())
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         again.train()
         assert not again.language_model[1].training
@@ -154,9 +154,9 @@ def test_a_frozen_part_stays_so_when_copied_and_pickled():
 
 def test_a_part_that_was_frozen_trains_in_a_later_stage():
     model = Staged()
-    apply_stage(model.parts, three_stages()["one"])
+    apply_stage(model.parts(), three_stages()["one"])
     before = state(model.language_model)
-    steps(model, apply_stage(model.parts, three_stages()["three"]))
+    steps(model, apply_stage(model.parts(), three_stages()["three"]))
     assert not any(torch.equal(value, before[name]) for name, value in state(model.language_model).items())
 
 
@@ -164,7 +164,7 @@ def test_a_part_that_was_frozen_trains_in_a_later_stage():
 def test_what_is_fixed_in_a_trained_part_does_not_change(fixed):
     model = Staged()
     before = state(model.visual_projector)
-    steps(model, apply_stage(model.parts, stage(), fixed=[fixed]))
+    steps(model, apply_stage(model.parts(), stage(), fixed=[fixed]))
     assert torch.equal(before["0.weight"], model.visual_projector[0].weight)
     assert not torch.equal(before["3.weight"], model.visual_projector[3].weight)
 
@@ -186,7 +186,7 @@ def test_what_is_fixed_in_a_trained_part_does_not_change(fixed):
 def test_stage_that_does_not_fit_the_model_is_refused_and_changes_nothing(changes, fixed, message):
     model = Staged()
     with pytest.raises(LabError, match=message):
-        apply_stage(model.parts, replace(stage(), **changes), fixed=fixed)
+        apply_stage(model.parts(), replace(stage(), **changes), fixed=fixed)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(module.training for module in model.modules())
 
@@ -195,4 +195,19 @@ def test_parts_that_share_a_parameter_are_refused():
     model = Staged()
     model.language_model[0].weight = model.visual_projector[0].weight
     with pytest.raises(LabError, match="parts 'visual_projector' and 'language_model' share a parameter"):
-        apply_stage(model.parts, stage())
+        apply_stage(model.parts(), stage())
+
+
+def test_schedules_by_hand():
+    rates = [SCHEDULES["cosine"](step, 0.1, steps=8, warmup_steps=4) for step in range(8)]
+    # Up in four equal steps, then a quarter of the cosine's way a step, from 0.1 towards 0.001.
+    half, root = 0.099 / 2, math.sqrt(0.5)
+    expected = [0.025, 0.05, 0.075, 0.1, 0.1, 0.001 + half * (1 + root), 0.001 + half, 0.001 + half * (1 - root)]
+    assert rates == pytest.approx(expected)
+    rates = [SCHEDULES["constant"](step, 0.1, steps=8, warmup_steps=4) for step in range(6)]
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_without_warm_up_starts_at_its_peak(name):
+    assert SCHEDULES[name](0, 0.05, steps=1, warmup_steps=0) == 0.05

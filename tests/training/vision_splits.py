@@ -7,8 +7,8 @@ import numpy as np
 
 from lab.data.media import Drawn
 from lab.data.sample import Sample, Text, Video
-from lab.data.video import reading
 from lab.data.video.moments import Sight
+from lab.data.video.reading import VideoFrames
 from lab.parts.visual_tokens import Branch
 from lab.training.samples import SampleExamples, Tiling
 from tests.parts.tiny_vision import IMAGE_SIZE, tiny_encoder
@@ -33,10 +33,10 @@ def example(
     return Sample(id=name, content=content, choices=tuple(choices), answer=answer, **{"task": "k", **facts})
 
 
-def noise(name: str, frames: int, size: tuple[int, int], sight: Sight) -> reading.Video:
+def noise(name: str, frames: int, size: tuple[int, int], sight: Sight) -> VideoFrames:
     rng = np.random.default_rng(list(name.encode()))
     pixels = rng.integers(0, 256, (frames, *size, 3), dtype=np.uint8)
-    return reading.Video(frames=pixels, seconds=0.5 * np.arange(frames), duration_seconds=0.5 * frames)
+    return VideoFrames(frames=pixels, seconds=0.5 * np.arange(frames), duration_seconds=0.5 * frames)
 
 
 def various(prefix: str, count: int, **options: Any) -> list[Sample]:

@@ -1,35 +1,65 @@
-"""What every filter of training data gives back: which samples stay, and an account of those that do not.
+"""What every filter of training data gives back: a reason for each sample that goes, so that none leaves uncounted.
 
 The paper's section 3 drops samples for many reasons (a loss too far from the mean, a near duplicate, a transcript that
-disagrees); an ablation of a filter needs to know how many and to read some of them. So no sample leaves uncounted.
+disagrees); an ablation of a filter needs to know how many and to read some of them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Shaped
 from numpy import ndarray
 
 from lab.errors import LabError
 
 NUM_EXAMPLES = 5
+# One a sample: why it goes, or None where it stays.
+Reasons = Sequence[str | None] | Shaped[ndarray, " samples"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FilterReport:
-    """The account of one filter over one set of samples.
+@dataclass(frozen=True)
+class Filtered:
+    """One filter over one set of samples: which stay, and the account of those that do not.
 
-    `dropped` counts by reason, in the order in which the samples meet them; `examples` has the first ids of each
-    reason, and of those that stay under "kept".
+    >>> Filtered(["a", "b", "c"], [None, "empty", "empty"], name="not_empty").dropped
+    {'empty': 2}
+
+    Raises:
+        LabError: not one reason a sample.
     """
 
-    filter: str
-    parameters: Mapping[str, Any]
-    num_samples: int
-    dropped: Mapping[str, int]
-    examples: Mapping[str, tuple[str, ...]]
+    ids: Sequence[Any]
+    """Arrow's will do: only those that are shown are looked at."""
+    reasons: Reasons
+    _: KW_ONLY
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.reasons):
+            raise LabError(
+                f"filter {self.name!r} judged {len(self.reasons)} samples of {len(self.ids)}; expected one reason or "
+                "None each"
+            )
+
+    @cached_property
+    def keep(self) -> Bool[ndarray, " samples"]:
+        """Which samples stay, in their order."""
+        return np.array([reason is None for reason in self.reasons], dtype=bool)
+
+    @cached_property
+    def dropped(self) -> dict[str, int]:
+        """Samples by the reason for which they go, in the order in which the samples meet the reasons."""
+        return dict(Counter(reason for reason in self.reasons if reason is not None))
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that were judged."""
+        return len(self.reasons)
 
     @property
     def num_dropped(self) -> int:
@@ -41,65 +71,32 @@ class FilterReport:
         """Samples that stay."""
         return self.num_samples - self.num_dropped
 
+    @cached_property
+    def examples(self) -> dict[str, tuple[str, ...]]:
+        """The first ids of each reason, and under "kept" of those that stay."""
+        found: dict[str, list[str]] = {"kept": [], **{reason: [] for reason in self.dropped}}
+        for place, reason in enumerate(self.reasons):
+            if len(some := found["kept" if reason is None else reason]) < NUM_EXAMPLES:
+                some.append(str(self.ids[place]))
+        return {reason: tuple(some) for reason, some in found.items()}
+
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
         settings = ", ".join(f"{name} = {value}" for name, value in self.parameters.items())
         return (
-            f"{self.filter}{f' ({settings})' if settings else ''}: {self.num_kept:,} of {self.num_samples:,} kept"
+            f"{self.name}{f' ({settings})' if settings else ''}: {self.num_kept:,} of {self.num_samples:,} kept"
             f"{f'; dropped: {reasons}' if reasons else ''}"
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Filtered:
-    """Which samples stay, in their order, and the account."""
+def first_reason(rules: Mapping[str, Bool[ndarray, " samples"]]) -> Shaped[ndarray, " samples"]:
+    """For each sample the first of the reasons that hold of it, or None.
 
-    keep: Bool[ndarray, " samples"]
-    report: FilterReport
-
-
-def filtered(
-    ids: Sequence[str], reasons: Sequence[str | None], *, name: str, parameters: Mapping[str, Any]
-) -> Filtered:
-    """Make the result of a filter from one reason a sample, None for those that stay.
-
-    >>> filtered(["a", "b", "c"], [None, "empty", "empty"], name="not_empty", parameters={}).report.dropped
-    {'empty': 2}
-
-    Raises:
-        LabError: not one reason a sample.
+    >>> first_reason({"short": np.array([True, False, True]), "odd": np.array([False, False, True])}).tolist()
+    ['short', None, 'short']
     """
-    codes: dict[str | None, int] = {None: 0}
-    given = np.array([codes.setdefault(reason, len(codes)) for reason in reasons], dtype=np.int64)
-    return filtered_by_code(ids, given, list(filter(None, codes)), name=name, parameters=parameters)
-
-
-def filtered_by_code(
-    ids: Sequence[Any],
-    codes: Integer[ndarray, " samples"],
-    reasons: Sequence[str],
-    *,
-    name: str,
-    parameters: Mapping[str, Any],
-) -> Filtered:
-    """As `filtered`, for many samples: code 0 stays, code k leaves for the k-th of `reasons`, counted from 1.
-
-    Of `ids` (Arrow's arrays will do) only those are looked at that are shown.
-
-    Raises:
-        LabError: not one code a sample.
-    """
-    if len(ids) != len(codes):
-        raise LabError(f"filter {name!r} judged {len(codes)} samples of {len(ids)}; expected one reason or None each")
-    places = {reason: np.flatnonzero(codes == code) for code, reason in enumerate(reasons, 1)}
-    met = sorted((reason for reason in places if len(places[reason])), key=lambda reason: int(places[reason][0]))
-    keep = codes == 0
-    shown = {"kept": np.flatnonzero(keep), **{reason: places[reason] for reason in met}}
-    report = FilterReport(
-        filter=name,
-        parameters=dict(parameters),
-        num_samples=len(ids),
-        dropped={reason: len(places[reason]) for reason in met},
-        examples={reason: tuple(str(ids[int(i)]) for i in some[:NUM_EXAMPLES]) for reason, some in shown.items()},
-    )
-    return Filtered(keep=keep, report=report)
+    (num_samples,) = {len(holds) for holds in rules.values()}
+    found = np.full(num_samples, None, dtype=object)
+    for reason, holds in reversed(list(rules.items())):
+        found[holds] = reason
+    return found

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,20 +17,10 @@ def hash_rows(table: pa.Table) -> str:
     """
     # `take` copies: no offset into a larger buffer and no spare byte is left that the stream would carry.
     whole = table.replace_schema_metadata(None).take(np.arange(table.num_rows)).combine_chunks()
-    digest = hashlib.sha256()
-
-    class Sink:
-        closed = False
-
-        def write(self, data: Any) -> int:
-            digest.update(data)
-            return len(data)
-
-        def flush(self) -> None: ...
-
-    with pa.ipc.new_stream(pa.PythonFile(Sink(), mode="w"), whole.schema) as stream:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, whole.schema) as stream:
         stream.write_table(whole)
-    return digest.hexdigest()
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def hash_all(hashes: Iterable[str]) -> str:

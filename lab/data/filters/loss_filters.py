@@ -9,18 +9,16 @@ without it no filter can be judged.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from lab.data.filters.filtering import Filtered, filtered, filtered_by_code
+from lab.data.filters.filtering import Filtered, first_reason
 from lab.data.filters.losses import Losses
 from lab.errors import LabError, choose
 
 RANDOM = "random"
-DRAWN = "drawn at random"
 # The standard deviation of a Gaussian over its median absolute deviation.
 MAD_TO_STD = 1.4826
 Values = Float[ndarray, " samples"]
@@ -33,9 +31,8 @@ class LossFilter:
 
     value: Callable[[Losses], Values]
     bounds: Callable[[Values, float], Bounds]
-    low: str = "loss below the bound"
-    """Why a sample below is dropped, as it stands in the report."""
     high: str = "loss above the bound"
+    """Why a sample above is dropped."""
     uses_k: bool = True
 
 
@@ -53,32 +50,18 @@ def filter_losses(losses: Losses, name: str, *, k: float = 1.0, like: str = "gau
         LabError: unknown name, k below 0, fewer than two samples, a loss that is not finite or below 0 (its sample is
             named), no loss without the prompt where that is needed, or losses that are all equal.
     """
-    codes = judge_losses(losses, name, k=k, like=like, seed=seed)
-    parameters: dict[str, Any] = {"like": like, "k": k, "seed": seed}
-    if name != RANDOM:
-        parameters = {"k": k} if LOSS_FILTERS[name].uses_k else {}
-    return filtered_by_code(losses.ids, codes, loss_reasons(name), name=name, parameters=parameters)
-
-
-def loss_reasons(name: str) -> tuple[str, ...]:
-    """Why a filter drops a sample, by its code from 1."""
-    return (DRAWN,) if name == RANDOM else (LOSS_FILTERS[name].low, LOSS_FILTERS[name].high)
-
-
-def judge_losses(
-    losses: Losses, name: str, *, k: float = 1.0, like: str = "gaussian", seed: int = 0
-) -> Integer[ndarray, " samples"]:
-    """The code of every sample: 0 stays, else its reason among `loss_reasons`; otherwise as `filter_losses`."""
     if name == RANDOM:
-        num_dropped = np.count_nonzero(judge_losses(losses, like, k=k))
-        drawn = np.zeros(len(losses), dtype=np.int8)
+        drawn = np.zeros(len(losses), dtype=bool)
         # Of its own: faults that were planted with the same seed must not be the ones drawn.
-        rng = np.random.default_rng([seed, 0xD3AE])
-        drawn[rng.permutation(len(drawn))[:num_dropped]] = 1
-        return drawn
+        order = np.random.default_rng([seed, 0xD3AE]).permutation(len(losses))
+        drawn[order[: filter_losses(losses, like, k=k).num_dropped]] = True
+        parameters = {"like": like, "k": k, "seed": seed}
+        return Filtered(losses.ids, first_reason({"drawn at random": drawn}), name=name, parameters=parameters)
     low, high = loss_bounds(losses, name, k=k)
-    values = LOSS_FILTERS[name].value(losses)
-    return (values < low) + 2 * (values > high).astype(np.int8)
+    chosen = LOSS_FILTERS[name]
+    values = chosen.value(losses)
+    reasons = first_reason({"loss below the bound": values < low, chosen.high: values > high})
+    return Filtered(losses.ids, reasons, name=name, parameters={"k": k} if chosen.uses_k else {})
 
 
 def filter_losses_by_group(losses: Losses, groups: Sequence[str], name: str, *, k: float = 1.0) -> Filtered:
@@ -87,28 +70,20 @@ def filter_losses_by_group(losses: Losses, groups: Sequence[str], name: str, *, 
     Answers of an easy task all lie below the mean of a mixed corpus, those of a hard one above it. Differs from the
     paper, which tells of one Gaussian and not of what it was fitted to.
 
-    Args:
-        losses: of the samples.
-        groups: the group of each sample, in the order of the losses.
-        name: in `LOSS_FILTERS`.
-        k: as of `filter_losses`.
-
     Raises:
         LabError: not one group a sample, or what `filter_losses` refuses of a group, which is named.
     """
     if len(groups) != len(losses):
         raise LabError(f"there are {len(groups)} groups for {len(losses)} losses; expected one each")
-    reasons: list[str | None] = [None] * len(losses)
-    of_group = np.array(groups)
+    left: dict[str, Bool[ndarray, " samples"]] = {}
     for group in dict.fromkeys(groups):
-        members = np.flatnonzero(of_group == group)
+        own = left[f"out of the bounds of {group}"] = np.array(groups) == group
         try:
-            kept = filter_losses(losses.of(members), name, k=k)
+            own[own] = ~filter_losses(losses.of(np.flatnonzero(own)), name, k=k).keep
         except LabError as error:
             raise LabError(f"group {group!r}: {error}") from error
-        for index in members[~kept.keep]:
-            reasons[int(index)] = f"out of the bounds of {group}"
-    return filtered(losses.ids, reasons, name=name, parameters={"k": k, "fitted_by": "group"})
+    parameters = {"k": k, "fitted_by": "group"}
+    return Filtered(losses.ids, first_reason(left), name=name, parameters=parameters)
 
 
 def loss_bounds(losses: Losses, name: str, *, k: float = 1.0) -> Bounds:

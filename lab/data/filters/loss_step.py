@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import sha256_of
+from lab.data.filters.filtering import Reasons
 from lab.data.filters.hashes import hash_all
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, judge_losses, loss_reasons
-from lab.data.filters.losses import Losses, loss_files
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses
+from lab.data.filters.losses import Losses, loss_files, read_losses
 from lab.data.filters.step import CorpusStep
 from lab.errors import LabError, choose
 
@@ -25,7 +25,7 @@ class LossFilterStep(CorpusStep):
     """Keep rows whose loss lies between the bounds of `filter`, fitted to the losses of all rows that are there.
 
     `scores` is what `lab score` wrote over these rows or more; `filter`, `k`, `like` and `seed` are those of
-    `lab.data.filters.loss_filters.filter_losses`. Two numbers a row are held.
+    `lab.data.filters.loss_filters.filter_losses`.
     """
 
     scores: Path
@@ -53,36 +53,26 @@ class LossFilterStep(CorpusStep):
         """
         return hash_all(sha256_of(file) for file in loss_files(self.scores))
 
-    def reasons(self) -> tuple[str, ...]:
-        """Below and above the bounds, or drawn."""
-        return loss_reasons(self.filter)
-
     def sketch(self, shard: pa.Table) -> Float[ndarray, "rows 2"]:
         """The loss of each row, and that without the prompt.
 
         Raises:
             LabError: a row that was not scored.
         """
-        losses = np.full((shard.num_rows, 2), np.nan)
-        scored = np.zeros(shard.num_rows, dtype=bool)
-        ids = shard["id"].combine_chunks()
-        for file in loss_files(self.scores):
-            with pq.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(columns=["id", "loss", "loss_without_prompt"], use_threads=False):
-                    places = pc.index_in(batch["id"], value_set=ids)
-                    found, rows = places.is_valid().to_numpy(zero_copy_only=False), places.drop_null().to_numpy()
-                    for column, name in enumerate(("loss", "loss_without_prompt")):
-                        losses[rows, column] = batch[name].to_numpy(zero_copy_only=False)[found]
-                    scored[rows] = True
-        if not scored.all():
+        scores = read_losses(self.scores)
+        places = pc.index_in(shard["id"], value_set=scores.ids)
+        if places.null_count:
+            first = pc.index(pc.is_null(places), True).as_py()
             raise LabError(
-                f"sample {str(ids[int(scored.argmin())])!r} has no loss in {self.scores}, as have "
-                f"{int((~scored).sum()) - 1} others of its shard; run `lab score` over the same samples"
+                f"sample {str(shard['id'][first])!r} has no loss in {self.scores}, as have {places.null_count - 1} "
+                "others of its shard; run `lab score` over the same samples"
             )
-        return losses
+        assert scores.without_prompt is not None  # those of a file always are there, if only as NaN
+        at = places.to_numpy()
+        return np.column_stack([scores.losses[at], scores.without_prompt[at]])
 
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Reasons:
         """The filter's own bounds, over the rows that came this far; `texts` are the ids."""
         found = np.concatenate(sketches)
         losses = Losses(texts, found[:, 0], found[:, 1])
-        return judge_losses(losses, self.filter, k=self.k, like=self.like, seed=self.seed)
+        return filter_losses(losses, self.filter, k=self.k, like=self.like, seed=self.seed).reasons

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from lab.data.parquet import read_parquet, read_schema
 from lab.errors import LabError
 
 LOSS_COLUMNS = pa.schema(
@@ -78,31 +78,12 @@ def loss_files(path: Path) -> list[Path]:
     return files
 
 
-def read_schema(file: Path) -> pa.Schema:
-    """The columns of a Parquet file.
-
-    Raises:
-        LabError: it is cut off, damaged or no Parquet file.
-    """
-    try:
-        return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LabError(f"{file} is no whole Parquet file ({why}); write it again") from error
-
-
 def read_losses(path: Path) -> Losses:
     """The losses of a scoring: 16 bytes a sample, and its id.
 
     Raises:
         LabError: as `loss_files`, or a damaged file.
     """
-    tables = []
-    for file in loss_files(path):
-        try:
-            tables.append(pq.read_table(file, columns=["id", "loss", "loss_without_prompt"]).replace_schema_metadata())
-        except (pa.ArrowException, OSError) as error:
-            raise LabError(f"{file} is damaged ({str(error).splitlines()[0]}); score it again") from error
-    table = pa.concat_tables(tables)
+    table = read_parquet(loss_files(path), ["id", "loss", "loss_without_prompt"])
     # A null becomes a NaN, which is named as such where it is looked at.
     return Losses(table["id"], table["loss"].to_numpy(), table["loss_without_prompt"].to_numpy())

@@ -7,6 +7,7 @@ a band with an earlier one are compared by their own shingles, so that a false c
 """
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasketch import MinHash
-from jaxtyping import Int, Integer, UInt32, UInt64
+from jaxtyping import Bool, Int, UInt32, UInt64
 from numpy import ndarray
 
-from lab.data.filters.step import CorpusStep, joined
+from lab.data.filters.filtering import Reasons, first_reason
+from lab.data.filters.step import Columns, CorpusStep, joined
 from lab.data.filters.words import plain, words
 from lab.errors import LabError, choose
 
@@ -57,7 +59,7 @@ class NearDuplicates(CorpusStep):
     """
 
     threshold: float = 0.8
-    columns: tuple[str, ...] = ("prompt", "answer")
+    columns: Columns = ("prompt", "answer")
     shingles: str = "characters"
     shingle_size: int = 5
     num_permutations: int = 128
@@ -73,10 +75,6 @@ class NearDuplicates(CorpusStep):
                 f"shingle_size and num_permutations are {self.shingle_size} and {self.num_permutations}, "
                 f"expected at least 1 and {_FEWEST_PERMUTATIONS}"
             )
-
-    def reasons(self) -> tuple[str, ...]:
-        """The only one."""
-        return ("reads as an earlier row",)
 
     def texts(self, shard: pa.Table) -> pa.ChunkedArray:
         """All columns' texts, one behind the other.
@@ -106,10 +104,10 @@ class NearDuplicates(CorpusStep):
             hashes[start : start + len(batch)] = (signatures.reshape(-1, bands, rows) * factors).sum(2)
         return hashes
 
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Reasons:
         """Rows that share a band are compared, each with the earlier ones that stay."""
         first = self.first_of_each(np.concatenate(sketches), texts)
-        return (first != np.arange(len(first))).astype(np.int8)
+        return first_reason({"reads as an earlier row": first != np.arange(len(first))})
 
     def first_of_each(self, bands: UInt64[ndarray, "rows bands"], texts: Sequence[Any]) -> Int[ndarray, " rows"]:
         """The number of the earliest row that stays and that this one overlaps; its own number where it stays itself.
@@ -117,30 +115,23 @@ class NearDuplicates(CorpusStep):
         Of `texts` only those are read that share a band with another.
         """
         first = np.arange(len(bands))
-        buckets, num_buckets = _buckets(bands)
+        shared = _shared(bands)
 
         @functools.lru_cache(maxsize=_REMEMBERED)
         def hashes(row: int) -> UInt32[ndarray, " shingles"]:
             return np.unique(np.fromiter((crc32(s.encode()) for s in self._cut(str(texts[row]))), np.uint32))
 
-        # Chains of those that stay, from the latest to the earliest of each bucket.
-        latest = np.full(num_buckets, -1, dtype=np.int32)
-        before = np.full(buckets.shape, -1, dtype=np.int32)
-        for row in np.flatnonzero((buckets >= 0).any(1)).tolist():
-            candidates: set[int] = set()
-            own = [(band, bucket) for band, bucket in enumerate(buckets[row].tolist()) if bucket >= 0]
-            for band, bucket in own:
-                at = int(latest[bucket])
-                while at >= 0:
-                    candidates.add(at)
-                    at = int(before[at, band])
-            for earlier in sorted(candidates):
+        # Rows that stay, by what a band holds. Two bands that hold the same cost a comparison, and so have one entry.
+        staying: dict[int, list[int]] = defaultdict(list)
+        for row in np.flatnonzero(shared.any(1)).tolist():
+            own = bands[row, shared[row]].tolist()
+            for earlier in sorted({earlier for band in own for earlier in staying[band]}):
                 if _overlap(hashes(earlier), hashes(row)) >= self.threshold:
                     first[row] = earlier
                     break
             else:
-                for band, bucket in own:
-                    before[row, band], latest[bucket] = latest[bucket], row
+                for band in own:
+                    staying[band].append(row)
         return first
 
     def _cut(self, text: str) -> set[str]:
@@ -168,16 +159,13 @@ def _overlap(one: UInt32[ndarray, " shingles"], other: UInt32[ndarray, " shingle
     return shared / (len(one) + len(other) - shared)
 
 
-def _buckets(hashes: UInt64[ndarray, "rows bands"]) -> tuple[Int[ndarray, "rows bands"], int]:
-    """Number the buckets of all bands that hold two rows or more; -1 for a row that is alone in its bucket."""
-    buckets = np.full(hashes.shape, -1, dtype=np.int32)
-    num_buckets = 0
-    for band in range(hashes.shape[1]):
-        _, inverse, counts = np.unique(hashes[:, band], return_inverse=True, return_counts=True)
-        numbers = np.where(counts > 1, np.cumsum(counts > 1) - 1 + num_buckets, -1).astype(np.int32)
-        buckets[:, band] = numbers[inverse]
-        num_buckets += int((counts > 1).sum())
-    return buckets, num_buckets
+def _shared(bands: UInt64[ndarray, "rows bands"]) -> Bool[ndarray, "rows bands"]:
+    """Which bands of a row another row has too."""
+    shared = np.empty(bands.shape, dtype=bool)
+    for number, column in enumerate(bands.T):
+        _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
+        shared[:, number] = (counts > 1)[inverse]
+    return shared
 
 
 SHINGLES: Mapping[str, Callable[[str, int], set[str]]] = {"characters": character_shingles, "words": word_shingles}

@@ -33,30 +33,25 @@ def near_groups(texts: Sequence[str], together: Iterable[Sequence[int]] = (), *,
     >>> near_groups(["Who are you?", "Who are you", "What is AI?", "And you?"], [(2, 3)])
     [0, 0, 1, 1]
     """
-    parent = list(range(len(texts)))
+    from scipy.cluster.hierarchy import DisjointSet  # half a second of import that only this needs
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
+    groups = DisjointSet(range(len(texts)))
     first_of: dict[frozenset[str], int] = {}
     having: dict[str, list[frozenset[str]]] = defaultdict(list)
     for index, text in enumerate(texts):
         parts = parts_of(text)
         if parts in first_of:
-            parent[root(index)] = root(first_of[parts])
+            groups.merge(index, first_of[parts])
             continue
         shared = Counter(other for part in parts for other in having[part])
         for other, count in shared.items():
             if count >= near * (len(parts) + len(other) - count):
-                parent[root(index)] = root(first_of[other])
+                groups.merge(index, first_of[other])
         first_of[parts] = index
         for part in parts:
             having[part].append(parts)
     for indices in together:
         for index in indices[1:]:
-            parent[root(index)] = root(indices[0])
+            groups.merge(index, indices[0])
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(index), len(numbers)) for index in range(len(texts))]
+    return [numbers.setdefault(groups[index], len(numbers)) for index in range(len(texts))]

@@ -11,17 +11,15 @@ something on them.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
-from jaxtyping import Integer
-from numpy import ndarray
 
-from lab.data.filters.step import RowStep, joined
+from lab.data.filters.filtering import Reasons
+from lab.data.filters.step import Columns, Step, joined
 from lab.data.filters.words import words
 from lab.errors import LabError, choose
 
@@ -38,7 +36,7 @@ class QualityRule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quality(RowStep):
+class Quality(Step):
     """Drop rows whose texts in `columns` break one of `rules`, keys of `QUALITY_RULES`; the first broken is the reason.
 
     `limits` replace those of the rules' sources, by name: least and most, both included.
@@ -46,7 +44,7 @@ class Quality(RowStep):
 
     rules: tuple[str, ...]
     limits: Mapping[str, Limits] = field(default_factory=dict)
-    columns: tuple[str, ...] = ("answer",)
+    columns: Columns = ("answer",)
     use: ClassVar[str] = "quality"
 
     def __post_init__(self) -> None:
@@ -62,20 +60,15 @@ class Quality(RowStep):
             if len(limits) != 2 or not limits[0] <= limits[1]:
                 raise LabError(f"rule {rule!r} has limits {list(limits)}, expected two numbers, the least first")
 
-    def reasons(self) -> tuple[str, ...]:
-        """The rules."""
-        return self.rules
-
-    def judge(self, shard: pa.Table) -> Integer[ndarray, " rows"]:
+    def judge(self, rows: pa.Table) -> Reasons:
         """All columns' texts as one."""
-        return np.array([self._broken(text) for text in joined(shard, self.columns).to_pylist()], dtype=np.int64)
+        return [next(self._broken(text), None) for text in joined(rows, self.columns).to_pylist()]
 
-    def _broken(self, text: str) -> int:
-        for code, name in enumerate(self.rules, 1):
+    def _broken(self, text: str) -> Iterator[str]:
+        for name in self.rules:
             least, most = self.limits.get(name, QUALITY_RULES[name].limits)
             if not least <= QUALITY_RULES[name].score(text) <= most:
-                return code
-        return 0
+                yield name
 
 
 _STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))

@@ -9,36 +9,30 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int, Integer
+from jaxtyping import Int
 from numpy import ndarray
 
+from lab.data.filters.filtering import Reasons, first_reason
 from lab.data.filters.hashes import hash_texts
-from lab.data.filters.step import LENGTHS, CorpusStep, Kind, RowStep, text_lengths
+from lab.data.filters.step import LENGTHS, Columns, CorpusStep, Kind, Step, text_lengths
 from lab.data.packing import pack_best_fit
 from lab.errors import LabError, choose
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotEmpty(RowStep):
+class NotEmpty(Step):
     """Drop rows of which one of `columns` is null, empty or blank."""
 
-    columns: tuple[str, ...] = ("prompt", "answer")
+    columns: Columns = ("prompt", "answer")
     use: ClassVar[str] = "not_empty"
 
-    def reasons(self) -> tuple[str, ...]:
-        """The first column that is empty."""
-        return tuple(f"empty {name}" for name in self.columns)
-
-    def judge(self, shard: pa.Table) -> Integer[ndarray, " rows"]:
-        """Nothing but blanks is empty."""
-        codes = np.zeros(shard.num_rows, dtype=np.int8)
-        for code, name in reversed(list(enumerate(self.columns, 1))):
-            codes[text_lengths(shard, [name], "words") == 0] = code
-        return codes
+    def judge(self, rows: pa.Table) -> Reasons:
+        """The first column that is empty; nothing but blanks is empty."""
+        return first_reason({f"empty {name}": text_lengths(rows, [name], "words") == 0 for name in self.columns})
 
 
 @dataclass(frozen=True, kw_only=True)
-class LengthBetween(RowStep):
+class LengthBetween(Step):
     """Keep rows whose texts in `columns` have together at least `least` and at most `most` of `unit`.
 
     `unit` is a key of `LENGTHS`.
@@ -47,7 +41,7 @@ class LengthBetween(RowStep):
     least: int = 1
     most: int
     unit: str = "words"
-    columns: tuple[str, ...] = ("answer",)
+    columns: Columns = ("answer",)
     use: ClassVar[str] = "length_between"
 
     def __post_init__(self) -> None:
@@ -55,39 +49,32 @@ class LengthBetween(RowStep):
         if not 0 <= self.least <= self.most:
             raise LabError(f"least and most are {self.least} and {self.most}, expected 0 <= least <= most")
 
-    def reasons(self) -> tuple[str, ...]:
+    def judge(self, rows: pa.Table) -> Reasons:
         """Too short and too long are counted apart."""
-        return f"below {self.least} {self.unit}", f"above {self.most} {self.unit}"
-
-    def judge(self, shard: pa.Table) -> Integer[ndarray, " rows"]:
-        """Both limits stay."""
-        lengths = text_lengths(shard, self.columns, self.unit)
-        return (lengths < self.least) + 2 * (lengths > self.most).astype(np.int8)
+        lengths = text_lengths(rows, self.columns, self.unit)
+        short, long = f"below {self.least} {self.unit}", f"above {self.most} {self.unit}"
+        return first_reason({short: lengths < self.least, long: lengths > self.most})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExactDuplicates(CorpusStep):
     """Of rows with the same texts in `columns`, keep the first; 16 bytes a row are held."""
 
-    columns: tuple[str, ...] = ("prompt", "answer")
+    columns: Columns = ("prompt", "answer")
     use: ClassVar[str] = "exact_duplicates"
-
-    def reasons(self) -> tuple[str, ...]:
-        """The only one."""
-        return ("the same as an earlier row",)
 
     def sketch(self, shard: pa.Table) -> ndarray:
         """128 bits of hash."""
         return hash_texts(shard, self.columns)
 
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Reasons:
         """Sort by hash; the sorting is stable, so that the first of equal ones is the first of the corpus."""
         hashes = np.concatenate(sketches)
         order = np.lexsort((hashes[:, 1], hashes[:, 0]))
         ordered = hashes[order]
-        codes = np.zeros(len(hashes), dtype=np.int8)
-        codes[order[1:][(ordered[1:] == ordered[:-1]).all(1)]] = 1
-        return codes
+        repeats = np.zeros(len(hashes), dtype=bool)
+        repeats[order[1:][(ordered[1:] == ordered[:-1]).all(1)]] = True
+        return first_reason({"the same as an earlier row": repeats})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,26 +89,22 @@ class RandomSample(CorpusStep):
         if self.num_samples < 1 or self.seed < 0:
             raise LabError(f"num_samples and seed are {self.num_samples} and {self.seed}, expected at least 1 and 0")
 
-    def reasons(self) -> tuple[str, ...]:
-        """The only one."""
-        return ("not drawn",)
-
     def sketch(self, shard: pa.Table) -> ndarray:
         """A hash of the id that the seed chooses stands for a draw from 0 to 1."""
         return hash_texts(shard, ["id"], seed=self.seed)[:, 0]
 
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Reasons:
         """The smallest draws stay."""
         draws = np.concatenate(sketches)
         if len(draws) < self.num_samples:
             raise LabError(f"{self.num_samples} rows are asked for and only {len(draws)} are left; ask for fewer")
-        codes = np.ones(len(draws), dtype=np.int8)
-        codes[np.argsort(draws, kind="stable")[: self.num_samples]] = 0
-        return codes
+        left = np.ones(len(draws), dtype=bool)
+        left[np.argsort(draws, kind="stable")[: self.num_samples]] = False
+        return first_reason({"not drawn": left})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pack(RowStep):
+class Pack(Step):
     """Join rows to packs of at most `budget`: rows of one pack become neighbours, with its number in `pack`.
 
     A row's length is that of its `columns` in `unit` (a key of `LENGTHS`, or a column of whole numbers such as token
@@ -132,7 +115,7 @@ class Pack(RowStep):
 
     budget: int
     unit: str = "characters"
-    columns: tuple[str, ...] = ("prompt", "answer")
+    columns: Columns = ("prompt", "answer")
     extra: int = 0
     use: ClassVar[str] = "pack"
     ends: ClassVar[bool] = True
@@ -145,14 +128,10 @@ class Pack(RowStep):
         """The columns that are measured, or the one that has the numbers."""
         return dict.fromkeys(self.columns, "text") if self.unit in LENGTHS else {self.unit: "whole numbers"}
 
-    def reasons(self) -> tuple[str, ...]:
-        """No row is cut short."""
-        return "nothing in it", f"longer than the budget of {self.budget} {self.unit}"
-
-    def judge(self, shard: pa.Table) -> Integer[ndarray, " rows"]:
-        """A row that fills a pack alone stays."""
-        lengths = self._lengths(shard)
-        return (lengths <= 0) + 2 * (lengths > self.budget).astype(np.int8)
+    def judge(self, rows: pa.Table) -> Reasons:
+        """A row that fills a pack alone stays; none is cut short."""
+        lengths, long = self._lengths(rows), f"longer than the budget of {self.budget} {self.unit}"
+        return first_reason({"nothing in it": lengths <= 0, long: lengths > self.budget})
 
     def arrange(self, kept: pa.Table) -> tuple[pa.Table, dict[str, float]]:
         """Rows by pack, in a pack as they stood."""

@@ -10,6 +10,7 @@ b: a stays, b goes for a, c stays, because b is gone. (SemDeDup, Abbas et al. 20
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,12 +20,12 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from lab.data.filters.sentence_embeddings import sentence_embeddings
-from lab.data.filters.sentence_encoders import SentenceEncoder, load_sentence_encoder
-from lab.data.filters.step import CorpusStep, Kind, joined
+from lab.data.filters.filtering import Reasons, first_reason
+from lab.data.filters.sentence_encoders import SentenceEncoder, load_sentence_encoder, sentence_embeddings
+from lab.data.filters.step import Columns, CorpusStep, Kind, joined
 from lab.errors import LabError, choose
 
 SCOPES = {"corpus": "every row may repeat every earlier one", "group": "only one of its own group, as in the paper"}
@@ -48,7 +49,7 @@ class SemanticDuplicates(CorpusStep):
 
     threshold: float = 0.8
     within: str = "corpus"
-    columns: tuple[str, ...] = ("prompt",)
+    columns: Columns = ("prompt",)
     encoder: str = "minilm"
     seed: int = 0
     use: ClassVar[str] = "semantic_duplicates"
@@ -73,10 +74,6 @@ class SemanticDuplicates(CorpusStep):
         """The columns that are compared, and the group's."""
         return dict.fromkeys((*self.columns, *(("group",) if self.within == "group" else ())), "text")
 
-    def reasons(self) -> tuple[str, ...]:
-        """The only one."""
-        return ("means the same as an earlier row",)
-
     def texts(self, shard: pa.Table) -> pa.ChunkedArray:
         """The groups, where rows of one group are compared."""
         return pc.fill_null(shard["group"], "") if self.within == "group" else shard["id"]
@@ -86,18 +83,19 @@ class SemanticDuplicates(CorpusStep):
         texts = joined(shard, self.columns).to_pylist()
         return sentence_embeddings(texts, _encoder(self.encoder), ids=shard["id"].to_pylist())
 
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Reasons:
         """All pairs of a group, or of a whole corpus those that clusters let find."""
         embeddings = np.concatenate(sketches)
         if self.within == "corpus":
-            return (~first_of_like(embeddings, threshold=self.threshold, seed=self.seed)).astype(np.int8)
-        codes = np.zeros(len(embeddings), dtype=np.int8)
-        members: dict[str, list[int]] = {}
-        for row, group in enumerate(texts):
-            members.setdefault(str(group), []).append(row)
-        for rows in members.values():
-            codes[rows] = ~first_of_like(embeddings[rows], threshold=self.threshold, share=1.0)
-        return codes
+            stays = first_of_like(embeddings, threshold=self.threshold, seed=self.seed)
+        else:
+            stays = np.empty(len(embeddings), dtype=bool)
+            members: dict[str, list[int]] = defaultdict(list)
+            for row, group in enumerate(texts):
+                members[str(group)].append(row)
+            for rows in members.values():
+                stays[rows] = first_of_like(embeddings[rows], threshold=self.threshold, share=1.0)
+        return first_reason({"means the same as an earlier row": ~stays})
 
 
 def first_of_like(

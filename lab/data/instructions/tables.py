@@ -4,7 +4,6 @@ Filters and recipes read `prompt`, all that was said before the answer. `message
 conversation (`role`, `content`), empty for a prompt of one turn. Tables are written whole and read in batches.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab.data.filters.losses import read_schema
 from lab.data.instructions.instructions import instruction
+from lab.data.parquet import read_schema
 from lab.data.sample import Sample, Text
 from lab.errors import LabError
+from lab.paths import whole
 
 NEEDED = ("id", "prompt", "answer", "source", "group")
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -66,17 +66,11 @@ def write_instructions(path: Path, samples: Iterable[Sample]) -> int:
     Raises:
         LabError: as `table_of`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
-    try:
-        with pq.ParquetWriter(unfinished, COLUMNS) as writer:
-            for batch in in_batches(samples, _BATCH_ROWS):
-                writer.write_table(table_of(batch))
-                count += len(batch)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole(path) as unfinished, pq.ParquetWriter(unfinished, COLUMNS) as writer:
+        for batch in in_batches(samples, _BATCH_ROWS):
+            writer.write_table(table_of(batch))
+            count += len(batch)
     return count
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from lab.data.filters.hashes import hash_all, hash_rows
+from lab.data.parquet import open_parquet
 from lab.data.recipes.recipe import Recipe
-from lab.data.recipes.shards import open_parquet, read_json, read_shards, write_json
+from lab.data.recipes.shards import read_json, write_json
 from lab.errors import LabError
 
 CARD = "card.json"
@@ -80,16 +80,6 @@ def make_card(
 
 def page(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    lines = [summary(card)]
-    for number, step in enumerate(card["steps"], 1):
-        for reason, rows in step["examples"].items():
-            lines += ["", f"Dropped by step {number} ({step['use']}), {reason}:", "", *map(_row, rows)]
-    lines += ["", "Made with " + ", ".join(f"{name} {number}" for name, number in card["packages"].items()) + "."]
-    return "\n".join(lines) + "\n"
-
-
-def summary(card: Mapping[str, Any]) -> str:
-    """The card without examples of what was dropped."""
     lines = [f"# {card['name']}", "", *([card["description"], ""] if card["description"] else [])]
     lines += [
         f"{card['rows']:,} rows of {card['rows_in']:,}; {card['dropped']:,} dropped. SHA-256 of the rows: "
@@ -113,7 +103,10 @@ def summary(card: Mapping[str, Any]) -> str:
         if step["numbers"]:
             numbers = ", ".join(f"{name} {value:,}" for name, value in step["numbers"].items())
             lines += ["", f"Step {number} ({step['use']}): {numbers}."]
-    return "\n".join(lines)
+        for reason, rows in step["examples"].items():
+            lines += ["", f"Dropped by step {number} ({step['use']}), {reason}:", "", *map(_row, rows)]
+    lines += ["", "Made with " + ", ".join(f"{name} {number}" for name, number in card["packages"].items()) + "."]
+    return "\n".join(lines) + "\n"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -186,12 +179,3 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{folder} has {rows} rows in {len(shards)} shards, its card says {card['rows']}; build it again"
         )
     return card
-
-
-def hash_folder(folder: Path) -> str:
-    """Hash the rows as they are now; the card's `rows_hash` is what they were when they were built.
-
-    Raises:
-        LabError: a damaged shard.
-    """
-    return hash_all(hash_rows(read_shards([path])) for path in sorted(folder.glob("*.parquet")))

@@ -16,14 +16,15 @@ Section 3 of the paper describes such a chain in prose (filters, deduplication, 
     columns = ["prompt", "answer"]
 """
 
-import math
+import json
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
+from pydantic import Field, TypeAdapter, ValidationError
 
 from lab.data.filters.step import KINDS, Step
 from lab.data.filters.steps import STEPS
@@ -41,10 +42,10 @@ class Recipe:
     """A recipe as it was declared; a shard has `shard_rows` rows when it is read, fewer once some are dropped."""
 
     name: str
-    description: str
-    sources: tuple[Source, ...]
-    steps: tuple[Step, ...]
-    shard_rows: int = SHARD_ROWS
+    description: str = ""
+    shard_rows: Annotated[int, Field(ge=1)] = SHARD_ROWS
+    sources: tuple[Source, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -59,99 +60,58 @@ def read_recipe(path: Path) -> Recipe:
         raise LabError(f"there is no recipe file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LabError(f"recipe {path} is no TOML: {error}") from None
-    known = dict.fromkeys(("name", "description", "shard_rows", "source", "step"))
     for key in table:
-        choose(known, key, f"entry of recipe {path.name}:")
-    declared: dict[str, list[Any]] = {}
-    for key, named, choices in (("source", "from", SOURCES), ("step", "use", STEPS)):
-        entries = table.get(key, [])
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise LabError(f"recipe {path.name}: a {key} is a table that begins with [[{key}]]")
-        declared[key] = [
-            _declared(choices, entry, named, f"{key} {number}", path) for number, entry in enumerate(entries, 1)
-        ]
-    sources: tuple[Source, ...] = tuple(declared["source"])
+        choose(dict.fromkeys(("name", "description", "shard_rows", "source", "step")), key, f"entry of {path.name}:")
+    sources = tuple(_declared(SOURCES, table.pop("source", []), "source", "from", path))
+    steps = tuple(_declared(STEPS, table.pop("step", []), "step", "use", path))
     names = [source.name for source in sources]
     if not sources or len(set(names)) < len(names):
         raise LabError(f"recipe {path.name} has sources {names}, expected at least one, each with a name of its own")
-    about = {"name": table.get("name", path.stem), "description": table.get("description", "")}
-    rows = table.get("shard_rows", SHARD_ROWS)
-    if not all(isinstance(text, str) for text in about.values()) or type(rows) is not int or rows < 1:
-        raise LabError(f"recipe {path.name}: name and description are texts, shard_rows a whole number of at least 1")
-    steps: tuple[Step, ...] = tuple(declared["step"])
     for number, step in enumerate(steps[:-1], 1):
         if step.ends:
             raise LabError(
                 f"step {number} ({step.use}) of recipe {path.name} has to be the last; what follows undoes it"
             )
-    return Recipe(**about, sources=sources, steps=steps, shard_rows=rows)
+    recipe = _made(Recipe, {"name": path.stem, **table}, f"recipe {path.name}", path.parent)
+    return replace(recipe, sources=sources, steps=steps)
 
 
-def _declared(choices: Mapping[str, type[T]], entry: Mapping[str, Any], key: str, what: str, path: Path) -> T:
-    """Make the object of one table: `entry[key]` chooses the class, the rest are its parameters."""
-    if not isinstance(entry.get(key), str):
-        raise LabError(f"{what} of recipe {path.name} has no {key!r}; choose one of: {', '.join(sorted(choices))}")
-    kind = choose(choices, entry[key], f"{key!r} of {what} of recipe {path.name}:")
-    what = f"{what} ({entry[key]}) of recipe {path.name}"
-    hints = get_type_hints(kind)
-    parameters = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    given = {}
-    for name, value in entry.items():
-        if name != key:
-            choose(parameters, name, f"parameter of {what}:")
-            fits, expected = _TYPES[hints[name]]
-            if not fits(value):
-                raise LabError(f"parameter {name!r} of {what} is {value!r}, expected {expected}")
-            given[name] = tuple(value) if isinstance(value, list) else value
-            if hints[name] is Path:
-                given[name] = path.parent / value
-    for name, field in parameters.items():
-        if name not in given and field.default is MISSING and field.default_factory is MISSING:
-            raise LabError(f"{what} needs the parameter {name!r}; its parameters are: {', '.join(parameters)}")
+def _declared(choices: Mapping[str, type[T]], entries: Any, what: str, key: str, path: Path) -> Iterator[T]:
+    """Make the object of each table: its `key` chooses the class, the rest are its parameters."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise LabError(f"recipe {path.name}: a {what} is a table that begins with [[{what}]]")
+    for number, entry in enumerate(entries, 1):
+        where = f"{what} {number} of recipe {path.name}"
+        if not isinstance(name := entry.pop(key, None), str):
+            raise LabError(f"{where} has no {key!r}; choose one of: {', '.join(sorted(choices))}")
+        kind = choose(choices, name, f"{key!r} of {where}:")
+        yield _made(kind, entry, f"{what} {number} ({name}) of recipe {path.name}", path.parent)
+
+
+def _made(kind: type[T], given: Mapping[str, Any], what: str, folder: Path) -> T:
+    """Make a dataclass of parameters of the types that it declares; paths stand beside the recipe.
+
+    Raises:
+        LabError: one that is unknown, missing or of another type, or what the class itself refuses.
+    """
+    parameters = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in given:
+        choose(dict.fromkeys(parameters), name, f"parameter of {what}:")
     try:
-        return kind(**given)
+        # As JSON, whose lists and texts are taken for tuples and paths where nothing else is converted.
+        made = TypeAdapter(kind).validate_json(json.dumps(given, default=str), strict=True)
+        paths = {name: folder / value for name, value in vars(made).items() if isinstance(value, Path)}
+        return replace(made, **paths)  # type: ignore[type-var]
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"]))
+        if wrong["type"] == "missing":
+            raise LabError(
+                f"{what} needs the parameter {name!r}; its parameters are: {', '.join(parameters)}"
+            ) from None
+        raise LabError(f"parameter {name!r} of {what} is {wrong['input']!r}: {wrong['msg'].lower()}") from None
     except LabError as error:
         raise LabError(f"{what}: {error}") from None
-
-
-def _whole(value: Any) -> bool:
-    return type(value) is int  # True is an int too
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _texts(values: Any) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)
-
-
-def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(map(_number, values))
-
-
-# What a parameter may be declared as, and what the file has to hold for it.
-_TYPES: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
-    str: (lambda value: isinstance(value, str), "a text in quotes"),
-    str | None: (lambda value: isinstance(value, str), "a text in quotes"),
-    Path: (lambda value: isinstance(value, str), "a path in quotes"),
-    int: (_whole, "a whole number"),
-    int | None: (_whole, "a whole number"),
-    float: (_number, "a number"),
-    bool: (lambda value: isinstance(value, bool), "true or false"),
-    tuple[str, ...]: (
-        lambda value: isinstance(value, list) and _texts(value),
-        'a list of texts such as ["prompt", "answer"]',
-    ),
-    Mapping[str, str]: (
-        lambda value: isinstance(value, dict) and _texts(value.values()),
-        'a table of texts such as {prompt = "question"}',
-    ),
-    Mapping[str, tuple[float, ...]]: (
-        lambda value: isinstance(value, dict) and all(map(_numbers, value.values())),
-        "a table of numbers such as {num_words = [3, 1000]}",
-    ),
-}
 
 
 def check_recipe(recipe: Recipe) -> pa.Schema:

@@ -8,9 +8,12 @@ was killed leaves it without, and the next one goes on with the shards that are 
 
 import hashlib
 import json
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,30 +22,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock
+from tqdm import tqdm
 
-from lab.data.filters.filtering import NUM_EXAMPLES
+from lab.data.filters.filtering import NUM_EXAMPLES, Reasons
 from lab.data.filters.hashes import hash_all, hash_texts
 from lab.data.filters.step import CorpusStep, Step
+from lab.data.parquet import read_parquet
 from lab.data.recipes.card import check_free, make_card, publish
-from lab.data.recipes.engines import ENGINES, Engine, Progress, do_all
+from lab.data.recipes.engines import ENGINES, Submit
 from lab.data.recipes.recipe import Recipe, check_recipe
-from lab.data.recipes.shards import UNFINISHED, map_texts, read_json, read_shards, write_array, write_json
-from lab.data.recipes.work import (
-    VERDICT,
-    Account,
-    ReadTask,
-    ShardTask,
-    done,
-    read_part,
-    sketch_shard,
-    sketched,
-    step_shard,
-)
+from lab.data.recipes.shards import map_texts, read_json, write_json
+from lab.data.recipes.work import SKETCHES, Account, ReadTask, SketchTask, StepTask, Task
 from lab.errors import LabError, choose
-from lab.paths import cache_dir, mlruns_dir
+from lab.paths import UNFINISHED, cache_dir, mlruns_dir
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STAGE = "stage.json"
+# Told: the stage, shards done, shards in all.
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +81,14 @@ def build(
     folder = mlruns_dir() / "data" / recipe.name if out is None else out
     check_free(folder)
     schema = check_recipe(recipe)
-    with opened(workers=workers, address=address) as run:
+    with opened(workers=workers, address=address) as submit:
         versions = source_versions(recipe)
-        place = reading_folder(recipe, versions)
-        stages = [make_stage(place, partial(_read_sources, recipe, schema, place, run, progress))]
+        place, do = reading_folder(recipe, versions), partial(_do_all, submit, progress)
+        stages = [make_stage(place, partial(_read_sources, recipe, schema, place, do))]
         for number, step in enumerate(recipe.steps, 1):
             what, before = f"step {number} ({step.use})", stages[-1]
             place = step_folder(recipe, step, before)
-            stages.append(make_stage(place, partial(_run_step, recipe, what, step, before, place, run, progress)))
+            stages.append(make_stage(place, partial(_run_step, recipe, what, step, before, place, do)))
             if not stages[-1].account["rows"]:
                 told = ", ".join(f"{count:,} {reason}" for reason, count in stages[-1].account["dropped"].items())
                 raise LabError(f"{what} dropped all {before.account['rows']:,} rows: {told}")
@@ -100,6 +97,25 @@ def build(
     card = make_card(recipe, accounts, versions, engine)
     publish(folder, last.paths([shard for shard in last.shards if shard["rows"]]), card)
     return folder, card
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """A `Progress` of a bar a stage, shown as long as the context is open."""
+    shown: dict[str, tqdm] = {}
+
+    def progress(stage: str, number: int, total: int) -> None:
+        if stage not in shown:
+            shown[stage] = tqdm(desc=stage, total=total, unit=" shards", mininterval=1)
+        shown[stage].update(number - shown[stage].n)
+        if number == total:
+            shown[stage].close()
+
+    try:
+        yield progress
+    finally:
+        for bar in shown.values():
+            bar.close()
 
 
 def plan(recipe: Recipe) -> list[tuple[str, str]]:
@@ -164,21 +180,41 @@ def make_stage(folder: Path, make: Callable[[], tuple[list[dict[str, Any]], Acco
     with FileLock(f"{folder}.lock"):
         if (found := cached_stage(folder)) is not None:
             return found
-        folder.mkdir(exist_ok=True)
+        (folder / SKETCHES).mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{UNFINISHED}*"):
             left.unlink(missing_ok=True)
         begun = time.perf_counter()
         shards, account = make()
         account["seconds"] = round(time.perf_counter() - begun, 3)
         write_json(folder / STAGE, {"shards": shards, "account": account})
-        for sketch in [*folder.glob("*.npy"), *folder.glob("*.arrow")]:
-            sketch.unlink()
+        shutil.rmtree(folder / SKETCHES, ignore_errors=True)
     return BuiltStage(folder=folder, shards=shards, account={**account, "cached": False})
 
 
-def _read_sources(
-    recipe: Recipe, schema: pa.Schema, folder: Path, run: Engine, progress: Progress
-) -> tuple[list[dict[str, Any]], Account]:
+Do = Callable[[str, Sequence[Task]], list[Account]]
+
+
+def _do_all(submit: Submit, progress: Progress, what: str, tasks: Sequence[Task]) -> list[Account]:
+    """The accounts of all tasks in their order; those that are there from a former attempt are not given out.
+
+    Raises:
+        LabError: what a task finds wrong, after the name of the stage.
+    """
+    accounts = {task.name: task.account() for task in tasks}
+    futures = [submit(task.run) for task in tasks if accounts[task.name] is None]
+    progress(what, done := len(tasks) - len(futures), len(tasks))
+    try:
+        for number, future in enumerate(as_completed(futures), done + 1):
+            account = future.result()
+            accounts[account["name"]] = account
+            progress(what, number, len(tasks))
+    except LabError as error:
+        # Of a Ray task, the error is told with its traceback; the cause is what the task raised.
+        raise LabError(f"{what}: {getattr(error, 'cause', error)}") from error
+    return [account for account in accounts.values() if account is not None]
+
+
+def _read_sources(recipe: Recipe, schema: pa.Schema, folder: Path, do: Do) -> tuple[list[dict[str, Any]], Account]:
     """The first stage: parts of sources (files, splits) one beside the other, the shards of a part after each other."""
     tasks = [
         ReadTask(
@@ -192,7 +228,7 @@ def _read_sources(
         for place, source in enumerate(recipe.sources)
         for number in range(len(source.parts()))
     ]
-    accounts = do_all(run, read_part, tasks, done, "reading", progress)
+    accounts = do("reading", tasks)
     shards = [shard for account in accounts for shard in account["shards"]]
     _check_ids(folder, accounts, shards)
     # What a source itself skips is no row yet, and so not among the dropped.
@@ -202,20 +238,18 @@ def _read_sources(
         by_source[task.source.name]["skipped"].update(account["skipped"])
     if empty := [name for name, told in by_source.items() if not told["rows"]]:
         raise LabError(f"source {empty[0]!r} has no rows")
-    total = sum(shard["rows"] for shard in shards)
-    account = {"rows_in": total, "rows": total, "dropped": {}, "examples": {}, "numbers": {}}
-    return shards, {**account, "by_source": by_source}
+    return shards, {"rows": sum(shard["rows"] for shard in shards), "by_source": by_source}
 
 
 def _check_ids(folder: Path, accounts: Sequence[Account], shards: Sequence[Mapping[str, Any]]) -> None:
     """Every id once: scores are joined by it, and what a card says of a row has to mean one row."""
-    hashes = np.concatenate([np.load(folder / f"{account['name']}.npy") for account in accounts])
+    hashes = np.concatenate([np.load(folder / SKETCHES / f"{account['name']}.npy") for account in accounts])
     hashes.sort()
     twice = hashes[1:][hashes[1:] == hashes[:-1]]
     # Seldom, and then worth reading the ids again: 64 bits may agree by chance.
     seen: set[str] = set()
     for shard in shards if len(twice) else ():
-        table = read_shards([folder / f"{shard['name']}.parquet"], ["id"])
+        table = read_parquet([folder / f"{shard['name']}.parquet"], ["id"])
         for name in table.filter(np.isin(hash_texts(table, ["id"])[:, 0], twice))["id"].to_pylist():
             if name in seen:
                 raise LabError(
@@ -226,38 +260,33 @@ def _check_ids(folder: Path, accounts: Sequence[Account], shards: Sequence[Mappi
 
 
 def _run_step(
-    recipe: Recipe, what: str, step: Step, before: BuiltStage, folder: Path, run: Engine, progress: Progress
+    recipe: Recipe, what: str, step: Step, before: BuiltStage, folder: Path, do: Do
 ) -> tuple[list[dict[str, Any]], Account]:
-    tasks, first = [], 0
+    """A further stage: first what a `CorpusStep` has to know of every shard, then shard by shard what stays."""
     groups = _groups(before.shards, recipe.shard_rows) if step.ends else [[shard] for shard in before.shards]
-    for group in groups:
-        count, name = sum(shard["rows"] for shard in group), group[0]["name"]
-        inputs = before.paths(group)
-        tasks.append(ShardTask(step=step, inputs=inputs, first=first, num_rows=count, folder=folder, name=name))
-        first += count
-    if isinstance(step, CorpusStep) and not (folder / VERDICT).exists():
-        do_all(run, sketch_shard, tasks, sketched, f"{what}, looking", progress)
-        _decide(what, step, tasks, folder)
-    accounts = do_all(run, step_shard, tasks, done, what, progress)
-    account = _merged(accounts)
-    if not account["rows_in"] == before.account["rows"] == account["rows"] + sum(account["dropped"].values()):
-        raise LabError(
-            f"{what} does not balance: of {before.account['rows']} rows {account['rows_in']} went in, "
-            f"{account['rows']} stay and {sum(account['dropped'].values())} are dropped"
-        )
-    return [{name: entry[name] for name in ("name", "rows", "hash")} for entry in accounts], account
+    inputs = {group[0]["name"]: before.paths(group) for group in groups}
+    reasons: dict[str, Reasons] = {}
+    if isinstance(step, CorpusStep):
+        sketches = folder / SKETCHES
+        do(f"{what}, looking", [SketchTask(step=step, inputs=p, folder=sketches, name=n) for n, p in inputs.items()])
+        reasons = dict(zip(inputs, _decided(what, step, sketches, list(inputs)), strict=True))
+    tasks = [
+        StepTask(step=step, inputs=paths, reasons=reasons.get(name), folder=folder, name=name)
+        for name, paths in inputs.items()
+    ]
+    accounts = do(what, tasks)
+    return [{name: entry[name] for name in ("name", "rows", "hash")} for entry in accounts], _merged(accounts)
 
 
-def _decide(what: str, step: CorpusStep, tasks: Sequence[ShardTask], folder: Path) -> None:
-    sketches = [np.load(folder / f"{task.name}.npy", mmap_mode="r") for task in tasks]
+def _decided(what: str, step: CorpusStep, folder: Path, names: Sequence[str]) -> list[Reasons]:
+    """What the step decides over the whole corpus, cut into shards."""
+    sketches = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
     try:
-        codes = step.decide(sketches, map_texts([folder / f"{task.name}.arrow" for task in tasks]))
+        reasons = step.decide(sketches, map_texts([folder / f"{name}.arrow" for name in names]))
     except LabError as error:
         raise LabError(f"{what}: {error}") from None
-    num_rows = sum(task.num_rows for task in tasks)
-    if len(codes) != num_rows:
-        raise LabError(f"{what} decided over {len(codes)} rows of {num_rows}; every row has to stay or be dropped")
-    write_array(folder / VERDICT, codes)
+    ends = np.cumsum([len(sketch) for sketch in sketches]).tolist()
+    return [reasons[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _groups(shards: Sequence[dict[str, Any]], shard_rows: int) -> list[list[dict[str, Any]]]:

@@ -1,13 +1,7 @@
-"""Files of a recipe that are written whole or not at all, and read with one sentence about what is damaged.
-
-A shard's account (rows in, rows out, what was dropped) is a JSON file beside it, written after it: who finds the
-account finds the shard whole.
-"""
+"""Files of a recipe that are written whole or not at all: who finds one finds it whole, whatever was killed."""
 
 import json
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy import ndarray
 
-from lab.errors import LabError
-
-# What may lie in a folder of shards while it is written; a process that was killed leaves it behind.
-UNFINISHED = ".part-"
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file to write that takes the name of `path` when it is whole; else nothing is left.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    # No process id, as in `lab.paths`: two machines of a cluster that share the folder may have the same one.
-    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+from lab.paths import whole
 
 
 def write_shard(path: Path, table: pa.Table) -> None:
@@ -73,36 +48,3 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote; None where it is not there."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-@contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; damage is told here and while it is read.
-
-    Raises:
-        LabError: it is not there, damaged, cut short, or no Parquet.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise LabError(f"{path} is not there") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LabError(
-            f"{path} cannot be read as Parquet, it is damaged or cut short ({first}); expected a whole file"
-        ) from error
-
-
-def read_shards(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pa.Table:
-    """Read shards, one behind the other, and of them `columns` (default: all).
-
-    Raises:
-        LabError: one is not there or damaged.
-    """
-    tables = []
-    for path in paths:
-        with open_parquet(path) as file:
-            # Not in several threads: each worker has one core, and Arrow's pool would hold more memory.
-            tables.append(file.read(columns=list(columns) if columns else None, use_threads=False))
-    return pa.concat_tables(tables)

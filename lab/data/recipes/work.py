@@ -1,10 +1,11 @@
 """What a worker does with one shard of a recipe, whichever machine it is on.
 
-Each function takes one task and gives the account of what it did; a task whose account is there already is not done
-again. A row is never lost: rows in are rows out and rows dropped, or it is an error.
+Each task leaves its files and then the account of what it did; a task whose account is there is not done again. A row
+is never lost: rows in are rows out and rows dropped, or it is an error.
 """
 
 import socket
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,60 +15,76 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lab.data.filters.filtering import Filtered
+from lab.data.filters.filtering import Filtered, Reasons
 from lab.data.filters.hashes import hash_rows, hash_texts
-from lab.data.filters.step import CorpusStep, RowStep, Step
-from lab.data.recipes.shards import read_json, read_shards, write_array, write_json, write_shard, write_texts
+from lab.data.filters.step import CorpusStep, Step
+from lab.data.parquet import read_parquet
+from lab.data.recipes.shards import read_json, write_array, write_json, write_shard, write_texts
 from lab.data.recipes.source import Source
 from lab.errors import LabError
 
 EXCERPT_CHARACTERS = 80
-VERDICT = "verdict.npy"
+# In a stage's folder: what its later tasks read. It goes when the stage is whole.
+SKETCHES = "sketches"
 
 Account = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadTask:
-    """Part `number` of a source, to be cut into shards of `shard_rows` rows called `name`-00000 and on in `folder`."""
+class Task(ABC):
+    """What is done on its own; its files are called `name` and lie in `folder`."""
+
+    folder: Path
+    name: str
+
+    @abstractmethod
+    def work(self) -> Account:
+        """Write the files; returns their account."""
+
+    def run(self) -> Account:
+        """Work, and write the account down.
+
+        Raises:
+            LabError: as the work, or a node that does not see the folder.
+        """
+        if not self.folder.is_dir():
+            raise LabError(
+                f"{socket.gethostname()} does not see the folder {self.folder}; all nodes of a cluster need the same "
+                "cache folder, on storage that they share (OMNI_LAB_CACHE names it)"
+            )
+        account = {"name": self.name, **self.work()}
+        write_json(self.folder / f"{self.name}.json", account)
+        return account
+
+    def account(self) -> Account | None:
+        """That of a task that was done, in this build or in one before it."""
+        found: Account | None = read_json(self.folder / f"{self.name}.json")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTask(Task):
+    """Cut part `number` of a source into shards of `shard_rows` rows, called `name`-00000 and on."""
 
     source: Source
     number: int
     schema: pa.Schema
     shard_rows: int
-    folder: Path
-    name: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """Shards `inputs` (joined, one behind the other) through a step to the shard `name` in `folder`.
-
-    Their rows are those from `first` on in the corpus, `num_rows` of them.
-    """
-
-    step: Step
-    inputs: tuple[Path, ...]
-    first: int
-    num_rows: int
-    folder: Path
-    name: str
-
-
-def read_part(task: ReadTask) -> Account:
-    """Read one part of a source into shards; those of a former attempt that are there are not written again."""
-    _see(task.folder)
-    shards = []
-    ids = [np.empty(0, dtype="<u8")]
-    skipped: Counter[str] = Counter()
-    for number, rows in enumerate(_by_shard(task.source.rows(task.number, task.schema, skipped), task.shard_rows)):
-        path = task.folder / f"{task.name}-{number:05d}.parquet"
-        if not path.exists():
-            write_shard(path, rows)
-        shards.append({"name": path.stem, "rows": rows.num_rows, "hash": hash_rows(rows)})
-        ids.append(hash_texts(rows, ["id"])[:, 0])
-    write_array(task.folder / f"{task.name}.npy", np.concatenate(ids))
-    return _written(task, {"shards": shards, "skipped": dict(skipped)})
+    def work(self) -> Account:
+        """Shards of a former attempt that are there are not written again."""
+        shards = []
+        ids = [np.empty(0, dtype="<u8")]
+        skipped: Counter[str] = Counter()
+        tables = self.source.rows(self.number, self.schema, skipped)
+        for number, rows in enumerate(_by_shard(tables, self.shard_rows)):
+            path = self.folder / f"{self.name}-{number:05d}.parquet"
+            if not path.exists():
+                write_shard(path, rows)
+            shards.append({"name": path.stem, "rows": rows.num_rows, "hash": hash_rows(rows)})
+            ids.append(hash_texts(rows, ["id"])[:, 0])
+        write_array(self.folder / SKETCHES / f"{self.name}.npy", np.concatenate(ids))
+        return {"shards": shards, "skipped": dict(skipped)}
 
 
 def _by_shard(tables: Iterator[pa.Table], shard_rows: int) -> Iterator[pa.Table]:
@@ -87,84 +104,56 @@ def _by_shard(tables: Iterator[pa.Table], shard_rows: int) -> Iterator[pa.Table]
         yield pa.concat_tables(held)
 
 
-def sketch_shard(task: ShardTask) -> Account:
-    """Keep of a shard what a `CorpusStep` has to know of it."""
-    assert isinstance(task.step, CorpusStep)
-    _see(task.folder)
-    rows = read_shards(task.inputs)
-    sketch = task.step.sketch(rows)
-    if len(sketch) != task.num_rows:
-        raise LabError(f"step {task.step.use} looked at {len(sketch)} rows of {task.num_rows} of shard {task.name}")
-    write_texts(task.folder / f"{task.name}.arrow", task.step.texts(rows))
-    write_array(task.folder / f"{task.name}.npy", sketch)
-    return {"name": task.name}
+@dataclass(frozen=True, kw_only=True)
+class SketchTask(Task):
+    """Keep of shards (joined, one behind the other) what a `CorpusStep` has to know of them."""
+
+    step: CorpusStep
+    inputs: tuple[Path, ...]
+
+    def work(self) -> Account:
+        """The sketch, and texts that may be read again."""
+        rows = read_parquet(self.inputs)
+        write_texts(self.folder / f"{self.name}.arrow", self.step.texts(rows))
+        write_array(self.folder / f"{self.name}.npy", self.step.sketch(rows))
+        return {}
 
 
-def sketched(task: ShardTask) -> Account | None:
-    """The account of a shard that was looked at."""
-    return {"name": task.name} if (task.folder / f"{task.name}.npy").exists() else None
+@dataclass(frozen=True, kw_only=True)
+class StepTask(Task):
+    """Put shards (joined) through a step; `reasons` are of their rows where the step looks at the whole corpus."""
 
+    step: Step
+    inputs: tuple[Path, ...]
+    reasons: Reasons | None
 
-def step_shard(task: ShardTask) -> Account:
-    """Write the rows of a shard that stay, and the account of those that do not."""
-    _see(task.folder)
-    rows = read_shards(task.inputs)
-    if isinstance(task.step, RowStep):
-        codes = task.step.judge(rows)
-    else:
-        codes = np.load(task.folder / VERDICT, mmap_mode="r")[task.first : task.first + task.num_rows]
-    result = task.step.report(rows, codes)
-    kept = rows.filter(pa.array(result.keep))
-    numbers: dict[str, float] = {}
-    if isinstance(task.step, RowStep):
-        kept, numbers = task.step.arrange(kept)
-    report = result.report
-    if not task.num_rows == report.num_samples == kept.num_rows + report.num_dropped:
-        raise LabError(
-            f"step {task.step.use} does not balance in shard {task.name}: of {task.num_rows} rows {kept.num_rows} stay "
-            f"and {report.num_dropped} are dropped; every row has to stay or be counted as dropped"
-        )
-    write_shard(task.folder / f"{task.name}.parquet", kept)
-    account = {
-        "rows_in": task.num_rows,
-        "rows": kept.num_rows,
-        "dropped": dict(report.dropped),
-        "examples": _examples(rows, result),
-        "numbers": numbers,
-        "hash": hash_rows(kept),
-    }
-    return _written(task, account)
+    def work(self) -> Account:
+        """Write the rows that stay; the account is of those that do not."""
+        rows = read_parquet(self.inputs)
+        result = self.step.apply(rows, self.reasons)
+        kept, numbers = self.step.arrange(rows.filter(pa.array(result.keep)))
+        if kept.num_rows != result.num_kept:
+            raise LabError(
+                f"step {self.step.use} does not balance in shard {self.name}: of {rows.num_rows} rows {kept.num_rows} "
+                f"stay and {result.num_dropped} are dropped; every row has to stay or be counted as dropped"
+            )
+        write_shard(self.folder / f"{self.name}.parquet", kept)
+        return {
+            "rows_in": rows.num_rows,
+            "rows": kept.num_rows,
+            "dropped": result.dropped,
+            "examples": _examples(rows, result),
+            "numbers": numbers,
+            "hash": hash_rows(kept),
+        }
 
 
 def _examples(rows: pa.Table, result: Filtered) -> dict[str, list[dict[str, str]]]:
     """Of each reason the first rows, to be read in the card: their ids and how their texts begin."""
-    chosen = {reason: ids for reason, ids in result.report.examples.items() if reason != "kept"}
+    chosen = {reason: ids for reason, ids in result.examples.items() if reason != "kept"}
     texts = [field.name for field in rows.schema if pa.types.is_string(field.type) and field.name != "source"]
     wanted = pa.array([name for ids in chosen.values() for name in ids], pa.string())
     found = {}
     for row in rows.select(texts).filter(pa.compute.is_in(rows["id"], wanted)).to_pylist():
         found[row["id"]] = {name: (text or "")[:EXCERPT_CHARACTERS] for name, text in row.items()}
     return {reason: [found[name] for name in ids] for reason, ids in chosen.items()}
-
-
-def _written(task: ReadTask | ShardTask, account: Account) -> Account:
-    write_json(_account_path(task), named := {"name": task.name, **account})
-    return named
-
-
-def done(task: ReadTask | ShardTask) -> Account | None:
-    """The account of a task whose shards are whole."""
-    account: Account | None = read_json(_account_path(task))
-    return account
-
-
-def _account_path(task: ReadTask | ShardTask) -> Path:
-    return task.folder / f"{task.name}.json"
-
-
-def _see(folder: Path) -> None:
-    if not folder.is_dir():
-        raise LabError(
-            f"{socket.gethostname()} does not see the folder {folder}; all nodes of a cluster need the same cache "
-            "folder, on storage that they share (OMNI_LAB_CACHE names it)"
-        )

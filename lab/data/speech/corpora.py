@@ -273,16 +273,18 @@ def asterisk() -> CorpusKind:
 
 def espeak() -> CorpusKind:
     """Real sentences of 2 to 14 words, said by the voices of eSpeak NG; a fifth of them in dev and test only."""
+    from standins import texts
     from standins.speech import espeak
 
-    return CorpusKind(espeak.read, (), espeak.resolve_text_sources, ("espeakng-loader",))
+    return CorpusKind(espeak.read, (), texts.resolve_text_sources, ("espeakng-loader",))
 
 
 def kokoro() -> CorpusKind:
     """Real sentences, said by the neural voices of Kokoro; a fifth of them in dev and test only."""
+    from standins import texts
     from standins.speech import kokoro
 
-    return CorpusKind(kokoro.read, kokoro.SOURCES, kokoro.resolve_text_sources, ("espeakng-loader",))
+    return CorpusKind(kokoro.read, kokoro.SOURCES, texts.resolve_text_sources, ("espeakng-loader",))
 
 
 def data_set() -> CorpusKind:

@@ -7,7 +7,6 @@ that is killed goes on where it stopped, because every clip is written whole or 
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +24,7 @@ from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE, read_audio
 from lab.data.speech.recordings import spoken
 from lab.errors import LabError, choose
-from lab.paths import cache_dir
+from lab.paths import cache_dir, whole
 
 Choice = TypeVar("Choice")
 
@@ -158,15 +157,11 @@ def _write_clip(path: Path, samples: Float[ndarray, " samples"]) -> None:
     """Through a buffer: on a full disk a file that is written in pieces would stay."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(buffer.getvalue())
-        unfinished.replace(path)
+        with whole(path) as unfinished:
+            unfinished.write_bytes(buffer.getvalue())
     except OSError as error:
         raise LabError(f"the clip {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @cache

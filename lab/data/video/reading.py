@@ -23,7 +23,7 @@ from lab.data.video.moments import chosen_seconds, shown_at
 from lab.data.video.packets import declared_seconds, open_video, scan
 from lab.errors import LabError
 
-__all__ = ["Video", "chosen_seconds", "read_sound", "read_video"]
+__all__ = ["VideoFrames", "chosen_seconds", "read_sound", "read_video"]
 
 MAX_THREADS = 4
 VIDEO_FRAME = (384, 768)
@@ -31,7 +31,7 @@ VIDEO_FRAME = (384, 768)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Video:
+class VideoFrames:
     """The chosen frames, RGB; `seconds` is when each began to be shown, counted from the file's first frame.
 
     A frame that is still shown at the next moment stands there again, with the same time stamp.
@@ -52,7 +52,7 @@ def read_video(
     background: Colour = WHITE,
     folder_frames_per_second: float | None = None,
     threads: int = 0,
-) -> Video:
+) -> VideoFrames:
     """Read the frames shown at `chosen_seconds`, shrunk to fit with their aspect kept, turned as the file says.
 
     `background` shows where an animated picture is transparent. A folder of frames has `folder_frames_per_second`, or,
@@ -79,8 +79,8 @@ def read_video(
         raise LabError(f"{path} is not a video that can be read ({error.strerror or error})") from error
 
 
-def _video(frames: Frames, seconds: Float[ndarray, " frames"], duration: float) -> Video:
-    return Video(frames=frames, seconds=seconds, duration_seconds=duration)
+def _video(frames: Frames, seconds: Float[ndarray, " frames"], duration: float) -> VideoFrames:
+    return VideoFrames(frames=frames, seconds=seconds, duration_seconds=duration)
 
 
 def _begins_like_an_animation(path: Path) -> bool:

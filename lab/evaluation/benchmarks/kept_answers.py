@@ -1,4 +1,4 @@
-"""A model's answers to conversations, each asked for once (`lab.evaluation.kept_texts`).
+"""A model's answers to conversations, each asked for once (`lab.data.kept`).
 
 An answer is known by its sample and by the conversation that it ends.
 """
@@ -7,12 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
+from lab.data.kept import Kept
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.benchmarks.conversations import Conversation, Refused, TextModel, asked, identity_of
 from lab.evaluation.benchmarks.items import Item
 from lab.evaluation.benchmarks.text_models import open_text_model
-from lab.evaluation.kept_texts import KeptTexts
 
 
 class KeptAnswers:
@@ -24,7 +24,7 @@ class KeptAnswers:
     """
 
     def __init__(self, model: TextModel, *, purpose: str) -> None:
-        self.kept = KeptTexts("answers", purpose, model.key, what="answers")
+        self.kept = Kept("answers", purpose, model.key, what="answers")
         self._model = model
 
     def replies(
@@ -33,7 +33,7 @@ class KeptAnswers:
         """The reply to each sample's conversation, in their order; a refusal is asked again the next time.
 
         Raises:
-            LabError: as the model, after what it had replied was kept; or as `KeptTexts.texts`.
+            LabError: as the model, after what it had replied was kept; or as `Kept.values`.
         """
 
         def make(missing: list[int]) -> Iterator[tuple[int, str | Refused]]:
@@ -44,7 +44,7 @@ class KeptAnswers:
             hashlib.sha256(json.dumps([sample, identity_of(said)]).encode()).digest()
             for sample, said in zip(ids, conversations, strict=True)
         ]
-        return self.kept.texts(keys, make, progress)
+        return self.kept.values(keys, make, progress)
 
 
 def answers_of(

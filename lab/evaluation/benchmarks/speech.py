@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
     from lab.data.speech.corpora import Corpus
-    from lab.evaluation.kept_texts import Recognizer
+    from lab.evaluation.kept_transcripts import Recognizer
 
 _CHUNK = 32  # clips between two reports; each is kept as it is transcribed
 _OF_HUB = {
@@ -66,7 +66,7 @@ class SpeechBenchmark(Benchmark):
         Raises:
             LabError: the weights or the corpus cannot be had.
         """
-        from lab.evaluation.kept_texts import KeptTranscripts
+        from lab.evaluation.kept_transcripts import KeptTranscripts
 
         corpus = self._open(options)
         tested = corpus.split("test")

@@ -102,8 +102,8 @@ def test_equal_texts_go_in_every_writing():
     texts = ["What is AI?", "what  is ai?", "Something else entirely.", "\uff37hat is AI\uff1f"]
     result = near_duplicates(texts, threshold=1.0)
     assert result.keep.tolist() == [True, False, True, False]
-    assert result.report.dropped == {"reads as an earlier row": 2}
-    assert result.report.examples == {"kept": ("s0", "s2"), "reads as an earlier row": ("s1", "s3")}
+    assert result.dropped == {"reads as an earlier row": 2}
+    assert result.examples == {"kept": ("s0", "s2"), "reads as an earlier row": ("s1", "s3")}
 
 
 def test_chinese_without_blanks_is_compared_too():
@@ -143,12 +143,12 @@ def test_words_of_any_script():
 
 def test_a_corpus_of_one_template_is_quick_and_leaves_one():
     texts = [f"Describe in detail and step by step what happens in the video number {n}" for n in range(400)]
-    assert near_duplicates(texts, threshold=0.8).report.num_kept == 1
+    assert near_duplicates(texts, threshold=0.8).num_kept == 1
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_none_and_one_sample_stay(count):
-    assert near_duplicates(["text"][:count], threshold=0.8).report.num_kept == count
+    assert near_duplicates(["text"][:count], threshold=0.8).num_kept == count
 
 
 def test_one_seed_repeats_exactly_and_batches_do_not_matter(monkeypatch):

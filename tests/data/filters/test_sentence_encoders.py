@@ -30,7 +30,7 @@ def slow_embedding(folder: Path, text: str) -> np.ndarray:
 
 def test_a_folder_of_the_librarys_form_embeds_as_its_parts_do(tmp_path):
     folder = write_tiny_encoder(tmp_path / "tiny")
-    encoder = load_sentence_encoder(str(folder), batch_size=3)
+    encoder = load_sentence_encoder(str(folder))
     rows = encoder(TEXTS)
     assert encoder.width == WIDTH
     assert rows.dtype == np.float32
@@ -40,17 +40,17 @@ def test_a_folder_of_the_librarys_form_embeds_as_its_parts_do(tmp_path):
 
 
 def test_the_packages_folder_is_what_minilm_loads(tmp_path):
-    source = SENTENCE_ENCODERS["minilm"]
-    write_tiny_encoder(installed(source.package, {}) / source.folder)
+    package, folder = SENTENCE_ENCODERS["minilm"]
+    write_tiny_encoder(installed(package, {}) / folder)
     assert load_sentence_encoder("minilm").name == "minilm"
-    assert cache_dir() in (installed(source.package, {}) / source.folder).parents
+    assert cache_dir() in (installed(package, {}) / folder).parents
 
 
 def test_the_hash_moves_with_weights_and_lengths_and_nothing_else(tmp_path):
     first = load_sentence_encoder(str(write_tiny_encoder(tmp_path / "a")))
     before = first.sha256
     first(TEXTS)
-    assert load_sentence_encoder(str(write_tiny_encoder(tmp_path / "b")), batch_size=2).sha256 == before
+    assert load_sentence_encoder(str(write_tiny_encoder(tmp_path / "b"))).sha256 == before
     assert load_sentence_encoder(str(write_tiny_encoder(tmp_path / "c", seed=1))).sha256 != before
     assert load_sentence_encoder(str(write_tiny_encoder(tmp_path / "d", max_tokens=16))).sha256 != before
 
@@ -65,15 +65,13 @@ def test_what_is_no_encoder_is_named_with_the_choices(tmp_path):
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(LabError, match=r"cannot be loaded: .*; expected one of minilm"):
         load_sentence_encoder(str(tmp_path))
-    with pytest.raises(LabError, match="batch_size is 0"):
-        load_sentence_encoder("minilm", batch_size=0)
 
 
 @pytest.mark.slow
 def test_minilm_puts_paraphrases_nearer_than_other_questions(user_cache_dir, monkeypatch):
-    source = SENTENCE_ENCODERS["minilm"]
-    if not (user_cache_dir / "packages" / f"{source.package}-0.1.0").exists():
-        pytest.skip(f"{source.package} has not been fetched on this machine")
+    package, _ = SENTENCE_ENCODERS["minilm"]
+    if not (user_cache_dir / "packages" / f"{package}-0.1.0").exists():
+        pytest.skip(f"{package} has not been fetched on this machine")
     monkeypatch.setenv("OMNI_LAB_CACHE", str(user_cache_dir))
     rows = load_sentence_encoder("minilm")(["How old are you?", "What is your age?", "Which animals eat grass?"])
     assert rows.shape == (3, 384)

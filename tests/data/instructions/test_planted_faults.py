@@ -94,8 +94,8 @@ def test_the_oracle_removes_the_planted_ones_by_kind():
     planted = plant_faults(clean(12), share=0.5, seed=0)
     result = remove_planted([one.id for one in planted.samples], planted.faults)
     assert result.keep.tolist() == [fault is None for fault in planted.faults]
-    assert sorted(result.report.dropped) == sorted(f"planted: {kind.replace('_', ' ')}" for kind in FAULTS)
-    assert set(result.report.dropped.values()) == {2}
+    assert sorted(result.dropped) == sorted(f"planted: {kind.replace('_', ' ')}" for kind in FAULTS)
+    assert set(result.dropped.values()) == {2}
     quality = removal_quality(result.keep, planted.faults)
     assert (quality.precision, quality.recall) == (1.0, 1.0)
 

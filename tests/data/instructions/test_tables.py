@@ -68,7 +68,7 @@ def test_mixed_schemas_and_cut_files_are_named_before_anything_is_read(tmp_path)
     cut.write_bytes(good.read_bytes()[:-20])
     with pytest.raises(LabError, match=r"column 'id' of .*other\.parquet is int64, expected string"):
         read_instruction_table(good, other)
-    with pytest.raises(LabError, match=r"cut\.parquet is no whole Parquet file"):
+    with pytest.raises(LabError, match=r"cut\.parquet cannot be read as Parquet"):
         read_instruction_table(good, cut)
     with pytest.raises(LabError, match="no table of instructions is given"):
         read_instruction_table()

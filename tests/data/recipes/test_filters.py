@@ -52,7 +52,7 @@ def test_near_duplicates_are_those_that_the_filter_finds_over_all_rows_at_once(t
     assert [row["id"] for row in rows_of(out)] == [
         row["id"] for row, keep in zip(rows, whole.keep, strict=True) if keep
     ]
-    assert card["dropped"] == whole.report.num_dropped > 15
+    assert card["dropped"] == whole.num_dropped > 15
 
 
 def test_a_text_of_nothing_cannot_be_compared_and_is_named(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_losses_are_filtered_as_over_all_rows_at_once(tmp_path: Path, name: str)
     assert [row["id"] for row in rows_of(out)] == [
         row["id"] for row, keep in zip(rows, whole.keep, strict=True) if keep
     ]
-    assert card["steps"][0]["dropped"] == dict(whole.report.dropped)
+    assert card["steps"][0]["dropped"] == dict(whole.dropped)
     assert (name in ("none", "ifd")) == (card["dropped"] == 0)
 
 
@@ -210,7 +210,7 @@ def test_rows_that_mean_the_same_are_those_that_the_filter_finds_over_all_rows_a
     assert [row["id"] for row in rows_of(out)] == [
         row["id"] for row, keep in zip(rows, whole.keep, strict=True) if keep
     ]
-    assert 0 < card["dropped"] == whole.report.num_dropped < 40
+    assert 0 < card["dropped"] == whole.num_dropped < 40
 
 
 def test_texts_of_low_quality_are_those_that_the_filter_drops(tmp_path: Path) -> None:
@@ -219,9 +219,9 @@ def test_texts_of_low_quality_are_those_that_the_filter_drops(tmp_path: Path) ->
     steps = '[[step]]\nuse = "quality"\nrules = ["symbols_per_word", "mean_word_length"]\n'
     out, card = build(toy_recipe(tmp_path, steps, shard_rows=5), workers=1)
     whole = Quality(rules=("symbols_per_word", "mean_word_length")).apply(pa.Table.from_pylist(rows))
-    assert 0 < whole.report.num_kept < 12
-    assert len(rows_of(out)) == whole.report.num_kept
-    assert card["dropped"] == whole.report.num_dropped
+    assert 0 < whole.num_kept < 12
+    assert len(rows_of(out)) == whole.num_kept
+    assert card["dropped"] == whole.num_dropped
 
 
 def test_a_recipe_gives_a_rule_limits_of_its_own_and_the_card_has_them(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.data.recipes.card import hash_folder
 from lab.data.recipes.run import build
 from lab.errors import LabError
-from tests.data.recipe_files import ALL_STEPS, planted_rows, toy_recipe, write_rows
+from tests.data.recipe_files import ALL_STEPS, hash_folder, planted_rows, toy_recipe, write_rows
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.data.fakes import encoded, tone
 from tests.data.films import animation, brightness, film, number_of
 
 
-def numbers(read: video.Video) -> list[int]:
+def numbers(read: video.VideoFrames) -> list[int]:
     return [number_of(frame) for frame in read.frames]
 
 

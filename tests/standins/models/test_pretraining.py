@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, load_language_model
@@ -145,15 +144,5 @@ def test_loss_that_is_not_finite_stops_before_anything_is_written(tmp_path, monk
     broken = pretraining._loss
     monkeypatch.setattr(pretraining, "_loss", lambda *arguments: broken(*arguments) * np.nan)
     with pytest.raises(LabError, match=r"the loss is nan at step 0 of the character model, learning rate 0\.001"):
-        pretrain(tmp_path / "a")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(self, folder):
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(pretraining.Qwen3ForCausalLM, "save_pretrained", full)
-    with pytest.raises(LabError, match=r"character model cannot be written to .*a \(.*No space left"):
         pretrain(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []

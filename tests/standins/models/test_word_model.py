@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from lab.errors import LabError
 from lab.parts.language_models import WordCodec
 from lab.parts.visual_tokens import NUM_WAVES
-from standins.models.word_model import MARKS_FILE, WORDS_FILE, load_word_model
+from standins.models.world_pretraining import MARKS_FILE, WORDS_FILE, load_word_model
 from tests.parts.tiny_models import HIDDEN_SIZE, qwen3
 
 

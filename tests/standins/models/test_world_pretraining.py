@@ -9,10 +9,10 @@ from lab.parts.visual_projectors import build_visual_projector
 from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer, transcript_writer
 from standins.models import world_pretraining
-from standins.models.word_model import load_word_model
 from standins.models.world_pretraining import (
     SymbolReader,
     WorldOptions,
+    load_word_model,
     plain_words,
     pretrain_word_model,
     vocabulary,

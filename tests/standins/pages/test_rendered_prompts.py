@@ -112,5 +112,5 @@ def test_a_prompt_becomes_the_picture_and_the_answer_stays():
     np.testing.assert_array_equal(pixels, render_prompt("Name a colour.", sample="a", seed=3).pixels)
     account = stream.account()
     assert account.keep.tolist() == [True, False, False, True]
-    assert account.report.dropped == {"prompt that cannot be drawn": 2}
+    assert account.dropped == {"prompt that cannot be drawn": 2}
     assert "the prompt of 'b' is empty" in stream.problems["prompt that cannot be drawn"][0]

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lab.data.video.reading import read_video
 from lab.errors import LabError
+from standins.drawn import Question
 from standins.scenes.casts import cast_of
 from standins.scenes.questions import video_scene
-from standins.scenes.rendering import PATTERNS, frame, frames, write_video
-from standins.scenes.scene import Actor, Background, Key, Question, Scene
+from standins.scenes.rendering import PATTERNS, frame, frames
+from standins.scenes.scene import Actor, Background, Key, Scene
 from tests.standins.scene_pictures import picture, stand_ins
 
 BLUE, WHITE, RED = (0, 0, 255), (255, 255, 255), (255, 0, 0)
@@ -95,19 +95,6 @@ def test_frames_of_twins_differ_only_while_something_happens(tmp_path):
     assert (frames(one, times, 64) != frames(other, times, 64)).any()
 
 
-def test_a_written_video_reads_back_as_the_frames(tmp_path):
-    cast = cast_of(stand_ins(tmp_path), "train")
-    scene = video_scene(0, seed=2, split="train", kinds=("before",), cast=cast)
-    path = write_video(scene, tmp_path / "scene.mp4", size=64, frames_per_second=4)
-    video = read_video(path, frames_per_second=1.0, max_frames=24)
-    assert 8 <= len(video.frames) <= 24
-    assert video.seconds[-1] > scene.seconds - 5
-    drawn = frames(scene, video.seconds, 64)
-    right, reversed_ = (np.abs(video.frames.astype(int) - d).mean(axis=(1, 2, 3)).max() for d in (drawn, drawn[::-1]))
-    assert right < 5  # H.264 halves the resolution of colour
-    assert reversed_ > 2 * right
-
-
 @pytest.mark.parametrize(
     ("seconds", "size", "message"),
     [
@@ -131,10 +118,3 @@ def test_pictures_and_patterns_that_cannot_be_drawn_are_named(tmp_path):
     empty = picture("x", "stamps/animals", tmp_path / "empty.png")
     with pytest.raises(LabError, match=r"empty.png is wholly transparent"):
         frame(scene_of(Actor(empty, "animal", (Key(0, 500, 500, 200),))), 0.0, 64)
-
-
-def test_a_video_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(LabError, match=r"needs an even size and a frame a second or more, not 63 and 8"):
-        write_video(scene_of(), tmp_path / "x.mp4", size=63)
-    with pytest.raises(LabError, match=r"x.mp4 cannot be written as a video"):
-        write_video(scene_of(), tmp_path / "nowhere" / "x.mp4")

@@ -3,8 +3,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from lab.errors import LabError
+from standins.drawn import Question
 from standins.scenes.casts import THING_CLASSES, cast_of
-from standins.scenes.scene import Question
 from standins.scenes.stills import STILL_KINDS, still_scene
 from tests.standins.scene_pictures import stand_ins
 

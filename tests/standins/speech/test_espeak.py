@@ -4,6 +4,7 @@ import pytest
 from lab.data.speech.corpora import load_corpus
 from lab.data.splits import SPLITS, held_out_speakers, split_of
 from lab.errors import LabError
+from standins import texts
 from standins.speech import espeak
 from standins.speech.espeak import PHONEMES, VOICES, WORD_BOUNDARY, ipa, phonemes, synthesize
 from tests.data.fakes import chatterbot_package
@@ -113,11 +114,12 @@ def test_another_seed_says_other_things():
 
 
 def test_a_count_below_one_is_refused():
+    chatterbot_package(TURNS)
     with pytest.raises(LabError, match="num_utterances is 0, expected at least 1"):
         load_corpus("espeak", num_utterances=0, text_sources=("chatterbot",))
 
 
 def test_text_sources_are_resolved_to_what_the_machine_has(monkeypatch):
-    monkeypatch.setattr(espeak, "available_text_sources", lambda: ("chatterbot", "amazon_queen"))
-    assert espeak.resolve_text_sources(None) == ("chatterbot",)
-    assert espeak.resolve_text_sources(["fortunes"]) == ("fortunes",)
+    monkeypatch.setattr(texts, "available_text_sources", lambda: ("chatterbot", "amazon_queen"))
+    assert texts.resolve_text_sources(None) == ("chatterbot",)
+    assert texts.resolve_text_sources(["fortunes"]) == ("fortunes",)

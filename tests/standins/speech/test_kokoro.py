@@ -105,6 +105,7 @@ def test_mandarin_is_spoken_by_mandarin_voices(session, monkeypatch):
 def test_an_unknown_language_and_a_count_below_one_are_refused(session):
     with pytest.raises(LabError, match="unknown language of kokoro 'fr'; choose one of: en, zh"):
         load_corpus("kokoro", language="fr", text_sources=("chatterbot",))
+    chatterbot_package(["Hello there."])
     with pytest.raises(LabError, match="num_utterances is 0"):
         load_corpus("kokoro", num_utterances=0, text_sources=("chatterbot",))
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.data.kept import Kept
 from lab.data.media import Drawn
 from lab.data.speech.recordings import spoken
 from lab.errors import LabError
-from lab.evaluation import kept_texts as module
-from lab.evaluation.kept_texts import KeptTexts, KeptTranscripts
+from lab.evaluation import kept_transcripts as module
+from lab.evaluation.kept_transcripts import KeptTranscripts
 from lab.evaluation.normalizers import NORMALIZERS
 from lab.evaluation.speech_agreement import keep_agreeing, listen
 from lab.paths import cache_dir
@@ -46,18 +47,18 @@ class Counting:
 
 
 def test_the_first_text_under_a_key_stays_and_what_is_no_text_is_returned_and_not_kept():
-    kept, again = (KeptTexts("texts", "a maker", what="texts") for _ in range(2))
+    kept, again = (Kept("texts", "a maker", what="texts") for _ in range(2))
 
     def make(missing: list[int]) -> list[tuple[int, str | None]]:
         if kept.num_made == 0:
-            assert again.texts([b"a"], lambda places: [(place, "first") for place in places]) == ["first"]
+            assert again.values([b"a"], lambda places: [(place, "first") for place in places]) == ["first"]
         return [(place, ["later", "", None][place]) for place in missing]
 
     seen: list[tuple[int, int]] = []
     keys = [b"a", b"b", b"c", b"b"]
-    assert kept.texts(keys, make, lambda *step: seen.append(step)) == ["first", "", None, ""]
+    assert kept.values(keys, make, lambda *step: seen.append(step)) == ["first", "", None, ""]
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert again.texts(keys[:3], lambda places: [(place, str(place)) for place in places]) == ["first", "", "2"]
+    assert again.values(keys[:3], lambda places: [(place, str(place)) for place in places]) == ["first", "", "2"]
 
 
 def test_a_second_call_transcribes_nothing_in_whatever_order():
@@ -79,7 +80,7 @@ def test_a_second_threshold_hears_nothing():
     assert again == heard
     assert (len(first.heard), second.batches) == (5, [])
     # One of two words is wrong of 2, 3 and 4.
-    assert [keep_agreeing(again, ENGLISH, max_error_rate=t).report.num_kept for t in (0.4, 0.5)] == [2, 5]
+    assert [keep_agreeing(again, ENGLISH, max_error_rate=t).num_kept for t in (0.4, 0.5)] == [2, 5]
 
 
 def test_a_clip_that_comes_twice_is_transcribed_once_and_new_ones_alone():
@@ -131,7 +132,7 @@ def test_transcripts_of_another_recogniser_are_not_taken(key, name):
 PROGRAM = """
 import os, signal, sys, time
 import numpy as np
-from lab.evaluation import kept_texts as module
+from lab.evaluation import kept_transcripts as module
 module._CHUNK = 4
 
 class Slow:
