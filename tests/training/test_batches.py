@@ -250,9 +250,9 @@ def test_costs_and_padding_are_those_counted_one_by_one(sources, model):
         for i in chosen:
             (read,) = model.read([split.example(i, model)])
             rows.append(
-                len(read.content[0].values) + len(split.examples[i].question) + 1 + len(split.examples[i].answer) + 1
+                len(read.content[0].values) + len(split.samples[i].question) + 1 + len(split.samples[i].answer) + 1
             )
-            frames += len(split.examples[i].see()[0])
+            frames += len(split.samples[i].content[0].read().frames)
         tokens += sum(rows)
         padded.append(1 - sum(rows) / (len(rows) * max(rows)))
     assert found.costs() == (tokens, frames)
@@ -266,7 +266,7 @@ def test_loss_of_a_step_is_that_of_its_examples_one_by_one(sources, model):
         split = sources[kind]
         batch = found.loss(model, found.read(step, model))
         for row, i in enumerate(chosen):
-            ids = model.codec.encode(split.examples[i].answer)
+            ids = model.codec.encode(split.samples[i].answer)
             alone = model([split.example(i, model)])
             torch.testing.assert_close(batch.loss[row], alone.loss[0], rtol=1e-4, atol=1e-4)
             assert batch.num_tokens[row] == len(ids) + 1

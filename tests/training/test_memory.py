@@ -188,7 +188,9 @@ def real_peak(
         train(
             model,
             lambda step: model.packed(examples).loss if packed else model(examples),
-            TrainingOptions(steps=2, learning_rate=1e-4, precision=precision, gradient_checkpointing=checkpointing),
+            TrainingOptions(precision=precision, gradient_checkpointing=checkpointing),
+            steps=2,
+            learning_rates=lambda step: [1e-4] * len(groups),
             groups=groups,
         )
     return live.peak
