@@ -25,14 +25,14 @@ from lab.cli_options import (
     Seeds,
     SlurmOption,
     SlurmOptions,
+    Study,
     TimeLimit,
     TrackingUri,
     UntilDecided,
     Workers,
+    asked_sweep,
     rows_of,
     seeds_of,
-    sweep_arguments,
-    sweep_of,
 )
 from lab.cli_paper import follow_with_report, paper_app
 from lab.errors import LabError
@@ -59,7 +59,7 @@ app.add_typer(evaluate_app)
 
 @app.command()
 def reproduce(
-    name: Name,
+    ablation: Study,
     rung: Rung = "cpu",
     rows: Rows = "main",
     seeds: Seeds = None,
@@ -83,12 +83,10 @@ def reproduce(
     Ctrl-C stops cleanly; the next call goes on from there. Exits with 1 where a cell failed. With --until-decided,
     looks at the claim are kept in ablations/results/NAME.RUNG.looks.json; undecided is a result, and no failure.
     """
-    arguments = sweep_arguments(locals(), ask=True)
-    from lab.study.ablation import load_ablation
+    sweep, arguments = asked_sweep(locals(), ask=True)
     from lab.study.plan import describe
 
-    ablation = load_ablation(name)
-    outcome = sweep_of(ablation, rung, until_decided, max_seeds)(ablation, **arguments)
+    outcome = sweep(ablation, **arguments)
     typer.echo(describe(outcome.planned) + (f"; results: {outcome.results_file}" if outcome.results_file else ""))
     for title, reason in outcome.failed.items():
         typer.echo(f"failed: {title}: {reason}", err=True)
@@ -114,15 +112,14 @@ def unattended(**asked: Any) -> None:
 
     Does nothing where the last one still runs. Exits with 1 where a cell failed.
     """
-    arguments = sweep_arguments(asked)
-    from lab.study.ablation import load_ablation
+    sweep, arguments = asked_sweep(asked)
     from lab.study.unattended import run_unattended
 
-    ablation = load_ablation(asked["name"])
-    sweep = sweep_of(ablation, asked["rung"], asked["until_decided"], asked["max_seeds"])
-    report = run_unattended(ablation, **arguments, sweep=sweep)
+    report = run_unattended(asked["ablation"], **arguments, sweep=sweep)
     if report is None:
-        typer.echo(f"{ablation.name} ({asked['rung']}): left to the last unattended sweep, which is still running")
+        typer.echo(
+            f"{asked['ablation'].name} ({asked['rung']}): left to the last unattended sweep, which is still running"
+        )
         return
     typer.echo(report.text)
     follow_with_report()
@@ -132,7 +129,7 @@ def unattended(**asked: Any) -> None:
 
 @schedule_app.command("add")
 def schedule_add(
-    name: Name,
+    ablation: Study,
     when: Annotated[str, typer.Argument(help="Five fields, as in '0 2 * * *': every night at two.")],
     rung: Rung = "cpu",
     rows: Rows = "main",
@@ -143,13 +140,11 @@ def schedule_add(
 ) -> None:
     """Add a line to your crontab that brings the study up to date at set times."""
     from lab.study import schedule
-    from lab.study.ablation import load_ablation
 
     seeds_of(seeds)
-    ablation = load_ablation(name)
     more = _checked_options(ablation, rung, options)
     entry = schedule.add(ablation, when, rung=rung, rows=rows, seeds=seeds, options=more)
-    typer.echo(f"{name} ({rung}) at {entry.when}; next: {entry.next_start:%Y-%m-%d %H:%M %Z}")
+    typer.echo(f"{ablation.name} ({rung}) at {entry.when}; next: {entry.next_start:%Y-%m-%d %H:%M %Z}")
 
 
 def _checked_options(ablation: "Ablation", rung: str, text: str) -> list[str]:
@@ -165,8 +160,7 @@ def _checked_options(ablation: "Ablation", rung: str, text: str) -> list[str]:
         raise LabError(f"--options are {text!r}: {told}; `lab unattended --help` lists them") from None
     if given := [word for word in ("--rung", "--rows", "--seeds") if any(part.startswith(word) for part in words)]:
         raise LabError(f"{given[0]} is an option of `lab schedule add` itself; give it there")
-    sweep_arguments(asked)
-    sweep_of(ablation, rung, asked["until_decided"], asked["max_seeds"])
+    asked_sweep({**asked, "rung": rung})
     return words
 
 
@@ -191,7 +185,7 @@ def schedule_remove(name: Name, rung: Rung = "cpu") -> None:
 
 @app.command()
 def status(
-    name: Name,
+    ablation: Study,
     rung: Rung = "cpu",
     rows: Rows = "all",
     seeds: Seeds = None,
@@ -201,11 +195,10 @@ def status(
 
     Starts nothing.
     """
-    from lab.study.ablation import load_ablation
     from lab.study.plan import describe, reason, record
     from lab.study.sweep import status as look
 
-    planned = look(load_ablation(name), rung, rows_of(rows), seeds_of(seeds))
+    planned = look(ablation, rung, rows_of(rows), seeds_of(seeds))
     if as_json:
         typer.echo(json.dumps([record(entry) for entry in planned], indent=1))
         return
@@ -215,16 +208,15 @@ def status(
 
 
 @app.command()
-def adopt(name: Name, rung: Rung = "cpu", rows: Rows = "all", seeds: Seeds = None) -> None:
+def adopt(ablation: Study, rung: Rung = "cpu", rows: Rows = "all", seeds: Seeds = None) -> None:
     """After a refactoring: keep the stale results whose golden run comes out bit for bit as it did.
 
     A golden run is the cell's notebook at a few steps and samples. Only where code alone has changed: a parameter's
     other value, other data, weights or packages leave a cell stale. Exits with 1 where a golden run differs.
     """
-    from lab.study.ablation import load_ablation
     from lab.study.adoption import adopt as take
 
-    told, path = take(load_ablation(name), rung=rung, rows=rows_of(rows), seeds=seeds_of(seeds))
+    told, path = take(ablation, rung=rung, rows=rows_of(rows), seeds=seeds_of(seeds))
     for one in told:
         typer.echo(f"{one.outcome:8} {one.cell.title:40} {one.why}")
     adopted = sum(one.outcome == "adopted" for one in told)
@@ -236,7 +228,7 @@ def adopt(name: Name, rung: Rung = "cpu", rows: Rows = "all", seeds: Seeds = Non
 
 @app.command()
 def results(
-    name: Name,
+    ablation: Study,
     rung: Rung = "cpu",
     rebuild: Annotated[
         bool, typer.Option(help="Write the file anew from the tracked runs, whatever is in it.")
@@ -244,9 +236,7 @@ def results(
 ) -> None:
     """Print the measured means by row, from ablations/results/NAME.csv."""
     from lab.study import results as files
-    from lab.study.ablation import load_ablation
 
-    ablation = load_ablation(name)
     if rebuild:
         for path in files.rebuild_results(ablation):
             typer.echo(f"written: {path}")
@@ -254,19 +244,18 @@ def results(
 
 
 @app.command()
-def prepare(name: Name, rung: Rung = "cpu", rows: Rows = "main") -> None:
+def prepare(ablation: Study, rung: Rung = "cpu", rows: Rows = "main") -> None:
     """Fetch and compute once what the cells need (data, features, language model), without running any."""
-    from lab.study.ablation import load_ablation
     from lab.study.sweep import prepare_cells
 
-    _, prepared = prepare_cells(load_ablation(name), rung, rows_of(rows))
+    _, prepared = prepare_cells(ablation, rung, rows_of(rows))
     for ingredient, value in prepared.items():
         typer.echo(f"{ingredient}: {value}")
 
 
 @app.command()
 def scale(
-    name: Name,
+    ablation: Study,
     rung: Rung = "paper",
     rows: Rows = "main",
     seconds: Annotated[
@@ -285,7 +274,6 @@ def scale(
 
     Fetches nothing and trains nothing.
     """
-    from lab.study.ablation import load_ablation
     from lab.study.scale import scale as count
     from lab.study.scale_table import table
 
@@ -296,7 +284,7 @@ def scale(
         "batch_size": batch_size,
         "precision": precision,
     }
-    typer.echo(table(count(load_ablation(name), rung, rows_of(rows), **asked)))
+    typer.echo(table(count(ablation, rung, rows_of(rows), **asked)))
 
 
 def main() -> None:

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from lab.study.limits import Limits
     from lab.study.sweep import Outcome
 
-Name = Annotated[str, typer.Argument(help="The ablation: a file of ablations/, without .py.")]
+
+def _ablation(name: str) -> "Ablation":
+    from lab.study.ablation import load_ablation
+
+    return load_ablation(name)
+
+
+NAMED = "The ablation: a file of ablations/, without .py."
+Name = Annotated[str, typer.Argument(help=NAMED)]
+Study = Annotated[Any, typer.Argument(parser=_ablation, metavar="NAME", help=NAMED)]
+"""An ablation, given by its name."""
 Rung = Annotated[str, typer.Option(help="How large the study is run: the rungs that the ablation declares.")]
 Rows = Annotated[str, typer.Option(help="main, all, or row keys separated by commas.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds separated by commas (default: the ablation's).")]
@@ -91,11 +101,17 @@ def _limits(time_limit: str | None, memory_limit: str | None, retries: int) -> "
     )
 
 
-def sweep_arguments(asked: dict[str, Any], ask: bool = False) -> dict[str, Any]:
-    """The arguments of a sweep from the options of `reproduce`; `ask`: above a budget, where there is a terminal."""
-    from lab.study.machines import Machines
+def asked_sweep(asked: dict[str, Any], ask: bool = False) -> "tuple[Callable[..., Outcome], dict[str, Any]]":
+    """What brings a study up to date, and its arguments, from the options of `reproduce`.
 
-    return {
+    It is `reproduce`, or rounds of it with looks at the claim. `ask`: above a budget, where there is a terminal.
+    """
+    from functools import partial
+
+    from lab.study.machines import Machines
+    from lab.study.sweep import reproduce
+
+    arguments = {
         "rung": asked["rung"],
         "rows": rows_of(asked["rows"]),
         "seeds": seeds_of(asked["seeds"]),
@@ -110,6 +126,15 @@ def sweep_arguments(asked: dict[str, Any], ask: bool = False) -> dict[str, Any]:
         "limits": _limits(asked["time_limit"], asked["memory_limit"], asked["retries"]),
         "budget": _budget(asked["budget"], asked["fit"], asked["gpus"], ask),
     }
+    if asked["until_decided"]:
+        from lab.paper.looking import question_of
+        from lab.study.adaptive import until_decided
+
+        question = question_of(asked["ablation"], asked["rung"])
+        return partial(until_decided, question=question, most_seeds=asked["max_seeds"]), arguments
+    if asked["max_seeds"] is not None:
+        raise LabError("--max-seeds says where adding seeds ends; it needs --until-decided")
+    return reproduce, arguments
 
 
 def _budget(text: str | None, fit: bool, gpus: float = 0.0, ask: bool = False) -> "Budget | None":
@@ -130,19 +155,3 @@ def _is_terminal() -> bool:
 
 def _go_on(above: str) -> bool:
     return typer.confirm(f"{above}. Run all of it nevertheless?")
-
-
-def sweep_of(ablation: "Ablation", rung: str, until_decided: bool, max_seeds: int | None) -> "Callable[..., Outcome]":
-    """What brings the study up to date: `reproduce`, or rounds of it with looks at the claim."""
-    if not until_decided:
-        if max_seeds is not None:
-            raise LabError("--max-seeds says where adding seeds ends; it needs --until-decided")
-        from lab.study.sweep import reproduce
-
-        return reproduce
-    from functools import partial
-
-    from lab.paper.looking import question_of
-    from lab.study.adaptive import until_decided as rounds
-
-    return partial(rounds, question=question_of(ablation, rung), most_seeds=max_seeds)

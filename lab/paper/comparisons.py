@@ -32,16 +32,6 @@ def rows_by_rate(ablation: Ablation, rung: str, rows: Iterable[str]) -> dict[str
     return found
 
 
-def shared_cells(contrasts: Sequence[Contrast], utterances: "pandas.DataFrame") -> str:
-    """Which cells of the contrasts more than one row has, so that they are compared with nothing; empty for none."""
-    compared = {projector for contrast in contrasts for projector in (contrast.baseline, contrast.candidate)}
-    return "; ".join(
-        f"{projector} at n = {rate}, which rows {', '.join(rows)} have"
-        for (projector, rate), rows in utterances.groupby(["projector", "downsample_rate"])["row"].unique().items()
-        if projector in compared and len(rows) > 1
-    )
-
-
 def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFrame") -> str | None:
     """How much of the growth of the claim's gap is the projector's form and how much its size; None without the cells.
 
@@ -78,12 +68,13 @@ def comparisons(measured: Measured, contrasts: Sequence[Claim]) -> str:
 
 def _at_each_rate(measured: Measured, contrasts: Sequence[Contrast]) -> str:
     """Baseline against candidate at every rate where both were measured."""
-    frame = unlooked(measured)
-    rows = {
-        cell: group["row"].iloc[0]
-        for cell, group in frame.groupby(["projector", "downsample_rate"])
-        if group["row"].nunique() == 1
-    }
+    rows: dict[tuple[str, int], str] = {}
+    shared = []
+    for (projector, rate), keys in unlooked(measured).groupby(["projector", "downsample_rate"])["row"].unique().items():
+        if len(keys) == 1:
+            rows[projector, rate] = keys[0]
+        elif any(projector in (one.baseline, one.candidate) for one in contrasts):
+            shared.append(f"{projector} at n = {rate}, which rows {', '.join(keys)} have")
     rates = sorted({rate for _, rate in rows})
     pairs = {
         (rows[one.baseline, rate], rows[one.candidate, rate]): [f"{one.baseline} − {one.candidate}", str(rate)]
@@ -92,8 +83,7 @@ def _at_each_rate(measured: Measured, contrasts: Sequence[Contrast]) -> str:
         if (one.baseline, rate) in rows and (one.candidate, rate) in rows
     }
     head = ["Same rate, baseline − candidate", "n", "Difference (points)"]
-    shared = shared_cells(contrasts, frame)
-    left_out = f"Not compared: {shared}." if shared else ""
+    left_out = f"Not compared: {'; '.join(shared)}." if shared else ""
     table = _compared(measured, pairs, head, left=head[:1], metric=contrasts[0].metric)
     return f"{table} {left_out}".strip()
 

@@ -100,11 +100,7 @@ class Display:
         """Seconds until the end, as far as can be told."""
         now = time.monotonic()
         waiting = [row for (row, _), (state, _) in self.states.items() if state == "waiting"]
-        running = {
-            f"{row} {seed}": (row, now - since)
-            for (row, seed), (state, since) in self.states.items()
-            if state == "running"
-        }
+        running = [(row, now - since) for (row, _), (state, since) in self.states.items() if state == "running"]
         return self.forecast.left(waiting, running)
 
     def tick(self) -> None:

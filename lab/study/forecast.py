@@ -38,10 +38,10 @@ class Forecast:
         """For ordering: seconds of a cell of that row, or its declared cost where nothing was timed."""
         return self.cell_seconds(row) or self._costs.get(row, 1.0)
 
-    def left(self, waiting: Sequence[str], running: Mapping[str, tuple[str, float]]) -> float | None:
+    def left(self, waiting: Sequence[str], running: Sequence[tuple[str, float]]) -> float | None:
         """Seconds until the end: rows of the waiting cells, and row and elapsed seconds of the running ones."""
         parts = [self.cell_seconds(row) for row in waiting]
-        now = [(self.cell_seconds(row), elapsed) for row, elapsed in running.values()]
+        now = [(self.cell_seconds(row), elapsed) for row, elapsed in running]
         if any(part is None for part in parts) or any(part is None for part, _ in now):
             return None
         rests = [max(0.0, (part or 0.0) - elapsed) for part, elapsed in now]
@@ -63,7 +63,7 @@ class Budget:
     def forecast(self, rows: Sequence[str], forecast: Forecast) -> float | None:
         """What cells of these rows would take of it; None where nothing tells."""
         if not self.gpus:
-            return forecast.left(rows, {})
+            return forecast.left(rows, [])
         seconds = [forecast.cell_seconds(row) for row in rows]
         return None if any(each is None for each in seconds) else self.gpus * sum(each or 0.0 for each in seconds)
 

@@ -12,13 +12,13 @@ SMALL_AND_LARGE = {"small": [10.0], "large": [30.0]}
 
 
 def test_time_left_is_unknown_before_a_cell_has_finished() -> None:
-    assert Forecast(make(), 2, {}).left(["small"], {}) is None
+    assert Forecast(make(), 2, {}).left(["small"], []) is None
 
 
 def test_time_left_divides_the_work_by_the_workers_and_waits_for_the_longest_cell() -> None:
     forecast = Forecast(make(), 2, {"small": [10.0, 12.0, 11.0]})
-    assert forecast.left(["small"] * 4, {}) == pytest.approx(22.0)
-    assert forecast.left([], {"one": ("small", 4.0)}) == pytest.approx(7.0)
+    assert forecast.left(["small"] * 4, []) == pytest.approx(22.0)
+    assert forecast.left([], [("small", 4.0)]) == pytest.approx(7.0)
 
 
 def names(chosen):

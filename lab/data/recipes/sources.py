@@ -16,7 +16,7 @@ import pyarrow as pa
 from lab.data.fetch import sha256_of
 from lab.data.hub import HubSplit, SampleReading, open_splits, parse_name
 from lab.data.instructions.instructions import read_instructions
-from lab.data.instructions.tables import table_of
+from lab.data.instructions.tables import NEEDED, table_of
 from lab.data.parquet import open_parquet
 from lab.data.recipes.source import Source
 from lab.errors import LabError, choose
@@ -167,7 +167,9 @@ def _newest(name: str) -> str:
 class Instructions(Source):
     """Prompts and answers by name, such as `chatterbot`, `bigbench:TASK` or `hub:OWNER/NAME`, several joined by `+`.
 
-    The licence is the sources' own. What they leave out (a pair said before, an empty answer) the card counts apart.
+    `columns` may name `task` and `messages` too: without them rows go together with other people's, and `messages` keep
+    the turns of a conversation. The licence is the sources' own. What they leave out (a pair said before, an empty
+    answer) the card counts apart.
     """
 
     corpus: str
@@ -192,10 +194,10 @@ class Instructions(Source):
         return self.licence or self._read().licence
 
     def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
-        """One row an instruction, with the columns of a table of instructions."""
+        """One row an instruction, with the columns that every table of instructions has, or those that are named."""
         reading = self._read()
         while batch := list(islice(reading.samples, BATCH_ROWS)):
-            yield table_of(batch)
+            yield table_of(batch) if self.columns else table_of(batch).select(NEEDED)
         skipped.update(reading.left_out.counts())
 
     def _read(self) -> SampleReading:

@@ -169,10 +169,6 @@ def source(cell: PaperCell) -> str:
     return f"{cell.trust}: {trust[cell.trust]}" if cell.trust else NOT_FOUND
 
 
-SCALES = {"%": Decimal(100)}
-"""What a printed unit is of ours: rates are fractions in every file."""
-
-
 def reported(
     name: str,
     rows: Mapping[str, str],
@@ -200,12 +196,13 @@ def reported(
     for key, row in rows.items():
         for column in asked:
             cell = table(name).cell(row, column)
+            scale = 100 if cell.unit == "%" else 1  # rates are fractions in every file
             told = note if len(asked) == 1 else column
             found.append(
                 Reported(
                     row=key,
                     metric=metric,
-                    value=None if cell.value is None else float(cell.value / scale_of(cell)),
+                    value=None if cell.value is None else float(cell.value / scale),
                     source=source(cell),
                     note=told if cell.value is not None else "",
                     cell=cell.key,
@@ -225,8 +222,3 @@ def printed(name: str, row: str, column: str) -> str:
     if cell.value is None:
         raise LabError(f"{cell.key} is {cell.printed!r}; a note that wants its number has to say so itself")
     return cell.printed
-
-
-def scale_of(cell: PaperCell) -> Decimal:
-    """What one of our units is in the cell's: 100 where it is printed in percent."""
-    return SCALES.get(cell.unit, Decimal(1))

@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from lab.data.filters.quality import Quality
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
 from lab.data.hub import SampleReading
 from lab.data.instructions.instructions import instruction
+from lab.data.instructions.tables import COLUMNS, read_instruction_table
 from lab.data.recipes import sources as recipe_sources
 from lab.data.recipes.recipe import check_recipe, read_recipe
 from lab.data.recipes.run import build
 from lab.data.recipes.shards import map_texts, write_texts
+from lab.data.sample import Sample, Text
 from lab.errors import LabError
 from tests.data.recipe_files import toy_recipe, write_rows
 from tests.data.tiny_encoder import write_tiny_encoder
@@ -169,20 +172,28 @@ def test_instructions_are_a_source_whose_own_omissions_are_in_the_card(
     )
     out, card = build(read_recipe(tmp_path / "toy.toml"), workers=1)
     assert [row["id"] for row in rows_of(out)] == [f"chats-{number}" for number in range(25)]
-    assert pq.read_schema(out / "shard-00000.parquet").names == [
-        "id",
-        "prompt",
-        "answer",
-        "source",
-        "group",
-        "task",
-        "messages",
-    ]
+    assert pq.read_schema(out / "shard-00000.parquet").names == ["id", "prompt", "answer", "source", "group"]
     (source,) = card["sources"]
     assert source["licence"] == "MIT"
     assert source["versions"] == ["chats: toy-corpus c0ffee"]
     assert source["skipped"] == {"said before": 4}
     assert "Left out by the source talk itself: 4 said before." in (out / "README.md").read_text()
+
+
+def test_instructions_keep_their_turns_where_a_recipe_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = (Text("Be kind.", "system"), Text("Hi"))
+    talk = Sample(id="a", content=turns, answer="Hello", source="s", group="g", task="instruct")
+    reading = SampleReading("chats", "MIT", {}, iter(()))
+    monkeypatch.setattr(recipe_sources, "read_instructions", lambda name, **_: replace(reading, samples=iter([talk])))
+    named = ", ".join(f'{name} = "{name}"' for name in COLUMNS.names)
+    (tmp_path / "toy.toml").write_text(
+        f'[[source]]\nname = "talk"\nfrom = "instructions"\ncorpus = "chats"\ncolumns = {{ {named} }}\n'
+        '[[step]]\nuse = "not_empty"\n'
+    )
+    out, _ = build(read_recipe(tmp_path / "toy.toml"), workers=1)
+    assert list(read_instruction_table(out / "shard-00000.parquet")) == [talk]
 
 
 def test_an_unknown_source_of_instructions_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
