@@ -25,7 +25,8 @@ from lab.errors import LabError
 from lab.study import leases
 from lab.study.ablation import load_ablation
 from lab.study.cells import Cell, cells, notebook_path
-from lab.study.identity import cell_key, identify
+from lab.study.definitions import digest
+from lab.study.identity import identify
 from lab.study.sweep import _study_tags, load_prepare
 from lab.study.tracking import Recorder, provenance
 
@@ -108,7 +109,7 @@ def state_of(number: int) -> str:
 def former(cell: Cell, generation: int) -> Cell:
     """The cell as it was before the code changed."""
     ingredients = {**cell.ingredients, "code.train": f"generation {generation}"}
-    return replace(cell, ingredients=ingredients, key=cell_key(ingredients))
+    return replace(cell, ingredients=ingredients, key=digest(f"{cell.key} {generation}"))
 
 
 def runs_of(current: Sequence[Cell], finished: int) -> Iterator[tuple[Cell, str]]:

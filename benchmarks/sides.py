@@ -33,6 +33,7 @@ STAGES = (
     ("model", "TrainingArguments("),
     ("training", "train("),
     ("decoding", "measure(model, "),
+    ("decoding", "answer(model, "),
     ("tracking", "mlflow."),
 )
 
@@ -66,7 +67,7 @@ def _write_start(parameters: SpeechParameters, path: Path) -> float:
     from safetensors.torch import save_file
 
     from benchmarks.stock_model import StockConvGMLP
-    from lab.evaluation.normalizers import NORMALIZERS
+    from lab.data.normalizers import NORMALIZERS
     from lab.parts.audio_projectors import ConvGMLP
     from lab.training.language_models import open_language_model
     from lab.training.speech import cell_data, feature_statistics, open_encoder

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from lab.data.filters.speech_agreement import Heard, keep_agreeing, listen
 from lab.data.media import Drawn
+from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Sample
 from lab.data.speech.recordings import spoken
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.errors import LabError
 from lab.evaluation.kept_transcripts import KeptTranscripts
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import Heard, keep_agreeing, listen
 from lab.parts.speech_recognizers import load_speech_recognizer
 from standins.texts import chatterbot_sentences, sentences
 

@@ -13,9 +13,9 @@ from transformers import WhisperFeatureExtractor
 from transformers.integrations import MLflowCallback
 
 from benchmarks.stock_model import Clock, StockAudioLanguageModel
+from lab.data.error_rates import text_errors
+from lab.data.normalizers import Normalizer
 from lab.data.speech.audio import SAMPLING_RATE
-from lab.evaluation.error_rates import utterance_errors
-from lab.evaluation.normalizers import Normalizer
 from lab.parts.language_models import TextCodec
 from lab.training.samples import SampleExamples
 
@@ -107,5 +107,7 @@ def measure(
         losses += loss.tolist()
         counts += count.tolist()
     references = [sample.answer for sample in data.samples]
-    table = utterance_errors(references, hypotheses, normalizer, data.ids)
-    return table.assign(corpus=data.name, split=data.split, loss=losses, num_tokens=counts)
+    table = text_errors(references, hypotheses, normalizer, data.ids)
+    return table.assign(
+        source=data.name, group=table["answer_normalized"], num_choices=0, loss=losses, num_tokens=counts
+    )

@@ -35,7 +35,7 @@ from lab.training.parameters import Parameters
 
 IMPORTS = """\
 import torch
-from lab.evaluation.speech import measure
+from lab.evaluation.answering import answer
 from lab.parts.audio_projectors import build_audio_projector
 from lab.training.loop import train
 from lab.training.speech import cell_data

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from lab.data.cross_modal import spoken_quarters
+from lab.data.filters.speech_agreement import listen
+from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Image, Sample, Text
 from lab.data.sources import open_samples
 from lab.data.speech.spoken_prompts import SpeechStore, timbres
 from lab.errors import LabError
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import listen
 from lab.parts.speech_recognizers import load_speech_recognizer
 from standins.pages.rendered_prompts import prompt_samples
 from standins.texts import sentences

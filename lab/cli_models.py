@@ -61,7 +61,7 @@ class _InOrder(typer.core.TyperCommand):
 @models_app.command(cls=_InOrder)
 def ask(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="A saved model: of a cell, artifacts/model of its run.")],
+    model: Annotated[str, typer.Argument(help="A run that kept a model, or the folder of a saved one.")],
     audio: Annotated[list[Path] | None, typer.Option(help="A sound; repeatable, as are the next three.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture.")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A video, or a folder of its frames.")] = None,
@@ -76,7 +76,9 @@ def ask(
     """Ask a saved model about sounds, pictures, videos and texts, read in the order in which they are given."""
     from lab.data.sample import Audio, Image, Sample, Text, Video
     from lab.data.video.moments import Sight
-    from lab.evaluation.asking import answer, open_saved
+    from lab.evaluation.answering import ask as ask_model
+    from lab.evaluation.trained import open_saved
+    from lab.study.models import open_model
     from lab.training.samples import Tiling
 
     given: dict[str, Any] = {
@@ -90,5 +92,6 @@ def ask(
         raise LabError("nothing is asked; give --audio, --image, --video or --text")
     sample = Sample(id="asked", content=content)
     sight, tiling = Sight(frames_per_second=frames_per_second, max_frames=max_frames), Tiling(max_tiles=max_tiles)
-    opened = open_saved(model, device=device)
-    typer.echo(answer(opened, sample, sight=sight, tiling=tiling, num_beams=num_beams, max_new_tokens=max_new_tokens))
+    opened = open_saved(open_model(model).folder, device=device)
+    told = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
+    typer.echo(ask_model(opened, sample, sight=sight, tiling=tiling, **told))

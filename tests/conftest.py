@@ -86,7 +86,7 @@ if mode == "flaky" and not Path("tried").exists():
     raise ConnectionError("the hub is away")
 if mode == "fail":
     raise LabError("the loss is nan at step 3")
-run.log_table(pandas.DataFrame({"utterance": ["a", "b"], "character_errors": [size, seed]}))
+run.log_table(pandas.DataFrame({"id": ["a", "b"], "character_errors": [size, seed]}))
 if mode != "silent":
     run.set_results({"test_character_error_rate": 0.25 / size + seed / 100, "steps_done": steps})
 run.finish()

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from lab.data.normalizers import NORMALIZERS
 from lab.data.sources import check_source
-from lab.evaluation.normalizers import NORMALIZERS
 from lab.paper.claims import load_contrasts
 from lab.parts.audio_projectors import AUDIO_PROJECTORS
 from lab.parts.visual_projectors import VISUAL_PROJECTORS

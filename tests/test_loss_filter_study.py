@@ -135,19 +135,19 @@ def measured(checkout, monkeypatch, rows=("none", "gaussian_1", "oracle")):
         run_id = f"{row.replace('_', '')}{number}".ljust(32, "0")
         test = pd.DataFrame(
             {
-                "question": [f"q{n}" for n in range(60)],
+                "id": [f"q{n}" for n in range(60)],
                 "group": [f"g{n // 2}" for n in range(60)],
-                "kind": "plurals",
+                "task": "plurals",
                 "wrong_answers": rng.binomial(1, 0.4, 60),
                 "num_questions": 1,
                 "num_choices": 4,
                 "split": "test",
-                "corpus": "bigbench",
+                "source": "bigbench",
             }
         )
-        train = pd.DataFrame({"question": [f"i{n}" for n in range(300)], "loss": losses, "split": "train"})
+        train = pd.DataFrame({"id": [f"i{n}" for n in range(300)], "loss": losses, "split": "train"})
         kinds = np.resize(["clean", "clean", "swapped", "repeated_prompt", "other_answer"], 300)
-        table = pd.concat([test, train.assign(kind=kinds, kept=True, corpus="bigbench")], ignore_index=True)
+        table = pd.concat([test, train.assign(fault=kinds, kept=True, source="bigbench")], ignore_index=True)
         path = paths.mlruns_dir() / "artifacts" / run_id / "artifacts" / "utterances.parquet"
         path.parent.mkdir(parents=True)
         table.to_parquet(path)

@@ -26,11 +26,11 @@ from lab import cli
 from lab.data.sample import Audio, Image, Sample, Text, Video
 from lab.data.video.moments import Sight
 from lab.errors import LabError
-from lab.evaluation.asking import answer
-from lab.evaluation.decoding import decode
+from lab.evaluation.answering import ask
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
+from lab.parts.decoding import decode
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.saved_model import DESCRIPTION, WEIGHTS, load_model, save_model
@@ -222,7 +222,7 @@ def test_a_saved_model_gives_the_same_answers_and_losses(tmp_path: Path, sample:
         assert torch.equal(value, loaded.state_dict()[name]), name
     example = example_of(sample, loaded, **LOOKING)
     assert torch.equal(loaded([example]).loss, model([example]).loss)
-    assert answer(loaded, sample, **LOOKING) == answer(model, sample, **LOOKING)
+    assert ask(loaded, sample, **LOOKING) == ask(model, sample, **LOOKING)
 
 
 def test_a_part_may_be_kept_by_name_or_added_and_must_be_the_same_when_it_is_opened(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_a_saved_model_is_asked_from_the_command_line_in_the_order_of_the_option
     words = ["--image", str(files["wide"]), "--text", "what do you hear", "--audio", str(files["a"])]
     words += ["--video", str(files["c"]), "--text", "and see", "--image", str(files["square"])]
     assert asked(monkeypatch, str(tmp_path / "model"), *words, *options) == 0
-    assert capsys.readouterr().out.rstrip("\n") == answer(model, sample, **LOOKING, max_new_tokens=9)
+    assert capsys.readouterr().out.rstrip("\n") == ask(model, sample, **LOOKING, max_new_tokens=9)
     assert asked(monkeypatch, str(tmp_path / "model"), "--audio", "none.wav", *options) == 2
     assert "error: sample 'asked': none.wav is not there" in capsys.readouterr().err
     assert asked(monkeypatch, str(tmp_path / "model")) == 2

@@ -69,7 +69,7 @@ from lab.study.tracking import cell_run
 
 run = cell_run(run_id, {"projector": projector, "downsample_rate": downsample_rate, "seed": seed})
 errors = 30 + (projector == "pool") * (downsample_rate == 8) * [2, 10, 5, 7][seed]
-frame = pandas.DataFrame({"utterance": ["a", "b"], "reference_normalized": ["one", "two"], "corpus": "c"})
+frame = pandas.DataFrame({"id": ["a", "b"], "group": ["one", "two"], "source": "c"})
 run.log_table(frame.assign(split="test", num_characters=100, character_errors=errors))
 run.set_results({"test_character_error_rate": errors / 100})
 run.finish()

@@ -1,6 +1,6 @@
 """What a study claims as one effect of rows: by how much one errs less than another, or a gap grows with the rate.
 
-A contrast is a sum of rows' error rates with weights that add up to 0, taken within each seed and item, so that
+An effect is a sum of rows' error rates with weights that add up to 0, taken within each seed and item, so that
 whatever a seed does to all of the rows falls out.
 """
 
@@ -18,7 +18,7 @@ MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast:
+class MeasuredEffect:
     """An effect between `baseline` and `candidate`, above 0 where it speaks for the candidate."""
 
     baseline: str
@@ -59,7 +59,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference(Contrast):
+class Difference(MeasuredEffect):
     """By how much row `candidate` errs less than row `baseline`: `interval` is of the baseline's error - its error."""
 
     rate_baseline: float
@@ -67,7 +67,7 @@ class Difference(Contrast):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interaction(Contrast):
+class Interaction(MeasuredEffect):
     """By how much the gap (error of the baseline - error of the candidate) grows from `low_rate` to `high_rate`."""
 
     low_rate: int

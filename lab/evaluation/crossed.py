@@ -25,29 +25,27 @@ from lab.errors import LabError, choose
 
 @dataclass(frozen=True, kw_only=True)
 class CountedMetric:
-    """An error rate by the columns that it is counted from; `item` names what was tested, `cluster` what may repeat.
+    """An error rate by the columns of the item table that it is counted from; how messages call items and groups.
 
-    Items of one cluster are no independent witnesses: two speakers of one sentence, two questions on one scene.
+    Items of one group are no independent witnesses: two speakers of one sentence, two questions on one scene.
     """
 
     errors: str
     length: str
     item: str = "utterance"
-    cluster: str = "reference_normalized"
-    items: str = "utterances"
-    clusters: str = "sentences"
+    groups: str = "sentences"
+
+    @property
+    def items(self) -> str:
+        """More than one of them."""
+        return f"{self.item}s"
 
 
 METRICS = {
     "character_error_rate": CountedMetric(errors="character_errors", length="num_characters"),
     "word_error_rate": CountedMetric(errors="word_errors", length="num_words"),
     "error_rate": CountedMetric(
-        errors="wrong_answers",
-        length="num_questions",
-        item="question",
-        cluster="group",
-        items="questions",
-        clusters="groups of questions",
+        errors="wrong_answers", length="num_questions", item="question", groups="groups of questions"
     ),
 }
 # Draws at a time: 2,000 x 500 weights are 8 MB, where all of them for a large test set would fill the memory.
@@ -102,11 +100,11 @@ def crossed_errors(frame: pd.DataFrame, metric: str) -> CrossedErrors:
     counted = choose(METRICS, metric, "metric")
     errors, length = counted.errors, counted.length
     _check(frame, counted)
-    ordered = frame.sort_values([counted.item, "row", "seed"])
+    ordered = frame.sort_values(["id", "row", "seed"])
     rows, seeds = tuple(sorted(frame["row"].unique())), tuple(sorted(int(seed) for seed in frame["seed"].unique()))
     shape = (-1, len(rows), len(seeds))
     one_cell = ordered.iloc[:: len(rows) * len(seeds)]
-    sentence, sentences = pd.factorize(one_cell[counted.cluster], sort=True)
+    sentence, sentences = pd.factorize(one_cell["group"], sort=True)
     summed_errors = np.zeros((len(sentences), *shape[1:]))
     summed_lengths = np.zeros(len(sentences))
     np.add.at(summed_errors, sentence, ordered[errors].to_numpy(np.float64).reshape(shape))
@@ -118,16 +116,14 @@ def crossed_errors(frame: pd.DataFrame, metric: str) -> CrossedErrors:
 
 def _check(frame: pd.DataFrame, counted: CountedMetric) -> None:
     item, items, length = counted.item, counted.items, counted.length
-    needed = ["row", "seed", item, counted.cluster, counted.errors, length]
+    needed = ["row", "seed", "id", "group", counted.errors, length]
     if missing := [name for name in needed if name not in frame]:
         raise LabError(f"results of single {items} lack the columns {', '.join(missing)}; needed: {', '.join(needed)}")
     if frame.empty:
-        raise LabError(
-            f"no results of single {items} were given; at least one row with two {counted.clusters} is needed"
-        )
-    doubled = frame[frame.duplicated(["row", "seed", item])]
+        raise LabError(f"no results of single {items} were given; at least one row with two {counted.groups} is needed")
+    doubled = frame[frame.duplicated(["row", "seed", "id"])]
     if not doubled.empty:
-        row, seed, one = doubled[["row", "seed", item]].iloc[0]
+        row, seed, one = doubled[["row", "seed", "id"]].iloc[0]
         raise LabError(
             f"row {row!r}, seed {seed}, has two results for {item} {one!r}; give one corpus, split and run a cell"
         )
@@ -139,22 +135,22 @@ def _check(frame: pd.DataFrame, counted: CountedMetric) -> None:
     ]:
         listed = ", ".join(map(str, sorted(seeds)))
         raise LabError(f"rows are compared on the same seeds, but of seeds {listed} row {'; row '.join(lacking)}")
-    every = set(frame[item])
+    every = set(frame["id"])
     for (row, seed), group in frame.groupby(["row", "seed"]):
-        if absent := every - set(group[item]):
+        if absent := every - set(group["id"]):
             named = ", ".join(repr(name) for name in sorted(absent)[:3]) + (", ..." if len(absent) > 3 else "")
             raise LabError(
                 f"rows are compared on the same {items}, but row {row!r}, seed {seed}, lacks {len(absent)} that "
                 f"other cells have: {named}"
             )
-    references = frame.groupby(item)[[counted.cluster, length]].nunique()
+    references = frame.groupby("id")[["group", length]].nunique()
     if not (differing := references[(references > 1).any(axis=1)]).empty:
         raise LabError(
             f"{item} {differing.index[0]!r} has different references in different cells; score all cells with one "
             f"corpus and one normaliser"
         )
-    if frame[counted.cluster].nunique() < 2:
-        raise LabError(f"an interval over {items} needs at least two {counted.clusters}; all {items} are of one")
+    if frame["group"].nunique() < 2:
+        raise LabError(f"an interval over {items} needs at least two {counted.groups}; all {items} are of one")
     if frame[length].sum() == 0:
         raise LabError(f"{length} is 0 in every result, so there is nothing to count: choose another metric")
 

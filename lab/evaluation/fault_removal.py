@@ -27,17 +27,17 @@ def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]
 def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> pd.DataFrame:
     """The scorer's loss of every training instruction, its planted fault, and whether it was kept: what a figure shows.
 
-    One line an instruction, with `corpus`, `question`, `prompt`, `answer`, `kind` (of the fault, or `clean`), `loss`
-    and `loss_without_prompt` (nats a token; NaN where it was not measured) and `kept`.
+    One line an instruction, with `source`, `id`, `asked`, `answer`, `fault` (its kind, or `clean`), `loss` and
+    `loss_without_prompt` (nats a token; NaN where it was not measured) and `kept`.
     """
     return pd.DataFrame(
         {
-            "question": [one.id for one in data.train],
-            "prompt": [one.asked for one in data.train],
+            "id": [one.id for one in data.train],
+            "asked": [one.asked for one in data.train],
             "answer": [one.answer for one in data.train],
-            "kind": [fault or "clean" for fault in data.faults],
+            "fault": [fault or "clean" for fault in data.faults],
             "loss": data.losses.losses,
             "loss_without_prompt": np.nan if data.losses.without_prompt is None else data.losses.without_prompt,
             "kept": kept.keep,
         }
-    ).assign(corpus=name)
+    ).assign(source=name)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab.errors import LabError
-from lab.evaluation.contrasts import Contrast, Difference, Interaction
+from lab.evaluation.contrasts import Difference, Interaction, MeasuredEffect
 from lab.evaluation.crossed import METRICS
 
 Outcome = Literal["holds", "does not hold", "undecided"]
@@ -51,7 +51,7 @@ def judge_difference(result: Difference, *, smallest_effect: float = 0.01) -> Ve
     return _judge(result, smallest_effect, _advantage(result), said)
 
 
-def _judge(result: Contrast, smallest_effect: float, finding: str, words: tuple[str, str, str]) -> Verdict:
+def _judge(result: MeasuredEffect, smallest_effect: float, finding: str, words: tuple[str, str, str]) -> Verdict:
     if smallest_effect < 0:
         raise LabError(f"the smallest effect of interest is {smallest_effect}; it must be 0 or above, in error rate")
     above, below, effect = words
@@ -106,7 +106,7 @@ def _advantage(result: Difference) -> str:
     )
 
 
-def _evidence(result: Contrast) -> str:
+def _evidence(result: MeasuredEffect) -> str:
     interval = result.interval
     p_value = "p < 0.001" if result.p_value < 0.001 else f"p = {result.p_value:.3f}"
     if (level := round(1 - interval.confidence, 9)) != 0.05:  # whoever reads a p value thinks of 0.05

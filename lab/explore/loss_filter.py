@@ -68,17 +68,17 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
     first = frame[(frame["row"] == row) & (frame["seed"] == frame["seed"].iloc[0])]
     parameters = ablation.resolve(row, rung)
     without = first["loss_without_prompt"].to_numpy(np.float64)
-    ids = first["question"].tolist()
+    ids = first["id"].tolist()
     seen: dict[str, Any] = {}
     if isinstance(parameters, PictureTuningParameters):
         seen = _seen(_samples_by_id(parameters.images, parameters, len(ids)), ids, parameters)
     return ScoredSamples(
         ids=ids,
-        prompts=first["prompt"].tolist(),
+        prompts=first["asked"].tolist(),
         answers=first["answer"].tolist(),
         losses=first["loss"].to_numpy(np.float64),
         losses_without_prompt=None if np.isnan(without).any() else without,
-        faults=first["kind"].tolist(),
+        faults=first["fault"].tolist(),
         **seen,
     )
 

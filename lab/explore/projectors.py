@@ -79,9 +79,9 @@ class StudiedCells:
         self.results = lines.set_index("row")
         frame = load_utterances(ablation, rung, list(self._runs))
         frame = frame[(frame["seed"] == seed) & (frame["split"] == "test")]
-        self.answers: pd.DataFrame = frame.set_index(["corpus", "row", "utterance"])
+        self.answers: pd.DataFrame = frame.set_index(["source", "row", "id"])
         parameters = self.parameters(next(iter(self._runs)))
-        from lab.evaluation.normalizers import NORMALIZERS
+        from lab.data.normalizers import NORMALIZERS
 
         self.encoder: AudioEncoder = open_encoder(parameters.audio_encoder, window=parameters.encoder_window)
         data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters.normalizer])
@@ -168,7 +168,7 @@ def projectors_panel(cells: StudiedCells) -> Panel:
         answer = cells.answers.loc[(corpus, row, utterance)]
         return [
             Playable(heard.waveform, SAMPLING_RATE, caption=cells.utterance(corpus, utterance).answer),
-            coloured_errors(answer["reference_normalized"], answer["hypothesis_normalized"]),
+            coloured_errors(answer["answer_normalized"], answer["given_normalized"]),
             _draw(heard),
             costs_table(cells, row),
         ]

@@ -1,5 +1,6 @@
 """What `lab evaluate` reads of its options and prints: the benchmarks there are, a bar, the scores with intervals."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -11,11 +12,29 @@ from rich.text import Text
 from lab.errors import LabError
 from lab.evaluation.benchmarks import benchmark as contract
 from lab.evaluation.benchmarks.benchmark import Benchmark
-from lab.evaluation.benchmarks.registry import BENCHMARKS
+from lab.evaluation.benchmarks.registry import BENCHMARKS, chosen, names_of
+from lab.evaluation.trained import TrainedModel
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.evaluated import HEAD, grid
 from lab.paper.ledger.formats import EVALUATED_TEXT, put, terminal_table
 from lab.study.evaluations import Recorded
+from lab.study.models import find_model, kept_models
+
+_ID = re.compile(r"[0-9a-f]{4,32}")
+
+
+def model_and_benchmarks(model: str, tasks: str) -> tuple[str, Sequence[Benchmark]]:
+    """What the model is called, and what it is asked: of a run that kept it or a saved folder, sources by name.
+
+    Raises:
+        LabError: an unknown benchmark (the choices are listed), a run without a model, or a name that is of neither.
+    """
+    if (kept := find_model(model)) is not None:
+        return kept.title, [TrainedModel(name=name, folder=kept.folder) for name in names_of(tasks)]
+    benchmarks = chosen(tasks)
+    if _ID.fullmatch(model):
+        raise LabError(f"no run's id begins with {model!r}; {kept_models()}")
+    return model, benchmarks
 
 
 def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[str, Mapping[str, str]]:

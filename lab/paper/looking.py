@@ -66,7 +66,7 @@ def data_hash(contrast: Claim, utterances: "pandas.DataFrame") -> str:
 
     metric = METRICS[contrast.metric]
     cells = contrast.items(utterances)
-    places = [*contrast.cell_columns, "seed", metric.item]
+    places = [*contrast.cell_columns, "seed", "id"]
     lines = cells[[*places, metric.errors, metric.length]].sort_values(places).to_csv(index=False, lineterminator="\n")
     asked = {name: value for name, value in vars(contrast).items() if name != "label"}
     return hashlib.sha256(f"{json.dumps(asked, sort_keys=True)}\n{lines}".encode()).hexdigest()[:16]

@@ -117,14 +117,14 @@ def load_measured(ablation: Ablation, rung: str) -> Measured:
             f"any more; write it back into ablations/{ablation.name}.py or ablations/{ablation.name}.rows.toml"
         )
     frame = _test_utterances(ablation, rung, None)
-    outside = frame["corpus"].isin(_out_of_domain(ablation, rung, lines["row"]))
+    outside = frame["source"].isin(_out_of_domain(ablation, rung, lines["row"]))
     return Measured(
         ablation=ablation,
         rung=rung,
         results=lines,
         utterances=frame[~outside],
-        corpora=tuple(sorted(frame.loc[~outside, "corpus"].unique())),
-        other_corpora=tuple(sorted(frame.loc[outside, "corpus"].unique())),
+        corpora=tuple(sorted(frame.loc[~outside, "source"].unique())),
+        other_corpora=tuple(sorted(frame.loc[outside, "source"].unique())),
         looks=read_looks(ablation, rung),
     )
 
@@ -136,7 +136,7 @@ def load_rows(ablation: Ablation, rung: str, rows: Sequence[str]) -> "pandas.Dat
         LabError: as `load_measured`.
     """
     frame = _test_utterances(ablation, rung, rows)
-    return frame[~frame["corpus"].isin(_out_of_domain(ablation, rung, rows))]
+    return frame[~frame["source"].isin(_out_of_domain(ablation, rung, rows))]
 
 
 def _test_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None) -> "pandas.DataFrame":

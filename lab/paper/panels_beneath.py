@@ -39,11 +39,11 @@ def draw_kinds(figure: FigureBase, measured: Measured) -> None:
     run = set(frame["row"])
     rows = {row.key: row.label for row in measured.ablation.rows if row.key in run}
     guessed = frame.assign(guessed=frame["num_questions"] / frame["num_choices"])
-    of_kind = guessed.groupby("kind", sort=False)[["guessed", "num_questions"]].sum()
+    of_kind = guessed.groupby("task", sort=False)[["guessed", "num_questions"]].sum()
     kinds = list(of_kind.index)
     chance = 100 * (of_kind["guessed"] / of_kind["num_questions"]).to_numpy()
-    counts = frame.groupby("kind")["question"].nunique()
-    sums = frame.groupby(["row", "kind"])[["wrong_answers", "num_questions"]].sum()
+    counts = frame.groupby("task")["id"].nunique()
+    sums = frame.groupby(["row", "task"])[["wrong_answers", "num_questions"]].sum()
     accuracy = 100 * (1 - sums["wrong_answers"] / sums["num_questions"]).unstack().loc[list(rows), kinds].to_numpy()
     axes = figure.subplots()
     _fill(axes, accuracy, chance)
@@ -103,9 +103,9 @@ def _draw_seen(figure: FigureBase, measured: Measured) -> None:
     """The losses that the paper's own row saw."""
     frame = seen_losses(measured, PAPERS_ROW)
     losses = frame["loss"].to_numpy(np.float64)
-    judged = Losses(frame["question"].tolist(), losses)
+    judged = Losses(frame["id"].tolist(), losses)
     low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(PAPERS_ROW, measured.rung).as_dict()["k"])
-    draw_losses(figure, losses, (losses >= low) & (losses <= high), (low, high), frame["kind"].tolist())
+    draw_losses(figure, losses, (losses >= low) & (losses <= high), (low, high), frame["fault"].tolist())
 
 
 def draw_losses(

@@ -98,7 +98,7 @@ def panel_title(measured: Measured, letters: int = 70) -> str:
     """What was tested, and what points, bars and the line of chance are; in lines of so many letters at most."""
     metric = measured.counted[1] if measured.counted else None
     single = measured.results.groupby("row")["seed"].nunique().max() == 1
-    over = f" over {metric.clusters} alone" if metric and single else ""
+    over = f" over {metric.groups} alone" if metric and single else ""
     lines = [
         f"{', '.join(measured.corpora)}, test set",
         f"{seeds_run(measured)} (small points), 95% intervals{over}",

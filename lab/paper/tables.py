@@ -220,11 +220,11 @@ def _caption(measured: Measured) -> str:
     ablation = measured.ablation
     sources = dict.fromkeys(entry.source for entry in ablation.reported if entry.value is not None)
     if measured.counted:
-        clusters = measured.counted[1].clusters
+        groups = measured.counted[1].groups
         beside = " and ".join(f"{column.label} its" for column in ablation.columns if column.interval)
-        sentences = [f"Means over seeds; beside {beside} 95% interval, over new seeds and new {clusters} at once."]
+        sentences = [f"Means over seeds; beside {beside} 95% interval, over new seeds and new {groups} at once."]
         if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
-            sentences.append(f"¹ One seed: an interval over {clusters} only, too narrow for any claim on the row.")
+            sentences.append(f"¹ One seed: an interval over {groups} only, too narrow for any claim on the row.")
     else:
         sentences = ["Means over seeds."]
     if any(len(measured.seeds(row)) > len(ablation.seeds) for row in set(measured.results["row"])):
@@ -253,8 +253,8 @@ def _provenance(measured: Measured) -> str:
     tested = ""
     if measured.counted:
         metric = measured.counted[1]
-        counts = frame[metric.item].nunique(), frame[metric.cluster].nunique()
-        tested = f", {counts[0]} test {metric.items} ({counts[1]} {metric.clusters})"
+        counts = frame["id"].nunique(), frame["group"].nunique()
+        tested = f", {counts[0]} test {metric.items} ({counts[1]} {metric.groups})"
     return (
         f"Corpus: {', '.join(measured.corpora)}{tested}{others}. Seeds {seeds}; {len(lines)} cells; "
         f"{_dates(set(lines['run_id']))}."

@@ -55,6 +55,7 @@ def save_model(
     folder: Path,
     *,
     by_name: Mapping[str, tuple[Described, NamedPart]] | None = None,
+    cell: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model into a folder, which is made.
 
@@ -63,6 +64,7 @@ def save_model(
         folder: where to.
         by_name: of each part that is not copied, or that the model lacks: what `load_model`'s opener of it is called
             with, as in `{"name": "whisper_tiny_en", "window": "cropped"}`, and the part as it was opened.
+        cell: all parameters of the cell that trained it, so that it can be asked as the cell asked it.
 
     Raises:
         LabError: a part whose make is not known, so that it could not be built again.
@@ -83,6 +85,7 @@ def save_model(
         "versions": {package: version(package) for package in ("torch", "transformers", "timm")},
         "positions": model.positions,
         "parts": parts,
+        "cell": dict(cell or {}),
     }
     return write_whole(folder / DESCRIPTION, json.dumps(described, indent=1) + "\n")
 
@@ -97,7 +100,7 @@ def load_model(folder: Path, *, openers: Mapping[str, Opener] | None = None) -> 
         LabError: a folder that holds none, one of another format version, weights that are missing, damaged or do not
             fit, or a part by name that cannot be opened or has other weights now.
     """
-    described = _read_description(folder)
+    described = read_description(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -121,7 +124,12 @@ def _opened_sha256(part: NamedPart) -> str:
     return part.sha256 if isinstance(part, LanguageModel) else part.weights_sha256
 
 
-def _read_description(folder: Path) -> Described:
+def read_description(folder: Path) -> Described:
+    """What stands in `model.json`.
+
+    Raises:
+        LabError: there is no saved model, or one of another format version.
+    """
     if not folder.is_dir():
         raise LabError(f"there is no folder {folder}; expected a saved model, as artifacts/model of a cell's run")
     try:

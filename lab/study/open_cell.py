@@ -84,7 +84,7 @@ class OpenCell:
 
         self.run.set_results(results)
         named = {part: (self._asked(part), made) for part, made in opened.items()}
-        save_model(model, self.run.artifact_folder("model"), by_name=named)
+        save_model(model, self.run.artifact_folder("model"), by_name=named, cell=self.parameters.as_dict())
         self.run.finish()
         return dict(results)
 

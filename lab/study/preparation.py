@@ -184,7 +184,7 @@ def _check_trained(cell: TrainedParameters) -> None:
 def _check_speech(cell: SpeechParameters) -> None:
     import torch
 
-    from lab.evaluation.normalizers import NORMALIZERS
+    from lab.data.normalizers import NORMALIZERS
     from lab.training.speech import cell_audio_projector
 
     choose(NORMALIZERS, cell.normalizer, "normaliser")
@@ -259,7 +259,7 @@ CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {
 def _make_speech(cell: SpeechParameters) -> Made:
     import torch
 
-    from lab.evaluation.normalizers import NORMALIZERS
+    from lab.data.normalizers import NORMALIZERS
     from lab.training.speech import cell_data, open_corpus, open_encoder
 
     threads = torch.get_num_threads()

@@ -6,6 +6,7 @@ there. A notebook opened by hand drives itself. Importing this module imports ne
 """
 
 import atexit
+import hashlib
 import json
 import math
 import os
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PUBLISHED = 1000  # metric points MLflow takes in one call
+# Those of a cell that name data; the last that it has is what it is tested on.
+DATA_PARAMETERS = (
+    "out_of_domain_corpus",
+    "corpus",
+    "images",
+    "videos",
+    "instructions",
+    "test_instructions",
+    "test_source",
+)
 
 
 class CellRun:
@@ -208,7 +219,24 @@ class Recorder:
         )
         text = json.dumps(dict(cell.ingredients), indent=1, sort_keys=True)
         (store.spool_dir(run_id) / "artifacts" / "ingredients.json").write_text(text, encoding="utf-8")
+        self._log_data(run_id, cell)
         return run_id
+
+    @_writing()
+    def _log_data(self, run_id: str, cell: Cell) -> None:
+        """The data sets of a cell as MLflow's inputs of its run, known by what was prepared of them."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for name in DATA_PARAMETERS:
+            chosen, prepared = cell.parameters.get(name), cell.ingredients.get(f"prepared.{name}")
+            if chosen and prepared:
+                digest = hashlib.sha256(str(prepared).encode()).hexdigest()[:16]
+                source = json.dumps({"name": chosen, "prepared": prepared})
+                tags = [InputTag("mlflow.data.context", name)]
+                inputs.append(DatasetInput(Dataset(str(chosen)[:500], digest, "omni-lab", source), tags))
+        if inputs:
+            self._client.log_inputs(run_id, inputs)
 
     @_writing()
     def study(self, ablation: str, rung: str, tags: Mapping[str, str]) -> str:
@@ -261,13 +289,41 @@ class Recorder:
         now = int(time.time() * 1000)
         if (spool / "artifacts").is_dir():
             self._keep(run_id, str(spool / "artifacts"))
+        linked = self._log_model(run_id) if (spool / "artifacts" / "model").is_dir() else {}
         tags = {"results": json.dumps(results), "delivered": status}
         self._client.log_batch(
             run_id,
-            metrics=[Metric(name, results[name], now, 0) for name in results],
+            metrics=[Metric(name, results[name], now, 0, **linked) for name in results],
             tags=[RunTag(f"{store.PREFIX}{tag}", value) for tag, value in tags.items()],
         )
         return results
+
+    def _log_model(self, run_id: str) -> dict[str, str]:
+        """Make the model that a run kept one of MLflow's logged models; what links results to it and to its test data.
+
+        Its files stay the run's artifact `model`. A run that is delivered again has its model already.
+        """
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
+
+        run = self._client.get_run(run_id)
+        if made := run.outputs.model_outputs if run.outputs else ():
+            model_id = made[0].model_id
+        else:
+            model_id = self._client.create_logged_model(
+                run.info.experiment_id,
+                name=run.info.run_name,
+                source_run_id=run_id,
+                tags={MLFLOW_MODEL_IS_EXTERNAL: "true", f"{store.PREFIX}folder": "the artifact `model` of its run"},
+                params=run.data.params,
+                model_type="OmniModel",
+            ).model_id
+            self._client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        data = {tag.value: one.dataset for one in run.inputs.dataset_inputs for tag in one.tags} if run.inputs else {}
+        tested = next((data[name] for name in reversed(DATA_PARAMETERS) if name in data), None)
+        of_data = {} if tested is None else {"dataset_name": tested.name, "dataset_digest": tested.digest}
+        return {"model_id": model_id, **of_data}
 
     def _keep(self, run_id: str, folder: str) -> None:
         if not self._uri:

@@ -24,7 +24,7 @@ from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_tokens import Sound
 from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import CharacterCodec
+from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_tokens import Branch, Seen
@@ -140,10 +140,7 @@ class SampleExamples(Examples):
 
     def written(self, text: str, model: OmniModel) -> str:
         """A text in the form that the language model reads."""
-        if self.write is not None:
-            return self.write(text)
-        own = isinstance(model.codec, CharacterCodec)
-        return text_writer("character" if own else model.language.name)(text)
+        return (self.write or writer_of(model.language))(text)
 
     def kept_by(
         self,
@@ -288,6 +285,12 @@ class SampleExamples(Examples):
         if self.store is not None:
             return self.store[key]
         return _cut(part, self.sight, self.tiling, image_size)
+
+
+def writer_of(language_model: LanguageModel) -> Callable[[str], str]:
+    """How a text is written for a language model, as its codec asks for."""
+    own = isinstance(language_model.codec, CharacterCodec)
+    return text_writer("character" if own else language_model.name)
 
 
 def _of(sample: Sample, error: LabError) -> LabError:

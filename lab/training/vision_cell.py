@@ -7,11 +7,13 @@ from an image projector that was trained before it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
+from lab.data.splits import Split
 from lab.data.video.moments import Sight
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
@@ -62,34 +64,48 @@ def vision_cell_data(
     for kind in sorted(kinds):
         if not sources[kind]:
             raise LabError(f"curriculum {parameters.curriculum!r} needs {kind}, but this cell names no such source")
-    sight = Sight(
-        frame_size=parameters.frame_size,
-        frames_per_second=parameters.frames_per_second,
-        max_frames=parameters.max_frames,
-    )
     write = text_writer(parameters.language_model)
-    tiling = Tiling(max_tiles=parameters.max_tiles, fit=parameters.fit, unpad=parameters.unpad)
-
-    def opened(source: str, split: str, count: int) -> SampleExamples:
-        samples, left_out = open_samples(source, split, count)  # type: ignore[arg-type]
-        examples = SampleExamples(
-            samples=samples,
-            name=source.partition(":")[0].replace("/", "_"),
-            write=write,
-            sight=sight,
-            tiling=tiling,
-            branch=cell_branch(parameters),
-            left_out=left_out,
-        )
-        key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}"
-        return examples.kept_by(encoder, key=key, features=not parameters.train_encoder, progress=progress)
-
+    opened = partial(open_cell_split, parameters, encoder, write=write, progress=progress)
     data = {kind: opened(sources[kind], "train", counts[kind]) for kind in sorted(kinds)}
     asked = parameters.videos or parameters.images
     data["test"] = opened(parameters.test_source or asked, "test", parameters.num_test)
     if parameters.measure_dev:
         data["dev"] = opened(asked, "dev", parameters.num_test)
     return data
+
+
+def open_cell_split(
+    parameters: VisionParameters,
+    encoder: VisionEncoder,
+    source: str,
+    split: Split,
+    count: int,
+    *,
+    write: Callable[[str], str],
+    progress: Callable[[int, int], None] | None = None,
+) -> SampleExamples:
+    """The first samples of one side of a source, seen as a cell sees them; `write` as the language model reads.
+
+    Raises:
+        LabError: as `open_samples` and `SampleExamples.kept_by`.
+    """
+    sight = Sight(
+        frame_size=parameters.frame_size,
+        frames_per_second=parameters.frames_per_second,
+        max_frames=parameters.max_frames,
+    )
+    samples, left_out = open_samples(source, split, count)
+    examples = SampleExamples(
+        samples=samples,
+        name=source.partition(":")[0].replace("/", "_"),
+        write=write,
+        sight=sight,
+        tiling=Tiling(max_tiles=parameters.max_tiles, fit=parameters.fit, unpad=parameters.unpad),
+        branch=cell_branch(parameters),
+        left_out=left_out,
+    )
+    key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}"
+    return examples.kept_by(encoder, key=key, features=not parameters.train_encoder, progress=progress)
 
 
 def cell_projector(parameters: SightedParameters, hidden_size: int, output_size: int) -> VisualProjector:

@@ -27,7 +27,7 @@ def results(
             probability = np.clip(mean + of_utterance + rng.normal(0, seed_spread), 0, 1)
             for u, (length, errors) in enumerate(zip(lengths, rng.binomial(lengths, probability), strict=True)):
                 lines.append((f"{projector} {rate}", projector, rate, seed, f"u{u}", f"text {u}", length, errors))
-    columns = ["row", "projector", "downsample_rate", "seed", "utterance", "reference_normalized"]
+    columns = ["row", "projector", "downsample_rate", "seed", "id", "group"]
     frame = pd.DataFrame(lines, columns=[*columns, "num_characters", "character_errors"])
     return frame.assign(num_words=5, word_errors=1)
 
@@ -40,5 +40,5 @@ def exact(errors: Mapping[Cell, list[list[int]]], length: int = 10) -> pd.DataFr
         for seed, utterances in enumerate(seeds)
         for u, count in enumerate(utterances)
     ]
-    columns = ["row", "projector", "downsample_rate", "seed", "utterance", "reference_normalized"]
+    columns = ["row", "projector", "downsample_rate", "seed", "id", "group"]
     return pd.DataFrame(lines, columns=[*columns, "num_characters", "character_errors"])

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from lab.errors import LabError
-from lab.evaluation.answers import answer_scores, measure_answers
+from lab.evaluation.answering import Choose, answer
 from lab.evaluation.crossed import crossed_errors
+from lab.evaluation.items import scores
 from tests.parts.tiny_vision import seeing_model
 from tests.training.vision_splits import example, split_of, various
 
@@ -32,8 +33,8 @@ def examples(count: int = 9) -> list:
 @pytest.mark.parametrize("batch_tokens", [1, 60, 8192])
 def test_the_likeliest_choice_is_taken_as_each_scored_alone_says(batch_tokens):
     model, split = seeing_model(), split_of(examples())
-    table = measure_answers(model, split, batch_tokens=batch_tokens)
-    assert table["question"].tolist() == [one.id for one in split.samples]
+    table = answer(model, split, Choose(batch_tokens=batch_tokens))
+    assert table["id"].tolist() == [one.id for one in split.samples]
     for index, line in enumerate(table.to_dict("records")):
         one = split.samples[index]
         asked, encode = split.example(index, model), model.codec.encode
@@ -41,13 +42,16 @@ def test_the_likeliest_choice_is_taken_as_each_scored_alone_says(batch_tokens):
             alone = {choice: model([replace(asked, answer=encode(choice))]).loss.item() for choice in one.choices}
         chosen = sorted(alone, key=lambda choice: alone[choice])[0]
         assert line == {
-            "corpus": "s",
-            "question": one.id,
+            "source": "s",
+            "id": one.id,
             "group": one.group,
-            "kind": one.task,
+            "task": one.task,
             "asked": one.question,
             "answer": one.answer,
-            "chosen": chosen,
+            "given": chosen,
+            "answer_normalized": one.answer,
+            "given_normalized": chosen,
+            **dict.fromkeys(("character_errors", "num_characters", "word_errors", "num_words"), 0),
             "wrong_answers": int(chosen != one.answer),
             "num_questions": 1,
             "num_choices": len(one.choices),
@@ -63,8 +67,8 @@ def test_of_equally_likely_choices_the_first_is_taken():
         model.language_model.lm_head.weight.zero_()
     choices = [("a", "b", "c"), ("c", "b", "a")]
     split = split_of([example(f"x{i}", choices=c, answer="a") for i, c in enumerate(choices)])
-    table = measure_answers(model, split)
-    assert table["chosen"].tolist() == ["a", "c"]
+    table = answer(model, split, Choose())
+    assert table["given"].tolist() == ["a", "c"]
     assert table["wrong_answers"].tolist() == [0, 1]
     assert table["loss"].tolist() == pytest.approx([2 * np.log(6)] * 2)
 
@@ -72,22 +76,22 @@ def test_of_equally_likely_choices_the_first_is_taken():
 def test_measuring_neither_trains_nor_drops_out():
     model, split = seeing_model(), split_of(examples())
     model.video_projector.projector.mlp.append(torch.nn.Dropout(0.5))
-    before = measure_answers(model, split)
+    before = answer(model, split, Choose())
     model.train()
-    pd.testing.assert_frame_equal(measure_answers(model, split), before)
+    pd.testing.assert_frame_equal(answer(model, split, Choose()), before)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_question_without_choices_is_refused():
     split = split_of([example("x", choices=(), answer="c")])
-    with pytest.raises(LabError, match="question 'x' of 's' has none: name a test_source whose questions have choices"):
-        measure_answers(seeing_model(), split)
+    with pytest.raises(LabError, match="sample 'x' of 's' has none: name a source whose questions have choices"):
+        answer(seeing_model(), split, Choose())
 
 
 def table() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "kind": ["moves", "moves", "turns", "moves"],
+            "task": ["moves", "moves", "turns", "moves"],
             "wrong_answers": [0, 1, 1, 0],
             "num_choices": [2, 4, 2, 4],
             "loss": [1.0, 2.0, 3.0, 6.0],
@@ -97,20 +101,20 @@ def table() -> pd.DataFrame:
 
 
 def test_scores_are_named_by_split_and_kind_and_are_fractions():
-    assert answer_scores(table(), "test") == {
+    assert scores(table(), "test") == {
         "test_accuracy": 0.5,
         "test_chance": pytest.approx((0.5 + 0.25 + 0.5 + 0.25) / 4),
         "test_loss": pytest.approx(12 / 8),
         "test_accuracy_moves": pytest.approx(2 / 3),
         "test_accuracy_turns": 0.0,
     }
-    names = {name.replace("test", "dev") for name in answer_scores(table(), "test")}
-    assert set(answer_scores(table(), "dev")) == names
+    names = {name.replace("test", "dev") for name in scores(table(), "test")}
+    assert set(scores(table(), "dev")) == names
 
 
 def test_the_table_is_what_an_error_rate_is_counted_from():
-    found = measure_answers(seeing_model(), split_of(examples()))
+    found = answer(seeing_model(), split_of(examples()), Choose())
     crossed = crossed_errors(found.assign(row="r", seed=0), "error_rate")
     assert crossed.rates().item() == pytest.approx(found["wrong_answers"].mean())
-    assert 1 - crossed.rates().item() == pytest.approx(answer_scores(found, "test")["test_accuracy"])
+    assert 1 - crossed.rates().item() == pytest.approx(scores(found, "test")["test_accuracy"])
     assert len(crossed.lengths) == found["group"].nunique()

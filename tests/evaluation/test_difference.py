@@ -23,7 +23,7 @@ def answered(wrong: Mapping[str, Sequence[Sequence[int]]], of: int = 100, per_gr
         for seed, questions in enumerate(seeds)
         for q, count in enumerate(questions)
     ]
-    return pd.DataFrame(lines, columns=["row", "seed", "question", "group", "wrong_answers", "num_questions"])
+    return pd.DataFrame(lines, columns=["row", "seed", "id", "group", "wrong_answers", "num_questions"])
 
 
 def alike(direct: Sequence[int], staged: Sequence[int], **options: float) -> Difference:
@@ -82,13 +82,13 @@ def test_it_is_the_pair_that_pairwise_comparisons_would_give_and_other_rows_do_n
 def test_questions_of_one_group_are_no_independent_witnesses():
     frame = by_chance(1).query("seed == 0")  # so that the interval is over questions alone
     # Each question three times over, once as twins of one group and once as if they were unrelated.
-    twins = pd.concat([frame.assign(question=frame["question"] + f"-{i}") for i in range(3)])
-    apart = twins.assign(group=twins["question"])
+    twins = pd.concat([frame.assign(id=frame["id"] + f"-{i}") for i in range(3)])
+    apart = twins.assign(group=twins["id"])
     widths = {}
     for name, given in (("once", frame), ("twins", twins), ("apart", apart)):
         interval = difference(given, baseline=DIRECT, candidate=STAGED).interval
         widths[name] = interval.high - interval.low
-        assert interval.num_utterances == given["question"].nunique()
+        assert interval.num_utterances == given["id"].nunique()
         assert interval.num_sentences == given["group"].nunique()
     assert widths["twins"] == pytest.approx(widths["once"])
     assert widths["apart"] == pytest.approx(widths["twins"] / np.sqrt(3), rel=0.05)

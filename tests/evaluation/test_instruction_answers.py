@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 
 from lab.data.filters.filtering import Filtered
+from lab.data.instructions.choices import with_choices
 from lab.errors import LabError
-from lab.evaluation.answers import answer_scores
+from lab.evaluation.answering import Choose, answer
 from lab.evaluation.fault_removal import removal_scores, training_losses
-from lab.evaluation.instruction_answers import choices_of, measure_instructions
+from lab.evaluation.items import scores as item_scores
 from lab.training.instruction_data import open_instruction_data
+from lab.training.language_models import text_model
+from lab.training.samples import SampleExamples
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
 from tests.training.test_scoring import alone
 
@@ -15,35 +18,40 @@ __all__ = ["offline_models"]
 
 def test_choices_are_different_answers_of_the_same_source_with_the_right_one_first():
     asked = numbered(40)
-    for one, own in zip(asked, choices_of(asked, str.strip, num_choices=4), strict=True):
+    for one, question in zip(asked, with_choices(asked, str.strip, num_choices=4), strict=True):
+        own = question.choices
         assert own[0] == one.answer
         assert len(set(own)) == 4
         assert set(own) <= {other.answer for other in asked if other.source == one.source}
         # Among 20 of a source the 16 nearest in length are asked about.
         assert max(abs(len(text) - len(own[0])) for text in own) < 40
-    assert choices_of(asked, str.strip, num_choices=4) == choices_of(asked, str.strip, num_choices=4)
+    again = [with_choices(asked, str.strip, num_choices=4) for _ in range(2)]
+    assert again[0] == again[1]
 
 
 def test_the_likeliest_choice_a_token_is_chosen_as_single_samples_say():
     model, asked = tiny_model(), numbered(12)
-    table = measure_instructions(model, asked, name="made up", write=str.strip, num_choices=3, precision="float32")
-    for one, own, (_, line) in zip(asked, choices_of(asked, str.strip, num_choices=3), table.iterrows(), strict=True):
+    questions = with_choices(asked, str.strip, num_choices=3)
+    table = answer(text_model(model), SampleExamples(samples=questions), Choose(per_token=True, pack_tokens=4096))
+    for one, question, (_, line) in zip(asked, questions, table.iterrows(), strict=True):
+        own = question.choices
         losses = [alone(model, one.question, text) for text in own]
-        assert line["chosen"] == own[int(np.argmin(losses))]
+        assert line["given"] == own[int(np.argmin(losses))]
         assert line["wrong_answers"] == int(np.argmin(losses) != 0)
         assert line["num_tokens"] == len(one.answer) + 1
         assert line["loss"] == pytest.approx(losses[0] * line["num_tokens"], rel=1e-4)
-    assert set(table["kind"]) == {"s0", "s1"}
-    assert answer_scores(table, "test")["test_chance"] == pytest.approx(1 / 3)
+    assert set(table["task"]) == {"s0", "s1"}
+    assert item_scores(table, "test")["test_chance"] == pytest.approx(1 / 3)
 
 
 def test_too_few_answers_and_choices_are_refused():
     with pytest.raises(LabError, match="num_choices is 1; expected at least 2"):
-        choices_of(numbered(4), str.strip, num_choices=1)
+        with_choices(numbered(4), str.strip, num_choices=1)
     with pytest.raises(LabError, match="3 instructions have 3 different answers, too few for 4 choices"):
-        choices_of(numbered(3), str.strip, num_choices=4)
-    with pytest.raises(LabError, match="held-out instruction 'i0' cannot be asked: longer than the budget"):
-        measure_instructions(tiny_model(), numbered(4), name="x", write=str.strip, num_choices=2, budget_tokens=5)
+        with_choices(numbered(3), str.strip, num_choices=4)
+    questions = with_choices(numbered(4), str.strip, num_choices=2)
+    with pytest.raises(LabError, match=r"sample .i3. has 20 tokens, more than the budget of 5"):
+        answer(text_model(tiny_model()), SampleExamples(samples=questions), Choose(per_token=True, pack_tokens=5))
 
 
 @pytest.mark.usefixtures("offline_models")
@@ -58,5 +66,5 @@ def test_what_was_removed_is_scored_and_shown_by_fault():
     assert (scores["share_removed"], scores["num_kept"]) == (0.25, 30)
     table = training_losses(kept, data, name="made up")
     assert table["kept"].tolist() == [reason is None for reason in reasons]
-    assert (table["kind"] == "clean").sum() == 28
+    assert (table["fault"] == "clean").sum() == 28
     assert table["loss"].gt(0).all()

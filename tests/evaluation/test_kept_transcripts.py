@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.data.filters.speech_agreement import keep_agreeing, listen
 from lab.data.kept import Kept
 from lab.data.media import Drawn
+from lab.data.normalizers import NORMALIZERS
 from lab.data.speech.recordings import spoken
 from lab.errors import LabError
 from lab.evaluation import kept_transcripts as module
 from lab.evaluation.kept_transcripts import KeptTranscripts
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import keep_agreeing, listen
 from lab.paths import cache_dir
 
 ENGLISH = NORMALIZERS["whisper_english"]

@@ -30,7 +30,7 @@ SPREAD_OF_SEEDS = {(POOL, 2): [3, 2, 4], (CONV, 2): [2, 2, 2], (POOL, 8): [7, 9,
 def test_pooled_rate_weighs_utterances_by_length() -> None:
     frame = exact({(POOL, 2): [[1, 0], [3, 0]]})
     # 10 and 30 characters: (1 + 3) errors of 2 x 40 characters.
-    frame.loc[frame["utterance"] == "u1", "num_characters"] = 30
+    frame.loc[frame["id"] == "u1", "num_characters"] = 30
     assert bootstrap_interval(frame, f"{POOL} 2", num_resamples=100).estimate == pytest.approx(4 / 80)
 
 
@@ -57,7 +57,7 @@ def test_utterances_of_one_sentence_are_drawn_together() -> None:
     errors = np.random.default_rng(3).integers(0, 8, 20).tolist()
     once = exact({(POOL, 2): [errors]})
     four = exact({(POOL, 2): [errors * 4]})
-    four["reference_normalized"] = "text " + (four["utterance"].str[1:].astype(int) % 20).astype(str)
+    four["group"] = "text " + (four["id"].str[1:].astype(int) % 20).astype(str)
     of_once, of_four = (bootstrap_interval(frame, f"{POOL} 2") for frame in (once, four))
     assert (of_four.low, of_four.high) == pytest.approx((of_once.low, of_once.high))
     assert (of_four.num_utterances, of_four.num_sentences) == (80, 20)
@@ -261,7 +261,7 @@ def claim(frame: pd.DataFrame, **changes: object) -> object:
         ),
         (lambda: bootstrap_interval(FRAME, f"{POOL} 2", metric="bleu"), "unknown metric 'bleu'; choose one of: char"),
         (lambda: bootstrap_interval(pd.DataFrame(), "x"), "lack the columns row, which say what each cell is"),
-        (lambda: compare(FRAME.drop(columns=["utterance"])), "lack the columns utterance; needed: row, seed, "),
+        (lambda: compare(FRAME.drop(columns=["id"])), "lack the columns id; needed: row, seed, "),
         (lambda: compare(FRAME[:0]), "no results of single utterances were given"),
         (
             lambda: compare(pd.concat([FRAME, FRAME[:1]])),
@@ -272,14 +272,14 @@ def claim(frame: pd.DataFrame, **changes: object) -> object:
             "of seeds 0, 1, 2 row 'conv_gmlp 8' lacks 2$",
         ),
         (
-            lambda: compare(without(row=f"{CONV} 8", seed=2, utterance="u3")),
+            lambda: compare(without(row=f"{CONV} 8", seed=2, id="u3")),
             "row 'conv_gmlp 8', seed 2, lacks 1 that other cells have: 'u3'$",
         ),
         (
-            lambda: compare(FRAME.assign(reference_normalized=["other", *FRAME["reference_normalized"][1:]])),
+            lambda: compare(FRAME.assign(group=["other", *FRAME["group"][1:]])),
             "utterance 'u0' has different references in different cells",
         ),
-        (lambda: compare(FRAME.assign(reference_normalized="a")), "needs at least two sentences"),
+        (lambda: compare(FRAME.assign(group="a")), "needs at least two sentences"),
         (lambda: compare(FRAME.assign(num_characters=0)), "num_characters is 0 in every result"),
         (lambda: compare(FRAME[FRAME["row"] == f"{CONV} 8"]), "at least two rows; there is only 'conv_gmlp 8'"),
         (lambda: pairwise_comparisons(FRAME, []), "no pair of rows was given"),
@@ -303,6 +303,6 @@ def test_input_that_cannot_be_compared_is_refused_by_name(call: Callable[[], obj
 
 
 def test_more_than_three_missing_utterances_are_counted_and_not_all_named() -> None:
-    lacking = FRAME[(FRAME["row"] != f"{CONV} 8") | (FRAME["utterance"] == "u0")]
+    lacking = FRAME[(FRAME["row"] != f"{CONV} 8") | (FRAME["id"] == "u0")]
     with pytest.raises(LabError, match=r"lacks 5 that other cells have: 'u1', 'u2', 'u3', \.\.\.$"):
         compare(lacking)

@@ -101,9 +101,9 @@ def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeyp
 
     monkeypatch.setattr(loss_filter, "open_samples", opened)
     images = load_ablation("loss_filter_images")
-    lines = {"split": "train", "row": "none", "seed": 0, "question": ["s7", "s3"], "prompt": ["swapped", "how many?"]}
+    lines = {"split": "train", "row": "none", "seed": 0, "id": ["s7", "s3"], "asked": ["swapped", "how many?"]}
     lines |= {"answer": ["how many?", "two"], "loss": [4.0, 1.0], "loss_without_prompt": [5.0, 2.0]}
-    lines["kind"] = ["swapped", "clean"]
+    lines["fault"] = ["swapped", "clean"]
     monkeypatch.setattr(loss_filter, "load_utterances", lambda *_: pd.DataFrame(lines))
     found = samples_of_study(images, "cpu")
     assert [one.id for one in found.seen] == found.ids == ["s7", "s3"]

@@ -40,13 +40,13 @@ def cell_answers(accuracy: float, row: str, seed: int, num: int = 180) -> pd.Dat
     kinds = [list(KINDS)[at % len(KINDS)] for at in range(num)]
     frame = pd.DataFrame(
         {
-            "corpus": "scenes",
+            "source": "scenes",
             "split": "test",
-            "question": [f"q{at}" for at in range(num)],
+            "id": [f"q{at}" for at in range(num)],
             "group": [f"g{at // 2}" for at in range(num)],
-            "kind": kinds,
+            "task": kinds,
             "answer": "left",
-            "chosen": "right",
+            "given": "right",
             "wrong_answers": rng.binomial(1, np.clip(1 - accuracy - rng.normal(0, 0.01), 0, 1), num),
             "num_questions": 1,
             "num_choices": [KINDS[kind] for kind in kinds],

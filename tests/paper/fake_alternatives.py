@@ -62,11 +62,11 @@ def cell_answers(accuracy: float, row: str, seed: int) -> pd.DataFrame:
     questions = np.arange(NUM_QUESTIONS)
     frame = pd.DataFrame(
         {
-            "corpus": "scenes",
+            "source": "scenes",
             "split": "test",
-            "question": [f"q{q}" for q in questions],
+            "id": [f"q{q}" for q in questions],
             "group": [f"g{q // PER_GROUP}" for q in questions],
-            "kind": np.where(questions % 2, "moves", "turns"),
+            "task": np.where(questions % 2, "moves", "turns"),
             "wrong_answers": wrong.astype(int),
             "num_questions": 1,
         }

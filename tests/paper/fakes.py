@@ -89,10 +89,10 @@ def cell_utterances(rate: float, projector: str, downsample_rate: int, seed: int
     errors = rng.binomial(lengths, np.clip(rate + rng.normal(0, 0.004), 0, 1))
     frame = pd.DataFrame(
         {
-            "corpus": "actors",
+            "source": "actors",
             "split": "test",
-            "utterance": [f"u{u}" for u in range(num)],
-            "reference_normalized": [f"text {u}" for u in range(num)],
+            "id": [f"u{u}" for u in range(num)],
+            "group": [f"text {u}" for u in range(num)],
             "num_characters": lengths,
             "character_errors": errors,
             "num_words": 5,
@@ -100,7 +100,7 @@ def cell_utterances(rate: float, projector: str, downsample_rate: int, seed: int
         }
     )
     noise = frame.assign(character_errors=frame["num_characters"], word_errors=5)
-    return pd.concat([frame, noise.assign(split="dev"), noise.assign(corpus="asterisk")], ignore_index=True)
+    return pd.concat([frame, noise.assign(split="dev"), noise.assign(source="asterisk")], ignore_index=True)
 
 
 def write_results(
@@ -119,7 +119,7 @@ def write_results(
             path = paths.mlruns_dir() / "artifacts" / run_id / "artifacts" / "utterances.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             frame.to_parquet(path)
-            test = frame[(frame["split"] == "test") & (frame["corpus"] == "actors")]
+            test = frame[(frame["split"] == "test") & (frame["source"] == "actors")]
             lines.append(
                 {
                     "row": f"{projector}_{downsample_rate}",

@@ -211,7 +211,7 @@ def test_the_heat_map_holds_the_accuracy_of_every_kind_and_chance_beneath(checko
     numbers = {text.get_position(): text.get_text() for text in heat.texts}
     for at, row in enumerate(rows):
         for column, kind in enumerate(KINDS):
-            own = measured.utterances[(measured.utterances["row"] == row) & (measured.utterances["kind"] == kind)]
+            own = measured.utterances[(measured.utterances["row"] == row) & (measured.utterances["task"] == kind)]
             assert numbers[column, at] == f"{100 - 100 * own['wrong_answers'].mean():.0f}"
     assert [numbers[column, len(rows)] for column in range(9)] == [f"{100 / n:.0f}" for n in KINDS.values()]
     assert len(numbers) == 9 * (len(rows) + 1)

@@ -85,7 +85,7 @@ def test_rows_are_compared_at_the_same_rate_with_holms_correction(checkout: Path
 def test_other_splits_and_corpora_do_not_enter(checkout: Path) -> None:
     measured = load_measured(write_results(GROWING_GAP), "cpu")
     assert set(measured.utterances["split"]) == {"test"}
-    assert set(measured.utterances["corpus"]) == {"actors"}
+    assert set(measured.utterances["source"]) == {"actors"}
     assert measured.mismatches() == []
 
 

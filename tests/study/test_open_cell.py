@@ -58,7 +58,7 @@ def test_tables_are_kept_by_their_split_and_answers_alone_are_scored(cell):
 
 def test_what_nothing_trained_is_kept_by_what_it_was_opened_with(cell, monkeypatch):
     given = {}
-    monkeypatch.setattr(saved_model, "save_model", lambda model, folder, by_name: given.update(by_name))
+    monkeypatch.setattr(saved_model, "save_model", lambda model, folder, by_name, cell: given.update(by_name))
     assert cell.finish("model", {"test_error": 0.5}, vision_encoder="encoder") == {"test_error": 0.5}
     asked = {"name": "efficientnet_lite0", "image_size": 64, "stride": 8}
     assert given == {"vision_encoder": (asked, "encoder")}

@@ -43,13 +43,13 @@ def test_a_half_written_line_waits_for_its_other_half(recorder: tracking.Recorde
 def test_a_closed_run_has_its_tables_results_and_no_spool(recorder: tracking.Recorder) -> None:
     run_id = recorder.start("cell", {"size": 1}, {"kind": "cell"})
     with tracking.cell_run(run_id, {}) as run:
-        run.log_table(pandas.DataFrame({"utterance": ["a"]}))
+        run.log_table(pandas.DataFrame({"id": ["a"]}))
         run.set_results({"error": 1})
     assert store.read_runs()[0].status == "RUNNING"  # the sweep closes it
     assert recorder.finish(run_id, "FINISHED") == {"error": 1.0}
     (record,) = store.read_runs()
     assert (record.status, record.results) == ("FINISHED", {"error": 1.0})
-    assert pandas.read_parquet(record.artifact("utterances.parquet"))["utterance"].tolist() == ["a"]
+    assert pandas.read_parquet(record.artifact("utterances.parquet"))["id"].tolist() == ["a"]
     assert not store.spool_dir(run_id).exists()
     theirs = recorder._client.get_run(run_id)
     assert theirs.data.params == {"size": "1"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
-from lab.evaluation.normalizers import NORMALIZERS
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
 from lab.parts.packed_attention_kernels import SampleBoundaries

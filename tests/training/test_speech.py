@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from lab.data.media import Drawn
+from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Audio, Sample, Text
 from lab.errors import LabError
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech import _batches, costs, measure, samples, scores
+from lab.evaluation.answering import Transcribe, _batches, answer
+from lab.evaluation.costs import hearing_costs
+from lab.evaluation.items import NAMES, scores
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
 from lab.parts.omni_model import OmniModel
@@ -69,18 +71,20 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
     model = build(cell, encoder, data)
     record = trained(data["train"], model, Augmentation(1, 5, 0.1, True), steps=20, learning_rate=3e-3)
     assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
-    table = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=2)
-    assert table["utterance"].tolist() == data["test"].ids
+    how = Transcribe(normalizer=NORMALIZER, num_beams=2)
+    table = answer(model, data["test"], replace(how, batch_size=2))
+    assert set(NAMES) <= set(table)
+    assert table["id"].tolist() == data["test"].ids
+    assert table["group"].tolist() == [NORMALIZER(one.answer) for one in data["test"].samples]
     assert (table["num_tokens"] == [len(data["test"].write(one.answer)) + 1 for one in data["test"].samples]).all()
-    alone = measure(model, data["test"], NORMALIZER, num_beams=2, batch_size=1)
+    alone = answer(model, data["test"], replace(how, batch_size=1))
     assert np.allclose(table["loss"], alone["loss"], rtol=1e-4)
-    assert set(scores(table, NORMALIZER, "test")) == {
+    assert set(scores(table, "test")) == {
         "test_character_error_rate",
         "test_word_error_rate",
         "test_loss",
     }
-    assert len(samples(table, 2)) == 2
-    assert costs(model)["audio_tokens_per_second"] == 25.0
+    assert hearing_costs(model)["audio_tokens_per_second"] == 25.0
 
 
 def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for(cell):
@@ -109,7 +113,7 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
     changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
     assert any("fc1" in name for name in changed)
     assert not any("embed_positions" in name for name in changed)
-    assert len(measure(model, data["test"], NORMALIZER)) == 3
+    assert len(answer(model, data["test"], Transcribe(normalizer=NORMALIZER))) == 3
 
 
 def test_stored_features_are_what_the_encoder_gives(cell):
@@ -204,8 +208,9 @@ def test_texts_are_written_in_the_character_models_alphabet():
     assert spoken_text("Room 12.") == ""
 
 
-def test_batches_to_measure_are_cut_by_number_and_by_padded_frames():
-    frames = [5, 6, 7, 8, 40, 50]
-    cut = list(_batches(range(6), frames, batch_size=3, batch_frames=80))
-    assert cut == [[0, 1, 2], [3, 4], [5]]  # 2 x 40 fits, 2 x 50 does not
-    assert list(_batches(range(2), [90, 100], batch_size=3, batch_frames=80)) == [[0], [1]]
+def test_batches_to_measure_are_cut_by_number_and_by_what_is_padded():
+    sizes, one = [5, 6, 7, 8, 40, 50], [1] * 6
+    assert list(_batches(sizes, one, 80, batch_size=3)) == [[0, 1, 2], [3, 4], [5]]  # 2 x 40 fits, 2 x 50 does not
+    assert list(_batches([100, 90], [1, 1], 80, batch_size=3)) == [[1], [0]]
+    # Rows of one item stay together: 2 of 5 and 3 of 6 would take 30, 3 of 6 and 1 of 7 take 28.
+    assert list(_batches([5, 6, 7], [2, 3, 1], 29)) == [[0], [1, 2]]

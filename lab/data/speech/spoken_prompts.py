@@ -24,7 +24,7 @@ from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE, read_audio
 from lab.data.speech.recordings import spoken
 from lab.errors import LabError, choose
-from lab.paths import cache_dir, whole
+from lab.paths import cache_dir, write_whole
 
 Choice = TypeVar("Choice")
 
@@ -158,8 +158,7 @@ def _write_clip(path: Path, samples: Float[ndarray, " samples"]) -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
     try:
-        with whole(path) as unfinished:
-            unfinished.write_bytes(buffer.getvalue())
+        write_whole(path, buffer.getvalue())
     except OSError as error:
         raise LabError(f"the clip {path} cannot be written: {error.strerror or error}") from error
 

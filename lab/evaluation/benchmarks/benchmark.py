@@ -18,13 +18,13 @@ from lab.errors import LabError, choose
 if TYPE_CHECKING:
     import pandas
 
-Kind = Literal["language", "speech", "translation", "open", "multimodal"]
+Kind = Literal["language", "speech", "translation", "open", "multimodal", "samples"]
 Unit = Literal["fraction", "points"]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
 
-ANSWER_COLUMNS = ("id", "prompt", "reference", "answer", "score")
-"""Of every benchmark's answers; it may have more."""
+ANSWER_COLUMNS = ("id", "asked", "answer", "given", "score")
+"""Of every benchmark's answers, named as in `lab.evaluation.items`; it may have more."""
 
 
 @dataclass(frozen=True, kw_only=True)

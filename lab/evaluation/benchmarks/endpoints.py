@@ -12,11 +12,12 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
+from lab.data.sample import Audio, Part, Sample, Text, Video
 from lab.errors import LabError
-from lab.evaluation.benchmarks.conversations import Conversation, Medium, Refused, Turn
+from lab.evaluation.benchmarks.replies import Refused, opened
 
 PREFIX = "openai:"
 OPENAI_URL = "https://api.openai.com/v1"
@@ -98,7 +99,7 @@ class Endpoint:
             default_headers=own,
         )
 
-    def reply(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, str | Refused]]:
+    def reply(self, samples: Sequence[Sample]) -> Iterator[tuple[int, str | Refused]]:
         """Ask for each, `num_parallel` at a time, and give each reply as it comes.
 
         Raises:
@@ -107,7 +108,7 @@ class Endpoint:
         """
         pool = ThreadPoolExecutor(self._num_parallel)
         futures: dict[Future[str | Refused], int] = {
-            pool.submit(self._ask, said): place for place, said in enumerate(conversations)
+            pool.submit(self._ask, sample): place for place, sample in enumerate(samples)
         }
         failed: LabError | None = None
         waiting = set(futures)
@@ -128,10 +129,10 @@ class Endpoint:
         if failed is not None:
             raise failed
 
-    def _ask(self, conversation: Conversation) -> str | Refused:
+    def _ask(self, sample: Sample) -> str | Refused:
         import openai
 
-        messages = [message_of(turn) for turn in conversation]
+        messages = messages_of(sample)
         for _ in range(NUM_MALFORMED):
             try:
                 said = self._client.chat.completions.create(
@@ -155,27 +156,32 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
-def message_of(turn: Turn) -> dict[str, Any]:
-    """A turn as chat completions take it; media stand before the text.
+def messages_of(sample: Sample) -> list[dict[str, Any]]:
+    """A sample as chat completions take it; a turn of one text is that text.
 
     Raises:
         LabError: a file that cannot be read, or is of no kind that endpoints take.
     """
-    if not turn.media:
-        return {"role": turn.role, "content": turn.text}
-    parts = [part for medium in turn.media for part in _parts(medium)]
-    return {"role": turn.role, "content": [*parts, {"type": "text", "text": turn.text}]}
+    told: list[dict[str, Any]] = []
+    for role, turn in groupby(sample.content, key=lambda part: part.role):
+        parts = list(turn)
+        content: Any = [one for part in parts for one in _parts(part)]
+        if len(parts) == 1 and isinstance(parts[0], Text):
+            content = parts[0].text
+        told.append({"role": role, "content": content})
+    return told
 
 
-def _parts(medium: Medium) -> list[dict[str, Any]]:
-    if medium.kind == "video":
-        if isinstance(medium.content, bytes):
-            raise LabError("a video is asked about as a file, and its bytes were given")
-        return [_picture(frame, "jpeg") for frame in _frames(medium.content)]
-    if medium.kind == "audio":
-        sound = {"data": _base64(_wave(medium.read())), "format": "wav"}
-        return [{"type": "input_audio", "input_audio": sound}]
-    return [_picture(content := medium.read(), _format_of(content))]
+def _parts(part: Part) -> list[dict[str, Any]]:
+    if isinstance(part, Text):
+        return [{"type": "text", "text": part.text}]
+    if isinstance(part, Video):
+        return [_picture(frame, "jpeg") for frame in _frames(part)]
+    if isinstance(part, Audio):
+        return [{"type": "input_audio", "input_audio": {"data": _base64(_wave(part)), "format": "wav"}}]
+    with opened(part) as file:
+        content = file.read()
+    return [_picture(content, _format_of(content))]
 
 
 def _format_of(picture: bytes) -> str:
@@ -192,25 +198,21 @@ def _picture(content: bytes, kind: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{_base64(content)}"}}
 
 
-def _frames(path: Path) -> Iterator[bytes]:
+def _frames(part: Video) -> Iterator[bytes]:
     from PIL import Image
 
-    from lab.data.video.reading import read_video
-
-    for frame in read_video(path).frames:
+    for frame in part.read().frames:
         kept = io.BytesIO()
         Image.fromarray(frame).save(kept, "JPEG", quality=_JPEG_QUALITY)
         yield kept.getvalue()
 
 
-def _wave(content: bytes) -> bytes:
+def _wave(part: Audio) -> bytes:
     """Any sound file as 16 kHz mono WAV, which is what all servers read."""
     import soundfile
 
-    from lab.data.speech.audio import read_audio
-
     kept = io.BytesIO()
-    soundfile.write(kept, read_audio(content, name="sound"), 16_000, format="WAV", subtype="PCM_16")
+    soundfile.write(kept, part.read(), 16_000, format="WAV", subtype="PCM_16")
     return kept.getvalue()
 
 

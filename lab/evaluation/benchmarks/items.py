@@ -12,29 +12,18 @@ Questions have `question`, `reference` (or `answer`), and perhaps `image`, `vide
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.data.fetch import fetch, packages, sha256_of
+from lab.data.sample import Audio, Image, Part, Sample, Text, Video
 from lab.errors import LabError
-from lab.evaluation.benchmarks.conversations import MediaKind, Medium
 from lab.evaluation.benchmarks.revisions import data_revision
 
 TRIVIA = "trivia"
 HUB = "hub:"
-_MEDIA: dict[str, tuple[MediaKind, ...]] = {"question": ("image", "video", "audio"), "source": ("audio",)}
+_MEDIA: Mapping[str, tuple[type[Image | Video | Audio], ...]] = {"question": (Image, Video, Audio), "source": (Audio,)}
 _REFERENCES = {"question": ("reference", "answer"), "source": ("reference", "translation", "gt")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """A question, or a sentence to translate (empty where it is spoken), after its media; and the right answer."""
-
-    id: str
-    text: str
-    reference: str
-    media: tuple[Medium, ...] = ()
 
 
 def data_key(data: str) -> str:
@@ -57,8 +46,8 @@ def data_key(data: str) -> str:
         raise LabError(f"data file {data} cannot be read ({error.strerror or error})") from error
 
 
-def read_questions(data: str) -> list[Item]:
-    """Read all questions; media are found, not opened. Paths in a file are relative to its folder.
+def read_questions(data: str) -> list[Sample]:
+    """Read all questions, after their media: found, not opened. Paths in a file are relative to its folder.
 
     Raises:
         LabError: as `data_key`, no question, a line without question or reference or with a medium that is none (it is
@@ -68,27 +57,29 @@ def read_questions(data: str) -> list[Item]:
         return list(_trivia())
     if data.startswith(HUB):
         return list(_activitynet(data))
-    return _items(_file_rows(Path(data)), data, Path(data).parent, "question")
+    return _samples(_file_rows(Path(data)), data, Path(data).parent, "question")
 
 
-def read_translations(data: str) -> list[Item]:
-    """Read all sentences or speech; sounds in files are found, not opened. Paths in a file are relative to its folder.
+def read_translations(data: str) -> list[Sample]:
+    """Read all sentences, or speech without text: found, not opened. Paths in a file are relative to its folder.
 
     Raises:
         LabError: as `data_key`, no line, no such split, a line without its columns or with a sound that is none (it is
             named), or a data set of the hub that breaks off.
     """
     if data.startswith(HUB):
-        return _items(_hub_rows(data), data, Path(), "source")
-    return _items(_file_rows(Path(data)), data, Path(data).parent, "source")
+        return _samples(_hub_rows(data), data, Path(), "source")
+    return _samples(_file_rows(Path(data)), data, Path(data).parent, "source")
 
 
-def _items(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column: str) -> list[Item]:
+def _samples(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column: str) -> list[Sample]:
     found = []
     for number, row in enumerate(rows):
         what = f"{'question' if column == 'question' else 'translation'} {number} of {data}"
-        media = tuple(_medium(kind, row[kind], folder, what) for kind in _MEDIA[column] if row.get(kind))
-        spoken = column == "source" and bool(media)
+        content: list[Part] = [
+            kind(_source(kind.type, row[kind.type], folder, what)) for kind in _MEDIA[column] if row.get(kind.type)
+        ]
+        spoken = column == "source" and bool(content)
         text = "" if spoken else str(row.get(column) or "").strip()
         given = [str(row[name]).strip() for name in _REFERENCES[column] if row.get(name) is not None]
         reference = next(filter(None, given), "")
@@ -96,21 +87,22 @@ def _items(rows: Iterable[Mapping[str, Any]], data: str, folder: Path, column: s
             needed = "'question'" if column == "question" else "'source' or 'audio'"
             names = ", ".join(map(repr, _REFERENCES[column]))
             raise LabError(f"{what} needs {needed}, and one of {names}; it has {', '.join(row)}")
-        found.append(Item(id=str(row.get("id", number)), text=text, reference=reference, media=media))
+        content += [] if spoken else [Text(text)]
+        found.append(Sample(id=str(row.get("id", number)), content=tuple(content), answer=reference, source=data))
     if not found:
         raise LabError(f"data {data!r} hold nothing to ask")
     return found
 
 
-def _medium(kind: MediaKind, value: Any, folder: Path, what: str) -> Medium:
+def _source(kind: str, value: Any, folder: Path, what: str) -> Any:
     """A medium of a row: bytes, a path relative to `folder`, or the hub's form in Parquet, a dict of either."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
-        return Medium(kind, value)
+        return value
     if not isinstance(value, str) or not value:
         raise LabError(f"the {kind} of {what} is neither a path nor bytes")
-    return Medium(kind, folder / value)
+    return folder / value
 
 
 def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -146,10 +138,9 @@ def _at_revision(data: str) -> tuple[str, str | None]:
     return name, None if Path(name).is_dir() else data_revision(name)
 
 
-def _activitynet(data: str) -> Iterator[Item]:
+def _activitynet(data: str) -> Iterator[Sample]:
     from lab.data.forms import read_samples
     from lab.data.media import media_file
-    from lab.data.sample import Video
 
     _, revision = _at_revision(data)
     reading = read_samples(data, form="activitynet_qa", revision=revision)
@@ -158,7 +149,7 @@ def _activitynet(data: str) -> Iterator[Item]:
         if not isinstance(video, Path):
             raise LabError(f"the video of sample {sample.id} of {data} is no file")
         media_file(video)  # says where they have to be unpacked
-        yield Item(id=sample.id, text=sample.question, reference=sample.answer, media=(Medium("video", video),))
+        yield sample
     if reading.left_out:
         raise LabError(f"rows of {data} do not fit the form activitynet_qa: {dict(reading.left_out.counts())}")
 
@@ -170,11 +161,12 @@ def _hub_rows(data: str) -> Iterator[Mapping[str, Any]]:
     yield from open_split(data, revision=revision).rows()
 
 
-def _trivia() -> Iterator[Item]:
+def _trivia() -> Iterator[Sample]:
     import yaml
 
     path = fetch("chatterbot-corpus") / "chatterbot_corpus/data/english/trivia.yml"
     for number, turns in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]):
         # One entry's dash is lost, which makes it a text and no pair.
         if isinstance(turns, list) and len(turns) == 2:
-            yield Item(id=f"trivia-{number:04d}", text=str(turns[0]).strip(), reference=str(turns[1]).strip())
+            asked, answer = (str(turn).strip() for turn in turns)
+            yield Sample(id=f"trivia-{number:04d}", content=(Text(asked),), answer=answer, source=TRIVIA)

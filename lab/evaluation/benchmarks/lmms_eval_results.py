@@ -133,9 +133,9 @@ class Output:
                 made.append(
                     {
                         "id": str(line.get("doc_id")) if len(self.samples) == 1 else f"{task}/{line.get('doc_id')}",
-                        "prompt": str(line.get("input", "")),
-                        "reference": str(line.get("target", "")),
-                        "answer": _text(line.get("filtered_resps")),
+                        "asked": str(line.get("input", "")),
+                        "answer": str(line.get("target", "")),
+                        "given": _text(line.get("filtered_resps")),
                         "score": there[0].right_of(line) if there else None,
                         "task": task,
                         "found": json.dumps({metric.key: line[metric.key] for metric in there}, ensure_ascii=False),

@@ -22,7 +22,7 @@ from lab.evaluation.benchmarks.benchmark import (
 from lab.evaluation.benchmarks.endpoints import FRAMES, PREFIX
 from lab.evaluation.benchmarks.items import data_key, read_questions
 from lab.evaluation.benchmarks.judge import MAX_NEW_TOKENS, NUM_ATTEMPTS, find_prompt, marks_of
-from lab.evaluation.benchmarks.kept_answers import answers_of
+from lab.evaluation.benchmarks.replies import replies_of
 from lab.evaluation.benchmarks.scores import judged_scores
 from lab.evaluation.benchmarks.text_models import TEXT_MODELS, decoding_of, model_key, open_text_model
 
@@ -99,16 +99,11 @@ class OpenAnswers(Benchmark):
         found = read_questions(options.get("data", self.data))
         questions = [found[index] for index in sampled(len(found), limit)]
         judge = open_text_model(options["judge"], max_new_tokens=MAX_NEW_TOKENS)
-        prompts = [QUESTION_PROMPT.format(question=one.text) for one in questions]
+        asked = [one.asking(QUESTION_PROMPT.format(question=one.question), one.answer) for one in questions]
+        answering = open_text_model(model, max_new_tokens=whole_number(options, *_NEW_TOKENS))
         # One bar for both: the second half is the judge's.
         total = 2 * len(questions)
-        answers = answers_of(
-            model,
-            questions,
-            prompts,
-            max_new_tokens=whole_number(options, *_NEW_TOKENS),
-            progress=lambda done, _: progress(done, total),
-        )
+        answers = replies_of(answering, asked, name=model, progress=lambda done, _: progress(done, total))
         marks = marks_of(
             judge,
             questions,
@@ -119,9 +114,9 @@ class OpenAnswers(Benchmark):
         table = pd.DataFrame(
             {
                 "id": [one.id for one in questions],
-                "prompt": prompts,
-                "reference": [one.reference for one in questions],
-                "answer": answers,
+                "asked": [one.question for one in asked],
+                "answer": [one.answer for one in questions],
+                "given": answers,
                 "score": [mark.score for mark in marks],
                 "correct": pd.array([mark.correct for mark in marks], dtype="boolean"),
                 "unjudged": [mark.unjudged for mark in marks],

@@ -22,13 +22,22 @@ _TABLES = tomllib.loads(Path(__file__).with_name("benchmarks.toml").read_text(en
 BENCHMARKS = {name: choose(KINDS, table["kind"], "kind").from_table(name, table) for name, table in _TABLES.items()}
 
 
-def chosen(tasks: str) -> list[Benchmark]:
-    """The benchmarks of a list of names separated by commas; each once.
+def names_of(tasks: str) -> list[str]:
+    """The names of a list separated by commas; each once.
 
     Raises:
-        LabError: no name, or an unknown one; the message lists the choices.
+        LabError: no name.
     """
     names = list(dict.fromkeys(part.strip() for part in tasks.split(",") if part.strip()))
     if not names:
         raise LabError(f"no benchmark was named; choose from: {', '.join(sorted(BENCHMARKS))}")
-    return [choose(BENCHMARKS, name, "benchmark") for name in names]
+    return names
+
+
+def chosen(tasks: str) -> list[Benchmark]:
+    """The benchmarks of a list of names.
+
+    Raises:
+        LabError: no name, or an unknown one; the message lists the choices.
+    """
+    return [choose(BENCHMARKS, name, "benchmark") for name in names_of(tasks)]

@@ -60,7 +60,7 @@ def find_checkpoint(name: str, known: Mapping[str, Sequence[str]]) -> Checkpoint
     if (folder := Path(name)).is_dir():
         if not any(folder.rglob("config.json")):
             raise LabError(f"model folder {name} has no config.json; expected one that transformers saved")
-        return Checkpoint(name=name, key=f"folder@{_files_sha256(folder)}")
+        return Checkpoint(name=name, key=f"folder@{files_sha256(folder)}")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise LabError(
             f"unknown model {name!r}; expected one of {', '.join(sorted(known))}, a local folder, or OWNER/NAME on the "
@@ -77,7 +77,7 @@ def data_revision(name: str, branch: str | None = None) -> str:
         LabError: neither is there.
     """
     if Path(name).is_dir():
-        return f"folder {_files_sha256(Path(name))}"
+        return f"folder {files_sha256(Path(name))}"
     from huggingface_hub import HfApi
 
     try:
@@ -86,7 +86,8 @@ def data_revision(name: str, branch: str | None = None) -> str:
         raise _unreachable("data set", name, error) from error
 
 
-def _files_sha256(folder: Path) -> str:
+def files_sha256(folder: Path) -> str:
+    """A hash of all files of a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return _hashed([f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in files])
 

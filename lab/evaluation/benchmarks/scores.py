@@ -13,6 +13,7 @@ from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Score
 from lab.evaluation.benchmarks.judge import Mark
 from lab.evaluation.crossed import METRICS
+from lab.evaluation.items import TRANSCRIBE
 from lab.evaluation.statistics import NUM_RESAMPLES, bootstrap_interval
 
 
@@ -25,7 +26,7 @@ def accuracy_score(right: Sequence[float], *, clusters: Sequence[str] | None = N
     names = [str(place) for place in range(len(right))]
     frame = pd.DataFrame(
         {
-            "question": names,
+            "id": names,
             "group": names if clusters is None else list(clusters),
             "wrong_answers": [1.0 - float(one) for one in right],
             "num_questions": 1.0,
@@ -43,10 +44,10 @@ def accuracy_score(right: Sequence[float], *, clusters: Sequence[str] | None = N
 
 
 def error_rate_score(errors: pd.DataFrame, counted: str, *, metric: str) -> Score:
-    """A pooled error rate of `utterance_errors`; sentences are drawn, with all who said them.
+    """A pooled rate of an item table; groups are drawn: sentences, with all who said them.
 
     Args:
-        errors: a line an utterance.
+        errors: the table.
         counted: `word_error_rate` or `character_error_rate`.
         metric: what the score is called.
 
@@ -57,12 +58,31 @@ def error_rate_score(errors: pd.DataFrame, counted: str, *, metric: str) -> Scor
     return Score(metric=metric, value=rate, low=low, high=high, better="lower", num_items=len(errors))
 
 
+def scores_of_items(items: pd.DataFrame) -> tuple[Score, ...]:
+    """Of an item table: accuracy where there were choices (of each task too, where there are several), else rates.
+
+    Raises:
+        LabError: no item.
+    """
+    if items["num_choices"].gt(0).all():
+        found = [_accuracy(items, "accuracy")]
+        of_task = list(items.groupby("task", sort=False)) if items["task"].nunique() > 1 else []
+        return (*found, *(_accuracy(own, f"accuracy/{task}") for task, own in of_task))
+    rates = ["word_error_rate", "character_error_rate"] if items["num_words"].any() else ["character_error_rate"]
+    exact = () if set(items["task"]) == {TRANSCRIBE} else (_accuracy(items, "exact_match"),)
+    return (*exact, *(error_rate_score(items, rate, metric=rate) for rate in rates))
+
+
+def _accuracy(items: pd.DataFrame, metric: str) -> Score:
+    return accuracy_score((1 - items["wrong_answers"]).tolist(), clusters=items["group"].tolist(), metric=metric)
+
+
 def _rate(frame: pd.DataFrame, counted: str) -> tuple[float | None, float, float | None]:
     """Low end, rate and high end; without ends where there is one cluster only."""
     how = METRICS[counted]
     if frame.empty:
         raise LabError(f"there is nothing to score: no {how.items} were answered")
-    if frame[how.cluster].nunique() < 2:
+    if frame["group"].nunique() < 2:
         return None, float(frame[how.errors].sum() / frame[how.length].sum()), None
     found = bootstrap_interval(frame.assign(row="model", seed=0), "model", metric=counted)
     # The ends are quantiles of draws; of a rate of 0 or 1 they are that very number, but for its last digits.

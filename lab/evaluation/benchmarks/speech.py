@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lab.data.normalizers import NORMALIZERS, Normalizer
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
 from lab.evaluation.benchmarks.revisions import Checkpoint, data_revision, find_checkpoint
-from lab.evaluation.normalizers import NORMALIZERS, Normalizer
 
 if TYPE_CHECKING:
     import pandas
@@ -175,8 +175,8 @@ def score_transcripts(
     """
     import pandas as pd
 
+    from lab.data.error_rates import text_errors
     from lab.evaluation.benchmarks.scores import error_rate_score
-    from lab.evaluation.error_rates import utterance_errors
 
     first, *others = normalizers_of(language)
     kept = [place for place, text in enumerate(references) if all(one(text) for one in (first, *others))]
@@ -185,12 +185,13 @@ def score_transcripts(
     scores: list[Score] = []
     tables: list[pandas.DataFrame] = []
     for normalizer in (first, *others):
-        table = utterance_errors(
+        table = text_errors(
             [references[place] for place in kept],
             [hypotheses[place] for place in kept],
             normalizer,
             [ids[place] for place in kept],
         )
+        table = table.assign(group=table["answer_normalized"])
         tables.append(table)
         suffix = "" if normalizer is first else f"/{normalizer.name}"
         for kind in normalizer.reports:
@@ -199,10 +200,10 @@ def score_transcripts(
     counted, length = ("word_errors", "num_words") if "wer" in first.reports else ("character_errors", "num_characters")
     answers = pd.DataFrame(
         {
-            "id": table["utterance"],
-            "prompt": "",
-            "reference": table["reference"],
-            "answer": table["hypothesis"],
+            "id": table["id"],
+            "asked": "",
+            "answer": table["answer"],
+            "given": table["given"],
             "score": table[counted] / table[length],
             **{name: table[name] for name in table.columns[3:]},
         }

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lab.data.sample import Sample, Text
 from lab.errors import LabError
-from lab.evaluation.benchmarks.conversations import Conversation, Refused, TextModel
 from lab.evaluation.benchmarks.endpoints import DECODING, PREFIX, Endpoint, parse_endpoint
+from lab.evaluation.benchmarks.replies import Refused, TextModel
 from lab.evaluation.benchmarks.revisions import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ def _text_checkpoint(model: str) -> Checkpoint:
 class LocalTextModel:
     """A `TextModel` on this machine: greedy, in its own chat template where it has one, on a GPU where there is one.
 
-    Conversations of similar length are asked together, padded on the left, which no reply depends on. One that leaves
+    Samples of similar length are asked together, padded on the left, which no reply depends on. One that leaves
     no room for a reply in the model's context is refused.
 
     Args:
         checkpoint: whose weights.
         max_new_tokens: at which a reply is cut.
-        batch_size: conversations at once.
+        batch_size: samples at once.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, max_new_tokens: int, batch_size: int = BATCH_SIZE) -> None:
@@ -113,18 +114,18 @@ class LocalTextModel:
         network.to("cuda" if torch.cuda.is_available() else "cpu")
         return loaded
 
-    def reply(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, str | Refused]]:
+    def reply(self, samples: Sequence[Sample]) -> Iterator[tuple[int, str | Refused]]:
         """Reply to each, those of similar length together.
 
         Raises:
-            LabError: the weights cannot be loaded, or a conversation holds pictures or sound.
+            LabError: the weights cannot be loaded, or a sample holds pictures or sound.
         """
-        if any(turn.media for said in conversations for turn in said):
+        if any(not isinstance(part, Text) for sample in samples for part in sample.content):
             raise LabError(
                 f"{self._checkpoint.name!r} is a language model and is asked about pictures, videos or sound; expected "
                 "a model that sees or hears, behind an endpoint: openai:MODEL@URL"
             )
-        prompts = [self._prompt(said) for said in conversations]
+        prompts = [self._prompt(sample) for sample in samples]
         positions = getattr(self._loaded.model.config, "max_position_embeddings", None) or 1_000_000
         room = positions - self._max_new_tokens
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
@@ -135,14 +136,15 @@ class LocalTextModel:
             batch = fitting[start : start + self._batch_size]
             yield from zip(batch, self._generated([prompts[place] for place in batch]), strict=True)
 
-    def _prompt(self, conversation: Conversation) -> list[int]:
+    def _prompt(self, sample: Sample) -> list[int]:
         tokenizer: Any = getattr(self._loaded.codec, "tokenizer", None)
+        texts = [part for part in sample.content if isinstance(part, Text)]
         if tokenizer.chat_template:
-            turns = [{"role": turn.role, "content": turn.text} for turn in conversation]
+            turns = [{"role": part.role, "content": part.text} for part in texts]
             # The template writes its own special tokens.
             written = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
             return list(tokenizer.encode(written, add_special_tokens=False))
-        return list(tokenizer.encode("\n\n".join(turn.text for turn in conversation) + "\n"))
+        return list(tokenizer.encode("\n\n".join(part.text for part in texts) + "\n"))
 
     def _generated(self, prompts: list[list[int]]) -> list[str]:
         import torch

@@ -13,8 +13,8 @@ from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
 from lab.evaluation.benchmarks.endpoints import PREFIX
 from lab.evaluation.benchmarks.items import TRIVIA, data_key, read_translations
-from lab.evaluation.benchmarks.kept_answers import answers_of
-from lab.evaluation.benchmarks.text_models import TEXT_MODELS, decoding_of, model_key
+from lab.evaluation.benchmarks.replies import replies_of
+from lab.evaluation.benchmarks.text_models import TEXT_MODELS, decoding_of, model_key, open_text_model
 
 if TYPE_CHECKING:
     import pandas
@@ -88,21 +88,23 @@ class Translation(Benchmark):
         import pandas as pd
 
         target = identity.settings["target"]
+        language = LANGUAGES[target]
         found = read_translations(options.get("data", self.data))
         chosen = [found[index] for index in sampled(len(found), limit)]
-        prompts = [
-            (SPEECH_PROMPT if one.media else TEXT_PROMPT).format(language=LANGUAGES[target], source=one.text)
-            for one in chosen
+        asked = [
+            one.asking((TEXT_PROMPT if text else SPEECH_PROMPT).format(language=language, source=text), one.answer)
+            for one, text in ((one, one.question) for one in chosen)
         ]
-        answers = answers_of(model, chosen, prompts, max_new_tokens=_MAX_NEW_TOKENS, progress=progress)
-        references = [one.reference for one in chosen]
+        answering = open_text_model(model, max_new_tokens=_MAX_NEW_TOKENS)
+        answers = replies_of(answering, asked, name=model, progress=progress)
+        references = [one.answer for one in chosen]
         scores, signatures = translation_scores(answers, references, target=target)
         table = pd.DataFrame(
             {
                 "id": [one.id for one in chosen],
-                "prompt": prompts,
-                "reference": references,
-                "answer": answers,
+                "asked": [one.question for one in asked],
+                "answer": references,
+                "given": answers,
                 "score": sentence_bleu(answers, references, target=target),
             }
         )

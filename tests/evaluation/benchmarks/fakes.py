@@ -37,7 +37,7 @@ class Guessing(Benchmark):
         right = [float(place % 4 != 0) for place in places]
         progress(len(places), len(places))
         answers = pd.DataFrame(
-            {"id": [str(place) for place in places], "prompt": "?", "reference": "1", "answer": "1", "score": right}
+            {"id": [str(place) for place in places], "asked": "?", "answer": "1", "given": "1", "score": right}
         )
         value = sum(right) / len(right)
         score = Score(metric="accuracy", value=value, low=0.5, high=0.9, better="higher", num_items=len(places))

@@ -33,7 +33,7 @@ def coin(**more: object) -> Coin:
     return Coin(**{"name": "coin", "kind": "open", "models": "any", "source": "none", **more})  # type: ignore[arg-type]
 
 
-ANSWERS = pd.DataFrame({name: ["a"] for name in ("id", "prompt", "reference", "answer", "score")})
+ANSWERS = pd.DataFrame({name: ["a"] for name in ("id", "asked", "answer", "given", "score")})
 
 
 def test_a_score_lies_within_its_interval_or_has_none():

@@ -9,16 +9,18 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import soundfile
-from PIL import Image
+from PIL import Image as Picture
 
 from lab.data.fetch import packages
+from lab.data.sample import Audio, Image, Sample, Text, Video
 from lab.errors import LabError
 from lab.evaluation.benchmarks import items
-from lab.evaluation.benchmarks.conversations import Medium, Turn, asked, identity_of
-from lab.evaluation.benchmarks.endpoints import message_of
-from lab.evaluation.benchmarks.items import Item, data_key, read_questions
+from lab.evaluation.benchmarks.endpoints import messages_of
+from lab.evaluation.benchmarks.items import data_key, read_questions
+from lab.evaluation.benchmarks.replies import identity_of
 from tests.data.fakes import tone
 from tests.data.films import film
+from tests.evaluation.benchmarks.asked import asked
 from tests.vision import write_rows
 
 
@@ -34,10 +36,10 @@ def test_lines_of_json_are_questions_with_their_media(tmp_path: Path) -> None:
         {"id": 7, "question": "how many?", "answer": 0, "image": "a.png", "audio": "sub/b.wav", "video": "c.mp4"},
     ]
     one, other = read_questions(written(tmp_path / "set.jsonl", *lines))
-    assert one == Item(id="0", text="who?", reference="me\u0085you")
-    assert (other.id, other.reference) == ("7", "0")
-    media = [("image", "a.png"), ("video", "c.mp4"), ("audio", "sub/b.wav")]
-    assert [(m.kind, m.content) for m in other.media] == [(kind, tmp_path / name) for kind, name in media]
+    assert (one.id, one.content, one.answer) == ("0", (Text("who?"),), "me\u0085you")
+    assert (other.id, other.answer) == ("7", "0")
+    media = (Image(tmp_path / "a.png"), Video(tmp_path / "c.mp4"), Audio(tmp_path / "sub/b.wav"))
+    assert other.content == (*media, Text("how many?"))
 
 
 def test_parquet_of_the_hubs_form_holds_bytes_or_paths(tmp_path: Path) -> None:
@@ -48,8 +50,8 @@ def test_parquet_of_the_hubs_form_holds_bytes_or_paths(tmp_path: Path) -> None:
     path = tmp_path / "set.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     one, other = read_questions(str(path))
-    assert one.media == (Medium("image", b"png"),)
-    assert other.media == (Medium("image", tmp_path / "y.png"), Medium("audio", b"wav"))
+    assert one.content == (Image(b"png"), Text("a"))
+    assert other.content == (Image(tmp_path / "y.png"), Audio(b"wav"), Text("c"))
     path.write_bytes(b"PAR1 not")
     with pytest.raises(LabError, match=r"set.parquet is no Parquet file that can be read"):
         read_questions(str(path))
@@ -100,8 +102,8 @@ def test_trivia_are_the_pairs_of_the_package(tmp_path: Path, monkeypatch: pytest
     (folder / "trivia.yml").write_text("conversations:\n- - Who?\n  - ' Me'\n- lost\n- - How many?\n  - 3\n")
     monkeypatch.setattr(items, "fetch", lambda name: tmp_path)
     first, second = read_questions("trivia")
-    assert first == Item(id="trivia-0000", text="Who?", reference="Me")
-    assert second == Item(id="trivia-0002", text="How many?", reference="3")
+    assert (first.id, first.content, first.answer) == ("trivia-0000", (Text("Who?"),), "Me")
+    assert (second.id, second.content, second.answer) == ("trivia-0002", (Text("How many?"),), "3")
 
 
 @pytest.fixture
@@ -121,14 +123,11 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_hubs_questions_find_their_videos(videos: Path) -> None:
     found = read_questions(f"hub:{videos}:default:test")
-    assert [(one.id, one.text, one.reference) for one in found] == [
+    assert [(one.id, one.question, one.answer) for one in found] == [
         ("one_1", "what is one", "a film"),
         ("two_1", "what is two", "a film"),
     ]
-    assert [one.media for one in found] == [
-        (Medium("video", videos / "v_one.mp4"),),
-        (Medium("video", videos / "v_two.mkv"),),
-    ]
+    assert [one.content[0] for one in found] == [Video(videos / "v_one.mp4"), Video(videos / "v_two.mkv")]
 
 
 def test_a_video_that_is_not_unpacked_or_a_row_of_another_form_is_refused(videos: Path) -> None:
@@ -150,21 +149,23 @@ def test_a_video_that_is_not_unpacked_or_a_row_of_another_form_is_refused(videos
 def decoded(url: str, kind: str) -> np.ndarray:
     head, _, content = url.partition(";base64,")
     assert head == f"data:image/{kind}"
-    return np.array(Image.open(io.BytesIO(base64.b64decode(content))))
+    return np.array(Picture.open(io.BytesIO(base64.b64decode(content))))
 
 
 def test_a_turn_without_media_is_text_and_with_them_parts_before_it(tmp_path: Path) -> None:
-    assert message_of(Turn("system", "hi")) == {"role": "system", "content": "hi"}
-    red = Image.new("RGB", (4, 3), "red")
+    said = Sample(id="1", content=(Text("hi", "system"), Text("what?")))
+    assert messages_of(said) == [{"role": "system", "content": "hi"}, {"role": "user", "content": "what?"}]
+    red = Picture.new("RGB", (4, 3), "red")
     for kind in ("PNG", "JPEG", "GIF", "WEBP"):
         red.save(tmp_path / "red", kind)
-        picture, text = message_of(asked("what?", [Medium("image", tmp_path / "red")])[0])["content"]
+        (turn,) = messages_of(asked("what?", Image(tmp_path / "red")))
+        picture, text = turn["content"]
         assert text == {"type": "text", "text": "what?"}
         assert decoded(picture["image_url"]["url"], kind.lower()).shape[:2] == (3, 4)
 
 
 def test_a_video_is_a_frame_a_second_within_the_papers_size(tmp_path: Path) -> None:
-    parts = message_of(asked("what?", [Medium("video", film(tmp_path / "a.mp4", 30, height=400, width=800))])[0])
+    (parts,) = messages_of(asked("what?", Video(film(tmp_path / "a.mp4", 30, height=400, width=800))))
     frames = [decoded(part["image_url"]["url"], "jpeg") for part in parts["content"][:-1]]
     assert [frame.shape for frame in frames] == [(384, 768, 3)] * 3  # 30 frames at 10 a second
 
@@ -172,7 +173,8 @@ def test_a_video_is_a_frame_a_second_within_the_papers_size(tmp_path: Path) -> N
 def test_any_sound_is_16_khz_mono_wave() -> None:
     kept = io.BytesIO()
     soundfile.write(kept, np.stack([tone(0.5, rate=44100)] * 2, axis=1), 44100, format="FLAC")
-    sound, _ = message_of(asked("what?", [Medium("audio", kept.getvalue())])[0])["content"]
+    (turn,) = messages_of(asked("what?", Audio(kept.getvalue())))
+    sound, _ = turn["content"]
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound["input_audio"]["data"])))
     assert (sound["type"], sound["input_audio"]["format"], rate, samples.shape) == (
         "input_audio",
@@ -186,20 +188,19 @@ def test_media_that_no_endpoint_takes_are_refused(tmp_path: Path) -> None:
     wave = io.BytesIO()
     soundfile.write(wave, tone(0.1), 16000, format="WAV")
     for medium, message in [
-        (Medium("image", b"BM.."), "a picture begins with b'BM..'; expected PNG, JPEG, GIF or WebP"),
-        (Medium("image", wave.getvalue()), "a picture begins with b'RIFF"),
-        (Medium("video", b"mp4"), "a video is asked about as a file, and its bytes were given"),
-        (Medium("video", tmp_path / "none.mp4"), "none.mp4"),
-        (Medium("audio", b"noise"), "not audio that can be read"),
-        (Medium("image", tmp_path / "none.png"), r"image .*none.png cannot be read \(No such file"),
+        (Image(b"BM.."), "a picture begins with b'BM..'; expected PNG, JPEG, GIF or WebP"),
+        (Image(wave.getvalue()), "a picture begins with b'RIFF"),
+        (Video(tmp_path / "none.mp4"), "none.mp4"),
+        (Audio(b"noise"), "not audio that can be read"),
+        (Image(tmp_path / "none.png"), r"image .*none.png cannot be read \(No such file"),
     ]:
         with pytest.raises(LabError, match=message):
-            message_of(asked("what?", [medium])[0])
+            messages_of(asked("what?", medium))
 
 
 def test_what_is_asked_is_known_by_role_text_and_the_medias_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
-    same = identity_of(asked("q", [Medium("image", b"x")]))
-    assert identity_of(asked("q", [Medium("image", tmp_path / "a")])) == same
-    others = [asked("q"), asked("q", [Medium("image", b"y")]), asked("r", [Medium("image", b"x")])]
+    same = identity_of(asked("q", Image(b"x")))
+    assert identity_of(asked("q", Image(tmp_path / "a"))) == same
+    others = [asked("q"), asked("q", Image(b"y")), asked("r", Image(b"x"))]
     assert same not in {identity_of(other) for other in others}

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from lab.data.sample import Sample, Text
 from lab.errors import LabError
 from lab.evaluation.benchmarks import judge, open_answers, translation
 from lab.evaluation.benchmarks.endpoints import Endpoint
-from lab.evaluation.benchmarks.items import Item
 from lab.evaluation.benchmarks.judge import Mark, find_prompt, marks_of, prompts
 from lab.evaluation.benchmarks.scores import judged_scores
 from tests.evaluation.benchmarks.judge_server import GOOD, JudgeServer, judge_server
 
-ITEMS = [Item(id=str(i), text=f"q{i}", reference="r") for i in range(4)]
+ITEMS = [Sample(id=str(i), content=(Text(f"q{i}"),), answer="r") for i in range(4)]
 # Name and version -> the text's SHA-256. A changed word is another measure: raise its version, and add a line.
 PINNED = {
     "yes_no 1": "38932e0e03120054",
@@ -20,7 +20,7 @@ PINNED = {
     "question ours, 1": "47f1887165b514ec",
     "translation ours, 1": "d9fab4b19a313c53",
 }
-CASE = Item(id="1", text="what {is} it?", reference="a cat")
+CASE = Sample(id="1", content=(Text("what {is} it?"),), answer="a cat")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def marks(
     server: JudgeServer,
-    items: list[Item] = ITEMS,
+    items: list[Sample] = ITEMS,
     *,
     name: str = "m",
     retries: int = 2,
@@ -130,13 +130,14 @@ def test_every_prompts_text_is_pinned_to_its_version():
 
 def test_a_prompt_holds_the_case_and_braces_in_it_are_text():
     for prompt in prompts().values():
-        system, user = prompt.opening(CASE, 'say {"verdict": "yes"}')
+        opening = prompt.opening(CASE, 'say {"verdict": "yes"}')
+        system, user = opening.content
         assert (system.role, user.role) == ("system", "user")
         assert "Question: what {is} it?\n" in user.text
         assert "answer: a cat\n" in user.text
         assert """Candidate's answer: say {"verdict": "yes"}\n""" in user.text
         assert "{{" not in system.text + user.text
-        again = prompt.asked_again((system, user), "hm")
+        again = prompt.asked_again(opening, "hm").content
         assert [turn.role for turn in again] == ["system", "user", "assistant", "user"]
         assert (again[2].text, "{{" in again[3].text) == ("hm", False)
 

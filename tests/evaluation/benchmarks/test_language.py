@@ -11,19 +11,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from lab.data.instructions.instructions import instruction
-from lab.data.sample import Sample
 from lab.errors import LabError
 from lab.evaluation.benchmarks import language
-from lab.evaluation.benchmarks.language import (
-    as_row,
-    few_shot_questions,
-    leaves,
-    manager_of,
-    place_of_data,
-)
+from lab.evaluation.benchmarks.language import leaves, manager_of, place_of_data
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from standins.instructions import mmlu as mmlu_source
+from standins import mmlu_task
 from tests.evaluation.benchmarks.fakes import silent
 from tests.parts.tiny_models import llama
 
@@ -70,7 +62,7 @@ def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
     from datasets import Dataset
 
     made = [question(number) for number in range(10)]
-    monkeypatch.setattr(language, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
+    monkeypatch.setattr(mmlu_task, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
     return made
 
 
@@ -94,12 +86,12 @@ def test_the_answer_is_the_likeliest_letter_of_a_plain_forward_pass(model, quest
         model, options={"device": "cpu"}, limit=None, progress=lambda done, total: seen.append((done, total))
     )
     expected = [likeliest(model, row) for row in questions]
-    assert found.answers["answer"].tolist() == expected
+    assert found.answers["given"].tolist() == expected
     right = sum(letter == "ABCD"[int(str(row["answer"]))] for letter, row in zip(expected, questions, strict=True))
     (score,) = found.scores
     assert (score.metric, score.value, score.num_items) == ("accuracy", pytest.approx(right / 10), 10)
     assert seen[-1] == (10, 10)
-    assert found.answers["prompt"][0].endswith("Answer:")
+    assert found.answers["asked"][0].endswith("Answer:")
     assert found.settings["precision"] == "float32"
 
 
@@ -162,10 +154,10 @@ def test_mmlu_is_lm_evals_own_task_on_a_folder_of_the_hubs_layout(model, tmp_pat
     (score,) = found.scores
     assert score.value == pytest.approx(found.answers["score"].mean())
     first = found.answers.set_index("id").loc["mmlu_high_school_physics/1"]
-    assert first["prompt"].startswith(
+    assert first["asked"].startswith(
         "The following are multiple choice questions (with answers) about high school physics."
     )
-    assert first["answer"] == likeliest(model, question(1, "high school physics"))
+    assert first["given"] == likeliest(model, question(1, "high school physics"))
     assert found.settings["data"].startswith("cais/mmlu @ folder ")
     assert found.settings["num_fewshot"] == "0"
     assert len(mmlu.evaluate(model, options=options, limit=5, progress=silent).answers) == 5
@@ -223,39 +215,3 @@ def test_precision_and_weights_are_part_of_the_identity(model):
     assert auto == FEW_SHOT.check(model, options={"device": "cpu", "precision": "float32", "batch_size": "4"})
     assert auto.settings != FEW_SHOT.check(model, options={"device": "cpu", "precision": "bfloat16"}).settings
     assert FEW_SHOT.check("smollm2_135m", options={}).model_key.startswith("smollm2_135m@")
-
-
-ASKED = "Why is Mars red? (A) Rust. (B) Heat (of the sun). (C) Lava. (D) Ice."
-
-
-def asked(key: str, prompt: str, answer: str) -> Sample:
-    return instruction(id=f"mmlu/{key}", prompt=prompt, answer=answer, source="mmlu", group=key)
-
-
-def test_a_question_is_cut_from_its_choices():
-    assert as_row("high_school_physics-3", ASKED, "Lava.") == {
-        "id": "high_school_physics-3",
-        "subject": "high school physics",
-        "question": "Why is Mars red?",
-        "choices": ["Rust.", "Heat (of the sun).", "Lava.", "Ice."],
-        "answer": 2,
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "right"), [("Why? (A) a (B) b (C) c", "a"), ("Why? (B) b (A) a (C) c (D) d", "a"), (ASKED, "Dust.")]
-)
-def test_what_is_no_question_with_four_choices_is_left_out(text, right):
-    assert as_row("astronomy-0", text, right) is None
-
-
-def test_questions_are_those_of_the_package_that_can_be_cut(monkeypatch):
-    made = [asked("astronomy-0", ASKED, "Rust."), asked("astronomy-1", "What?", "That.")]
-    monkeypatch.setattr(mmlu_source, "instructions", lambda option, skipped: iter(made))
-    assert few_shot_questions()["test"]["answer"][:] == [0]
-
-
-def test_a_package_of_another_form_is_named(monkeypatch):
-    monkeypatch.setattr(mmlu_source, "instructions", lambda option, skipped: iter(()))
-    with pytest.raises(LabError, match=r"no question of lm-eval 0\.4\.13 could be read"):
-        few_shot_questions()

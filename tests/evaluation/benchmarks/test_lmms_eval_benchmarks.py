@@ -76,9 +76,9 @@ def test_a_run_gives_the_score_with_its_interval_and_every_answer(stand_in: Stan
     assert list(found.answers["score"]) == right
     assert found.answers.iloc[3].to_dict() == {
         "id": "3",
-        "prompt": "prompt 3",
-        "reference": "target 3",
-        "answer": "answer 3",
+        "asked": "prompt 3",
+        "answer": "target 3",
+        "given": "answer 3",
         "score": 0.0,
         "task": "realworldqa",
         "found": '{"exact_match": 0.0}',

@@ -85,7 +85,7 @@ def test_yes_or_no_gives_accuracy_and_the_score_stands_beside(questions):
     assert by_name["judge_score"].low < 2.5 < by_name["judge_score"].high
     assert found.answers["score"].tolist() == [5.0, 1.0, 4.0, 0.0]
     assert found.answers["correct"].tolist() == [True, False, True, False]
-    assert found.answers["answer"].tolist() == [told[1] for told in TOLD.values()]
+    assert found.answers["given"].tolist() == [told[1] for told in TOLD.values()]
     assert found.answers["times_asked"].tolist() == [1, 1, 1, 1]
     assert found.settings["judge"] == f"openai:j@{judge.url}, temperature 0, seed 0"
     assert found.settings["judge_prompt"] == "yes_no 1, ours: the paper's is not found"

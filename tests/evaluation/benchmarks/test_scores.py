@@ -3,10 +3,10 @@ import math
 import pandas as pd
 import pytest
 
+from lab.data.error_rates import text_errors
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.benchmarks.scores import accuracy_score, error_rate_score
-from lab.evaluation.error_rates import utterance_errors
-from lab.evaluation.normalizers import NORMALIZERS
 
 
 def test_an_accuracy_has_nearly_the_interval_of_a_binomial():
@@ -33,7 +33,8 @@ def test_all_right_is_one_and_a_single_item_has_no_interval():
 
 
 def test_a_pooled_error_rate_weighs_utterances_by_their_words():
-    table = utterance_errors(["a b c d", "e"], ["a b c d", "x"], NORMALIZERS["lowercase_alphanumeric"], ["1", "2"])
+    table = text_errors(["a b c d", "e"], ["a b c d", "x"], NORMALIZERS["lowercase_alphanumeric"], ["1", "2"])
+    table = table.assign(group=table["answer_normalized"])
     score = error_rate_score(table, "word_error_rate", metric="word_error_rate")
     assert score.value == pytest.approx(1 / 5)
     assert 0.0 <= score.low <= score.value <= score.high <= 1.0

@@ -29,7 +29,7 @@ def test_hand_worked_rates_under_every_normaliser():
     assert by_name["character_error_rate/raw"].value > by_name["character_error_rate"].value
     assert all(score.low <= score.value <= score.high for score in scores)
     assert answers["score"].tolist() == [0.0, pytest.approx(1 / 4)]
-    assert answers["answer"].tolist() == heard
+    assert answers["given"].tolist() == heard
 
 
 def test_chinese_is_counted_by_characters_alone():
@@ -97,7 +97,7 @@ def test_a_data_set_of_the_hubs_form_is_transcribed_and_scored(benchmark, tmp_pa
     by_name = {score.metric: score for score in found.scores}
     assert by_name["word_error_rate"].value == pytest.approx(0.5)  # one of two words of each sentence
     assert by_name["word_error_rate"].num_items == 6 == recognizer.num_heard
-    assert set(found.answers["reference"]) <= set(SENTENCES)
+    assert set(found.answers["answer"]) <= set(SENTENCES)
     assert seen[-1] == (6, 6)
     assert f"hub:{tmp_path / 'speech'}::test @ folder " in found.settings["data"]
     assert found.settings["normalizer.raw"] == "1"

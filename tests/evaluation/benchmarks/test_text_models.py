@@ -7,10 +7,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from lab.data.sample import Image, Sample, Text
 from lab.errors import LabError
-from lab.evaluation.benchmarks.conversations import Conversation, Medium, Refused, Turn, asked
+from lab.evaluation.benchmarks.replies import Refused
 from lab.evaluation.benchmarks.revisions import find_checkpoint
 from lab.evaluation.benchmarks.text_models import LocalTextModel, open_text_model
+from tests.evaluation.benchmarks.asked import asked
 from tests.parts.tiny_models import llama
 from tests.speech import write_language_model
 
@@ -18,7 +20,7 @@ WORDS = ("<eos>", "<unk>", "[user]", "[system]", "[answer]", "red", "blue", "gre
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[answer]"
 ASKED = [
     asked("which is red"),
-    (Turn("system", "green"), Turn("user", "which is blue")),
+    Sample(id="2", content=(Text("green", "system"), Text("which is blue"))),
     asked("is is is blue green red which which"),
     asked("is"),
     asked("red blue"),
@@ -59,8 +61,8 @@ def by_hand(folder: str, prompt: str, max_new_tokens: int = 6) -> str:
 def test_replies_are_greedy_in_the_models_own_template_and_no_neighbour_changes_them(tmp_path, template):
     folder = saved(tmp_path / "llama", template)
 
-    def prompt(said: Conversation) -> str:
-        turns = [f"[{turn.role}] {turn.text}" if template else turn.text for turn in said]
+    def prompt(said: Sample) -> str:
+        turns = [f"[{part.role}] {part.text}" if template else part.text for part in said.content]
         return " ".join([*turns, "[answer]"] if template else turns)
 
     expected = {place: by_hand(folder, prompt(said)) for place, said in enumerate(ASKED)}
@@ -82,7 +84,7 @@ def test_a_conversation_without_room_for_a_reply_is_refused_and_the_others_are_n
 def test_pictures_and_models_of_characters_are_refused(tmp_path):
     model = opened(str(saved(tmp_path / "llama", None)))
     with pytest.raises(LabError, match=r"is asked about pictures, videos or sound; expected .* openai:MODEL@URL"):
-        list(model.reply([ASKED[0], asked("what?", [Medium("image", b"png")])]))
+        list(model.reply([ASKED[0], asked("what?", Image(b"png"))]))
     with pytest.raises(LabError, match="writes characters and has no tokenizer"):
         list(opened(write_language_model(tmp_path / "characters")).reply(ASKED[:1]))
     with pytest.raises(LabError, match="max_new_tokens is 0, expected at least 1"):

@@ -14,12 +14,12 @@ import soundfile
 
 from lab.errors import LabError
 from lab.evaluation.benchmarks import translation
-from lab.evaluation.benchmarks.conversations import Turn
 from lab.evaluation.benchmarks.endpoints import Endpoint
 from lab.evaluation.benchmarks.items import data_key, read_translations
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.evaluation.benchmarks.translation import sentence_bleu, translation_scores
 from tests.data.fakes import tone
+from tests.evaluation.benchmarks.asked import asked
 from tests.evaluation.benchmarks.fakes import silent
 from tests.evaluation.benchmarks.judge_server import judge_server
 
@@ -164,7 +164,7 @@ def test_text_is_translated_by_an_endpoint_and_scored(sentences):
         )
     assert seen[-1] == (4, 4)
     assert found.answers["id"].tolist() == ["s0", "s1", "s2", "s3"]
-    assert found.answers["answer"].tolist() == [*list(SENTENCES.values())[:3], "Where is the station?"]
+    assert found.answers["given"].tolist() == [*list(SENTENCES.values())[:3], "Where is the station?"]
     # Of the last one's five words and marks only "?" is right, of six; each longer match that is not there counts as
     # half, a quarter and an eighth of one (sacrebleu's smoothing).
     last = 100 * math.exp(1 - 6 / 5) * (1 / 5 * 1 / 2 / 4 * 1 / 4 / 3 * 1 / 8 / 2) ** (1 / 4)
@@ -185,7 +185,7 @@ def test_speech_of_the_hubs_form_is_sent_as_sound(speech):
     with judge_server(answer=hearing) as server:
         found = benchmark.evaluate(f"openai:m@{server.url}", options={"data": speech}, limit=None, progress=silent)
         assert {score.metric: score.value for score in found.scores} == {"bleu": 100.0, "chrf": 100.0}
-        assert found.answers["reference"].tolist() == list(SENTENCES.values())
+        assert found.answers["answer"].tolist() == list(SENTENCES.values())
         assert len(server.requests) == 4
     assert re.search(r":en_zh:test@folder [0-9a-f]{16}$", found.settings["data"])
 
@@ -230,7 +230,7 @@ def test_a_failure_ends_it_though_requests_were_waiting():
     with judge_server(answer=lambda messages: {"status": 401, "body": '{"error": {"message": "key"}}'}) as server:
         endpoint = Endpoint(f"openai:m@{server.url}", max_new_tokens=4, num_parallel=1)
         with pytest.raises(LabError, match="answers 401"):
-            list(endpoint.reply([[Turn(role="user", text=str(number))] for number in range(12)]))
+            list(endpoint.reply([asked(str(number)) for number in range(12)]))
     assert len(server.requests) < 12
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from lab.data.filters.filtering import Filtered
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError, choose
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.sampled_answers import sample_answers
+from lab.parts.decoding import draw
 from lab.parts.language_models import LanguageModel
+from lab.parts.omni_model import Example, OmniModel
 
 UNKNOWN = "the model never answers it"
 QUESTION = "{question}"
@@ -71,9 +72,9 @@ def measure_knowledge(
     for name, answer, plain in zip(ids, answers, expected, strict=True):
         if not plain:
             raise LabError(f"sample {name!r} has the answer {answer!r}, of which {normalizer!r} leaves nothing")
-    codec = language_model.codec
+    codec, model = language_model.codec, OmniModel(language_model=language_model).eval()
     asked = [
-        (i, number, [*codec.start_ids, *codec.encode(prompt.replace(QUESTION, question))])
+        (i, number, codec.encode(prompt.replace(QUESTION, question)))
         for i, question in enumerate(questions)
         for number, prompt in enumerate(prompts)
     ]
@@ -82,10 +83,11 @@ def measure_knowledge(
     given = [""] * len(ids)
     for at in range(0, len(asked), batch_size):
         batch = asked[at : at + batch_size]
-        found = sample_answers(
-            language_model,
+        found = draw(
+            model,
+            # What is answered goes on where the prompt ends.
+            [Example(content=[[]], answer=tokens) for _, _, tokens in batch],
             [f"{ids[i]}" if number == 0 else f"{ids[i]} (prompt {number})" for i, number, _ in batch],
-            [tokens for _, _, tokens in batch],
             num_samples=num_samples,
             temperature=temperature,
             max_new_tokens=max_new_tokens,

@@ -1,9 +1,11 @@
-"""Greedy and beam decoding of a batch with a key-value cache: the prefix is read once, then one token a step.
+"""Greedy, beam and drawn answers of a batch with a key-value cache: the prefix is read once, then one token a step.
 
-Axes: `batch` (examples), `beams`.
+Axes: `batch` (examples), `beams`. A drawn answer depends on the seed, its example's name and its number alone: its
+noise is drawn for it, whatever stands beside it in the batch.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab.errors import LabError
-from lab.evaluation.key_value_cache import AppendingCache
 from lab.parts.joined_sequences import JoinedSequence
+from lab.parts.key_value_cache import AppendingCache
 from lab.parts.omni_model import Example, OmniModel
 
 IMPOSSIBLE = float("-inf")
@@ -42,7 +44,77 @@ def decode(
         raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {min(limits)}")
     if len(limits) != len(examples):
         raise LabError(f"max_new_tokens has {len(limits)} limits for {len(examples)} examples")
-    joined = model.embed([replace(example, answer=()) for example in examples])
+    state, scores = _begun(model, [replace(example, answer=()) for example in examples])
+    if num_beams == 1:
+        return _token_by_token(state, scores, limits, lambda scores, rows: scores.argmax(-1))
+    return _beam(state, scores, limits, num_beams, length_penalty)
+
+
+@torch.inference_mode()
+def draw(
+    model: OmniModel,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    *,
+    num_samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+) -> list[list[list[int]]]:
+    """For each example: the greedy answer, then `num_samples` drawn at a temperature; token ids without start and end.
+
+    An example's own answer is how they all begin, and is not among the ids. An answer that does not end is cut at
+    `max_new_tokens`.
+
+    Raises:
+        LabError: a number out of range, not one name an example, an example that leaves no room in the model's context,
+            or scores that are not finite (the example is named).
+    """
+    if num_samples < 0 or max_new_tokens < 1 or not temperature > 0:
+        raise LabError(
+            f"num_samples, max_new_tokens and temperature are {num_samples}, {max_new_tokens} and {temperature}, "
+            "expected at least 0, at least 1 and above 0"
+        )
+    if len(names) != len(examples) or not examples:
+        raise LabError(f"{len(names)} names for {len(examples)} examples; expected one each, and at least one")
+    language = model.language
+    room = getattr(language.model.config, "max_position_embeddings", None)
+    for name, example in zip(names, examples, strict=True):
+        if room is not None and (begun := model.num_tokens(example) - 1) + max_new_tokens > room:
+            raise LabError(
+                f"the prompt of {name!r} has {begun} tokens and its answer up to {max_new_tokens}; language model "
+                f"{language.name!r} takes {room} together"
+            )
+    state, scores = _begun(model, examples)
+    for name, finite in zip(names, torch.isfinite(scores).all(-1).tolist(), strict=True):
+        if not finite:
+            raise LabError(f"the language model {language.name!r} gives {name!r} scores that are not finite")
+    each = 1 + num_samples
+    rows = torch.arange(len(examples), device=scores.device).repeat_interleave(each)
+    state.keep(rows)
+    noise = [None if k == 0 else _generator(seed, name, k) for name in names for k in range(each)]
+
+    def likeliest_or_drawn(scores: Float[Tensor, "batch vocabulary"], rows: Sequence[int]) -> Int[Tensor, " batch"]:
+        """The largest of scores with Gumbel noise is a draw."""
+        drawn = torch.zeros(scores.shape)
+        for at, row in enumerate(rows):
+            if (generator := noise[row]) is not None:
+                # Drawn on the CPU, so that every machine draws the same.
+                drawn[at] = -torch.empty(scores.shape[1]).exponential_(generator=generator).log()
+        return (scores / temperature + drawn.to(scores.device)).argmax(-1)
+
+    answers = _token_by_token(state, scores[rows], [max_new_tokens] * len(rows), likeliest_or_drawn)
+    return [answers[at : at + each] for at in range(0, len(answers), each)]
+
+
+def _generator(seed: int, name: str, number: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _begun(model: OmniModel, examples: Sequence[Example]) -> "tuple[_Continuation, Float[Tensor, 'batch vocabulary']]":
+    """What was read of examples, their answers so far included, and the log-probabilities of what comes next."""
+    joined = model.embed(examples)
     cache = AppendingCache()
     output = model.language_model(
         inputs_embeds=joined.embeddings,
@@ -52,10 +124,7 @@ def decode(
         use_cache=True,
         logits_to_keep=1,
     )
-    scores = output.logits[:, -1].float().log_softmax(-1)
-    if num_beams == 1:
-        return _greedy(_Continuation(model, cache, joined), scores, limits)
-    return _beam(_Continuation(model, cache, joined), scores, limits, num_beams, length_penalty)
+    return _Continuation(model, cache, joined), output.logits[:, -1].float().log_softmax(-1)
 
 
 class _Continuation:
@@ -106,13 +175,18 @@ class _Continuation:
         return logits.float().log_softmax(-1)
 
 
-def _greedy(state: _Continuation, scores: Float[Tensor, "batch vocabulary"], limits: Sequence[int]) -> list[list[int]]:
-    """Take the likeliest token each time; rows that have ended leave the batch."""
+def _token_by_token(
+    state: _Continuation,
+    scores: Float[Tensor, "batch vocabulary"],
+    limits: Sequence[int],
+    choose: Callable[[Float[Tensor, "batch vocabulary"], Sequence[int]], Int[Tensor, " batch"]],
+) -> list[list[int]]:
+    """Take the token that `choose` gives each row by its scores and number; rows that have ended leave the batch."""
     end = state.end_id
     answers: list[list[int]] = [[] for _ in range(len(scores))]
     active = list(range(len(scores)))
     while True:
-        tokens = scores.argmax(-1)
+        tokens = choose(scores, active)
         going = [row for row, token in enumerate(tokens.tolist()) if token != end]
         for row in going:
             answers[active[row]].append(int(tokens[row]))

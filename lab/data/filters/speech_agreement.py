@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from lab.data.error_rates import text_errors
 from lab.data.filters.filtering import Filtered
+from lab.data.normalizers import Normalizer
 from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.errors import LabError
-from lab.evaluation.error_rates import utterance_errors
-from lab.evaluation.normalizers import Normalizer
 
 # Whisper's spectrogram needs 25 ms; nothing is said in less than this.
 MIN_SECONDS = 0.1
@@ -81,7 +81,7 @@ def _listen(
         audio = [clip for clip in clips if not isinstance(clip, Heard)]
         said = [recording for recording, clip in zip(batch, clips, strict=True) if not isinstance(clip, Heard)]
         transcripts = list(transcribe(audio)) if audio else []
-        table = utterance_errors([r.answer for r in said], transcripts, normalizer, [r.id for r in said])
+        table = text_errors([r.answer for r in said], transcripts, normalizer, [r.id for r in said])
         unit = "word" if "wer" in normalizer.reports else "character"
         scores = iter(zip(said, transcripts, table[f"{unit}_errors"], table[f"num_{unit}s"], strict=True))
         for clip in clips:

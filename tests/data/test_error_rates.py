@@ -3,15 +3,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.data.error_rates import text_errors
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
-from lab.evaluation.error_rates import character_error_rate, utterance_errors, word_error_rate
-from lab.evaluation.normalizers import NORMALIZERS
+from lab.evaluation.items import character_error_rate, word_error_rate
 
 PLAIN = NORMALIZERS["lowercase_alphanumeric"]
 
 
 def score(reference: str, hypothesis: str) -> pd.Series:
-    return utterance_errors([reference], [hypothesis], PLAIN, ["u"]).iloc[0]
+    return text_errors([reference], [hypothesis], PLAIN, ["u"]).iloc[0]
 
 
 @pytest.mark.parametrize(
@@ -43,34 +44,35 @@ def test_errors_are_as_counted_by_hand(
     line = score(reference, hypothesis)
     assert (line["num_characters"], line["character_errors"]) == (characters, character_errors)
     assert (line["num_words"], line["word_errors"]) == (words, word_errors)
+    assert (line["wrong_answers"], line["num_questions"]) == (int(character_errors > 0), 1)
 
 
 def test_rates_are_pooled_over_utterances_and_not_averaged() -> None:
     # Characters: 1 of 3 and 0 of 7, so 1/10, not the mean of 1/3 and 0. Words: 1 of 1 and 0 of 2, so 1/3.
-    frame = utterance_errors(["cat", "the dog"], ["bat", "the dog"], PLAIN, ["u1", "u2"])
+    frame = text_errors(["cat", "the dog"], ["bat", "the dog"], PLAIN, ["u1", "u2"])
     assert character_error_rate(frame) == pytest.approx(1 / 10)
     assert word_error_rate(frame) == pytest.approx(1 / 3)
 
 
 def test_all_hypotheses_empty_is_a_rate_of_one() -> None:
-    frame = utterance_errors(["cat", "the dog"], ["", ""], PLAIN, ["u1", "u2"])
+    frame = text_errors(["cat", "the dog"], ["", ""], PLAIN, ["u1", "u2"])
     assert character_error_rate(frame) == 1.0
     assert word_error_rate(frame) == 1.0
 
 
 def test_columns_keep_raw_and_normalised_text_in_the_order_given() -> None:
-    frame = utterance_errors(["B!", "A?"], ["b", "c"], PLAIN, ["u2", "u1"])
-    assert frame["utterance"].tolist() == ["u2", "u1"]
-    assert frame["reference"].tolist() == ["B!", "A?"]
-    assert frame["reference_normalized"].tolist() == ["b", "a"]
-    assert frame["hypothesis_normalized"].tolist() == ["b", "c"]
+    frame = text_errors(["B!", "A?"], ["b", "c"], PLAIN, ["u2", "u1"])
+    assert frame["id"].tolist() == ["u2", "u1"]
+    assert frame["answer"].tolist() == ["B!", "A?"]
+    assert frame["answer_normalized"].tolist() == ["b", "a"]
+    assert frame["given_normalized"].tolist() == ["b", "c"]
 
 
 def test_chinese_counts_characters_and_no_words() -> None:
     # 今天天气好 against 今天天汽: one substituted, one deleted, of five.
-    frame = utterance_errors(["今天，天气好。"], ["今天天汽"], NORMALIZERS["chinese_characters"], ["u"])
+    frame = text_errors(["今天，天气好。"], ["今天天汽"], NORMALIZERS["chinese_characters"], ["u"])
     assert character_error_rate(frame) == pytest.approx(2 / 5)
-    with pytest.raises(LabError, match="hold no words to count"):
+    with pytest.raises(LabError, match="num_words is 0 in all of 1 items"):
         word_error_rate(frame)
 
 
@@ -95,18 +97,18 @@ def edit_distance(a: list[str], b: list[str]) -> int:
 
 
 def test_reference_empty_after_normalisation_is_refused_by_name() -> None:
-    with pytest.raises(LabError, match=r"utterance 'u2', '\.\.\.', is empty after the normaliser 'lowercase_alph"):
-        utterance_errors(["a", "..."], ["a", "b"], PLAIN, ["u1", "u2"])
+    with pytest.raises(LabError, match=r"answer of 'u2', '\.\.\.', is empty after the normaliser 'lowercase_alph"):
+        text_errors(["a", "..."], ["a", "b"], PLAIN, ["u1", "u2"])
 
 
 def test_sequences_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 references, 1 hypotheses and 2 ids"):
-        utterance_errors(["a", "b"], ["a"], PLAIN, ["u1", "u2"])
+    with pytest.raises(ValueError, match="2 answers, 1 given and 2 ids"):
+        text_errors(["a", "b"], ["a"], PLAIN, ["u1", "u2"])
 
 
 def test_rates_of_no_utterances_are_refused() -> None:
-    frame = utterance_errors([], [], PLAIN, [])
-    with pytest.raises(LabError, match="no error rate over characters: the 0 utterances"):
+    frame = text_errors([], [], PLAIN, [])
+    with pytest.raises(LabError, match="no rate of character_errors: num_characters is 0 in all of 0 items"):
         character_error_rate(frame)
-    with pytest.raises(LabError, match="no error rate over words"):
+    with pytest.raises(LabError, match="no rate of word_errors"):
         word_error_rate(frame)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.evaluation.normalizers import NORMALIZERS
+from lab.data.normalizers import NORMALIZERS
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from lab.errors import LabError
-from lab.evaluation.sampled_answers import sample_answers
-from lab.evaluation.unknown_knowledge import UNKNOWN, contains, exact, measure_knowledge, unknown_knowledge
+from lab.parts.decoding import draw
 from lab.parts.language_models import LanguageModel
+from lab.parts.omni_model import Example, OmniModel
+from lab.training.unknown_knowledge import UNKNOWN, contains, exact, measure_knowledge, unknown_knowledge
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 # What the model is taught to say, and how often: the answer to "ca" is "d" three times in four.
@@ -45,6 +46,11 @@ def knowledge(llm: LanguageModel, **changes: object) -> pd.DataFrame:
     questions = ["aa", "bb", "ca", "ca", "aa"]
     answers = ["cd", "dc d", "d", "b", "a a"]
     return measure_knowledge(llm, ids, questions, answers, **{**OPTIONS, **changes})
+
+
+def begun(prompts: list[list[int]]) -> list[Example]:
+    """Prompts as what the answer begins with, after the model's start."""
+    return [Example(content=[[]], answer=prompt) for prompt in prompts]
 
 
 def test_what_was_taught_is_known_and_what_was_not_is_left_out(taught):
@@ -99,7 +105,8 @@ def test_answers_do_not_depend_on_the_batch_and_one_seed_repeats(taught):
 def test_the_first_answer_is_the_greedy_one_without_cache_or_batch(architecture, frames_per_token):
     llm = language_model(architecture, frames_per_token=frames_per_token, seed=5)
     prompts = [[4, 0, 1, 2], [4, 3], [4, 1, 1]]
-    found = sample_answers(llm, list("xyz"), prompts, num_samples=1, temperature=1.0, max_new_tokens=5, seed=0)
+    settings = {"num_samples": 1, "temperature": 1.0, "max_new_tokens": 5, "seed": 0}
+    found = draw(OmniModel(language_model=llm), begun([prompt[1:] for prompt in prompts]), list("xyz"), **settings)
     for prompt, (greedy, drawn) in zip(prompts, found, strict=True):
         sequence = list(prompt)
         with torch.no_grad():
@@ -115,10 +122,12 @@ def test_the_first_answer_is_the_greedy_one_without_cache_or_batch(architecture,
 
 def test_draws_have_the_models_probabilities(taught):
     codec = taught.codec
-    prompt = [*codec.start_ids, *codec.encode("ca ")]
+    asked = codec.encode("ca ")
+    prompt = [*codec.start_ids, *asked]
     with torch.no_grad():
         scores = taught.model(input_ids=torch.tensor([prompt])).logits[0, -1]
-    (answers,) = sample_answers(taught, ["x"], [prompt], num_samples=2000, temperature=2.0, max_new_tokens=1, seed=0)
+    settings = {"num_samples": 2000, "temperature": 2.0, "max_new_tokens": 1, "seed": 0}
+    (answers,) = draw(OmniModel(language_model=taught), begun([asked]), ["x"], **settings)
     drawn = torch.bincount(torch.tensor([a[0] if a else codec.end_id for a in answers[1:]]), minlength=len(scores))
     expected = (scores / 2.0).softmax(-1)
     # Five standard deviations of a share.
@@ -177,17 +186,15 @@ def test_an_id_twice_is_refused(taught):
         measure_knowledge(taught, ["x", "x"], ["aa", "bb"], ["c", "d"], **OPTIONS)
 
 
-def test_scores_that_are_not_finite_and_empty_prompts_are_named(taught):
+def test_scores_that_are_not_finite_are_named_and_nothing_to_draw_is_refused(taught):
     broken = language_model("qwen3", alphabet="abcd ", frames_per_token=None)
     with torch.no_grad():
         broken.model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(LabError, match="gives 'sure' scores that are not finite"):
         knowledge(replace(broken, name="broken"))
     settings = {"num_samples": 1, "temperature": 1.0, "max_new_tokens": 1, "seed": 0}
-    with pytest.raises(LabError, match="the prompt of 'x' has no tokens"):
-        sample_answers(taught, ["x"], [[]], **settings)
-    with pytest.raises(LabError, match="0 names for 0 prompts"):
-        sample_answers(taught, [], [], **settings)
+    with pytest.raises(LabError, match="0 names for 0 examples"):
+        draw(OmniModel(language_model=taught), [], [], **settings)
 
 
 def test_a_share_outside_0_to_1_is_refused():

@@ -1,7 +1,7 @@
 import torch
 from transformers import DynamicCache
 
-from lab.evaluation.key_value_cache import AppendingCache
+from lab.parts.key_value_cache import AppendingCache
 
 
 def filled(cache, states):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lab.errors import LabError
-from lab.evaluation.decoding import decode
+from lab.parts.decoding import decode
 from lab.parts.omni_model import Example, OmniModel
 from tests.parts.tiny_models import ARCHITECTURES, heard, hearing_model
 from tests.parts.tiny_vision import seeing_model, seen

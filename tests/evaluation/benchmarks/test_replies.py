@@ -10,13 +10,13 @@ from typing import Any
 import diskcache
 import pytest
 
+from lab.data.sample import Audio, Sample, Text, Video
 from lab.errors import LabError
-from lab.evaluation.benchmarks.conversations import Conversation, Medium, Refused, Turn, asked
-from lab.evaluation.benchmarks.kept_answers import KeptAnswers
+from lab.evaluation.benchmarks.replies import KeptReplies, Refused, opened
+from tests.evaluation.benchmarks.asked import asked
 
 NUM_PROCESSES, NUM_ANSWERS = 3, 40
-IDS = [str(number) for number in range(NUM_ANSWERS)]
-SAID = [asked(f"q{number}") for number in range(NUM_ANSWERS)]
+SAID = [asked(f"q{number}", id=str(number)) for number in range(NUM_ANSWERS)]
 
 
 class Naming:
@@ -26,12 +26,12 @@ class Naming:
         self.key, self.name, self._limit, self._then = key, name, limit, then
         self.asked: list[str] = []
 
-    def reply(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, str | Refused]]:
-        for index in reversed(range(len(conversations))):
+    def reply(self, samples: Sequence[Sample]) -> Iterator[tuple[int, str | Refused]]:
+        for index in reversed(range(len(samples))):
             if len(self.asked) == self._limit:
                 self._then()
-            self.asked.append(conversations[index][-1].text)
-            yield index, f"{self.name} {conversations[index][-1].text}"
+            self.asked.append(samples[index].content[-1].text)
+            yield index, f"{self.name} {samples[index].content[-1].text}"
 
 
 @pytest.fixture(autouse=True)
@@ -39,16 +39,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path))
 
 
-def lines_of(kept: KeptAnswers) -> int:
+def lines_of(kept: KeptReplies) -> int:
     with diskcache.Cache(str(kept.kept.folder)) as store:
         return len(store)
 
 
 def _ask(name: str, cache: str, start: Any, out: Any) -> None:
     os.environ["OMNI_LAB_CACHE"] = cache
-    kept = KeptAnswers(Naming(name), purpose="answers")
+    kept = KeptReplies(Naming(name), purpose="answers")
     start.wait()
-    out.put((name, kept.replies(IDS, SAID), kept.kept.num_made))
+    out.put((name, kept.to(SAID), kept.kept.num_made))
 
 
 def test_processes_that_ask_the_same_at_the_same_moment_return_the_same(tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_processes_that_ask_the_same_at_the_same_moment_return_the_same(tmp_path
     assert all(replies == found[0][1] for _, replies, _ in found)
     assert [reply.split()[1] for reply in found[0][1]] == [f"q{number}" for number in range(NUM_ANSWERS)]
     assert sum(generated for *_, generated in found) >= NUM_ANSWERS
-    assert lines_of(KeptAnswers(Naming(), purpose="answers")) == NUM_ANSWERS
+    assert lines_of(KeptReplies(Naming(), purpose="answers")) == NUM_ANSWERS
 
 
 def _killed(cache: str) -> None:
     os.environ["OMNI_LAB_CACHE"] = cache
     model = Naming("killed", limit=7, then=lambda: os.kill(os.getpid(), signal.SIGKILL))
-    KeptAnswers(model, purpose="answers").replies(IDS, SAID)
+    KeptReplies(model, purpose="answers").to(SAID)
 
 
 def test_after_a_kill_only_what_is_left_is_asked(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_after_a_kill_only_what_is_left_is_asked(tmp_path: Path) -> None:
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     model = Naming("next")
-    replies = KeptAnswers(model, purpose="answers").replies(IDS, SAID)
+    replies = KeptReplies(model, purpose="answers").to(SAID)
     assert sorted(model.asked) == sorted(f"q{number}" for number in range(NUM_ANSWERS - 7))
     assert [str(reply).split()[0] for reply in replies] == ["next"] * 33 + ["killed"] * 7
 
@@ -91,19 +91,19 @@ def test_what_a_model_said_before_it_failed_is_kept() -> None:
         raise LabError("the model broke")
 
     with pytest.raises(LabError, match="the model broke"):
-        KeptAnswers(Naming(limit=2, then=fail), purpose="answers").replies(IDS[:5], SAID[:5])
+        KeptReplies(Naming(limit=2, then=fail), purpose="answers").to(SAID[:5])
     model, seen = Naming(), []
-    KeptAnswers(model, purpose="answers").replies(IDS[:5], SAID[:5], lambda done, total: seen.append((done, total)))
+    KeptReplies(model, purpose="answers").to(SAID[:5], lambda done, total: seen.append((done, total)))
     assert model.asked == ["q2", "q1", "q0"]
     assert seen == [(2, 5), (3, 5), (4, 5), (5, 5)]
 
 
 def test_a_question_that_stands_twice_is_asked_once_and_samples_are_told_apart() -> None:
     model = Naming()
-    kept = KeptAnswers(model, purpose="answers")
-    assert kept.replies(["a", "a", "b"], [SAID[0]] * 3) == ["m q0"] * 3
+    kept = KeptReplies(model, purpose="answers")
+    assert kept.to([asked("q0", id=name) for name in ("a", "a", "b")]) == ["m q0"] * 3
     assert (model.asked, kept.kept.num_made) == (["q0", "q0"], 2)
-    assert kept.replies([], []) == []
+    assert kept.to([]) == []
 
 
 def test_another_model_purpose_role_or_medium_is_another_answer(tmp_path: Path) -> None:
@@ -111,49 +111,50 @@ def test_another_model_purpose_role_or_medium_is_another_answer(tmp_path: Path) 
     sound.write_bytes(b"one")
     said = [
         asked("q"),
-        (Turn("system", "q"),),
-        asked("q", [Medium("audio", sound)]),
-        asked("q", [Medium("audio", b"two")]),
+        Sample(id="1", content=(Text("q", "system"),)),
+        asked("q", Audio(sound)),
+        asked("q", Audio(b"two")),
     ]
     model = Naming()
-    kept = KeptAnswers(model, purpose="answers")
-    kept.replies(["1"] * 4, said)
+    kept = KeptReplies(model, purpose="answers")
+    kept.to(said)
     assert len(model.asked) == lines_of(kept) == 4
     # Known by its bytes, not by its place.
-    assert kept.replies(["1"], [asked("q", [Medium("audio", b"one")])]) == ["m q"]
+    assert kept.to([asked("q", Audio(b"one"))]) == ["m q"]
     assert len(model.asked) == 4
-    others = [KeptAnswers(Naming(key="k2"), purpose="answers"), KeptAnswers(Naming(), purpose="marks of score 1")]
+    others = [KeptReplies(Naming(key="k2"), purpose="answers"), KeptReplies(Naming(), purpose="marks of score 1")]
     assert len({kept.kept.folder, *(other.kept.folder for other in others)}) == 3
     with pytest.raises(LabError, match=r"audio .*gone.wav cannot be read \(No such file"):
-        kept.replies(["1"], [asked("q", [Medium("audio", tmp_path / "gone.wav")])])
-    with pytest.raises(LabError, match=r"video .*gone.mp4 cannot be read \(No such file"):
-        Medium("video", tmp_path / "gone.mp4").read()
+        kept.to([asked("q", Audio(tmp_path / "gone.wav"))])
+    gone = Video(tmp_path / "gone.mp4")
+    with pytest.raises(LabError, match=r"video .*gone.mp4 cannot be read \(No such file"), opened(gone):
+        pass
 
 
 def test_an_empty_reply_is_kept_and_a_refusal_is_not() -> None:
     class Moody(Naming):
         """Refuses all but the first question that it is asked, and says nothing to that."""
 
-        def reply(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, str | Refused]]:
-            for index, _ in super().reply(conversations):
+        def reply(self, samples: Sequence[Sample]) -> Iterator[tuple[int, str | Refused]]:
+            for index, _ in super().reply(samples):
                 yield index, Refused("no") if index else ""
 
     model = Moody()
-    kept = KeptAnswers(model, purpose="answers")
-    assert kept.replies(IDS[:2], SAID[:2]) == ["", Refused("no")]
+    kept = KeptReplies(model, purpose="answers")
+    assert kept.to(SAID[:2]) == ["", Refused("no")]
     assert (kept.kept.num_made, lines_of(kept)) == (1, 1)
-    assert kept.replies(IDS[:2], SAID[:2]) == ["", ""]
+    assert kept.to(SAID[:2]) == ["", ""]
     assert model.asked == ["q1", "q0", "q1"]
 
 
 def test_a_file_that_is_damaged_or_cannot_be_made_is_named(tmp_path: Path) -> None:
-    kept = KeptAnswers(Naming(), purpose="answers")
+    kept = KeptReplies(Naming(), purpose="answers")
     folder = kept.kept.folder
     folder.mkdir(parents=True)
     (folder / "cache.db").write_bytes(json.dumps({"not": "sqlite"}).encode() * 200)
     with pytest.raises(LabError, match=rf"cannot be kept in {folder} .*remove the folder if it is damaged"):
-        kept.replies(IDS, SAID)
+        kept.to(SAID)
     shutil.rmtree(folder.parent)
     folder.parent.write_text("a file")
     with pytest.raises(LabError, match="cannot be kept in"):
-        kept.replies(IDS, SAID)
+        kept.to(SAID)

@@ -5,13 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data.media import Drawn
-from lab.data.sample import Sample
-from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import spoken
-from lab.errors import LabError
-from lab.evaluation.normalizers import NORMALIZERS
-from lab.evaluation.speech_agreement import (
+from lab.data.filters.speech_agreement import (
     SPEECH_FILTERS,
     UNREADABLE,
     UNSCORED,
@@ -20,6 +14,12 @@ from lab.evaluation.speech_agreement import (
     keep_agreeing,
     listen,
 )
+from lab.data.media import Drawn
+from lab.data.normalizers import NORMALIZERS
+from lab.data.sample import Sample
+from lab.data.speech.audio import read_audio
+from lab.data.speech.recordings import spoken
+from lab.errors import LabError
 from lab.parts.speech_recognizers import load_speech_recognizer
 from tests.data.fakes import encoded, tone
 

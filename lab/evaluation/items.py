@@ -1,0 +1,104 @@
+"""The item table: one line for each sample that was asked, with the same columns whatever was asked and however.
+
+| column | is |
+|---|---|
+| `source`, `id`, `group`, `task` | the sample's; items of one group are no independent witnesses |
+| `asked`, `answer`, `given` | its text, the right answer, and what the model gave |
+| `answer_normalized`, `given_normalized` | both as they were compared |
+| `num_choices` | choices it had; 0 where the model wrote |
+| `wrong_answers` of `num_questions` | 0 or 1, of 1 |
+| `character_errors` of `num_characters`, `word_errors` of `num_words` | edits; 0 of 0 where they are not counted |
+| `loss`, `num_tokens` | nats of the right answer, summed over so many tokens, end included |
+
+A study adds the `split`, and beside its test items the training losses that a filter read
+(`lab.evaluation.fault_removal`). Rates with intervals are counted from these columns (`lab.evaluation.crossed`).
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lab.errors import LabError
+
+TRANSCRIBE = "transcribe"
+"""The task of a sample whose answer is what is said in it."""
+NAMES = ("source", "id", "group", "task", "asked", "answer", "given")
+"""The columns that say what an item is, of every item table."""
+# What tables of runs before November 2026 call them: utterances, and questions with choices.
+_FORMER_NAMES = {
+    "corpus": "source",
+    "utterance": "id",
+    "question": "id",
+    "kind": "task",
+    "reference": "answer",
+    "reference_normalized": "answer_normalized",
+    "hypothesis": "given",
+    "hypothesis_normalized": "given_normalized",
+    "chosen": "given",
+}
+
+
+def read_items(path: Path) -> pd.DataFrame:
+    """Read the item table of a run, of a former version of the lab too."""
+    table = pd.read_parquet(path)
+    if "corpus" not in table:
+        return table
+    table = table.rename(columns=_FORMER_NAMES)
+    if "group" not in table:
+        return table.assign(group=table["answer_normalized"], task=TRANSCRIBE)
+    if "kept" in table:
+        seen = table["kept"].notna()
+        table = table.assign(fault=table["task"].where(seen), asked=table["prompt"].where(seen, table["asked"]))
+    return table
+
+
+def pooled(items: pd.DataFrame, errors: str, length: str) -> float:
+    """All errors over all that they are counted in, so that a long item weighs more than a short one; a fraction.
+
+    Raises:
+        LabError: there is nothing to count.
+    """
+    total = int(items[length].sum())
+    if total == 0:
+        raise LabError(
+            f"no rate of {errors}: {length} is 0 in all of {len(items)} items; give at least one, and a normaliser "
+            "that reports them"
+        )
+    return int(items[errors].sum()) / total
+
+
+def character_error_rate(items: pd.DataFrame) -> float:
+    """Character errors over characters of the right answers; above 1 where more is inserted than was said.
+
+    Raises:
+        LabError: no item.
+    """
+    return pooled(items, "character_errors", "num_characters")
+
+
+def word_error_rate(items: pd.DataFrame) -> float:
+    """Word errors over words of the right answers.
+
+    Raises:
+        LabError: no words: no item, or a normaliser that reports characters only.
+    """
+    return pooled(items, "word_errors", "num_words")
+
+
+def scores(items: pd.DataFrame, split: str) -> dict[str, float]:
+    """What a study reports of a split, under names that begin with it.
+
+    Of choices `accuracy`, what guessing gives (`chance`), and the accuracy of each task; of writing the error rates;
+    of both the `loss` of a token of the right answers.
+    """
+    measured = {f"{split}_loss": float(items["loss"].sum() / items["num_tokens"].sum())}
+    if items["num_choices"].gt(0).all():
+        right = 1 - items["wrong_answers"]
+        measured[f"{split}_accuracy"] = float(right.mean())
+        measured[f"{split}_chance"] = float((1 / items["num_choices"]).mean())
+        of_tasks = right.groupby(items["task"]).mean()
+        return measured | {f"{split}_accuracy_{task}": float(value) for task, value in of_tasks.items()}
+    measured[f"{split}_character_error_rate"] = character_error_rate(items)
+    if items["num_words"].any():
+        measured[f"{split}_word_error_rate"] = word_error_rate(items)
+    return measured
