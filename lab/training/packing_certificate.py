@@ -71,14 +71,6 @@ class PackingCertificate:
         verdict = "passed" if self.passed else "failed"
         return {"packing_certificate": verdict, "attention": self.attention, "packing_precision": self.precision}
 
-    def metrics(self) -> dict[str, float]:
-        """For a tracked run: the greatest difference of each thing compared, over all changes."""
-        greatest: dict[str, float] = {}
-        for check in self.checks:
-            name = "packing_difference_" + check.name.rpartition(": ")[2].replace(" ", "_")
-            greatest[name] = max(greatest.get(name, 0.0), check.difference)
-        return greatest
-
     def artifact(self) -> dict[str, Any]:
         """All of it, for a JSON file beside a run; a difference that is not finite is a text."""
         checks = [{**asdict(check), "passed": check.passed} for check in self.checks]

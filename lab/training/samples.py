@@ -342,6 +342,11 @@ def _waveform(part: Audio, model: OmniModel) -> Sound:
     encoder = model.part("audio_encoder", "sounds")
     waveform = part.read()
     if encoder.num_frames(len(waveform)) > encoder.max_frames:
+        if next(encoder.parameters()).is_meta:
+            raise LabError(
+                f"a sound of {len(waveform)} samples is longer than the encoder's window, and the processes that read "
+                "batches have no weights to hear it with; train with workers 0"
+            )
         # A longer sound is heard window by window, which is not trained through.
         return Sound(torch.from_numpy(encoder.encode([waveform])[0]))
     return Sound(torch.from_numpy(waveform))

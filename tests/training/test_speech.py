@@ -28,7 +28,7 @@ from lab.training.speech import (
     open_encoder,
     open_split,
 )
-from lab.training.stage_training import StagesRecord, train_stages
+from lab.training.stage_training import StagesRecord, _without_weights, train_stages
 from tests.data.fakes import tone
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
@@ -172,6 +172,14 @@ def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_pa
     bad = Sample(id="b", content=(Audio(b"no sound"),), answer="x", source="toy")
     with pytest.raises(LabError, match="sample 'b' of 'toy': audio bytes is not audio that can be read"):
         SampleExamples(samples=[good, bad], name="toy").heard_by(encoder, key="k")
+
+
+def test_a_sound_longer_than_the_window_is_not_heard_where_there_are_no_weights(cell):
+    encoder = open_encoder(cell["audio_encoder"])
+    model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER), train_encoder=True)
+    long = Sample(id="a", content=(Audio(Drawn(tone, (31.0,))),), answer="x", source="toy")
+    with pytest.raises(LabError, match=r"sample 'a' of 'toy': a sound of 496000 samples is longer .* with workers 0"):
+        SampleExamples(samples=[long], write=str.strip).example(0, _without_weights(model))
 
 
 def test_sounds_of_any_source_are_kept_with_pictures_and_texts_around_them(cell):

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
+from lab.data.sample import Audio, Text
 from lab.errors import LabError
 from lab.evaluation.benchmarks import translation
 from lab.evaluation.benchmarks.endpoints import Endpoint
@@ -196,8 +197,8 @@ def test_sounds_beside_a_file_are_found(tmp_path):
         '{"audio": "a.wav", "translation": " 猫。 "}\n\n{"source": "dog", "gt": "狗"}\n'
     )
     one, other = read_translations(str(tmp_path / "set.jsonl"))
-    assert (one.id, one.reference, one.text, one.media[0].content) == ("0", "猫。", "", tmp_path / "a.wav")
-    assert (other.id, other.reference, other.text, other.media) == ("1", "狗", "dog", ())
+    assert (one.id, one.answer, one.content) == ("0", "猫。", (Audio(tmp_path / "a.wav"),))
+    assert (other.id, other.answer, other.content) == ("1", "狗", (Text("dog"),))
 
 
 def test_a_run_that_stopped_asks_for_what_is_left_only(sentences):
