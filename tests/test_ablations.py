@@ -25,7 +25,7 @@ def test_the_parameters_cell_of_its_notebook_is_what_its_kind_of_study_prints(na
     ablation = load_ablation(name)
     notebook = notebook_path(ablation)
     check_notebook(notebook, type(ablation.base))
-    (tagged,) = (cell for cell in read_notebook(notebook)["cells"] if "parameters" in cell.metadata.get("tags", ()))
+    (tagged,) = (cell for cell in read_notebook(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", ()))
     assert cell_source(tagged) == parameters_cell(type(ablation.base)), "write it: python -m lab.study.parameters"
 
 
