@@ -4,13 +4,12 @@ AnyRes gives more resolution and more tokens at once, so two further rows tell t
 tokens of a fixed resolution, and a fixed resolution that keeps every patch, with about the tokens of AnyRes.
 """
 
+from dataclasses import replace
+
+from ablations._vision import ACCURACY, COSTS, IMAGE_BASE, IMAGE_GOLDEN, NOTEBOOK, without
 from lab.paper.claims import Comparison
 from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Rung, Trial
-from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_GOLDEN, NOTEBOOK, without
-
-__all__ = ["ablation", "contrasts", "prepare"]
 
 ablation = Ablation(
     name="anyres",
@@ -20,14 +19,7 @@ ablation = Ablation(
     notebook=NOTEBOOK,
     seeds=(0, 1, 2),
     # Chosen on the development split with the row `anyres` alone (ablations/LOG.md).
-    base={
-        **IMAGE_BASE,
-        "images": "pages:reading",
-        "image_size": 64,
-        "stride": 8,
-        "num_images": 6000,
-        "steps": 600,
-    },
+    base=replace(IMAGE_BASE, images="pages:reading", image_size=64, stride=8, num_images=6000, steps=600),
     rungs=(
         Rung(
             name="cpu",

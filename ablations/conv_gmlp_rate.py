@@ -7,9 +7,7 @@ Conv-GMLP at each rate and sees only the pooled frame.
 from lab.paper.claims import Contrast
 from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Column, Row, Rung, Trial
-from lab.study.speech_preparation import prepare_speech as prepare
-
-__all__ = ["ablation", "contrasts", "prepare"]
+from lab.training.parameters import SpeechParameters
 
 RATES = (2, 4, 8)
 
@@ -35,42 +33,7 @@ ablation = Ablation(
     "its error grows less from n = 2 to n = 8 than mean pooling's.",
     notebook="conv_gmlp_rate",
     seeds=(0, 1, 2),
-    base={
-        "corpus": "default",
-        "num_utterances": 0,
-        "out_of_domain_corpus": "asterisk",
-        "max_training_utterances": 0,
-        "max_test_utterances": 400,
-        "max_out_of_domain_utterances": 150,
-        "measure_dev": False,
-        "audio_encoder": "whisper_tiny_en",
-        "encoder_window": "cropped",
-        "train_encoder": False,
-        "speeds": "",
-        "projector": "conv_gmlp",
-        "downsample_rate": 2,
-        "parameter_budget": 0,
-        "language_model": "character",
-        "pretraining_steps": 5500,
-        "prompt": "",
-        "positions": "auto",
-        "steps": 340,
-        "batch_size": 8,
-        "pack_tokens": 0,
-        "max_tokens": 4096,
-        "learning_rate": 1e-3,
-        "warmup_steps": 30,
-        "weight_decay": 0.01,
-        "num_time_masks": 1,
-        "time_mask_frames": 12,
-        "feature_noise": 0.0,
-        "shift_windows": True,
-        "checkpoint_every": 200,
-        "precision": "auto",
-        "device": "auto",
-        "num_beams": 3,
-        "normalizer": "whisper_english",
-    },
+    base=SpeechParameters(),
     rungs=(
         Rung(
             name="cpu",

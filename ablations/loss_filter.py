@@ -6,13 +6,10 @@ instructions is faulty, in the ways that it names, so that a filter's precision 
 instructions removed at random say what removing alone does.
 """
 
+from ablations._filters import FILTER_COLUMNS, filter_rows
 from lab.paper.claims import Comparison
 from lab.study.ablation import Ablation, Reported, Rung, Trial
-from lab.study.filter_study import FILTER_COLUMNS, filter_rows
-from lab.study.instruction_preparation import prepare_instructions as prepare
-
-__all__ = ["ablation", "contrasts", "prepare"]
-
+from lab.training.parameters import TextTuningParameters
 
 ablation = Ablation(
     name="loss_filter",
@@ -21,32 +18,8 @@ ablation = Ablation(
     "them, and better than as many drawn at random.",
     notebook="loss_filter",
     seeds=(0, 1, 2),
-    # Sources, steps, pack and learning rate were chosen on the development split, by no filter against the oracle.
-    base={
-        "instructions": "bigbench:plurals,past,questions,negations,wikidata+chatterbot",
-        "test_instructions": "bigbench:plurals,past,questions,negations,wikidata",
-        "num_training": 2400,
-        "num_test": 300,
-        "max_tokens": 160,
-        "fault_share": 0.3,
-        "fault_seed": 0,
-        "scorer": "smollm2_135m",
-        "loss_filter": "none",
-        "k": 1.0,
-        "fitted_by": "corpus",
-        "num_choices": 4,
-        "measure_dev": False,
-        "language_model": "character",
-        "pretraining_steps": 5500,
-        "steps": 600,
-        "budget_tokens": 400,
-        "learning_rate": 2e-3,
-        "warmup_steps": 30,
-        "weight_decay": 0.01,
-        "checkpoint_every": 200,
-        "precision": "auto",
-        "device": "auto",
-    },
+    # Its sources, steps, pack and learning rate were chosen on the development split, by no filter against the oracle.
+    base=TextTuningParameters(),
     rungs=(
         Rung(
             name="cpu",

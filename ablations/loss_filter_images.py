@@ -5,12 +5,10 @@ fine-tuned. It is trained first, on pictures of its own with clean questions; th
 it is fine-tuned on is faulty, in the ways that the paper names.
 """
 
+from ablations._filters import FILTER_COLUMNS, filter_rows
 from lab.paper.claims import Comparison
 from lab.study.ablation import Ablation, Reported, Rung, Trial
-from lab.study.filter_study import FILTER_COLUMNS, filter_rows
-from lab.study.image_text_preparation import prepare_image_text as prepare
-
-__all__ = ["ablation", "contrasts", "prepare"]
+from lab.training.parameters import PictureTuningParameters
 
 _HUB = {
     "images": "conversation@hub:liuhaotian/LLaVA-Instruct-150K",
@@ -33,43 +31,8 @@ ablation = Ablation(
     "than all of them, and better than as many drawn at random.",
     notebook="loss_filter_images",
     seeds=(0, 1, 2),
-    # Sizes, steps and the share of faults were chosen on the development split, by no filter against the oracle.
-    base={
-        "images": "stills",
-        "num_pretraining": 1920,
-        "num_training": 2080,
-        "test_source": "",
-        "num_test": 960,
-        "measure_dev": False,
-        "max_tokens": 100,
-        "fault_share": 0.3,
-        "fault_seed": 0,
-        "vision_encoder": "efficientnet_lite0",
-        "image_size": 96,
-        "stride": 16,
-        "frame_size": 96,
-        "projector": "mean_pool",
-        "pool_size": 2,
-        "padding": "none",
-        "marks_places": True,
-        "language_model": "character",
-        "pretraining_steps": 5500,
-        "train_language_model": True,
-        "scorer_steps": 300,
-        "scorer_seed": 0,
-        "loss_filter": "none",
-        "k": 1.0,
-        "fitted_by": "corpus",
-        "steps": 100,
-        "budget_tokens": 800,
-        "learning_rate": 1e-3,
-        "language_model_learning_rate": 5e-4,
-        "warmup_steps": 10,
-        "weight_decay": 0.01,
-        "checkpoint_every": 0,
-        "precision": "auto",
-        "device": "auto",
-    },
+    # Its sizes, steps and the share of faults were chosen on the development split, by no filter against the oracle.
+    base=PictureTuningParameters(),
     rungs=(
         Rung(
             name="cpu",

@@ -5,14 +5,12 @@ a video sees fewer videos. At the `cpu` rung scenes last 8 to 12 seconds and fou
 that 48 frames are more than 32; at the larger rungs it is the paper's one a second.
 """
 
+from dataclasses import replace
+
+from ablations._vision import ACCURACY, COSTS, GOLDEN, NOTEBOOK, VIDEO_BASE, VIDEO_RUNGS
 from lab.paper.claims import Comparison
 from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Trial
-from lab.study.video_study import VIDEO_BASE, VIDEO_RUNGS
-from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, GOLDEN, NOTEBOOK
-
-__all__ = ["ablation", "contrasts", "prepare"]
 
 ablation = Ablation(
     name="video_frames",
@@ -20,14 +18,8 @@ ablation = Ablation(
     claim="More frames of a video, and more of each frame (AnyRes), answer more questions about it.",
     notebook=NOTEBOOK,
     seeds=(0, 1, 2),
-    base={
-        **VIDEO_BASE,
-        "curriculum": "staged",
-        "frames_per_second": 4.0,
-        # Rows with many frames see no more videos than this in all their steps.
-        "num_videos": 2000,
-        "num_test": 540,
-    },
+    # Rows with many frames see no more videos than these in all their steps.
+    base=replace(VIDEO_BASE, curriculum="staged", frames_per_second=4.0, num_videos=2000, num_test=540),
     rungs=VIDEO_RUNGS,
     rows=(
         Row(key="frames_8", label="8 frames", changes={"max_frames": 8}),

@@ -5,14 +5,10 @@ image gives fewer frames a token than a video does, so the frames are counted an
 lacks tell the order from the images: mixed from the start, and images first but video alone after them.
 """
 
+from ablations._vision import ACCURACY, COSTS, GOLDEN, NOTEBOOK, VIDEO_BASE, VIDEO_RUNGS
 from lab.paper.claims import Comparison
 from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Trial
-from lab.study.video_study import VIDEO_BASE, VIDEO_RUNGS
-from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, GOLDEN, NOTEBOOK
-
-__all__ = ["ablation", "contrasts", "prepare"]
 
 ablation = Ablation(
     name="video_pretraining",

@@ -6,13 +6,10 @@ EfficientNet-Lite0 with its ImageNet weights, and towers that the project trains
 loss (`standins.models.vision_pretraining`). The paper's encoder is a row for the larger rungs.
 """
 
+from ablations._vision import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_GOLDEN, NOTEBOOK, without
 from lab.paper.claims import Comparison
 from lab.paper.ledger.cells import printed, reported
 from lab.study.ablation import Ablation, Row, Rung, Trial
-from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_GOLDEN, NOTEBOOK, without
-
-__all__ = ["ablation", "contrasts", "prepare"]
 
 ENCODERS = {
     "efficientnet_imagenet": ("EfficientNet-Lite0, ImageNet", "efficientnet_lite0"),

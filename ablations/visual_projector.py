@@ -4,13 +4,10 @@ The paper gives the order alone: MLP, which keeps every patch, before mean pooli
 patches, before C-Abstractor. Accuracy is set against the tokens that it costs.
 """
 
+from ablations._vision import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_GOLDEN, IMAGE_RUNGS, NOTEBOOK
 from lab.paper.claims import Comparison
 from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Rung, Trial
-from lab.study.vision_preparation import prepare_vision as prepare
-from lab.study.vision_study import ACCURACY, COSTS, IMAGE_BASE, IMAGE_CPU, IMAGE_GOLDEN, IMAGE_RUNGS, NOTEBOOK
-
-__all__ = ["ablation", "contrasts", "prepare"]
 
 LABELS = {
     "mean_pool": "Mean pooling + MLP (the paper's)",

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,7 @@ from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, Rung
 from lab.study.limits import Limits
 from lab.study.sweep import reproduce
+from lab.training.parameters import Parameters
 
 STEPS = 20
 PARAMETERS = f'size: int = 1\nsteps: int = {STEPS}\nseed: int = 0\nrun_id: str = ""  # given by the sweep\n'
@@ -60,6 +62,14 @@ def write_checkout(root: Path) -> None:
     (root / "notebooks" / "chaos.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChaosParameters(Parameters):
+    """Of short cells."""
+
+    size: int = 1
+    steps: int = STEPS
+
+
 def study(cells: int) -> Ablation:
     """An ablation of so many short cells: three rows, the rest seeds."""
     return Ablation(
@@ -68,7 +78,7 @@ def study(cells: int) -> Ablation:
         claim="Nothing is lost.",
         notebook="chaos",
         seeds=tuple(range(-(-cells // 3))),
-        base={"size": 1, "steps": STEPS},
+        base=ChaosParameters(),
         rungs=(Rung(name="cpu", description="as it is", recorded=False),),
         rows=tuple(Row(key=f"size_{size}", label=f"Size {size}", changes={"size": size}) for size in (1, 2, 3)),
         columns=(Column(metric="error", label="error", unit="", better="lower"),),

@@ -38,6 +38,7 @@ LIMIT_SECONDS = 2.0
 
 DECLARATION = """
 from lab.study.ablation import Ablation, Column, Row, Rung
+from lab.training.parameters import SpeechParameters
 
 ablation = Ablation(
     name="ledger",
@@ -45,7 +46,7 @@ ablation = Ablation(
     claim="Looking costs little.",
     notebook="conv_gmlp_rate",
     seeds=tuple(range({seeds})),
-    base={base!r},
+    base=SpeechParameters(),
     rungs=(Rung(name="cpu", description="as it is", recorded=False),),
     rows=tuple(
         Row(key=f"row_{{number}}", label=f"Row {{number}}", changes={{"learning_rate": 1e-3 / (number + 1)}})
@@ -57,7 +58,7 @@ ablation = Ablation(
 
 def prepare(parameters_of_cells):
     return {{
-        name: {{cell[name]: "5b3c0d6a7e1f" * 5 for cell in parameters_of_cells}}
+        name: {{getattr(cell, name): "5b3c0d6a7e1f" * 5 for cell in parameters_of_cells}}
         for name in ("corpus", "out_of_domain_corpus", "audio_encoder", "language_model", "normalizer")
     }}
 """
@@ -92,7 +93,7 @@ def write_checkout(root: Path, rows: int, seeds: int) -> None:
     model = load_ablation("conv_gmlp_rate")
     (root / "ablations").mkdir(parents=True)
     (root / "notebooks").mkdir()
-    text = DECLARATION.format(seeds=seeds, rows=rows, base=dict(model.base))
+    text = DECLARATION.format(seeds=seeds, rows=rows)
     (root / "ablations" / "ledger.py").write_text(text, encoding="utf-8")
     shutil.copy(notebook_path(model), root / "notebooks")
 

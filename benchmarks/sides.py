@@ -19,6 +19,7 @@ from lab.study.cells import Cell
 from lab.study.parameters import cell_source, notebook_parameters, read_notebook
 from lab.study.sweep import prepare_cells, reproduce
 from lab.study.worker import worker_environment
+from lab.training.parameters import SpeechParameters
 
 STOCK_NOTEBOOK = Path(__file__).parent / "stock_cell.ipynb"
 RUNG_DESCRIPTION = "a rung of the benchmark: cut short"
@@ -56,10 +57,10 @@ def prepare(ablation: Ablation, cell: Cell, folder: Path) -> tuple[float, float]
     rung = ablation.rung(cell.rung)
     order = {"row": cell.row, "seed": cell.seed, "rung": {"name": rung.name, "changes": dict(rung.changes)}}
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    return seconds, _write_start(cell.parameters, folder / "start.safetensors")
+    return seconds, _write_start(SpeechParameters(**cell.parameters), folder / "start.safetensors")
 
 
-def _write_start(parameters: Mapping[str, Any], path: Path) -> float:
+def _write_start(parameters: SpeechParameters, path: Path) -> float:
     """The weights that our notebook draws from its seed, for the stock projector; returns the features' seconds."""
     # Imported here: the processes that are timed import this module too.
     import torch
@@ -71,15 +72,15 @@ def _write_start(parameters: Mapping[str, Any], path: Path) -> float:
     from lab.training.language_models import open_language_model
     from lab.training.speech import cell_data, feature_statistics, open_encoder
 
-    encoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
-    train = cell_data(parameters, encoder, keep=NORMALIZERS[parameters["normalizer"]])["train"]
-    llm = open_language_model(parameters["language_model"], pretraining_steps=parameters["pretraining_steps"])
+    encoder = open_encoder(parameters.audio_encoder, window=parameters.encoder_window)
+    train = cell_data(parameters, encoder, keep=NORMALIZERS[parameters.normalizer])["train"]
+    llm = open_language_model(parameters.language_model, pretraining_steps=parameters.pretraining_steps)
     widths: dict[str, int] = {
         "hidden_size": encoder.hidden_size,
         "output_size": llm.hidden_size,
-        "downsample_rate": parameters["downsample_rate"],
+        "downsample_rate": parameters.downsample_rate,
     }
-    torch.manual_seed(parameters["seed"])
+    torch.manual_seed(parameters.seed)
     ours = ConvGMLP(**widths)
     mean, std = feature_statistics(train)
     weights = StockConvGMLP(**widths).load_ours(ours).state_dict()

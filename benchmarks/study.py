@@ -69,7 +69,7 @@ def shortened(rung: str, *, steps: int | None, test_utterances: int) -> Ablation
     """The study with this rung cut short, its results in no tracked file."""
     ablation = load_ablation(STUDY)
     chosen = ablation.rung(choose({name: name for name in RUNGS}, rung, "rung of the benchmark:"))
-    full = {**ablation.base, **chosen.changes}
+    full = {**ablation.base.as_dict(), **chosen.changes}
     steps = min(full["steps"], MAX_STEPS) if steps is None else steps
     if steps < 2 or test_utterances < 1:
         raise LabError(f"the benchmark needs at least 2 steps and 1 test utterance, not {steps} and {test_utterances}")
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     ablation = shortened(options.rung, steps=options.steps, test_utterances=options.test_utterances)
     cell = chosen_cell(ablation, options.rung, options.row, options.seed)
-    own, full = cell.parameters, load_ablation(STUDY).resolve(cell.row, cell.rung)
+    own, full = cell.parameters, load_ablation(STUDY).resolve(cell.row, cell.rung).as_dict()
     cut = [f"{name} {own[name]} (the study: {full[name]})" for name in ("steps", "batch_size", *MEASURED)]
     print(f"{cell.row}, rung {cell.rung}, seed {cell.seed}; on both sides {', '.join(cut)}", flush=True)
     if (load := os.getloadavg()[0]) > available_cores() / 2:

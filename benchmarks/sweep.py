@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab import paths
@@ -30,6 +31,7 @@ from lab.study.display import Display
 from lab.study.reach import Reached
 from lab.study.sweep import reproduce
 from lab.study.worker import worker_environment
+from lab.training.parameters import Parameters
 
 IMPORTS = """\
 import torch
@@ -75,6 +77,13 @@ class Stopwatch(Display):
             raise LabError(f"a cell of the benchmark failed: {error}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SweepParameters(Parameters):
+    """Of cells that take no time."""
+
+    size: int = 64
+
+
 def time_ours(cells: int) -> tuple[float, float]:
     """Seconds a cell, and seconds until the first cell had ended."""
     ablation = Ablation(
@@ -83,7 +92,7 @@ def time_ours(cells: int) -> tuple[float, float]:
         claim="A sweep costs little.",
         notebook="overhead",
         seeds=tuple(range(cells)),
-        base={"size": 64},
+        base=SweepParameters(),
         rungs=(Rung(name="cpu", description="as it is", recorded=False),),
         rows=(Row(key="only", label="Only", changes={}),),
         columns=(Column(metric="value", label="value", unit="", better="lower"),),

@@ -43,7 +43,7 @@ def score(
 
         if model is not None:
             raise LabError(f"--model {model} cannot see pictures; leave it out, or leave out --images")
-        parameters = load_ablation("loss_filter_images").resolve("none", rung)
+        parameters: Any = load_ablation("loss_filter_images").resolve("none", rung)
         score_picture_source(source, out, parameters, **options)
     else:
         score_source(source, out, model=model or "character", **options)

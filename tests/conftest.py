@@ -19,7 +19,19 @@ from lab.study.reach import Reached
 from lab.study.sweep import Outcome, reproduce
 
 TOY_ABLATION = """
+from dataclasses import dataclass
+
 from lab.study.ablation import Ablation, Column, Reported, Row, Rung
+from lab.training.parameters import Parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyParameters(Parameters):
+    size: int = 1
+    noise: float = 0.5
+    mode: str = "plain"
+    steps: int = 3
+
 
 ablation = Ablation(
     name="toy",
@@ -27,7 +39,7 @@ ablation = Ablation(
     claim="A toy's error falls with its size.",
     notebook="toy",
     seeds=(0, 1),
-    base={"size": 1, "noise": 0.5, "mode": "plain", "steps": 3},
+    base=ToyParameters(),
     rungs=(
         Rung(name="cpu", description="as it is"),
         Rung(name="smoke", description="hardly anything", changes={"steps": 1}, recorded=False),
@@ -55,7 +67,7 @@ noise: float = 0.1  # standard deviation
 mode: str = "plain"  # plain, fail, sleep, silent or flaky
 steps: int = 2  # points of the curve
 seed: int = 0
-run_id: "str" = ""  # given by the sweep
+run_id: str = ""  # given by the sweep
 """
 
 TOY_CODE = """\

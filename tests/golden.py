@@ -47,9 +47,12 @@ def parameters_of(notebook: str) -> dict[str, dict[str, Any]]:
     for name, (at_smoke, at_cpu) in ROWS.items():
         ablation = load_ablation(name)
         if ablation.notebook == notebook:
-            shared = {**SMALL, "seed": ablation.seeds[0]}
-            runs[f"{name}, smoke, {at_smoke}"] = {**ablation.resolve(at_smoke, "smoke"), **shared}
-            runs[f"{name}, cpu, {at_cpu}"] = {**ablation.resolve(at_cpu, "cpu"), **ablation.golden, **shared}
+            smoke, cpu = (
+                ablation.resolve(row, rung, ablation.seeds[0]).as_dict()
+                for row, rung in ((at_smoke, "smoke"), (at_cpu, "cpu"))
+            )
+            runs[f"{name}, smoke, {at_smoke}"] = {**smoke, **SMALL}
+            runs[f"{name}, cpu, {at_cpu}"] = {**cpu, **ablation.golden, **SMALL}
     return runs
 
 

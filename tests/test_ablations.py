@@ -1,18 +1,18 @@
+from dataclasses import replace
+
 import pytest
 
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sources import check_source
 from lab.paper.claims import load_contrasts
-from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
+from lab.parts.audio_projectors import AUDIO_PROJECTORS
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.paths import repository_root
-from lab.study import vision_preparation
-from lab.study.ablation import load_ablation, load_module
+from lab.study.ablation import load_ablation
 from lab.study.cells import cells, notebook_path
-from lab.study.parameters import check_parameters
-from lab.study.speech_preparation import PREPARED_PARAMETERS
-from lab.study.vision_study import NOTEBOOK
+from lab.study.parameters import cell_source, check_notebook, parameters_cell, read_notebook
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO
+from lab.training.speech import cell_audio_projector
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision import check_vision_encoder
 from lab.training.vision_cell import cell_kinds, cell_stages
@@ -21,10 +21,12 @@ NAMES = sorted(path.stem for path in (repository_root() / "ablations").glob("[a-
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_cell_of_every_rung_fits_its_notebook(name):
+def test_the_parameters_cell_of_its_notebook_is_what_its_kind_of_study_prints(name):
     ablation = load_ablation(name)
-    for rung in ablation.rungs:
-        check_parameters(cells(ablation, rung.name, rows="all"), notebook_path(ablation))
+    notebook = notebook_path(ablation)
+    check_notebook(notebook, type(ablation.base))
+    (tagged,) = (cell for cell in read_notebook(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", ()))
+    assert cell_source(tagged) == parameters_cell(type(ablation.base)), "write it: python -m lab.study.parameters"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,10 +64,8 @@ def test_every_row_names_a_projector_that_can_be_built_and_contrasts_name_rows()
     sizes = {}
     for row in ablation.rows:
         parameters = ablation.resolve(row.key, "cpu")
-        assert parameters["normalizer"] in NORMALIZERS
-        budget = {"parameter_budget": parameters["parameter_budget"]} if parameters["parameter_budget"] else {}
-        widths = {"hidden_size": 384, "output_size": 192, "downsample_rate": parameters["downsample_rate"]}
-        projector = build_audio_projector(parameters["projector"], **widths, **budget)
+        assert parameters.normalizer in NORMALIZERS
+        projector = cell_audio_projector(parameters, hidden_size=384, output_size=192)
         sizes[row.key] = sum(parameter.numel() for parameter in projector.parameters())
     for rate in (2, 4, 8):
         assert sizes[f"mean_pool_gmlp_{rate}"] == pytest.approx(sizes[f"conv_gmlp_{rate}"], rel=0.005)
@@ -73,10 +73,6 @@ def test_every_row_names_a_projector_that_can_be_built_and_contrasts_name_rows()
         assert sizes[f"conv_gmlp_budget_{rate}"] == pytest.approx(sizes["conv_gmlp_2"], rel=0.01)
     for contrast in load_contrasts("conv_gmlp_rate"):
         assert {contrast.baseline, contrast.candidate} <= AUDIO_PROJECTORS.keys()
-
-
-def test_what_is_prepared_depends_on_parameters_that_the_ablation_has():
-    assert set(PREPARED_PARAMETERS) <= load_ablation("conv_gmlp_rate").base.keys()
 
 
 VISION = ("video_pretraining", "video_frames", "anyres", "visual_encoder", "visual_projector")
@@ -135,7 +131,8 @@ def test_rows_of_a_vision_study_differ_in_what_is_compared_alone(name):
     assert set(ablation.varied) == VARIED[name]
     for rung in ablation.rungs:
         for row in ablation.rows:
-            cell, plain = ablation.resolve(row.key, rung.name), {**ablation.base, **rung.base, **rung.changes}
+            cell = ablation.resolve(row.key, rung.name).as_dict()
+            plain = {**ablation.base.as_dict(), **rung.base, **rung.changes}
             assert {n for n in cell if cell[n] != plain[n]} <= row.changes.keys()
 
 
@@ -144,7 +141,7 @@ def test_a_row_writes_only_what_it_changes(name):
     ablation = load_ablation(name)
     for row in ablation.rows:
         # A row that repeats the base's value would hide it from a rung that changes it, unless that is what it is for.
-        same = {n for n, value in row.changes.items() if ablation.base[n] == value}
+        same = {n for n, value in row.changes.items() if getattr(ablation.base, n) == value}
         kept = {n for rung in ablation.rungs for n in rung.base}
         assert same <= {"projector", "vision_encoder"} | kept, row.key
 
@@ -152,14 +149,14 @@ def test_a_row_writes_only_what_it_changes(name):
 @pytest.mark.parametrize("rung", ["gpu", "paper"])
 def test_videos_are_seen_in_the_papers_48_frames_at_larger_rungs_but_where_a_row_says_otherwise(rung):
     frames = {
-        row.key: load_ablation("video_pretraining").resolve(row.key, rung)["max_frames"]
+        row.key: load_ablation("video_pretraining").resolve(row.key, rung).max_frames
         for row in load_ablation("video_pretraining").rows
     }
     assert frames.pop("single_frame") == 1
     assert frames.pop("text_only") == 0
     assert set(frames.values()) == {48}
     declared = load_ablation("video_frames")
-    assert [declared.resolve(row.key, rung)["max_frames"] for row in declared.rows] == [8, 16, 32, 48, 8, 48]
+    assert [declared.resolve(row.key, rung).max_frames for row in declared.rows] == [8, 16, 32, 48, 8, 48]
 
 
 @pytest.mark.parametrize("name", VISION)
@@ -178,15 +175,15 @@ def test_every_name_in_a_vision_study_exists_and_its_stages_can_be_made(name):
     for rung in ablation.rungs:
         for row in ablation.rows:
             cell = ablation.resolve(row.key, rung.name)
-            assert cell["projector"] in VISUAL_PROJECTORS
-            assert cell["curriculum"] in CURRICULA
-            check_vision_encoder(cell["vision_encoder"])
+            assert cell.projector in VISUAL_PROJECTORS
+            assert cell.curriculum in CURRICULA
+            check_vision_encoder(cell.vision_encoder)
             stages = cell_stages(cell)
-            assert sum(stage.steps for stage in stages) == cell["steps"] + cell["image_branch_steps"]
+            assert sum(stage.steps for stage in stages) == cell.steps + cell.image_branch_steps
             for kind in cell_kinds(cell):
-                assert cell[{IMAGE: "images", VIDEO: "videos"}[kind]]
+                assert getattr(cell, {IMAGE: "images", VIDEO: "videos"}[kind])
             assert {kind for stage in stages for kind in stage.data} == cell_kinds(cell)
-            for source in filter(None, (cell["images"], cell["videos"], cell["test_source"])):
+            for source in filter(None, (cell.images, cell.videos, cell.test_source)):
                 check_source(source)
 
 
@@ -196,29 +193,22 @@ def test_a_vision_studys_trial_makes_stages_of_every_row(name):
     for value in ablation.trial.values:
         for row in ablation.rows:
             changes = {**ablation.trial.changes, ablation.trial.parameter: value}
-            assert cell_stages({**ablation.resolve(row.key, "cpu"), **changes})
-
-
-@pytest.mark.parametrize("name", VISION)
-def test_what_a_vision_study_prepares_and_checks_is_among_its_parameters(name):
-    ablation = load_ablation(name)
-    assert {*vision_preparation.PREPARED_PARAMETERS, *vision_preparation.CHECKED_PARAMETERS} <= ablation.base.keys()
-    assert load_module(name).prepare is vision_preparation.prepare_vision
+            assert cell_stages(replace(ablation.resolve(row.key, "cpu"), **changes))
 
 
 @pytest.mark.parametrize("name", VISION)
 def test_the_vision_studies_are_of_one_base_and_train_for_the_same_cost(name):
     ablation = load_ablation(name)
-    assert ablation.notebook == NOTEBOOK
+    assert ablation.notebook == "vision_language"
     for rung in ablation.rungs:
         cells_of_rung = [ablation.resolve(row.key, rung.name) for row in ablation.rows]
-        assert len({(cell["steps"], cell["batch_tokens"], cell["learning_rate"]) for cell in cells_of_rung}) == 1
+        assert len({(cell.steps, cell.batch_tokens, cell.learning_rate) for cell in cells_of_rung}) == 1
 
 
 def test_the_papers_rung_of_the_video_study_is_the_papers_encoder_rate_and_frozen_parts():
     cell = load_ablation("video_pretraining").resolve("staged", "paper")
-    assert cell["vision_encoder"] == "google/siglip-so400m-patch14-384"
-    assert (cell["image_size"], cell["frames_per_second"], cell["learning_rate"]) == (384, 1.0, 4e-6)
+    assert cell.vision_encoder == "google/siglip-so400m-patch14-384"
+    assert (cell.image_size, cell.frames_per_second, cell.learning_rate) == (384, 1.0, 4e-6)
     for stage in cell_stages(cell):
         assert stage.trained == PAPER_STAGES["video"].trained
         assert set(stage.data) <= set(PAPER_STAGES["video"].data)
@@ -230,4 +220,4 @@ def test_baselines_that_see_less_differ_from_direct_in_their_frames_alone():
     ablation = load_ablation("video_pretraining")
     direct = ablation.resolve("direct", "cpu")
     for row, frames in (("single_frame", 1), ("text_only", 0)):
-        assert ablation.resolve(row, "cpu") == {**direct, "max_frames": frames}
+        assert ablation.resolve(row, "cpu") == replace(direct, max_frames=frames)

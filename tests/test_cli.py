@@ -217,7 +217,7 @@ def test_score_of_pictures_hands_the_studys_parameters_on(
     monkeypatch.setattr(
         scored_sources,
         "score_picture_source",
-        lambda source, out, parameters, **rest: handed.extend([source, parameters["scorer_steps"], rest["limit"]]),
+        lambda source, out, parameters, **rest: handed.extend([source, parameters.scorer_steps, rest["limit"]]),
     )
     plain = ["score", "stills", "--images", "--out", str(tmp_path)]
     assert call(monkeypatch, *plain, "--rung", "smoke", "--limit", "3") == 0

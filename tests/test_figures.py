@@ -14,8 +14,7 @@ from lab.paper import figure_frame
 from lab.paper.figure_frame import draw_figure, load_script
 from lab.paper.measured import load_measured, results_checksum
 from lab.paper.style import STYLES, paper_style, style_of
-from lab.study.ablation import load_ablation
-from lab.study.own_rows import save_own_row
+from lab.study.ablation import load_ablation, save_own_row
 from tests.paper.fakes import GROWING_GAP, write_checkout, write_results
 
 ROOT = Path(__file__).parent.parent

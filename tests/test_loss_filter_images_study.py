@@ -14,7 +14,6 @@ from lab.paper.measured import load_measured
 from lab.paper.style import paper_style
 from lab.study import results
 from lab.study.ablation import Rung, load_ablation
-from lab.study.image_text_preparation import prepare_image_text
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
 from lab.training.curricula import FINE_TUNING, PRETRAINING, image_text_stages
@@ -37,33 +36,33 @@ def test_rows_are_those_of_the_study_of_text() -> None:
         [(c.baseline, c.candidate, c.smallest_effect) for c in load_contrasts(n)] for n in (NAME, "loss_filter")
     ]
     assert compared[0] == compared[1]
-    assert {pictures.resolve(row.key, "cpu")["loss_filter"] for row in pictures.rows} == {*LOSS_FILTERS, RANDOM, ORACLE}
+    assert {pictures.resolve(row.key, "cpu").loss_filter for row in pictures.rows} == {*LOSS_FILTERS, RANDOM, ORACLE}
 
 
 def test_all_rows_of_every_rung_can_be_and_are_trained_and_tested_alike() -> None:
     ablation = load_ablation(NAME)
     for rung in ablation.rungs:
         cells = [ablation.resolve(row.key, rung.name) for row in ablation.rows]
-        assert len({str({n: v for n, v in cell.items() if n not in VARIED}) for cell in cells}) == 1
+        assert len({str({n: v for n, v in cell.as_dict().items() if n not in VARIED}) for cell in cells}) == 1
         for cell in cells:
             check_filter(cell)
             check_image_text(cell)
             first, second = image_text_stages(cell)
             assert first.trained == second.trained
-        check_vision_encoder(cells[0]["vision_encoder"])
-        for source in filter(None, (cells[0]["images"], cells[0]["test_source"])):
+        check_vision_encoder(cells[0].vision_encoder)
+        for source in filter(None, (cells[0].images, cells[0].test_source)):
             check_source(source)
 
 
 def test_the_cut_of_the_cpu_rung_splits_no_group_of_stills() -> None:
     # Groups of four kinds taking turns, of 4, 4, 3 and 2 stills: they all end after the least common multiple, 48.
-    assert load_ablation(NAME).base["num_pretraining"] % 48 == 0
+    assert load_ablation(NAME).base.num_pretraining % 48 == 0
 
 
 def test_the_paper_gives_no_number_but_how_many_pairs() -> None:
     ablation = load_ablation(NAME)
     assert [reported.value for reported in ablation.reported] == [None]
-    assert ablation.resolve("gaussian_1", "paper")["num_training"] == 600_000
+    assert ablation.resolve("gaussian_1", "paper").num_training == 600_000
 
 
 def tiny_study(root):
@@ -71,8 +70,9 @@ def tiny_study(root):
     pictures = f"image_choices@{write_image_set(root / 'pictures', count=24)}"
     sizes = {"num_pretraining": 8, "num_training": 16, "fault_share": 0.25, "num_test": 4}
     ablation = load_ablation(NAME)
-    cell = tiny_image_text(root, images=pictures, **sizes)
-    changes = {n: v for n, v in cell.items() if n in ablation.base and n not in VARIED and v != ablation.base[n]}
+    base = ablation.base.as_dict()
+    cell = tiny_image_text(root, images=pictures, **sizes).as_dict()
+    changes = {name: value for name, value in cell.items() if name not in VARIED and value != base[name]}
     return dataclasses.replace(
         ablation, rungs=(Rung(name="smoke", description="a test's", changes=changes, recorded=False),)
     )
@@ -85,7 +85,7 @@ def test_cells_are_filtered_trained_measured_tracked_and_drawn(tmp_path, monkeyp
     store_maker()
     study = tiny_study(tmp_path)
     rows = ["none", "gaussian_1", "oracle"]
-    arguments = {"rung": "smoke", "rows": rows, "seeds": [0], "workers": 1, "prepare": prepare_image_text}
+    arguments = {"rung": "smoke", "rows": rows, "seeds": [0], "workers": 1}
     outcome = reproduce(study, **arguments)
     assert outcome.failed == {}
     lines = {line["row"]: line for line in results.read_lines(study, "smoke")}

@@ -18,7 +18,6 @@ from lab.paper.panels_beneath import seen_losses
 from lab.paper.style import paper_style
 from lab.study import results
 from lab.study.ablation import Rung, load_ablation
-from lab.study.instruction_preparation import prepare_instructions
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
 from lab.training.instruction_filter import ORACLE, check_filter
@@ -33,16 +32,16 @@ def test_rows_differ_in_the_filter_and_its_k_alone_and_every_filter_has_one() ->
     ablation = load_ablation(NAME)
     assert set(ablation.varied) == VARIED
     cells = [ablation.resolve(row.key, "cpu") for row in ablation.rows]
-    assert {cell["loss_filter"] for cell in cells} == {*LOSS_FILTERS, RANDOM, ORACLE}
-    of_all = [cell for cell in cells if cell["fitted_by"] == "corpus"]
-    assert sorted(cell["k"] for cell in of_all if cell["loss_filter"] == "gaussian") == [0.5, 1.0, 1.5, 2.0, 3.0]
+    assert {cell.loss_filter for cell in cells} == {*LOSS_FILTERS, RANDOM, ORACLE}
+    of_all = [cell for cell in cells if cell.fitted_by == "corpus"]
+    assert sorted(cell.k for cell in of_all if cell.loss_filter == "gaussian") == [0.5, 1.0, 1.5, 2.0, 3.0]
     for cell in cells:
         check_filter(cell)
 
 
 def test_random_is_of_the_papers_filters_size() -> None:
     ablation = load_ablation(NAME)
-    assert ablation.resolve("random", "cpu")["k"] == ablation.resolve("gaussian_1", "cpu")["k"] == 1.0
+    assert ablation.resolve("random", "cpu").k == ablation.resolve("gaussian_1", "cpu").k == 1.0
 
 
 def test_all_rows_of_a_rung_are_trained_and_tested_alike() -> None:
@@ -51,7 +50,7 @@ def test_all_rows_of_a_rung_are_trained_and_tested_alike() -> None:
         alike = [
             {
                 n: v
-                for n, v in ablation.resolve(row.key, rung.name).items()
+                for n, v in ablation.resolve(row.key, rung.name).as_dict().items()
                 if n not in ("loss_filter", "k", "fitted_by")
             }
             for row in ablation.rows
@@ -73,7 +72,7 @@ def test_the_paper_gives_no_number() -> None:
 
 
 def test_the_papers_rung_has_its_number_of_pairs() -> None:
-    assert load_ablation(NAME).resolve("gaussian_1", "paper")["num_training"] == 600_000
+    assert load_ablation(NAME).resolve("gaussian_1", "paper").num_training == 600_000
 
 
 def tiny_study(model: str):
@@ -96,7 +95,7 @@ def test_cells_are_filtered_trained_measured_tracked_and_drawn(tmp_path, store_m
     (folder / "characters.json").write_text(json.dumps(described))
     study = tiny_study(str(folder))
     rows = ["none", "gaussian_1", "gaussian_by_source", "oracle"]
-    arguments = {"rung": "smoke", "rows": rows, "seeds": [0], "workers": 1, "prepare": prepare_instructions}
+    arguments = {"rung": "smoke", "rows": rows, "seeds": [0], "workers": 1}
     outcome = reproduce(study, **arguments)
     assert outcome.failed == {}
     lines = {line["row"]: line for line in results.read_lines(study, "smoke")}
@@ -153,7 +152,7 @@ def measured(checkout, monkeypatch, rows=("none", "gaussian_1", "oracle")):
         path.parent.mkdir(parents=True)
         table.to_parquet(path)
         own = {"row": row, "rung": "cpu", "seed": "0", "key": "0" * 16, "run_id": run_id}
-        varied = {name: str(ablation.resolve(row, "cpu")[name]) for name in ablation.varied}
+        varied = {name: str(getattr(ablation.resolve(row, "cpu"), name)) for name in ablation.varied}
         accuracy = repr(float(1 - test["wrong_answers"].mean()))
         lines.append({**own, **varied, "test_accuracy": accuracy, "test_chance": "0.25"})
     results._write(ablation, "cpu", lines)

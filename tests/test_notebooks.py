@@ -46,4 +46,9 @@ def test_every_parameter_is_typed_and_explained(path):
 
 @pytest.mark.parametrize("path", DRIVEN, ids=lambda path: path.stem)
 def test_a_driven_notebook_takes_the_sweeps_run(path):
-    assert set(DRIVER_PARAMETERS) <= notebook_parameters(path).keys()
+    assert set(DRIVER_PARAMETERS) <= set(notebook_parameters(path))
+
+
+@pytest.mark.parametrize("path", DRIVEN, ids=lambda path: path.stem)
+def test_a_driven_notebook_is_read_in_a_dozen_cells(path):
+    assert len(json.loads(path.read_text())["cells"]) <= 12

@@ -11,7 +11,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import remembered, results
 from lab.study.ablation import Rung, load_ablation
-from lab.study.speech_preparation import prepare_speech
+from lab.study.preparation import prepare
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
 from lab.training import loop
@@ -27,7 +27,7 @@ def study(tmp_path, monkeypatch):
 
 
 def run(study, **options):
-    return reproduce(study, rung="tiny", seeds=[0], workers=1, prepare=prepare_speech, **options)
+    return reproduce(study, rung="tiny", seeds=[0], workers=1, **options)
 
 
 @pytest.mark.slow
@@ -79,40 +79,40 @@ def test_a_loss_that_is_not_finite_fails_its_cell_with_step_row_and_learning_rat
 def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(study):
     cell = study.resolve("conv_gmlp_2", "tiny")
     threads = torch.get_num_threads()
-    first = prepare_speech([cell])
+    first = prepare([cell])
     assert torch.get_num_threads() == threads
-    assert first["corpus"][cell["corpus"]].startswith("hub:")
-    assert prepare_speech([cell]) == first
+    assert first["corpus"][cell.corpus].startswith("hub:")
+    assert prepare([cell]) == first
     shutil.rmtree(paths.cache_dir() / "features")
-    assert prepare_speech([cell]) == first
+    assert prepare([cell]) == first
     assert list((paths.cache_dir() / "features").glob("*/features.f16"))
 
 
 def test_unknown_names_are_refused_before_anything_is_prepared(study):
     cell = study.resolve("conv_gmlp_2", "tiny")
     with pytest.raises(LabError, match=r"unknown normaliser 'english'.*whisper_english"):
-        prepare_speech([{**cell, "normalizer": "english"}])
+        prepare([dataclasses.replace(cell, normalizer="english")])
     with pytest.raises(LabError, match=r"unknown corpus 'amazon_quen'.*did you mean 'amazon_queen'"):
-        prepare_speech([{**cell, "corpus": "amazon_quen"}])
+        prepare([dataclasses.replace(cell, corpus="amazon_quen")])
     with pytest.raises(LabError, match=r"unknown audio projector 'conv_gmpl'.*did you mean 'conv_gmlp'"):
-        prepare_speech([{**cell, "projector": "conv_gmpl"}])
+        prepare([dataclasses.replace(cell, projector="conv_gmpl")])
+    with pytest.raises(LabError, match=r"unknown option of audio projector 'conv_gmlp': 'kernel'.*intermediate_size"):
+        prepare([dataclasses.replace(cell, projector_options={"kernel": 3})])
     with pytest.raises(LabError, match="downsample_rate is 0; expected a whole number from 1 to 32"):
-        prepare_speech([{**cell, "downsample_rate": 0}])
-    with pytest.raises(LabError, match=r"need the parameter 'speeds'"):
-        prepare_speech([{name: value for name, value in cell.items() if name != "speeds"}])
+        prepare([dataclasses.replace(cell, downsample_rate=0)])
 
 
 def test_a_machine_that_computes_otherwise_makes_other_cells_and_a_named_precision_the_same(study, monkeypatch):
-    tiny = {**study.resolve("conv_gmlp_2", "tiny"), "device": "auto", "precision": "auto"}
+    tiny = dataclasses.replace(study.resolve("conv_gmlp_2", "tiny"), device="auto", precision="auto")
     told = []
-    for fast, machine in ((True, ["flags : bf16"]), (False, ["flags :"])):
+    for fast, machine in ((True, "bf16"), (False, "other")):
         monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device, fast=fast: fast)
-        monkeypatch.setattr(remembered, "_arithmetic", lambda machine=machine: machine)
-        told.append([prepare_speech([cell])["precision"] for cell in (tiny, {**tiny, "precision": "float32"})])
+        monkeypatch.setattr(remembered, "processor", lambda machine=machine: machine)
+        told.append([prepare([cell])["precision"] for cell in (tiny, dataclasses.replace(tiny, precision="float32"))])
     assert told == [
         [{"auto": "bfloat16"}, {"float32": "float32"}],
         [{"auto": "float32"}, {"float32": "float32"}],
     ]
-    assert prepare_speech([tiny])["device"] == {"auto": "cuda" if torch.cuda.is_available() else "cpu"}
-    with pytest.raises(LabError, match=r"unknown device 'tpu'; choose one of: auto, cpu, cuda"):
-        prepare_speech([{**tiny, "device": "tpu"}])
+    assert prepare([tiny])["device"] == {"auto": "cuda" if torch.cuda.is_available() else "cpu"}
+    with pytest.raises(LabError, match=r"unknown device 'tpu'.*choose one of: auto, cpu, cuda"):
+        prepare([dataclasses.replace(tiny, device="tpu")])

@@ -13,8 +13,18 @@ from lab.study.reach import Reached
 from tests.conftest import write_notebook
 
 ABLATION = """
+from dataclasses import dataclass
+
 from lab.paper.claims import Contrast
 from lab.study.ablation import Ablation, Column, Row, Rung
+from lab.training.parameters import Parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyParameters(Parameters):
+    projector: str = "conv"
+    downsample_rate: int = 2
+
 
 ablation = Ablation(
     name="rates",
@@ -22,7 +32,7 @@ ablation = Ablation(
     claim="Pooling errs more at high rates.",
     notebook="rates",
     seeds=(0, 1),
-    base={"projector": "conv", "downsample_rate": 2},
+    base=ToyParameters(),
     rungs=(Rung(name="cpu", description="nothing is trained"),),
     rows=[
         Row(key=f"{p}_{n}", label=f"{p}, n = {n}", changes={"projector": p, "downsample_rate": n})

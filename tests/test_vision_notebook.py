@@ -10,7 +10,6 @@ from lab.study import results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
-from lab.study.vision_preparation import prepare_vision
 from tests.vision import tiny_parameters, write_image_set, write_video_set
 
 
@@ -49,7 +48,7 @@ def test_one_cell_is_trained_measured_tracked_and_not_run_again(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     store_maker()
     study = tiny_study(name, tmp_path, packed=packed)
-    outcome = reproduce(study, rung="smoke", rows=[row], seeds=[0], workers=1, prepare=prepare_vision)
+    outcome = reproduce(study, rung="smoke", rows=[row], seeds=[0], workers=1)
     assert outcome.failed == {}
     assert outcome.complete
     (line,) = results.read_lines(study, "smoke")
@@ -60,7 +59,7 @@ def test_one_cell_is_trained_measured_tracked_and_not_run_again(
     assert float(line["test_loss"]) == pytest.approx(table["loss"].sum() / table["num_tokens"].sum())
     # A batch holds about 600 tokens, in each of five steps.
     cell = study.resolve(row, "smoke")
-    assert 0 < float(line["lm_tokens"]) < 1.5 * cell["steps"] * cell["batch_tokens"]
+    assert 0 < float(line["lm_tokens"]) < 1.5 * cell.steps * cell.batch_tokens
     for column in study.columns:
         assert float(line[column.metric]) >= 0
     (record,) = [record for record in read_runs() if record.status == "FINISHED" and record.tags["kind"] == "cell"]
@@ -81,5 +80,5 @@ def test_one_cell_is_trained_measured_tracked_and_not_run_again(
     assert executed.stat().st_size > 1000
     assert not list(paths.mlruns_dir().rglob("checkpoints/*.safetensors"))
     before = [record.run_id for record in read_runs()]
-    assert reproduce(study, rung="smoke", rows=[row], seeds=[0], workers=1, prepare=prepare_vision).complete
+    assert reproduce(study, rung="smoke", rows=[row], seeds=[0], workers=1).complete
     assert [record.run_id for record in read_runs()] == before

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
-from lab.study.vision_study import BASE
+from lab.training.parameters import VisionParameters
 from standins.scenes import questions as scene_questions
 from standins.scenes.casts import cast_of
 from tests.data.films import film
@@ -107,6 +107,6 @@ def tiny_parameters(root: Path) -> dict[str, Any]:
     }
 
 
-def tiny_cell(root: Path, **changes: Any) -> dict[str, Any]:
-    """All parameters of a tiny cell of `video_pretraining`, its seed too."""
-    return {**BASE, **tiny_parameters(root), "seed": 0, **changes}
+def tiny_cell(root: Path, **changes: Any) -> VisionParameters:
+    """A tiny cell of a study of pictures and video."""
+    return VisionParameters(**{**tiny_parameters(root), **changes})

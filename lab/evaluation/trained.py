@@ -122,11 +122,13 @@ def _seen_state(source: str) -> str:
 
 def _questions(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[SampleExamples, How]":
     from lab.evaluation.answering import Choose
+    from lab.training.parameters import VisionParameters
     from lab.training.samples import writer_of
     from lab.training.vision_cell import open_cell_split
 
     encoder, write = model.part("vision_encoder", "pictures or videos"), writer_of(model.language)
-    asked = open_cell_split(cell, encoder, source, "test", count or cell["num_test"], write=write)
+    known = {name: cell[name] for name in VisionParameters.names() if name in cell}
+    asked = open_cell_split(VisionParameters(**known), encoder, source, "test", count or cell["num_test"], write=write)
     how = Choose() if all(one.choices for one in asked.samples) else _writing(cell)
     return asked, how
 

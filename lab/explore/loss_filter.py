@@ -4,7 +4,7 @@ Section 3 of the paper (the filter of the fine-tuning data, and prompts spoken b
 losses that filters read: of a study that was run, or of a folder that `lab score` wrote.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ from lab.errors import LabError
 from lab.explore.html import media, sound, table, text
 from lab.explore.panel import Panel, Shown, slider
 from lab.paper.panels_beneath import CLEAN, draw_losses
-from lab.study.ablation import Ablation, load_ablation
-from lab.study.own_rows import free_key, save_own_row
+from lab.study.ablation import Ablation, free_key, load_ablation, save_own_row
 from lab.study.results import load_utterances
+from lab.training.parameters import PictureTuningParameters
 
 OF_PICTURES = "loss_filter_images"
 """The study whose model `lab score --images` scores with; behind its examples stand those that are scored."""
@@ -69,7 +69,9 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
     parameters = ablation.resolve(row, rung)
     without = first["loss_without_prompt"].to_numpy(np.float64)
     ids = first["id"].tolist()
-    seen = _samples_by_id(parameters["images"], parameters, len(ids)) if "images" in parameters else {}
+    seen: dict[str, Any] = {}
+    if isinstance(parameters, PictureTuningParameters):
+        seen = _seen(_samples_by_id(parameters.images, parameters, len(ids)), ids, parameters)
     return ScoredSamples(
         ids=ids,
         prompts=first["asked"].tolist(),
@@ -77,7 +79,7 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
         losses=first["loss"].to_numpy(np.float64),
         losses_without_prompt=None if np.isnan(without).any() else without,
         faults=first["fault"].tolist(),
-        **_seen(seen, ids, parameters),
+        **seen,
     )
 
 
@@ -89,7 +91,7 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
     """
     scored = pq.read_table(loss_files(folder))
     ids = scored["id"].to_pylist()
-    parameters = load_ablation(OF_PICTURES).base
+    parameters: Any = load_ablation(OF_PICTURES).base
     seen: dict[str, Sample] = {}
     if is_source(source):
         seen = _samples_by_id(source, parameters, len(ids))
@@ -109,17 +111,17 @@ def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
     )
 
 
-def _samples_by_id(source: str, parameters: Mapping[str, Any], count: int) -> dict[str, Sample]:
+def _samples_by_id(source: str, parameters: PictureTuningParameters, count: int) -> dict[str, Sample]:
     """Those of a source that may have been scored; nothing is drawn before it is looked at."""
-    wanted = parameters["num_pretraining"] + max(parameters["num_training"], count)
+    wanted = parameters.num_pretraining + max(parameters.num_training, count)
     samples, _ = open_samples(source, "train", wanted)
     return {sample.id: sample for sample in samples}
 
 
-def _seen(samples: Mapping[str, Sample], ids: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _seen(samples: dict[str, Sample], ids: Sequence[str], parameters: PictureTuningParameters) -> dict[str, Any]:
     if not samples:
         return {}
-    return {"seen": [samples[key] for key in ids], "sight": Sight(frame_size=parameters["frame_size"])}
+    return {"seen": [samples[key] for key in ids], "sight": Sight(frame_size=parameters.frame_size)}
 
 
 MAX_SPOKEN = 300
@@ -223,7 +225,7 @@ def row_saver(panel: Panel, ablation_name: str) -> ipywidgets.HBox:
         try:
             ablation = load_ablation(ablation_name)
             changes = {name: panel.controls[name].value for name in ("loss_filter", "k")}
-            changes = {name: value for name, value in changes.items() if ablation.base[name] != value}
+            changes = {name: value for name, value in changes.items() if getattr(ablation.base, name) != value}
             key = free_key(ablation, label.value)
             path = save_own_row(ablation, key, label.value, changes)
         except LabError as error:

@@ -8,7 +8,6 @@ wide), `hidden_size`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import ipywidgets
 import jiwer
@@ -29,11 +28,12 @@ from lab.explore.panel import Panel, Playable, Shown
 from lab.paper.comparisons import rows_by_rate
 from lab.paper.style import GREY, STYLES
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_projectors import AudioProjector, build_audio_projector
+from lab.parts.audio_projectors import AudioProjector
 from lab.study.ablation import Ablation
 from lab.study.results import load_results, load_utterances
+from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
-from lab.training.speech import cell_data, open_encoder
+from lab.training.speech import cell_audio_projector, cell_data, open_encoder
 
 FRAMES_PER_SECOND = 50.0
 MAX_ROWS_OF_TOKENS = 64  # of the language model's width, drawn
@@ -83,8 +83,8 @@ class StudiedCells:
         parameters = self.parameters(next(iter(self._runs)))
         from lab.data.normalizers import NORMALIZERS
 
-        self.encoder: AudioEncoder = open_encoder(parameters["audio_encoder"], window=parameters["encoder_window"])
-        data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters["normalizer"]])
+        self.encoder: AudioEncoder = open_encoder(parameters.audio_encoder, window=parameters.encoder_window)
+        data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters.normalizer])
         self.tests: dict[str, SampleExamples] = {data[name].name: data[name] for name in MEASURED if name in data}
 
     @property
@@ -92,9 +92,16 @@ class StudiedCells:
         """Those that were run."""
         return list(self._runs)
 
-    def parameters(self, row: str) -> dict[str, Any]:
-        """All parameters of a row's cell."""
-        return {**self.ablation.resolve(row, self.rung), "seed": self.seed}
+    def parameters(self, row: str) -> SpeechParameters:
+        """All parameters of a row's cell.
+
+        Raises:
+            LabError: the study is none of speech.
+        """
+        parameters = self.ablation.resolve(row, self.rung, self.seed)
+        if not isinstance(parameters, SpeechParameters):
+            raise LabError(f"{self.ablation.name!r} is no study of audio projectors")
+        return parameters
 
     def projector(self, row: str) -> tuple[AudioProjector, Mapping[str, torch.Tensor]]:
         """A row's trained projector, and the statistics that its features are standardised by.
@@ -108,15 +115,7 @@ class StudiedCells:
         weights = {name: tensor.float() for name, tensor in load_file(path).items()}
         statistics = {name: weights.pop(name) for name in ("feature_mean", "feature_std")}
         output_size = int(weights.pop("output_size"))
-        own = self.parameters(row)
-        budget = {"parameter_budget": own["parameter_budget"]} if own["parameter_budget"] else {}
-        projector = build_audio_projector(
-            own["projector"],
-            hidden_size=self.encoder.hidden_size,
-            output_size=output_size,
-            downsample_rate=own["downsample_rate"],
-            **budget,
-        )
+        projector = cell_audio_projector(self.parameters(row), self.encoder.hidden_size, output_size)
         projector.load_state_dict(weights)
         return projector.eval(), statistics
 

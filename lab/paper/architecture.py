@@ -4,7 +4,6 @@ Section 2 of the paper. Everything is built on the meta device from the configur
 name, and shapes are those that a pass through it gives. Axes: `frames`, `rows`, `columns`, `hidden_size`.
 """
 
-from collections.abc import Mapping
 from typing import Any, get_args
 
 import torch
@@ -13,22 +12,22 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.data.video.reading import VIDEO_FRAME
 from lab.parts.any_resolution import num_tokens
-from lab.parts.audio_projectors import AudioProjector, build_audio_projector
+from lab.parts.audio_projectors import AudioProjector
 from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, VisualProjector, build_visual_projector
 from lab.study.ablation import load_ablation
-from lab.study.cells import cells
 from lab.training.language_models import language_model_without_weights
+from lab.training.speech import cell_audio_projector
 from lab.training.vision import vision_backbone_without_weights
-from lab.training.vision_cell import projector_options
+from lab.training.vision_cell import cell_projector
 
 RUNG = "paper"
 AUDIO_ROW, IMAGE_ROW, VIDEO_ROW = "conv_gmlp_2", "mean_pool", "anyres_48"
 
 
-def paper_parameters(ablation: str, row: str) -> Mapping[str, Any]:
-    """The resolved parameters of a row at the `paper` rung."""
-    return next(iter(cells(load_ablation(ablation), RUNG, [row]))).parameters
+def paper_parameters(ablation: str, row: str) -> Any:
+    """The parameters of a row at the `paper` rung."""
+    return load_ablation(ablation).resolve(row, RUNG)
 
 
 def whisper_encoder(name: str) -> Any:
@@ -57,60 +56,51 @@ def architecture() -> dict[str, Any]:
     """By part: its name in the paper's or hub's words, parameters, and shapes in and out."""
     audio, image = paper_parameters("conv_gmlp_rate", AUDIO_ROW), paper_parameters("visual_projector", IMAGE_ROW)
     video = paper_parameters("video_frames", VIDEO_ROW)
-    vision = vision_backbone_without_weights(image["vision_encoder"], image_size=image["image_size"])
-    hearing = whisper_encoder(audio["audio_encoder"])
-    language_model: Any = language_model_without_weights(audio["language_model"])
+    vision = vision_backbone_without_weights(image.vision_encoder, image_size=image.image_size)
+    hearing = whisper_encoder(audio.audio_encoder)
+    language_model: Any = language_model_without_weights(audio.language_model)
     width = language_model.config.hidden_size
     pixels = torch.empty(1, 3, vision.image_size, vision.image_size, device="meta")
     features = vision(pixels)
     mel, frames = whisper_shapes(hearing)
     with torch.device("meta"):
-        look = build_visual_projector(
-            image["projector"], hidden_size=vision.hidden_size, output_size=width, **projector_options(image)
-        )
-        watch = build_visual_projector(
-            video["projector"], hidden_size=vision.hidden_size, output_size=width, **projector_options(video)
-        )
-        listen = build_audio_projector(
-            audio["projector"],
-            hidden_size=frames[1],
-            output_size=width,
-            downsample_rate=audio["downsample_rate"],
-        )
+        look = cell_projector(image, vision.hidden_size, width)
+        watch = cell_projector(video, vision.hidden_size, width)
+        listen = cell_audio_projector(audio, frames[1], width)
     return {
         "vision_encoder": {
-            "name": image["vision_encoder"],
+            "name": image.vision_encoder,
             "parameters": parameters(vision),
             "in": list(pixels.shape[1:]),
             "out": list(features.shape[1:]),
         },
         "visual_projector": {
-            "name": image["projector"],
+            "name": image.projector,
             "parameters": parameters(look),
             "out": list(look(features).shape[1:]),
-            "padding": image["padding"],
-            "tokens_by_padding": tokens_by_padding(image["projector"], vision.grid),
+            "padding": image.padding,
+            "tokens_by_padding": tokens_by_padding(image.projector, vision.grid),
         },
         "video_projector": {
-            "name": video["projector"],
+            "name": video.projector,
             "parameters": parameters(watch),
             "out": list(watch(features).shape[1:]),
             **video_tokens(video, watch, vision.image_size, vision.grid),
         },
         "audio_encoder": {
-            "name": audio["audio_encoder"],
+            "name": audio.audio_encoder,
             "parameters": parameters(hearing),
             "in": mel,
             "out": frames,
         },
         "audio_projector": {
-            "name": audio["projector"],
-            "downsample_rate": audio["downsample_rate"],
+            "name": audio.projector,
+            "downsample_rate": audio.downsample_rate,
             "parameters": parameters(listen),
             "out": projector_shape(listen, frames[0]),
         },
         "language_model": {
-            "name": audio["language_model"],
+            "name": audio.language_model,
             "parameters": parameters(language_model),
             "layers": language_model.config.num_hidden_layers,
             "hidden_size": width,
@@ -135,23 +125,21 @@ def tokens_by_padding(name: str, grid: tuple[int, int]) -> dict[str, int]:
     return found
 
 
-def video_tokens(
-    video: Mapping[str, Any], projector: VisualProjector, image_size: int, grid: tuple[int, int]
-) -> dict[str, Any]:
+def video_tokens(video: Any, projector: VisualProjector, image_size: int, grid: tuple[int, int]) -> dict[str, Any]:
     """Frames of a video, and the tokens of a frame of the paper's largest size, whole and in its two tiles."""
     tokens = {
         key: num_tokens(
             *VIDEO_FRAME,
             image_size=image_size,
             view_grid=projector.output_grid(*grid),
-            newline=video["newline"],
+            newline=video.newline,
             max_tiles=tiles,
         )
         for key, tiles in (("whole", 1), ("tiles", 2))
     }
     return {
         "frame": list(VIDEO_FRAME),
-        "frames_per_second": video["frames_per_second"],
-        "max_frames": video["max_frames"],
+        "frames_per_second": video.frames_per_second,
+        "max_frames": video.max_frames,
         "tokens_a_frame": tokens,
     }

@@ -92,7 +92,9 @@ class Contrast(Claim):
         rows = []
         for rate in (self.low_rate, self.high_rate):
             for projector in (self.baseline, self.candidate):
-                found = [row.key for row in ablation.rows if _is(ablation.resolve(row.key, rung), projector, rate)]
+                found = [
+                    row.key for row in ablation.rows if _is(ablation.resolve(row.key, rung).as_dict(), projector, rate)
+                ]
                 if len(found) != 1:
                     which = f"rows {', '.join(found)} all have" if found else "no row has"
                     raise LabError(

@@ -24,7 +24,7 @@ def rows_by_rate(ablation: Ablation, rung: str, rows: Iterable[str]) -> dict[str
     """
     found: dict[str, dict[int, str]] = {}
     for row in rows:
-        rate = int(ablation.resolve(row, rung)["downsample_rate"])
+        rate = int(ablation.resolve(row, rung).as_dict()["downsample_rate"])
         name = ablation.row(row).label.removesuffix(f", n = {rate}")
         if rate in found.get(name, {}):
             name = f"{name} ({row})"

@@ -145,7 +145,7 @@ def _test_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None) 
 
 
 def _out_of_domain(ablation: Ablation, rung: str, rows: Iterable[str]) -> set[str]:
-    return {ablation.resolve(row, rung).get("out_of_domain_corpus", "") for row in rows}
+    return {ablation.resolve(row, rung).as_dict().get("out_of_domain_corpus", "") for row in rows}
 
 
 def results_checksum(ablation: Ablation, rung: str) -> str:

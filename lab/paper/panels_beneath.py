@@ -104,7 +104,7 @@ def _draw_seen(figure: FigureBase, measured: Measured) -> None:
     frame = seen_losses(measured, PAPERS_ROW)
     losses = frame["loss"].to_numpy(np.float64)
     judged = Losses(frame["id"].tolist(), losses)
-    low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(PAPERS_ROW, measured.rung)["k"])
+    low, high = loss_bounds(judged, "gaussian", k=measured.ablation.resolve(PAPERS_ROW, measured.rung).as_dict()["k"])
     draw_losses(figure, losses, (losses >= low) & (losses <= high), (low, high), frame["fault"].tolist())
 
 

@@ -7,6 +7,7 @@ Where a rung has another starting point for what the rows compare (the paper's 4
 """
 
 import importlib.util
+import json
 import re
 import sys
 import tomllib
@@ -18,7 +19,9 @@ from typing import Any, Literal
 
 from lab import paths
 from lab.errors import LabError, choose
+from lab.training.parameters import Parameters
 
+_SCALARS = (str, bool, int, float)
 _KEY = re.compile(r"[a-z0-9][a-z0-9_]*")  # keys become names of files
 
 
@@ -124,7 +127,8 @@ class Ablation:
     notebook: str
     """Its stem: `notebooks/NOTEBOOK.ipynb`."""
     seeds: tuple[int, ...]
-    base: Mapping[str, Any]
+    base: Parameters
+    """The parameters of the kind of study, with what every row has where it says nothing else; its seed is not used."""
     rungs: tuple[Rung, ...]
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
@@ -134,26 +138,22 @@ class Ablation:
     """What a golden run changes of a cell (see `lab.study.golden`): a few steps, a few samples. None where empty."""
 
     def __post_init__(self) -> None:
-        _freeze(self, "base")
         _freeze(self, "golden")
         for name in ("seeds", "rungs", "rows", "columns", "reported"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_names()
-        for part, what in ((self.rows, "row"), (self.rungs, "rung")):
-            for entry in part:
-                name = entry.key if isinstance(entry, Row) else entry.name
-                title = f"parameter in {what} {name!r} of {self.name!r}:"
-                for parameter in (*entry.changes, *(entry.base if isinstance(entry, Rung) else ())):
-                    choose(self.base, parameter, title)
-        for parameter in () if self.trial is None else (self.trial.parameter, *self.trial.changes):
-            choose(self.base, parameter, f"parameter in the trial of {self.name!r}:")
-        for parameter in self.golden:
-            choose(self.base, parameter, f"parameter in `golden` of {self.name!r}:")
-            if parameter in self.varied:
-                raise LabError(
-                    f"`golden` of {self.name!r} changes {parameter}, which its rows compare; a golden run is to show "
-                    "what its row does"
-                )
+        for row in self.rows:
+            self._check_changes(row.changes, f"row {row.key!r}")
+        for rung in self.rungs:
+            self._check_changes({**rung.base, **rung.changes}, f"rung {rung.name!r}")
+        if self.trial is not None:
+            self._check_changes({self.trial.parameter: self.trial.values[0], **self.trial.changes}, "the trial")
+        self._check_changes(self.golden, "`golden`")
+        if both := sorted(self.golden.keys() & set(self.varied)):
+            raise LabError(
+                f"`golden` of {self.name!r} changes {', '.join(both)}, which its rows compare; a golden run is to show "
+                "what its row does"
+            )
         for row in self.rows:
             for rung in self.rungs:
                 if both := sorted(row.changes.keys() & rung.changes.keys()):
@@ -164,7 +164,7 @@ class Ablation:
         for rung in self.rungs:
             seen: dict[str, str] = {}
             for row in self.rows:
-                same = seen.setdefault(repr(sorted(self.resolve(row.key, rung.name).items())), row.key)
+                same = seen.setdefault(repr(self.resolve(row.key, rung.name)), row.key)
                 if same != row.key:
                     raise LabError(
                         f"rows {same!r} and {row.key!r} of {self.name!r} have the same parameters at rung "
@@ -182,10 +182,21 @@ class Ablation:
                 raise LabError(f"ablation {self.name!r} has no {what}")
             if twice := sorted({str(value) for value in values if list(values).count(value) > 1}):
                 raise LabError(f"ablation {self.name!r} has the {what} {', '.join(twice)} twice")
-        if "seed" in self.base:
-            raise LabError(f"ablation {self.name!r} has 'seed' in base; the seeds stand in `seeds` alone")
         for reported in self.reported:
             choose({row.key: row for row in self.rows}, reported.row, f"row in `reported` of {self.name!r}:")
+
+    def _check_changes(self, changes: Mapping[str, Any], where: str) -> None:
+        for parameter in changes:
+            choose(dict.fromkeys(self.parameters), parameter, f"parameter in {where} of {self.name!r}:")
+        try:
+            replace(self.base, **changes)
+        except LabError as error:
+            raise LabError(f"{where} of {self.name!r}: {error}") from None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of what a row may change: all parameters but the seed, which stands in `seeds` alone."""
+        return tuple(name for name in self.base.names() if name != "seed")
 
     def row(self, key: str) -> Row:
         """The row of that key; an unknown one raises a LabError that lists the choices."""
@@ -195,16 +206,16 @@ class Ablation:
         """The rung of that name; an unknown one raises a LabError that lists the choices."""
         return choose({rung.name: rung for rung in self.rungs}, name, f"rung of {self.name!r}:")
 
-    def resolve(self, row: str, rung: str) -> dict[str, Any]:
-        """Every parameter of a cell but its seed, in the order of `base`."""
+    def resolve(self, row: str, rung: str, seed: int = 0) -> Parameters:
+        """The parameters of a cell."""
         at = self.rung(rung)
-        return {**self.base, **at.base, **at.changes, **self.row(row).changes}
+        return replace(self.base, **{**at.base, **at.changes, **self.row(row).changes, "seed": seed})
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """The parameters that define a row, in the order of `base`."""
+        """The parameters that define a row, in their order."""
         changed = {parameter for row in self.rows for parameter in row.changes}
-        return tuple(parameter for parameter in self.base if parameter in changed)
+        return tuple(parameter for parameter in self.parameters if parameter in changed)
 
 
 def ablation_files() -> dict[str, Path]:
@@ -219,6 +230,7 @@ def load_module(name: str) -> ModuleType:
         LabError: there is no such file (the message lists those there are), or it declares no `ablation`.
     """
     path = choose(ablation_files(), name, "ablation")
+    _make_package(path.parent)
     spec = importlib.util.spec_from_file_location(f"ablations.{name}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -232,8 +244,26 @@ def load_module(name: str) -> ModuleType:
     return module
 
 
+def _make_package(folder: Path) -> None:
+    """Let declarations import what they share, `ablations._vision`, from the checkout's own folder."""
+    known = sys.modules.get("ablations")
+    if known is None or list(known.__path__) != [str(folder)]:
+        for module in [module for module in sys.modules if module.partition(".")[0] == "ablations"]:
+            del sys.modules[module]
+        package = ModuleType("ablations")
+        package.__path__ = [str(folder)]
+        sys.modules["ablations"] = package
+
+
 def own_rows_file(name: str) -> Path:
-    """Where an ablation's own rows stand."""
+    """Where rows of one's own stand, tried in a notebook or written by hand; they run like any other.
+
+        [threshold_of_mine]
+        label = "Gaussian, k = 1.2"
+        changes = { loss_filter = "gaussian", k = 1.2 }
+
+    They are no main rows: `lab reproduce NAME --rows threshold_of_mine` runs them, or `--rows all`.
+    """
     return paths.repository_root() / "ablations" / f"{name}.rows.toml"
 
 
@@ -269,3 +299,38 @@ def load_ablation(name: str) -> Ablation:
     ablation: Ablation = load_module(name).ablation
     own = read_own_rows(name)
     return replace(ablation, rows=(*ablation.rows, *own)) if own else ablation
+
+
+def save_own_row(ablation: Ablation, key: str, label: str, changes: Mapping[str, Any]) -> Path:
+    """Write one more row into the ablation's file; nothing that stands there is changed.
+
+    Args:
+        ablation: as `load_ablation` gives it, its own rows included.
+        key: a new one.
+        label: what tables call it.
+        changes: what differs from `base`; texts, numbers, true or false.
+
+    Raises:
+        LabError: an empty label, a value that TOML has no plain word for, or what `Ablation` refuses.
+    """
+    if not label.strip():
+        raise LabError(f"row {key!r} has no label; expected what a table is to call it")
+    for parameter, value in changes.items():
+        if not isinstance(value, _SCALARS):
+            raise LabError(f"{parameter} of row {key!r} is {value!r}; expected a text, a number, true or false")
+    row = Row(key=key, label=label, changes=dict(changes), main=False)
+    replace(ablation, rows=(*ablation.rows, row))  # refuses what does not fit
+    path = own_rows_file(ablation.name)
+    before = path.read_text(encoding="utf-8").rstrip() + "\n\n" if path.exists() else ""
+    # A line break within a text would end it; JSON's other escapes are TOML's.
+    written = ", ".join(f"{parameter} = {json.dumps(value)}" for parameter, value in changes.items())
+    paths.write_whole(path, f"{before}[{key}]\nlabel = {json.dumps(label)}\nchanges = {{ {written} }}\n")
+    return path
+
+
+def free_key(ablation: Ablation, wanted: str) -> str:
+    """A key made of some words that no row has yet: a number is put behind where one has."""
+    stem = re.sub(r"[^a-z0-9]+", "_", wanted.lower()).strip("_") or "row"
+    taken = {row.key for row in ablation.rows}
+    numbered = (f"{stem}_{number}" for number in range(2, len(taken) + 3))
+    return stem if stem not in taken else next(key for key in numbered if key not in taken)

@@ -1,13 +1,14 @@
 """The cells of an ablation: one row at one seed, with every parameter resolved."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lab import paths
 from lab.errors import LabError, choose
 from lab.study.ablation import Ablation
+from lab.training.parameters import Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +66,17 @@ def cells(
             row=row.key,
             rung=rung,
             seed=seed,
-            parameters={**ablation.resolve(row.key, rung), "seed": seed},
+            parameters=ablation.resolve(row.key, rung, seed).as_dict(),
         )
         for row in ablation.rows
         if row.key in set(chosen)
         for seed in used
     ]
+
+
+def typed(ablation: Ablation, cells: Sequence[Cell]) -> list[Parameters]:
+    """The parameters of cells as code takes them."""
+    return [replace(ablation.base, **cell.parameters) for cell in cells]
 
 
 def notebook_path(ablation: Ablation) -> Path:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from lab import paths
 from lab.errors import LabError
 from lab.study import golden, leases, store, tracking
-from lab.study.cells import Cell
+from lab.study.ablation import load_ablation
+from lab.study.cells import Cell, typed
 from lab.study.identity import changed_ingredients, identify
 from lab.study.limits import PASSING, Limits, Watch
 from lab.study.readable import write_readable
@@ -116,7 +117,7 @@ def check_identity(job: Mapping[str, Any]) -> None:
     asked, notebook = Cell(**job["cell"]), _notebook(dict(job))
     if not notebook.exists():
         raise LabError(f"{notebook} is not there; the checkout of every node has to be the driver's")
-    prepared = dict(load_prepare(asked.ablation)([dict(asked.parameters)]))
+    prepared = dict(load_prepare(asked.ablation)(typed(load_ablation(asked.ablation), [asked])))
     (cell,) = identify([replace(asked, key="", ingredients={})], notebook, prepared)
     if cell.key != asked.key:
         changes = "; ".join(changed_ingredients(asked.ingredients, json.loads(json.dumps(dict(cell.ingredients)))))

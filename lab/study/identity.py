@@ -126,7 +126,8 @@ def identify(cells: Sequence[Cell], notebook: Path, prepared: Mapping[str, Any])
     for cell in cells:
         reached = reached_by(cell.parameters)
         own = {
-            **{f"parameter.{name}": _canonical(value) for name, value in cell.parameters.items()},
+            # No options are what a cell had before there was a parameter for them.
+            **{f"parameter.{name}": _canonical(value) for name, value in cell.parameters.items() if value != {}},
             **{f"prepared.{name}": value for name, value in _prepared_for(cell, prepared).items()},
             **shared,
         }

@@ -20,7 +20,6 @@ from lab.data.video.moments import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
@@ -28,8 +27,17 @@ from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.training.curricula import IMAGE, VIDEO
+from lab.training.image_text_model import vision_parameters
 from lab.training.language_models import language_model_without_weights
 from lab.training.memory import PRECISIONS, Memory, trace
+from lab.training.parameters import (
+    Parameters,
+    PictureTuningParameters,
+    SightedParameters,
+    SpeechParameters,
+    VisionParameters,
+)
+from lab.training.speech import cell_audio_projector
 from lab.training.vision import vision_backbone_without_weights
 from lab.training.vision_cell import cell_projector
 
@@ -40,11 +48,9 @@ WINDOW_SECONDS = 30.0
 QUESTION_TOKENS = 64  # ours: a question with its choices
 ANSWER_TOKENS = 128  # ours: of speech some four tokens a second, of pictures a short description
 
-Parameters = Mapping[str, Any]
-"""Those of a cell by name."""
 # What decides a step; rows of a study that differ in anything else take the same.
 _DECIDING = (
-    *("audio_encoder", "encoder_window", "downsample_rate", "parameter_budget", "prompt"),
+    *("audio_encoder", "encoder_window", "downsample_rate", "parameter_budget", "projector_options", "prompt"),
     *("vision_encoder", "image_size", "stride", "pool_size", "padding", "marks_places"),
     *("images", "videos", "frame_size", "frames_per_second", "max_frames", "max_tiles", "fit", "unpad", "newline"),
     *("projector", "language_model", "batch_size", "batch_tokens", "budget_tokens", "pack_tokens", "max_tokens"),
@@ -97,7 +103,8 @@ class Step:
     `limit` is the parameter that says how many tokens a batch or pack has, or at most a sample.
     """
 
-    cell: tuple[tuple[str, Any], ...]
+    parameters: Any
+    """Of its cell, those that decide nothing of it as by default."""
     leg: Leg
     limit: str
     asked: Asked
@@ -105,13 +112,9 @@ class Step:
 
     @classmethod
     def of(cls, cell: Parameters, leg: Leg, limit: str, asked: Asked, precision: str) -> "Step":
-        """A step of the cell with these parameters, of which those that decide nothing of it are left out."""
-        return cls(tuple((name, cell[name]) for name in _DECIDING if name in cell), leg, limit, asked, precision)
-
-    @property
-    def parameters(self) -> Parameters:
-        """Those that decide it."""
-        return dict(self.cell)
+        """A step of the cell with these parameters."""
+        deciding = {name: value for name, value in cell.as_dict().items() if name in _DECIDING}
+        return cls(type(cell)(**deciding), leg, limit, asked, precision)
 
     @property
     def memory(self) -> Memory:
@@ -154,15 +157,15 @@ class MelShapes(WhisperFeatureExtractor):
         return {"input_features": torch.empty(len(waveforms), self.feature_size, max_length // self.hop_length)}
 
 
-def build_encoders(parameters: Parameters) -> dict[str, Any]:
+def build_encoders(parameters: Any) -> dict[str, Any]:
     """The encoders that a cell names, by part.
 
     Raises:
         LabError: one whose shape is not known, or that hears or sees nothing.
     """
     found: dict[str, Any] = {}
-    if "audio_encoder" in parameters:
-        name = parameters["audio_encoder"]
+    if isinstance(parameters, SpeechParameters):
+        name = parameters.audio_encoder
         config: Any = known_configuration(name)
         if config.model_type != "whisper":
             raise LabError(f"audio encoder {name!r} is a {config.model_type} model; expected Whisper")
@@ -170,49 +173,42 @@ def build_encoders(parameters: Parameters) -> dict[str, Any]:
             whisper = WhisperEncoder(config)
         whisper.embed_positions.requires_grad_(False)  # fixed sinusoids
         front_end = MelShapes(feature_size=config.num_mel_bins)
-        window = parameters["encoder_window"]
+        window = parameters.encoder_window
         found["audio_encoder"] = AudioEncoder(whisper=whisper, feature_extractor=front_end, window=window)
-    if "vision_encoder" in parameters:
-        name, size, stride = (parameters[each] for each in ("vision_encoder", "image_size", "stride"))
+    if isinstance(parameters, SightedParameters):
+        name, size, stride = parameters.vision_encoder, parameters.image_size, parameters.stride
         backbone = vision_backbone_without_weights(name, image_size=size, stride=stride)
         found["vision_encoder"] = VisionEncoder(backbone=backbone, name=name, mean=(0.5,) * 3, std=(0.5,) * 3)
     return found
 
 
-def build_model(parameters: Parameters, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
+def build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
     """The model of a cell, with those of its encoders that are inside.
 
     Raises:
         LabError: a language model whose shape is not known, or a projector that cannot be built.
     """
-    name = parameters["language_model"]
+    name = parameters.language_model
     language_model = LanguageModel(name, language_model_without_weights(name), CharacterCodec(alphabet=""), "")
     width = language_model.hidden_size
     parts: dict[str, Any] = {}
     with torch.device("meta"):
         if "audio_encoder" in encoders:
-            budget = parameters["parameter_budget"]
-            projector = build_audio_projector(
-                parameters["projector"],
-                hidden_size=encoders["audio_encoder"].hidden_size,
-                output_size=width,
-                downsample_rate=parameters["downsample_rate"],
-                **({"parameter_budget": budget} if budget else {}),
-            )
+            projector = cell_audio_projector(parameters, encoders["audio_encoder"].hidden_size, width)
             parts["audio_projector"] = AudioTokens(projector=projector)
         for branch in BRANCHES if "vision_encoder" in encoders else ():
             parts[branch] = VisualTokens(
                 projector=cell_projector(parameters, encoders["vision_encoder"].hidden_size, width),
-                marks_places=parameters["marks_places"],
-                newline=parameters["newline"],
+                marks_places=parameters.marks_places,
+                newline=seen_as(parameters).newline,
             )
     return OmniModel(language_model=language_model, positions="sequential", **parts, **inside)
 
 
-def _largest_batch(step: Step, parameters: Parameters, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
-    asked, limit, kind = step.asked, parameters[step.limit], step.leg.kind
+def _largest_batch(step: Step, parameters: Any, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
+    asked, limit, kind = step.asked, getattr(parameters, step.limit), step.leg.kind
     if kind == TEXT:
-        return _pack_of_text(limit, min(limit, parameters["max_tokens"]), asked.or_else("answer_tokens", limit))
+        return _pack_of_text(limit, min(limit, parameters.max_tokens), asked.or_else("answer_tokens", limit))
 
     def example(answer_tokens: int) -> Example:
         content: list[Segment]
@@ -226,16 +222,16 @@ def _largest_batch(step: Step, parameters: Parameters, encoders: Mapping[str, An
     answer_tokens = asked.or_else("answer_tokens", ANSWER_TOKENS)
     if (tokens := model.num_tokens(example(answer_tokens))) > limit:
         raise LabError(f"a sample of {kind} takes {tokens} tokens, more than {step.limit} ({limit})")
-    given = 0 if step.limit in PACKED else parameters.get("batch_size", 0)
+    given = 0 if step.limit in PACKED else parameters.batch_size
     count = asked.or_else("batch_size", given) or max(1, round(limit / tokens))
     # The last is shorter, since some always are: where all are of one length a padded batch has no mask.
     last = max(0, answer_tokens - (count > 1))
     return [example(answer_tokens) for _ in range(count - 1)] + [example(last)]
 
 
-def prompt_tokens(parameters: Parameters) -> int:
+def prompt_tokens(parameters: SpeechParameters) -> int:
     """Of a study of speech; without the tokenizer, which would have to be fetched: some four letters a token."""
-    return -(-len(parameters["prompt"]) // 4)
+    return -(-len(parameters.prompt) // 4)
 
 
 def _sound(step: Step, encoder: AudioEncoder) -> Sound:
@@ -246,36 +242,40 @@ def _sound(step: Step, encoder: AudioEncoder) -> Sound:
         return Sound(torch.empty(1).expand(frames * encoder.samples_per_frame))
 
 
-def largest_seen(parameters: Parameters, kind: str, image_size: int) -> Largest:
+def seen_as(parameters: Any) -> VisionParameters:
+    """The parameters of a study that sees, as one of pictures and video."""
+    return vision_parameters(parameters) if isinstance(parameters, PictureTuningParameters) else parameters
+
+
+def largest_seen(parameters: Any, kind: str, image_size: int) -> Largest:
     """Frames and their size of the largest sample of a kind.
 
     Raises:
         LabError: as `largest_sample`.
     """
-    sight = Sight(**{name: parameters[name] for name in ("frame_size", "frames_per_second", "max_frames")})
-    tiles = parameters["max_tiles"]
-    return largest_sample(
-        parameters[SOURCES[kind]], sight, is_video=kind == VIDEO, image_size=image_size, max_tiles=tiles
-    )
+    cell = seen_as(parameters)
+    sight = Sight(**{name: getattr(cell, name) for name in ("frame_size", "frames_per_second", "max_frames")})
+    source = getattr(cell, SOURCES[kind])
+    return largest_sample(source, sight, is_video=kind == VIDEO, image_size=image_size, max_tiles=cell.max_tiles)
 
 
-def _seen(step: Step, parameters: Parameters, encoder: VisionEncoder, model: OmniModel) -> Seen:
+def _seen(step: Step, parameters: Any, encoder: VisionEncoder, model: OmniModel) -> Seen:
     branch: Any = step.leg.branch
     inside = "vision_encoder" in step.leg.trained
-    size, tiles = encoder.image_size, parameters["max_tiles"]
+    cell, size = seen_as(parameters), encoder.image_size
     seen = largest_seen(parameters, step.leg.kind, size)
     if not seen.frames and "language_model" not in step.leg.trained:
         raise LabError(f"nothing is seen, so nothing can train of: {', '.join(sorted(step.leg.trained))}")
-    grid = best_grid(*seen.frame_size, image_size=size, max_tiles=tiles)
+    grid = best_grid(*seen.frame_size, image_size=size, max_tiles=cell.max_tiles)
     count = seen.frames * num_views(grid)
     views = torch.empty(count, *encoder.grid, encoder.hidden_size)
     if inside:
         views = torch.empty(count, size, size, 3, dtype=torch.uint8)
     order = None
     if num_views(grid) > 1:
-        how = {name: parameters[name] for name in ("fit", "unpad", "newline")}
+        how: dict[str, Any] = {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
         at = model.view_grid(branch, views)
-        order = token_order(*seen.frame_size, image_size=size, max_tiles=tiles, view_grid=at, **how)
+        order = token_order(*seen.frame_size, image_size=size, view_grid=at, **how)
     return Seen(views=views, seconds=(0.0,) * seen.frames, branch=branch, grid=grid, order=order)
 
 

@@ -1,57 +1,33 @@
-"""A cell's parameters held against its notebook's, before any kernel starts.
+"""The parameters of a notebook: what its tagged cell declares, held against the typed parameters of its kind of study.
 
 papermill runs a notebook on its defaults, with only a warning, when a parameter is misspelt or the `parameters` tag is
 lost, so that a sweep becomes identical runs. The tagged cell is read here as Python rather than with
-`papermill.inspect_notebook`: that takes 2.6 s to import, reads no quoted annotation, and is silent about a missing tag.
+`papermill.inspect_notebook`, which takes 2.6 s to import and is silent about a missing tag.
+
+    python -m lab.study.parameters  # writes the parameters cell of every study's notebook anew
 """
 
 import ast
-import difflib
+import inspect
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_origin
 
-from lab import paths
 from lab.errors import LabError
-from lab.study.cells import Cell
+from lab.training.parameters import Parameters
 
 DRIVER_PARAMETERS = ("run_id",)
 """Given by the sweep, not by the ablation: a notebook has each in its `parameters` cell, empty for use by hand."""
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "list": (list, tuple),
-    "dict": (dict,),
-    "None": (type(None),),
-}
+_RUN_ID = 'run_id: str = ""  # MLflow run that the sweep opened; empty: a run of its own'
+_NO_OPTIONS = "field(default_factory=dict, hash=False)"
+_LINE = re.compile(r"    (\w+): .+? = (.+?)  # (.+)")
 
-
-@dataclass(frozen=True)
-class NotebookParameter:
-    """One line of the `parameters` cell; `types` are the names that a value may have (empty: anything)."""
-
-    name: str
-    types: tuple[str, ...]
-
-
-def _annotation_types(node: ast.expr, where: str) -> tuple[str, ...]:
-    """The names in `int | None`, `"list[int]"`...; what a list holds is not looked at."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        node = ast.parse(node.value, mode="eval").body
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _annotation_types(node.left, where) + _annotation_types(node.right, where)
-    if isinstance(node, ast.Subscript):
-        return _annotation_types(node.value, where)
-    name = ast.unparse(node)
-    if name not in _TYPES:
-        raise LabError(f"{where} is annotated {name!r}; use one of: {', '.join(_TYPES)}, joined with | where needed")
-    return (name,)
+P = TypeVar("P", bound=Parameters)
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -92,83 +68,97 @@ def imported_modules(notebook: Path) -> list[str]:
     return list(names)
 
 
-def notebook_parameters(path: Path) -> dict[str, NotebookParameter]:
-    """What the one cell tagged `parameters` declares, by name.
-
-    Raises:
-        LabError: no cell or several are tagged, or the cell holds anything but `name: type = value`.
-    """
-    content = read_notebook(path)
+def _tagged(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The one cell tagged `parameters`."""
     tagged = [cell for cell in content["cells"] if "parameters" in cell.get("metadata", {}).get("tags", ())]
     if len(tagged) != 1:
         raise LabError(
             f"{path.name} has {len(tagged)} cells tagged 'parameters' where one is needed; without it papermill would "
             "run every cell on the same defaults (in JupyterLab: property inspector, Common Tools, Cell Tags)"
         )
+    return tagged[0]  # type: ignore[no-any-return]
+
+
+def notebook_parameters(path: Path) -> list[str]:
+    """The names that the cell tagged `parameters` declares.
+
+    Raises:
+        LabError: no cell or several are tagged, or the cell holds anything but `name: type = value`.
+    """
     try:
-        statements = ast.parse(cell_source(tagged[0])).body
+        statements = ast.parse(cell_source(_tagged(read_notebook(path), path))).body
     except SyntaxError as error:
         raise LabError(f"the parameters cell of {path.name} is not Python: {error}") from None
-    found: dict[str, NotebookParameter] = {}
     for statement in statements:
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue  # a docstring
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-            name = statement.target.id
-            types = _annotation_types(statement.annotation, f"parameter {name!r} of {path.name}")
-        elif (
-            isinstance(statement, ast.Assign)
-            and len(statement.targets) == 1
-            and isinstance(statement.targets[0], ast.Name)
-        ):
-            name = statement.targets[0].id
-            value = statement.value.value if isinstance(statement.value, ast.Constant) else None
-            types = () if value is None else (type(value).__name__,)
-        else:
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
             raise LabError(
                 f"line {statement.lineno} of the parameters cell of {path.name} is not of the form 'name: type = value'"
             )
-        found[name] = NotebookParameter(name, types)
-    return found
+    return [ast.unparse(statement.target) for statement in statements if isinstance(statement, ast.AnnAssign)]
 
 
-def _fits(value: Any, types: tuple[str, ...]) -> bool:
-    if not types:
-        return True
-    if isinstance(value, bool):  # Python's bool is an int; here True for a number of steps is a mistake
-        return "bool" in types
-    return any(isinstance(value, _TYPES[name]) for name in types)
-
-
-def check_parameters(cells: Iterable[Cell], notebook: Path) -> None:
-    """Hold every cell's parameters against the notebook's `parameters` cell.
+def check_notebook(notebook: Path, kind: type[Parameters]) -> None:
+    """Refuse a notebook that would run on defaults of its own.
 
     Raises:
-        LabError: names what is unknown (with the closest match), missing or of the wrong type, and the choices.
+        LabError: what its parameters cell lacks, or has besides those of its kind of study.
     """
-    declared = notebook_parameters(notebook)
-    for name in DRIVER_PARAMETERS:
-        if name not in declared:
-            raise LabError(f'{notebook.name} has no parameter {name!r}; add the line {name}: str = ""')
-    own = {name: entry for name, entry in declared.items() if name not in DRIVER_PARAMETERS}
-    for cell in cells:
-        problems = []
-        for name in cell.parameters:
-            if name not in own:
-                close = difflib.get_close_matches(name, own, n=1)
-                problems.append(f"{name!r} is unknown" + (f" (did you mean {close[0]!r}?)" if close else ""))
-            elif not _fits(cell.parameters[name], own[name].types):
-                value = cell.parameters[name]
-                problems.append(f"{name!r} is {value!r} ({type(value).__name__}), not {' | '.join(own[name].types)}")
-        problems += [f"{name!r} is missing" for name in own if name not in cell.parameters]
-        if problems:
-            raise LabError(
-                f"parameters of {cell.row!r} at rung {cell.rung!r} do not fit {notebook.name}: {'; '.join(problems)}. "
-                f"The notebook has: {', '.join(sorted(own))}"
-            )
+    declared, wanted = notebook_parameters(notebook), [*kind.names(), *DRIVER_PARAMETERS]
+    problems = [f"{name!r} is missing" for name in wanted if name not in declared]
+    problems += [f"{name!r} is none of them" for name in declared if name not in wanted]
+    if problems:
+        raise LabError(
+            f"the parameters cell of {notebook.name} does not hold the {kind.__name__}: {', '.join(problems)}; "
+            "`python -m lab.study.parameters` writes it"
+        )
 
 
-def given_parameters(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that the parameters of `notebooks/NOTEBOOK.ipynb` have in a notebook's `globals()`."""
-    declared = notebook_parameters(paths.repository_root() / "notebooks" / f"{notebook}.ipynb")
-    return {name: namespace[name] for name in declared if name not in DRIVER_PARAMETERS}
+def given_parameters(kind: type[P], namespace: Mapping[str, Any]) -> P:
+    """The parameters of a notebook, from its `globals()`.
+
+    Raises:
+        LabError: the notebook lacks one, or a value does not fit.
+    """
+    if missing := [name for name in kind.names() if name not in namespace]:
+        raise LabError(f"the notebook has no parameter {missing[0]!r}; `python -m lab.study.parameters` writes them")
+    return kind(**{name: namespace[name] for name in kind.names()})
+
+
+def parameters_cell(kind: type[Parameters]) -> str:
+    """The parameters cell of a notebook of this kind: a line a parameter, with its default and its unit."""
+    written: dict[str, tuple[str, str]] = {}
+    for one in reversed(kind.__mro__[:-1]):
+        found = map(_LINE.fullmatch, inspect.getsource(one).splitlines())
+        written |= {line[1]: (line[2], line[3]) for line in found if line}
+    types = {entry.name: entry.type for entry in fields(kind)}
+    lines = []
+    for name in kind.names():
+        plain = str if get_origin(types[name]) is Literal else get_origin(types[name]) or types[name]
+        default, explained = written[name]
+        lines.append(f"{name}: {plain.__name__} = {default.replace(_NO_OPTIONS, '{}')}  # {explained}")  # type: ignore[union-attr]
+    return "\n".join([*lines, _RUN_ID])
+
+
+def write_parameters(notebook: Path, kind: type[Parameters]) -> None:
+    """Write the parameters cell of a notebook anew; nothing else of it is changed.
+
+    Raises:
+        LabError: as `read_notebook`, or it has not one such cell.
+    """
+    content = read_notebook(notebook)
+    _tagged(content, notebook)["source"] = parameters_cell(kind).splitlines(keepends=True)
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Write those of every study's notebook."""
+    from lab.study.ablation import ablation_files, load_ablation
+    from lab.study.cells import notebook_path
+
+    for name in ablation_files():
+        ablation = load_ablation(name)
+        write_parameters(notebook_path(ablation), type(ablation.base))
+
+
+if __name__ == "__main__":
+    main()

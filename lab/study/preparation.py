@@ -1,73 +1,132 @@
-"""The frame of every study's preparation: check the cells, then make once what they share, and remember it.
+"""What the cells of a study need is checked and made once, before any of them runs, whatever kind of study it is.
 
-The project's own language models are pretrained in processes of their own while a study makes its data in this one.
+Corpora, features, views, instructions with their losses, language models: each kind of parameters (`CHECKS`, `MAKES`)
+says what it needs of them. The project's own language models are pretrained in processes of their own meanwhile.
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.data.fetch import sha256_of
 from lab.errors import LabError, choose
 from lab.study.reach import reached_by_modules
-from lab.study.remembered import Ingredients, computed_with, distinct, folder_states, remembered, say
+from lab.study.remembered import Ingredients, computed_with, folder_states, remembered, say, say_left_out
+from lab.training.parameters import (
+    Parameters,
+    PictureTuningParameters,
+    SightedParameters,
+    SpeechParameters,
+    TextTuningParameters,
+    TrainedParameters,
+    TuningParameters,
+    VisionParameters,
+)
 
-Cells = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
+
 Made = tuple[Ingredients, list[str]]
+"""What a cell's data were made from, by parameter and value, and the folders that must still be there."""
+
+_FILTER = ("loss_filter", "k", "fitted_by")
+_TRAINING = ("steps", "warmup_steps", "checkpoint_every")
+_RATES = ("learning_rate", "weight_decay")
+_SIGHT = ("projector", "pool_size", "padding", "projector_options", "marks_places", "train_language_model")
+DECIDES_NOTHING: Mapping[type[Parameters], Sequence[str]] = {
+    SpeechParameters: (
+        *("projector", "downsample_rate", "parameter_budget", "projector_options", "prompt", "positions"),
+        *("batch_size", "pack_tokens", "max_tokens", "num_time_masks", "time_mask_frames", "feature_noise"),
+        *("shift_windows", "num_beams", "measure_dev", *_TRAINING, *_RATES),
+    ),
+    VisionParameters: (
+        *("video_projector_start", "first_share", "image_share", "batch_tokens", "batch_size", "packed"),
+        *("language_model_learning_rate", "encoder_learning_rate", *_SIGHT, *_TRAINING, *_RATES),
+    ),
+    TextTuningParameters: ("num_choices", "budget_tokens", "measure_dev", *_FILTER, *_TRAINING, *_RATES),
+    PictureTuningParameters: (*_FILTER, *_TRAINING),
+}
+"""Parameters of which what is made depends on none: cells that differ in these alone share it."""
 
 
-def prepare_cells(
-    cells: Cells,
-    *,
-    kind: str,
-    prepared: Sequence[str],
-    checked: Sequence[str],
-    check: Callable[[Cells], None],
-    make: Callable[[Cells], Made],
-    local_folders: Callable[[Mapping[str, Any]], Iterable[str]] = lambda cell: (),
-) -> Ingredients:
-    """Make ready what these cells need and return what it was made from, by parameter and value.
-
-    Args:
-        cells: all parameters of each.
-        kind: of study, so that no two share what is remembered.
-        prepared: the parameters that decide what is made, a language model's among them.
-        checked: those that decide what is compared.
-        check: refuses, before anything is made, cells that cannot be; it is given each combination of `checked` once.
-        make: makes the rest beside the language models, of each combination of `prepared` once; gives the ingredients
-            and the folders that must still be there for them to count.
-        local_folders: of a combination of `prepared`, what may be a folder of the user's own: one that is changed is
-            prepared again.
+def prepare(cells: Sequence[Parameters]) -> Ingredients:
+    """Check these cells, make ready what they need, and return what it was made from, by parameter and value.
 
     Raises:
-        LabError: as `check` and `make`; an unknown language model, device or precision; a language model that cannot be
-            pretrained; or a cell that lacks a parameter.
+        LabError: an unknown name of a component, source, device or precision; a number out of range; what cannot be
+            fetched, read or trained; a full disk.
     """
-    wanted, compared = distinct(cells, prepared), distinct(cells, checked)
+    distinct = {repr({**cell.as_dict(), "seed": 0}): cell for cell in cells}
 
     def make_all() -> Made:
+        for cell in distinct.values():
+            check_cell(cell)
+        return _made(list(distinct.values()))
+
+    folders = folder_states(name for cell in distinct.values() for name in _possible_folders(cell))
+    code = reached_by_modules([__name__], [cell.as_dict() for cell in distinct.values()]).definitions
+    return remembered([*distinct, folders], code, make_all)
+
+
+def check_cell(cell: Parameters) -> None:
+    """Refuse a cell that cannot be, before anything is fetched or made.
+
+    Raises:
+        LabError: an unknown name, with the choices, or numbers that do not fit.
+    """
+    _by_kind(MAKES, cell)
+    for kind, check in CHECKS.items():
+        if isinstance(cell, kind):
+            check(cell)
+
+
+def _possible_folders(cell: Parameters) -> Iterator[str]:
+    """What may be a folder of the user's own: one that is changed is prepared again."""
+    for value in cell.as_dict().values():
+        for part in value.split("+") if isinstance(value, str) else ():
+            yield from (part, part.partition("hub:")[2])
+
+
+def _made(cells: Sequence[Any]) -> Made:
+    wanted = {_deciding(cell): cell for cell in cells}.values()
+
+    def make() -> Made:
+        ingredients: Ingredients = {}
+        folders: list[str] = []
         for cell in wanted:
-            check_language_model(cell["language_model"])
-            computed_with(cell)
-        check(compared)
-        ingredients, folders = _with_language_models(wanted, lambda: make(wanted))
-        for cell in wanted:
-            for name, chosen in computed_with(cell).items():
-                ingredients.setdefault(name, {}).update(chosen)
-        return ingredients, sorted(set(folders))
+            made, own = _by_kind(MAKES, cell)(cell)
+            folders += own
+            for name, value in {**made, **computed_with(cell)}.items():
+                ingredients.setdefault(name, {}).update(value)
+        return ingredients, folders
 
-    folders = folder_states(name for cell in wanted for name in local_folders(cell))
-    modules = (__name__, check.__module__, make.__module__)
-    code = reached_by_modules(modules, [*wanted, *compared]).definitions
-    return remembered([kind, wanted, compared, folders], code, make_all)
+    ingredients, folders = _with_language_models(list(wanted), make)
+    return ingredients, sorted(set(folders))
 
 
-def _with_language_models(wanted: Cells, make: Callable[[], Made]) -> Made:
+def _deciding(cell: Parameters) -> str:
+    """What of a cell decides what is made for it."""
+    nothing = {"seed", *_by_kind(DECIDES_NOTHING, cell)}
+    return repr({name: value for name, value in cell.as_dict().items() if name not in nothing})
+
+
+def _by_kind(entries: Mapping[type[Parameters], T], cell: Parameters) -> T:
+    for kind in type(cell).__mro__:
+        if kind in entries:
+            return entries[kind]
+    raise LabError(
+        f"{type(cell).__name__} is no kind of study that can be prepared; let the ablation's parameters be of one that "
+        f"is ({', '.join(kind.__name__ for kind in entries)}), or give it a function prepare(cells)"
+    )
+
+
+def _with_language_models(wanted: Sequence[Any], make: Callable[[], Made]) -> Made:
     """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own."""
     from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model
 
-    chosen = sorted({(cell["language_model"], cell["pretraining_steps"]) for cell in wanted})
+    chosen = sorted({(cell.language_model, cell.pretraining_steps) for cell in wanted})
     # Asked here, so that what cannot be fetched is said before anything else is made.
     own = {
         (name, steps): OWN_LANGUAGE_MODELS[name]().folder(steps)
@@ -97,20 +156,6 @@ def _with_language_models(wanted: Cells, make: Callable[[], Made]) -> Made:
     return ingredients, [*folders, *map(str, own.values())]
 
 
-def check_language_model(name: str) -> None:
-    """Refuse a name that no language model has, before anything is fetched or made; a hub's or folder's is let pass.
-
-    Raises:
-        LabError: the name; the message lists the choices.
-    """
-    from lab.parts.language_models import LANGUAGE_MODELS
-    from lab.training.language_models import OWN_LANGUAGE_MODELS
-
-    if "/" not in name and not Path(name).is_dir():
-        forms = dict.fromkeys(("OWNER/NAME of a causal model on the hub", "a folder"))
-        choose({**LANGUAGE_MODELS, **OWN_LANGUAGE_MODELS, **forms}, name, "language model")
-
-
 def _pretrain(name: str, steps: int) -> None:
     """Run in a process of its own, on one thread: batches are too small to share between two."""
     import torch
@@ -119,3 +164,194 @@ def _pretrain(name: str, steps: int) -> None:
 
     torch.set_num_threads(1)
     OWN_LANGUAGE_MODELS[name]().pretrain(steps=steps, progress=say(f"language model {name}, steps"))
+
+
+def _check_language_model(name: str) -> None:
+    """Refuse a name that no language model has; a hub's or folder's is let pass."""
+    from lab.parts.language_models import LANGUAGE_MODELS
+    from lab.training.language_models import OWN_LANGUAGE_MODELS
+
+    if "/" not in name and not Path(name).is_dir():
+        forms = dict.fromkeys(("OWNER/NAME of a causal model on the hub", "a folder"))
+        choose({**LANGUAGE_MODELS, **OWN_LANGUAGE_MODELS, **forms}, name, "language model")
+
+
+def _check_trained(cell: TrainedParameters) -> None:
+    _check_language_model(cell.language_model)
+    computed_with(cell)
+
+
+def _check_speech(cell: SpeechParameters) -> None:
+    import torch
+
+    from lab.data.normalizers import NORMALIZERS
+    from lab.training.speech import cell_audio_projector
+
+    choose(NORMALIZERS, cell.normalizer, "normaliser")
+    with torch.device("meta"):
+        # The smallest encoder and language model of any rung: a budget that holds there is the one to check.
+        cell_audio_projector(cell, hidden_size=384, output_size=192)
+
+
+def _check_sight(cell: SightedParameters) -> None:
+    import torch
+
+    from lab.data.sources import check_source
+    from lab.training.vision import check_vision_encoder
+    from lab.training.vision_cell import cell_projector
+
+    check_vision_encoder(cell.vision_encoder)
+    with torch.device("meta"):
+        # As wide as the cpu rung's encoder and language model.
+        cell_projector(cell, hidden_size=112, output_size=192)
+    for source in filter(None, _sources(cell).values()):
+        check_source(source)
+
+
+def _check_vision(cell: VisionParameters) -> None:
+    from lab.training.batches import BatchOptions
+    from lab.training.vision_cell import cell_stages
+
+    cell_stages(cell)
+    BatchOptions(tokens=cell.batch_tokens, size=cell.batch_size, packed=cell.packed)
+
+
+def _check_tuning(cell: TuningParameters) -> None:
+    from lab.training.instruction_filter import check_filter
+
+    check_filter(cell)
+    if not cell.k >= 0:
+        raise LabError(f"k is {cell.k}; expected at least 0 standard deviations")
+
+
+def _check_text(cell: TextTuningParameters) -> None:
+    from lab.training.curricula import instruction_stage
+
+    _check_language_model(cell.scorer)
+    instruction_stage(steps=cell.steps, learning_rate=cell.learning_rate)
+    if cell.num_choices < 2:
+        raise LabError(f"num_choices is {cell.num_choices}; expected at least 2")
+    if cell.max_tokens > cell.budget_tokens:
+        raise LabError(
+            f"max_tokens is {cell.max_tokens} and budget_tokens {cell.budget_tokens}; a sample has to fit a pack"
+        )
+
+
+def _check_pictures(cell: PictureTuningParameters) -> None:
+    from lab.training.curricula import image_text_stages
+    from lab.training.image_text_data import check_image_text
+
+    check_image_text(cell)
+    image_text_stages(cell)
+
+
+CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {
+    TrainedParameters: _check_trained,
+    SpeechParameters: _check_speech,
+    SightedParameters: _check_sight,
+    VisionParameters: _check_vision,
+    TuningParameters: _check_tuning,
+    TextTuningParameters: _check_text,
+    PictureTuningParameters: _check_pictures,
+}
+
+
+def _make_speech(cell: SpeechParameters) -> Made:
+    import torch
+
+    from lab.data.normalizers import NORMALIZERS
+    from lab.training.speech import cell_data, open_corpus, open_encoder
+
+    threads = torch.get_num_threads()
+    if cell.language_model == "character":  # which is pretrained meanwhile, on one thread
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    encoder = open_encoder(cell.audio_encoder, window=cell.encoder_window)
+    normalizer = NORMALIZERS[cell.normalizer]
+    data = cell_data(cell, encoder, keep=normalizer, progress=say("features, utterances"))
+    torch.set_num_threads(threads)
+    corpora = {
+        name: open_corpus(name, num_utterances=cell.num_utterances) if name else None
+        for name in (cell.corpus, cell.out_of_domain_corpus)
+    }
+    made_of = {name: f"{corpus.name} {corpus.sha256}" if corpus else "none" for name, corpus in corpora.items()}
+    ingredients = {
+        "corpus": {cell.corpus: made_of[cell.corpus]},
+        "out_of_domain_corpus": {cell.out_of_domain_corpus: made_of[cell.out_of_domain_corpus]},
+        "audio_encoder": {cell.audio_encoder: encoder.key},
+        "normalizer": {cell.normalizer: normalizer.version},
+    }
+    stores = [str(store.folder) for split in data.values() for store in split.heard]
+    return ingredients, [*(str(corpus.folder) for corpus in corpora.values() if corpus), *stores]
+
+
+def _sources(cell: SightedParameters) -> dict[str, str]:
+    """Where pictures and video come from, by parameter; empty for none."""
+    videos = {"videos": cell.videos} if isinstance(cell, VisionParameters) else {}
+    return {"images": cell.images, **videos, "test_source": cell.test_source}
+
+
+def _seen(cell: SightedParameters) -> tuple[Any, Ingredients]:
+    """The vision encoder, and the ingredients of what it is shown."""
+    from lab.data.sources import sources_sha256
+    from lab.training.vision import open_vision_encoder
+
+    name, told = cell.vision_encoder, say(f"{cell.vision_encoder}, steps")
+    encoder = open_vision_encoder(name, image_size=cell.image_size, stride=cell.stride, progress=told)
+    sources = {
+        parameter: {source: sources_sha256(source) if source else "none"}
+        for parameter, source in _sources(cell).items()
+    }
+    return encoder, {**sources, "vision_encoder": {name: encoder.weights_sha256}}
+
+
+def _views(data: Mapping[str, Any]) -> list[str]:
+    """Where the views of splits are kept; what of their sources cannot be used is said."""
+    for split in data.values():
+        say_left_out(split.name, split.left_out)
+    return [str(split.store.folder) for split in data.values() if split.store]
+
+
+def _make_vision(cell: VisionParameters) -> Made:
+    from lab.training.vision_cell import vision_cell_data
+
+    encoder, ingredients = _seen(cell)
+    data = vision_cell_data(cell, encoder, progress=say("pictures and frames, samples"))
+    return ingredients, _views(data)
+
+
+def _make_pictures(cell: PictureTuningParameters) -> Made:
+    from lab.training.curricula import IMAGE
+    from lab.training.image_text_data import open_image_text_data
+    from lab.training.image_text_model import image_text_splits, open_pretrained
+    from lab.training.language_models import open_language_model
+
+    encoder, ingredients = _seen(cell)
+    splits = image_text_splits(cell, encoder, progress=say("pictures, samples"))
+    language_model = open_language_model(cell.language_model, pretraining_steps=cell.pretraining_steps)
+    told = say("pretrained model of pictures, steps")
+    pretrained = open_pretrained(cell, splits[IMAGE], encoder, language_model, progress=told)
+    data = open_image_text_data(cell, pretrained, progress=say("losses, examples"))
+    made_of = (ingredients["images"][cell.images], data.sha256, pretrained.scorer.sha256)
+    ingredients["images"] = {cell.images: " ".join(made_of)}
+    return ingredients, [*_views(splits), str(pretrained.folder), str(data.scores)]
+
+
+def _make_text(cell: TextTuningParameters) -> Made:
+    from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
+
+    told = say("losses, instructions")
+    data = open_instruction_data(cell, open_reader(cell), partial(open_scorer, cell), progress=told)
+    ingredients = {
+        "instructions": {cell.instructions: data.facts["train_sha256"]},
+        "test_instructions": {cell.test_instructions: data.facts["test_sha256"]},
+        "scorer": {cell.scorer: data.scorer_sha256},
+    }
+    return ingredients, [str(data.folder), str(data.scores)]
+
+
+MAKES: Mapping[type[Parameters], Callable[[Any], Made]] = {
+    SpeechParameters: _make_speech,
+    VisionParameters: _make_vision,
+    TextTuningParameters: _make_text,
+    PictureTuningParameters: _make_pictures,
+}

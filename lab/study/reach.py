@@ -67,9 +67,12 @@ def our_modules() -> dict[str, Path]:
 
 
 def decides(module: str) -> bool:
-    """Whether the module's definitions decide a result: those of `ROOMS`, and what stands in for data and weights."""
+    """Whether the module's definitions decide a result: those of `ROOMS`, and what stands in for data and weights.
+
+    The declarations of parameters do not: their values are ingredients of their own.
+    """
     package, _, rest = module.partition(".")
-    return package != "lab" or rest.split(".")[0] in ROOMS
+    return package != "lab" or (rest.split(".")[0] in ROOMS and rest != "training.parameters")
 
 
 def reached_by_notebook(notebook: Path) -> Callable[[Mapping[str, Any]], Reached]:

@@ -12,10 +12,10 @@ from typing import Any
 from filelock import FileLock
 
 from lab.data.fetch import packages
-from lab.errors import LabError
 from lab.paths import cache_dir, write_whole
 from lab.study.gpus import visible_gpus
 from lab.study.identity import package_versions, processor
+from lab.training.parameters import TrainedParameters
 
 Ingredients = dict[str, Any]
 
@@ -53,33 +53,16 @@ def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]
     return states
 
 
-def distinct(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """What the cells have under these names, each combination once.
-
-    Raises:
-        LabError: a cell lacks one.
-    """
-    return [
-        dict(pairs)
-        for pairs in dict.fromkeys(tuple((name, _parameter(cell, name)) for name in names) for cell in cells)
-    ]
-
-
-def _parameter(cell: Mapping[str, Any], name: str) -> Any:
-    if name not in cell:
-        raise LabError(f"this study's cells need the parameter {name!r}; add it to the ablation's `base`")
-    return cell[name]
-
-
-def computed_with(cell: Mapping[str, Any]) -> Ingredients:
+def computed_with(cell: TrainedParameters) -> Ingredients:
     """Device and precision of a cell, where it says `auto` what that is on this machine: they move a result."""
     from lab.training.loop import choose_device, choose_precision
 
-    device, precision = cell["device"], cell["precision"]
+    device: str = cell.device
+    precision: str = cell.precision
     if "auto" in (device, precision) or device != "cuda":  # cells that name all may be for another machine
         chosen = choose_device(device)
         device, precision = chosen.type, choose_precision(precision, chosen)
-    return {"device": {cell["device"]: device}, "precision": {cell["precision"]: precision}}
+    return {"device": {cell.device: device}, "precision": {cell.precision: precision}}
 
 
 def say(what: str) -> Callable[..., None]:

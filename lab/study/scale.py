@@ -5,7 +5,7 @@ the meta device, and `lab.training.memory` traces a step. `lab.study.scale_table
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 
@@ -26,16 +26,24 @@ from lab.study.largest_batch import (
     WINDOW_SECONDS,
     Asked,
     Leg,
-    Parameters,
     Step,
     build_encoders,
     largest_seen,
     prompt_tokens,
+    seen_as,
 )
 from lab.training.curricula import IMAGE, VIDEO, image_text_stages
-from lab.training.image_text_model import IMAGES_ALONE
 from lab.training.instruction_data import scored_tokens
 from lab.training.memory import PRECISIONS, Memory
+from lab.training.parameters import (
+    Parameters,
+    PictureTuningParameters,
+    SightedParameters,
+    SpeechParameters,
+    TextTuningParameters,
+    TuningParameters,
+    VisionParameters,
+)
 from lab.training.stages import PAPER_STAGES
 from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_projector, cell_stages
 
@@ -49,35 +57,34 @@ class Study:
 
     name: str
     options: tuple[str, ...]
-    legs: Callable[[Parameters], Iterable[Leg]]
+    legs: Callable[[Any], Iterable[Leg]]
     limit: str
-    batch: Callable[[Parameters, Asked], str]
-    completed: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters that its cells have unsaid."""
+    batch: Callable[[Any, Asked], str]
 
 
-def _hears(parameters: Parameters) -> list[Leg]:
-    encoder = ("audio_encoder",) if parameters["train_encoder"] else ()
+def _hears(parameters: SpeechParameters) -> list[Leg]:
+    encoder = ("audio_encoder",) if parameters.train_encoder else ()
     return [Leg(SPEECH, "audio_projector", (*encoder, "audio_projector"))]
 
 
-def _sees(parameters: Parameters) -> Iterable[Leg]:
+def _sees(parameters: VisionParameters) -> Iterable[Leg]:
     for stage in cell_stages(parameters):
         branch = "visual_projector" if stage.name == IMAGE_BRANCH else cell_branch(parameters)
         yield from (Leg(kind, branch, stage.trained) for kind in stage.data)
 
 
-def _utterances(parameters: Parameters, asked: Asked) -> str:
+def _utterances(parameters: SpeechParameters, asked: Asked) -> str:
     return (
-        f"{asked.or_else('batch_size', parameters['batch_size'])} utterances of "
+        f"{asked.or_else('batch_size', parameters.batch_size)} utterances of "
         f"{asked.or_else('seconds', WINDOW_SECONDS):g} s, each about {prompt_tokens(parameters)} tokens of prompt, the "
         f"projector's, 1 start, {asked.or_else('answer_tokens', ANSWER_TOKENS)} of answer and its end"
     )
 
 
-def _pictures(parameters: Parameters, asked: Asked) -> str:
-    size = asked.or_else("batch_size", parameters.get("batch_size"))
-    tokens = parameters.get("batch_tokens", parameters.get("budget_tokens"))
+def _pictures(parameters: Any, asked: Asked) -> str:
+    tuned = isinstance(parameters, PictureTuningParameters)
+    size = asked.or_else("batch_size", 0 if tuned else parameters.batch_size)
+    tokens = parameters.budget_tokens if tuned else parameters.batch_tokens
     return (
         f"{size or f'about {tokens} tokens of'} samples as large as their source has them, each the projector's "
         f"tokens, {asked.or_else('question_tokens', QUESTION_TOKENS)} of question, 1 start, "
@@ -85,31 +92,30 @@ def _pictures(parameters: Parameters, asked: Asked) -> str:
     )
 
 
-def _text(parameters: Parameters, asked: Asked) -> str:
-    tokens = parameters["budget_tokens"]
+def _text(parameters: TextTuningParameters, asked: Asked) -> str:
+    tokens = parameters.budget_tokens
     return f"one pack of {tokens:,} tokens, {asked.or_else('answer_tokens', tokens):,} of them answers'"
 
 
-STUDIES: dict[str, Study] = {
-    "audio_encoder": Study(
+STUDIES: dict[type[Parameters], Study] = {
+    SpeechParameters: Study(
         "a study of speech", ("seconds", "answer_tokens", "batch_size"), _hears, "max_tokens", _utterances
     ),
-    "scorer_steps": Study(
+    PictureTuningParameters: Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
         lambda parameters: [Leg(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
         "budget_tokens",
         _pictures,
-        IMAGES_ALONE,
     ),
-    "vision_encoder": Study(
+    VisionParameters: Study(
         "a study of pictures or video",
         ("question_tokens", "answer_tokens", "batch_size"),
         _sees,
         "batch_tokens",
         _pictures,
     ),
-    "scorer": Study(
+    TextTuningParameters: Study(
         "a study of packed instructions",
         ("answer_tokens",),
         lambda parameters: [Leg(TEXT, "", ("language_model",))],
@@ -117,7 +123,7 @@ STUDIES: dict[str, Study] = {
         _text,
     ),
 }
-"""Kinds of studies, by the parameter that tells them; the first that a study has decides."""
+"""Kinds of studies, by their parameters."""
 
 
 @dataclass(frozen=True)
@@ -137,13 +143,13 @@ class Need:
         """What a table says of its batches, by title."""
         leg, parameters = self.longest.leg, self.longest.parameters
         if leg.kind == TEXT:
-            return {"tokens a pack": f"{parameters[self.longest.limit]:,}"}
+            return {"tokens a pack": f"{getattr(parameters, self.longest.limit):,}"}
         tokens = {"tokens a sample": f"{self.longest.memory.tokens:,}"}
         if leg.kind == SPEECH:
             return tokens
         encoder = build_encoders(parameters)["vision_encoder"]
         seen = largest_seen(parameters, leg.kind, encoder.image_size)
-        frame = _frame_tokens(parameters, encoder, seen.frame_size, parameters["max_tiles"]) if seen.frames else 0
+        frame = _frame_tokens(seen_as(parameters), encoder, seen.frame_size) if seen.frames else 0
         batch = f"{self.memory.batch_size} {self.dearest.leg.kind}"
         return {"tokens a frame": f"{frame:,}", "frames": f"{seen.frames}", **tokens, "dearest batch": batch}
 
@@ -155,7 +161,7 @@ class Scale:
     ablation: str
     rung: str
     study: Study
-    cells: Mapping[str, Parameters]
+    cells: Mapping[str, Any]
     """By row."""
     asked: Asked
     precision: str
@@ -167,8 +173,8 @@ class Scale:
     @cached_property
     def _stages(self) -> tuple[dict[str, Need], dict[str, str]]:
         cell = self.cells[self.dearest]
-        kinds = [SPEECH] if "audio_encoder" in cell else []
-        kinds += [kind for kind, source in SOURCES.items() if cell.get(source)]
+        kinds = [SPEECH] if isinstance(cell, SpeechParameters) else []
+        kinds += [kind for kind, source in SOURCES.items() if getattr(cell, source, "")]
         parts = [part.name for part in self.rows[self.dearest].memory.parts]
         legs: dict[str, Callable[[], Iterable[Leg]]] = {}
         for stage in PAPER_STAGES.values():
@@ -207,27 +213,27 @@ class Scale:
         """What the models are made of, and what a step is."""
 
         def values(name: str) -> str:
-            return " or ".join(dict.fromkeys(str(cell[name]) for cell in self.cells.values()))
+            return " or ".join(dict.fromkeys(str(getattr(cell, name)) for cell in self.cells.values()))
 
         shared = next(iter(self.cells.values()))
-        names = [name for name in ("audio_encoder", "vision_encoder", "language_model") if name in shared]
-        scored = f", scored by {values('scorer')}" if "scorer" in shared else ""
+        names = [name for name in ("audio_encoder", "vision_encoder", "language_model") if hasattr(shared, name)]
+        scored = f", scored by {values('scorer')}" if isinstance(shared, TextTuningParameters) else ""
         return " and ".join(map(values, names)) + scored, self.study.batch(shared, self.asked)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of the dearest row besides, a line each."""
         cell = self.cells[self.dearest]
-        scoring = self._scoring_note(cell) if "scorer" in cell or "scorer_steps" in cell else ""
-        frame = _frame_note(cell) if "vision_encoder" in cell else ""
+        scoring = self._scoring_note(cell) if isinstance(cell, TuningParameters) else ""
+        frame = _frame_note(seen_as(cell)) if isinstance(cell, SightedParameters) else ""
         return tuple(note for note in (scoring, frame) if note)
 
-    def _step(self, cell: Parameters, leg: Leg) -> Step:
-        limit = "pack_tokens" if cell.get("pack_tokens") else self.study.limit
+    def _step(self, cell: Any, leg: Leg) -> Step:
+        limit = "pack_tokens" if getattr(cell, "pack_tokens", 0) else self.study.limit
         return Step.of(cell, leg, limit, self.asked, self.precision)
 
     def _counted(
-        self, legs: Mapping[str, Callable[[], Iterable[Leg]]], cells: Mapping[str, Parameters]
+        self, legs: Mapping[str, Callable[[], Iterable[Leg]]], cells: Mapping[str, Any]
     ) -> tuple[dict[str, Need], dict[str, str]]:
         """What can be counted, and why the rest cannot."""
         found: dict[str, Need] = {}
@@ -241,12 +247,12 @@ class Scale:
                 refused[name] = str(error)
         return found, refused
 
-    def _scoring_note(self, cell: Parameters) -> str:
+    def _scoring_note(self, cell: Any) -> str:
         """What scoring takes: the scorer's weights, and a pack that passes forward; or why that cannot be said."""
         scorer = "the same model"
-        if "scorer" in cell:
-            scorer, tokens = cell["scorer"], scored_tokens(cell)
-            cell = {**cell, "language_model": scorer, "budget_tokens": tokens, "max_tokens": tokens}
+        if isinstance(cell, TextTuningParameters):
+            scorer, tokens = cell.scorer, scored_tokens(cell)
+            cell = replace(cell, language_model=scorer, budget_tokens=tokens, max_tokens=tokens)
         try:
             memory = self._step(cell, replace(self.rows[self.dearest].dearest.leg, trained=())).memory
         except LabError as error:
@@ -255,7 +261,7 @@ class Scale:
         return (
             f"Scoring before it: {scorer} ({count / 1e6:,.1f} M parameters, {memory.kept / 1e9:,.2f} GB of weights), "
             f"forward only, at most {(memory.total - memory.kept) / 1e9:,.2f} GB besides, in packs of "
-            f"{cell['budget_tokens']:,} tokens."
+            f"{cell.budget_tokens:,} tokens."
         )
 
 
@@ -275,15 +281,16 @@ def scale(
         LabError: a study of another kind, an unknown row, rung, precision or model, a length out of range or that the
             study has not, or no row that fits the rung.
     """
-    study = next((study for name, study in STUDIES.items() if name in ablation.base), None)
+    study = next((study for kind, study in STUDIES.items() if isinstance(ablation.base, kind)), None)
     if study is None:
-        names = " or ".join(map(repr, STUDIES))
-        raise LabError(f"{ablation.name!r} is of no kind that can be counted: it has no parameter {names}")
+        kinds = ", ".join(kind.__name__ for kind in STUDIES)
+        own = type(ablation.base).__name__
+        raise LabError(f"{ablation.name!r} is of no kind that can be counted: it has {own}, none of: {kinds}")
     for name, value in asked.items():
         if value is not None and name not in study.options:
             raise LabError(f"{name} is {value:g}, but {study.name} has none; leave it out")
-    chosen = {cell.row: {**cell.parameters, **study.completed} for cell in cells(ablation, rung, rows)}
-    own = next(iter(chosen.values()))["precision"]
+    chosen: dict[str, Any] = {cell.row: ablation.resolve(cell.row, rung) for cell in cells(ablation, rung, rows)}
+    own = next(iter(chosen.values())).precision
     precision = precision or ("bfloat16" if own == "auto" else own)
     choose(PRECISIONS, precision, "precision")
     found = Scale(ablation.name, rung, study, chosen, Asked(**asked), precision)
@@ -293,20 +300,21 @@ def scale(
     return found
 
 
-def _frame_tokens(cell: Parameters, encoder: Any, size: tuple[int, int], max_tiles: int) -> int:
+def _frame_tokens(cell: VisionParameters, encoder: Any, size: tuple[int, int]) -> int:
     with torch.device("meta"):
         view_grid = cell_projector(cell, 1, 1).output_grid(*encoder.grid)
-    options = {name: cell[name] for name in ("fit", "unpad", "newline")}
-    return num_tokens(*size, image_size=encoder.image_size, max_tiles=max_tiles, view_grid=view_grid, **options)
+    options: dict[str, Any] = {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
+    return num_tokens(*size, image_size=encoder.image_size, view_grid=view_grid, **options)
 
 
-def _frame_note(cell: Parameters) -> str:
+def _frame_note(cell: VisionParameters) -> str:
     """What a frame of the paper's largest size takes, whole and in tiles, by what becomes of odd patches."""
     encoder = build_encoders(cell)["vision_encoder"]
     if encoder.image_size != VIDEO_FRAME[0]:
         return ""
     told = []
-    for padding in get_args(Padding) if cell["projector"] != "mlp" else ("",):
-        whole, tiled = (_frame_tokens({**cell, "padding": padding}, encoder, VIDEO_FRAME, tiles) for tiles in (1, 2))
+    for padding in get_args(Padding) if cell.projector != "mlp" else ("",):
+        padded = replace(cell, padding=padding) if padding else cell
+        whole, tiled = (_frame_tokens(replace(padded, max_tiles=tiles), encoder, VIDEO_FRAME) for tiles in (1, 2))
         told.append(f"{whole} or {tiled}" + (f" with padding {padding!r}" if padding else ""))
     return f"Tokens of a frame of {VIDEO_FRAME[0]} x {VIDEO_FRAME[1]}, whole or with its tiles: {', '.join(told)}."

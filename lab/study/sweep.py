@@ -13,23 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.study import golden, leases, results, store, tracking
+from lab.study import golden, leases, preparation, results, store, tracking
 from lab.study.ablation import Ablation, load_module
-from lab.study.cells import Cell, cells, notebook_path
+from lab.study.cells import Cell, cells, notebook_path, typed
 from lab.study.display import Display, make_display
 from lab.study.driver import Driver, interruptible
 from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
 from lab.study.identity import identify, is_prepared
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.machines import THIS_MACHINE, Machines
-from lab.study.parameters import check_parameters, imported_modules
+from lab.study.parameters import check_notebook, imported_modules
 from lab.study.plan import PlannedCell, plan
 from lab.study.tracking_server import TrackingServer, check_store
 from lab.study.trial import KIND, Quiet, try_out
 from lab.study.worker import available_cores
+from lab.training.parameters import Parameters
 
-Prepare = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
-"""Makes ready what the cells need (their parameters are given), returns the ingredients that `identify` describes."""
+Prepare = Callable[[list[Parameters]], Mapping[str, Any]]
+"""Makes ready what the cells need, returns the ingredients that `identify` describes."""
 
 MAX_DEFAULT_WORKERS = 8  # a kernel with torch takes 0.5 GB and more
 
@@ -56,11 +57,9 @@ class Outcome:
 
 
 def load_prepare(name: str) -> Prepare:
-    """The `prepare` of `ablations/NAME.py`."""
-    prepare: Prepare | None = getattr(load_module(name), "prepare", None)
-    if prepare is None:
-        raise LabError(f"ablations/{name}.py has no function prepare(parameters_of_cells)")
-    return prepare
+    """The `prepare` of `ablations/NAME.py` where it has one of its own, else that of every study."""
+    own: Prepare = getattr(load_module(name), "prepare", preparation.prepare)
+    return own
 
 
 def prepare_cells(
@@ -78,9 +77,9 @@ def prepare_cells(
     """
     chosen = cells(ablation, rung, rows, seeds)
     notebook = notebook_path(ablation)
-    check_parameters(chosen, notebook)
+    check_notebook(notebook, type(ablation.base))
     results.read_lines(ablation, rung)
-    prepared = dict((prepare or load_prepare(ablation.name))([dict(cell.parameters) for cell in chosen]))
+    prepared = dict((prepare or load_prepare(ablation.name))(typed(ablation, chosen)))
     return identify(chosen, notebook, prepared), prepared
 
 
@@ -90,7 +89,7 @@ def status(
     """How the cells stand, judged by what the last `reproduce` of this rung prepared; nothing is fetched or started."""
     chosen = cells(ablation, rung, rows, seeds)
     notebook = notebook_path(ablation)
-    check_parameters(chosen, notebook)
+    check_notebook(notebook, type(ablation.base))
     parent = tracking.find_study(ablation.name, rung)
     if parent is None:
         return [PlannedCell(cell=cell, state="missing") for cell in chosen]
@@ -203,7 +202,7 @@ def golden_records(
         return {}, False
     display = display or Display(ablation, rung)
     try:
-        ready = (prepare or load_prepare(ablation.name))([dict(cell.parameters) for cell in small])
+        ready = (prepare or load_prepare(ablation.name))(typed(ablation, small))
         small = identify(small, notebook_path(ablation), dict(ready))
     except Exception as error:  # whatever it is, the cells themselves were prepared and can run
         display.say(f"no golden runs, as what they need could not be prepared: {error}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.errors import LabError, choose
+from lab.training.parameters import PictureTuningParameters
 from lab.training.stages import Stage, stages_by_name
 
 IMAGE, VIDEO, AUDIO, INSTRUCTIONS = "image_text", "video_text", "asr_audio_text", "instructions"
@@ -116,7 +117,7 @@ def instruction_stage(*, steps: int, learning_rate: float) -> Stage:
     return _of_a_study("fine_tuning", where, learning_rates=rates, data={INSTRUCTIONS: 1.0}, steps=steps)
 
 
-def image_text_stages(parameters: Mapping[str, Any]) -> tuple[Stage, Stage]:
+def image_text_stages(parameters: PictureTuningParameters) -> tuple[Stage, Stage]:
     """The stage that makes the pretrained model of a study of filtered pictures, and that of a cell, which follows it.
 
     Both train the same parts at the same peaks, so that what was pretrained is trained further as it is.
@@ -124,9 +125,9 @@ def image_text_stages(parameters: Mapping[str, Any]) -> tuple[Stage, Stage]:
     Raises:
         LabError: as `Stage`.
     """
-    rates = {"visual_projector": parameters["learning_rate"]}
-    if parameters["train_language_model"]:
-        rates["language_model"] = parameters["language_model_learning_rate"]
+    rates = {"visual_projector": parameters.learning_rate}
+    if parameters.train_language_model:
+        rates["language_model"] = parameters.language_model_learning_rate
     every = ("visual_projector", "video_projector", "language_model", "vision_encoder")
     shared: dict[str, Any] = {
         "where": "section 3, image-language branch and supervised fine-tuning",
@@ -134,8 +135,8 @@ def image_text_stages(parameters: Mapping[str, Any]) -> tuple[Stage, Stage]:
         "frozen": tuple(part for part in every if part not in rates),
         "data": {IMAGE: 1.0},
     }
-    first = _of_a_study(PRETRAINING, steps=parameters["scorer_steps"], **shared)
-    return first, _of_a_study(FINE_TUNING, steps=parameters["steps"], starts_from=(PRETRAINING,), **shared)
+    first = _of_a_study(PRETRAINING, steps=parameters.scorer_steps, **shared)
+    return first, _of_a_study(FINE_TUNING, steps=parameters.steps, starts_from=(PRETRAINING,), **shared)
 
 
 def _of_a_study(name: str, where: str, *, learning_rates: Mapping[str, float], **facts: Any) -> Stage:

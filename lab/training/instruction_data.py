@@ -29,6 +29,7 @@ from lab.training.instruction_filter import ScoredInstructions
 from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
+from lab.training.parameters import TextTuningParameters
 from lab.training.samples import SampleExamples
 from lab.training.scoring import open_losses, text_answers
 
@@ -55,7 +56,7 @@ class InstructionData(ScoredInstructions):
 
 
 def open_instruction_data(
-    parameters: Mapping[str, Any],
+    parameters: TextTuningParameters,
     language_model: LanguageModel,
     open_scorer: Callable[[], LanguageModel],
     *,
@@ -73,7 +74,7 @@ def open_instruction_data(
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     tables = {name: tuple(read_instruction_table(folder / f"{name}.parquet")) for name in _TABLES}
     options = ScoringOptions(budget_tokens=scored_tokens(parameters), without_prompt=True, part_samples=256)
-    write = text_writer(parameters["scorer"])
+    write = text_writer(parameters.scorer)
     losses, scored = open_losses(
         scores, lambda: text_answers(open_scorer(), write), tables["train"], options, progress=progress
     )
@@ -88,68 +89,69 @@ def open_instruction_data(
     )
 
 
-def scored_tokens(parameters: Mapping[str, Any]) -> int:
+def scored_tokens(parameters: TextTuningParameters) -> int:
     """Of a pack in which a cell's training instructions are scored: none of them is too long for it."""
-    return max(SCORED_TOKENS, int(parameters["max_tokens"]))
+    return max(SCORED_TOKENS, int(parameters.max_tokens))
 
 
-def open_reader(parameters: Mapping[str, Any]) -> LanguageModel:
+def open_reader(parameters: TextTuningParameters) -> LanguageModel:
     """The language model that a cell fine-tunes, on the cell's device.
 
     Raises:
         LabError: as `open_language_model` and `choose_device`.
     """
-    return _opened(parameters["language_model"], parameters)
+    return _opened(parameters.language_model, parameters)
 
 
-def open_scorer(parameters: Mapping[str, Any]) -> LanguageModel:
+def open_scorer(parameters: TextTuningParameters) -> LanguageModel:
     """The language model that scores the training instructions, on the cell's device.
 
     Raises:
         LabError: as `open_reader`.
     """
-    return _opened(parameters["scorer"], parameters)
+    return _opened(parameters.scorer, parameters)
 
 
-def _opened(name: str, parameters: Mapping[str, Any]) -> LanguageModel:
-    opened = as_chat_model(open_language_model(name, pretraining_steps=parameters["pretraining_steps"]))
+def _opened(name: str, parameters: TextTuningParameters) -> LanguageModel:
+    opened = as_chat_model(open_language_model(name, pretraining_steps=parameters.pretraining_steps))
     network: nn.Module = opened.model
-    network.to(choose_device(parameters["device"]))
+    network.to(choose_device(parameters.device))
     return opened
 
 
-def _scorer_key(parameters: Mapping[str, Any]) -> str:
-    own = parameters["scorer"] in OWN_LANGUAGE_MODELS
-    name = parameters["scorer"].replace("/", "_")
-    return f"{name}-{parameters['pretraining_steps']}" if own else name
+def _scorer_key(parameters: TextTuningParameters) -> str:
+    own = parameters.scorer in OWN_LANGUAGE_MODELS
+    name = parameters.scorer.replace("/", "_")
+    return f"{name}-{parameters.pretraining_steps}" if own else name
 
 
-def _folder(parameters: Mapping[str, Any], language_model: LanguageModel) -> Path:
+def _folder(parameters: TextTuningParameters, language_model: LanguageModel) -> Path:
     names = ("instructions", "test_instructions", "num_training", "num_test", "max_tokens", "fault_share", "fault_seed")
     pinned = [packages()[package].sha256 for package, _ in INSTRUCTION_SOURCES.values()]
     reads = [language_model.codec.start_ids, language_model.codec.vocab_size]
-    identity = json.dumps([DATA_VERSION, [parameters[name] for name in names], pinned, reads])
+    identity = json.dumps([DATA_VERSION, [getattr(parameters, name) for name in names], pinned, reads])
     return cache_dir() / "instructions" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def _make(parameters: Mapping[str, Any], language_model: LanguageModel, folder: Path) -> None:
+def _make(parameters: TextTuningParameters, language_model: LanguageModel, folder: Path) -> None:
     write = text_writer(language_model.name)
     facts: dict[str, Any] = {"sources": {}, "licences": {}, "left_out": {}}
     found: dict[str, list[Sample]] = {}
     names = {"instructions": SPLITS[:1], "test_instructions": SPLITS[1:]}
     for parameter, splits in names.items():
-        reading = read_instructions(parameters[parameter])
+        source = getattr(parameters, parameter)
+        reading = read_instructions(source)
         parted = split_instructions(reading.samples)
         left_out = reading.left_out.counts()
         for split in splits:
-            found[split] = list(_readable(parted[split], language_model, write, parameters["max_tokens"], left_out))
+            found[split] = list(_readable(parted[split], language_model, write, parameters.max_tokens, left_out))
         facts["sources"] |= dict(reading.sources)
-        facts["licences"][parameters[parameter]] = reading.licence
-        facts["left_out"][parameters[parameter]] = dict(left_out)
-    clean = _chosen(found["train"], parameters["num_training"], "training")
-    planted = plant_faults(clean, share=parameters["fault_share"], seed=parameters["fault_seed"])
+        facts["licences"][source] = reading.licence
+        facts["left_out"][source] = dict(left_out)
+    clean = _chosen(found["train"], parameters.num_training, "training")
+    planted = plant_faults(clean, share=parameters.fault_share, seed=parameters.fault_seed)
     tables = {"train": planted.samples} | {
-        split: _chosen(found[split], parameters["num_test"], split) for split in ("dev", "test")
+        split: _chosen(found[split], parameters.num_test, split) for split in ("dev", "test")
     }
     for name, chosen in tables.items():
         write_instructions(folder / f"{name}.parquet", chosen)

@@ -3,9 +3,8 @@
 Section 3 of the paper. The filter sees the losses alone; `oracle` sees the planted faults, and so is no filter.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
@@ -14,10 +13,10 @@ from lab.data.instructions.planted_faults import remove_planted
 from lab.data.sample import Sample
 from lab.errors import LabError, choose
 from lab.parts.omni_model import OmniModel
+from lab.training.parameters import TuningParameters
 from lab.training.samples import SampleExamples
 
 ORACLE = "oracle"
-FITTED_BY = ("corpus", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +32,14 @@ class ScoredInstructions:
     losses: Losses
 
 
-def check_filter(parameters: Mapping[str, Any]) -> None:
+def check_filter(parameters: TuningParameters) -> None:
     """Refuse a filter that no cell has.
 
     Raises:
-        LabError: its name, or what it is fitted to; the message lists the choices.
+        LabError: its name (the message lists the choices), or one that is fitted to nothing with what it is fitted to.
     """
-    name, fitted_by = parameters["loss_filter"], parameters["fitted_by"]
+    name, fitted_by = parameters.loss_filter, parameters.fitted_by
     choose({**dict.fromkeys(LOSS_FILTERS), RANDOM: None, ORACLE: None}, name, "loss filter")
-    choose(dict.fromkeys(FITTED_BY), fitted_by, "fitted_by")
     if fitted_by != "corpus" and name not in LOSS_FILTERS:
         raise LabError(f"loss filter {name!r} is fitted to nothing, so not by {fitted_by!r}; leave it at 'corpus'")
 
@@ -64,16 +62,16 @@ def kept_examples(
     return examples
 
 
-def filter_cell(parameters: Mapping[str, Any], data: ScoredInstructions) -> Filtered:
+def filter_cell(parameters: TuningParameters, data: ScoredInstructions) -> Filtered:
     """What a cell trains on; `random` is as large as `gaussian` at the cell's k, and drawn anew by each seed.
 
     Raises:
         LabError: as `check_filter`, `filter_losses` and `filter_losses_by_group`.
     """
-    name = parameters["loss_filter"]
+    name = parameters.loss_filter
     check_filter(parameters)
     if name == ORACLE:
         return remove_planted([one.id for one in data.train], data.faults)
-    if parameters["fitted_by"] == "source":
-        return filter_losses_by_group(data.losses, ["/".join(one.kind) for one in data.train], name, k=parameters["k"])
-    return filter_losses(data.losses, name, k=parameters["k"], seed=parameters["seed"])
+    if parameters.fitted_by == "source":
+        return filter_losses_by_group(data.losses, ["/".join(one.kind) for one in data.train], name, k=parameters.k)
+    return filter_losses(data.losses, name, k=parameters.k, seed=parameters.seed)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training.checkpoints import NOTHING_DONE, Checkpoint, Progress, trained_parameters
+from lab.training.parameters import TrainedParameters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,6 +65,16 @@ class TrainingOptions:
     accumulate: int = 1
     gradient_checkpointing: bool = False
     workers: int | None = None
+
+    @classmethod
+    def of(cls, parameters: TrainedParameters) -> "TrainingOptions":
+        """Those of a cell."""
+        return cls(
+            warmup_steps=parameters.warmup_steps,
+            weight_decay=parameters.weight_decay,
+            checkpoint_every=parameters.checkpoint_every,
+            precision=parameters.precision,
+        )
 
     def __post_init__(self) -> None:
         if self.warmup_steps < 0:

@@ -1,6 +1,6 @@
 """`lab score`: instructions by name or in a table, by a language model by name; or pictures, by a study's own model."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from lab.training.image_text_model import image_text_splits, open_pretrained
 from lab.training.language_models import open_language_model, text_writer
 from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
+from lab.training.parameters import PictureTuningParameters
 from lab.training.scoring import Answers, score, text_answers
 from lab.training.vision import open_vision_encoder
 
@@ -57,7 +58,7 @@ def score_source(
 def score_picture_source(
     source: str,
     out: Path,
-    parameters: Mapping[str, Any],
+    parameters: PictureTuningParameters,
     *,
     options: ScoringOptions = PLAIN,
     limit: int | None = None,
@@ -83,24 +84,25 @@ def score_picture_source(
     """
     _check_limit(limit, "example")
     check_source(source)
-    cell = {**parameters, "precision": options.precision, "device": device, "measure_dev": False}
-    encoder = open_vision_encoder(cell["vision_encoder"], image_size=cell["image_size"], stride=cell["stride"])
+    computed: dict[str, Any] = {"precision": options.precision, "device": device}
+    cell = replace(parameters, **computed, measure_dev=False)
+    encoder = open_vision_encoder(cell.vision_encoder, image_size=cell.image_size, stride=cell.stride)
     images = image_text_splits(cell, encoder)[IMAGE]
-    language_model = open_language_model(cell["language_model"], pretraining_steps=cell["pretraining_steps"])
+    language_model = open_language_model(cell.language_model, pretraining_steps=cell.pretraining_steps)
 
     def told(done: int, total: int, loss: float) -> None:
         if done % 50 == 0 or done == total:
             say(f"pretrained model: step {done} of {total}, loss {loss:.3f}")
 
     pretrained = open_pretrained(cell, images, encoder, language_model, progress=told)
-    count = limit or cell["num_training"]
-    if source == cell["images"]:
+    count = limit or cell.num_training
+    if source == cell.images:
         split = replace(pretrained.instructions, samples=pretrained.instructions.samples[:count])
     else:
         # Whose test split is opened beside it does not matter; the study's own is there.
-        asked = {"images": source, "num_pretraining": 0, "num_training": count}
-        asked["test_source"] = cell["test_source"] or cell["images"]
-        split = image_text_splits({**cell, **asked}, encoder)[IMAGE]
+        tested = cell.test_source or cell.images
+        asked = replace(cell, images=source, num_pretraining=0, num_training=count, test_source=tested)
+        split = image_text_splits(asked, encoder)[IMAGE]
     answers = Answers(split, pretrained.model, pretrained.scorer)
     _score(answers, split.samples, LeftOut(), out, options, what="examples", say=say)
 

@@ -5,10 +5,9 @@ is kept under a key (corpora, features), so that a cell opens it instead of comp
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +18,9 @@ from lab.data.speech.corpora import Corpus, default_corpus, load_corpus
 from lab.data.splits import Split
 from lab.errors import LabError
 from lab.parts.audio_encoders import AudioEncoder, Window, load_audio_encoder
+from lab.parts.audio_projectors import AudioProjector, build_audio_projector
 from lab.training.language_models import transcript_writer
+from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
 
 DEFAULT_CORPUS = "default"
@@ -85,7 +86,7 @@ def open_split(
 
 
 def cell_data(
-    parameters: Mapping[str, Any],
+    parameters: SpeechParameters,
     encoder: AudioEncoder,
     *,
     keep: Callable[[str], str],
@@ -98,29 +99,46 @@ def cell_data(
     stands before every sound. Which utterances are taken does not depend on the row: the shortest has `MIN_FRAMES`
     encoder frames.
     """
-    write = transcript_writer(parameters["language_model"])
+    write = transcript_writer(parameters.language_model)
     open_one = partial(
         open_split,
         encoder=encoder,
         write=write,
         keep=keep,
         min_frames=MIN_FRAMES,
-        features=not parameters["train_encoder"],
+        features=not parameters.train_encoder,
         prompt=prompt,
         progress=progress,
     )
-    corpus = open_corpus(parameters["corpus"], num_utterances=parameters["num_utterances"])
-    speeds = tuple(float(speed) for speed in parameters["speeds"].split(",") if speed)
-    held_out = parameters["max_test_utterances"]
-    limits: dict[Split, int] = {"train": parameters["max_training_utterances"], "dev": held_out, "test": held_out}
+    corpus = open_corpus(parameters.corpus, num_utterances=parameters.num_utterances)
+    speeds = tuple(float(speed) for speed in parameters.speeds.split(",") if speed)
+    held_out = parameters.max_test_utterances
+    limits: dict[Split, int] = {"train": parameters.max_training_utterances, "dev": held_out, "test": held_out}
     data: dict[str, SampleExamples] = {
         split: open_one(corpus, split, limit=limit, speeds=(1.0, *speeds) if split == "train" else (1.0,))
         for split, limit in limits.items()
     }
-    if parameters["out_of_domain_corpus"]:
-        other = open_corpus(parameters["out_of_domain_corpus"])
-        data["out_of_domain"] = open_one(other, "test", limit=parameters["max_out_of_domain_utterances"])
+    if parameters.out_of_domain_corpus:
+        other = open_corpus(parameters.out_of_domain_corpus)
+        data["out_of_domain"] = open_one(other, "test", limit=parameters.max_out_of_domain_utterances)
     return data
+
+
+def cell_audio_projector(parameters: SpeechParameters, hidden_size: int, output_size: int) -> AudioProjector:
+    """A projector of a cell, afresh.
+
+    Raises:
+        LabError: as `build_audio_projector`.
+    """
+    budget = {"parameter_budget": parameters.parameter_budget} if parameters.parameter_budget else {}
+    return build_audio_projector(
+        parameters.projector,
+        hidden_size=hidden_size,
+        output_size=output_size,
+        downsample_rate=parameters.downsample_rate,
+        **budget,
+        **parameters.projector_options,
+    )
 
 
 def feature_statistics(data: SampleExamples) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:

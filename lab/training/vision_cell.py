@@ -23,32 +23,32 @@ from lab.parts.visual_projectors import VisualProjector, build_visual_projector
 from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
 from lab.training.language_models import text_writer
+from lab.training.parameters import SightedParameters, VisionParameters
 from lab.training.samples import SampleExamples, Tiling
 from lab.training.stages import Stage
 
-VIDEO_STARTS = ("afresh", "image_projector")
 IMAGE_BRANCH = "image_branch"
 # Of the training data, from which channels are standardised.
 _STATISTICS_VIEWS = 2000
 
 
-def cell_branch(parameters: Mapping[str, Any]) -> Branch:
+def cell_branch(parameters: VisionParameters) -> Branch:
     """The projector that a cell studies: the video branch's where it has video."""
-    return "video_projector" if parameters["videos"] else "visual_projector"
+    return "video_projector" if parameters.videos else "visual_projector"
 
 
-def cell_kinds(parameters: Mapping[str, Any]) -> set[str]:
+def cell_kinds(parameters: VisionParameters) -> set[str]:
     """The kinds of data that a cell trains on, those of its stages.
 
     Raises:
         LabError: an unknown curriculum.
     """
-    legs = choose(CURRICULA, parameters["curriculum"], "curriculum")
-    return {kind for leg in legs for kind in leg.kinds} | ({IMAGE} if parameters["image_branch_steps"] else set())
+    legs = choose(CURRICULA, parameters.curriculum, "curriculum")
+    return {kind for leg in legs for kind in leg.kinds} | ({IMAGE} if parameters.image_branch_steps else set())
 
 
 def vision_cell_data(
-    parameters: Mapping[str, Any], encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
+    parameters: VisionParameters, encoder: VisionEncoder, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, SampleExamples]:
     """The splits of a cell: `image_text` and `video_text` as its curriculum needs them, `dev` and `test`.
 
@@ -59,23 +59,23 @@ def vision_cell_data(
         LabError: an unknown source or curriculum, or a curriculum whose data the cell does not have.
     """
     kinds = cell_kinds(parameters)
-    sources = {IMAGE: parameters["images"], VIDEO: parameters["videos"]}
-    counts = {IMAGE: parameters["num_images"], VIDEO: parameters["num_videos"]}
+    sources = {IMAGE: parameters.images, VIDEO: parameters.videos}
+    counts = {IMAGE: parameters.num_images, VIDEO: parameters.num_videos}
     for kind in sorted(kinds):
         if not sources[kind]:
-            raise LabError(f"curriculum {parameters['curriculum']!r} needs {kind}, but this cell names no such source")
-    write = text_writer(parameters["language_model"])
+            raise LabError(f"curriculum {parameters.curriculum!r} needs {kind}, but this cell names no such source")
+    write = text_writer(parameters.language_model)
     opened = partial(open_cell_split, parameters, encoder, write=write, progress=progress)
     data = {kind: opened(sources[kind], "train", counts[kind]) for kind in sorted(kinds)}
-    asked = parameters["videos"] or parameters["images"]
-    data["test"] = opened(parameters["test_source"] or asked, "test", parameters["num_test"])
-    if parameters["measure_dev"]:
-        data["dev"] = opened(asked, "dev", parameters["num_test"])
+    asked = parameters.videos or parameters.images
+    data["test"] = opened(parameters.test_source or asked, "test", parameters.num_test)
+    if parameters.measure_dev:
+        data["dev"] = opened(asked, "dev", parameters.num_test)
     return data
 
 
 def open_cell_split(
-    parameters: Mapping[str, Any],
+    parameters: VisionParameters,
     encoder: VisionEncoder,
     source: str,
     split: Split,
@@ -90,9 +90,9 @@ def open_cell_split(
         LabError: as `open_samples` and `SampleExamples.kept_by`.
     """
     sight = Sight(
-        frame_size=parameters["frame_size"],
-        frames_per_second=parameters["frames_per_second"],
-        max_frames=parameters["max_frames"],
+        frame_size=parameters.frame_size,
+        frames_per_second=parameters.frames_per_second,
+        max_frames=parameters.max_frames,
     )
     samples, left_out = open_samples(source, split, count)
     examples = SampleExamples(
@@ -100,26 +100,26 @@ def open_cell_split(
         name=source.partition(":")[0].replace("/", "_"),
         write=write,
         sight=sight,
-        tiling=Tiling(max_tiles=parameters["max_tiles"], fit=parameters["fit"], unpad=parameters["unpad"]),
+        tiling=Tiling(max_tiles=parameters.max_tiles, fit=parameters.fit, unpad=parameters.unpad),
         branch=cell_branch(parameters),
         left_out=left_out,
     )
     key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}"
-    return examples.kept_by(encoder, key=key, features=not parameters["train_encoder"], progress=progress)
+    return examples.kept_by(encoder, key=key, features=not parameters.train_encoder, progress=progress)
 
 
-def cell_projector(parameters: Mapping[str, Any], hidden_size: int, output_size: int) -> VisualProjector:
+def cell_projector(parameters: SightedParameters, hidden_size: int, output_size: int) -> VisualProjector:
     """A projector of a cell, afresh.
 
     Raises:
         LabError: as `build_visual_projector`.
     """
     options = projector_options(parameters)
-    return build_visual_projector(parameters["projector"], hidden_size=hidden_size, output_size=output_size, **options)
+    return build_visual_projector(parameters.projector, hidden_size=hidden_size, output_size=output_size, **options)
 
 
 def build_vision_model(
-    parameters: Mapping[str, Any],
+    parameters: VisionParameters,
     encoder: VisionEncoder,
     language_model: LanguageModel,
     data: Mapping[str, SampleExamples],
@@ -130,15 +130,15 @@ def build_vision_model(
     """
     statistics = {}
     stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO) and split.store is not None]
-    if not parameters["train_encoder"] and parameters["max_frames"]:
+    if not parameters.train_encoder and parameters.max_frames:
         mean, std = stores[-1].mean_and_std(max_rows=_STATISTICS_VIEWS, spread=True)
         statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
 
     def tokens() -> VisualTokens:
         made = VisualTokens(
             projector=cell_projector(parameters, encoder.hidden_size, language_model.hidden_size),
-            marks_places=parameters["marks_places"],
-            newline=parameters["newline"],
+            marks_places=parameters.marks_places,
+            newline=parameters.newline,
             **statistics,
         )
         if made.marks is not None and language_model.place_marks is not None:
@@ -150,34 +150,34 @@ def build_vision_model(
         visual_projector=tokens(),
         video_projector=tokens(),
         language_model=language_model,
-        vision_encoder=encoder if parameters["train_encoder"] else None,
+        vision_encoder=encoder if parameters.train_encoder else None,
         positions="sequential",
     )
 
 
-def projector_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def projector_options(parameters: SightedParameters) -> dict[str, Any]:
     """What a cell's projector is built with besides its widths; one that keeps every patch pools none."""
-    return {name: parameters[name] for name in ("pool_size", "padding")} if parameters["projector"] != "mlp" else {}
+    pooled = {"pool_size": parameters.pool_size, "padding": parameters.padding}
+    return {**(pooled if parameters.projector != "mlp" else {}), **parameters.projector_options}
 
 
-def cell_stages(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:
+def cell_stages(parameters: VisionParameters) -> tuple[Stage, ...]:
     """The stages of a cell: an image branch where the video projector starts from it, then those of the curriculum.
 
     Raises:
         LabError: as `curriculum_stages`; or a start of the video projector that the cell has not the steps for.
     """
-    start = choose({name: name for name in VIDEO_STARTS}, parameters["video_projector_start"], "video_projector_start")
-    steps = parameters["image_branch_steps"]
-    if (start == "image_projector") != (steps > 0) or (steps and not (parameters["videos"] and parameters["images"])):
+    start, steps = parameters.video_projector_start, parameters.image_branch_steps
+    if (start == "image_projector") != (steps > 0) or (steps and not (parameters.videos and parameters.images)):
         raise LabError(
             f"video_projector_start is {start!r} and image_branch_steps {steps}; expected a cell with images and "
             "videos and steps above 0 for 'image_projector', 0 steps for 'afresh'"
         )
     stages = curriculum_stages(
-        parameters["curriculum"],
-        steps=parameters["steps"],
-        first_share=parameters["first_share"],
-        image_share=parameters["image_share"],
+        parameters.curriculum,
+        steps=parameters.steps,
+        first_share=parameters.first_share,
+        image_share=parameters.image_share,
         **_trained(parameters, cell_branch(parameters)),
     )
     if not steps:
@@ -195,7 +195,7 @@ def cell_stages(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:
     return (before, follows, *stages[1:])
 
 
-def stages_to_train(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:
+def stages_to_train(parameters: VisionParameters) -> tuple[Stage, ...]:
     """The stages of a cell; none where nothing is seen and the language model is frozen.
 
     What that one answers by itself is a baseline.
@@ -204,7 +204,7 @@ def stages_to_train(parameters: Mapping[str, Any]) -> tuple[Stage, ...]:
         LabError: as `cell_stages`.
     """
     stages = cell_stages(parameters)
-    return stages if parameters["max_frames"] or parameters["train_language_model"] else ()
+    return stages if parameters.max_frames or parameters.train_language_model else ()
 
 
 def image_branch_data(data: Mapping[str, SampleExamples]) -> dict[str, dict[str, SampleExamples]]:
@@ -212,11 +212,11 @@ def image_branch_data(data: Mapping[str, SampleExamples]) -> dict[str, dict[str,
     return {IMAGE_BRANCH: {IMAGE: replace(data[IMAGE], branch="visual_projector")}} if IMAGE in data else {}
 
 
-def _trained(parameters: Mapping[str, Any], branch: Branch) -> dict[str, Any]:
-    rates: dict[str, float] = {branch: parameters["learning_rate"]}
-    if parameters["train_language_model"]:
-        rates["language_model"] = parameters["language_model_learning_rate"]
-    if parameters["train_encoder"]:
-        rates["vision_encoder"] = parameters["encoder_learning_rate"]
+def _trained(parameters: VisionParameters, branch: Branch) -> dict[str, Any]:
+    rates: dict[str, float] = {branch: parameters.learning_rate}
+    if parameters.train_language_model:
+        rates["language_model"] = parameters.language_model_learning_rate
+    if parameters.train_encoder:
+        rates["vision_encoder"] = parameters.encoder_learning_rate
     every = ("visual_projector", "video_projector", "language_model", "vision_encoder")
     return {"learning_rates": rates, "frozen": tuple(part for part in every if part not in rates)}

@@ -27,10 +27,10 @@ ABLATION = '''"""The downsample-rate study, of tones that a random Whisper hears
 import dataclasses
 
 from ablations_of_figure_6 import ablation as figure_6
-from ablations_of_figure_6 import contrasts, prepare
+from ablations_of_figure_6 import contrasts
 from lab.study.ablation import Rung
 
-__all__ = ["ablation", "contrasts", "prepare"]
+__all__ = ["ablation", "contrasts"]
 
 steps = {{"{long_row}": {long_steps}}}
 ablation = dataclasses.replace(

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,10 +20,11 @@ from lab.study import store
 from lab.study.evaluations import Recorded, evaluate, read_evaluations
 from lab.study.models import open_model
 from lab.study.tracking import Recorder, cell_run
+from lab.training.parameters import SpeechParameters
 from lab.training.speech import cell_data, open_encoder
 from tests.speech import write_corpus
 from tests.test_cli import call
-from tests.training.test_speech import CELL, NORMALIZER, build, tiny_parameters
+from tests.training.test_speech import NORMALIZER, build, tiny_parameters
 
 OWN = {"normalizer": "whisper_english", "prompt": "", "num_beams": 2}
 
@@ -33,7 +33,7 @@ OWN = {"normalizer": "whisper_english", "prompt": "", "num_beams": 2}
 class Kept:
     run_id: str
     model: OmniModel
-    cell: dict[str, Any]
+    cell: SpeechParameters
     recorder: Recorder
 
 
@@ -44,17 +44,17 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Callable[
     root = tmp_path / "checkout"
     monkeypatch.setattr(paths, "repository_root", lambda: root)
     store_maker()
-    cell = {**CELL, **tiny_parameters(tmp_path), **OWN}
-    encoder = open_encoder(cell["audio_encoder"])
+    cell = SpeechParameters(**{**tiny_parameters(tmp_path), **OWN})
+    encoder = open_encoder(cell.audio_encoder)
     model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER))
     recorder = Recorder()
     run_id = recorder.start("r, seed 0", {"rate": 2}, {"kind": "cell", "ablation": "a", "row": "r", "seed": "0"})
     run = cell_run(run_id, {})
     named = {
-        "language_model": ({"name": cell["language_model"]}, model.language),
-        "audio_encoder": ({"name": cell["audio_encoder"], "window": "cropped"}, encoder),
+        "language_model": ({"name": cell.language_model}, model.language),
+        "audio_encoder": ({"name": cell.audio_encoder, "window": "cropped"}, encoder),
     }
-    save_model(model, run.artifact_folder("model"), by_name=named, cell=cell)
+    save_model(model, run.artifact_folder("model"), by_name=named, cell=cell.as_dict())
     run.set_results({"test_error": 0.5})
     recorder.deliver(run_id, "FINISHED")
     recorder.finish(run_id, "FINISHED")
@@ -67,9 +67,9 @@ def evaluated(model: str, source: str, *, limit: int | None = None, **options: s
 
 
 def test_a_kept_model_is_measured_on_any_corpus_as_its_cell_measures_it(kept: Kept, tmp_path: Path) -> None:
-    own = cell_data(kept.cell, open_encoder(kept.cell["audio_encoder"]), keep=NORMALIZER)["test"]
+    own = cell_data(kept.cell, open_encoder(kept.cell.audio_encoder), keep=NORMALIZER)["test"]
     items = answer(kept.model, own, Transcribe(normalizer=NORMALIZER, num_beams=2))
-    done = evaluated(kept.run_id[:8], kept.cell["corpus"])
+    done = evaluated(kept.run_id[:8], kept.cell.corpus)
     rates = {line.metric: line for line in done.lines}
     assert set(rates) == {"word_error_rate", "character_error_rate"}
     line = rates["character_error_rate"]
@@ -82,7 +82,7 @@ def test_a_kept_model_is_measured_on_any_corpus_as_its_cell_measures_it(kept: Ke
     kept_items = read_items(store.artifact(line.run_id, "answers.parquet"))
     assert set(NAMES) <= set(kept_items)
     assert kept_items["given"].tolist() == items["given"].tolist()
-    assert evaluated(kept.run_id, kept.cell["corpus"]) == Recorded(lines=done.lines, was_there=True)
+    assert evaluated(kept.run_id, kept.cell.corpus) == Recorded(lines=done.lines, was_there=True)
     # Another corpus, another normaliser: other lines, and nothing was trained for them.
     other = write_corpus(tmp_path / "elsewhere", held_out=4)
     assert evaluated(kept.run_id, other).lines[0].num_items == 4
@@ -102,7 +102,7 @@ def test_a_kept_model_is_mlflows_logged_model_linked_to_its_run_and_results(kept
 
 def test_the_folder_is_asked_like_the_run(kept: Kept) -> None:
     folder = str(store.artifact(kept.run_id, "model"))
-    by_folder, by_run = (evaluated(name, kept.cell["corpus"]) for name in (folder, kept.run_id))
+    by_folder, by_run = (evaluated(name, kept.cell.corpus) for name in (folder, kept.run_id))
     assert by_run == Recorded(lines=by_folder.lines, was_there=True)
     assert open_model(folder).folder == open_model(kept.run_id).folder
 
@@ -140,8 +140,8 @@ def test_options_of_a_former_cell_have_defaults(kept: Kept) -> None:
     described = json.loads((folder / "model.json").read_text())
     del described["cell"]
     (folder / "model.json").write_text(json.dumps(described))
-    settings = TrainedModel(name=kept.cell["corpus"], folder=folder).check("m", options={}).settings
+    settings = TrainedModel(name=kept.cell.corpus, folder=folder).check("m", options={}).settings
     assert settings["num_beams"] == "1"
     assert f"normalizer.{NORMALIZERS['whisper_english'].name}" in settings
     with pytest.raises(LabError, match="option num_beams is '0'; expected a whole number from 1"):
-        TrainedModel(name=kept.cell["corpus"], folder=folder).check("m", options={"num_beams": "0"})
+        TrainedModel(name=kept.cell.corpus, folder=folder).check("m", options={"num_beams": "0"})

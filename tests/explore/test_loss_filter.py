@@ -17,8 +17,7 @@ from lab.data.sample import Image, Sample, Text
 from lab.errors import LabError
 from lab.explore import loss_filter
 from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study
-from lab.study.ablation import load_ablation
-from lab.study.own_rows import own_rows_file
+from lab.study.ablation import load_ablation, own_rows_file
 
 # Mean 3, standard deviation sqrt(2.9): at k = 1 the bounds are 1.30 and 4.70.
 LOSSES = np.array([0.5, 2.0, 3.0, 4.0, 5.5])
@@ -110,8 +109,8 @@ def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeyp
     assert [one.id for one in found.seen] == found.ids == ["s7", "s3"]
     assert found.prompts == ["swapped", "how many?"]  # as it was scored, fault and all
     base = images.base
-    assert asked == [("stills", "train", base["num_pretraining"] + base["num_training"])]
-    assert found.sight.frame_size == base["frame_size"]
+    assert asked == [("stills", "train", base.num_pretraining + base.num_training)]
+    assert found.sight.frame_size == base.frame_size
 
     columns = {"id": ["s2", "s9"], "loss": [1.0, 2.0], "loss_without_prompt": [None, None]}
     columns |= {"num_tokens": [3, 3], "prompt_tokens": [2, 2]}
@@ -141,8 +140,7 @@ def test_every_filter_is_drawn(name):
 
 
 def test_a_choice_is_kept_as_a_row_of_the_study(monkeypatch, tmp_path):
-    for module in ("ablation", "own_rows"):
-        monkeypatch.setattr(f"lab.study.{module}.own_rows_file", lambda name: tmp_path / f"{name}.rows.toml")
+    monkeypatch.setattr("lab.study.ablation.own_rows_file", lambda name: tmp_path / f"{name}.rows.toml")
     panel = loss_filter_panel(samples())
     saver = row_saver(panel, "loss_filter")
     label, button, said = saver.children

@@ -7,7 +7,6 @@ from lab import paths
 from lab.errors import LabError
 from lab.explore.projectors import StudiedCells, coloured_errors, projectors_panel
 from lab.study.ablation import Rung, load_ablation
-from lab.study.speech_preparation import prepare_speech
 from lab.study.sweep import reproduce
 from tests.speech import tiny_parameters, write_corpus
 
@@ -36,7 +35,7 @@ def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_pat
     rung = Rung(name="tiny", description="a test's", changes=changes, recorded=False)
     study = dataclasses.replace(load_ablation("conv_gmlp_rate"), rungs=(rung,))
     rows = ["conv_gmlp_2", "conv_gmlp_4", "mean_pool_mlp_2"]
-    outcome = reproduce(study, rung="tiny", rows=rows, seeds=[0], workers=1, prepare=prepare_speech)
+    outcome = reproduce(study, rung="tiny", rows=rows, seeds=[0], workers=1)
     assert outcome.failed == {}
     cells = StudiedCells(study, "tiny")
     assert cells.rows == rows

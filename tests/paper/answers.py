@@ -30,7 +30,8 @@ CHANCE = sum(1 / choices for choices in KINDS.values()) / len(KINDS)
 def write_study(root: Path, name: str) -> None:
     """The declaration as it is, in a checkout of its own."""
     (root / "ablations").mkdir(parents=True, exist_ok=True)
-    shutil.copy(REPOSITORY / "ablations" / f"{name}.py", root / "ablations")
+    for path in (REPOSITORY / "ablations" / f"{name}.py", *(REPOSITORY / "ablations").glob("_*.py")):
+        shutil.copy(path, root / "ablations")
 
 
 def cell_answers(accuracy: float, row: str, seed: int, num: int = 180) -> pd.DataFrame:
@@ -77,7 +78,7 @@ def write_answers(
             lines.append(
                 {
                     **{"row": row, "rung": rung, "seed": str(seed), "key": "0" * 16, "run_id": run_id},
-                    **{parameter: str(parameters[parameter]) for parameter in ablation.varied},
+                    **{parameter: str(getattr(parameters, parameter)) for parameter in ablation.varied},
                     "test_accuracy": repr(float(1 - test["wrong_answers"].mean())),
                     "test_chance": repr(float((1 / test["num_choices"]).mean())),
                     "visual_tokens_per_question": repr(float((tokens or {}).get(row, 72.0))),

@@ -16,6 +16,7 @@ README = f"<!-- lab:{NAME}:begin -->\n<!-- lab:{NAME}:end -->\n"
 DECLARATION = """
 from lab.paper.claims import Comparison
 from lab.study.ablation import Ablation, Column, Reported, Row, Rung
+from lab.training.parameters import VisionParameters
 
 ablation = Ablation(
     name="orders",
@@ -23,7 +24,7 @@ ablation = Ablation(
     claim="Images first helps video.",
     notebook="orders",
     seeds=(0, 1, 2),
-    base={"curriculum": "staged", "steps": 9},
+    base=VisionParameters(steps=9),
     rungs=(Rung(name="cpu", description="a small rung"),),
     rows=[
         Row(key=key, label=key.capitalize(), changes={"curriculum": key}, main=key != "late")

@@ -17,6 +17,7 @@ README = f"# A readme\n\n<!-- lab:{NAME}:begin -->\nnot run yet\n<!-- lab:{NAME}
 DECLARATION = """
 from lab.paper.claims import Contrast
 from lab.study.ablation import Ablation, Column, Reported, Row, Rung
+from lab.training.parameters import SpeechParameters
 
 ROWS = [
     Row(key=f"{p}_{n}", label=f"{p.upper()}, n = {n}", changes={"projector": p, "downsample_rate": n}, main=main)
@@ -29,7 +30,7 @@ ablation = Ablation(
     claim="Pooling errs more at high rates.",
     notebook="conv_gmlp_rate",
     seeds=(0, 1, 2),
-    base={"projector": "conv_gmlp", "downsample_rate": 2, "steps": 9, "out_of_domain_corpus": "asterisk"},
+    base=SpeechParameters(steps=9),
     rungs=(
         Rung(name="cpu", description="a small rung; not the paper's scale"),
         Rung(name="gpu", description="one GPU", changes={"steps": 99}),

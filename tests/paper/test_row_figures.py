@@ -19,8 +19,7 @@ from lab.paper.measured import Measured, load_measured, results_checksum
 from lab.paper.reported_panel import footnote, stars
 from lab.paper.row_figure import row_scores, score_column
 from lab.paper.style import GREY, STYLES, paper_style
-from lab.study.ablation import load_ablation
-from lab.study.own_rows import save_own_row
+from lab.study.ablation import load_ablation, save_own_row
 from tests.paper.answers import CHANCE, KINDS, REPOSITORY, write_answers, write_study
 
 STUDIES = ("video_pretraining", "video_frames", "visual_encoder", "anyres", "visual_projector")

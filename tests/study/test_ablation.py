@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +6,15 @@ import pytest
 
 from lab.errors import LabError
 from lab.study.ablation import Ablation, Column, Reported, Row, Rung, Trial, load_ablation, load_module
-from lab.study.cells import cells, notebook_path
+from lab.study.cells import cells, notebook_path, typed
+from lab.training.parameters import Parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyParameters(Parameters):
+    size: int = 1
+    noise: float = 0.5
+    steps: int = 100
 
 
 def make(**changes: Any) -> Ablation:
@@ -16,7 +24,7 @@ def make(**changes: Any) -> Ablation:
         "claim": "Larger is better.",
         "notebook": "toy",
         "seeds": (0, 1),
-        "base": {"size": 1, "noise": 0.5, "steps": 100},
+        "base": ToyParameters(),
         "rungs": (Rung(name="cpu", description=""), Rung(name="smoke", description="", changes={"steps": 2})),
         "rows": (
             Row(key="small", label="Small", changes={}),
@@ -29,7 +37,7 @@ def make(**changes: Any) -> Ablation:
 
 
 def test_a_parameter_comes_from_the_row_then_the_rung_then_base() -> None:
-    assert make().resolve("large", "smoke") == {"size": 4, "noise": 0.5, "steps": 2}
+    assert make().resolve("large", "smoke") == ToyParameters(size=4, steps=2)
 
 
 def test_a_row_that_changes_what_a_rung_changes_is_refused() -> None:
@@ -40,9 +48,9 @@ def test_a_row_that_changes_what_a_rung_changes_is_refused() -> None:
 def test_a_rung_may_have_a_base_of_its_own_which_rows_overrule() -> None:
     large = Rung(name="paper", description="", base={"size": 3}, changes={"steps": 7})
     declared = make(rungs=(Rung(name="cpu", description=""), large))
-    assert declared.resolve("small", "paper") == {"size": 3, "noise": 0.5, "steps": 7}
-    assert declared.resolve("large", "paper") == {"size": 4, "noise": 0.5, "steps": 7}
-    assert declared.resolve("small", "cpu")["size"] == 1
+    assert declared.resolve("small", "paper", 5) == ToyParameters(size=3, steps=7, seed=5)
+    assert declared.resolve("large", "paper") == ToyParameters(size=4, steps=7)
+    assert declared.resolve("small", "cpu").size == 1
     with pytest.raises(LabError, match="rung 'paper' has size in `changes` and in `base`"):
         Rung(name="paper", description="", base={"size": 3}, changes={"size": 4})
     with pytest.raises(LabError, match="unknown parameter in rung 'paper' of 'toy': 'sizes'"):
@@ -79,7 +87,15 @@ def test_two_rows_with_the_same_parameters_are_refused() -> None:
         ({"seeds": ()}, "has no seed"),
         ({"seeds": (1, 1)}, "the seed 1 twice"),
         ({"name": "To y"}, "'To y' in ablation 'To y' is not a key"),
-        ({"base": {"size": 1, "noise": 0.5, "steps": 1, "seed": 0}}, "has 'seed' in base"),
+        (
+            {"rungs": (Rung(name="cpu", description="", changes={"seed": 1}),)},
+            "unknown parameter in rung 'cpu' of 'toy': 'seed'",
+        ),
+        (
+            {"rows": (Row(key="large", label="Large", changes={"size": "4"}),)},
+            r"row 'large' of 'toy': size is '4' .str.; expected int",
+        ),
+        ({"golden": {"noise": True}}, r"`golden` of 'toy': noise is True .bool.; expected float"),
         (
             {"reported": (Reported(row="smal", metric="error", value=1.0, source="primary"),)},
             "row in `reported` of 'toy': 'smal' .did you mean 'small'",
@@ -106,6 +122,7 @@ def test_cells_are_rows_times_seeds_and_the_seed_is_added_last() -> None:
     chosen = cells(make(), "cpu")
     assert [(cell.row, cell.seed) for cell in chosen] == [("small", 0), ("small", 1), ("large", 0), ("large", 1)]
     assert list(chosen[3].parameters.items()) == [("size", 4), ("noise", 0.5), ("steps", 100), ("seed", 1)]
+    assert typed(make(), chosen)[3] == ToyParameters(size=4, seed=1)
     assert len(cells(make(), "cpu", "all")) == 6
     assert [(cell.row, cell.seed) for cell in cells(make(), "cpu", ["noisy"], [5])] == [("noisy", 5)]
 

@@ -216,10 +216,10 @@ def test_one_row_can_be_adopted_while_another_stays(study: Path) -> None:
 
 
 def test_a_parameter_that_was_added_is_a_refactoring_and_one_that_was_changed_is_none(study: Path) -> None:
-    declare(study, '"steps": 3}', '"steps": 3, "extra": 0}')
+    declare(study, "    steps: int = 3\n", "    steps: int = 3\n    extra: int = 0\n")
     change(study, parameters=f"{TOY_PARAMETERS}extra: int = 0  # of no use\n")
     assert outcomes(adopt(toy())[0]) == ["adopted"] * 4
-    declare(study, '"noise": 0.5', '"noise": 0.75')
+    declare(study, "noise: float = 0.5", "noise: float = 0.75")
     told, _ = adopt(toy())
     assert outcomes(told) == ["left"] * 4
     assert told[0].why == "more than code has changed: parameter.noise: 0.5 -> 0.75; it stays stale"

@@ -47,6 +47,11 @@ def test_the_same_parameters_in_another_row_are_the_same_cell(notebook: Path) ->
     assert len(key_of(notebook, cell())) == 16
 
 
+def test_no_options_are_as_no_parameter_for_them(notebook: Path) -> None:
+    assert key_of(notebook, cell(options={})) == key_of(notebook, cell())
+    assert key_of(notebook, cell(options={"width": 3})) != key_of(notebook, cell())
+
+
 def test_a_changed_parameter_or_seed_is_another_cell(notebook: Path) -> None:
     keys = {key_of(notebook, cell(**changes)) for changes in ({}, {"size": 2}, {"noise": 0.25}, {"seed": 1})}
     assert len(keys) == 4

@@ -3,8 +3,7 @@ import tomllib
 import pytest
 
 from lab.errors import LabError
-from lab.study.ablation import load_ablation
-from lab.study.own_rows import free_key, own_rows_file, save_own_row
+from lab.study.ablation import free_key, load_ablation, own_rows_file, save_own_row
 
 CHANGES = {"downsample_rate": 3, "projector": "conv_gmlp"}
 
@@ -14,9 +13,14 @@ def project(tmp_path, monkeypatch):
     """A checkout with one declared ablation whose rows may be added to."""
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "toy.py").write_text(
+        "from dataclasses import dataclass\n"
         "from lab.study.ablation import Ablation, Column, Row, Rung\n"
+        "from lab.training.parameters import Parameters\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class ToyParameters(Parameters):\n"
+        "    downsample_rate: int = 1\n    projector: str = 'mlp'\n    share: float = 0.5\n    packed: bool = False\n"
         "ablation = Ablation(name='toy', paper='none', claim='none', notebook='toy', seeds=(0,), "
-        "base={'downsample_rate': 1, 'projector': 'mlp', 'share': 0.5, 'packed': False}, "
+        "base=ToyParameters(), "
         "rungs=(Rung(name='cpu', description='small'),), rows=(Row(key='first', label='First', changes={}),), "
         "columns=(Column(metric='test_loss', label='loss', unit='nats', better='lower'),))\n"
         "def prepare(cells):\n    return {}\n"
@@ -33,7 +37,7 @@ def test_a_saved_row_is_loaded_behind_the_declared_ones_and_is_no_main_row(proje
     assert [row.key for row in ablation.rows] == ["first", "mine"]
     row = ablation.row("mine")
     assert (row.label, dict(row.changes), row.main) == ('Mine, "three" \\ n', CHANGES, False)
-    assert ablation.resolve("mine", "cpu")["downsample_rate"] == 3
+    assert ablation.resolve("mine", "cpu").downsample_rate == 3
 
 
 def test_a_second_row_leaves_the_first_as_it_was_written(project):

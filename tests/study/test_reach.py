@@ -464,7 +464,7 @@ def test_a_change_of_one_projector_makes_its_own_rows_stale_alone(copy: Path) ->
 @pytest.mark.parametrize("study", ["conv_gmlp_rate", "loss_filter", "loss_filter_images", "video_pretraining"])
 def test_what_runs_in_a_cell_was_reached(study: str) -> None:
     ablation = load_ablation(study)
-    parameters = {**ablation.resolve(ablation.rows[0].key, "smoke"), "seed": 0}
+    parameters = ablation.resolve(ablation.rows[0].key, "smoke").as_dict()
     notebook = notebook_path(ablation)
     command = [sys.executable, "-m", "tests.study.ran", str(notebook), json.dumps(parameters)]
     environment = os.environ | {"MPLBACKEND": "agg"}

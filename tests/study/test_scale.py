@@ -135,7 +135,7 @@ def test_table_shows_rows_parts_and_stages(study):
 
 
 def changed(study: Ablation, **base: object) -> Ablation:
-    return replace(study, base={**study.base, **base})
+    return replace(study, base=replace(study.base, **base))
 
 
 def test_local_folder_is_counted(study, tmp_path):
@@ -163,6 +163,6 @@ def test_what_cannot_be_counted_is_one_clear_sentence(study, base, options, mess
 def test_a_study_of_something_else_is_named(toy_project: Path):
     with pytest.raises(
         LabError,
-        match="'toy' is of no kind that can be counted: it has no parameter 'audio_encoder' or 'scorer_steps' or ",
+        match="'toy' is of no kind that can be counted: it has ToyParameters, none of: SpeechParameters, ",
     ):
         scale(load_ablation("toy"), "cpu")

@@ -7,6 +7,7 @@ from lab.study.ablation import load_ablation
 from lab.study.scale import scale
 from lab.study.scale_table import table
 from lab.training.instruction_data import scored_tokens
+from lab.training.parameters import TextTuningParameters
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def test_a_scorer_of_unknown_size_is_said_and_hinders_no_row():
 
 @pytest.mark.parametrize(("max_tokens", "tokens"), [(160, 1024), (1024, 1024), (4096, 4096)])
 def test_no_instruction_that_may_be_trained_on_is_too_long_to_be_scored(max_tokens, tokens):
-    assert scored_tokens({"max_tokens": max_tokens}) == tokens
+    assert scored_tokens(TextTuningParameters(max_tokens=max_tokens)) == tokens
 
 
 @pytest.mark.parametrize(

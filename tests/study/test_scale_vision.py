@@ -36,7 +36,7 @@ def nothing_is_fetched(monkeypatch):
 
 
 def changed(study: Ablation, **base: object) -> Ablation:
-    return replace(study, base={**study.base, **base})
+    return replace(study, base=replace(study.base, **base))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A fine-tuning cell on made-up instructions and a random language model, for the tests of several rooms."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,10 @@ def talks(count: int = 160) -> None:
     installed("chatterbot-corpus", {"chatterbot_corpus/data/english/talk.yml": "\n".join(lines).encode()})
 
 
-def tiny_parameters(**changes: Any) -> dict[str, Any]:
+def tiny_parameters(**changes: Any) -> Any:
     """Those of a cell at the smoke rung, smaller still."""
-    smoke = load_ablation("loss_filter").resolve("none", "smoke")
-    tiny = {"num_training": 40, "num_test": 6, "budget_tokens": 400, "precision": "float32", "device": "cpu", "seed": 0}
-    return {**smoke, **tiny, **changes}
+    tiny = {"num_training": 40, "num_test": 6, "budget_tokens": 400, "precision": "float32", "device": "cpu"}
+    return replace(load_ablation("loss_filter").resolve("none", "smoke"), **{**tiny, **changes})
 
 
 def tiny_model() -> LanguageModel:

@@ -1,5 +1,6 @@
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lab.parts.packed_attention_kernels import SampleBoundaries
 from lab.parts.packed_sequences import pack_rows
 from lab.training.batches import BatchOptions, PackedBatches, PaddedBatches, StageBatches
 from lab.training.examples import ReadyExamples
+from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
 from lab.training.speech import cell_data, open_encoder
 from lab.training.stage_training import _without_weights
@@ -20,7 +22,7 @@ from lab.training.stages import Stage
 from tests.parts.tiny_models import language_model
 from tests.parts.tiny_vision import seeing_model
 from tests.speech import tiny_parameters
-from tests.training.test_speech import CELL, build
+from tests.training.test_speech import build
 from tests.training.vision_splits import split_of, various
 
 RNG = np.random.default_rng(0)
@@ -101,11 +103,11 @@ def test_a_padded_batch_has_as_many_examples_as_asked_for_or_as_have_its_tokens_
 @pytest.fixture
 def cell(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    return {**CELL, **tiny_parameters(tmp_path)}
+    return SpeechParameters(**tiny_parameters(tmp_path))
 
 
 def test_utterances_in_packs_have_the_losses_of_the_padded_path(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
     model = build(cell, encoder, {"train": data})
     batches = PackedBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
@@ -121,8 +123,8 @@ def test_utterances_in_packs_have_the_losses_of_the_padded_path(cell):
 
 
 def test_utterances_whose_encoder_trains_are_certified_through_it(cell):
-    cell = {**cell, "train_encoder": True}
-    encoder = open_encoder(cell["audio_encoder"])
+    cell = replace(cell, train_encoder=True)
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
     model = build(cell, encoder, {"train": data}, train_encoder=True)
     batches = PackedBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)

@@ -30,13 +30,13 @@ def cell(tmp_path, monkeypatch):
 
 
 def fine_tuned(cell, pretrained, examples, **options) -> StagesRecord:
-    batches = BatchOptions(tokens=cell["budget_tokens"], packed=True)
+    batches = BatchOptions(tokens=cell.budget_tokens, packed=True)
     given = {"batches": batches, "seed": 0, "ancestry": pretrained.ancestry, **options}
     return train_stages(pretrained.model, image_text_stages(cell)[1:], {IMAGE: examples}, TrainingOptions(), **given)
 
 
 def test_what_is_fine_tuned_on_was_not_pretrained_on_and_neither_is_tested_on(cell):
-    splits = image_text_splits(cell, open_vision_encoder(cell["vision_encoder"]))
+    splits = image_text_splits(cell, open_vision_encoder(cell.vision_encoder))
     pretrained, data = opened(cell)
     before = splits[IMAGE].samples[:16]
     # The third kind's groups are of three: its second begins with the fourth of its stills, the last before the cut.
@@ -78,10 +78,10 @@ def test_the_pretrained_model_and_its_losses_are_made_once_and_the_same_again(ce
 
 def test_another_pretraining_is_another_model_and_another_fault_seed_only_other_losses(cell, monkeypatch):
     first, data = opened(cell)
-    longer, _ = opened({**cell, "scorer_steps": 4})
+    longer, _ = opened(replace(cell, scorer_steps=4))
     assert longer.folder != first.folder
     monkeypatch.setattr(image_text_model, "train_stages", lambda *a, **o: pytest.fail("trained again"))
-    same, other = opened({**cell, "fault_seed": 1, "warmup_steps": 0, "steps": 9, "loss_filter": "gaussian"})
+    same, other = opened(replace(cell, fault_seed=1, warmup_steps=0, steps=9, loss_filter="gaussian"))
     assert same.folder == first.folder
     assert other.scores != data.scores
 
@@ -89,13 +89,13 @@ def test_another_pretraining_is_another_model_and_another_fault_seed_only_other_
 def test_every_filter_judges_every_example_and_its_split_is_what_it_keeps(cell):
     _, data = opened(cell)
     for name in (*LOSS_FILTERS, RANDOM, ORACLE):
-        kept = filter_cell({**cell, "loss_filter": name}, data)
+        kept = filter_cell(replace(cell, loss_filter=name), data)
         assert len(kept.keep) == 22
         left = [one.id for one, stays in zip(data.train, kept.keep, strict=True) if stays]
         assert [one.id for one in data.kept(kept).samples] == left
-    oracle = filter_cell({**cell, "loss_filter": ORACLE}, data)
+    oracle = filter_cell(replace(cell, loss_filter=ORACLE), data)
     assert oracle.keep.tolist() == [fault is None for fault in data.faults]
-    by_kind = filter_cell({**cell, "loss_filter": "gaussian", "fitted_by": "source"}, data)
+    by_kind = filter_cell(replace(cell, loss_filter="gaussian", fitted_by="source"), data)
     losses = np.array(all_losses(data))
     for kind in ("what", "where", "number", "larger"):
         own = np.array([one.source == kind for one in data.train])
@@ -116,7 +116,7 @@ def test_a_cell_goes_on_from_the_pretrained_weights_in_packs_and_repeats_exactly
         assert changed == {"visual_projector", "language_model"}
         runs.append(record.losses)
     assert runs[0] == runs[1]
-    assert 0 < record.costs()["lm_tokens"] <= 3 * (cell["budget_tokens"] + 22)
+    assert 0 < record.costs()["lm_tokens"] <= 3 * (cell.budget_tokens + 22)
     assert record.costs()["decoded_frames"] > 0
     assert [link.stage for link in pretrained.ancestry] == [PRETRAINING]
     assert [link.stage for link in record.ancestry] == [PRETRAINING, FINE_TUNING]
@@ -124,7 +124,7 @@ def test_a_cell_goes_on_from_the_pretrained_weights_in_packs_and_repeats_exactly
 
 def test_stages_say_what_trains_and_from_what(cell):
     first, _ = image_text_stages(cell)
-    _, second = image_text_stages({**cell, "train_language_model": False})
+    _, second = image_text_stages(replace(cell, train_language_model=False))
     assert (first.starts_from, second.starts_from) == ((), (PRETRAINING,))
     assert (first.steps, second.steps, second.name) == (3, 3, FINE_TUNING)
     assert set(first.trained) == {"visual_projector", "language_model"}
@@ -139,7 +139,7 @@ def test_a_filter_that_keeps_nothing_is_refused(cell):
 
 
 def test_a_killed_pretraining_goes_on_where_it_was(cell, monkeypatch):
-    expected = all_losses(opened({**cell, "scorer_seed": 1})[1])
+    expected = all_losses(opened(replace(cell, scorer_seed=1))[1])
     real, killed = image_text_model.train_stages, []
 
     def until(*arguments, **options):
@@ -153,17 +153,17 @@ def test_a_killed_pretraining_goes_on_where_it_was(cell, monkeypatch):
     monkeypatch.setattr(image_text_model, "MODEL_VERSION", 2)
     monkeypatch.setattr(image_text_model, "train_stages", until)
     with pytest.raises(KeyboardInterrupt):
-        opened({**cell, "scorer_seed": 1})
-    assert all_losses(opened({**cell, "scorer_seed": 1})[1]) == expected
+        opened(replace(cell, scorer_seed=1))
+    assert all_losses(opened(replace(cell, scorer_seed=1))[1]) == expected
     assert killed == [2]
 
 
 def test_too_few_readable_examples_are_counted_by_reason(cell):
     with pytest.raises(LabError, match=r"0 of 16 examples of 'stills' can be read for pretraining, fewer than 1; left"):
-        opened({**cell, "max_tokens": 9})
-    encoder = open_vision_encoder(cell["vision_encoder"])
+        opened(replace(cell, max_tokens=9))
+    encoder = open_vision_encoder(cell.vision_encoder)
     images = image_text_splits(cell, encoder)[IMAGE]
-    llm = open_language_model(cell["language_model"], pretraining_steps=1)
+    llm = open_language_model(cell.language_model, pretraining_steps=1)
     with pytest.raises(LabError, match="1 of 1 examples of 'stills' can be read for fine-tuning, fewer than 2"):
         open_pretrained(cell, replace(images, samples=images.samples[:17]), encoder, llm)
 
@@ -179,7 +179,7 @@ def test_too_few_readable_examples_are_counted_by_reason(cell):
 )
 def test_numbers_that_no_study_has_are_refused(cell, changes, message):
     with pytest.raises(LabError, match=message):
-        check_image_text({**cell, **changes})
+        check_image_text(replace(cell, **changes))
 
 
 def test_the_facts_tell_what_the_model_was_trained_on(cell):

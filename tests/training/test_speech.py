@@ -19,6 +19,7 @@ from lab.training.batches import BatchOptions, PaddedBatches
 from lab.training.curricula import AUDIO, audio_stage
 from lab.training.language_models import open_language_model, transcript_writer
 from lab.training.loop import TrainingOptions
+from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
 from lab.training.speech import (
     cell_data,
@@ -32,24 +33,16 @@ from tests.data.fakes import tone
 from tests.speech import tiny_parameters, write_corpus, write_whisper
 
 NORMALIZER = NORMALIZERS["whisper_english"]
-CELL = {
-    "num_utterances": 0,
-    "encoder_window": "cropped",
-    "train_encoder": False,
-    "speeds": "",
-    "max_training_utterances": 0,
-    "max_out_of_domain_utterances": 0,
-}
 
 
 @pytest.fixture
 def cell(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    return {**CELL, **tiny_parameters(tmp_path)}
+    return SpeechParameters(**tiny_parameters(tmp_path))
 
 
 def build(cell, encoder, data, *, rate=2, train_encoder=False):
-    language_model = open_language_model(cell["language_model"])
+    language_model = open_language_model(cell.language_model)
     torch.manual_seed(0)
     mean, std = (None, None) if train_encoder else feature_statistics(data["train"])
     projector = build_audio_projector(
@@ -72,7 +65,7 @@ def trained(data, model, augmentation=None, **stage) -> StagesRecord:
 
 
 def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     assert {name: len(split) for name, split in data.items()} == {"train": 12, "dev": 3, "test": 3}
     model = build(cell, encoder, data)
@@ -95,7 +88,7 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
 
 
 def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     model = build(cell, encoder, data)
 
@@ -110,8 +103,8 @@ def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for
 
 
 def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_do_not(cell):
-    cell["train_encoder"] = True
-    encoder = open_encoder(cell["audio_encoder"])
+    cell = replace(cell, train_encoder=True)
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     assert data["train"].heard == ()
     model = build(cell, encoder, data, train_encoder=True)
@@ -124,7 +117,7 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
 
 
 def test_stored_features_are_what_the_encoder_gives(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)["test"]
     model = build(cell, encoder, {"train": data})
     live = encoder.encode([one.sound.read() for one in data.samples])
@@ -137,7 +130,7 @@ def test_stored_features_are_what_the_encoder_gives(cell):
 
 
 def test_the_prompt_stands_before_every_sound(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER, prompt="abc")["train"]
     model = build(cell, encoder, {"train": data})
     prompt, sound = data.example(0, model).content
@@ -166,7 +159,7 @@ def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(
 
 
 def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     data = cell_data(cell, encoder, keep=NORMALIZER)
     model = build(cell, encoder, data)
     with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):
@@ -190,7 +183,7 @@ def test_a_sound_longer_than_the_window_is_not_heard_where_there_are_no_weights(
 
 
 def test_sounds_of_any_source_are_kept_with_pictures_and_texts_around_them(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER))
     sounds = [Audio(Drawn(tone, (seconds,))) for seconds in (0.7, 0.5)]
     mixed = Sample(id="a", content=(Text("abc"), sounds[0], Text("or"), sounds[1]), answer="x", source="toy")

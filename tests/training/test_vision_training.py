@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -37,18 +38,17 @@ def checkpoint(tmp_path):
 
 def trained(cell, checkpoint, **options) -> tuple[OmniModel, StagesRecord]:
     """A cell from its start, as the notebook does it."""
-    encoder = open_vision_encoder(cell["vision_encoder"])
+    encoder = open_vision_encoder(cell.vision_encoder)
     data = vision_cell_data(cell, encoder)
-    torch.manual_seed(cell["seed"])
-    model = build_vision_model(cell, encoder, open_language_model(cell["language_model"]), data)
+    torch.manual_seed(cell.seed)
+    model = build_vision_model(cell, encoder, open_language_model(cell.language_model), data)
     given = {
-        "batches": BatchOptions(tokens=cell["batch_tokens"], size=cell["batch_size"], packed=cell["packed"]),
+        "batches": BatchOptions(tokens=cell.batch_tokens, size=cell.batch_size, packed=cell.packed),
         "own_data": image_branch_data(data),
-        "seed": cell["seed"],
+        "seed": cell.seed,
     }
-    loop = {name: cell[name] for name in ("warmup_steps", "weight_decay", "checkpoint_every", "precision")}
     stages = stages_to_train(cell)
-    record = train_stages(model, stages, data, TrainingOptions(**loop), checkpoint=checkpoint, **given, **options)
+    record = train_stages(model, stages, data, TrainingOptions.of(cell), checkpoint=checkpoint, **given, **options)
     return model, record
 
 
@@ -68,7 +68,7 @@ class Killed(BaseException):
     ],
 )
 def test_a_cell_that_was_killed_ends_as_one_that_was_not(cell, checkpoint, changes, killed_at):
-    cell = {**cell, **changes}
+    cell = replace(cell, **changes)
 
     def kill(step: int, loss: float) -> None:
         if step == killed_at:
@@ -83,13 +83,13 @@ def test_a_cell_that_was_killed_ends_as_one_that_was_not(cell, checkpoint, chang
     assert again.learning_rates == record.learning_rates
     assert again.ancestry == record.ancestry
     assert again.costs() == record.costs()
-    assert len(again.certificates) == len(record.certificates) == (3 if cell["packed"] else 0)
+    assert len(again.certificates) == len(record.certificates) == (3 if cell.packed else 0)
     assert list(checkpoint.parent.iterdir()) == []
 
 
 def test_the_ancestry_is_a_chain_of_the_cells_stages(cell, checkpoint):
-    _, record = trained({**cell, **BRANCH}, checkpoint)
-    stages = cell_stages({**cell, **BRANCH})
+    _, record = trained(replace(cell, **BRANCH), checkpoint)
+    stages = cell_stages(replace(cell, **BRANCH))
     assert [link.stage for link in record.ancestry] == [stage.name for stage in stages]
     assert record.ancestry[0].parents == ()
     for parent, link in pairwise(record.ancestry):
@@ -106,7 +106,7 @@ def test_the_ancestry_is_a_chain_of_the_cells_stages(cell, checkpoint):
 def test_the_video_projector_starts_from_the_image_projector_and_pictures_pass_through_it_in_the_image_branch_alone(
     cell, checkpoint, monkeypatch
 ):
-    cell = {**cell, **BRANCH, "projector": "c_abstractor"}
+    cell = replace(cell, **BRANCH, projector="c_abstractor")
     starts, branches = [], []
     real = stage_training.train
 
@@ -148,7 +148,7 @@ def test_all_curricula_cost_the_same_and_the_frames_say_what_they_saw(cell, chec
     for curriculum in CURRICULA:
         # A step is of whole samples: with 1580 tokens it is 41 images or 30 videos, either to 0.2%.
         asked = {"curriculum": curriculum, "num_images": 120, "num_videos": 120, "batch_tokens": 1580, "steps": 60}
-        _, record = trained({**cell, **asked}, None)
+        _, record = trained(replace(cell, **asked), None)
         assert len(record.losses) == len(record.learning_rates) == 60
         tokens[curriculum], frames[curriculum] = record.costs()["lm_tokens"], record.costs()["decoded_frames"]
     assert tokens == pytest.approx(dict.fromkeys(tokens, 60 * 1580), rel=0.01)
@@ -176,31 +176,31 @@ def test_a_cell_counts_the_tokens_and_frames_that_it_was_trained_on(cell, checkp
 
 
 def test_a_stage_of_one_step_has_no_warmup_left(cell, checkpoint):
-    _, record = trained({**cell, "steps": 2, "warmup_steps": 30}, checkpoint)
-    assert record.learning_rates == pytest.approx([cell["learning_rate"]] * 2)
+    _, record = trained(replace(cell, steps=2, warmup_steps=30), checkpoint)
+    assert record.learning_rates == pytest.approx([cell.learning_rate] * 2)
 
 
 def test_a_stage_goes_on_in_the_epoch_of_those_before_it(cell, checkpoint):
     # 24 images of about 35 tokens: two batches of 8 in the first stage, the third beside the videos.
-    _, record = trained({**cell, "batch_tokens": 280, "steps": 5, "image_share": 0.34}, checkpoint)
+    _, record = trained(replace(cell, batch_tokens=280, steps=5, image_share=0.34), checkpoint)
     seen = [own.indices(number) for own in record.batches for number in range(len(own))]
     assert sorted(i for kind, chosen in seen if kind == IMAGE for i in chosen) == list(range(24))
 
 
 @pytest.mark.parametrize(("frames", "expected"), [(0, 0), (1, 1)])
 def test_a_baseline_that_sees_nothing_or_one_frame_is_trained_too(cell, checkpoint, frames, expected):
-    cell = {**cell, "curriculum": "direct", "max_frames": frames}
+    cell = replace(cell, curriculum="direct", max_frames=frames)
     model, record = trained(cell, checkpoint)
-    data = vision_cell_data(cell, open_vision_encoder(cell["vision_encoder"]))
+    data = vision_cell_data(cell, open_vision_encoder(cell.vision_encoder))
     assert {len(data[VIDEO].store[sample.id].seconds) for sample in data[VIDEO].samples} == {expected}
     read = model.read([data["test"].example(i, model) for i in range(2)])
     # 4 x 4 patches a frame, pooled to 2 x 2.
     assert [len(example.content[0].values) for example in read] == [4 * expected] * 2
-    assert len(record.losses) == cell["steps"]
+    assert len(record.losses) == cell.steps
     assert (record.costs()["decoded_frames"] == 0) == (frames == 0)
 
 
 def test_a_baseline_that_sees_nothing_with_a_frozen_language_model_is_not_trained(cell):
-    blind = {**cell, "curriculum": "direct", "max_frames": 0, "train_language_model": False}
+    blind = replace(cell, curriculum="direct", max_frames=0, train_language_model=False)
     assert stages_to_train(blind) == ()
     assert stages_to_train(cell) == cell_stages(cell)
