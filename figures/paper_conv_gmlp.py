@@ -25,11 +25,11 @@ LAYERS = ("block.gate_proj", "block.up_proj", "block.down_proj", "block.norm", "
 def facts() -> dict[str, Any]:
     """Frames and widths, and by rate: tokens, and by layer its shapes in and out with its parameters."""
     shared = paper_parameters("conv_gmlp_rate", AUDIO_ROW)
-    num_frames, hidden_size = whisper_shapes(whisper_encoder(shared["audio_encoder"]))[1]
-    output_size = known_configuration(shared["language_model"]).hidden_size
+    num_frames, hidden_size = whisper_shapes(whisper_encoder(shared.audio_encoder))[1]
+    output_size = known_configuration(shared.language_model).hidden_size
     return {
-        "encoder": shared["audio_encoder"],
-        "language_model": shared["language_model"],
+        "encoder": shared.audio_encoder,
+        "language_model": shared.language_model,
         "frames": num_frames,
         "hidden_size": hidden_size,
         "output_size": output_size,

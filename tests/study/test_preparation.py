@@ -262,7 +262,7 @@ def test_cells_of_text_that_differ_in_the_filter_share_one_preparation(without_m
         ({"k": -1.0}, "k is -1.0; expected at least 0 standard deviations"),
         ({"num_choices": 1}, "num_choices is 1; expected at least 2"),
         ({"max_tokens": 500}, "max_tokens is 500 and budget_tokens 400; a sample has to fit a pack"),
-        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"steps": 0}, "number of steps in stage 'fine_tuning' is 0; expected a positive number"),
         ({"scorer": "smolm"}, "unknown language model 'smolm'"),
         ({"instructions": "chaterbot"}, "unknown source of instructions 'chaterbot'"),
     ],

@@ -56,7 +56,7 @@ def test_tokens_of_a_sample_and_samples_of_a_batch(projector, frame):
     row = scale(study, "cpu", [projector], question_tokens=50, answer_tokens=20).rows[projector]
     assert (row.shown["tokens a frame"], row.shown["frames"]) == (str(frame), "1")
     assert row.memory.tokens == frame + 50 + 1 + 20 + 1
-    limit = dict(row.dearest.cell)["batch_tokens"]
+    limit = row.dearest.parameters.batch_tokens
     assert row.memory.batch_size == round(limit / row.memory.tokens)
 
 

@@ -175,7 +175,7 @@ def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_pa
 
 
 def test_a_sound_longer_than_the_window_is_not_heard_where_there_are_no_weights(cell):
-    encoder = open_encoder(cell["audio_encoder"])
+    encoder = open_encoder(cell.audio_encoder)
     model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER), train_encoder=True)
     long = Sample(id="a", content=(Audio(Drawn(tone, (31.0,))),), answer="x", source="toy")
     with pytest.raises(LabError, match=r"sample 'a' of 'toy': a sound of 496000 samples is longer .* with workers 0"):

@@ -39,6 +39,6 @@ def test_a_text_that_cannot_be_kept_is_one_clear_sentence(made, monkeypatch):
     def full(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(character_model.Path, "write_text", full)
+    monkeypatch.setattr(character_model.Path, "write_bytes", full)
     with pytest.raises(LabError, match=r"the training text cannot be kept at .*texts.*No space left"):
         character_model._text()
