@@ -24,7 +24,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import leases
 from lab.study.ablation import load_ablation
-from lab.study.cells import Cell, cells, notebook_path
+from lab.study.cells import Cell, cells, notebook_path, typed
 from lab.study.definitions import digest
 from lab.study.identity import identify
 from lab.study.sweep import _study_tags, load_prepare
@@ -128,7 +128,7 @@ def fill(finished: int, owner: dict[str, str]) -> None:
     """The store with its runs, and the study's own."""
     ablation = load_ablation("ledger")
     chosen = cells(ablation, "cpu", "all")
-    prepared = dict(load_prepare("ledger")([dict(cell.parameters) for cell in chosen]))
+    prepared = dict(load_prepare("ledger")(typed(ablation, chosen)))
     current = identify(chosen, notebook_path(ablation), prepared)
     recorder = Recorder()
     tags = provenance()

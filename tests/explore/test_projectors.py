@@ -51,7 +51,7 @@ def test_an_utterance_is_heard_through_the_trained_projector_of_each_row(tmp_pat
     panel = projectors_panel(cells)
     assert panel.error == ""
     sound, errors, figure, costs = panel.shown
-    assert sound.caption == cells.utterance(corpus, utterance).text
+    assert sound.caption == cells.utterance(corpus, utterance).answer
     assert "understood" in errors
     assert f"{len(narrow.tokens)} tokens, 2 frames each" in figure.axes[3].get_title(loc="left")
     panel.controls["rate"].value = 4
