@@ -22,6 +22,10 @@ from lab.training.samples import SampleExamples
 __all__ = ["Clock", "SpeechCollator", "SpeechDataset", "TimedMLflowCallback", "measure"]
 
 
+# Of Whisper: 50 frames a second.
+SAMPLES_PER_FRAME = SAMPLING_RATE // 50
+
+
 class SpeechDataset(Dataset[dict[str, Any]]):
     """Waveform and token ids (start, text, end) of each utterance of a split."""
 
@@ -37,7 +41,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         ids = [*self._codec.start_ids, *self._codec.encode(write(sample.answer)), self._codec.end_id]
         return {
             "waveform": waveform,
-            "num_frames": self._data.heard[0].num_rows(sample.id),
+            "num_frames": -(-len(waveform) // SAMPLES_PER_FRAME),
             "input_ids": torch.tensor(ids),
         }
 
