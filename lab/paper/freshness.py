@@ -21,7 +21,7 @@ State = Literal["matches", "no longer matches", "missing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnFile:
     """A table or figure of one rung, its state, and the runs that the results now name."""
 
     path: Path
@@ -31,7 +31,7 @@ class Drawn:
     run_ids: tuple[str, ...]
 
 
-def drawn(names: list[str] | None = None) -> list[Drawn]:
+def drawn(names: list[str] | None = None) -> list[DrawnFile]:
     """Every table and figure that there should be: those of all recorded rungs with results.
 
     Args:
@@ -43,7 +43,7 @@ def drawn(names: list[str] | None = None) -> list[Drawn]:
     return [one for name in (names or ablation_files()) for one in _of(load_ablation(name))]
 
 
-def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
+def drawn_of_data(names: list[str] | None = None) -> list[DrawnFile]:
     """Every figure that shows no run: it matches where its files name the hash of what it says now.
 
     Args:
@@ -60,11 +60,11 @@ def drawn_of_data(names: list[str] | None = None) -> list[Drawn]:
         for ending in ("svg", "png"):
             path = script.with_name(f"{name}.{ending}")
             fits = path.exists() and facts in path.read_bytes()
-            found.append(Drawn(path=path, ablation="", rung="", state=_state(path, fits=fits), run_ids=()))
+            found.append(DrawnFile(path=path, ablation="", rung="", state=_state(path, fits=fits), run_ids=()))
     return found
 
 
-def _of(ablation: Ablation) -> Iterator[Drawn]:
+def _of(ablation: Ablation) -> Iterator[DrawnFile]:
     lines = read_lines(ablation, ablation.rungs[0].name)
     has_figure = (paths.repository_root() / "figures" / f"{ablation.name}.py").exists()
     for rung in (rung for rung in ablation.rungs if rung.recorded):
@@ -75,14 +75,14 @@ def _of(ablation: Ablation) -> Iterator[Drawn]:
         shared = {"ablation": ablation.name, "rung": rung.name, "run_ids": runs}
         table = table_path(ablation, rung.name)
         written = bool(read_written(ablation, rung.name, own).rows)
-        yield Drawn(path=table, state=_state(table, fits=written), **shared)  # type: ignore[arg-type]
+        yield DrawnFile(path=table, state=_state(table, fits=written), **shared)  # type: ignore[arg-type]
         if has_figure:
             stem = figure_stem(ablation, rung.name)
             named = f"MLflow runs: {', '.join(runs)}".encode()
             for ending in ("svg", "png"):
                 figure = stem.with_name(f"{stem.name}.{ending}")
                 fits = figure.exists() and named in figure.read_bytes()
-                yield Drawn(path=figure, state=_state(figure, fits=fits), **shared)  # type: ignore[arg-type]
+                yield DrawnFile(path=figure, state=_state(figure, fits=fits), **shared)  # type: ignore[arg-type]
 
 
 def _state(path: Path, *, fits: bool) -> State:
@@ -91,7 +91,7 @@ def _state(path: Path, *, fits: bool) -> State:
     return "matches" if fits else "no longer matches"
 
 
-def resting_on(run: str) -> list[Drawn]:
+def resting_on(run: str) -> list[DrawnFile]:
     """The tables and figures that rest on a run.
 
     Args:

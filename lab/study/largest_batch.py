@@ -88,7 +88,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Leg:
+class TrainedRoute:
     """A kind of data, the projector that it passes through (none: text), and the parts that train."""
 
     kind: str
@@ -97,7 +97,7 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class Step:
+class TracedStep:
     """One step of a cell on the largest batch of one kind of data; a scoring of it where nothing trains.
 
     `limit` is the parameter that says how many tokens a batch or pack has, or at most a sample.
@@ -105,13 +105,13 @@ class Step:
 
     parameters: Any
     """Of its cell, those that decide nothing of it as by default."""
-    leg: Leg
+    leg: TrainedRoute
     limit: str
     asked: Asked
     precision: str
 
     @classmethod
-    def of(cls, cell: Parameters, leg: Leg, limit: str, asked: Asked, precision: str) -> "Step":
+    def of(cls, cell: Parameters, leg: TrainedRoute, limit: str, asked: Asked, precision: str) -> "TracedStep":
         """A step of the cell with these parameters."""
         deciding = {name: value for name, value in cell.as_dict().items() if name in _DECIDING}
         return cls(type(cell)(**deciding), leg, limit, asked, precision)
@@ -132,7 +132,7 @@ class Step:
 
 
 @cache
-def _traced(step: Step, *, checkpointing: bool) -> Memory:
+def _traced(step: TracedStep, *, checkpointing: bool) -> Memory:
     parameters = step.parameters
     encoders = build_encoders(parameters)
     inside = {name: encoder for name, encoder in encoders.items() if name in step.leg.trained}
@@ -205,7 +205,7 @@ def build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[st
     return OmniModel(language_model=language_model, positions="sequential", **parts, **inside)
 
 
-def _largest_batch(step: Step, parameters: Any, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
+def _largest_batch(step: TracedStep, parameters: Any, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
     asked, limit, kind = step.asked, getattr(parameters, step.limit), step.leg.kind
     if kind == TEXT:
         return _pack_of_text(limit, min(limit, parameters.max_tokens), asked.or_else("answer_tokens", limit))
@@ -234,7 +234,7 @@ def prompt_tokens(parameters: SpeechParameters) -> int:
     return -(-len(parameters.prompt) // 4)
 
 
-def _sound(step: Step, encoder: AudioEncoder) -> Sound:
+def _sound(step: TracedStep, encoder: AudioEncoder) -> Sound:
     frames = round(step.asked.or_else("seconds", WINDOW_SECONDS) * encoder.frames_per_second)
     if "audio_encoder" not in step.leg.trained:
         return Sound(torch.empty(frames, encoder.hidden_size))
@@ -259,7 +259,7 @@ def largest_seen(parameters: Any, kind: str, image_size: int) -> Largest:
     return largest_sample(source, sight, is_video=kind == VIDEO, image_size=image_size, max_tiles=cell.max_tiles)
 
 
-def _seen(step: Step, parameters: Any, encoder: VisionEncoder, model: OmniModel) -> Seen:
+def _seen(step: TracedStep, parameters: Any, encoder: VisionEncoder, model: OmniModel) -> Seen:
     branch: Any = step.leg.branch
     inside = "vision_encoder" in step.leg.trained
     cell, size = seen_as(parameters), encoder.image_size

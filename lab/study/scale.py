@@ -25,8 +25,8 @@ from lab.study.largest_batch import (
     TEXT,
     WINDOW_SECONDS,
     Asked,
-    Leg,
-    Step,
+    TracedStep,
+    TrainedRoute,
     build_encoders,
     largest_seen,
     prompt_tokens,
@@ -57,20 +57,20 @@ class Study:
 
     name: str
     options: tuple[str, ...]
-    legs: Callable[[Any], Iterable[Leg]]
+    legs: Callable[[Any], Iterable[TrainedRoute]]
     limit: str
     batch: Callable[[Any, Asked], str]
 
 
-def _hears(parameters: SpeechParameters) -> list[Leg]:
+def _hears(parameters: SpeechParameters) -> list[TrainedRoute]:
     encoder = ("audio_encoder",) if parameters.train_encoder else ()
-    return [Leg(SPEECH, "audio_projector", (*encoder, "audio_projector"))]
+    return [TrainedRoute(SPEECH, "audio_projector", (*encoder, "audio_projector"))]
 
 
-def _sees(parameters: VisionParameters) -> Iterable[Leg]:
+def _sees(parameters: VisionParameters) -> Iterable[TrainedRoute]:
     for stage in cell_stages(parameters):
         branch = "visual_projector" if stage.name == IMAGE_BRANCH else cell_branch(parameters)
-        yield from (Leg(kind, branch, stage.trained) for kind in stage.data)
+        yield from (TrainedRoute(kind, branch, stage.trained) for kind in stage.data)
 
 
 def _utterances(parameters: SpeechParameters, asked: Asked) -> str:
@@ -104,7 +104,7 @@ STUDIES: dict[type[Parameters], Study] = {
     PictureTuningParameters: Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
-        lambda parameters: [Leg(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
+        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
         "budget_tokens",
         _pictures,
     ),
@@ -118,7 +118,7 @@ STUDIES: dict[type[Parameters], Study] = {
     TextTuningParameters: Study(
         "a study of packed instructions",
         ("answer_tokens",),
-        lambda parameters: [Leg(TEXT, "", ("language_model",))],
+        lambda parameters: [TrainedRoute(TEXT, "", ("language_model",))],
         "budget_tokens",
         _text,
     ),
@@ -130,8 +130,8 @@ STUDIES: dict[type[Parameters], Study] = {
 class Need:
     """What a row or stage needs: its dearest step, and the one with its longest samples."""
 
-    dearest: Step
-    longest: Step
+    dearest: TracedStep
+    longest: TracedStep
 
     @property
     def memory(self) -> Memory:
@@ -176,10 +176,10 @@ class Scale:
         kinds = [SPEECH] if isinstance(cell, SpeechParameters) else []
         kinds += [kind for kind, source in SOURCES.items() if getattr(cell, source, "")]
         parts = [part.name for part in self.rows[self.dearest].memory.parts]
-        legs: dict[str, Callable[[], Iterable[Leg]]] = {}
+        legs: dict[str, Callable[[], Iterable[TrainedRoute]]] = {}
         for stage in PAPER_STAGES.values():
             trained = tuple(part for part in parts if part in stage.trained)
-            if own := [Leg(k, b, trained) for k in kinds for b in BRANCHES[k] if b in stage.parts]:
+            if own := [TrainedRoute(k, b, trained) for k in kinds for b in BRANCHES[k] if b in stage.parts]:
                 legs[stage.name] = partial(list, own)
         return self._counted(legs, dict.fromkeys(legs, cell))
 
@@ -228,12 +228,12 @@ class Scale:
         frame = _frame_note(seen_as(cell)) if isinstance(cell, SightedParameters) else ""
         return tuple(note for note in (scoring, frame) if note)
 
-    def _step(self, cell: Any, leg: Leg) -> Step:
+    def _step(self, cell: Any, leg: TrainedRoute) -> TracedStep:
         limit = "pack_tokens" if getattr(cell, "pack_tokens", 0) else self.study.limit
-        return Step.of(cell, leg, limit, self.asked, self.precision)
+        return TracedStep.of(cell, leg, limit, self.asked, self.precision)
 
     def _counted(
-        self, legs: Mapping[str, Callable[[], Iterable[Leg]]], cells: Mapping[str, Any]
+        self, legs: Mapping[str, Callable[[], Iterable[TrainedRoute]]], cells: Mapping[str, Any]
     ) -> tuple[dict[str, Need], dict[str, str]]:
         """What can be counted, and why the rest cannot."""
         found: dict[str, Need] = {}

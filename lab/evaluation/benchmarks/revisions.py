@@ -16,7 +16,7 @@ _LETTERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class ModelRevision:
     """A model's weights, not fetched yet."""
 
     name: str
@@ -46,7 +46,7 @@ class Checkpoint:
             raise _unreachable("model", self.name, error) from error
 
 
-def find_checkpoint(name: str, known: Mapping[str, Sequence[str]]) -> Checkpoint:
+def find_checkpoint(name: str, known: Mapping[str, Sequence[str]]) -> ModelRevision:
     """Tell which weights `name` stands for: one of `known` (our names -> their packages), a folder, or a hub's name.
 
     A hub's name stands for its newest commit, or without network for the commit in the hub's cache.
@@ -56,18 +56,18 @@ def find_checkpoint(name: str, known: Mapping[str, Sequence[str]]) -> Checkpoint
     """
     if name in known:
         pinned = [packages()[package].sha256 for package in known[name]]
-        return Checkpoint(name=name, key=f"{name}@{_hashed(pinned)}", packages=tuple(known[name]))
+        return ModelRevision(name=name, key=f"{name}@{_hashed(pinned)}", packages=tuple(known[name]))
     if (folder := Path(name)).is_dir():
         if not any(folder.rglob("config.json")):
             raise LabError(f"model folder {name} has no config.json; expected one that transformers saved")
-        return Checkpoint(name=name, key=f"folder@{files_sha256(folder)}")
+        return ModelRevision(name=name, key=f"folder@{files_sha256(folder)}")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise LabError(
             f"unknown model {name!r}; expected one of {', '.join(sorted(known))}, a local folder, or OWNER/NAME on the "
             "Hugging Face hub"
         )
     revision = _revision(name)
-    return Checkpoint(name=name, key=f"{name}@{revision[:_LETTERS]}", revision=revision)
+    return ModelRevision(name=name, key=f"{name}@{revision[:_LETTERS]}", revision=revision)
 
 
 def data_revision(name: str, branch: str | None = None) -> str:

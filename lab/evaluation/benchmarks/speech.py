@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lab.data.normalizers import NORMALIZERS, Normalizer
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
-from lab.evaluation.benchmarks.revisions import Checkpoint, data_revision, find_checkpoint
+from lab.evaluation.benchmarks.revisions import ModelRevision, data_revision, find_checkpoint
 
 if TYPE_CHECKING:
     import pandas
@@ -91,7 +91,7 @@ class SpeechBenchmark(Benchmark):
         left_out = f"{len(chosen) - len(answers)} of {len(chosen)} without words to say"
         return scores, answers, {"corpus_sha256": corpus.sha256, "left_out": left_out}
 
-    def _recognizer(self, checkpoint: Checkpoint) -> "Recognizer":
+    def _recognizer(self, checkpoint: ModelRevision) -> "Recognizer":
         from lab.parts.speech_recognizers import load_speech_recognizer
 
         name = checkpoint.name if checkpoint.packages else str(checkpoint.open()[0])
@@ -128,7 +128,7 @@ class SpeechBenchmark(Benchmark):
         return load_corpus(f"hub:{self._dataset(options)}", language=self.language, **pinned)
 
 
-def _checkpoint(model: str) -> Checkpoint:
+def _checkpoint(model: str) -> ModelRevision:
     from lab.parts.audio_encoders import AUDIO_ENCODERS
 
     return find_checkpoint(model, {name: known().sources for name, known in AUDIO_ENCODERS.items()})

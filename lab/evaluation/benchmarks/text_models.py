@@ -8,7 +8,7 @@ from lab.data.sample import Sample, Text
 from lab.errors import LabError
 from lab.evaluation.benchmarks.endpoints import DECODING, PREFIX, Endpoint, parse_endpoint
 from lab.evaluation.benchmarks.replies import Refused, TextModel
-from lab.evaluation.benchmarks.revisions import Checkpoint, find_checkpoint
+from lab.evaluation.benchmarks.revisions import ModelRevision, find_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def open_text_model(model: str, *, max_new_tokens: int) -> TextModel:
     return LocalTextModel(_text_checkpoint(model), max_new_tokens=max_new_tokens)
 
 
-def language_checkpoint(model: str) -> Checkpoint:
+def language_checkpoint(model: str) -> ModelRevision:
     """The weights of a causal language model, one of our own names among them.
 
     Raises:
@@ -64,7 +64,7 @@ def language_checkpoint(model: str) -> Checkpoint:
     return find_checkpoint(model, {name: (known.source,) for name, known in LANGUAGE_MODELS.items() if known.source})
 
 
-def load_checkpoint(checkpoint: Checkpoint, dtype: "torch.dtype | None" = None) -> "LanguageModel":
+def load_checkpoint(checkpoint: ModelRevision, dtype: "torch.dtype | None" = None) -> "LanguageModel":
     """Load a language model's weights, fetched where they are missing.
 
     Raises:
@@ -82,7 +82,7 @@ def load_checkpoint(checkpoint: Checkpoint, dtype: "torch.dtype | None" = None) 
     return loaded
 
 
-def _text_checkpoint(model: str) -> Checkpoint:
+def _text_checkpoint(model: str) -> ModelRevision:
     try:
         return language_checkpoint(model)
     except LabError as error:
@@ -101,7 +101,7 @@ class LocalTextModel:
         batch_size: samples at once.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, max_new_tokens: int, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(self, checkpoint: ModelRevision, *, max_new_tokens: int, batch_size: int = BATCH_SIZE) -> None:
         self.key = f"{checkpoint.key}, {_LOCAL_DECODING}, {max_new_tokens} new tokens"
         self._checkpoint, self._max_new_tokens, self._batch_size = checkpoint, max_new_tokens, batch_size
 

@@ -7,7 +7,7 @@ import pytest
 from lab.errors import LabError
 from lab.evaluation.benchmarks import speech
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from lab.evaluation.benchmarks.revisions import Checkpoint
+from lab.evaluation.benchmarks.revisions import ModelRevision
 from lab.evaluation.benchmarks.speech import (
     SpeechBenchmark,
     normalizers_of,
@@ -82,7 +82,7 @@ def asked(benchmark: SpeechBenchmark, tmp_path: Path, monkeypatch: pytest.Monkey
     texts = {one.sound.num_samples: one.answer for one in benchmark._open(options).split("test")}
     assert len(texts) == 6
     recognizer = Reading(texts, stop_after)
-    checkpoint = Checkpoint(name="whisper_tiny_en", key="k", packages=())
+    checkpoint = ModelRevision(name="whisper_tiny_en", key="k", packages=())
     monkeypatch.setattr(speech, "_checkpoint", lambda model: checkpoint)
     monkeypatch.setattr(SpeechBenchmark, "_recognizer", lambda self, checkpoint: recognizer)
     return options, recognizer
