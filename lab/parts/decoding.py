@@ -33,8 +33,9 @@ def decode(
 
     The examples' own answers are not looked at.
 
-    With one beam this is greedy decoding. With more, the finished hypothesis of the largest
-    log-probability / length ** `length_penalty` wins, as in transformers.
+    With one beam this is greedy decoding. With more, it is transformers' beam search (`early_stopping=False`): the
+    hypothesis of the largest log-probability / length ** `length_penalty` wins, ended or cut at its limit. The end
+    counts as one token of the length.
 
     Raises:
         LabError: fewer than one beam or one new token, or limits for another number of examples.
@@ -228,21 +229,24 @@ def _beam(
         for row, (own_values, own_flat) in enumerate(zip(values.tolist(), flat.tolist(), strict=True)):
             number = active[row]
             chosen: list[tuple[float, int, int]] = []
-            for value, index in zip(own_values, own_flat, strict=True):
+            for rank, (value, index) in enumerate(zip(own_values, own_flat, strict=True)):
                 beam, token = divmod(index, vocabulary)
                 if token == end:
-                    if value > IMPOSSIBLE and len(chosen) < num_beams:
-                        length = len(hypotheses[row][beam]) + 1
-                        finished[number].append((value / length**length_penalty, hypotheses[row][beam]))
+                    # An end among the likeliest alone counts; one further down is an end that no beam would take.
+                    if value > IMPOSSIBLE and rank < num_beams:
+                        finished[number].append((value / (step + 1) ** length_penalty, hypotheses[row][beam]))
                 elif len(chosen) < num_beams:
                     chosen.append((value, beam, token))
+                    if step == limits[number] - 1 and rank < num_beams:
+                        cut = [*hypotheses[row][beam], token]
+                        finished[number].append((value / (step + 1) ** length_penalty, cut))
             # Fewer than num_beams continuations only where the vocabulary is tiny: the rest is impossible.
             chosen += [(IMPOSSIBLE, 0, end)] * (num_beams - len(chosen))
             running = [value for value, _, _ in chosen]
             continued = [[*hypotheses[row][beam], token] for _, beam, token in chosen]
             best_running = max(running) / (step + 1) ** length_penalty
             if step == limits[number] - 1 or _decided(finished[number], best_running, num_beams):
-                answers[number] = _best(finished[number], continued, running)
+                answers[number] = max(finished[number], key=lambda scored: scored[0])[1]
                 continue
             rows.append(row)
             tokens.append([token for _, _, token in chosen])
@@ -263,10 +267,3 @@ def _decided(finished: Sequence[tuple[float, list[int]]], best_running: float, n
     """Whether `num_beams` hypotheses have ended that the best running one, at its length of today, does not beat."""
     scores = sorted((score for score, _ in finished), reverse=True)
     return len(scores) >= num_beams and scores[num_beams - 1] >= best_running
-
-
-def _best(finished: Sequence[tuple[float, list[int]]], running: list[list[int]], totals: list[float]) -> list[int]:
-    """The best finished hypothesis; the likeliest running one (all are equally long) where none has ended."""
-    if finished:
-        return max(finished, key=lambda scored: scored[0])[1]
-    return running[max(range(len(running)), key=lambda i: totals[i])]

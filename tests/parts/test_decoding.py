@@ -55,17 +55,16 @@ def slow_beam(model: OmniModel, example: Example, max_new_tokens: int, num_beams
             continued += [(total + float(score), [*answer, token]) for token, score in enumerate(scores)]
         continued = sorted(continued, key=lambda scored: -scored[0])[: 2 * num_beams]
         beams = []
-        for total, answer in continued:
-            if len(beams) == num_beams:
-                break
+        for rank, (total, answer) in enumerate(continued):
             if answer[-1] == model.codec.end_id:
-                finished.append((total / len(answer), answer[:-1]))
-            else:
+                finished += [(total / len(answer), answer[:-1])] if rank < num_beams else []
+            elif len(beams) < num_beams:
                 beams.append((total, answer))
+                finished += [(total / len(answer), answer)] if step == max_new_tokens - 1 and rank < num_beams else []
         best = sorted((score for score, _ in finished), reverse=True)[:num_beams]
         if len(best) == num_beams and best[-1] >= beams[0][0] / (step + 1):
             break
-    return max(finished or beams, key=lambda scored: scored[0])[1]
+    return max(finished, key=lambda scored: scored[0])[1]
 
 
 def with_end_bias(model: OmniModel, bias: float) -> OmniModel:
@@ -199,3 +198,27 @@ def test_pictures_videos_and_text_are_decoded_with_cache_as_without(num_beams):
     # What was read once is not read again, and a reference is not looked at.
     read = [replace(one, answer=[0, 1]) for one in model.read(examples)]
     assert decode(model, read, max_new_tokens=7, num_beams=num_beams) == expected
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_beams", [2, 3, 5])
+@pytest.mark.parametrize(("bias", "length_penalty"), [(-2.0, 1.0), (0.0, 1.0), (2.0, 0.5), (1.0, 2.0), (-8.0, 1.0)])
+def test_beam_search_is_that_of_transformers(num_beams, bias, length_penalty):
+    """70 prompts a setting, 1,050 in all; of one length, so that transformers' own positions are the model's."""
+    model = with_end_bias(hearing_model("qwen3", "sequential", alphabet="abcdefgh"), bias)
+    examples = heard([8] * 70)
+    ours = decode(model, examples, max_new_tokens=6, num_beams=num_beams, length_penalty=length_penalty)
+    joined = model.embed([replace(example, answer=()) for example in examples])
+    theirs = model.language_model.generate(
+        inputs_embeds=joined.embeddings,
+        attention_mask=joined.attention_mask,
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+        max_new_tokens=6,
+        do_sample=False,
+        eos_token_id=model.codec.end_id,
+        pad_token_id=model.codec.end_id,
+        early_stopping=False,
+    )
+    ended = [list(itertools.takewhile(lambda token: token != model.codec.end_id, row)) for row in theirs.tolist()]
+    assert ours == ended
