@@ -22,8 +22,7 @@ import torch
 
 from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
-from lab.parts.chat_codec import as_chat_model
-from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.language_models import CharacterCodec, LanguageModel, as_chat_model
 from lab.parts.omni_model import Example
 from lab.training.language_models import open_language_model, text_model, text_writer
 from lab.training.loop import choose_device

@@ -22,7 +22,7 @@ from lab.data.speech.recordings import spoken
 from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
 from lab.errors import LabError
 from lab.evaluation.kept_transcripts import KeptTranscripts
-from lab.parts.speech_recognizers import load_speech_recognizer
+from lab.parts.audio_encoders import load_speech_recognizer
 from standins.texts import chatterbot_sentences, sentences
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)

@@ -22,7 +22,7 @@ from lab.data.sample import Image, Sample, Text
 from lab.data.sources import open_samples
 from lab.data.speech.spoken_prompts import SpeechStore, timbres
 from lab.errors import LabError
-from lab.parts.speech_recognizers import load_speech_recognizer
+from lab.parts.audio_encoders import load_speech_recognizer
 from standins.pages.rendered_prompts import prompt_samples
 from standins.texts import sentences
 

@@ -1,7 +1,7 @@
 """Which samples share a sequence: joined to a token budget by best-fit decreasing, the order of an epoch, the account.
 
 Section 3 of the paper (packed fine-tuning; its budget is not found). A pack is a set of samples that stand one behind
-the other in one sequence; how they are kept apart is `lab.parts.packed_sequences`' matter. `budget` and `lengths` count
+the other in one sequence; how they are kept apart is `lab.parts.joined_sequences`' matter. `budget` and `lengths` count
 tokens of joined sequences, of whatever modality.
 """
 

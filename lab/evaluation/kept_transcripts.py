@@ -15,7 +15,7 @@ _CHUNK = 64
 
 
 class Recognizer(Protocol):
-    """What makes transcripts, as `lab.parts.speech_recognizers.SpeechRecognizer`."""
+    """What makes transcripts, as `lab.parts.audio_encoders.SpeechRecognizer`."""
 
     @property
     def key(self) -> str:

@@ -19,7 +19,7 @@ from lab.data.video.moments import Sight
 from lab.errors import LabError
 from lab.explore.html import text
 from lab.explore.panel import Panel, Shown, slider
-from lab.parts.any_resolution import Fit, best_grid, image_views, num_tokens
+from lab.parts.any_resolution import Fit, best_grid, image_views, token_order
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
 MAX_SHOWN = 24
@@ -62,7 +62,7 @@ def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid
         pixels = pictures[picture]
         height, width = pixels.shape[:2]
         cut = image_views(pixels, image_size=image_size, max_tiles=max_tiles, fit=fit)
-        tokens = num_tokens(
+        order = token_order(
             height,
             width,
             image_size=image_size,
@@ -74,7 +74,7 @@ def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid
         )
         return [
             f"<p>{width} x {height} pixels: {cut.grid[0]} x {cut.grid[1]} tiles of {image_size}, {len(cut.pixels)} "
-            f"views, <b>{tokens} tokens</b> ({patch_grid * patch_grid} a view)</p>",
+            f"views, <b>{len(order)} tokens</b> ({patch_grid * patch_grid} a view)</p>",
             _draw_views(pixels, cut.pixels, best_grid(height, width, image_size=image_size, max_tiles=max_tiles)),
         ]
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.data.video.reading import VIDEO_FRAME
-from lab.parts.any_resolution import num_tokens
+from lab.parts.any_resolution import token_order
 from lab.parts.audio_projectors import AudioProjector
 from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, VisualProjector, build_visual_projector
@@ -128,12 +128,14 @@ def tokens_by_padding(name: str, grid: tuple[int, int]) -> dict[str, int]:
 def video_tokens(video: Any, projector: VisualProjector, image_size: int, grid: tuple[int, int]) -> dict[str, Any]:
     """Frames of a video, and the tokens of a frame of the paper's largest size, whole and in its two tiles."""
     tokens = {
-        key: num_tokens(
-            *VIDEO_FRAME,
-            image_size=image_size,
-            view_grid=projector.output_grid(*grid),
-            newline=video.newline,
-            max_tiles=tiles,
+        key: len(
+            token_order(
+                *VIDEO_FRAME,
+                image_size=image_size,
+                view_grid=projector.output_grid(*grid),
+                newline=video.newline,
+                max_tiles=tiles,
+            )
         )
         for key, tiles in (("whole", 1), ("tiles", 2))
     }

@@ -20,12 +20,11 @@ from lab.data.video.moments import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.media_tokens import AudioTokens, Seen, Sound, VisualTokens
 from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.training.curricula import IMAGE, VIDEO
 from lab.training.image_text_model import vision_parameters
 from lab.training.language_models import language_model_without_weights

@@ -13,7 +13,7 @@ import torch
 
 from lab.data.video.reading import VIDEO_FRAME
 from lab.errors import LabError, choose
-from lab.parts.any_resolution import num_tokens
+from lab.parts.any_resolution import token_order
 from lab.parts.visual_projectors import Padding
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
@@ -304,7 +304,7 @@ def _frame_tokens(cell: VisionParameters, encoder: Any, size: tuple[int, int]) -
     with torch.device("meta"):
         view_grid = cell_projector(cell, 1, 1).output_grid(*encoder.grid)
     options: dict[str, Any] = {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
-    return num_tokens(*size, image_size=encoder.image_size, view_grid=view_grid, **options)
+    return len(token_order(*size, image_size=encoder.image_size, view_grid=view_grid, **options))
 
 
 def _frame_note(cell: VisionParameters) -> str:

@@ -19,13 +19,11 @@ from lab.data.batching import batches_from, bucketed_epoch, padding_share
 from lab.data.mixture import mixture
 from lab.data.packing import PackedEpochs, PackingStatistics, TooLong
 from lab.errors import LabError, choose
-from lab.parts.audio_tokens import Sound
 from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.media_tokens import Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment
-from lab.parts.visual_tokens import Seen
 from lab.training.examples import Examples
-from lab.training.packing_certificate import PackingCertificate, certify
-from lab.training.packing_probe import NUM_SAMPLES, packing_probe
+from lab.training.packing_certificate import NUM_SAMPLES, PackingCertificate, certify
 from lab.training.stages import Stage
 
 NONE_SEEN: Mapping[str, int] = MappingProxyType({})
@@ -186,8 +184,8 @@ class PackedBatches(KindBatches):
             LabError: a leak, as `PackingCertificate.require` names it.
         """
         chosen = np.resize(self._packs.shortest_of(0), NUM_SAMPLES)
-        probe = packing_probe(model, [self._data.example(int(index), model) for index in chosen])
-        certificate = certify(model, probe, attention=self._attention, precision=precision).require()
+        examples = [self._data.example(int(index), model) for index in chosen]
+        certificate = certify(model, examples, attention=self._attention, precision=precision).require()
         self._certified = certificate.attention
         return certificate
 

@@ -22,8 +22,7 @@ from lab.data.instructions.tables import read_instruction_table, write_instructi
 from lab.data.sample import Sample, samples_sha256
 from lab.data.splits import SPLITS
 from lab.errors import LabError
-from lab.parts.chat_codec import as_chat_model
-from lab.parts.language_models import LanguageModel
+from lab.parts.language_models import LanguageModel, as_chat_model
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.instruction_filter import ScoredInstructions
 from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_model, text_writer

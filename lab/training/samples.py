@@ -22,12 +22,10 @@ from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import Sound
-from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.language_models import CharacterCodec, ChatCodec, LanguageModel
+from lab.parts.media_tokens import Branch, Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Branch, Seen
 from lab.training.augmentation import UNCHANGED, Augmentation
 from lab.training.examples import Examples
 from lab.training.language_models import text_writer

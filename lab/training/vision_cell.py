@@ -17,10 +17,10 @@ from lab.data.splits import Split
 from lab.data.video.moments import Sight
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
+from lab.parts.media_tokens import Branch, VisualTokens
 from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_projectors import VisualProjector, build_visual_projector
-from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.training.curricula import CURRICULA, IMAGE, VIDEO, curriculum_stages
 from lab.training.language_models import text_writer
 from lab.training.parameters import SightedParameters, VisionParameters

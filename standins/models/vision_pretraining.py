@@ -19,8 +19,15 @@ import transformers
 from lab.data.fetch import packages
 from lab.data.splits import Split
 from lab.errors import choose
-from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, check_timm, load_timm
-from lab.parts.vision_encoders import TIMM, VisionEncoder, load_vision_encoder
+from lab.parts.vision_encoders import (
+    TIMM,
+    SiglipBackbone,
+    VisionBackbone,
+    VisionEncoder,
+    check_timm,
+    load_timm,
+    load_vision_encoder,
+)
 from lab.training.vision import NamedEncoder
 from standins.models.contrastive import DEFAULT_STEPS, Pair, VisionPretrainingOptions, train_pair
 from standins.models.kept_model import kept_folder, made_model, write_description
@@ -128,7 +135,6 @@ def _load(
     trained: bool,
     image_size: int,
     stride: int,
-    feature_index: int | None,
     progress: Callable[[int, int, float], None] | None,
 ) -> VisionEncoder:
     steps = DEFAULT_STEPS if trained else 0
@@ -140,7 +146,6 @@ def _load(
         f"{TIMM}{described['architecture']}",
         image_size=described["image_size"],
         stride=stride,
-        feature_index=feature_index,
         pretrained=False,
         weights=folder / WEIGHTS_FILE,
     )

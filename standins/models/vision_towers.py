@@ -18,7 +18,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.utils.logging import disable_progress_bar
 
 from lab.errors import choose
-from lab.parts.vision_backbones import check_timm
+from lab.parts.vision_encoders import check_timm
 from standins.models.kept_model import write_description
 
 TIMM_FILE = "timm.json"

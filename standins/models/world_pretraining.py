@@ -27,8 +27,8 @@ from lab.data.video.moments import chosen_seconds
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
 from lab.parts.language_models import LanguageModel, WordCodec
-from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
-from lab.parts.weights import weights_sha256
+from lab.parts.media_tokens import NUM_WAVES, place_waves, token_places
+from lab.parts.part import weights_sha256
 from lab.training.checkpoints import Checkpoint
 from lab.training.language_models import OwnLanguageModel
 from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train

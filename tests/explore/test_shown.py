@@ -26,8 +26,7 @@ from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.scale import scale
 from lab.training.loop import TrainingRecord
-from lab.training.packing_certificate import PackingCertificate
-from lab.training.packing_traces import Check
+from lab.training.packing_certificate import Check, PackingCertificate
 from lab.training.stages import PAPER_STAGES
 
 FRAMES = np.full((3, 8, 8, 3), 200, dtype=np.uint8)

@@ -12,7 +12,7 @@ from lab.evaluation.answering import Transcribe, _batches, answer
 from lab.evaluation.costs import hearing_costs
 from lab.evaluation.items import NAMES, scores
 from lab.parts.audio_projectors import build_audio_projector
-from lab.parts.audio_tokens import AudioTokens
+from lab.parts.media_tokens import AudioTokens
 from lab.parts.omni_model import OmniModel
 from lab.training.augmentation import Augmentation
 from lab.training.batches import BatchOptions, PaddedBatches

@@ -92,7 +92,7 @@ class SpeechBenchmark(Benchmark):
         return scores, answers, {"corpus_sha256": corpus.sha256, "left_out": left_out}
 
     def _recognizer(self, checkpoint: ModelRevision) -> "Recognizer":
-        from lab.parts.speech_recognizers import load_speech_recognizer
+        from lab.parts.audio_encoders import load_speech_recognizer
 
         name = checkpoint.name if checkpoint.packages else str(checkpoint.open()[0])
         return load_speech_recognizer(name, language=self.language)

@@ -20,7 +20,7 @@ from lab.data.sample import Sample
 from lab.data.speech.audio import read_audio
 from lab.data.speech.recordings import spoken
 from lab.errors import LabError
-from lab.parts.speech_recognizers import load_speech_recognizer
+from lab.parts.audio_encoders import load_speech_recognizer
 from tests.data.fakes import encoded, tone
 
 ENGLISH, CHINESE = NORMALIZERS["whisper_english"], NORMALIZERS["chinese_characters"]
