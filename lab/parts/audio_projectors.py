@@ -265,8 +265,8 @@ class Conv1dMLP(AudioProjector):
         return self.mlp(F.relu(self.conv_proj(windows.flatten(1))))
 
 
-class QueryAttention(nn.Module):
-    """Multi-head attention of queries over frames, without dropout.
+class QFormerLayer(nn.Module):
+    """BERT's order: attention of the query over the frames, feed-forward, a norm after each, without dropout.
 
     The key has no bias: softmax does not see it.
     """
@@ -278,29 +278,7 @@ class QueryAttention(nn.Module):
         self.k_proj = nn.Linear(query_size, query_size, bias=False)
         self.v_proj = nn.Linear(query_size, query_size)
         self.o_proj = nn.Linear(query_size, query_size)
-
-    def forward(
-        self,
-        queries: Float[Tensor, "windows 1 hidden_size"],
-        frames: Float[Tensor, "windows rate hidden_size"],
-        is_real: Bool[Tensor, "windows rate"],
-    ) -> Float[Tensor, "windows 1 hidden_size"]:
-        """Attend to the real frames."""
-        heads = (self.num_attention_heads, -1)
-        q = self.q_proj(queries).unflatten(-1, heads).transpose(1, 2)
-        k = self.k_proj(frames).unflatten(-1, heads).transpose(1, 2)
-        v = self.v_proj(frames).unflatten(-1, heads).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=is_real[:, None, None, :])
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
-
-
-class QFormerLayer(nn.Module):
-    """BERT's order: attention of the query over the frames, feed-forward, a norm after each."""
-
-    def __init__(self, *, query_size: int, num_attention_heads: int) -> None:
-        super().__init__()
-        self.cross_attention = QueryAttention(query_size=query_size, num_attention_heads=num_attention_heads)
-        self.cross_attention_norm = nn.LayerNorm(query_size)
+        self.attention_norm = nn.LayerNorm(query_size)
         self.feed_forward = nn.Sequential(
             nn.Linear(query_size, 4 * query_size), nn.GELU(), nn.Linear(4 * query_size, query_size)
         )
@@ -313,7 +291,13 @@ class QFormerLayer(nn.Module):
         is_real: Bool[Tensor, "windows rate"],
     ) -> Float[Tensor, "windows 1 hidden_size"]:
         """Update the query of each window from its real frames."""
-        queries = self.cross_attention_norm(queries + self.cross_attention(queries, frames, is_real))
+        heads = (self.num_attention_heads, -1)
+        q, k, v = (
+            project(given).unflatten(-1, heads).transpose(1, 2)
+            for project, given in ((self.q_proj, queries), (self.k_proj, frames), (self.v_proj, frames))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=is_real[:, None, None, :])
+        queries = self.attention_norm(queries + self.o_proj(mixed.transpose(1, 2).flatten(2)))
         return self.feed_forward_norm(queries + self.feed_forward(queries))
 
 

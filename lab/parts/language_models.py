@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,22 +19,6 @@ from lab.errors import LabError
 from lab.parts.part import Built, loading, weights_sha256
 
 CHARACTER_FILE = "characters.json"
-
-
-class TextCodec(Protocol):
-    """Text to token ids and back; `start_ids` stand before an answer, `end_id` behind it."""
-
-    start_ids: list[int]
-    end_id: int
-    vocab_size: int
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without start and end."""
-        ...
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of token ids; start and end are left out."""
-        ...
 
 
 class _ListedCodec(Built):
@@ -142,6 +126,10 @@ class ChatCodec(SubwordCodec):
         written = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         # The template writes its own special tokens.
         return self.encode(written)
+
+
+# Text to token ids and back; `start_ids` stand before an answer, `end_id` after it.
+TextCodec = CharacterCodec | WordCodec | SubwordCodec
 
 
 @dataclass(frozen=True)

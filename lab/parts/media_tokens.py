@@ -67,7 +67,13 @@ class _Projected(Built, nn.Module):
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(self, *, projector: Any, feature_mean: Tensor | None, feature_std: Tensor | None) -> None:
+    def __init__(
+        self,
+        *,
+        projector: Any,
+        feature_mean: Float[Tensor, " features"] | None = None,
+        feature_std: Float[Tensor, " features"] | None = None,
+    ) -> None:
         super().__init__()
         self.projector = projector
         width = projector.hidden_size
@@ -82,14 +88,7 @@ class _Projected(Built, nn.Module):
 class AudioTokens(_Projected):
     """Projector and standardisation of sound."""
 
-    def __init__(
-        self,
-        *,
-        projector: AudioProjector,
-        feature_mean: Float[Tensor, " features"] | None = None,
-        feature_std: Float[Tensor, " features"] | None = None,
-    ) -> None:
-        super().__init__(projector=projector, feature_mean=feature_mean, feature_std=feature_std)
+    projector: AudioProjector
 
     def forward(
         self, features: Float[Tensor, "batch frames features"], lengths: Int[Tensor, " batch"]

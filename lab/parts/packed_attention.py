@@ -2,13 +2,7 @@
 
 Section 3 of the paper: packed samples are kept apart by flash-attention 2's cumulative sequence lengths. Axes:
 `tokens` (of all samples, one after the other), `heads`, `kv_heads` (that `heads` is a multiple of), `head_dim`. A token
-attends to the tokens of its own sample that do not stand after it. With samples of 2 and 3 tokens, `cu_seqlens` 0 2 5::
-
-    x . . . .
-    x x . . .
-    . . x . .
-    . . x x .
-    . . x x x
+attends to the tokens of its own sample that do not stand after it.
 
 Transformers' attention interface finds a function by the name in a model's configuration, and passes on to it what the
 model was called with. So a model that is packed for the first time gets our name there, and from then on the boundaries

@@ -70,13 +70,9 @@ def loading(what: str, expected: str) -> Iterator[None]:
     try:
         yield
     except _REFUSALS as error:
-        raise LabError(f"cannot load {what}: {first_line(error)}; expected {expected}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, with the next where it announces that, or its name where it has none."""
-    first, *more = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
+        why, *more = str(error).strip().splitlines() or [type(error).__name__]
+        why = f"{why} {more[0].strip()}" if more and why.endswith(":") else why
+        raise LabError(f"cannot load {what}: {why}; expected {expected}") from error
 
 
 def weights_sha256(module: nn.Module) -> str:

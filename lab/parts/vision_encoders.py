@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, SiglipImageProcessor, SiglipVisionModel
 
 from lab.errors import LabError
-from lab.parts.part import Built, first_line, loading, weights_sha256
+from lab.parts.part import Built, loading, weights_sha256
 
 FEATURES_VERSION = 1  # part of every key: raise it when the same weights and pixels would give other features
 SIGLIP_TYPES = ("siglip", "siglip_vision_model")
@@ -103,13 +103,8 @@ class TimmBackbone(VisionBackbone):
         if hasattr(model, "prune_intermediate_layers"):
             model.prune_intermediate_layers([self.feature_index], prune_norm=False, prune_head=True)
         self.model = model.eval()
-        try:
-            with torch.no_grad():
-                grid = self(torch.zeros(1, 3, image_size, image_size))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise LabError(
-                f"timm model {name!r} cannot take pictures of {image_size} px: {first_line(error)}"
-            ) from error
+        with loading(f"timm model {name!r} for pictures of {image_size} px", "a size that it takes"), torch.no_grad():
+            grid = self(torch.zeros(1, 3, image_size, image_size))
         self.grid = (grid.shape[1], grid.shape[2])
         self.hidden_size = grid.shape[3]
 

@@ -45,21 +45,11 @@ class VisualProjector(Built, nn.Module, ABC):
         self.output_size = output_size
 
     def output_grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of tokens for a grid of patches.
-
-        Raises:
-            LabError: the grid is too small for one token; the message has the numbers.
-        """
-        if rows < 1 or columns < 1:
-            raise LabError(f"a grid of {rows} x {columns} patches holds no token; expected at least 1 x 1")
+        """Rows and columns of tokens for a grid of patches."""
         return rows, columns
 
     def forward(self, features: Patches) -> Float[Tensor, "batch tokens output_size"]:
-        """Project a batch of grids; tokens stand row by row.
-
-        Raises:
-            LabError: the grid is too small for one token.
-        """
+        """Project a batch of grids; tokens stand row by row."""
         grid = self.output_grid(*features.shape[1:3])
         return self.project(features, grid).reshape(len(features), grid[0] * grid[1], self.output_size)
 
@@ -89,8 +79,11 @@ class ReducingProjector(VisualProjector):
         self.padding = padding
 
     def output_grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Windows along each axis: floor of its patches over `pool_size`, or ceil where `padding` repeats them."""
-        super().output_grid(rows, columns)
+        """Windows along each axis: floor of its patches over `pool_size`, or ceil where `padding` repeats them.
+
+        Raises:
+            LabError: the grid is too small for one token; the message has the numbers.
+        """
         token_rows = (rows + (self.pool_size - 1) * (self.padding == "both")) // self.pool_size
         token_columns = (columns + (self.pool_size - 1) * (self.padding != "none")) // self.pool_size
         if token_rows * token_columns < 1:

@@ -327,18 +327,17 @@ def test_q_former_attention_equals_a_loop_over_frames() -> None:
     projector = build("q_former", 3)
     projector.layers = projector.layers[:1]
     layer = projector.layers[0]
-    attention = layer.cross_attention
-    attention.num_attention_heads = 2
+    layer.num_attention_heads = 2
     features, lengths = batch_of([5])
     query = projector.queries[0]
     for window, frames in enumerate((features[0, 0:3], features[0, 3:5])):
         normed = projector.frames_norm(frames)
-        keys, values, asked = attention.k_proj(normed), attention.v_proj(normed), attention.q_proj(query)
+        keys, values, asked = layer.k_proj(normed), layer.v_proj(normed), layer.q_proj(query)
         mixed = []
         for head in (slice(0, 6), slice(6, 12)):
             weights = torch.softmax(torch.stack([asked[head] @ key[head] / 6**0.5 for key in keys]), dim=0)
             mixed.append(sum(weight * value[head] for weight, value in zip(weights, values, strict=True)))
-        hidden = layer.cross_attention_norm(query + attention.o_proj(torch.cat(mixed)))
+        hidden = layer.attention_norm(query + layer.o_proj(torch.cat(mixed)))
         hidden = layer.feed_forward_norm(hidden + layer.feed_forward(hidden))
         torch.testing.assert_close(projector(features, lengths)[0][0, window], projector.output_proj(hidden))
 

@@ -324,7 +324,7 @@ def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -
         ("qqqqqqqq", {}, r"timm has no model 'qqqqqqqq'; timm.list_models\(\) lists them all"),
         ("test_vit", {"stride": 8}, "'test_vit' has no features of stride 8; choose one of: 16"),
         ("test_resnet", {"stride": 3}, "has no features of stride 3; choose one of: 2, 4, 8, 16, 32"),
-        ("test_vit", {"image_size": 63}, "'test_vit' cannot take pictures of 63 px: Input height"),
+        ("test_vit", {"image_size": 63}, "'test_vit' for pictures of 63 px: Input height"),
         ("test_vit", {"image_size": -1}, "image_size is -1 and stride 0; expected 0"),
         ("test_vit", {"stride": -1}, "image_size is 64 and stride -1; expected 0"),
     ],

@@ -254,9 +254,3 @@ def test_a_missing_option_is_named() -> None:
 def test_an_option_out_of_range_is_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(LabError, match=message):
         build(name, **options)
-
-
-def test_wrong_shapes_are_refused() -> None:
-    for name in VISUAL_PROJECTORS:
-        with pytest.raises(LabError, match="a grid of 0 x 3 patches holds no token; expected at least 1 x 1"):
-            build(name).output_grid(0, 3)
