@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
-from lab.data.filters.losses import Losses
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, Losses, filter_losses, filter_losses_by_group
 from lab.data.sample import Sample
 from lab.errors import LabError, choose
 from lab.parts.omni_model import OmniModel

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.losses import Losses
+from lab.data.filters.loss_filters import Losses
 from lab.data.instructions.choices import with_choices
 from lab.errors import LabError
 from lab.evaluation.answering import Choose, answer

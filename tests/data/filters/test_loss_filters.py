@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group, loss_bounds
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
+from lab.data.filters.loss_filters import (
+    LOSS_COLUMNS,
+    LOSS_FILTERS,
+    RANDOM,
+    SUMMARY,
+    Losses,
+    filter_losses,
+    filter_losses_by_group,
+    loss_bounds,
+    read_losses,
+)
 from lab.data.instructions.planted_faults import plant_faults
 from lab.errors import LabError
 from tests.data.instructions.test_planted_faults import clean
