@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache, DynamicLayer
 
 from lab.errors import LabError
-from lab.parts.joined_sequences import JoinedSequence
 from lab.parts.omni_model import Example, OmniModel
 
 IMPOSSIBLE = float("-inf")
@@ -42,10 +41,10 @@ def decode(
     limits = [max_new_tokens] * len(examples) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if num_beams < 1 or min(limits, default=1) < 1:
         raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {min(limits)}")
-    state, scores = _begun(model, [replace(example, answer=()) for example in examples])
+    state = _Continuation(model, [replace(example, answer=()) for example in examples])
     if num_beams == 1:
-        return _token_by_token(state, scores, limits, lambda scores, rows: scores.argmax(-1))
-    return _beam(state, scores, limits, num_beams, length_penalty)
+        return _token_by_token(state, state.scores, limits, lambda scores, rows: scores.argmax(-1))
+    return _beam(state, limits, num_beams, length_penalty)
 
 
 @torch.inference_mode()
@@ -81,12 +80,12 @@ def draw(
                 f"the prompt of {name!r} has {begun} tokens and its answer up to {max_new_tokens}; language model "
                 f"{language.name!r} takes {room} together"
             )
-    state, scores = _begun(model, examples)
-    for name, finite in zip(names, torch.isfinite(scores).all(-1).tolist(), strict=True):
+    state = _Continuation(model, examples)
+    for name, finite in zip(names, torch.isfinite(state.scores).all(-1).tolist(), strict=True):
         if not finite:
             raise LabError(f"the language model {language.name!r} gives {name!r} scores that are not finite")
     each = 1 + num_samples
-    rows = torch.arange(len(examples), device=scores.device).repeat_interleave(each)
+    rows = torch.arange(len(examples), device=state.scores.device).repeat_interleave(each)
     state.keep(rows)
     noise = [None if k == 0 else _generator(seed, name, k) for name in names for k in range(each)]
 
@@ -99,28 +98,13 @@ def draw(
                 drawn[at] = -torch.empty(scores.shape[1]).exponential_(generator=generator).log()
         return (scores / temperature + drawn.to(scores.device)).argmax(-1)
 
-    answers = _token_by_token(state, scores[rows], [max_new_tokens] * len(rows), likeliest_or_drawn)
+    answers = _token_by_token(state, state.scores[rows], [max_new_tokens] * len(rows), likeliest_or_drawn)
     return [answers[at : at + each] for at in range(0, len(answers), each)]
 
 
 def _generator(seed: int, name: str, number: int) -> torch.Generator:
     digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def _begun(model: OmniModel, examples: Sequence[Example]) -> "tuple[_Continuation, Float[Tensor, 'batch vocabulary']]":
-    """What was read of examples, their answers so far included, and the log-probabilities of what comes next."""
-    joined = model.embed(examples)
-    cache = Cache(layer_class_to_replicate=AppendingLayer)
-    output = model.language_model(
-        inputs_embeds=joined.embeddings,
-        attention_mask=joined.attention_mask,
-        position_ids=joined.position_ids,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return _Continuation(model, cache, joined), output.logits[:, -1].float().log_softmax(-1)
 
 
 class AppendingLayer(DynamicLayer):
@@ -162,6 +146,8 @@ class AppendingLayer(DynamicLayer):
 class _Continuation:
     """What the language model has read of each example: the prefix, and after it the tokens of all of its beams.
 
+    The prefix ends with the answer so far; `scores` are the log-probabilities of what comes after it.
+
     A step appends one token a beam. They stand side by side in the cache for good, and a mask lets each see the prefix
     and its own ancestors only, so that nothing is copied when beams die or branch, and the prefix is kept once::
 
@@ -170,9 +156,19 @@ class _Continuation:
         1 1 1 1  0 1   0 1      what d sees
     """
 
-    def __init__(self, model: OmniModel, cache: Cache, joined: JoinedSequence) -> None:
-        self._model, self._cache = model, cache
+    def __init__(self, model: OmniModel, examples: Sequence[Example]) -> None:
+        self._model, self._cache = model, Cache(layer_class_to_replicate=AppendingLayer)
         self.end_id = model.codec.end_id
+        joined = model.embed(examples)
+        output = model.language_model(
+            inputs_embeds=joined.embeddings,
+            attention_mask=joined.attention_mask,
+            position_ids=joined.position_ids,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.scores: Float[Tensor, "batch vocabulary"] = output.logits[:, -1].float().log_softmax(-1)
         self._prefix = joined.attention_mask.bool()
         self._positions = joined.position_ids[:, -1]
         self._ancestors = self._prefix.new_zeros(len(self._prefix), 1, 0)
@@ -232,25 +228,19 @@ def _token_by_token(
         scores = state.step(tokens[:, None], torch.zeros_like(tokens)[:, None])[:, 0]
 
 
-def _beam(
-    state: _Continuation,
-    scores: Float[Tensor, "batch vocabulary"],
-    limits: Sequence[int],
-    num_beams: int,
-    length_penalty: float,
-) -> list[list[int]]:
+def _beam(state: _Continuation, limits: Sequence[int], num_beams: int, length_penalty: float) -> list[list[int]]:
     """Keep the `num_beams` likeliest unfinished hypotheses of an example until they cannot beat its finished ones.
 
     An example that is decided leaves the batch, so that its neighbours' lengths do not change its answer.
     """
-    end, batch = state.end_id, len(scores)
-    device = scores.device
+    end, batch = state.end_id, len(state.scores)
+    device = state.scores.device
     answers: list[list[int]] = [[] for _ in range(batch)]
     active = list(range(batch))
     finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
     hypotheses: list[list[list[int]]] = [[[]] for _ in range(batch)]
     totals = torch.zeros(batch, 1, device=device)
-    scores = scores[:, None]
+    scores = state.scores[:, None]
     for step in range(max(limits)):
         vocabulary = scores.shape[-1]
         candidates = (totals[..., None] + scores).flatten(1)

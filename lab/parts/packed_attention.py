@@ -139,10 +139,6 @@ def choose_packed_attention(name: str, *, device: torch.device, dtype: torch.dty
     return name
 
 
-class _Layers(set[int]):
-    """The attention layers that were reached in a call."""
-
-
 def call_packed(
     model: PreTrainedModel, embeddings: Float[Tensor, "1 tokens hidden_size"], *, attention: str, **options: Any
 ) -> Any:
@@ -164,7 +160,7 @@ def call_packed(
     for module in model.modules() if own != _NAME else ():
         if isinstance(module, PreTrainedModel):
             module.config._attn_implementation_internal = _NAME
-    layers = _Layers()
+    layers: set[int] = set()
     # A mask of four axes is handed on as it is: ours holds nothing, since the boundaries say it all.
     no_mask = embeddings.new_zeros(1, 1, 1, 1)
     output = model(
@@ -188,7 +184,7 @@ def _attend(
     *,
     boundaries: SampleBoundaries | None = None,
     packed_attention: str = "",
-    reached_layers: _Layers | None = None,
+    reached_layers: set[int] | None = None,
     **kwargs: Any,  # the library's own: which of them there are depends on the model
 ) -> tuple[Float[Tensor, "batch tokens heads head_dim"], Tensor | None]:
     """An attention function as the library calls it."""

@@ -151,32 +151,20 @@ class Concat(ReducingProjector):
 
 
 class CAbstractor(ReducingProjector):
-    """Honeybee's C-Abstractor (arXiv 2312.06742): `depth` bottleneck blocks, adaptive pooling, as many blocks, MLP.
+    """Honeybee's C-Abstractor (arXiv 2312.06742): three bottleneck blocks, adaptive pooling, three blocks, MLP.
 
     The blocks are RegNet's with squeeze-and-excitation, SiLU and channel LayerNorm, by timm's RegStage, which Honeybee
-    uses too (there 3 blocks of width 1024). They see every patch; `pool_size` and `padding` only choose the grid that
+    uses too (there of width 1024). They see every patch; `pool_size` and `padding` only choose the grid that
     the adaptive average pooling reaches, the same as the other projectors', so that all give equally many tokens.
 
     Differs from the paper: (Honeybee's) no learned position table, because a grid may have any size here, and the
     blocks' zero padding already tells the borders.
-
-    Raises:
-        LabError: `depth` is below 1.
     """
 
-    def __init__(
-        self,
-        *,
-        hidden_size: int,
-        output_size: int,
-        pool_size: int = 2,
-        padding: Padding = "none",
-        depth: int = 3,
-    ) -> None:
+    def __init__(self, *, hidden_size: int, output_size: int, pool_size: int = 2, padding: Padding = "none") -> None:
         super().__init__(hidden_size=hidden_size, output_size=output_size, pool_size=pool_size, padding=padding)
-        check_positive(depth=depth)
         self.before, self.after = (
-            RegStage(depth, hidden_size, hidden_size, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d)
+            RegStage(3, hidden_size, hidden_size, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d)
             for _ in range(2)
         )
         self.mlp = _two_layers(hidden_size, output_size)

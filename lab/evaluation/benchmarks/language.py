@@ -236,7 +236,7 @@ def _opened(model: str, identity: Identity, options: Mapping[str, str], asked: A
     network, codec = loaded.model, loaded.codec
     lm: Any = HFLM(
         pretrained=network.to(device),  # type: ignore[arg-type]
-        tokenizer=codec.tokenizer,  # type: ignore[attr-defined]
+        tokenizer=codec.tokenizer,  # type: ignore[union-attr]
         batch_size=whole_number(options, "batch_size", "1" if device.type == "cpu" else "8"),
     )
     for name in ("loglikelihood", "generate_until"):  # one bar is enough
