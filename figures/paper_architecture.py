@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lab.paper.architecture import architecture
 from lab.paper.diagram import TINTS, arrow, box, canvas, product, rounded
-from lab.paper.figure_frame import WIDTH
+from lab.paper.style import WIDTH
 
 HEIGHT = 6.1
 FOOTNOTE_LETTERS = 150

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from lab.errors import LabError
 from lab.paper.diagram import GREY, SMALL, TINTS, arrow, box, canvas
-from lab.paper.figure_frame import WIDTH
+from lab.paper.style import WIDTH
 from lab.training.stages import PAPER_STAGES, PARTS
 
 NOT_FOUND = "not found"

@@ -17,9 +17,9 @@ from lab.data.sample import Image, Sample, Video
 from lab.data.sources import open_samples
 from lab.data.video.moments import Sight
 from lab.errors import LabError
-from lab.explore.html import text
 from lab.explore.panel import Panel, Shown, slider
-from lab.parts.any_resolution import Fit, best_grid, image_views, num_tokens
+from lab.explore.shown import text
+from lab.parts.any_resolution import Fit, Views, image_views, num_tokens
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
 MAX_SHOWN = 24
@@ -46,11 +46,8 @@ def example_pictures(folder: Path | None = None) -> Pictures:
 def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid: int = 6, max_tiles: int = 4) -> Panel:
     """Choose a picture and see its whole view, its tiles and how many tokens they are.
 
-    Args:
-        pictures: RGB, by name.
-        image_size: pixels a side of a view to begin with.
-        patch_grid: tokens a side that a projector makes of one view.
-        max_tiles: to begin with.
+    `image_size` and `max_tiles` are where the controls begin; `patch_grid` is how many tokens a side a projector makes
+    of one view.
 
     Raises:
         LabError: no pictures.
@@ -61,39 +58,28 @@ def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid
     def show(picture: str, image_size: int, max_tiles: int, fit: Fit, unpad: bool, newline: bool) -> list[Shown]:
         pixels = pictures[picture]
         height, width = pixels.shape[:2]
-        cut = image_views(pixels, image_size=image_size, max_tiles=max_tiles, fit=fit)
-        tokens = num_tokens(
-            height,
-            width,
-            image_size=image_size,
-            max_tiles=max_tiles,
-            view_grid=(patch_grid, patch_grid),
-            fit=fit,
-            unpad=unpad,
-            newline=newline,
-        )
+        views: Any = {"image_size": image_size, "max_tiles": max_tiles, "fit": fit}
+        cut = image_views(pixels, **views)
+        tokens = num_tokens(height, width, view_grid=(patch_grid, patch_grid), unpad=unpad, newline=newline, **views)
         return [
             f"<p>{width} x {height} pixels: {cut.grid[0]} x {cut.grid[1]} tiles of {image_size}, {len(cut.pixels)} "
             f"views, <b>{tokens} tokens</b> ({patch_grid * patch_grid} a view)</p>",
-            _draw_views(pixels, cut.pixels, best_grid(height, width, image_size=image_size, max_tiles=max_tiles)),
+            _draw_views(pixels, cut),
         ]
 
-    return Panel(
-        {
-            "picture": ipywidgets.Dropdown(options=list(pictures), description="picture"),
-            "image_size": slider("view (px)", image_size, 16, 384, 16),
-            "max_tiles": slider("tiles", max_tiles, 1, 12),
-            "fit": ipywidgets.Dropdown(options=["pad", "stretch"], description="fit"),
-            "unpad": ipywidgets.Checkbox(value=False, description="leave out padding"),
-            "newline": ipywidgets.Checkbox(value=False, description="newline tokens"),
-        },
-        show,
-    )
+    controls = {
+        "picture": ipywidgets.Dropdown(options=list(pictures), description="picture"),
+        "image_size": slider("view (px)", image_size, 16, 384, 16),
+        "max_tiles": slider("tiles", max_tiles, 1, 12),
+        "fit": ipywidgets.Dropdown(options=["pad", "stretch"], description="fit"),
+        "unpad": ipywidgets.Checkbox(value=False, description="leave out padding"),
+        "newline": ipywidgets.Checkbox(value=False, description="newline tokens"),
+    }
+    return Panel(controls, show)
 
 
-def _draw_views(
-    pixels: UInt8[ndarray, "height width 3"], views: UInt8[ndarray, "views size size 3"], grid: tuple[int, int]
-) -> Figure:
+def _draw_views(pixels: UInt8[ndarray, "height width 3"], cut: Views) -> Figure:
+    views, grid = cut.pixels, cut.grid
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     panes: Any = figure.subfigures(1, 2, width_ratios=(2, grid[1] / grid[0] if len(views) > 1 else 0.5))
     left, right = panes
@@ -115,7 +101,7 @@ def _picture(axes: Axes, pixels: UInt8[ndarray, "height width 3"], title: str) -
 
 
 def frames_panel(sample: Sample, *, max_frames: int = 8) -> Panel:
-    """Choose how many frames of a sample's video are seen, and how often, and look at those that are chosen.
+    """Choose how many frames of a sample's video are seen, at most and a second, and look at them.
 
     Raises:
         LabError: the sample has no video, or several.
@@ -134,13 +120,11 @@ def frames_panel(sample: Sample, *, max_frames: int = 8) -> Panel:
         asked = f"{sample.question}{choices}: {sample.answer}" if sample.answer else sample.question
         return [f"<p>{text(told)}</p><p>{text(asked)}</p>", _draw_frames(seen.frames, seen.seconds)]
 
-    return Panel(
-        {
-            "frames_per_second": slider("a second", 1.0, 0.25, 8.0, 0.25),
-            "max_frames": slider("at most", max_frames, 1, 48),
-        },
-        show,
-    )
+    controls = {
+        "frames_per_second": slider("a second", 1.0, 0.25, 8.0, 0.25),
+        "max_frames": slider("at most", max_frames, 1, 48),
+    }
+    return Panel(controls, show)
 
 
 def _draw_frames(frames: UInt8[ndarray, "frames height width 3"], seconds: ndarray) -> Figure:

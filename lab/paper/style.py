@@ -34,6 +34,7 @@ STYLES = (
     SeriesStyle(colour="#000000", marker="X", line=(0, (2, 3))),
 )
 GREY = "#555555"
+WIDTH = 8.6  # of a figure, in inches
 
 
 def style_of(at: int) -> SeriesStyle:
@@ -73,29 +74,16 @@ def paper_style() -> Iterator[None]:
 
 def draw_seeds(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
     """Single seeds as small points."""
-    axes.plot(
-        xs,
-        ys,
-        color=colour,
-        marker="o",
-        markersize=3.0,
-        markeredgewidth=0.4,
-        markeredgecolor="white",
-        zorder=4,
-        linestyle="none",
-    )
+    edge = {"markeredgewidth": 0.4, "markeredgecolor": "white"}
+    axes.plot(xs, ys, color=colour, marker="o", markersize=3.0, zorder=4, linestyle="none", **edge)
 
 
 def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
     """Write `stem`.svg and `stem`.png; neither holds a date, so the same numbers give the same bytes.
 
-    Args:
-        metadata: `Title` and `Description`: SVG metadata and PNG text chunks.
+    `metadata` (`Title`, `Description`) becomes SVG metadata and PNG text chunks.
     """
-    own = {
-        "svg": {**metadata, "Date": None, "Creator": "omni-lab"},
-        "png": {**metadata, "Software": "omni-lab"},
-    }
+    own = {"svg": {**metadata, "Date": None, "Creator": "omni-lab"}, "png": {**metadata, "Software": "omni-lab"}}
     written = []
     for ending, fields in own.items():
         path = stem.with_name(f"{stem.name}.{ending}")

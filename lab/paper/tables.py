@@ -6,18 +6,26 @@ again. Rates are fractions in every file and percent only here.
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
 from lab import paths
 from lab.errors import LabError
 from lab.evaluation.verdict import Outcome
-from lab.paper.claims import Claim, Contrast, capital, judge, load_contrasts
-from lab.paper.comparisons import comparisons, first_seeds, form_and_size, markdown
-from lab.paper.looking import judge_looked, unlooked
-from lab.paper.measured import Measured, fingerprint, load_measured
+from lab.paper.claims import (
+    Claim,
+    Comparison,
+    Contrast,
+    capital,
+    common_seeds,
+    judge,
+    judge_looked,
+    load_contrasts,
+    unlooked,
+)
+from lab.paper.measured import Measured, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
 from lab.study.looks import read_looks
@@ -39,42 +47,28 @@ def table_path(ablation: Ablation, rung: str) -> Path:
     return results_path(ablation, rung).with_name(f"{ablation.name}.{rung}.md")
 
 
-def markers(name: str) -> tuple[str, str]:
-    """The lines of the README between which the table of ablation `name` stands."""
-    return f"<!-- lab:{name}:begin -->", f"<!-- lab:{name}:end -->"
-
-
 def write_tables(name: str, rung: str) -> Path:
     """Write the table of one rung; the first rung's also into the README. Says which, and returns the first.
-
-    A table whose results, declaration and code are what they were is left as it is.
 
     Raises:
         LabError: an unknown ablation or rung, no results, a results file changed by hand, or a README without the
             markers (which is left as it is; the table's own file is written).
     """
     ablation = load_ablation(name)
-    inputs = f"<!-- written by `lab tables {name} --rung {rung}` from {fingerprint(ablation, rung)} -->"
-    path = table_path(ablation, rung)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if inputs not in text:
-        text = f"{inputs}\n\n{render(load_measured(ablation, rung), load_contrasts(name))}"
-        paths.write_whole(path, text)
+    table = render(load_measured(ablation, rung), load_contrasts(name))
+    text = f"<!-- written by `lab tables {name} --rung {rung}` -->\n\n{table}"
+    path = paths.write_whole(table_path(ablation, rung), text)
     print(f"table: {path}")
     if rung == ablation.rungs[0].name:
         readme = paths.repository_root() / "README.md"
-        write_between_markers(readme, name, text)
+        _write_between_markers(readme, name, text)
         print(f"table: {readme}")
     return path
 
 
-def write_between_markers(readme: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers of ablation `name`; nothing else of the file changes.
-
-    Raises:
-        LabError: the file or a marker is missing, or they stand twice or in the wrong order; it is left as it is.
-    """
-    begin, end = markers(name)
+def _write_between_markers(readme: Path, name: str, text: str) -> None:
+    """Replace what stands between the README's markers of ablation `name`; nothing else of the file changes."""
+    begin, end = f"<!-- lab:{name}:begin -->", f"<!-- lab:{name}:end -->"
     content = readme.read_text(encoding="utf-8") if readme.exists() else ""
     if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
         raise LabError(
@@ -83,25 +77,23 @@ def write_between_markers(readme: Path, name: str, text: str) -> None:
         )
     before, _, rest = content.partition(begin)
     _, _, after = rest.partition(end)
-    changed = f"{before}{begin}\n{text.strip()}\n{end}{after}"
-    if changed != content:
-        paths.write_whole(readme, changed)
+    paths.write_whole(readme, f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 
 def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
     """The table and what is said beneath it, as Markdown."""
     ablation, rung = measured.ablation, measured.ablation.rung(measured.rung)
-    parts = [f"**{ablation.paper}.** Rung `{rung.name}`: {rung.description}."]
-    parts.append(_main_table(measured))
-    parts.append(_caption(measured))
-    parts.append(comparisons(measured, contrasts))
-    parts.append(f"**Claim.** {ablation.claim}")
-    parts += [f"**{title}.** {judged}" for title, judged in judged_claims(measured, contrasts)]
     rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
-    if len(rates) > 1 and (split := form_and_size(rates[0], rates[1], unlooked(measured))):
-        on = f", on seeds {first_seeds(measured)} alone" if measured.looks else ""
-        parts.append(f"**Form and size.** In percentage points with 95% intervals{on}: {split}.")
-    parts.append(_provenance(measured))
+    parts = [
+        f"**{ablation.paper}.** Rung `{rung.name}`: {rung.description}.",
+        _main_table(measured),
+        _caption(measured),
+        comparisons(measured, contrasts),
+        f"**Claim.** {ablation.claim}",
+        *(f"**{title}.** {judged}" for title, judged in judged_claims(measured, contrasts)),
+        _form_and_size(measured, *rates[:2]) if len(rates) > 1 else "",
+        _provenance(measured),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -163,20 +155,26 @@ def _fits(ablation: Ablation, cells: Mapping[str, str], lines: Sequence[Line], r
     return all(cells.get(heading, "").partition(" ")[0] == value for heading, value in expected.items())
 
 
+def markdown(table: Sequence[Sequence[str]], left: Collection[str]) -> str:
+    """A Markdown table; the first line is its head, the columns of `left` are aligned to the left."""
+    rule = ["---" if name in left else "---:" for name in table[0]]
+    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+
+
 def _heading(column: Column) -> str:
     return f"{capital(column.label)} ({column.unit})" if column.unit else column.label
 
 
 def _main_table(measured: Measured) -> str:
-    ablation, lines = measured.ablation, measured.results
-    columns = ablation.columns
-    table = [["Row", "Seeds", *map(_heading, columns), _reported_head(ablation)]]
-    run = set(lines["row"])
+    ablation = measured.ablation
+    table = [["Row", "Seeds", *map(_heading, ablation.columns), _reported_head(ablation)]]
+    run = set(measured.results["row"])
     for row in (row for row in ablation.rows if row.main or row.key in run):
         done = len(measured.seeds(row.key))
         of = len(ablation.seeds)
         seeds = f"{done} of {of} seeds" if done < of else str(done) if done == of else f"{done} ({done - of} added²)"
-        values = [_value(measured, row, column) for column in columns]
+        values = [_value(measured, row, column) for column in ablation.columns]
         table.append([row.label, seeds, *values, _reported(ablation, row)])
     return markdown(table, left=["Row"])
 
@@ -185,18 +183,14 @@ def _value(measured: Measured, row: Row, column: Column) -> str:
     own = measured.results[measured.results["row"] == row.key]
     if column.metric not in own or (values := own[column.metric].dropna()).empty:
         return NOT_MEASURED
-    percent = column.unit == "%"
-    text = f"{values.mean() * column.scale:.1f}" if percent else _number(values.mean() * column.scale)
+    mean = values.mean() * column.scale
+    # Three digits that count, or all of a larger whole number.
+    text = f"{mean:.1f}" if column.unit == "%" else f"{mean:,.0f}" if abs(mean) >= 100 else f"{mean:.3g}"
     # Only what was asked of the test set in the domain is drawn again; other columns are means over seeds.
     if interval := measured.column_interval(row.key, column):
         text += f" ({interval.low * column.scale:.1f} to {interval.high * column.scale:.1f})"
         text += "" if interval.over_seeds else "¹"
     return text
-
-
-def _number(value: float) -> str:
-    """Three digits that count, or all of a larger whole number."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _reported_head(ablation: Ablation) -> str:
@@ -219,15 +213,15 @@ def _reported(ablation: Ablation, row: Row) -> str:
 def _caption(measured: Measured) -> str:
     ablation = measured.ablation
     sources = dict.fromkeys(entry.source for entry in ablation.reported if entry.value is not None)
+    counts = [len(measured.seeds(row)) for row in set(measured.results["row"])]
+    sentences = ["Means over seeds."]
     if measured.counted:
         groups = measured.counted[1].groups
         beside = " and ".join(f"{column.label} its" for column in ablation.columns if column.interval)
         sentences = [f"Means over seeds; beside {beside} 95% interval, over new seeds and new {groups} at once."]
-        if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
+        if 1 in counts:
             sentences.append(f"¹ One seed: an interval over {groups} only, too narrow for any claim on the row.")
-    else:
-        sentences = ["Means over seeds."]
-    if any(len(measured.seeds(row)) > len(ablation.seeds) for row in set(measured.results["row"])):
+    if max(counts) > len(ablation.seeds):
         why = (
             " Seeds were added by looking at the claim (below), for which the 95% intervals of these rows are not "
             "corrected."
@@ -241,8 +235,6 @@ def _caption(measured: Measured) -> str:
             f"Reported: the paper's own numbers, of another model on other test sets, never to be compared with ours "
             f"line by line ({'; '.join(sources)}). {NOT_FOUND.capitalize()}: in no source at hand."
         )
-    if wrong := measured.mismatches():
-        sentences.append(f"Warning: utterances and results differ in {'; '.join(wrong)}.")
     return " ".join(sentences)
 
 
@@ -267,3 +259,119 @@ def _dates(run_ids: set[str]) -> str:
         return "their runs are not in the store of this machine, so without a date"
     first, last = (datetime.datetime.fromtimestamp(at, datetime.UTC).date() for at in (min(starts), max(starts)))
     return f"run on {first}" if first == last else f"run from {first} to {last}"
+
+
+def rows_by_rate(ablation: Ablation, rung: str, rows: Iterable[str]) -> dict[str, dict[int, str]]:
+    """The keys of rows by what their labels call the projector, and by rate.
+
+    Of two rows that share both, the second one's name holds its key, so that no row hides another.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for row in rows:
+        rate = int(ablation.resolve(row, rung).as_dict()["downsample_rate"])
+        name = ablation.row(row).label.removesuffix(f", n = {rate}")
+        if rate in found.get(name, {}):
+            name = f"{name} ({row})"
+        found.setdefault(name, {})[rate] = row
+    return found
+
+
+def _form_and_size(measured: Measured, claim: Contrast, control: Contrast) -> str:
+    """How much of the growth of the claim's gap is the projector's form and how much its size; empty without the cells.
+
+    Against a control of the same size what is left is form. The rest is the interaction between the two baselines,
+    (baseline - control)[high] - (baseline - control)[low], which has an interval of its own. All three are of the seeds
+    that all six cells have: of others they would not add up.
+    """
+    rates = (claim.low_rate, claim.high_rate)
+    if claim.candidate != control.candidate or rates != (control.low_rate, control.high_rate):
+        return ""
+    frame = unlooked(measured)
+    try:
+        shared = common_seeds(frame[frame["row"].isin({*claim.rows, *control.rows})])
+        of_size = replace(claim, candidate=control.baseline)
+        intervals = [pair.interaction(shared).interval for pair in (claim, control, of_size)]
+    except LabError:
+        return ""
+    whole, form, size = (f"{_points(i.estimate)} ({_points(i.low)} to {_points(i.high)})" for i in intervals)
+    on = f", on seeds {_first_seeds(measured)} alone" if measured.looks else ""
+    return (
+        f"**Form and size.** In percentage points with 95% intervals{on}: of the growth of the gap to "
+        f"{claim.baseline}, {whole} points, {form} are left against {control.baseline}, which is as large (form), and "
+        f"{size} lie between those two (size, and whatever else tells them apart)."
+    )
+
+
+def comparisons(measured: Measured, contrasts: Sequence[Claim]) -> str:
+    """A line a pair: those declared, and for a study of rates one at every rate; empty where none was run."""
+    rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
+    rows = [contrast for contrast in contrasts if isinstance(contrast, Comparison)]
+    parts = [_at_each_rate(measured, rates)] if rates else []
+    for metric in dict.fromkeys(one.metric for one in rows):
+        parts.append(_row_by_row(measured, [one for one in rows if one.metric == metric]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _at_each_rate(measured: Measured, contrasts: Sequence[Contrast]) -> str:
+    """Baseline against candidate at every rate where both were measured."""
+    run = set(measured.results["row"])
+    pairs = {
+        (f"{one.baseline}_{rate}", f"{one.candidate}_{rate}"): [f"{one.baseline} − {one.candidate}", str(rate)]
+        for one in contrasts
+        for rate in sorted(set(measured.results["downsample_rate"]))
+        if {f"{one.baseline}_{rate}", f"{one.candidate}_{rate}"} <= run
+    }
+    head = ["Same rate, baseline − candidate", "n", "Difference (points)"]
+    return _compared(measured, pairs, head, left=head[:1], metric=contrasts[0].metric)
+
+
+def _row_by_row(measured: Measured, declared: Sequence[Comparison]) -> str:
+    """The declared pairs of which both rows were run."""
+    run = set(measured.results["row"])
+    labels = {row.key: row.label for row in measured.ablation.rows}
+    pairs = {
+        (one.baseline, one.candidate): [labels[one.candidate], labels[one.baseline]]
+        for one in declared
+        if {one.baseline, one.candidate} <= run
+    }
+    head = ["Candidate", "Baseline", "Advantage (points)"]
+    return _compared(measured, pairs, head, left=head[:2], metric=declared[0].metric)
+
+
+def _compared(
+    measured: Measured, pairs: Mapping[tuple[str, str], list[str]], head: list[str], *, left: Sequence[str], metric: str
+) -> str:
+    """A line a pair of rows, all corrected together after Holm; empty where they cannot be compared.
+
+    `pairs` has the words that stand before a pair's numbers.
+    """
+    from lab.evaluation.crossed import METRICS
+    from lab.evaluation.statistics import pairwise_comparisons
+
+    frame = unlooked(measured)
+    try:
+        frame = common_seeds(frame[frame["row"].isin({row for pair in pairs for row in pair})])
+        table = pairwise_comparisons(frame, list(pairs), metric=metric)
+    except LabError:  # the claim beneath says why
+        return ""
+    lines = [[*head, "95% interval", "p (Holm)"]]
+    for words, line in zip(pairs.values(), table.to_dict("records"), strict=True):
+        interval = f"{_points(line['low'])} to {_points(line['high'])}"
+        p_value = "< 0.001" if line["p_value_holm"] < 0.001 else f"{line['p_value_holm']:.3f}"
+        lines.append([*words, _points(line["difference"]), interval, p_value])
+    seeds = int(table["num_seeds"].iloc[0])
+    chosen = f" ({_first_seeds(measured)}, which no look chose)" if measured.looks else ""
+    return (
+        f"{markdown(lines, left)}\n\nOn the same {METRICS[metric].items} and {seeds} seed{'s' * (seeds > 1)}{chosen}; "
+        f"above 0 the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
+    )
+
+
+def _points(fraction: float) -> str:
+    """Percentage points with their sign, and never "-0.00"."""
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}"
+
+
+def _first_seeds(measured: Measured) -> str:
+    """The seeds of the first look."""
+    return ", ".join(str(seed) for seed in measured.looks[0].seeds)

@@ -7,10 +7,10 @@ from lab import paths
 from lab.errors import LabError
 from lab.evaluation.statistics import bootstrap_interval
 from lab.paper import tables as written_tables
+from lab.paper.claims import question_of
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.ours import Ours, tracked
 from lab.paper.ledger.pages import pages
-from lab.paper.looking import question_of
 from lab.paper.measured import load_measured
 from lab.study import looks
 from lab.study.ablation import Ablation
@@ -167,7 +167,7 @@ def test_a_table_of_fewer_seeds_lends_nothing(checkout: Path) -> None:
 def test_a_metric_that_is_no_column_is_refused(checkout: Path) -> None:
     write_results(GROWING_GAP)
     declare(checkout, **{'metric="test_word_error_rate", value=0.077': 'metric="test_accuracy", value=0.077'})
-    with pytest.raises(LabError, match="`reported` of 'conv_gmlp_rate' names the metric 'test_accuracy', which is no"):
+    with pytest.raises(LabError, match="unknown metric in `reported` of 'conv_gmlp_rate': 'test_accuracy'"):
         tracked([CONV_2])
 
 

@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.evaluation import sequential
 from lab.evaluation.sequential import look_level
 from lab.evaluation.verdict import Verdict
-from lab.paper.looking import ClaimQuestion, question_of
+from lab.paper.claims import ClaimQuestion, question_of
 from lab.study import adaptive, looks
 from lab.study.ablation import Ablation, load_ablation
 from lab.study.adaptive import seeds_of, until_decided

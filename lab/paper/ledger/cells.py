@@ -8,7 +8,7 @@ numbers by naming their rows here (`reported`), so that each has one home.
 import csv
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -69,16 +69,16 @@ class Table:
     name: str
     label: str
     title: str
-    corner: str
-    """The heading of its rows."""
-    models: Literal["rows", "columns"]
-    """Where it has its models, or what an ablation compares; the benchmarks are on the other side."""
-    settings: Mapping[str, Mapping[str, str]]
-    """Further columns that hold words, by row: the frames of a video model."""
-    notes: tuple[str, ...]
-    inconsistencies: tuple[str, ...]
-    """Where the paper contradicts itself."""
     cells: tuple[PaperCell, ...]
+    corner: str = "Model"
+    """The heading of its rows."""
+    models: Literal["rows", "columns"] = "rows"
+    """Where it has its models, or what an ablation compares; the benchmarks are on the other side."""
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Further columns that hold words, by row: the frames of a video model."""
+    notes: Sequence[str] = ()
+    inconsistencies: Sequence[str] = ()
+    """Where the paper contradicts itself."""
 
     @property
     def rows(self) -> list[str]:
@@ -120,26 +120,13 @@ class Table:
 @cache
 def tables() -> Mapping[str, Table]:
     """Every table by name, in the paper's order."""
-    heads = _heads()
     cells: dict[str, list[PaperCell]] = {}
     with CELLS.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             printed = line.pop("value")
             cells.setdefault(line["table"], []).append(PaperCell(**line, printed=printed))  # type: ignore[arg-type]
     return {
-        name: Table(
-            name=name,
-            label=head["label"],
-            title=head["title"],
-            corner=head.get("corner", "Model"),
-            models=head.get("models", "rows"),
-            settings=head.get("settings", {}),
-            notes=tuple(head.get("notes", ())),
-            inconsistencies=tuple(head.get("inconsistencies", ())),
-            cells=tuple(cells[name]),
-        )
-        for name, head in heads.items()
-        if name != "trust"
+        name: Table(name=name, cells=tuple(cells[name]), **head) for name, head in _heads().items() if name != "trust"
     }
 
 
@@ -155,18 +142,13 @@ def table(name: str) -> Table:
 
 
 def chosen(names: Sequence[str]) -> list[Table]:
-    """The tables of these names, all where none is named; each once.
-
-    Raises:
-        LabError: as `table`.
-    """
+    """The tables of these names, each once; all where none is named."""
     return [table(name) for name in dict.fromkeys(names)] or list(tables().values())
 
 
 def source(cell: PaperCell) -> str:
     """How far a cell can be trusted, in words; "not found" where nothing was."""
-    trust: dict[str, str] = _heads()["trust"]
-    return f"{cell.trust}: {trust[cell.trust]}" if cell.trust else NOT_FOUND
+    return f"{cell.trust}: {_heads()['trust'][cell.trust]}" if cell.trust else NOT_FOUND
 
 
 def reported(
@@ -193,22 +175,20 @@ def reported(
     """
     asked = [columns] if isinstance(columns, str) else list(columns)
     found = []
-    for key, row in rows.items():
-        for column in asked:
-            cell = table(name).cell(row, column)
-            scale = 100 if cell.unit == "%" else 1  # rates are fractions in every file
-            told = note if len(asked) == 1 else column
-            found.append(
-                Reported(
-                    row=key,
-                    metric=metric,
-                    value=None if cell.value is None else float(cell.value / scale),
-                    source=source(cell),
-                    note=told if cell.value is not None else "",
-                    cell=cell.key,
-                    same_test=same_test,
-                )
+    for key, cell in ((key, table(name).cell(row, column)) for key, row in rows.items() for column in asked):
+        scale = 100 if cell.unit == "%" else 1  # rates are fractions in every file
+        told = note if len(asked) == 1 else cell.column
+        found.append(
+            Reported(
+                row=key,
+                metric=metric,
+                value=None if cell.value is None else float(cell.value / scale),
+                source=source(cell),
+                note="" if cell.value is None else told,
+                cell=cell.key,
+                same_test=same_test,
             )
+        )
     return tuple(found)
 
 

@@ -5,17 +5,14 @@ All formats show the same page; nothing is decided in them. What the tracked run
 `not attempted`: no tracked run stands for the cell.
 
 `other scale`: runs stand for it, but at no rung `paper`. A small rung's number is never the paper's, however near it
-is: its model, data and test set are others. What its own claim says (holds, does not hold, undecided) is given beside
-it, and stays the small rung's.
+is. What its own claim says (holds, does not hold, undecided) is given beside it, and stays the small rung's.
 
 At rung `paper`, and there alone:
 
-`reproduced`: the value itself. The runs are measured on the very test set of the cell (`same_test` where the ablation
-declares it), and its printed value lies either
-
-- within the 95% interval, which is over seeds too, and no wider to either side than `WIDEST` of the value: an interval
-  that is wide enough covers everything and confirms nothing; or
-- within `TOLERANCE` of the value, or half of its last printed digit where that is more, of the mean over seeds.
+`reproduced`: the value itself, measured on the very test set of the cell (`same_test`). It lies within the 95%
+interval, which is over seeds too, and no wider to either side than `WIDEST` of the value: an interval that is wide
+enough covers everything and confirms nothing. Or the mean over seeds is within `TOLERANCE` of the value, or half of its
+last printed digit where that is more.
 
 `direction only`: not the value, or none was found, or another test set; but the claim that the row takes part in (the
 first of the ablation's `contrasts` that names it) holds at this rung.
@@ -23,15 +20,14 @@ first of the ablation's `contrasts` that names it) holds at this rung.
 `not reproduced`: neither. The claim does not hold, is undecided, or there is none.
 
 An evaluation of a checkpoint (`lab evaluate --as`) counts as a run at rung `paper`. Nothing is trained for it, so no
-seed is drawn: it reproduces a value by `TOLERANCE` alone, and has no claim.
-
-A dash in the paper's table is nothing to be reproduced and has no verdict.
+seed is drawn: it reproduces a value by `TOLERANCE` alone, and has no claim. A dash in the paper's table is nothing to
+be reproduced and has no verdict.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lab.paper.ledger.cells import DASH, PaperCell, Table, source
 from lab.paper.ledger.evaluated import filling
@@ -39,6 +35,7 @@ from lab.paper.ledger.ours import Ours, tracked
 from lab.study.ablation import load_ablation
 
 Reproduction = Literal["reproduced", "direction only", "not reproduced", "other scale", "not attempted"]
+_RANK = get_args(Reproduction)
 
 PAPER = "paper"
 WIDEST = 0.1
@@ -58,14 +55,9 @@ class Judged:
 
 
 def judge(cell: PaperCell, ours: Sequence[Ours]) -> Judged:
-    """The verdict on one cell."""
-    verdict: Reproduction | None
-    if cell.printed == DASH:
-        verdict = None
-    elif not ours:
-        verdict = "not attempted"
-    else:
-        verdict = min((judge_one(cell, one) for one in ours), key=_RANK.index)
+    """The verdict on one cell: of several rows that stand for it the best at rung `paper`, which no small one hides."""
+    verdicts: list[Reproduction] = ["not attempted", *(judge_one(cell, one) for one in ours)]
+    verdict = None if cell.printed == DASH else min(verdicts, key=_RANK.index)
     return Judged(cell=cell, ours=tuple(ours), verdict=verdict)
 
 
@@ -80,23 +72,17 @@ def judge_one(cell: PaperCell, ours: Ours) -> Reproduction:
     return "not reproduced"
 
 
-# Of several ablations that stand for one cell, the best at rung `paper` counts; a small rung never hides it.
-_RANK: tuple[Reproduction, ...] = ("reproduced", "direction only", "not reproduced", "other scale", "not attempted")
-
-
 def _covers(cell: PaperCell, ours: Ours) -> bool:
     if cell.value is None or ours.low is None or ours.high is None or not ours.over_seeds:
         return False
     value = float(cell.value)
-    reach = max(ours.high - ours.value, ours.value - ours.low)
-    return ours.low <= value <= ours.high and reach <= WIDEST * value
+    return ours.low <= value <= ours.high and max(ours.high - ours.value, ours.value - ours.low) <= WIDEST * value
 
 
 def _is_near(cell: PaperCell, ours: Ours) -> bool:
     if cell.value is None:
         return False
-    exponent = cell.value.as_tuple().exponent
-    last_digit = 10.0**exponent if isinstance(exponent, int) else 0.0
+    last_digit = 10.0 ** int(cell.value.as_tuple().exponent)
     return abs(ours.value - float(cell.value)) <= max(TOLERANCE * float(cell.value), last_digit / 2)
 
 
@@ -135,20 +121,19 @@ class Page:
     @property
     def measured(self) -> list[list[str]]:
         """A line for every cell and rung that a tracked run stands for, without a head; none where there is no run."""
-        lines = []
-        for judged in (judged for judged in self.judged if judged.ours):
-            cell = judged.cell
-            name = cell.row if self._measured_column else f"{cell.row}, {cell.column}"
-            lines += [[name, cell.marked, *_ours(cell, ours)] for ours in judged.ours]
-        return lines
+        return [
+            [judged.cell.row if self._column else f"{judged.cell.row}, {judged.cell.column}", *_ours(judged.cell, ours)]
+            for judged in self.judged
+            for ours in judged.ours
+        ]
 
     @property
     def measured_title(self) -> str:
         """What stands over these lines: the column as well, where they are all of one."""
-        return f"Measured here: {self._measured_column}" if self._measured_column else "Measured here"
+        return f"Measured here: {self._column}" if self._column else "Measured here"
 
     @property
-    def _measured_column(self) -> str:
+    def _column(self) -> str:
         columns = {judged.cell.column for judged in self.judged if judged.ours}
         return columns.pop() if len(columns) == 1 else ""
 
@@ -168,8 +153,9 @@ class Page:
         notes += self.table.notes
         notes += [f"Inconsistent in the paper: {told}" for told in self.table.inconsistencies]
         every = [ours for judged in self.judged for ours in judged.ours]
-        notes += dict.fromkeys(_study(ours) for ours in every)
-        notes += dict.fromkeys(_claim(ours) for ours in every if ours.claim)
+        notes += dict.fromkeys(map(_study, every))
+        claims = ((ours.claim, f"{ours.ablation} at rung {ours.rung}") for ours in every)
+        notes += dict.fromkeys(f"{claim.title} ({where}): {claim.sentence}" for claim, where in claims if claim)
         return notes
 
 
@@ -190,10 +176,10 @@ def pages(chosen: Sequence[Table]) -> list[Page]:
 
 def summary(judged: Sequence[Judged]) -> str:
     """How many cells have which verdict, and what stands in brackets where a run is of another scale."""
-    counts = Counter(one.verdict for one in judged if one.verdict)
+    counts = Counter(one.verdict for one in judged)
+    dashes = counts.pop(None, 0)
     said = [f"{count} {verdict}" for verdict, count in counts.items()]
-    if dashes := sum(one.verdict is None for one in judged):
-        said.append(f"{dashes} with a dash in the paper")
+    said += [f"{dashes} with a dash in the paper"] if dashes else []
     claims = any(ours.claim and ours.rung != PAPER for one in judged for ours in one.ours)
     brackets = " In brackets: what the small rung's runs say of the claim, at their scale." if claims else ""
     return f"{len(judged)} cells: {', '.join(said)}.{brackets}"
@@ -214,7 +200,7 @@ def _ours(cell: PaperCell, ours: Ours) -> list[str]:
     if ours.claim and verdict == "other scale":
         verdict += f" ({ours.claim.outcome or 'not judged'})"
     run = f"{ours.run_ids[0][:_RUN_LETTERS]}{more}"
-    return [f"{ours.value:.1f}{interval}", ours.ablation, ours.rung, run, verdict]
+    return [cell.marked, f"{ours.value:.1f}{interval}", ours.ablation, ours.rung, run, verdict]
 
 
 def _study(ours: Ours) -> str:
@@ -222,8 +208,3 @@ def _study(ours: Ours) -> str:
         return ours.told
     rung = load_ablation(ours.ablation).rung(ours.rung)
     return f"Ours, {ours.ablation} at rung {ours.rung}: {ours.measure}, means over seeds; {rung.description}."
-
-
-def _claim(ours: Ours) -> str:
-    assert ours.claim is not None
-    return f"{ours.claim.title} ({ours.ablation} at rung {ours.rung}): {ours.claim.sentence}"
