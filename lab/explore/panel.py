@@ -10,7 +10,6 @@ from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
 
 from lab.errors import LabError
 from lab.explore.shown import text
@@ -77,20 +76,3 @@ def _widget(shown: Shown) -> Any:
     shown.savefig(written, format="png", dpi=110)
     layout = {"max_width": "100%", "align_self": "flex-start"}
     return ipywidgets.Image(value=written.getvalue(), format="png", layout=layout)
-
-
-def progress_bar(label: str) -> Callable[..., None]:
-    """A bar for whatever takes `progress`, in a notebook or a terminal: told how many are done, of how many, the loss.
-
-    It starts anew with another total.
-    """
-    bar = tqdm(desc=label)
-
-    def told(done: int, total: int | None = None, loss: float | None = None) -> None:
-        if total != bar.total:
-            bar.reset(total)
-        if loss is not None:
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        bar.update(done - bar.n)
-
-    return told

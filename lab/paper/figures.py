@@ -126,7 +126,7 @@ def _of_study(ablation: Ablation) -> Iterator[DrawnFile]:
         runs = tuple(line["run_id"] for line in own)
         shared: dict[str, Any] = {"ablation": ablation.name, "rung": rung, "run_ids": runs}
         table = table_path(ablation, rung)
-        fits = bool(read_written(ablation, rung, own).rows)
+        fits = bool(read_written(ablation, rung, runs).rows)
         yield DrawnFile(path=table, state=_state(table, fits=fits), **shared)
         if ablation.name in figure_scripts():
             yield from _pictures(figure_stem(ablation, rung), _names_runs(runs), **shared)

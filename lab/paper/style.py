@@ -74,7 +74,7 @@ def paper_style() -> Iterator[None]:
 
 def draw_seeds(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
     """Single seeds as small points."""
-    edge = {"markeredgewidth": 0.4, "markeredgecolor": "white"}
+    edge: Any = {"markeredgewidth": 0.4, "markeredgecolor": "white"}
     axes.plot(xs, ys, color=colour, marker="o", markersize=3.0, zorder=4, linestyle="none", **edge)
 
 

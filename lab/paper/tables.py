@@ -5,6 +5,7 @@ again. Rates are fractions in every file and percent only here.
 """
 
 import datetime
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,6 @@ from lab.errors import LabError
 from lab.evaluation.verdict import Outcome
 from lab.paper.claims import (
     Claim,
-    Comparison,
     Contrast,
     capital,
     common_seeds,
@@ -29,7 +29,7 @@ from lab.paper.measured import Measured, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
 from lab.study.looks import read_looks
-from lab.study.results import Line, results_path
+from lab.study.results import results_path
 
 NOT_MEASURED = "–"
 NOT_FOUND = "not found"
@@ -39,7 +39,7 @@ CLAIM = re.compile(
     rf"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:{'|'.join(_OUTCOMES)}|Not judged yet)\b.+)$", re.MULTILINE
 )
 """What a written table says of a claim."""
-_VALUE = re.compile(r"(?P<mean>-?[\d.]+) \((?P<low>-?[\d.]+) to (?P<high>-?[\d.]+)\)(?P<single>¹?)")
+_INTERVAL = re.compile(r"\((?P<low>-?[\d.]+) to (?P<high>-?[\d.]+)\)")
 
 
 def table_path(ablation: Ablation, rung: str) -> Path:
@@ -55,8 +55,9 @@ def write_tables(name: str, rung: str) -> Path:
             markers (which is left as it is; the table's own file is written).
     """
     ablation = load_ablation(name)
-    table = render(load_measured(ablation, rung), load_contrasts(name))
-    text = f"<!-- written by `lab tables {name} --rung {rung}` -->\n\n{table}"
+    measured = load_measured(ablation, rung)
+    by = f"<!-- written by `lab tables {name} --rung {rung}` {_names_runs(measured.results['run_id'])} -->"
+    text = f"{by}\n\n{render(measured, load_contrasts(name))}"
     path = paths.write_whole(table_path(ablation, rung), text)
     print(f"table: {path}")
     if rung == ablation.rungs[0].name:
@@ -70,14 +71,13 @@ def _write_between_markers(readme: Path, name: str, text: str) -> None:
     """Replace what stands between the README's markers of ablation `name`; nothing else of the file changes."""
     begin, end = f"<!-- lab:{name}:begin -->", f"<!-- lab:{name}:end -->"
     content = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
+    changed, times = re.subn(f"{begin}.*?{end}", lambda _: f"{begin}\n{text.strip()}\n{end}", content, flags=re.DOTALL)
+    if times != 1 or content.count(begin) != 1:
         raise LabError(
             f"{readme} must hold the two lines {begin} and {end}, each once and in this order, for the table to stand "
             "between them; it is left as it is"
         )
-    before, _, rest = content.partition(begin)
-    _, _, after = rest.partition(end)
-    paths.write_whole(readme, f"{before}{begin}\n{text.strip()}\n{end}{after}")
+    paths.write_whole(readme, changed)
 
 
 def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
@@ -117,10 +117,10 @@ class Written:
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     claims: Mapping[str, str] = field(default_factory=dict)
 
-    def interval(self, row: str, column: Column) -> tuple[float, float, bool] | None:
-        """Its ends in the table's unit, and whether it is over seeds; None where none is written."""
-        found = _VALUE.match(self.rows.get(row, {}).get(_heading(column), ""))
-        return (float(found["low"]), float(found["high"]), not found["single"]) if found else None
+    def interval(self, row: str, column: Column) -> tuple[float, float] | tuple[None, None]:
+        """Its ends in the table's unit; None where none is written."""
+        found = _INTERVAL.search(self.rows.get(row, {}).get(_heading(column), ""))
+        return (float(found["low"]), float(found["high"])) if found else (None, None)
 
     def claim(self, title: str) -> tuple[Outcome | None, str]:
         """Its outcome and its sentence; None and nothing where the table says nothing of it."""
@@ -128,8 +128,8 @@ class Written:
         return _OUTCOMES.get(sentence.partition(":")[0]), sentence
 
 
-def read_written(ablation: Ablation, rung: str, lines: Sequence[Line]) -> Written:
-    """What stands in the table of a rung; nothing where none was written, or one of other results than `lines`.
+def read_written(ablation: Ablation, rung: str, run_ids: Iterable[str]) -> Written:
+    """What stands in the table of a rung; nothing where none was written, or one of other runs.
 
     Raises:
         LabError: the file of looks was changed by hand, so that the table's verdict rests on nothing.
@@ -137,22 +137,18 @@ def read_written(ablation: Ablation, rung: str, lines: Sequence[Line]) -> Writte
     read_looks(ablation, rung)
     path = table_path(ablation, rung)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if _names_runs(run_ids) not in text:
+        return Written()
     grid = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     head = next((line for line in grid if line[0] == "Row"), [])
     by_label = {line[0]: dict(zip(head, line, strict=True)) for line in grid if len(line) == len(head)}
     rows = {row.key: by_label[row.label] for row in ablation.rows if row.label in by_label}
-    if not all(_fits(ablation, rows.get(row, {}), lines, row) for row in {line["row"] for line in lines}):
-        return Written()
     return Written(rows=rows, claims=written_claims(text))
 
 
-def _fits(ablation: Ablation, cells: Mapping[str, str], lines: Sequence[Line], row: str) -> bool:
-    mine = [line for line in lines if line["row"] == row]
-    expected = {"Seeds": str(len(mine))}
-    for column in (column for column in ablation.columns if column.interval):
-        mean = sum(float(line[column.metric]) for line in mine) / len(mine) * column.scale
-        expected[_heading(column)] = f"{mean:.1f}"
-    return all(cells.get(heading, "").partition(" ")[0] == value for heading, value in expected.items())
+def _names_runs(run_ids: Iterable[str]) -> str:
+    """What a table says of the runs that it is of: a hash of their ids."""
+    return f"of the runs {hashlib.sha256(' '.join(run_ids).encode()).hexdigest()[:16]}"
 
 
 def markdown(table: Sequence[Sequence[str]], left: Collection[str]) -> str:
@@ -303,44 +299,26 @@ def _form_and_size(measured: Measured, claim: Contrast, control: Contrast) -> st
 
 
 def comparisons(measured: Measured, contrasts: Sequence[Claim]) -> str:
-    """A line a pair: those declared, and for a study of rates one at every rate; empty where none was run."""
-    rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
-    rows = [contrast for contrast in contrasts if isinstance(contrast, Comparison)]
-    parts = [_at_each_rate(measured, rates)] if rates else []
-    for metric in dict.fromkeys(one.metric for one in rows):
-        parts.append(_row_by_row(measured, [one for one in rows if one.metric == metric]))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _at_each_rate(measured: Measured, contrasts: Sequence[Contrast]) -> str:
-    """Baseline against candidate at every rate where both were measured."""
-    run = set(measured.results["row"])
-    pairs = {
-        (f"{one.baseline}_{rate}", f"{one.candidate}_{rate}"): [f"{one.baseline} − {one.candidate}", str(rate)]
-        for one in contrasts
-        for rate in sorted(set(measured.results["downsample_rate"]))
-        if {f"{one.baseline}_{rate}", f"{one.candidate}_{rate}"} <= run
-    }
-    head = ["Same rate, baseline − candidate", "n", "Difference (points)"]
-    return _compared(measured, pairs, head, left=head[:1], metric=contrasts[0].metric)
-
-
-def _row_by_row(measured: Measured, declared: Sequence[Comparison]) -> str:
-    """The declared pairs of which both rows were run."""
+    """A line a pair of which both rows were run: those declared, and for a study of rates one at every rate."""
     run = set(measured.results["row"])
     labels = {row.key: row.label for row in measured.ablation.rows}
-    pairs = {
-        (one.baseline, one.candidate): [labels[one.candidate], labels[one.baseline]]
-        for one in declared
-        if {one.baseline, one.candidate} <= run
-    }
-    head = ["Candidate", "Baseline", "Advantage (points)"]
-    return _compared(measured, pairs, head, left=head[:2], metric=declared[0].metric)
+    tables: dict[tuple[tuple[str, ...], str], dict[tuple[str, str], list[str]]] = {}
+    for one in contrasts:
+        head = ("Candidate", "Baseline", "Advantage (points)")
+        pairs = {(one.baseline, one.candidate): [labels.get(one.candidate, ""), labels.get(one.baseline, "")]}
+        if isinstance(one, Contrast):
+            head = ("Same rate, baseline − candidate", "n", "Difference (points)")
+            pairs = {
+                (f"{one.baseline}_{rate}", f"{one.candidate}_{rate}"): [f"{one.baseline} − {one.candidate}", str(rate)]
+                for rate in sorted(set(measured.results["downsample_rate"]))
+            }
+        there = {pair: words for pair, words in pairs.items() if run.issuperset(pair)}
+        tables.setdefault((head, one.metric), {}).update(there)
+    found = (_compared(measured, pairs, head, metric) for (head, metric), pairs in tables.items())
+    return "\n\n".join(text for text in found if text)
 
 
-def _compared(
-    measured: Measured, pairs: Mapping[tuple[str, str], list[str]], head: list[str], *, left: Sequence[str], metric: str
-) -> str:
+def _compared(measured: Measured, pairs: Mapping[tuple[str, str], list[str]], head: Sequence[str], metric: str) -> str:
     """A line a pair of rows, all corrected together after Holm; empty where they cannot be compared.
 
     `pairs` has the words that stand before a pair's numbers.
@@ -355,6 +333,7 @@ def _compared(
     except LabError:  # the claim beneath says why
         return ""
     lines = [[*head, "95% interval", "p (Holm)"]]
+    left = [name for name in head[:2] if name != "n"]
     for words, line in zip(pairs.values(), table.to_dict("records"), strict=True):
         interval = f"{_points(line['low'])} to {_points(line['high'])}"
         p_value = "< 0.001" if line["p_value_holm"] < 0.001 else f"{line['p_value_holm']:.3f}"

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lab.errors import LabError
-from lab.explore.panel import Panel, progress_bar
+from lab.explore.panel import Panel
 from lab.explore.shown import sound, table, text
 
 
@@ -66,14 +66,3 @@ def test_tables_and_texts_say_what_they_are_given_and_are_no_html():
     assert made.count("<tr>") == 3
     assert table([]) == "<p>none</p>"
     assert text('"') == "&#34;"
-
-
-def test_a_bar_counts_to_its_end_and_starts_anew_for_another_total(capsys):
-    bar = progress_bar("views")
-    bar(3, 4, 0.25)
-    bar(4, 4)
-    bar(3, 3)  # of something else
-    said = capsys.readouterr().err
-    assert "views" in said
-    assert "4/4" in said
-    assert "3/3" in said

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from lab import cli
 from lab.paper.ledger.cells import chosen, table
 from lab.paper.ledger.formats import as_json, latex, markdown, print_terminal
-from lab.paper.ledger.pages import Page, judge, place
+from lab.paper.ledger.pages import Judged, Page, place
 from tests.paper.test_ledger_pages import OURS
 
 SMALL = replace(OURS, ablation="video_pretraining", row="staged", rung="cpu", value=52.07, low=50.1, high=54.0)
@@ -23,7 +23,7 @@ def page(name: str) -> Page:
     """A page without runs, but for one of the video study's rows."""
     of = table(name)
     mine = ("With video pretraining, fixed 384 px, 64 frames", "Average")
-    judged = (judge(cell, [SMALL] if (cell.row, cell.column) == mine else []) for cell in of.cells)
+    judged = (Judged(cell=cell, ours=[SMALL] if (cell.row, cell.column) == mine else []) for cell in of.cells)
     return Page(table=of, judged=tuple(judged))
 
 
@@ -67,7 +67,7 @@ def test_what_is_measured_has_a_line_with_its_runs_and_verdict() -> None:
 
 def test_lines_of_several_columns_name_theirs() -> None:
     of = table("table_9")
-    several = Page(table=of, judged=tuple(judge(cell, [OURS]) for cell in of.cells))
+    several = Page(table=of, judged=tuple(Judged(cell=cell, ours=[OURS]) for cell in of.cells))
     assert several.measured_title == "Measured here"
     assert several.measured[0][0] == "Baseline, DocVQA"
 

@@ -158,7 +158,6 @@ def reported(
     columns: str | Sequence[str],
     metric: str = "test_accuracy",
     note: str = "",
-    same_test: bool = False,
 ) -> tuple[Reported, ...]:
     """What the ledger has in `columns` of table `name`, for an ablation's rows.
 
@@ -167,8 +166,6 @@ def reported(
         columns: one or more; where there are several, each value's note is its column.
         metric: of the ablation, in which a value is given as a fraction where it is printed in percent.
         note: what the values are of; left out where a value is not found.
-        same_test: at rung `paper` the metric is measured on the very test set of the cells; else no value of theirs
-            can be reproduced, only its direction.
 
     Raises:
         LabError: the table, a row or a column is not in the ledger.
@@ -186,7 +183,6 @@ def reported(
                 source=source(cell),
                 note="" if cell.value is None else told,
                 cell=cell.key,
-                same_test=same_test,
             )
         )
     return tuple(found)

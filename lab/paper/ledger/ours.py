@@ -43,12 +43,8 @@ class Ours:
     low: float | None
     high: float | None
     """The ends of the 95% interval over new seeds and new test items; None where there is none."""
-    over_seeds: bool
-    """The interval is over seeds too, not over the test items of a single one."""
     seeds: tuple[int, ...]
     run_ids: tuple[str, ...]
-    same_test: bool
-    """Measured on the very test set of the paper's number, if the rung is `paper`."""
     claim: JudgedClaim | None
     told: str = ""
     """What it is, in one sentence, where it is no row of an ablation but an evaluation of a checkpoint."""
@@ -69,7 +65,7 @@ def tracked(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
         entries = [entry for entry in ablation.reported if entry.cell in wanted]
         for rung in (rung.name for rung in ablation.rungs if rung.recorded and entries):
             lines = [line for line in results.read_lines(ablation, rung) if line["rung"] == rung]
-            written = read_written(ablation, rung, lines) if lines else Written()
+            written = read_written(ablation, rung, [line["run_id"] for line in lines])
             for entry in entries:
                 columns = {column.metric: column for column in ablation.columns}
                 column = choose(columns, entry.metric, f"metric in `reported` of {ablation.name!r}:")
@@ -82,7 +78,7 @@ def tracked(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
 def _ours(
     ablation: Ablation, rung: str, entry: Reported, column: Column, lines: list[results.Line], written: Written
 ) -> Ours:
-    low, high, over_seeds = written.interval(entry.row, column) or (None, None, False)
+    low, high = written.interval(entry.row, column)
     return Ours(
         ablation=ablation.name,
         row=entry.row,
@@ -92,10 +88,8 @@ def _ours(
         value=fmean(float(line[entry.metric]) * column.scale for line in lines),
         low=low,
         high=high,
-        over_seeds=over_seeds,
         seeds=tuple(int(line["seed"]) for line in lines),
         run_ids=tuple(line["run_id"] for line in lines),
-        same_test=entry.same_test,
         claim=_claim(ablation, rung, entry.row, written),
     )
 

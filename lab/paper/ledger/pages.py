@@ -9,19 +9,15 @@ is. What its own claim says (holds, does not hold, undecided) is given beside it
 
 At rung `paper`, and there alone:
 
-`reproduced`: the value itself, measured on the very test set of the cell (`same_test`). It lies within the 95%
-interval, which is over seeds too, and no wider to either side than `WIDEST` of the value: an interval that is wide
-enough covers everything and confirms nothing. Or the mean over seeds is within `TOLERANCE` of the value, or half of its
-last printed digit where that is more.
+`reproduced`: the value itself, by an evaluation of a checkpoint (`lab evaluate --as`), which alone is measured on the
+test set of the cell: it is within `TOLERANCE` of the value, or half of its last printed digit where that is more.
 
-`direction only`: not the value, or none was found, or another test set; but the claim that the row takes part in (the
-first of the ablation's `contrasts` that names it) holds at this rung.
+`direction only`: not the value, which is of another test set; but the claim that the row takes part in (the first of
+the ablation's `contrasts` that names it) holds at this rung.
 
 `not reproduced`: neither. The claim does not hold, is undecided, or there is none.
 
-An evaluation of a checkpoint (`lab evaluate --as`) counts as a run at rung `paper`. Nothing is trained for it, so no
-seed is drawn: it reproduces a value by `TOLERANCE` alone, and has no claim. A dash in the paper's table is nothing to
-be reproduced and has no verdict.
+A dash in the paper's table is nothing to be reproduced and has no verdict.
 """
 
 from collections import Counter
@@ -38,8 +34,6 @@ Reproduction = Literal["reproduced", "direction only", "not reproduced", "other 
 _RANK = get_args(Reproduction)
 
 PAPER = "paper"
-WIDEST = 0.1
-"""Of the reported value: half an interval that is wider than this confirms nothing."""
 TOLERANCE = 0.01
 """Of the reported value."""
 
@@ -49,41 +43,24 @@ class Judged:
     """A cell with what was measured for it, by rung."""
 
     cell: PaperCell
-    ours: tuple[Ours, ...]
-    verdict: Reproduction | None
-    """Of the cell as a whole: of the rung `paper` where it was run; None for a dash."""
+    ours: Sequence[Ours]
 
-
-def judge(cell: PaperCell, ours: Sequence[Ours]) -> Judged:
-    """The verdict on one cell: of several rows that stand for it the best at rung `paper`, which no small one hides."""
-    verdicts: list[Reproduction] = ["not attempted", *(judge_one(cell, one) for one in ours)]
-    verdict = None if cell.printed == DASH else min(verdicts, key=_RANK.index)
-    return Judged(cell=cell, ours=tuple(ours), verdict=verdict)
+    @property
+    def verdict(self) -> Reproduction | None:
+        """Of all that stands for it the best at rung `paper`, which no small one hides; None for a dash."""
+        verdicts: list[Reproduction] = ["not attempted", *(judge_one(self.cell, one) for one in self.ours)]
+        return None if self.cell.printed == DASH else min(verdicts, key=_RANK.index)
 
 
 def judge_one(cell: PaperCell, ours: Ours) -> Reproduction:
     """The verdict that one row at one rung gives."""
     if ours.rung != PAPER:
         return "other scale"
-    if ours.same_test and (_covers(cell, ours) or _is_near(cell, ours)):
-        return "reproduced"
-    if ours.claim and ours.claim.outcome == "holds":
-        return "direction only"
-    return "not reproduced"
-
-
-def _covers(cell: PaperCell, ours: Ours) -> bool:
-    if cell.value is None or ours.low is None or ours.high is None or not ours.over_seeds:
-        return False
-    value = float(cell.value)
-    return ours.low <= value <= ours.high and max(ours.high - ours.value, ours.value - ours.low) <= WIDEST * value
-
-
-def _is_near(cell: PaperCell, ours: Ours) -> bool:
-    if cell.value is None:
-        return False
-    last_digit = 10.0 ** int(cell.value.as_tuple().exponent)
-    return abs(ours.value - float(cell.value)) <= max(TOLERANCE * float(cell.value), last_digit / 2)
+    if ours.told and cell.value is not None:
+        last_digit = 10.0 ** int(cell.value.as_tuple().exponent)
+        if abs(ours.value - float(cell.value)) <= max(TOLERANCE * float(cell.value), last_digit / 2):
+            return "reproduced"
+    return "direction only" if ours.claim and ours.claim.outcome == "holds" else "not reproduced"
 
 
 MEASURED = ("Cell", "Reported", "Ours (95% interval)", "Study", "Rung", "Run", "Verdict")
@@ -169,9 +146,9 @@ def pages(chosen: Sequence[Table]) -> list[Page]:
     found, evaluated = tracked(keys), filling(keys)
 
     def judged(cell: PaperCell) -> Judged:
-        return judge(cell, (*found.get(cell.key, ()), *evaluated.get(cell.key, ())))
+        return Judged(cell=cell, ours=[*found.get(cell.key, ()), *evaluated.get(cell.key, ())])
 
-    return [Page(table=table, judged=tuple(judged(cell) for cell in table.cells)) for table in chosen]
+    return [Page(table=table, judged=tuple(map(judged, table.cells))) for table in chosen]
 
 
 def summary(judged: Sequence[Judged]) -> str:
