@@ -7,7 +7,6 @@ control, their difference says how much of the effect is the projector's size.
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,18 +24,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim(ABC):
-    """What can be judged: that `candidate` does better than `baseline`, in one of two senses."""
+class Comparison:
+    """ "`candidate` errs less than `baseline`": rows by key."""
 
     baseline: str
     candidate: str
-    metric: str
+    metric: str = "error_rate"
     """A key of `lab.evaluation.crossed.METRICS`."""
     smallest_effect: float = 0.01
     """The smallest effect that would matter, as a fraction (0.01: one percentage point)."""
     label: str = ""
 
-    cell_columns: ClassVar[tuple[str, ...]]
+    cell_columns: ClassVar[tuple[str, ...]] = ("row",)
     """The columns that tell its cells apart."""
 
     @property
@@ -45,17 +44,21 @@ class Claim(ABC):
         return capital(self.label or f"{self.candidate} against {self.baseline}")
 
     @property
-    @abstractmethod
     def rows(self) -> tuple[str, ...]:
         """The keys of the rows that decide it."""
+        return (self.baseline, self.candidate)
 
     def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
         """What its rows answered, at the seeds that all of them have; a LabError where they share none."""
         return common_seeds(frame[frame["row"].isin(self.rows)])
 
-    @abstractmethod
     def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """What the seeds that all its cells have say of it; a LabError as `items`, or where a cell was not run."""
+        """What the seeds that all its rows have say of it; a LabError as `items`, or where a row was not run."""
+        from lab.evaluation.contrasts import difference
+        from lab.evaluation.verdict import judge_difference
+
+        found = difference(self.items(frame), **self._asked(confidence))
+        return judge_difference(found, smallest_effect=self.smallest_effect)
 
     def data(self, frame: "pandas.DataFrame") -> str:
         """16 hexadecimal digits of what a verdict rests on: what is asked, and the counted errors of its cells.
@@ -80,7 +83,7 @@ class Claim(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast(Claim):
+class Contrast(Comparison):
     """ "The gap between `baseline` and `candidate` grows from `low_rate` to `high_rate`": projectors by name.
 
     Its rows are those with the keys PROJECTOR_RATE.
@@ -115,39 +118,17 @@ class Contrast(Claim):
         return judge_interaction(self.interaction(frame, confidence), smallest_effect=self.smallest_effect)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Claim):
-    """ "`candidate` errs less than `baseline`": rows by key."""
-
-    metric: str = "error_rate"
-
-    cell_columns = ("row",)
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """Its two rows."""
-        return (self.baseline, self.candidate)
-
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """Whether the candidate errs less."""
-        from lab.evaluation.contrasts import difference
-        from lab.evaluation.verdict import judge_difference
-
-        found = difference(self.items(frame), **self._asked(confidence))
-        return judge_difference(found, smallest_effect=self.smallest_effect)
-
-
 def capital(text: str) -> str:
     """The text with its first letter large, the others as they are."""
     return text[:1].upper() + text[1:]
 
 
-def load_contrasts(name: str) -> tuple[Claim, ...]:
+def load_contrasts(name: str) -> tuple[Comparison, ...]:
     """The `contrasts` of `ablations/NAME.py`; none where it declares none."""
     return tuple(getattr(load_module(name), "contrasts", ()))
 
 
-def judge(claim: Claim, items: "pandas.DataFrame", confidence: float = 0.95) -> str:
+def judge(claim: Comparison, items: "pandas.DataFrame", confidence: float = 0.95) -> str:
     """The verdict as one sentence, or why there is none yet."""
     try:
         return claim.verdict(items, confidence).sentence
@@ -171,7 +152,7 @@ class ClaimQuestion:
 
     ablation: Ablation
     rung: str
-    contrast: Claim
+    contrast: Comparison
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -219,7 +200,7 @@ def unlooked(measured: Measured) -> "pandas.DataFrame":
     return measured.utterances[measured.utterances["seed"].isin(measured.looks[0].seeds)]
 
 
-def judge_looked(contrast: Claim, measured: Measured) -> str:
+def judge_looked(contrast: Comparison, measured: Measured) -> str:
     """The verdict on the first contrast, at the level of the last look taken at it, and how it came about.
 
     Where no look was taken, it is on all utterances at 95%. Where the results are not those of the last look, it is

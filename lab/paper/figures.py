@@ -2,8 +2,8 @@
 
 `figures/NAME.py` has a function `draw`. That of a study draws the results of a rung, and its files name their runs. One
 that shows no run has `facts()`, a mapping as JSON has it, taken from built components or declared data; it draws that,
-and its files name the hash of the facts. A written table is held against the means and seeds of the results file. Code
-that would draw the same otherwise is no reason to draw anew.
+and its files name the hash of the facts. A written table names its runs too. Code that would draw the same otherwise is
+no reason to draw anew.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from lab import paths
 from lab.errors import LabError, choose
 from lab.paper.measured import load_measured
-from lab.paper.tables import read_written, table_path
+from lab.paper.tables import names_runs, table_path
 from lab.study.ablation import Ablation, ablation_files, load_ablation
 from lab.study.results import read_lines
 
@@ -125,21 +125,21 @@ def _of_study(ablation: Ablation) -> Iterator[DrawnFile]:
             continue
         runs = tuple(line["run_id"] for line in own)
         shared: dict[str, Any] = {"ablation": ablation.name, "rung": rung, "run_ids": runs}
-        table = table_path(ablation, rung)
-        fits = bool(read_written(ablation, rung, runs).rows)
-        yield DrawnFile(path=table, state=_state(table, fits=fits), **shared)
+        yield _drawn(table_path(ablation, rung), names_runs(runs), **shared)
         if ablation.name in figure_scripts():
             yield from _pictures(figure_stem(ablation, rung), _names_runs(runs), **shared)
 
 
 def _pictures(stem: Path, said: str, **shared: Any) -> Iterator[DrawnFile]:
-    for path in (stem.with_name(f"{stem.name}.{ending}") for ending in ENDINGS):
-        fits = path.exists() and said.encode() in path.read_bytes()
-        yield DrawnFile(path=path, state=_state(path, fits=fits), **shared)
+    for ending in ENDINGS:
+        yield _drawn(stem.with_name(f"{stem.name}.{ending}"), said, **shared)
 
 
-def _state(path: Path, *, fits: bool) -> Literal["matches", "no longer matches", "missing"]:
-    return "missing" if not path.exists() else "matches" if fits else "no longer matches"
+def _drawn(path: Path, said: str, **shared: Any) -> DrawnFile:
+    if not path.exists():
+        return DrawnFile(path=path, state="missing", **shared)
+    fits = said.encode() in path.read_bytes()
+    return DrawnFile(path=path, state="matches" if fits else "no longer matches", **shared)
 
 
 def resting_on(run: str) -> list[DrawnFile]:

@@ -77,7 +77,7 @@ def documented(entry: Any) -> Any:
     # A partial has another class's docstring.
     found = (getattr(one, "func", one) for one in held if callable(one))
     ours = (one for one in found if getattr(one, "__module__", "").startswith(("lab.", "standins.")))
-    return next((one for one in ours if one.__doc__ and "<" not in getattr(one, "__qualname__", "<")), None)
+    return next((one for one in ours if one.__doc__), None)
 
 
 def _first_paragraph(documented: Any) -> str:
@@ -124,7 +124,7 @@ def reference_path(name: str) -> str:
 
 
 def component_page() -> str:
-    """Every dict of components: what each entry is, where the paper has it, and where it is defined."""
+    """Every dict of components: where it is, what each entry is, and where the paper has that."""
     lines = [
         "# Components",
         "",
@@ -139,13 +139,9 @@ def component_page() -> str:
             f"{_first_paragraph(import_module(page.module))} {where}.",
             "",
         ]
-        lines += ["| Name | What it is | Place in the paper | Defined by |", "|---|---|---|---|"]
+        lines += ["| Name | What it is | Place in the paper |", "|---|---|---|"]
         for key, entry in page.entries().items():
-            made_by = documented(entry)
-            name = f"{made_by.__module__}.{made_by.__qualname__}" if made_by else ""
-            defined = f"`{made_by.__name__ if made_by else page.dict}`"
-            defined = f"[{defined}][{name}]" if made_by and "._" not in name else defined
-            cells = (f"`{key}`", _escape(page.what(key, entry)), _escape(page.place(key, entry)), defined)
+            cells = (f"`{key}`", _escape(page.what(key, entry)), _escape(page.place(key, entry)))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.evaluation.verdict import Outcome
 from lab.paper.claims import (
-    Claim,
+    Comparison,
     Contrast,
     capital,
     common_seeds,
@@ -56,7 +56,7 @@ def write_tables(name: str, rung: str) -> Path:
     """
     ablation = load_ablation(name)
     measured = load_measured(ablation, rung)
-    by = f"<!-- written by `lab tables {name} --rung {rung}` {_names_runs(measured.results['run_id'])} -->"
+    by = f"<!-- written by `lab tables {name} --rung {rung}` {names_runs(measured.results['run_id'])} -->"
     text = f"{by}\n\n{render(measured, load_contrasts(name))}"
     path = paths.write_whole(table_path(ablation, rung), text)
     print(f"table: {path}")
@@ -80,7 +80,7 @@ def _write_between_markers(readme: Path, name: str, text: str) -> None:
     paths.write_whole(readme, changed)
 
 
-def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
+def render(measured: Measured, contrasts: Sequence[Comparison]) -> str:
     """The table and what is said beneath it, as Markdown."""
     ablation, rung = measured.ablation, measured.ablation.rung(measured.rung)
     rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
@@ -97,7 +97,7 @@ def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def judged_claims(measured: Measured, contrasts: Sequence[Claim]) -> list[tuple[str, str]]:
+def judged_claims(measured: Measured, contrasts: Sequence[Comparison]) -> list[tuple[str, str]]:
     """Each claim's title and what the numbers say of it; seeds are added for the first alone."""
     return [
         (contrast.title, judge(contrast, unlooked(measured)) if at else judge_looked(contrast, measured))
@@ -137,7 +137,7 @@ def read_written(ablation: Ablation, rung: str, run_ids: Iterable[str]) -> Writt
     read_looks(ablation, rung)
     path = table_path(ablation, rung)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if _names_runs(run_ids) not in text:
+    if names_runs(run_ids) not in text:
         return Written()
     grid = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     head = next((line for line in grid if line[0] == "Row"), [])
@@ -146,7 +146,7 @@ def read_written(ablation: Ablation, rung: str, run_ids: Iterable[str]) -> Writt
     return Written(rows=rows, claims=written_claims(text))
 
 
-def _names_runs(run_ids: Iterable[str]) -> str:
+def names_runs(run_ids: Iterable[str]) -> str:
     """What a table says of the runs that it is of: a hash of their ids."""
     return f"of the runs {hashlib.sha256(' '.join(run_ids).encode()).hexdigest()[:16]}"
 
@@ -298,7 +298,7 @@ def _form_and_size(measured: Measured, claim: Contrast, control: Contrast) -> st
     )
 
 
-def comparisons(measured: Measured, contrasts: Sequence[Claim]) -> str:
+def comparisons(measured: Measured, contrasts: Sequence[Comparison]) -> str:
     """A line a pair of which both rows were run: those declared, and for a study of rates one at every rate."""
     run = set(measured.results["row"])
     labels = {row.key: row.label for row in measured.ablation.rows}

@@ -184,7 +184,7 @@ def test_runs_at_the_paper_rung_get_its_verdicts(checkout: Path) -> None:
     (page,) = pages([table("figure_6")])
     shown = [(line[0], line[4], line[6]) for line in page.measured]
     assert shown == [
-        ("Conv-GMLP, n = 2", "paper", "direction only"),
-        ("Pooling, n = 2", "paper", "direction only"),
+        ("Conv-GMLP, n = 2, Mean over the ASR sets", "paper", "direction only"),
+        ("Pooling, n = 2, Mean over the ASR sets", "paper", "direction only"),
     ]
     assert page.summary.startswith("12 cells: 2 direction only, 10 not attempted.")

@@ -38,7 +38,7 @@ def sheets(pages: Sequence[Page], evaluated: Lines = ()) -> list[Sheet]:
     for page in pages:
         grids = [(page.title, page.grid, (page.table.corner, *page.table.settings))]
         if page.measured:
-            grids.append((page.measured_title, [MEASURED, *page.measured], WORDS))
+            grids.append(("Measured here", [MEASURED, *page.measured], WORDS))
         # LaTeX numbers its own tables: "Table 9: Table 8. ..." would be read as a mistake.
         caption = f"{page.table.label} of the report: {page.table.title}"
         label = f"reported-{page.table.name.replace('_', '-')}"

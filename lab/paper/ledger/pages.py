@@ -98,21 +98,7 @@ class Page:
     @property
     def measured(self) -> list[list[str]]:
         """A line for every cell and rung that a tracked run stands for, without a head; none where there is no run."""
-        return [
-            [judged.cell.row if self._column else f"{judged.cell.row}, {judged.cell.column}", *_ours(judged.cell, ours)]
-            for judged in self.judged
-            for ours in judged.ours
-        ]
-
-    @property
-    def measured_title(self) -> str:
-        """What stands over these lines: the column as well, where they are all of one."""
-        return f"Measured here: {self._column}" if self._column else "Measured here"
-
-    @property
-    def _column(self) -> str:
-        columns = {judged.cell.column for judged in self.judged if judged.ours}
-        return columns.pop() if len(columns) == 1 else ""
+        return [_ours(judged.cell, ours) for judged in self.judged for ours in judged.ours]
 
     @property
     def summary(self) -> str:
@@ -177,7 +163,8 @@ def _ours(cell: PaperCell, ours: Ours) -> list[str]:
     if ours.claim and verdict == "other scale":
         verdict += f" ({ours.claim.outcome or 'not judged'})"
     run = f"{ours.run_ids[0][:_RUN_LETTERS]}{more}"
-    return [cell.marked, f"{ours.value:.1f}{interval}", ours.ablation, ours.rung, run, verdict]
+    place = f"{cell.row}, {cell.column}"
+    return [place, cell.marked, f"{ours.value:.1f}{interval}", ours.ablation, ours.rung, run, verdict]
 
 
 def _study(ours: Ours) -> str:
