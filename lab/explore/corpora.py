@@ -21,11 +21,7 @@ NUM_BINS = 40
 
 
 def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_listened: int = 2, seed: int = 0) -> Panel:
-    """Choose a corpus (by name) and a split, and draw utterances of it, `num_listened` at once.
-
-    Raises:
-        LabError: no corpora.
-    """
+    """Choose a corpus (by name) and a split, and draw utterances of it, `num_listened` at once."""
     if not corpora:
         raise LabError("there is no corpus to listen to; expected one or more, by name")
 

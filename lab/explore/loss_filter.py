@@ -51,11 +51,7 @@ class ScoredSamples:
 
 
 def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
-    """What the cells of a loss-filter study chose from, out of any finished cell's own table.
-
-    Raises:
-        LabError: no cell has been run on this machine.
-    """
+    """What the cells of a loss-filter study chose from, out of any finished cell's own table."""
     frame = load_utterances(ablation, rung)
     frame = frame[frame["split"] == "train"]
     row = frame["row"].iloc[0]

@@ -44,11 +44,7 @@ def attention_mask(lengths: Sequence[int]) -> Bool[ndarray, "tokens tokens"]:
 
 
 def packing_panel(lengths: Sequence[int], *, budget: int = 512, pack: int = 0) -> Panel:
-    """Slide the budget (tokens) and the number of samples of these lengths, and look at one pack.
-
-    Raises:
-        LabError: no samples.
-    """
+    """Slide the budget (tokens) and the number of samples of these lengths, and look at one pack."""
     if not len(lengths):
         raise LabError("there is nothing to pack; expected the lengths of one sample or more")
     longest = int(max(lengths))

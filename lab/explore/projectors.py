@@ -50,11 +50,7 @@ class Projected:
 
 
 class StudiedCells:
-    """The cells of a study of audio projectors that were run here, one seed of each row, and the utterances they heard.
-
-    Raises:
-        LabError: nothing of that seed was run on this machine, or the study is none of speech.
-    """
+    """The cells of a study of audio projectors that were run here, one seed a row, and the utterances they heard."""
 
     def __init__(self, ablation: Ablation, rung: str, *, seed: int = 0) -> None:
         self.ablation, self.rung, self.seed = ablation, rung, seed
@@ -81,11 +77,7 @@ class StudiedCells:
         return list(self._runs)
 
     def projector(self, row: str) -> AudioTokens:
-        """A row's trained projector, with the statistics that its features are standardised by.
-
-        Raises:
-            LabError: its model is not on this machine.
-        """
+        """A row's trained projector, with the statistics that its features are standardised by."""
         folder = artifact(self._runs[row], FOLDER)
         if not folder.is_dir():
             raise LabError(f"row {row!r} has no weights here ({folder} is missing); run it again")
@@ -100,11 +92,7 @@ class StudiedCells:
 
     @torch.no_grad()
     def heard(self, row: str, corpus: str, key: str) -> Projected:
-        """A test utterance of a corpus through a row's projector.
-
-        Raises:
-            LabError: as `projector`, or an unknown corpus or utterance.
-        """
+        """A test utterance of a corpus through a row's projector."""
         made = self.projector(row)
         waveform, mel, features = self._encoded(corpus, key)
         (tokens,) = made(torch.from_numpy(features)[None], torch.tensor([len(features)]))

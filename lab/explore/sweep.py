@@ -83,9 +83,6 @@ class SweepPanel(Panel):
     """How a study stands, with buttons that start and stop its sweep; `follow` shows it anew every few seconds.
 
     `rows` are those shown and run to begin with (main, all, or keys with commas between), `workers` cells at once.
-
-    Raises:
-        LabError: an unknown ablation or rung.
     """
 
     def __init__(self, name: str, rung: str = "cpu", *, rows: str = "main", workers: int | None = None) -> None:

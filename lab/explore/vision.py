@@ -28,11 +28,7 @@ FRAME_SIZE = 256
 
 
 def example_pictures(folder: Path | None = None) -> Pictures:
-    """A page of small text, a chart and a still of the project's own, and the pictures of a folder.
-
-    Raises:
-        LabError: a file of the folder that cannot be read as a picture.
-    """
+    """A page of small text, a chart and a still of the project's own, and the pictures of a folder."""
     found: dict[str, UInt8[ndarray, "height width 3"]] = {}
     for source in ("pages", "charts", "stills"):
         (sample,), _ = open_samples(source, "test", 1)
@@ -48,9 +44,6 @@ def any_resolution_panel(pictures: Pictures, *, image_size: int = 96, patch_grid
 
     `image_size` and `max_tiles` are where the controls begin; `patch_grid` is how many tokens a side a projector makes
     of one view.
-
-    Raises:
-        LabError: no pictures.
     """
     if not pictures:
         raise LabError("there is no picture to look at; expected one or more, by name")
@@ -101,11 +94,7 @@ def _picture(axes: Axes, pixels: UInt8[ndarray, "height width 3"], title: str) -
 
 
 def frames_panel(sample: Sample, *, max_frames: int = 8) -> Panel:
-    """Choose how many frames of a sample's video are seen, at most and a second, and look at them.
-
-    Raises:
-        LabError: the sample has no video, or several.
-    """
+    """Choose how many frames of a sample's video are seen, at most and a second, and look at them."""
     videos = [part for part in sample.content if isinstance(part, Video)]
     if len(videos) != 1:
         raise LabError(f"sample {sample.id!r} has {len(videos)} videos to look at; expected one")

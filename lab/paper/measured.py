@@ -103,11 +103,7 @@ def load_measured(ablation: Ablation, rung: str) -> Measured:
 
 
 def load_rows(ablation: Ablation, rung: str, rows: Sequence[str]) -> "pandas.DataFrame":
-    """The test utterances of these rows, those of the corpora out of the domain left out.
-
-    Raises:
-        LabError: as `load_measured`.
-    """
+    """The test utterances of these rows, those of the corpora out of the domain left out."""
     frame, outside = _test_utterances(ablation, rung, rows, rows)
     return frame[~outside]
 

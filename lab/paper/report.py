@@ -46,9 +46,6 @@ def write_report(path: Path | None = None, *, mlflow: str = MLFLOW) -> Path:
     """Write the page (to `mlruns/report.html` where None) and return where it is.
 
     `mlflow` is the address of MLflow's page, which runs are linked to; it is `make mlflow` that serves it.
-
-    Raises:
-        LabError: a results file that was changed by hand.
     """
     written = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
     page = _TEMPLATES.get_template("report.html").render(title=TITLE, written=written, results=results(mlflow))
@@ -56,11 +53,7 @@ def write_report(path: Path | None = None, *, mlflow: str = MLFLOW) -> Path:
 
 
 def results(mlflow: str = MLFLOW) -> Markup:
-    """What stands below the title of the page, as HTML.
-
-    Raises:
-        LabError: a results file that was changed by hand.
-    """
+    """What stands below the title of the page, as HTML."""
     runs = {run.run_id: run for run in read_runs()}
     ablations = sorted(map(load_ablation, ablation_files()), key=_place_in_paper)
     page = _TEMPLATES.get_template("results.html").render(

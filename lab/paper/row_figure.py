@@ -32,8 +32,6 @@ CHANCE = "test_chance"
 YARDSTICKS = ("Baseline", "Control")
 DASHES = (0, (4, 3))
 HEADING_LETTERS, LABEL_LETTERS, REPORTED_LETTERS, KIND_LETTERS = 106, 30, 22, 44  # that fit into a line
-# Beyond so many kinds their names no longer stand side by side.
-UPRIGHT_KINDS = 10
 PAPERS_ROW, CLEAN = "gaussian_1", "clean"
 NUM_BINS = 48
 
@@ -78,11 +76,7 @@ def score_column(measured: Measured) -> Column:
 
 
 def row_scores(measured: Measured) -> list[RowScore]:
-    """The rows that were run, in the order of their declaration.
-
-    Raises:
-        LabError: as `score_column` and `Measured.values`.
-    """
+    """The rows that were run, in the order of their declaration."""
     column = score_column(measured)
     scores = []
     for row in measured.ablation.rows:
@@ -121,11 +115,7 @@ def write_heading(figure: Figure, measured: Measured, title: str) -> None:
 
 
 def draw_rows(measured: Measured, title: str, beneath: Beneath | None = None) -> Figure:
-    """The rows that were run, the paper's numbers to their right where there are any, `beneath` under both.
-
-    Raises:
-        LabError: the ablation declares no column that is counted from single answers.
-    """
+    """The rows that were run, the paper's numbers to their right where there are any, `beneath` under both."""
     column = score_column(measured)
     scores, shown = row_scores(measured), stars(measured.ablation, column)
     height = max(
@@ -289,8 +279,7 @@ def _draw_kinds(figure: FigureBase, measured: Measured) -> None:
         ax=axes,
     )
     names = [f"{textwrap.fill(kind.replace('_', ' '), 9)}\n({counts[kind]})" for kind in kinds]
-    turned = 0 if len(kinds) <= UPRIGHT_KINDS else 90
-    axes.set_xticks(np.arange(len(kinds)) + 0.5, names, fontsize="small", rotation=turned)
+    axes.set_xticks(np.arange(len(kinds)) + 0.5, names, fontsize="small", rotation=0)
     labels = [textwrap.fill(label, KIND_LETTERS) for label in (*rows.values(), "chance")]
     axes.set_yticks(np.arange(len(labels)) + 0.5, labels, fontsize="small", rotation=0)
     axes.tick_params(length=0)

@@ -35,11 +35,7 @@ class Components:
     words: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def entries(self) -> Mapping[str, Any]:
-        """The dict itself.
-
-        Raises:
-            LabError: `places` or `words` have a name that the dict lacks.
-        """
+        """The dict itself."""
         entries: Mapping[str, Any] = getattr(import_module(self.module), self.dict)
         if lost := sorted({*self.places, *self.words} - set(entries)):
             raise LabError(

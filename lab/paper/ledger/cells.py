@@ -161,14 +161,8 @@ def reported(
 ) -> tuple[Reported, ...]:
     """What the ledger has in `columns` of table `name`, for an ablation's rows.
 
-    Args:
-        rows: the key of a row of the ablation -> the row of the table that it stands for.
-        columns: one or more; where there are several, each value's note is its column.
-        metric: of the ablation, in which a value is given as a fraction where it is printed in percent.
-        note: what the values are of; left out where a value is not found.
-
-    Raises:
-        LabError: the table, a row or a column is not in the ledger.
+    `rows` has the key of a row of the ablation -> the row of the table that it stands for. A value of `metric` is given
+    as a fraction where it is printed in percent. `note` says what the values are of; of several columns it is theirs.
     """
     asked = [columns] if isinstance(columns, str) else list(columns)
     found = []

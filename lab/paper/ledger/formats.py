@@ -1,8 +1,8 @@
 """Pages of the ledger as a terminal table, as Markdown, as LaTeX (booktabs) and as JSON."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,34 +20,19 @@ WORDS = ("Cell", "Study", "Rung", "Run", "Verdict", "Benchmark", "Model", "Metri
 Lines = Sequence[Sequence[str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sheet:
-    """A page as every format for people shows it: grids under their titles, and notes."""
-
-    title: str
-    caption: str
-    label: str
-    grids: Sequence[tuple[str, Lines, Collection[str]]]
-    """Of each its title (the first one's is the sheet's), its lines, the head first, and the columns of words."""
-    notes: Sequence[str]
+Sheet = tuple[Sequence[tuple[str, Lines, Collection[str]]], Sequence[str]]
+"""A page as every format for people shows it: grids (title, lines with the head first, columns of words), and notes."""
 
 
-def sheets(pages: Sequence[Page], evaluated: Lines = ()) -> list[Sheet]:
+def sheets(pages: Sequence[Page], evaluated: Lines = ()) -> Iterator[Sheet]:
     """The pages, and after them what `lab.paper.ledger.evaluated.grid` gives, where it gives anything."""
-    made = []
     for page in pages:
         grids = [(page.title, page.grid, (page.table.corner, *page.table.settings))]
         if page.measured:
             grids.append(("Measured here", [MEASURED, *page.measured], WORDS))
-        # LaTeX numbers its own tables: "Table 9: Table 8. ..." would be read as a mistake.
-        caption = f"{page.table.label} of the report: {page.table.title}"
-        label = f"reported-{page.table.name.replace('_', '-')}"
-        notes = (page.summary, *page.notes)
-        made.append(Sheet(title=page.title, caption=caption, label=label, grids=grids, notes=notes))
+        yield grids, (page.summary, *page.notes)
     if evaluated:
-        grids = [(TITLE, [HEAD, *evaluated], WORDS)]
-        made.append(Sheet(title=TITLE, caption=TITLE, label="evaluated-here", grids=grids, notes=[NOTE]))
-    return made
+        yield [(TITLE, [HEAD, *evaluated], WORDS)], [NOTE]
 
 
 def terminal_table(head: Sequence[str], lines: Lines, left: Collection[str]) -> Table:
@@ -70,11 +55,11 @@ def put(console: Console, made: Table) -> None:
 def print_terminal(pages: Sequence[Page], evaluated: Lines = ()) -> None:
     """Print them; as wide as the terminal, or where there is none as wide as the tables are."""
     console = Console()
-    for sheet in sheets(pages, evaluated):
-        for title, (head, *lines), left in sheet.grids:
+    for grids, notes in sheets(pages, evaluated):
+        for title, (head, *lines), left in grids:
             console.print(Text(title, style="bold"))
             put(console, terminal_table(head, lines, left))
-        for line in sheet.notes:
+        for line in notes:
             console.print(Text(line), highlight=False, soft_wrap=not console.is_terminal)
         console.print()
     if len(pages) > 1:
@@ -85,10 +70,10 @@ def print_terminal(pages: Sequence[Page], evaluated: Lines = ()) -> None:
 def markdown(pages: Sequence[Page], evaluated: Lines = ()) -> str:
     """A heading, the tables and a list of notes each."""
     parts = []
-    for sheet in sheets(pages, evaluated):
-        for title, lines, left in sheet.grids:
-            parts += [f"### {title}" if title == sheet.title else f"**{title}**", markdown_table(lines, left)]
-        parts.append("\n".join(f"- {note.replace('*', chr(92) + '*')}" for note in sheet.notes))
+    for grids, notes in sheets(pages, evaluated):
+        for at, (title, lines, left) in enumerate(grids):
+            parts += [f"**{title}**" if at else f"### {title}", markdown_table(lines, left)]
+        parts.append("\n".join(f"- {note.replace('*', chr(92) + '*')}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,18 +87,17 @@ def latex(pages: Sequence[Page], evaluated: Lines = ()) -> str:
     from pandas import DataFrame
 
     parts = [r"% Written by `lab paper --format latex`; needs \usepackage{booktabs} and \usepackage[T1]{fontenc}."]
-    for sheet in sheets(pages, evaluated):
-        for title, (head, *lines), left in sheet.grids:
-            first = title == sheet.title
+    for grids, notes in sheets(pages, evaluated):
+        for at, (title, (head, *lines), left) in enumerate(grids):
+            # LaTeX numbers its own tables: "Table 9: Table 8. ..." would be read as a mistake.
+            caption = grids[0][0].replace(". ", " of the report: ", 1) + (f" ({title})" if at else "")
             # Words beneath the first grid are broken into lines: they would be wider than any page.
             columns = "".join(_WIDTHS.get(name, "l" if name in left else "r") for name in head)
-            label = f"tab:{sheet.label}{'' if first else '-measured'}"
-            caption = (sheet.caption if first else f"{sheet.caption} ({title})").translate(_SPECIAL)
-            told: Any = {"caption": caption, "label": label}
+            told: Any = {"caption": caption.translate(_SPECIAL), "position": "htbp"}
             frame = DataFrame(lines, columns=list(head))
-            parts.append(frame.to_latex(index=False, escape=True, column_format=columns, position="htbp", **told))
-        notes = DataFrame(sheet.notes).to_latex(index=False, header=False, escape=True, column_format=r"p{\linewidth}")
-        parts.append(notes.replace("\\midrule\n", ""))
+            parts.append(frame.to_latex(index=False, escape=True, column_format=columns, **told))
+        below = DataFrame(notes).to_latex(index=False, header=False, escape=True, column_format=r"p{\linewidth}")
+        parts.append(below.replace("\\midrule\n", ""))
     text = "\n".join(parts).replace(_FLOAT, rf"{_FLOAT}\centering\footnotesize\setlength{{\tabcolsep}}{{4pt}}")
     return text.replace("◇", r"$^{\diamond}$").replace("−", "$-$")
 

@@ -123,11 +123,7 @@ class Page:
 
 
 def pages(chosen: Sequence[Table]) -> list[Page]:
-    """These tables with what tracked runs say of each of their cells.
-
-    Raises:
-        LabError: as `lab.paper.ledger.ours.tracked` and `lab.paper.ledger.evaluated.filling`.
-    """
+    """These tables with what tracked runs say of each of their cells."""
     keys = [cell.key for table in chosen for cell in table.cells]
     found, evaluated = tracked(keys), filling(keys)
 
