@@ -64,11 +64,7 @@ def samples_of_study(ablation: Ablation, rung: str) -> ScoredSamples:
 
 
 def samples_of_scoring(folder: Path, source: str) -> ScoredSamples:
-    """What `lab score SOURCE --out FOLDER` wrote, with the texts of the source again, and with `--images` its pictures.
-
-    Raises:
-        LabError: as `loss_files` and `read_instructions`, or a sample that the source no longer has.
-    """
+    """What `lab score SOURCE --out FOLDER` wrote, with the source's texts again, and with `--images` its pictures."""
     frame = pq.read_table(loss_files(folder)).to_pandas()
     parameters: Any = load_ablation(OF_PICTURES).base
     seen = _samples_by_id(source, parameters, len(frame)) if is_source(source) else {}

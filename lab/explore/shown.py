@@ -24,14 +24,14 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "lab.training.memory.Memory": ("parts", "batch_size", "tokens", "total", "flops"),
     "lab.training.packing_certificate.PackingCertificate": ("passed", "attention", "precision", "checks", "failed"),
     "lab.data.sample.Sample": ("content", "task", "choices", "answer"),
-    "lab.data.video.reading.VideoFrames": ("frames", "duration_seconds"),
+    "lab.data.video.reading.VideoFrames": (),
     "lab.data.speech.corpora.Corpus": ("manifest",),
     "lab.data.packing.Packs": ("statistics",),
     "lab.data.filters.filtering.Filtered": ("name", "parameters", "num_kept", "dropped", "examples"),
     "lab.evaluation.statistics.Interval": ("estimate", "low", "high", "confidence", "num_seeds", "num_utterances"),
     "lab.evaluation.verdict.Verdict": ("outcome", "sentence"),
 }
-"""What is shown of an object, by its class: fields, properties and what methods give; subclasses are shown alike."""
+"""What is shown of an object, by its class: fields, properties and what methods give; of a video its frames."""
 
 MAX_PICTURES = 8  # every frame is a picture in the notebook
 _LEFT = "style='text-align:left;vertical-align:top;white-space:pre-wrap'"
@@ -58,8 +58,8 @@ def html_of(value: Any) -> str:
         if value and all(isinstance(own, Mapping) for own in value.values()):
             return table({"": name, **own} for name, own in value.items())
         return text(", ".join(f"{name} = {own}" for name, own in value.items()))
-    if getattr(value, "ndim", 0) == 4:
-        return pictures(value)
+    if hasattr(value, "frames") and hasattr(value, "seconds"):
+        return video(value)
     if isinstance(value, list | tuple):
         if len(value) > 1 and all(isinstance(own, float) for own in value):
             return curve(value)
@@ -114,22 +114,26 @@ def sound(waveform: Any, caption: str = "") -> Markup:
     return Markup(f"{told}<audio controls src='data:audio/wav;base64,{_base64(written)}'></audio>")
 
 
-def pictures(frames: Any, seconds: Sequence[float] = ()) -> Markup:
-    """Pictures in a row, evenly chosen where there are more than `MAX_PICTURES`; under each its time, where it has one.
-
-    `frames` are RGB in 8 bits (frames, height, width, 3).
-    """
-    import numpy as np
+def pictures(frames: Any, captions: Sequence[str] = ()) -> Markup:
+    """Pictures in a row, RGB in 8 bits (frames, height, width, 3), with what stands under each."""
     from PIL import Image
 
     row = ""
-    for index in np.unique(np.linspace(0, len(frames) - 1, MAX_PICTURES).round().astype(int)):
+    for at, frame in enumerate(frames):
         written = io.BytesIO()
-        Image.fromarray(frames[index]).save(written, format="PNG")
-        told = f"<br>{seconds[index]:.2f} s" if len(seconds) else ""
+        Image.fromarray(frame).save(written, format="PNG")
         picture = f"<img src='data:image/png;base64,{_base64(written)}' alt='picture' style='height:96px'>"
+        told = f"<br>{text(captions[at])}" if captions else ""
         row += f"<figure style='display:inline-block;margin:0 4px'>{picture}{told}</figure>"
     return Markup(f"<div>{row}</div>")
+
+
+def video(seen: Any) -> Markup:
+    """The frames of a video with their times, evenly chosen where there are more than `MAX_PICTURES`."""
+    import numpy as np
+
+    chosen = np.unique(np.linspace(0, len(seen.frames) - 1, MAX_PICTURES).round().astype(int))
+    return pictures(seen.frames[chosen], [f"{seconds:.2f} s" for seconds in seen.seconds[chosen]])
 
 
 def media(content: Iterable[Any], sight: Any = None) -> Markup:
@@ -143,8 +147,7 @@ def media(content: Iterable[Any], sight: Any = None) -> Markup:
         elif part.type == "image":
             told += f"{pictures(part.read(sight or PAPER_SIGHT)[None])}"
         elif part.type == "video":
-            video = part.read(sight or PAPER_SIGHT)
-            told += f"{pictures(video.frames, video.seconds)}"
+            told += f"{video(part.read(sight or PAPER_SIGHT))}"
     return Markup(told)
 
 

@@ -8,7 +8,7 @@ import math
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.data.video.reading import VIDEO_FRAME
@@ -68,52 +68,34 @@ def architecture() -> dict[str, Any]:
     heard = torch.empty(windows, listen.downsample_rate, frames[1], device="meta")
     tokens = listen.project(heard, torch.empty(windows, dtype=torch.long, device="meta"))
     view = {"image_size": vision.image_size, "view_grid": watch.output_grid(*vision.grid), "newline": video.newline}
+    tokens_a_frame = {n: num_tokens(*VIDEO_FRAME, max_tiles=tiles, **view) for n, tiles in (("whole", 1), ("tiles", 2))}
     return {
-        "vision_encoder": {
-            "name": image.vision_encoder,
-            "parameters": parameters(vision),
-            "in": list(pixels.shape[1:]),
-            "out": list(features.shape[1:]),
-        },
-        "visual_projector": {
-            "name": image.projector,
-            "parameters": parameters(look),
-            "out": list(look(features).shape[1:]),
-            "padding": image.padding,
-            "tokens_by_padding": {name: math.prod(one.output_grid(*vision.grid)) for name, one in by_padding.items()},
-        },
-        "video_projector": {
-            "name": video.projector,
-            "parameters": parameters(watch),
-            "out": list(watch(features).shape[1:]),
-            "frame": list(VIDEO_FRAME),
-            "frames_per_second": video.frames_per_second,
-            "max_frames": video.max_frames,
-            "tokens_a_frame": {
-                name: num_tokens(*VIDEO_FRAME, max_tiles=tiles, **view) for name, tiles in (("whole", 1), ("tiles", 2))
-            },
-        },
-        "audio_encoder": {
-            "name": audio.audio_encoder,
-            "parameters": parameters(hearing),
-            "in": mel,
-            "out": frames,
-        },
-        "audio_projector": {
-            "name": audio.projector,
-            "downsample_rate": audio.downsample_rate,
-            "parameters": parameters(listen),
-            "out": list(tokens.shape),
-        },
-        "language_model": {
-            "name": audio.language_model,
-            "parameters": parameters(language_model),
-            "layers": language_model.config.num_hidden_layers,
-            "hidden_size": width,
-        },
+        "vision_encoder": _part(image.vision_encoder, vision, features) | {"in": list(pixels.shape[1:])},
+        "visual_projector": _part(
+            image.projector,
+            look,
+            look(features),
+            padding=image.padding,
+            tokens_by_padding={name: math.prod(one.output_grid(*vision.grid)) for name, one in by_padding.items()},
+        ),
+        "video_projector": _part(
+            video.projector,
+            watch,
+            watch(features),
+            frame=list(VIDEO_FRAME),
+            frames_per_second=video.frames_per_second,
+            max_frames=video.max_frames,
+            tokens_a_frame=tokens_a_frame,
+        ),
+        "audio_encoder": _part(audio.audio_encoder, hearing) | {"in": mel, "out": frames},
+        "audio_projector": _part(audio.projector, listen, tokens[None], downsample_rate=audio.downsample_rate),
+        "language_model": _part(
+            audio.language_model, language_model, layers=language_model.config.num_hidden_layers, hidden_size=width
+        ),
     }
 
 
-def parameters(module: nn.Module) -> int:
-    """All of a module's, those that never train included."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def _part(name: str, module: nn.Module, out: Tensor | None = None, **more: Any) -> dict[str, Any]:
+    """Its parameters, those that never train included, and the shape of what it gives of one sample."""
+    shape = {} if out is None else {"out": list(out.shape[1:])}
+    return {"name": name, "parameters": sum(one.numel() for one in module.parameters()), **shape, **more}

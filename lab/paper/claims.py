@@ -173,11 +173,7 @@ class ClaimQuestion:
 
 
 def question_of(ablation: Ablation, rung: str) -> ClaimQuestion:
-    """The claim as a question.
-
-    Raises:
-        LabError: the ablation declares no contrasts, or lacks a row of the first.
-    """
+    """The claim as a question; a LabError where the ablation declares none, or lacks a row of it."""
     contrasts = load_contrasts(ablation.name)
     if not contrasts:
         raise LabError(

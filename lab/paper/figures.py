@@ -61,11 +61,7 @@ def load_script(path: Path) -> ModuleType:
 
 
 def draw_figure(script: Path, rung: str = NO_RUNG) -> list[Path]:
-    """Draw the figure of that script as SVG and PNG; the same results or facts give the same bytes.
-
-    Raises:
-        LabError: as `load_measured`; or a rung is asked for of a figure that shows no run.
-    """
+    """Draw the figure of that script as SVG and PNG; the same results or facts give the same bytes."""
     from lab.paper.style import paper_style, save
 
     figure, name = load_script(script), script.stem
@@ -100,11 +96,7 @@ def _names_facts(facts: Mapping[str, Any]) -> str:
 def drawn(names: Iterable[str] | None = None) -> list[DrawnFile]:
     """Every table and figure that there should be: those of all recorded rungs with results, and those without runs.
 
-    Args:
-        names: of ablations, and of figures that show no run; all where None.
-
-    Raises:
-        LabError: an unknown name, or a results file that was changed by hand.
+    `names` are those of ablations, and of figures that show no run; all where None.
     """
     every = {**ablation_files(), **figure_scripts()}
     found: list[DrawnFile] = []
@@ -143,11 +135,7 @@ def _drawn(path: Path, said: str, **shared: Any) -> DrawnFile:
 
 
 def resting_on(run: str) -> list[DrawnFile]:
-    """The tables and figures that rest on a run: its MLflow id, or as many of its first letters as tell it apart.
-
-    Raises:
-        LabError: no results file names such a run, or several do.
-    """
+    """The tables and figures that rest on a run: its MLflow id, or as many of its first letters as tell it apart."""
     found = drawn(ablation_files())
     matching = sorted({run_id for one in found for run_id in one.run_ids if run_id.startswith(run)})
     if not run or len(matching) != 1:

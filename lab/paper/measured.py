@@ -38,11 +38,7 @@ class Measured:
         return sorted(int(seed) for seed in self.results.loc[self.results["row"] == row, "seed"])
 
     def values(self, row: str, metric: str, scale: float = 1.0) -> tuple[float, ...]:
-        """What the cells of a row measured, by seed, `scale` times; nothing where the row was not run.
-
-        Raises:
-            LabError: a cell has no such number. It would be drawn as nothing.
-        """
+        """What the cells of a row measured, by seed, `scale` times; nothing where it was not run."""
         lines = self.results[self.results["row"] == row].sort_values("seed")
         found = tuple(float(value) * scale for value in lines.get(metric, [math.nan] * len(lines)))
         if lacking := [str(seed) for seed, value in zip(lines["seed"], found, strict=True) if math.isnan(value)]:

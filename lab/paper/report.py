@@ -7,7 +7,7 @@ opens from a file, prints, and asks no server for anything. The documentation ha
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lab.paper.ledger.evaluated import grid
 from lab.paper.ledger.formats import FORMATS
 from lab.paper.ledger.pages import pages
 from lab.paper.tables import CLAIM, table_path, written_claims
-from lab.study.ablation import Ablation, Rung, ablation_files, load_ablation
+from lab.study.ablation import Ablation, ablation_files, load_ablation
 from lab.study.results import Line, read_lines
 from lab.study.store import RunRecord, read_runs
 
@@ -72,28 +72,21 @@ def _place_in_paper(ablation: Ablation) -> int:
 
 def _study(ablation: Ablation, runs: Mapping[str, RunRecord], mlflow: str) -> dict[str, Any]:
     lines = read_lines(ablation, ablation.rungs[0].name)
-    rungs = [
-        _at_rung(ablation, rung, [line for line in lines if line["rung"] == rung.name], runs, mlflow)
-        for rung in ablation.rungs
-        if rung.recorded
-    ]
+    rungs = []
+    for rung in (rung for rung in ablation.rungs if rung.recorded):
+        table, stem = table_path(ablation, rung.name), figure_stem(ablation, rung.name)
+        text = table.read_text(encoding="utf-8") if table.exists() else ""
+        picture = stem.with_name(f"{stem.name}.svg")
+        at_rung = {
+            "rung": rung,
+            "claims": written_claims(text),
+            "picture": base64.b64encode(picture.read_bytes()).decode() if picture.exists() else "",
+            "table": _rendered(_SAID_ABOVE.sub("", text)),
+            "runs": [_run(line, runs.get(line["run_id"]), mlflow) for line in lines if line["rung"] == rung.name],
+        }
+        rungs.append(at_rung)
     log = [_rendered(re.sub("^## ", "#### ", entry, flags=re.MULTILINE)) for entry in log_entries(ablation.name)]
     return {"ablation": ablation, "rungs": rungs, "log": log}
-
-
-def _at_rung(
-    ablation: Ablation, rung: Rung, lines: Sequence[Line], runs: Mapping[str, RunRecord], mlflow: str
-) -> dict[str, Any]:
-    table, stem = table_path(ablation, rung.name), figure_stem(ablation, rung.name)
-    text = table.read_text(encoding="utf-8") if table.exists() else ""
-    picture = stem.with_name(f"{stem.name}.svg")
-    return {
-        "rung": rung,
-        "claims": written_claims(text),
-        "picture": base64.b64encode(picture.read_bytes()).decode() if picture.exists() else "",
-        "table": _rendered(_SAID_ABOVE.sub("", text)),
-        "runs": [_run(line, runs.get(line["run_id"]), mlflow) for line in lines],
-    }
 
 
 def run_address(mlflow: str, run_id: str) -> str:

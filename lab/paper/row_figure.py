@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -62,11 +63,7 @@ class RowScore:
 
 
 def score_column(measured: Measured) -> Column:
-    """The column that is counted from single answers.
-
-    Raises:
-        LabError: the ablation has none.
-    """
+    """The column that is counted from single answers."""
     if measured.counted is None:
         raise LabError(
             f"a figure of rows shows the column whose `interval` is set, but ablation {measured.ablation.name!r} "
@@ -168,7 +165,7 @@ def _draw_scores(axes: Axes, scores: Sequence[RowScore], chance: float | None) -
         colour = GREY if score.is_yardstick else STYLES[0].colour
         marker = "s" if score.is_yardstick else STYLES[0].marker
         reach = [[end] for end in score.reach]
-        look = {"color": colour, "marker": marker, "elinewidth": 1.4, "linestyle": "none"}
+        look: Any = {"color": colour, "marker": marker, "elinewidth": 1.4, "linestyle": "none"}
         axes.errorbar(score.mean, height, xerr=reach, **look)
         draw_seeds(axes, score.seeds, [height - 0.27] * len(score.seeds), colour)
     axes.set_ylim(0.4, len(scores) + 0.6)
@@ -182,7 +179,7 @@ def draw_against(axes: Axes, series: Mapping[str, Mapping[float, RowScore]], loo
         own, shift = looks[name], step ** (at - (len(series) - 1) / 2)
         places = [number * shift for number in scores]
         bars = list(zip(*(score.reach for score in scores.values()), strict=True))
-        look = {"color": own.colour, "marker": own.marker, "linestyle": own.line, "elinewidth": 1.0}
+        look: Any = {"color": own.colour, "marker": own.marker, "linestyle": own.line, "elinewidth": 1.0}
         axes.errorbar(places, [score.mean for score in scores.values()], yerr=bars, label=name, **look)
         for place, score in zip(places, scores.values(), strict=True):
             draw_seeds(axes, [place * step**0.45] * len(score.seeds), score.seeds, own.colour)
@@ -221,7 +218,7 @@ def stars(ablation: Ablation, column: Column) -> list[tuple[str, float]]:
 def _draw_stars(axes: Axes, shown: Sequence[tuple[str, float]]) -> None:
     heights = _label_lines(axes, [label for label, _ in shown], REPORTED_LETTERS, fontsize="small")
     axes.plot([value for _, value in shown], heights, color="black", marker="*", markersize=9, linestyle="none")
-    above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": "small"}
+    above: Any = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": "small"}
     for (_, value), height in zip(shown, heights, strict=True):
         axes.annotate(f"{value:.1f}", (value, height), **above)
     axes.set_ylim(0.4, len(shown) + 0.8)
@@ -329,7 +326,7 @@ def draw_losses(
     every.plot(at, height * np.exp(-0.5 * ((at - fit.mean) / fit.std) ** 2), color="black", label="fitted Gaussian")
     for place, kind in enumerate(sorted(set(kinds), key=lambda kind: (kind != CLEAN, kind))):
         own, drawn = losses[np.array([one == kind for one in kinds])], style_of(place)
-        look = {"color": drawn.colour, "linestyle": drawn.line, "label": f"{kind.replace('_', ' ')} ({len(own)})"}
+        look: Any = {"color": drawn.colour, "linestyle": drawn.line, "label": f"{kind.replace('_', ' ')} ({len(own)})"}
         by_kind.hist(own, bins=edges, density=True, histtype="step", **look)
     for axes, label in ((every, "training instructions"), (by_kind, "density")):
         for bound in bounds:

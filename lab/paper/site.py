@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lab import paths
@@ -31,8 +32,8 @@ class Components:
     module: str
     dict: str
     otherwise: str = NOT_IN_THE_PAPER
-    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    places: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    words: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     def entries(self) -> Mapping[str, Any]:
         """The dict itself."""

@@ -17,7 +17,7 @@ from lab.data.speech.corpora import Corpus
 from lab.data.video.reading import VideoFrames
 from lab.evaluation.statistics import Interval
 from lab.evaluation.verdict import Verdict
-from lab.explore.shown import MAX_PICTURES, SHOWN, curve, facts, pictures, register
+from lab.explore.shown import MAX_PICTURES, SHOWN, curve, facts, html_of, register
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.scale import scale
@@ -90,7 +90,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.training.memory.Memory": (counted.rows["none"].memory, ("language_model", "flops")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("False", "other text: logits", "0.5")),
         "lab.data.sample.Sample": (sample, ("data:image/png;base64,", "red<br>blue", "Which?")),
-        "lab.data.video.reading.VideoFrames": (video(), ("<img", "duration_seconds")),
+        "lab.data.video.reading.VideoFrames": (video(), ("<img", "2.00 s")),
         "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "utterances")),
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.filters.filtering.Filtered": (kept, ("not_empty", "empty = 1", "least = 1")),
@@ -128,7 +128,7 @@ def test_an_object_shows_itself_as_html(name, shell, examples):
 
 
 def test_a_long_video_is_shown_by_its_first_and_last_frame_and_some_between():
-    shown = pictures(video(20).frames, list(range(20)))
+    shown = html_of(video(20))
     assert shown.count("<img") == MAX_PICTURES
     assert "0.00 s" in shown
     assert "19.00 s" in shown

@@ -11,9 +11,8 @@ from PIL import Image
 from lab import paths
 from lab.errors import LabError
 from lab.paper.architecture import architecture
-from lab.paper.diagram import rounded
 from lab.paper.figures import _names_facts, draw_figure, drawn, load_script
-from lab.paper.style import paper_style, save
+from lab.paper.style import paper_style, rounded, save
 from lab.study import ablation
 from lab.study.ablation import Row, load_ablation
 from lab.training.stages import PAPER_STAGES

@@ -1,8 +1,7 @@
 """The cells of the paper's tables, read from `cells.csv` and `tables.toml` beside this file (sections 4 and 4.5).
 
 A cell is one number, or its absence: a place of a printed table that holds two of them (WER and CER, or what a model's
-owners report and what the paper's authors ran) is two cells of one row and column. An ablation declares the paper's
-numbers by naming their rows here (`reported`), so that each has one home.
+owners report and what the paper's authors ran) is two cells. An ablation names their rows here (`reported`).
 """
 
 import csv
@@ -91,21 +90,13 @@ class Table:
         return list(dict.fromkeys(cell.column for cell in self.cells))
 
     def at(self, row: str, column: str) -> list[PaperCell]:
-        """The cells of one place: more than one where two metrics, or two who measured, share it.
-
-        Raises:
-            LabError: the table has no such row or column; the message lists those that it has.
-        """
+        """The cells of one place: more than one where two metrics, or two who measured, share it."""
         choose(dict.fromkeys(self.rows), row, f"row in {self.label}:")
         choose(dict.fromkeys(self.columns), column, f"column in {self.label}:")
         return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
 
     def cell(self, row: str, column: str, *, metric: str = "", measured_by: str = "") -> PaperCell:
-        """The one cell of a place; `metric` and `measured_by` choose where it has several.
-
-        Raises:
-            LabError: as `at`, or none or more than one fits; the message lists those of the place.
-        """
+        """The one cell of a place; `metric` and `measured_by` choose where it has several."""
         there = self.at(row, column)
         found = [cell for cell in there if metric in ("", cell.metric) and measured_by in ("", cell.measured_by)]
         if len(found) != 1:
@@ -137,7 +128,7 @@ def _heads() -> Mapping[str, dict[str, Any]]:
 
 
 def table(name: str) -> Table:
-    """The table of that name; an unknown one raises a LabError that lists the choices."""
+    """The table of that name."""
     return choose(tables(), name, "table of the paper")
 
 
@@ -183,11 +174,7 @@ def reported(
 
 
 def printed(name: str, row: str, column: str) -> str:
-    """A value as it is printed, for a note.
-
-    Raises:
-        LabError: as `reported`; or it is not found, which a note should say in words of its own.
-    """
+    """A value as it is printed, for a note; a LabError where it is not found."""
     cell = table(name).cell(row, column)
     if cell.value is None:
         raise LabError(f"{cell.key} is {cell.printed!r}; a note that wants its number has to say so itself")

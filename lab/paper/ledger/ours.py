@@ -34,7 +34,6 @@ class Ours:
     ablation: str
     row: str
     label: str
-    """What the row is called in the ablation's table."""
     measure: str
     """What was measured: label and unit of the ablation's column."""
     rung: str
@@ -47,7 +46,7 @@ class Ours:
     run_ids: tuple[str, ...]
     claim: JudgedClaim | None
     told: str = ""
-    """What it is, in one sentence, where it is no row of an ablation but an evaluation of a checkpoint."""
+    """Where it is no row of an ablation but an evaluation of a checkpoint: what it is, in one sentence."""
 
 
 def tracked(keys: Iterable[str]) -> Mapping[str, list[Ours]]:

@@ -63,7 +63,7 @@ def judge_one(cell: PaperCell, ours: Ours) -> Reproduction:
     return "direction only" if ours.claim and ours.claim.outcome == "holds" else "not reproduced"
 
 
-MEASURED = ("Cell", "Reported", "Ours (95% interval)", "Study", "Rung", "Run", "Verdict")
+MEASURED = ["Cell", "Reported", "Ours (95% interval)", "Study", "Rung", "Run", "Verdict"]
 _MEANING = {
     "owner": "* officially reported by the model's owners",
     "leaderboard": "◇ taken from a leaderboard",
