@@ -5,6 +5,7 @@ Section 3 of the paper (packed fine-tuning). Axes: `samples`, `tokens` (of one p
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -123,6 +124,6 @@ def model_of_characters(texts: Sequence[str]) -> OmniModel:
     torch.manual_seed(0)
     codec = CharacterCodec(alphabet="".join(sorted(set("".join(texts)))))
     attention = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16}
-    sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, **attention}
+    sizes: Any = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, **attention}
     model = Qwen3ForCausalLM(Qwen3Config(vocab_size=codec.vocab_size, initializer_range=0.06, **sizes))
     return OmniModel(language_model=LanguageModel("characters, untrained", model, codec, "0", None))

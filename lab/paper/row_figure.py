@@ -123,7 +123,8 @@ def draw_rows(measured: Measured, title: str, beneath: Beneath | None = None) ->
     figure = Figure(figsize=(WIDTH, 0.9 + height + further), layout="constrained")
     top: FigureBase = figure
     if beneath:
-        top, foot = figure.subfigures(2, 1, height_ratios=(height, further))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(height, further))
+        top, foot = parts
     widths = (1.9, 1.0) if shown else (1.0,)
     panels = top.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
     _draw_scores(panels[0].subplots(), scores, mean_chance(measured))
@@ -147,7 +148,7 @@ def _num_lines(label: str, letters: int) -> int:
     return len(textwrap.wrap(label, letters))
 
 
-def _label_lines(axes: Axes, labels: Sequence[str], letters: int, **look: str) -> range:
+def _label_lines(axes: Axes, labels: Sequence[str], letters: int, **look: Any) -> range:
     """One line a label from the top; returns their heights."""
     heights = range(len(labels), 0, -1)
     axes.set_yticks(heights, [textwrap.fill(label, letters) for label in labels], **look)
