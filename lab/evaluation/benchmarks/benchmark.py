@@ -91,7 +91,7 @@ class Benchmark(ABC):
         """Name the weights and all settings; nothing is loaded that takes more than seconds.
 
         Raises:
-            LabError: the model is none of this kind, a package or the data is missing, or an option's value is wrong.
+            LabError: the model is none of this kind, a package, data or a judge's key is missing, an option is wrong.
         """
 
     @abstractmethod

@@ -59,11 +59,7 @@ class LanguageBenchmark(Benchmark):
     }
 
     def identify(self, model: str, options: Options) -> Identity:
-        """Name the weights, lm-eval's version, the precision and the data.
-
-        Raises:
-            LabError: lm-eval is missing, the model is unknown, or an option is wrong.
-        """
+        """Name the weights, lm-eval's version, the precision and the data."""
         if importlib.util.find_spec("lm_eval") is None:
             raise LabError(
                 f"benchmark {self.name!r} needs lm-eval, which is not installed; install the extra: "
@@ -96,11 +92,7 @@ class LanguageBenchmark(Benchmark):
     def ask(
         self, model: str, identity: Identity, options: Options, limit: int | None, progress: Progress
     ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
-        """Ask lm-eval's questions; what a stopped run has asked is not asked again.
-
-        Raises:
-            LabError: lm-eval cannot load the model or the data, or its class gives no likelihoods.
-        """
+        """Ask lm-eval's questions; what a stopped run has asked is not asked again."""
         import pandas as pd
         from lm_eval import evaluate
 

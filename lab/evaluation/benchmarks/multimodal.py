@@ -172,12 +172,7 @@ class MultimodalBenchmark(Benchmark):
     }
 
     def identify(self, model: str, options: Options) -> Identity:
-        """Name the weights, lmms-eval with what it runs on, the class, the judge and the data.
-
-        Raises:
-            LabError: lmms-eval is not installed, the model or its class is unknown, an option is wrong, the judge has
-                no key, or the data set cannot be found.
-        """
+        """Name the weights, lmms-eval with what it runs on, the class, the judge and the data."""
         if "," in model:
             raise LabError(f"model {model!r} has a comma, which parts lmms-eval's arguments; expected a name without")
         judge = self._judge()
@@ -222,11 +217,7 @@ class MultimodalBenchmark(Benchmark):
     def ask(
         self, model: str, identity: Identity, options: Options, limit: int | None, progress: Progress
     ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
-        """Let lmms-eval ask and score, unless this evaluation has ended before; read what it has written.
-
-        Raises:
-            LabError: lmms-eval fails, what it has written lacks the task, or a judge has left more than half unmarked.
-        """
+        """Let lmms-eval ask and score, unless this evaluation has ended before; read what it has written."""
         kept = paths.cache_dir() / "lmms-eval"
         folder = kept / identity.key(self, limit)
         log = folder.with_name(f"{folder.name}.log")

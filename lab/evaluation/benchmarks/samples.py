@@ -78,12 +78,7 @@ class SampleBenchmark(Benchmark):
     }
 
     def identify(self, model: str, options: Options) -> Identity:
-        """Name the weights, the data, and how they are asked.
-
-        Raises:
-            LabError: an unknown model or source, one with parts that the model lacks, no saved model of this version,
-                or the data set has to be named and is not.
-        """
+        """Name the weights, the data, and how they are asked."""
         data = self._data(options)
         if self.folder is not None:
             return self._identify_saved(model, self.folder, data, options)
@@ -104,11 +99,7 @@ class SampleBenchmark(Benchmark):
     def ask(
         self, model: str, identity: Identity, options: Options, limit: int | None, progress: Progress
     ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
-        """Load the model and ask it; what a Whisper has transcribed before is not asked again.
-
-        Raises:
-            LabError: the model or the data cannot be opened, or as `lab.evaluation.answering.answer`.
-        """
+        """Load the model and ask it; what a Whisper has transcribed before is not asked again."""
         if self.folder is None:
             return self._transcribed(model, self._data(options), limit, progress)
         from lab.evaluation.answering import answer
