@@ -19,8 +19,7 @@ from lab.study.ablation import Ablation, load_module
 if TYPE_CHECKING:
     import pandas
 
-    from lab.evaluation.contrasts import Interaction
-    from lab.evaluation.verdict import Verdict
+    from lab.evaluation.verdict import MeasuredEffect, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class Comparison:
     baseline: str
     candidate: str
     metric: str = "error_rate"
-    """A key of `lab.evaluation.crossed.METRICS`."""
+    """A key of `lab.evaluation.statistics.METRICS`."""
     smallest_effect: float = 0.01
     """The smallest effect that would matter, as a fraction (0.01: one percentage point)."""
     label: str = ""
@@ -52,20 +51,24 @@ class Comparison:
         """What its rows answered, at the seeds that all of them have; a LabError where they share none."""
         return common_seeds(frame[frame["row"].isin(self.rows)])
 
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """What the seeds that all its rows have say of it; a LabError as `items`, or where a row was not run."""
-        from lab.evaluation.contrasts import difference
-        from lab.evaluation.verdict import judge_difference
+    def effect(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "MeasuredEffect":
+        """What is claimed to be above 0: a LabError as `items`, or where a row was not run."""
+        from lab.evaluation.verdict import difference
 
-        found = difference(self.items(frame), **self._asked(confidence))
-        return judge_difference(found, smallest_effect=self.smallest_effect)
+        return difference(self.items(frame), **self._asked(confidence))
+
+    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
+        """What the seeds that all its rows have say of it; a LabError as `effect`."""
+        from lab.evaluation.verdict import judge
+
+        return judge(self.effect(frame, confidence), smallest_effect=self.smallest_effect)
 
     def data(self, frame: "pandas.DataFrame") -> str:
         """16 hexadecimal digits of what a verdict rests on: what is asked, and the counted errors of its cells.
 
         Of neither keys nor runs: cells run again that come out the same are nothing new to look at.
         """
-        from lab.evaluation.crossed import METRICS
+        from lab.evaluation.statistics import METRICS
 
         metric = METRICS[self.metric]
         places = [*self.cell_columns, "seed", "id"]
@@ -104,18 +107,12 @@ class Contrast(Comparison):
             for projector in (self.baseline, self.candidate)
         )
 
-    def interaction(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "Interaction":
-        """How the gap changes."""
-        from lab.evaluation.contrasts import interaction
+    def effect(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "MeasuredEffect":
+        """By how much the gap grows."""
+        from lab.evaluation.verdict import interaction
 
         asked = {**self._asked(confidence), "low_rate": self.low_rate, "high_rate": self.high_rate}
         return interaction(self.items(frame), **asked)
-
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """Whether it grows."""
-        from lab.evaluation.verdict import judge_interaction
-
-        return judge_interaction(self.interaction(frame, confidence), smallest_effect=self.smallest_effect)
 
 
 def capital(text: str) -> str:

@@ -13,8 +13,7 @@ from lab.study.looks import Look, read_looks
 if TYPE_CHECKING:
     import pandas
 
-    from lab.evaluation.crossed import CountedMetric
-    from lab.evaluation.statistics import Interval
+    from lab.evaluation.statistics import CountedMetric, Interval
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +65,7 @@ class Measured:
     @property
     def counted(self) -> "tuple[Column, CountedMetric] | None":
         """The column that is counted from the utterances, and how; None where the ablation has none."""
-        from lab.evaluation.crossed import METRICS
+        from lab.evaluation.statistics import METRICS
 
         column = next((column for column in self.ablation.columns if column.interval), None)
         return (column, METRICS[column.interval]) if column else None

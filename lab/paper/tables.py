@@ -250,7 +250,7 @@ def _provenance(measured: Measured) -> str:
 
 
 def _dates(run_ids: set[str]) -> str:
-    starts = [run.start for run in store.read_runs(()) if run.run_id in run_ids]
+    starts = [run.start for run in store.read_runs() if run.run_id in run_ids]
     if not starts:
         return "their runs are not in the store of this machine, so without a date"
     first, last = (datetime.datetime.fromtimestamp(at, datetime.UTC).date() for at in (min(starts), max(starts)))
@@ -286,7 +286,7 @@ def _form_and_size(measured: Measured, claim: Contrast, control: Contrast) -> st
     try:
         shared = common_seeds(frame[frame["row"].isin({*claim.rows, *control.rows})])
         of_size = replace(claim, candidate=control.baseline)
-        intervals = [pair.interaction(shared).interval for pair in (claim, control, of_size)]
+        intervals = [pair.effect(shared).interval for pair in (claim, control, of_size)]
     except LabError:
         return ""
     whole, form, size = (f"{_points(i.estimate)} ({_points(i.low)} to {_points(i.high)})" for i in intervals)
@@ -323,8 +323,7 @@ def _compared(measured: Measured, pairs: Mapping[tuple[str, str], list[str]], he
 
     `pairs` has the words that stand before a pair's numbers.
     """
-    from lab.evaluation.crossed import METRICS
-    from lab.evaluation.statistics import pairwise_comparisons
+    from lab.evaluation.statistics import METRICS, pairwise_comparisons
 
     frame = unlooked(measured)
     try:
