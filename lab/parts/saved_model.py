@@ -1,4 +1,4 @@
-"""A model in a folder: `model.json` says what its parts are, `weights.safetensors` holds what was trained.
+"""A model in a folder: `model.json` says what its parts are, a file a part holds its weights.
 
 A large part that nobody trained need not be copied: it is kept by the name under which it was opened, and the hash of
 its weights. An encoder that stayed outside in training is added in the same way, so that the saved model takes sounds
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -42,7 +42,7 @@ from lab.paths import write_whole
 
 # Raise it when a folder of before could not be read any more.
 FORMAT_VERSION = 2
-DESCRIPTION, WEIGHTS, TOKENIZER = "model.json", "weights.safetensors", "tokenizer"
+DESCRIPTION, WEIGHTS, TOKENIZER = "model.json", ".safetensors", "tokenizer"
 
 Described = dict[str, Any]
 NamedPart = AudioEncoder | VisionEncoder | LanguageModel
@@ -70,10 +70,10 @@ def save_model(
         name: {"opened_with": asked, "sha256": _opened_sha256(part)} for name, (asked, part) in named.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    copied = {name: part for name, part in model.parts().items() if name not in named}
-    for name, part in copied.items():
-        parts[name] = _described(model.language if name == "language_model" else part, folder)
-    save_weights(nn.ModuleDict(copied), str(folder / WEIGHTS))
+    for name, part in model.parts().items():
+        if name not in named:
+            parts[name] = _described(model.language if name == "language_model" else part, folder)
+            save_weights(part, str(folder / f"{name}{WEIGHTS}"))
     described = {
         "format_version": FORMAT_VERSION,
         "versions": {package: version(package) for package in ("torch", "transformers", "timm")},
@@ -94,23 +94,27 @@ def load_model(folder: Path, *, openers: Mapping[str, Opener] | None = None) -> 
         LabError: a folder that holds none, one of another format version, weights that are missing, damaged or do not
             fit, or a part by name that cannot be opened or has other weights now.
     """
-    described = read_description(folder)
-    parts: dict[str, Any] = {}
-    networks: dict[str, nn.Module] = {}
-    for name, facts in described["parts"].items():
-        if "opened_with" in facts:
-            parts[name] = _opened(folder, name, facts, (openers or {}).get(name))
-            continue
-        with torch.random.fork_rng(devices=[]):
-            parts[name] = _built(facts, folder)
-        networks[name] = getattr(parts[name], "model", parts[name])
-    with loading(f"the weights of the saved model {folder}", "those that were saved with it; save it anew"):
-        lacking, unknown = load_weights(nn.ModuleDict(networks), folder / WEIGHTS, strict=False)
-        if wrong := sorted([*lacking, *unknown]):
-            raise LabError(f"the weights of the saved model {folder} do not fit it, first {wrong[0]}; save it anew")
-    if network := networks.get("language_model"):
-        parts["language_model"] = replace(parts["language_model"], sha256=weights_sha256(network))
-    return OmniModel(**parts, positions=described["positions"]).eval()
+    parts = {name: load_part(folder, name, (openers or {}).get(name)) for name in read_description(folder)["parts"]}
+    return OmniModel(**parts, positions=read_description(folder)["positions"]).eval()
+
+
+def load_part(folder: Path, name: str, opener: Opener | None = None) -> Any:
+    """One part of a saved model, a `LanguageModel` of a language model; `opener` opens it where it is kept by name.
+
+    Raises:
+        LabError: as `load_model`, or the model has no such part.
+    """
+    facts = choose(read_description(folder)["parts"], name, f"part of the saved model {folder}:")
+    if "opened_with" in facts:
+        return _opened(folder, name, facts, opener)
+    with torch.random.fork_rng(devices=[]):
+        part = _built(facts, folder)
+    network = part.model if isinstance(part, LanguageModel) else part
+    with loading(f"the weights of the {name} in the saved model {folder}", "those saved with it; save it anew"):
+        lacking, unknown = load_weights(network, folder / f"{name}{WEIGHTS}", strict=False)
+    if wrong := sorted([*lacking, *unknown]):
+        raise LabError(f"the weights of the {name} in the saved model {folder} do not fit it, first {wrong[0]}")
+    return replace(part, sha256=weights_sha256(network)) if isinstance(part, LanguageModel) else part
 
 
 def _opened_sha256(part: NamedPart) -> str:
