@@ -117,7 +117,7 @@ def draw_losses(
 
     What was planted in a sample is its kind, `CLEAN` where nothing was.
     """
-    fit, middle = normality(losses), np.median(losses)
+    middle = np.median(losses)
     edges = np.linspace(0.0, float(losses.max()), NUM_BINS + 1)
     every, by_kind = figure.subplots(1, 2)
     below, above = ~kept & (losses < middle), ~kept & (losses >= middle)
@@ -128,8 +128,10 @@ def draw_losses(
     ):
         every.hist(losses[chosen], bins=edges, color=colour, alpha=0.75, label=label)
     at = np.linspace(edges[0], edges[-1], 200)
-    height = len(losses) * (edges[1] - edges[0]) / (fit.std * math.sqrt(2 * math.pi))
-    every.plot(at, height * np.exp(-0.5 * ((at - fit.mean) / fit.std) ** 2), color="black", label="fitted Gaussian")
+    height = len(losses) * (edges[1] - edges[0]) / (losses.std() * math.sqrt(2 * math.pi))
+    every.plot(
+        at, height * np.exp(-0.5 * ((at - losses.mean()) / losses.std()) ** 2), color="black", label="fitted Gaussian"
+    )
     for bound in bounds:
         every.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     every.set(xlabel="loss of the answer (nats a token)", ylabel="training instructions")
@@ -143,11 +145,4 @@ def draw_losses(
         by_kind.axvline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1.0)
     by_kind.set(xlabel="loss of the answer (nats a token)", ylabel="density")
     by_kind.legend(fontsize="small")
-    tested = "" if fit.p_value is None else f", normality test p = {fit.p_value:.1g}"
-    figure.suptitle(
-        f"Losses before training: skewness {fit.skewness:+.2f}, excess kurtosis {fit.excess_kurtosis:+.2f}, "
-        f"{fit.distance:.2f} from the Gaussian{tested}",
-        x=0.01,
-        ha="left",
-        fontsize="medium",
-    )
+    figure.suptitle(f"Losses before training: {normality(losses)}", x=0.01, ha="left", fontsize="medium")

