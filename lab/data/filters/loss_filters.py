@@ -173,18 +173,18 @@ def loss_bounds(losses: Losses, name: str, *, k: float = 1.0) -> Bounds:
     if not 0 <= k < math.inf:
         raise LabError(f"k is {k}; expected at least 0 standard deviations")
     chosen = choose({**LOSS_FILTERS, RANDOM: LOSS_FILTERS["none"]}, name, "loss filter")
-    if len(wrong := np.flatnonzero(~(np.isfinite(losses.losses) & (losses.losses >= 0)))):
-        raise LabError(
-            f"the loss of sample {_id(losses, wrong[0])} is {losses.losses[wrong[0]]}; expected a finite number of at "
-            "least 0: score it again, or leave it out"
-        )
+    wrong = ~(np.isfinite(losses.losses) & (losses.losses >= 0))
+    _refuse(losses, wrong, "; expected a finite number of at least 0: score it again, or leave it out")
     if len(losses) < 2:
         raise LabError(f"loss filter {name!r} needs losses of at least two samples, not {len(losses)}")
     return chosen.bounds(chosen.value(losses), k)
 
 
-def _id(losses: Losses, place: int) -> str:
-    return repr(str(losses.ids[int(place)]))
+def _refuse(losses: Losses, wrong: Bool[ndarray, " samples"], why: str) -> None:
+    """Raise a LabError that names the first sample of which something is wrong, if there is one."""
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise LabError(f"the loss of sample {str(losses.ids[at])!r} is {losses.losses[at]}{why}")
 
 
 def _loss(losses: Losses) -> Values:
@@ -192,20 +192,14 @@ def _loss(losses: Losses) -> Values:
 
 
 def _log_loss(losses: Losses) -> Values:
-    if len(none := np.flatnonzero(losses.losses == 0)):
-        raise LabError(
-            f"the loss of sample {_id(losses, none[0])} is 0 and has no logarithm; choose another loss filter"
-        )
+    _refuse(losses, losses.losses == 0, " and has no logarithm; choose another loss filter")
     return np.log(losses.losses)
 
 
 def _ratio(losses: Losses) -> Values:
     alone = np.full(len(losses), np.nan) if losses.without_prompt is None else losses.without_prompt
-    if len(none := np.flatnonzero(~(np.isfinite(alone) & (alone > 0)))):
-        raise LabError(
-            f"loss filter 'ifd' divides by the loss without the prompt, which sample {_id(losses, none[0])} has not; "
-            "score with it (`lab score --without-prompt`), or choose another loss filter"
-        )
+    why = ", and there is none without the prompt, by which 'ifd' divides; score with `lab score --without-prompt`"
+    _refuse(losses, ~(np.isfinite(alone) & (alone > 0)), why)
     return losses.losses / alone
 
 
@@ -270,11 +264,7 @@ class LossFilterStep(Step):
         return {**super().parameters(), "scores": self.scores.name}
 
     def identity(self) -> str:
-        """The hash of the scores.
-
-        Raises:
-            LabError: they are not there, not finished or damaged.
-        """
+        """The hash of the scores."""
         return " ".join(sha256_of(file) for file in loss_files(self.scores))
 
     def sketch(self, rows: pa.Table) -> pa.Table:
@@ -282,11 +272,7 @@ class LossFilterStep(Step):
         return rows.select(["id"])
 
     def judge(self, known: pa.Table) -> Reasons:
-        """The filter's own bounds, over the rows that came this far.
-
-        Raises:
-            LabError: a row that was not scored, or as `filter_losses`.
-        """
+        """The filter's own bounds, over the rows that came this far; each has to have been scored."""
         scores, ids = read_losses(self.scores), known["id"]
         places = pc.index_in(ids, value_set=scores.ids)
         if places.null_count:
@@ -296,8 +282,8 @@ class LossFilterStep(Step):
                 "run `lab score` over the same samples"
             )
         at = places.to_numpy()
-        alone = None if scores.without_prompt is None else scores.without_prompt[at]
-        losses = Losses(ids, scores.losses[at], alone)
+        assert scores.without_prompt is not None  # those of a file always are there, if only as NaN
+        losses = Losses(ids, scores.losses[at], scores.without_prompt[at])
         return filter_losses(losses, self.filter, k=self.k, like=self.like, seed=self.seed).reasons
 
 

@@ -11,7 +11,7 @@ b: a stays, b goes for a, c stays, because b is gone. (SemDeDup, Abbas et al. 20
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,21 +47,26 @@ _BLOCK = _CHUNK = 1024
 class SentenceEncoder:
     """A model of the sentence-transformers library, with its own pooling; embeddings are divided by their length.
 
-    Texts beyond the model's `max_seq_length` (256 tokens for `minilm`) are cut there, as the library does.
+    Texts beyond the model's `max_seq_length` (256 tokens for `minilm`) are cut there, as the library does. `sha256` is
+    of all that moves an embedding: how the modules are put together, the tokenizer's words, and the weights.
     """
 
     def __init__(self, name: str, model: "SentenceTransformer") -> None:
-        self._model = model
-        self.name = name
+        self.name, self._model = name, model
         # Looked at rather than asked for: not every pooling says it, and the question's name changed in version 6.
         self.width = model.encode(["width"]).shape[1]
-        self.sha256 = _identity(model)
+        digest = hashlib.sha256(f"{model!r} {sorted(model.tokenizer.get_vocab().items())}".encode())
+        for key, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+        self.sha256 = digest.hexdigest()
 
     def __call__(self, texts: Sequence[str]) -> Float32[ndarray, "texts width"]:
         """Embed some texts; the library sorts them by length."""
         return self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
 
 
+@cache
 def load_sentence_encoder(name_or_path: str) -> SentenceEncoder:
     """Load an encoder: a name in `SENTENCE_ENCODERS`, a local folder, or a sentence-transformers name on the hub.
 
@@ -117,19 +122,6 @@ def sentence_embeddings(
     return np.frombuffer(b"".join(kept.values(keys, make)), dtype="<f2").reshape(len(texts), encoder.width)
 
 
-def _identity(model: "SentenceTransformer") -> str:
-    """Hash all that moves an embedding: how the modules are put together, the tokenizer's words, and the weights."""
-    words = sorted(model.tokenizer.get_vocab().items())
-    digest = hashlib.sha256(f"{model!r} {words}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
-
-
-_encoder: Callable[[str], SentenceEncoder] = cache(load_sentence_encoder)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SemanticDuplicates(Step):
     """Of rows whose texts in `columns` are at least `threshold` alike (cosine), keep the first.
@@ -149,17 +141,13 @@ class SemanticDuplicates(Step):
     whole_corpus: ClassVar[bool] = True
 
     def identity(self) -> str:
-        """The hash of the encoder.
-
-        Raises:
-            LabError: it cannot be loaded.
-        """
-        return _encoder(self.encoder).sha256
+        """The hash of the encoder."""
+        return load_sentence_encoder(self.encoder).sha256
 
     def sketch(self, rows: pa.Table) -> pa.Table:
         """The embeddings, from the cache where it has them, and the groups where only their rows are compared."""
         texts = joined(rows, self.columns).to_pylist()
-        embeddings = sentence_embeddings(texts, _encoder(self.encoder), ids=rows["id"].to_pylist())
+        embeddings = sentence_embeddings(texts, load_sentence_encoder(self.encoder), ids=rows["id"].to_pylist())
         known = pa.table({"embedding": as_column(embeddings)})
         return known.append_column("group", pc.fill_null(rows["group"], "")) if self.within == "group" else known
 

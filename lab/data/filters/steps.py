@@ -89,7 +89,7 @@ class RandomSample(Step):
     whole_corpus: ClassVar[bool] = True
 
     def sketch(self, rows: pa.Table) -> pa.Table:
-        """A hash of the id that the seed chooses stands for a draw from 0 to 1."""
+        """A hash of the id, chosen by the seed, stands for a draw from 0 to 1."""
         return pa.table({"draw": hash_texts(rows, ["id"], seed=self.seed)[:, 0]})
 
     def judge(self, known: pa.Table) -> Reasons:

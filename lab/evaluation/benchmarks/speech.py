@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
     from lab.data.speech.corpora import Corpus
-    from lab.evaluation.kept_transcripts import Recognizer
+    from lab.parts.speech_recognizers import SpeechRecognizer
 
 _CHUNK = 32  # clips between two reports; each is kept as it is transcribed
 _OF_HUB = {
@@ -91,7 +91,7 @@ class SpeechBenchmark(Benchmark):
         left_out = f"{len(chosen) - len(answers)} of {len(chosen)} without words to say"
         return scores, answers, {"corpus_sha256": corpus.sha256, "left_out": left_out}
 
-    def _recognizer(self, checkpoint: ModelRevision) -> "Recognizer":
+    def _recognizer(self, checkpoint: ModelRevision) -> "SpeechRecognizer":
         from lab.parts.speech_recognizers import load_speech_recognizer
 
         name = checkpoint.name if checkpoint.packages else str(checkpoint.open()[0])
