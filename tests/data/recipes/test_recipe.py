@@ -110,7 +110,7 @@ def test_a_mistaken_step_is_one_sentence_that_names_it(folder: Path, steps: str,
         ),
         (TWO, "has sources ['a', 'a'], expected"),
         (
-            f"shard_rows = 0\n{TWO}",
+            f"shard_rows = 0\n{FILES}",
             "parameter 'shard_rows' of recipe r.toml is 0: input should be greater",
         ),
         (
