@@ -31,6 +31,7 @@ class QualityRule:
 
     score: Callable[[str], float]
     limits: Limits
+    source: str
 
 
 # Scripts without blanks between words: Han, Kana. Each of their characters is a word of its own here.
@@ -148,30 +149,28 @@ def _share(text: str, holds: Callable[[str], bool]) -> float:
     return sum(map(holds, lines)) / len(lines) if lines else 0.0
 
 
+_GOPHER, _TABLE_A1, _C4 = "Rae et al. 2021, A.1.1", "Rae et al. 2021, table A1", "Raffel et al. 2020, 2.2"
 QUALITY_RULES = {
-    # Rae et al. 2021, A.1.1
-    "num_words": QualityRule(num_words, (50, 100_000)),
-    "mean_word_length": QualityRule(mean_word_length, (3, 10)),
-    "symbols_per_word": QualityRule(symbols_per_word, (0, 0.1)),
-    "bullet_lines": QualityRule(bullet_lines, (0, 0.9)),
-    "ellipsis_lines": QualityRule(ellipsis_lines, (0, 0.3)),
-    "alphabetic_words": QualityRule(alphabetic_words, (0.8, 1)),
-    "different_stop_words": QualityRule(different_stop_words, (2, math.inf)),
-    # Rae et al. 2021, table A1
-    "repeated_lines": QualityRule(repeated_lines, (0, 0.3)),
-    "repeated_line_characters": QualityRule(repeated_line_characters, (0, 0.2)),
+    "num_words": QualityRule(num_words, (50, 100_000), _GOPHER),
+    "mean_word_length": QualityRule(mean_word_length, (3, 10), _GOPHER),
+    "symbols_per_word": QualityRule(symbols_per_word, (0, 0.1), _GOPHER),
+    "bullet_lines": QualityRule(bullet_lines, (0, 0.9), _GOPHER),
+    "ellipsis_lines": QualityRule(ellipsis_lines, (0, 0.3), _GOPHER),
+    "alphabetic_words": QualityRule(alphabetic_words, (0.8, 1), _GOPHER),
+    "different_stop_words": QualityRule(different_stop_words, (2, math.inf), _GOPHER),
+    "repeated_lines": QualityRule(repeated_lines, (0, 0.3), _TABLE_A1),
+    "repeated_line_characters": QualityRule(repeated_line_characters, (0, 0.2), _TABLE_A1),
     **{
-        f"commonest_{n}_gram": QualityRule(partial(commonest_n_gram, size=n), (0, most))
+        f"commonest_{n}_gram": QualityRule(partial(commonest_n_gram, size=n), (0, most), _TABLE_A1)
         for n, most in {2: 0.2, 3: 0.18, 4: 0.16}.items()
     },
     **{
-        f"repeated_{n}_grams": QualityRule(partial(repeated_n_grams, size=n), (0, most))
+        f"repeated_{n}_grams": QualityRule(partial(repeated_n_grams, size=n), (0, most), _TABLE_A1)
         for n, most in {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}.items()
     },
-    # Raffel et al. 2020, 2.2
-    "unfinished_lines": QualityRule(unfinished_lines, (0, 0)),
-    "num_sentences": QualityRule(num_sentences, (3, math.inf)),
-    "code_signs": QualityRule(code_signs, (0, 0)),
+    "unfinished_lines": QualityRule(unfinished_lines, (0, 0), _C4),
+    "num_sentences": QualityRule(num_sentences, (3, math.inf), _C4),
+    "code_signs": QualityRule(code_signs, (0, 0), _C4),
 }
 
 

