@@ -25,11 +25,10 @@ from lab.errors import LabError
 from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example
-from lab.training.language_models import open_language_model, text_model, text_writer
 from lab.training.loop import choose_device
-from lab.training.packed_losses import ScoringOptions
+from lab.training.named_parts import open_language_model, text_writer
 from lab.training.samples import SampleExamples
-from lab.training.scoring import answer_losses
+from lab.training.scoring import ScoringOptions, answer_losses, text_model
 from standins.models.character_model import DEFAULT_STEPS
 from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
 

@@ -8,10 +8,10 @@ import pandas as pd
 
 from lab.data.filters.filtering import Filtered
 from lab.data.instructions.planted_faults import removal_quality
-from lab.training.instruction_filter import ScoredInstructions
+from lab.training.tuning import Tuning
 
 
-def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]:
+def removal_scores(kept: Filtered, data: Tuning) -> dict[str, float]:
     """How well the planted faults were removed, as results of a cell."""
     quality = removal_quality(kept.keep, data.faults)
     return {
@@ -24,7 +24,7 @@ def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]
     }
 
 
-def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> pd.DataFrame:
+def training_losses(kept: Filtered, data: Tuning, *, name: str) -> pd.DataFrame:
     """The scorer's loss of every training instruction, its planted fault, and whether it was kept: what a figure shows.
 
     One line an instruction, with `source`, `id`, `asked`, `answer`, `fault` (its kind, or `clean`), `loss` and
@@ -32,9 +32,9 @@ def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> p
     """
     return pd.DataFrame(
         {
-            "id": [one.id for one in data.train],
-            "asked": [one.asked for one in data.train],
-            "answer": [one.answer for one in data.train],
+            "id": [one.id for one in data.train.samples],
+            "asked": [one.asked for one in data.train.samples],
+            "answer": [one.answer for one in data.train.samples],
             "fault": [fault or "clean" for fault in data.faults],
             "loss": data.losses.losses,
             "loss_without_prompt": np.nan if data.losses.without_prompt is None else data.losses.without_prompt,

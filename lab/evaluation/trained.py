@@ -40,12 +40,10 @@ _OPTIONS = {
 
 def openers() -> Mapping[str, Callable[..., Any]]:
     """What opens the parts that a saved model keeps by name, as studies open them."""
-    from lab.training.language_models import open_language_model
-    from lab.training.speech import open_encoder
-    from lab.training.vision import open_vision_encoder
+    from lab.training.named_parts import open_audio_encoder, open_language_model, open_vision_encoder
 
     return {
-        "audio_encoder": open_encoder,
+        "audio_encoder": open_audio_encoder,
         "vision_encoder": open_vision_encoder,
         "language_model": open_language_model,
     }
@@ -93,8 +91,8 @@ def _hub_state(name: str) -> str:
 
 def _utterances(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[SampleExamples, How]":
     from lab.evaluation.answering import Transcribe
-    from lab.training.language_models import transcript_writer
-    from lab.training.speech import MIN_FRAMES, open_corpus, open_split
+    from lab.training.cell import open_corpus, open_split
+    from lab.training.named_parts import transcript_writer
 
     normalizer = choose(NORMALIZERS, cell["normalizer"], "normaliser")
     encoder = model.part("audio_encoder", "sounds")
@@ -105,7 +103,6 @@ def _utterances(model: "OmniModel", cell: Mapping[str, Any], source: str, count:
         write=transcript_writer(model.language.name),
         keep=normalizer,
         limit=count,
-        min_frames=MIN_FRAMES,
         # Features are kept for those who hear with the same encoder; nobody else has one that was trained.
         features=not cell["train_encoder"],
         prompt=cell["prompt"],
@@ -122,13 +119,12 @@ def _seen_state(source: str) -> str:
 
 def _questions(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[SampleExamples, How]":
     from lab.evaluation.answering import Choose
+    from lab.training.cell import open_seen_split
     from lab.training.parameters import VisionParameters
-    from lab.training.samples import writer_of
-    from lab.training.vision_cell import open_cell_split
 
-    encoder, write = model.part("vision_encoder", "pictures or videos"), writer_of(model.language)
+    encoder = model.part("vision_encoder", "pictures or videos")
     known = {name: cell[name] for name in VisionParameters.names() if name in cell}
-    asked = open_cell_split(VisionParameters(**known), encoder, source, "test", count or cell["num_test"], write=write)
+    asked = open_seen_split(VisionParameters(**known), encoder, source, "test", count or cell["num_test"])
     how = Choose() if all(one.choices for one in asked.samples) else _writing(cell)
     return asked, how
 
@@ -160,7 +156,8 @@ def _instructions(model: "OmniModel", cell: Mapping[str, Any], source: str, coun
     from lab.data.instructions.instructions import read_instructions, split_instructions
     from lab.evaluation.answering import Choose
     from lab.evaluation.benchmarks.benchmark import sampled
-    from lab.training.samples import SampleExamples, writer_of
+    from lab.training.named_parts import writer_of
+    from lab.training.samples import SampleExamples
 
     held_out = split_instructions(read_instructions(source).samples)["test"]
     chosen = [held_out[place] for place in sampled(len(held_out), count or None)]

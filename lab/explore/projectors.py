@@ -31,9 +31,10 @@ from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector
 from lab.study.ablation import Ablation
 from lab.study.results import load_results, load_utterances
+from lab.training.cell import cell_audio_projector, heard_data
+from lab.training.named_parts import open_audio_encoder
 from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
-from lab.training.speech import cell_audio_projector, cell_data, open_encoder
 
 FRAMES_PER_SECOND = 50.0
 MAX_ROWS_OF_TOKENS = 64  # of the language model's width, drawn
@@ -81,10 +82,8 @@ class StudiedCells:
         frame = frame[(frame["seed"] == seed) & (frame["split"] == "test")]
         self.answers: pd.DataFrame = frame.set_index(["source", "row", "id"])
         parameters = self.parameters(next(iter(self._runs)))
-        from lab.data.normalizers import NORMALIZERS
-
-        self.encoder: AudioEncoder = open_encoder(parameters.audio_encoder, window=parameters.encoder_window)
-        data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters.normalizer])
+        self.encoder: AudioEncoder = open_audio_encoder(parameters.audio_encoder, window=parameters.encoder_window)
+        data = heard_data(parameters, self.encoder)
         self.tests: dict[str, SampleExamples] = {data[name].name: data[name] for name in MEASURED if name in data}
 
     @property

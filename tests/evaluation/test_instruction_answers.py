@@ -7,9 +7,9 @@ from lab.errors import LabError
 from lab.evaluation.answering import Choose, answer
 from lab.evaluation.fault_removal import removal_scores, training_losses
 from lab.evaluation.items import scores as item_scores
-from lab.training.instruction_data import open_instruction_data
-from lab.training.language_models import text_model
 from lab.training.samples import SampleExamples
+from lab.training.scoring import text_model
+from lab.training.tuning import text_tuning
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
 from tests.training.test_scoring import alone
 
@@ -56,9 +56,9 @@ def test_too_few_answers_and_choices_are_refused():
 
 @pytest.mark.usefixtures("offline_models")
 def test_what_was_removed_is_scored_and_shown_by_fault():
-    data = open_instruction_data(tiny_parameters(), tiny_model(), tiny_model)
+    data = text_tuning(tiny_parameters())
     reasons = ["high" if number < 10 else None for number in range(40)]
-    kept = Filtered([one.id for one in data.train], reasons, name="first", parameters={})
+    kept = Filtered(data.train.ids, reasons, name="first", parameters={})
     found = sum(fault is not None for fault in data.faults[:10])
     scores = removal_scores(kept, data)
     assert scores["removal_precision"] == pytest.approx(found / 10)

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
 from lab.parts.packed_attention_kernels import SampleBoundaries
 from lab.parts.packed_sequences import pack_rows
 from lab.training.batches import BatchOptions, PackedBatches, PaddedBatches, StageBatches
+from lab.training.cell import AUDIO, heard_data
 from lab.training.examples import ReadyExamples
+from lab.training.named_parts import open_audio_encoder
 from lab.training.parameters import SpeechParameters
 from lab.training.samples import SampleExamples
-from lab.training.speech import cell_data, open_encoder
 from lab.training.stage_training import _without_weights
 from lab.training.stages import Stage
 from tests.parts.tiny_models import language_model
@@ -107,9 +107,9 @@ def cell(tmp_path, monkeypatch):
 
 
 def test_utterances_in_packs_have_the_losses_of_the_padded_path(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
-    model = build(cell, encoder, {"train": data})
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)[AUDIO]
+    model = build(cell, encoder, {AUDIO: data})
     batches = PackedBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
     assert batches.certify(model, "float32").passed
     seen: list[int] = []
@@ -124,9 +124,9 @@ def test_utterances_in_packs_have_the_losses_of_the_padded_path(cell):
 
 def test_utterances_whose_encoder_trains_are_certified_through_it(cell):
     cell = replace(cell, train_encoder=True)
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
-    model = build(cell, encoder, {"train": data}, train_encoder=True)
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)[AUDIO]
+    model = build(cell, encoder, {AUDIO: data})
     batches = PackedBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
     certificate = batches.certify(model, "float32")
     assert certificate.passed

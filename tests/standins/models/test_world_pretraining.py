@@ -7,7 +7,7 @@ import torch
 
 from lab.parts.visual_projectors import build_visual_projector
 from lab.parts.visual_tokens import Seen, VisualTokens
-from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer, transcript_writer
+from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model, text_writer, transcript_writer
 from standins.models import world_pretraining
 from standins.models.world_pretraining import (
     SymbolReader,
