@@ -47,7 +47,7 @@ class OpenCell:
 
     def trained(self, record: "StagesRecord", **artifacts: Any) -> None:
         """Keep the curves of a training, where its weights come from, and artifacts that say something, as JSON."""
-        from lab.training.ancestry import as_json
+        from lab.training.stage_training import as_json
 
         self._loss.finish(record.losses)
         self.run.log_metrics({"learning_rate": enumerate(record.learning_rates)})

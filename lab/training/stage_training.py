@@ -1,30 +1,205 @@
 """The one way to train: stages one after the other, each from the weights of the last (section 3 of the paper).
 
 A cell is a list of stages, each with its mixture of data, and `train_stages`. One checkpoint holds all of an
-interrupted cell: weights, what the stages that are done gave, and how far the one that it was in has come.
+interrupted cell: weights, what the stages that are done gave, and how far the one that it was in has come. Where
+weights come from stands in a chain of links: a link is a stage's declaration, the weights of every part after it, and
+the links that it started from; its hash is over all of these, so that an ancestor cannot be exchanged unnoticed.
 """
 
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from lab.errors import LabError, choose
 from lab.parts.omni_model import OmniModel
-from lab.training.ancestry import Ancestry, as_json, declaration, from_json, with_stage
-from lab.training.batches import Batch, BatchOptions, StageBatches
-from lab.training.checkpoints import NOTHING_DONE, Checkpoint, trained_parameters
-from lab.training.examples import Examples
+from lab.training.batches import BatchOptions, StageBatches
+from lab.training.checkpoints import NOTHING_DONE, Checkpoint, read_tensors, trained_parameters, write_tensors
 from lab.training.loop import TrainingOptions, TrainingRecord, peak_memory_bytes, train
+from lab.training.samples import SampleExamples
 from lab.training.stages import Stage, apply_stage
 
-NO_DATA: Mapping[str, Mapping[str, Examples]] = {}
+
+@dataclass(frozen=True, kw_only=True)
+class Ancestor:
+    """One link: a stage that was trained, and what came out of it."""
+
+    stage: str
+    declaration: Mapping[str, Any]
+    weights: Mapping[str, str]
+    """SHA-256 of each part's weights and buffers after the stage, the frozen parts' too."""
+    trained: tuple[str, ...]
+    """Parts that this stage or an ancestor trained."""
+    parents: tuple[str, ...]
+    """The links that it started from, by their `sha256`."""
+
+    @property
+    def sha256(self) -> str:
+        """Of all of the link, and so of all links behind it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+Ancestry = tuple[Ancestor, ...]
+"""Oldest first."""
+
+
+def as_json(ancestry: Ancestry) -> list[dict[str, Any]]:
+    """The chain for a JSON file, each link with its hash."""
+    return [{**asdict(link), "sha256": link.sha256} for link in ancestry]
+
+
+def from_json(entries: Iterable[Mapping[str, Any]], where: str) -> Ancestry:
+    """What `as_json` gave.
+
+    Raises:
+        LabError: its hashes do not fit; `where` names its file.
+    """
+    chain: list[Ancestor] = []
+    for entry in entries:
+        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entry.items()}
+        told = given.pop("sha256")
+        link = Ancestor(**given)
+        if link.sha256 != told or not set(link.parents) <= {ancestor.sha256 for ancestor in chain}:
+            raise LabError(
+                f"the ancestry in {where} does not fit itself at stage {link.stage!r}; train that stage anew"
+            )
+        chain.append(link)
+    return tuple(chain)
+
+
+def declaration(stage: Stage) -> dict[str, Any]:
+    """What of a stage decides its weights, as JSON has it."""
+    facts = {name: value for name, value in vars(stage).items() if name not in ("name", "paper")}
+    if not stage.starts_as:
+        # So that stages without it have the hashes that they had when there was no such thing.
+        del facts["starts_as"]
+    plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in facts.items()}
+    described: dict[str, Any] = json.loads(json.dumps(plain))
+    return described
+
+
+def with_stage(ancestry: Ancestry, stage: Stage, model_parts: Mapping[str, nn.Module]) -> Ancestry:
+    """The ancestry of what a stage made of the parts, the stage as its last link; `_check_order` passed it."""
+    youngest = {link.stage: link for link in ancestry}
+    parents = [youngest[name] for name in stage.parents()]
+    trained = {part for parent in parents for part in parent.trained} | set(stage.changed)
+    link = Ancestor(
+        stage=stage.name,
+        declaration=declaration(stage),
+        weights={part: _sha256(module.state_dict()) for part, module in model_parts.items()},
+        trained=tuple(part for part in model_parts if part in trained),
+        parents=tuple(parent.sha256 for parent in parents),
+    )
+    return (*ancestry, link)
+
+
+def save_stage(path: Path, model_parts: Mapping[str, nn.Module], ancestry: Ancestry) -> None:
+    """Write the parts that the last stage of an ancestry or one of its ancestors trained, and the chain.
+
+    What is still as it was pretrained is known by its hash.
+
+    Raises:
+        LabError: the file cannot be written.
+    """
+    tensors = {
+        # Cloned: tied weights share their memory, which safetensors refuses.
+        f"{part}.{name}": tensor.detach().clone().contiguous()
+        for part in ancestry[-1].trained
+        for name, tensor in model_parts[part].state_dict().items()
+    }
+    try:
+        write_tensors(path, tensors, {"ancestry": json.dumps(as_json(ancestry))})
+    except (SafetensorError, OSError) as error:
+        raise LabError(f"weights of stage {ancestry[-1].stage!r} cannot be written to {path} ({error})") from error
+
+
+def load_stage(
+    stage: Stage, model_parts: Mapping[str, nn.Module], files: Mapping[str, Path], stages: Mapping[str, Stage]
+) -> Ancestry:
+    """Put the weights of the stages that `stage` starts from into the parts, and return where they come from.
+
+    The parts come as they were pretrained. Every file is checked before any part is changed; a part that several files
+    hold must be the same in all, so that branches which trained different parts can be joined.
+
+    Args:
+        stage: what is to be trained next.
+        model_parts: the model's parts by name.
+        files: the file of each stage that it starts from.
+        stages: the stages as they are declared today.
+
+    Raises:
+        LabError: `stage` starts from others than those of `files`, a file holds another stage's weights, one of its
+            ancestors was declared otherwise than today, a part that it left frozen is another one here, its weights are
+            not those that were hashed or do not fit, or two files hold different weights of one part.
+    """
+    if set(files) != set(stage.parents()):
+        raise LabError(f"stage {stage.name!r} starts from {_list(stage.parents())}; got files of {_list(files)}")
+    chosen: dict[str, tuple[str, dict[str, Tensor]]] = {}
+    chain: dict[str, Ancestor] = {}
+    for name in stage.parents():
+        path = files[name]
+        ancestry, tensors = _open(path)
+        last = ancestry[-1]
+        if last.stage != name:
+            raise LabError(f"stage {stage.name!r} starts from {name!r}, but {path} holds the weights of {last.stage!r}")
+        for link in ancestry:
+            now = declaration(stages[link.stage]) if link.stage in stages else link.declaration
+            if changed := sorted(key for key in now if now[key] != link.declaration.get(key)):
+                raise LabError(
+                    f"{path} comes from a stage {link.stage!r} with other {', '.join(changed)}; train it anew"
+                )
+        for part, module in model_parts.items():
+            expected = module.state_dict()
+            if part not in last.trained:
+                if _sha256(expected) != last.weights.get(part):
+                    raise LabError(f"{path} was trained with another {part!r} than this model's")
+                continue
+            own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
+            if own.keys() != expected.keys() or any(own[n].shape != expected[n].shape for n in expected):
+                raise LabError(f"weights of {part!r} in {path} do not fit this model's")
+            if _sha256(own) != last.weights[part]:
+                raise LabError(f"weights of {part!r} in {path} are not those that stage {name!r} left")
+            other, weights = chosen.setdefault(part, (name, own))
+            if _sha256(weights) != last.weights[part]:
+                raise LabError(f"stages {other!r} and {name!r} trained {part!r} to different weights; take one")
+        chain |= {link.sha256: link for link in ancestry}
+    for part, (_, weights) in chosen.items():
+        model_parts[part].load_state_dict(weights)
+    return tuple(chain.values())
+
+
+def _open(path: Path) -> tuple[Ancestry, dict[str, Tensor]]:
+    try:
+        metadata, tensors = read_tensors(path)
+    except (SafetensorError, OSError) as error:
+        raise LabError(f"weights {path} cannot be read ({error})") from error
+    if "ancestry" not in metadata:
+        raise LabError(f"{path} does not say which stage its weights come from; save it with save_stage")
+    return from_json(json.loads(metadata["ancestry"]), str(path)), tensors
+
+
+def _sha256(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        # reshape: a buffer without dimensions has no view as bytes.
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "the pretrained parts alone"
+
+
+NO_DATA: Mapping[str, Mapping[str, SampleExamples]] = {}
 
 
 @dataclass
@@ -61,13 +236,12 @@ class StagesRecord(TrainingRecord):
 def train_stages(
     model: OmniModel,
     stages: Sequence[Stage],
-    data: Mapping[str, Examples],
+    data: Mapping[str, SampleExamples],
     options: TrainingOptions,
     *,
     batches: BatchOptions,
     seed: int,
-    own_data: Mapping[str, Mapping[str, Examples]] = NO_DATA,
-    fixed: Collection[str] = (),
+    own_data: Mapping[str, Mapping[str, SampleExamples]] = NO_DATA,
     ancestry: Ancestry = (),
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
@@ -85,7 +259,6 @@ def train_stages(
         batches: what a batch holds.
         seed: of the mixtures, the order of examples, and their random changes.
         own_data: by stage and kind, what a stage sees in place of `data`.
-        fixed: parameters that never train (see `apply_stage`).
         ancestry: of the weights that the model holds, as `load_stage` returned it.
         checkpoint: where an interrupted cell is kept.
         on_step: told each step, counted over all stages, and its loss.
@@ -113,7 +286,7 @@ def train_stages(
             ancestry = from_json([*as_json(ancestry), done[number]["link"]], f"checkpoint {checkpoint}")
             continue
         steps_before = sum(len(facts["losses"]) for facts in done)
-        groups = apply_stage(parts, stage, fixed=fixed)
+        groups = apply_stage(parts, stage)
         _check_strays(model, stage)
         point = Checkpoint(path=checkpoint, key=key, parts=tuple(changed), earlier=done) if checkpoint else None
         goes_on = kept is not None and number == len(kept)
@@ -128,11 +301,11 @@ def train_stages(
             options,
             steps=stage.length(),
             learning_rates=stage.rates(options.warmup_steps),
-            batches=_Read(here, reader),
+            batches=partial(here.read, model=reader),
             groups=groups,
             checkpoint=point,
             describe=f"stage {stage.name!r}",
-            on_step=_told_after(steps_before, on_step),
+            on_step=partial(_tell, on_step, steps_before) if on_step else None,
         )
         if goes_on:
             first_step = steps_before + own.first_step
@@ -154,16 +327,6 @@ def train_stages(
     )
 
 
-class _Read:
-    """The batches of a stage as the loop asks for them."""
-
-    def __init__(self, batches: StageBatches, model: OmniModel) -> None:
-        self._batches, self._model = batches, model
-
-    def __getitem__(self, number: int) -> Batch:
-        return self._batches.read(number, self._model)
-
-
 def _without_weights(model: OmniModel) -> OmniModel:
     """What a process that reads batches needs of the model: shapes, codec and buffers, on the CPU."""
     instead: dict[int, Any] = {
@@ -173,22 +336,18 @@ def _without_weights(model: OmniModel) -> OmniModel:
     return copy.deepcopy(model, instead)
 
 
-def _told_after(steps: int, on_step: Callable[[int, float], None] | None) -> Callable[[int, float], None] | None:
-    """Told a stage's steps, it tells those of the cell."""
-    return None if on_step is None else lambda step, loss: on_step(steps + step, loss)
+def _tell(on_step: Callable[[int, float], None], before: int, step: int, loss: float) -> None:
+    """Of a stage's steps, those of the cell."""
+    on_step(before + step, loss)
 
 
 def _check_order(stages: Sequence[Stage], ancestry: Ancestry) -> None:
     known = {link.stage for link in ancestry}
     for before, stage in zip((None, *stages), stages, strict=False):
-        if stage.starts_from is None:
-            raise LabError(
-                f"what stage {stage.name!r} starts from is not found in the paper; give it with dataclasses.replace"
-            )
-        named = ", ".join(map(repr, stage.starts_from)) or "the pretrained parts alone"
+        named = _list(stage.parents())
         if stage.name in known:
             raise LabError(f"stage {stage.name!r} is trained already, or twice in one list; names tell stages apart")
-        if not set(stage.starts_from) <= known or (before is not None and before.name not in stage.starts_from):
+        if not set(stage.parents()) <= known or (before is not None and before.name not in stage.parents()):
             have = ", ".join(map(repr, known)) or "nothing"
             last = f" and stands after {before.name!r}" if before else ""
             raise LabError(f"stage {stage.name!r} starts from {named}{last}; trained so far: {have}")

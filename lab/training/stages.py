@@ -5,7 +5,7 @@ run only once every such value that it needs was given, by `dataclasses.replace`
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -125,6 +125,18 @@ class Stage:
             raise LabError(f"stage {self.name!r} has no number of steps; give one with dataclasses.replace")
         return self.steps
 
+    def parents(self) -> tuple[str, ...]:
+        """The stages that it starts from.
+
+        Raises:
+            LabError: they are not found.
+        """
+        if self.starts_from is None:
+            raise LabError(
+                f"what stage {self.name!r} starts from is not found in the paper; give it with dataclasses.replace"
+            )
+        return self.starts_from
+
     def rates(self, warmup_steps: int) -> Callable[[int], list[float]]:
         """The learning rate of each trained part at a step; at least one step comes after the warm-up.
 
@@ -185,39 +197,35 @@ def stages_by_name(stages: Iterable[Stage]) -> dict[str, Stage]:
     return ordered
 
 
-def apply_stage(
-    model_parts: Mapping[str, nn.Module], stage: Stage, *, fixed: Collection[str] = ()
-) -> list[dict[str, Any]]:
+def apply_stage(model_parts: Mapping[str, nn.Module], stage: Stage) -> list[dict[str, Any]]:
     """Freeze all parts but the stage's, and return one optimiser group for each that trains: `params`, `lr`, `name`.
 
     A frozen part has no gradient and stays in evaluation mode whatever `train()` is called, on the model, the part or
     anything in it, so that batch norm's statistics do not change either; a later stage that trains it sets it free.
-
-    Args:
-        model_parts: the model's parts by name; they may be attributes of one model.
-        stage: what trains.
-        fixed: parameters or modules of trained parts that never train, as in `audio_encoder.whisper.embed_positions`.
+    Modules that a part names as `never_trained`, such as Whisper's positions, stay as they are when it trains.
 
     Raises:
-        LabError: a trained part that the model lacks, a learning rate that is not found, an unknown `fixed`, a
-            parameter of two parts of which one is frozen, or a part without anything to train. Nothing has changed.
+        LabError: a trained part that the model lacks, a learning rate that is not found, a parameter of two parts, or a
+            part without anything to train. Nothing has changed.
     """
     rates = {part: stage.peak(part) for part in stage.trained}
     for part in stage.trained:
         choose(model_parts, part, f"part of the model, trained in stage {stage.name!r}:")
-    held = [parameter for name in fixed for parameter in _fixed_parameters(model_parts, name)]
     learning: dict[str, list[nn.Parameter]] = {}
-    not_learning = {id(parameter) for parameter in held}
     owner: dict[int, str] = {}
     for part, module in model_parts.items():
+        held = {
+            id(parameter)
+            for name in getattr(module, "never_trained", ())
+            for parameter in module.get_submodule(name).parameters()
+        }
+        learning[part] = [p for p in module.parameters() if part in rates and id(p) not in held]
+        if part in rates and not learning[part]:
+            raise LabError(f"part {part!r} has nothing to train in stage {stage.name!r}")
         for parameter in module.parameters():
             other = owner.setdefault(id(parameter), part)
             if other != part:
                 raise LabError(f"parts {other!r} and {part!r} share a parameter; make them one part, or untie it")
-        if part in rates:
-            learning[part] = [p for p in module.parameters() if id(p) not in not_learning]
-            if not learning[part]:
-                raise LabError(f"part {part!r} has nothing to train in stage {stage.name!r}")
     for part, module in model_parts.items():
         for inner in module.modules():
             inner.__dict__.pop("train", None)
@@ -226,22 +234,15 @@ def apply_stage(
                 inner.__dict__["train"] = partial(_stay_in_evaluation_mode, inner)
         module.train(part in rates)
         for parameter in module.parameters():
-            parameter.requires_grad_(part in rates and id(parameter) not in not_learning)
+            parameter.requires_grad_(False)
             parameter.grad = None
+        for parameter in learning[part]:
+            parameter.requires_grad_(True)
     return [{"name": part, "params": learning[part], "lr": rate} for part, rate in rates.items()]
 
 
 def _stay_in_evaluation_mode(module: nn.Module, mode: bool = True) -> nn.Module:
     return type(module).train(module, False)
-
-
-def _fixed_parameters(model_parts: Mapping[str, nn.Module], name: str) -> list[nn.Parameter]:
-    part, _, inside = name.partition(".")
-    module = choose(model_parts, part, f"part in fixed {name!r}:")
-    found = [p for key, p in module.named_parameters() if key == inside or key.startswith(f"{inside}.")]
-    if not found:
-        raise LabError(f"part {part!r} has no parameter {inside!r} to hold fixed")
-    return found
 
 
 def _not_found(stage: Stage, what: str) -> LabError:

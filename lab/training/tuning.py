@@ -30,14 +30,13 @@ from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
 from lab.paths import cache_dir, make_folder, write_whole
-from lab.training.ancestry import Ancestry, load_stage, save_stage
 from lab.training.cell import IMAGE, PRETRAINING, cell_batches, cell_stages, seeing_model, seen_data
 from lab.training.loop import TrainingOptions, choose_device, choose_precision
 from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model, open_vision_encoder, text_writer
 from lab.training.parameters import PictureTuningParameters, TextTuningParameters, TuningParameters, VisionParameters
 from lab.training.samples import SampleExamples
 from lab.training.scoring import Scorer, ScoringOptions, open_losses, text_scorer
-from lab.training.stage_training import train_stages
+from lab.training.stage_training import Ancestry, load_stage, save_stage, train_stages
 
 ORACLE = "oracle"
 # Of a pack in which instructions are scored; more where a sample may be longer.

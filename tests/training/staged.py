@@ -10,7 +10,6 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training.batches import BatchOptions
-from lab.training.examples import Examples
 from lab.training.loop import TrainingOptions
 from lab.training.stage_training import StagesRecord, train_stages
 from lab.training.stages import Stage, stages_by_name
@@ -46,7 +45,7 @@ class Staged(nn.Module):
         return AnswerLoss(error, torch.ones(len(rows)))
 
 
-class Rows(Examples):
+class Rows:
     """Rows of four numbers by their names, of which training changes one at random; `refused` cannot be read."""
 
     def __init__(self, count: int = 40, refused: int | None = None) -> None:
@@ -57,9 +56,16 @@ class Rows(Examples):
         """By number."""
         return [f"row {number}" for number in range(self.count)]
 
+    def __len__(self) -> int:
+        return self.count
+
     def num_tokens(self, index: int, model: Any) -> int:
         """All alike."""
         return 1
+
+    def shown_frames(self, index: int) -> int:
+        """None."""
+        return 0
 
     def example(self, index: int, model: Any) -> Any:
         """The row of that number."""
@@ -74,10 +80,35 @@ class Rows(Examples):
         return row
 
 
+class Ready(Rows):
+    """Examples at hand."""
+
+    def __init__(self, examples: Sequence[Any]) -> None:
+        super().__init__(len(examples))
+        self.examples = examples
+
+    @property
+    def ids(self) -> list[str]:
+        """By number."""
+        return [f"t{number}" for number in range(self.count)]
+
+    def num_tokens(self, index: int, model: Any) -> int:
+        """Positions of one."""
+        return model.num_tokens(self.examples[index])
+
+    def example(self, index: int, model: Any) -> Any:
+        """The example of that number."""
+        return self.examples[index]
+
+    def training_example(self, index: int, model: Any, rng: np.random.Generator) -> Any:
+        """The same."""
+        return self.examples[index]
+
+
 ROWS = {"captions": Rows()}
 
 
-def run(model: Staged, *stages: Stage, data: Mapping[str, Examples] = ROWS, **arguments: Any) -> StagesRecord:
+def run(model: Staged, *stages: Stage, data: Mapping[str, Any] = ROWS, **arguments: Any) -> StagesRecord:
     """Train the stages on eight rows a step."""
     loop = {name: arguments.pop(name) for name in ("warmup_steps", "accumulate", "workers") if name in arguments}
     options = TrainingOptions(precision="float32", checkpoint_every=2, **loop)

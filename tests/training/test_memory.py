@@ -178,8 +178,7 @@ def real_peak(
 ) -> int:
     """The most bytes that are alive at once in two steps of the real loop."""
     stage = Stage(name="s", paper="", trained=tuple(trained), learning_rates=dict.fromkeys(trained, 1e-4), data={})
-    fixed = ["audio_encoder.whisper.embed_positions"] if "audio_encoder" in trained else []
-    groups = apply_stage(model.parts(), stage, fixed=fixed)
+    groups = apply_stage(model.parts(), stage)
     examples = batch(model)
     live = LiveBytes([*model.parameters(), *model.buffers()])
     with live:

@@ -11,7 +11,7 @@ from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, _batches, answer
 from lab.evaluation.costs import hearing_costs
 from lab.evaluation.items import NAMES, scores
-from lab.training.batches import BatchOptions, PaddedBatches
+from lab.training.batches import BatchOptions, KindBatches
 from lab.training.cell import AUDIO, cell_batches, cell_stages, heard_data, hearing_model, open_corpus, open_split
 from lab.training.loop import TrainingOptions
 from lab.training.named_parts import open_audio_encoder, open_language_model, transcript_writer
@@ -37,8 +37,7 @@ def build(cell, encoder, data):
 
 
 def trained(cell, model, data, **options) -> StagesRecord:
-    fixed = ["audio_encoder.whisper.embed_positions"] if cell.train_encoder else []
-    given = {"batches": cell_batches(cell), "seed": 0, "fixed": fixed, **options}
+    given = {"batches": cell_batches(cell), "seed": 0, **options}
     return train_stages(model, cell_stages(cell), data, TrainingOptions(), **given)
 
 
@@ -72,7 +71,7 @@ def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for
 
     def losses(steps):
         utterances = replace(data[AUDIO], augmentation=Augmentation(1, 5, 0.1, True))
-        batches = PaddedBatches(utterances, model, BatchOptions(size=4), seed=3)
+        batches = KindBatches(utterances, model, BatchOptions(size=4), seed=3)
         return [batches.loss(model, batches.read(step, model)).loss.tolist() for step in steps]
 
     in_order = losses(range(7))
@@ -143,7 +142,7 @@ def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
     data = heard_data(cell, encoder)
     model = build(cell, encoder, data)
     with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):
-        PaddedBatches(data[AUDIO], model, BatchOptions(tokens=20), seed=0)
+        KindBatches(data[AUDIO], model, BatchOptions(tokens=20), seed=0)
 
 
 def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_path):

@@ -9,9 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lab.errors import LabError
-from lab.training.ancestry import Ancestry, load_stage, save_stage
 from lab.training.batches import BatchOptions
-from lab.training.stage_training import StagesRecord
+from lab.training.stage_training import Ancestry, StagesRecord, load_stage, save_stage
 from lab.training.stages import PAPER_STAGES, Stage
 from tests.training.staged import Rows, Staged, equal, run, stage, state, three_stages
 
