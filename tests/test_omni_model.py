@@ -160,7 +160,6 @@ def test_a_stage_on_mixed_samples_trains_every_part_that_it_names_and_no_other(s
     stage = Stage(
         name="all_but_the_language_model",
         paper="none",
-        trained=trained,
         frozen=("language_model",),
         learning_rates=dict.fromkeys(trained, 1e-2),
         data={"mixed": 1.0},

@@ -353,16 +353,6 @@ def cell_stages(parameters: TrainedParameters) -> tuple[Stage, ...]:
     return _curriculum(parameters)
 
 
-def stages_to_train(parameters: VisionParameters) -> tuple[Stage, ...]:
-    """The stages of a cell; none where nothing is seen and the language model is frozen: a baseline as it is.
-
-    Raises:
-        LabError: as `cell_stages`.
-    """
-    stages = cell_stages(parameters)
-    return stages if parameters.max_frames or parameters.train_language_model else ()
-
-
 def _curriculum(parameters: VisionParameters) -> tuple[Stage, ...]:
     """An image branch where the video projector starts from it, then the stages of the curriculum, `steps` in all."""
     start, before = parameters.video_projector_start, parameters.image_branch_steps
@@ -414,7 +404,6 @@ def _stage(
     return Stage(
         name=name,
         paper="section 3; data, steps, shares and learning rates are this study's",
-        trained=tuple(rates),
         frozen=frozen,
         learning_rates=rates,
         data=data,

@@ -1,8 +1,6 @@
 """Checkpoints of a run: trained weights, optimiser state and the curve so far as safetensors; whole or not at all."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.errors import LabError
+from lab.paths import whole
 
 
 class Progress(NamedTuple):
@@ -143,11 +142,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         SafetensorError, OSError: it cannot be written; a full disk comes as the first, without errno.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
-        unfinished = Path(scratch, path.name)
+    with whole(path) as unfinished:
         save_file(dict(tensors), unfinished, metadata=dict(metadata))
-        os.replace(unfinished, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -90,9 +90,9 @@ def language_model_without_weights(name: str) -> PreTrainedModel:
         return model
 
 
-def text_writer(language_model: str) -> Callable[[str], str]:
-    """How a text is written for that language model: a name, or the folder of one."""
-    own = _own(language_model)
+def writer_of(language_model: LanguageModel) -> Callable[[str], str]:
+    """How a text is written for a language model, as its codec asks for."""
+    own = _own("character" if isinstance(language_model.codec, CharacterCodec) else language_model.name)
     return own.write if own else str.strip
 
 
@@ -106,12 +106,6 @@ def _own(language_model: str) -> OwnLanguageModel | None:
     if language_model not in OWN_LANGUAGE_MODELS and (Path(language_model) / CHARACTER_FILE).is_file():
         language_model = "character"
     return OWN_LANGUAGE_MODELS[language_model]() if language_model in OWN_LANGUAGE_MODELS else None
-
-
-def writer_of(language_model: LanguageModel) -> Callable[[str], str]:
-    """How a text is written for a language model, as its codec asks for."""
-    own = isinstance(language_model.codec, CharacterCodec)
-    return text_writer("character" if own else language_model.name)
 
 
 def open_audio_encoder(name: str, *, window: Window = "cropped") -> AudioEncoder:

@@ -201,11 +201,8 @@ class SampleExamples:
     ) -> "SampleExamples":
         """The same samples with the views of their pictures and videos kept, computed where they are not there yet.
 
-        Args:
-            encoder: its frozen self where `features` are wanted; else only its image size counts.
-            key: everything that a sample's pictures depend on but its id and how they are cut.
-            features: what the frozen encoder gives; else pixels, for one that trains.
-            progress: told how many pictures and videos of how many are done.
+        Kept is what the frozen encoder gives; without `features` pixels, for one that trains. `key` is everything that
+        a sample's pictures depend on but its id and how they are cut.
 
         Raises:
             LabError: as `store_features`, or media that cannot be read; sample and source are named.
@@ -232,26 +229,23 @@ class SampleExamples:
     ) -> "SampleExamples":
         """The same samples with what a frozen encoder hears kept, computed where it is not there yet.
 
-        Args:
-            encoder: frozen.
-            key: everything that a sample's sounds depend on but its id.
-            speeds: at which sounds are played, a store for each; at the first one outside of training.
-            progress: told how many sounds of how many are done.
+        There is a store for each of the `speeds` at which sounds are played; outside of training the first one counts.
+        `key` is everything that a sample's sounds depend on but its id.
 
         Raises:
             LabError: as `store_features`, or a sound that cannot be read; sample and source are named.
         """
-        stores = [
-            self._stored(
-                lambda part, speed=speed: Rows(change_speed(part.read(), speed)),
+
+        def stored(speed: float) -> FeatureStore:
+            return self._stored(
+                lambda part: Rows(change_speed(part.read(), speed)),
                 encoder.encode,
                 length=lambda part: part.num_samples,
                 key=json.dumps([key, encoder.key, speed]),
                 progress=progress,
             )
-            for speed in speeds
-        ]
-        return replace(self, heard=tuple(stores))
+
+        return replace(self, heard=tuple(map(stored, speeds)))
 
     def _stored(
         self,

@@ -20,7 +20,7 @@ from lab.training.loop import choose_device
 from lab.training.named_parts import open_language_model
 from lab.training.parameters import PictureTuningParameters
 from lab.training.scoring import PLAIN, Scorer, ScoringOptions, score, text_scorer
-from lab.training.tuning import as_vision, open_pretrained
+from lab.training.tuning import as_vision, open_pretrained, picture_scorer
 
 TABLE = ".parquet"
 
@@ -40,8 +40,7 @@ def score_source(
     Args:
         source: instructions by name or a table of them; of pictures, a name with options or FORM@hub:OWNER/NAME.
         out: a folder of this scoring alone.
-        model: a language model by name; for pictures a cell of the study whose pretrained model scores, which is made
-            where it is not there.
+        model: a language model by name; for pictures a cell of the study whose pretrained model scores.
         options: of the scoring; its precision is the pretrained model's too.
         limit: samples at most; None: all, of pictures as many as the study fine-tunes on.
         device: of the model.
@@ -54,17 +53,14 @@ def score_source(
     what = "instructions" if isinstance(model, str) else "examples"
     if limit is not None and limit < 1:
         raise LabError(f"limit is {limit}; expected at least 1, or none for all")
-    skipped, samples = LeftOut(), iter(())
-    scorer: Scorer
+    samples: Iterable[Sample]
     if isinstance(model, str):
         samples, skipped = _instructions(source, limit)
-        language_model = as_chat_model(open_language_model(model))
-        language_model.model.to(choose_device(device))
-        scorer = text_scorer(language_model)
+        scorer = text_scorer(as_chat_model(open_language_model(model)), choose_device(device))
     else:
         computed: dict[str, Any] = {"precision": options.precision, "device": device}
         scorer = _of_pictures(source, limit, replace(model, **computed, measure_dev=False), say)
-        samples = scorer.reads.samples
+        samples, skipped = scorer.reads.samples, LeftOut()
     summary = score(scorer, samples, out, options=options, progress=lambda done: say(f"{done:,} {what}"))
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in (skipped.counts() + summary.skipped).items())
     say(
@@ -99,13 +95,11 @@ def _of_pictures(source: str, limit: int | None, cell: PictureTuningParameters, 
         if done % 50 == 0 or done == total:
             say(f"pretrained model: step {done} of {total}, loss {loss:.3f}")
 
-    pretrained = open_pretrained(cell, say=lambda what: told if what.startswith("pretrained") else None)
-    count = limit or cell.num_training
+    start = open_pretrained(cell, say=lambda what: told if what.startswith("pretrained") else None)
+    scorer, count = picture_scorer(cell, start), limit or cell.num_training
     if source == cell.images:
-        split = replace(pretrained.clean, samples=pretrained.clean.samples[:count])
-    else:
-        # Whose test split is opened beside it does not matter; the study's own is there.
-        tested = cell.test_source or cell.images
-        asked = replace(cell, images=source, num_pretraining=0, num_training=count, test_source=tested)
-        split = seen_data(as_vision(asked), pretrained.encoder)[IMAGE]
-    return replace(pretrained.scorer, reads=split)
+        return replace(scorer, reads=replace(start.train, samples=start.train.samples[:count]))
+    # Whose test split is opened beside it does not matter; the study's own is there.
+    tested = cell.test_source or cell.images
+    asked = replace(cell, images=source, num_pretraining=0, num_training=count, test_source=tested)
+    return replace(scorer, reads=seen_data(as_vision(asked), start.opened["vision_encoder"])[IMAGE])

@@ -8,10 +8,9 @@ of its samples have none, by reason. Who is killed and started again goes on aft
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
+from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.tables import in_batches
 from lab.data.packing import pack_best_fit
 from lab.data.parquet import read_schema
@@ -79,9 +78,9 @@ def text_model(language_model: LanguageModel) -> OmniModel:
     return OmniModel(language_model=language_model, positions="sequential").eval()
 
 
-def text_scorer(language_model: LanguageModel) -> Scorer:
-    """A language model alone."""
-    return Scorer(text_model(language_model), language_model.name, language_model.sha256)
+def text_scorer(language_model: LanguageModel, device: torch.device) -> Scorer:
+    """A language model alone, on that device."""
+    return Scorer(text_model(language_model).to(device), language_model.name, language_model.sha256)
 
 
 @dataclass
@@ -142,31 +141,6 @@ def score(
     return summary
 
 
-def open_losses(
-    folder: Path,
-    open_scorer: Callable[[], Scorer],
-    samples: Sequence[Sample],
-    options: ScoringOptions,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Losses, Mapping[str, Any]]:
-    """The losses of a study's samples, of each one, and their summary; the first call scores.
-
-    Raises:
-        LabError: as `score`, or a sample that has no loss.
-    """
-    if not (folder / SUMMARY).exists():
-        told = (lambda done: progress(done, len(samples))) if progress else None
-        score(open_scorer(), samples, folder, options=options, progress=told)
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    if skipped := summary["skipped"]:
-        raise LabError(
-            f"scorer {summary['model']!r} has no loss of {sum(skipped.values())} of {len(samples)} training "
-            f"samples ({', '.join(skipped)}); choose another scorer, or lower max_tokens"
-        )
-    return read_losses(folder), summary
-
-
 def _scored(scorer: Scorer, samples: Sequence[Sample], options: ScoringOptions) -> tuple[pa.Table, Counter[str]]:
     model, read = scorer.model.eval(), replace(scorer.reads, samples=samples)
     reasons = [read.why_not_readable(i, model, max_tokens=options.budget_tokens) for i in range(len(samples))]
@@ -177,25 +151,17 @@ def _scored(scorer: Scorer, samples: Sequence[Sample], options: ScoringOptions) 
     # Of a chat model the template of an empty prompt stays, so that the prompt's content alone is missing.
     nothing = model.codec.ask("") if isinstance(model.codec, ChatCodec) else []
     from_start = [len(model.codec.start_ids) + len(answer) for answer in answers]
+
+    def losses(example: Callable[[int], Example], own: Sequence[int]) -> Float[ndarray, " samples"]:
+        return answer_losses(model, lambda at: list(map(example, at)), own, options, ids, scorer=scorer.name)
+
     without: Sequence[float | None] | ndarray = [None] * len(fit)
     if options.without_prompt:
         alone = [Example(content=[nothing], answer=answer) for answer in answers]
-        alone_lengths = [len(nothing) + own for own in from_start]
-        without = answer_losses(
-            model, lambda places: [alone[at] for at in places], alone_lengths, options, ids, scorer=scorer.name
-        )
-    # Media are read a pack at a time.
-    given = answer_losses(
-        model,
-        lambda places: [read.example(fit[at], model) for at in places],
-        lengths,
-        options,
-        ids,
-        scorer=scorer.name,
-    )
+        without = losses(lambda at: alone[at], [len(nothing) + own for own in from_start])
     columns = {
         "id": ids,
-        "loss": given,
+        "loss": losses(lambda at: read.example(fit[at], model), lengths),
         "loss_without_prompt": without,
         "num_tokens": [len(answer) + 1 for answer in answers],
         "prompt_tokens": [length - own for length, own in zip(lengths, from_start, strict=True)],
@@ -213,15 +179,10 @@ def answer_losses(
     *,
     scorer: str,
 ) -> Float[ndarray, " samples"]:
-    """The mean loss of a token of each answer, nats, in packs.
+    """The mean loss of a token of each answer, nats, in packs, by a model in evaluation mode.
 
-    Args:
-        model: in evaluation mode.
-        examples: gives those at some places; asked for a pack at a time, as pictures may be large.
-        lengths: tokens of each, the end left out.
-        options: of the scoring.
-        ids: name the samples in messages.
-        scorer: names the model there.
+    `examples` gives those at some places; it is asked for a pack at a time, as pictures may be large. `lengths` are
+    their tokens, the end left out. `ids` name the samples in messages, and `scorer` the model.
 
     Raises:
         LabError: a sample longer than a pack, or a loss that is not finite, whose sample is named.

@@ -19,10 +19,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lab.errors import LabError, choose
+from lab.errors import LabError
 from lab.parts.omni_model import OmniModel
 from lab.training.batches import BatchOptions, StageBatches
-from lab.training.checkpoints import NOTHING_DONE, Checkpoint, read_tensors, trained_parameters, write_tensors
+from lab.training.checkpoints import NOTHING_DONE, Checkpoint, read_tensors, write_tensors
 from lab.training.loop import TrainingOptions, TrainingRecord, peak_memory_bytes, train
 from lab.training.samples import SampleExamples
 from lab.training.stages import Stage, apply_stage
@@ -77,7 +77,8 @@ def from_json(entries: Iterable[Mapping[str, Any]], where: str) -> Ancestry:
 
 def declaration(stage: Stage) -> dict[str, Any]:
     """What of a stage decides its weights, as JSON has it."""
-    facts = {name: value for name, value in vars(stage).items() if name not in ("name", "paper")}
+    facts = {"trained": stage.trained, **vars(stage)}
+    del facts["name"], facts["paper"]
     if not stage.starts_as:
         # So that stages without it have the hashes that they had when there was no such thing.
         del facts["starts_as"]
@@ -129,16 +130,12 @@ def load_stage(
     The parts come as they were pretrained. Every file is checked before any part is changed; a part that several files
     hold must be the same in all, so that branches which trained different parts can be joined.
 
-    Args:
-        stage: what is to be trained next.
-        model_parts: the model's parts by name.
-        files: the file of each stage that it starts from.
-        stages: the stages as they are declared today.
+    `files` has the file of each stage that it starts from, and `stages` the stages as they are declared today.
 
     Raises:
-        LabError: `stage` starts from others than those of `files`, a file holds another stage's weights, one of its
-            ancestors was declared otherwise than today, a part that it left frozen is another one here, its weights are
-            not those that were hashed or do not fit, or two files hold different weights of one part.
+        LabError: other files than those, one of another stage or with an ancestor that was declared otherwise, a part
+            that was left frozen and is another one here, weights that are not those that were hashed or do not fit, or
+            two files with different weights of one part.
     """
     if set(files) != set(stage.parents()):
         raise LabError(f"stage {stage.name!r} starts from {_list(stage.parents())}; got files of {_list(files)}")
@@ -252,7 +249,7 @@ def train_stages(
     had not been interrupted; it is deleted when all stages are done.
 
     Args:
-        model: what holds the parts, and nothing else that would train.
+        model: what holds the parts.
         stages: in order; each starts from the one before it, the first from `ancestry`.
         data: examples by their kind.
         options: of the loop; a stage's warm-up is shorter where the stage is.
@@ -264,9 +261,8 @@ def train_stages(
         on_step: told each step, counted over all stages, and its loss.
 
     Raises:
-        LabError: a stage that does not start from the one before it, something outside the parts that would train, a
-            checkpoint of other stages, data or start, or what `StageBatches`, its `certify`, `apply_stage` and `train`
-            refuse.
+        LabError: a stage that does not start from the one before it, a checkpoint of other stages, data or start, or
+            what `StageBatches`, its `certify`, `apply_stage` and `train` refuse.
     """
     _check_order(stages, ancestry)
     parts, device = model.parts(), model.device
@@ -287,11 +283,11 @@ def train_stages(
             continue
         steps_before = sum(len(facts["losses"]) for facts in done)
         groups = apply_stage(parts, stage)
-        _check_strays(model, stage)
         point = Checkpoint(path=checkpoint, key=key, parts=tuple(changed), earlier=done) if checkpoint else None
         goes_on = kept is not None and number == len(kept)
         if not goes_on:
-            _start_as_others(parts, stage)
+            for part, other in stage.starts_as.items():
+                parts[part].load_state_dict(parts[other].state_dict())
             if point and number:
                 point.save(model, None, NOTHING_DONE)
         certificates = here.certify(model, options.precision)
@@ -352,24 +348,6 @@ def _check_order(stages: Sequence[Stage], ancestry: Ancestry) -> None:
             last = f" and stands after {before.name!r}" if before else ""
             raise LabError(f"stage {stage.name!r} starts from {named}{last}; trained so far: {have}")
         known.add(stage.name)
-
-
-def _check_strays(model: nn.Module, stage: Stage) -> None:
-    for name, _ in trained_parameters(model):
-        if name.partition(".")[0] not in stage.trained:
-            raise LabError(
-                f"{name} would train in stage {stage.name!r} and belongs to no part; freeze it or name its part"
-            )
-
-
-def _start_as_others(parts: Mapping[str, nn.Module], stage: Stage) -> None:
-    for part, other in stage.starts_as.items():
-        mine, theirs = (choose(parts, name, f"part of the model, in stage {stage.name!r}:") for name in (part, other))
-        try:
-            mine.load_state_dict(theirs.state_dict())
-        except RuntimeError as error:
-            said = " ".join(str(error).split())
-            raise LabError(f"{part!r} cannot start as {other!r} in stage {stage.name!r}: {said}") from error
 
 
 def _key(stages: Sequence[Stage], batches: BatchOptions, accumulate: int, seed: int, ancestry: Ancestry) -> str:

@@ -47,18 +47,16 @@ class Stage:
 
     Raises:
         LabError: an unknown part or schedule (the choices are listed), a part both trained and frozen, nothing trained,
-            a trained part without a learning rate or a rate for another part, a number that is not positive, both steps
-            and tokens, or a stage that starts from itself.
+            a number that is not positive, both steps and tokens, or a stage that starts from itself.
     """
 
     name: str
     paper: str
     """The paper's section, and what of the stage is not the paper's own table."""
-    trained: tuple[str, ...]
+    learning_rates: Mapping[str, float | None]
+    """The peak of each part that trains."""
     frozen: tuple[str, ...] = ()
     """Parts that take part and do not change."""
-    learning_rates: Mapping[str, float | None]
-    """The peak of each trained part."""
     data: Mapping[str, float | None]
     """Mixing weights of the kinds of data, relative to each other."""
     steps: int | None = None
@@ -74,36 +72,32 @@ class Stage:
         for name in ("learning_rates", "data", "starts_as"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         where = f"stage {self.name!r}"
-        for part in (*self.trained, *self.frozen, *self.learning_rates, *self.starts_as, *self.starts_as.values()):
+        for part in (*self.parts, *self.starts_as, *self.starts_as.values()):
             choose(PARTS, part, f"part in {where}:")
         if not self.trained:
             raise LabError(f"{where} trains nothing; choose at least one of: {', '.join(PARTS)}")
         if both := sorted(set(self.trained) & set(self.frozen)):
             raise LabError(f"{where} both trains and freezes {', '.join(both)}")
-        if missing := [part for part in self.trained if part not in self.learning_rates]:
-            raise LabError(f"{where} trains {', '.join(missing)} without a learning rate; give one, or None: not found")
-        if others := sorted(set(self.learning_rates) - set(self.trained)):
-            raise LabError(
-                f"{where} has a learning rate for {', '.join(others)}; it trains only: {', '.join(self.trained)}"
-            )
-        self._check_numbers(where)
-        if self.schedule is not None:
-            choose(SCHEDULES, self.schedule, f"schedule in {where}:")
-        if self.name in (self.starts_from or ()):
-            raise LabError(f"{where} starts from itself; name an earlier stage")
-
-    def _check_numbers(self, where: str) -> None:
-        named = {
+        numbers = {
             **{f"learning rate of {part}": rate for part, rate in self.learning_rates.items()},
             **{f"mixing weight of {data}": weight for data, weight in self.data.items()},
             "number of steps": self.steps,
             "number of tokens": self.tokens,
         }
-        for name, value in named.items():
+        for name, value in numbers.items():
             if value is not None and not 0 < value < math.inf:
                 raise LabError(f"{name} in {where} is {value}; expected a positive number, or None: not found")
         if self.steps is not None and self.tokens is not None:
             raise LabError(f"{where} is as long as its steps or as its tokens; give one of them")
+        if self.schedule is not None:
+            choose(SCHEDULES, self.schedule, f"schedule in {where}:")
+        if self.name in (self.starts_from or ()):
+            raise LabError(f"{where} starts from itself; name an earlier stage")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The parts that train."""
+        return tuple(self.learning_rates)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -249,12 +243,6 @@ def _not_found(stage: Stage, what: str) -> LabError:
     return LabError(f"{what} in stage {stage.name!r} is not found in the paper; give one with dataclasses.replace")
 
 
-def _same(parts: tuple[str, ...], rate: float | None) -> dict[str, float | None]:
-    return dict.fromkeys(parts, rate)
-
-
-_IMAGE = ("visual_projector", "vision_encoder", "language_model")
-_AUDIO = ("audio_encoder", "audio_projector")
 _VQA_DATA = ("vqa", "synthetic_ocr_and_chart_qa", "interleaved", "captions")
 _NOT_FOUND = "steps, schedule and mixing weights not found"
 
@@ -263,7 +251,6 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         Stage(
             name="image_1",
             paper=f"section 3, image-language branch, stage 1; {_NOT_FOUND}",
-            trained=("visual_projector",),
             frozen=("vision_encoder", "language_model"),
             learning_rates={"visual_projector": 1e-3},
             data={"captions": None},
@@ -271,24 +258,21 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         Stage(
             name="image_2",
             paper=f"section 3, image-language branch, stage 2 (130k of its samples synthetic); {_NOT_FOUND}",
-            trained=("visual_projector", "vision_encoder"),
             frozen=("language_model",),
-            learning_rates=_same(("visual_projector", "vision_encoder"), 1e-5),
+            learning_rates=dict.fromkeys(("visual_projector", "vision_encoder"), 1e-5),
             data=dict.fromkeys(_VQA_DATA),
             starts_from=("image_1",),
         ),
         Stage(
             name="image_3",
             paper=f"section 3, image-language branch, stage 3 ('all' are its own parts); {_NOT_FOUND}",
-            trained=_IMAGE,
-            learning_rates=_same(_IMAGE, 1e-5),
+            learning_rates=dict.fromkeys(("visual_projector", "vision_encoder", "language_model"), 1e-5),
             data=dict.fromkeys((*_VQA_DATA, "pure_text")),
             starts_from=("image_2",),
         ),
         Stage(
             name="video",
             paper=f"section 3, video-language branch, image-text first, then both; {_NOT_FOUND}, nor its start",
-            trained=("video_projector",),
             frozen=("vision_encoder", "language_model"),
             learning_rates={"video_projector": 4e-6},
             data={"image_text": None, "video_text": None},
@@ -297,9 +281,8 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         Stage(
             name="audio",
             paper="section 3, audio-language branch; learning rate, steps and start not found",
-            trained=_AUDIO,
             frozen=("language_model",),
-            learning_rates=_same(_AUDIO, None),
+            learning_rates=dict.fromkeys(("audio_encoder", "audio_projector")),
             data={"asr_audio_text": None},
             schedule="cosine",
             starts_from=None,
@@ -307,16 +290,14 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         Stage(
             name="omni_alignment",
             paper=f"section 3 and figure 4, of the three branches; learning rate, {_NOT_FOUND}",
-            trained=tuple(PARTS),
-            learning_rates=_same(tuple(PARTS), None),
+            learning_rates=dict.fromkeys(PARTS),
             data={"image_text": None, "video_text": None, "audio_text": None},
             starts_from=("image_3", "video", "audio"),
         ),
         Stage(
             name="sft",
             paper=f"section 3, about 600K pairs, packed; what trains is secondary; learning rate, {_NOT_FOUND}",
-            trained=tuple(PARTS),
-            learning_rates=_same(tuple(PARTS), None),
+            learning_rates=dict.fromkeys(PARTS),
             data={"instruction_pairs": None},
             starts_from=("omni_alignment",),
         ),

@@ -18,12 +18,13 @@ import torch
 
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
-from lab.data.filters.losses import Losses
+from lab.data.filters.losses import SUMMARY, Losses, read_losses
 from lab.data.instructions.choices import with_choices
 from lab.data.instructions.instructions import read_instructions, split_instructions
 from lab.data.instructions.planted_faults import plant_faults, remove_planted
 from lab.data.sample import Sample, samples_sha256
 from lab.data.sources import SAMPLES_VERSION, sources_sha256
+from lab.data.splits import Split
 from lab.errors import LabError, choose
 from lab.parts.chat_codec import as_chat_model
 from lab.parts.language_models import LanguageModel
@@ -32,10 +33,10 @@ from lab.parts.vision_encoders import VisionEncoder
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.cell import IMAGE, PRETRAINING, cell_batches, cell_stages, seeing_model, seen_data
 from lab.training.loop import TrainingOptions, choose_device, choose_precision
-from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model, open_vision_encoder, text_writer
+from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model, open_vision_encoder, writer_of
 from lab.training.parameters import PictureTuningParameters, TextTuningParameters, TuningParameters, VisionParameters
 from lab.training.samples import SampleExamples
-from lab.training.scoring import Scorer, ScoringOptions, open_losses, text_scorer
+from lab.training.scoring import Scorer, ScoringOptions, score, text_scorer
 from lab.training.stage_training import Ancestry, load_stage, save_stage, train_stages
 
 ORACLE = "oracle"
@@ -62,25 +63,34 @@ def quiet(what: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """A model to fine-tune, on the cell's device, and what a filter chooses from.
+class Start:
+    """A model to fine-tune, on the cell's device, and the samples to choose from.
 
-    `faults` has the kind of planted fault of each of `train`, None for a clean one; `losses` are those of `train`, in
-    its order. `held_out` are `test`, and `dev` where it is measured: clean, with choices. `facts` say where all comes
-    from and what was left out. `opened` are parts that stay outside the model or as they were opened, by name.
+    `held_out` are `test`, and `dev` where it is measured: clean, with choices. `facts` say where all comes from and
+    what was left out. `opened` are parts that nothing trains, as they were opened, by name; `folders` what was made for
+    it and must still be there.
     """
 
     model: OmniModel
     train: SampleExamples
+    held_out: Mapping[str, SampleExamples]
+    facts: Mapping[str, Any]
+    folders: tuple[Path, ...] = ()
+    ancestry: Ancestry = ()
+    opened: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Start):
+    """The same with planted faults and losses: what a filter chooses from.
+
+    `faults` has the kind of planted fault of each of `train`, None for a clean one; `losses` are those of `train`, in
+    its order, by the scorer of that hash.
+    """
+
     faults: tuple[str | None, ...]
     losses: Losses
     scorer_sha256: str
-    held_out: Mapping[str, SampleExamples]
-    facts: Mapping[str, Any]
-    folders: tuple[Path, ...]
-    """What was made for it and must still be there."""
-    ancestry: Ancestry = ()
-    opened: Mapping[str, Any] = field(default_factory=dict)
 
     def kept(self, filtered: Filtered) -> SampleExamples:
         """What a filter leaves, to be trained on."""
@@ -138,23 +148,38 @@ def text_tuning(parameters: TextTuningParameters, *, say: Say = quiet) -> Tuning
     Only what the fine-tuned language model can read within `max_tokens` is chosen from, whatever the cell trains.
 
     Raises:
-        LabError: a source that cannot be read, too few instructions, or as `plant_faults` and `open_losses`.
+        LabError: a source that cannot be read, too few instructions, or as `plant_faults` and `score`.
     """
+    device = choose_device(parameters.device)
     opened = _chat_model(parameters.language_model, parameters)
-    model = OmniModel(language_model=opened, positions="sequential").to(choose_device(parameters.device))
+    model = OmniModel(language_model=opened, positions="sequential").to(device)
     facts: dict[str, Any] = {"sources": {}, "licences": {}, "left_out": {}}
     found: dict[str, list[Sample]] = {}
-    for source, splits in ((parameters.instructions, ("train",)), (parameters.test_instructions, ("dev", "test"))):
+    sources: tuple[tuple[str, tuple[Split, ...]], ...] = (
+        (parameters.instructions, ("train",)),
+        (parameters.test_instructions, ("dev", "test")),
+    )
+    for source, splits in sources:
         reading = read_instructions(source)
         parted = split_instructions(reading.samples)
         left_out = reading.left_out.counts()
         for split in splits:
-            chosen, reasons = _readable(SampleExamples(samples=parted[split]), model, parameters.max_tokens)
-            found[split], left_out = chosen, left_out + reasons
+            found[split], reasons = _readable(SampleExamples(samples=parted[split]), model, parameters.max_tokens)
+            left_out += reasons
         facts["sources"] |= dict(reading.sources)
         facts["licences"][source] = reading.licence
         facts["left_out"][source] = dict(left_out)
     train = SampleExamples(samples=_chosen(found["train"], parameters.num_training, "training"))
+    held_out = {}
+    for split in ("test", "dev") if parameters.measure_dev else ("test",):
+        clean = _chosen(found[split], parameters.num_test, split)
+        asked = with_choices(clean, writer_of(opened), num_choices=parameters.num_choices)
+        held_out[split] = SampleExamples(samples=asked, name=parameters.test_instructions)
+        facts[f"{split}_sha256"] = samples_sha256(clean)
+
+    def scorer() -> Scorer:
+        return text_scorer(_chat_model(parameters.scorer, parameters), device)
+
     own = f" {parameters.pretraining_steps}" if parameters.scorer in OWN_LANGUAGE_MODELS else ""
     options = ScoringOptions(
         budget_tokens=scored_tokens(parameters),
@@ -162,21 +187,8 @@ def text_tuning(parameters: TextTuningParameters, *, say: Say = quiet) -> Tuning
         part_samples=256,
         precision=parameters.precision,
     )
-
-    def scorer() -> Scorer:
-        language_model = _chat_model(parameters.scorer, parameters)
-        language_model.model.to(choose_device(parameters.device))
-        return text_scorer(language_model)
-
-    scored = _scored(parameters, train, f"{parameters.scorer}{own}", scorer, options, say("losses, instructions"))
-    write = text_writer(parameters.language_model)
-    held_out = {}
-    for split in ("test", "dev") if parameters.measure_dev else ("test",):
-        clean = _chosen(found[split], parameters.num_test, split)
-        asked = with_choices(clean, write, num_choices=parameters.num_choices)
-        held_out[split] = SampleExamples(samples=asked, name=parameters.test_instructions)
-        facts[f"{split}_sha256"] = samples_sha256(clean)
-    return Tuning(model=model, held_out=held_out, facts=facts, **scored)
+    start = Start(model=model, train=train, held_out=held_out, facts=facts)
+    return _scored(parameters, start, f"{parameters.scorer}{own}", scorer, options, say("losses, instructions"))
 
 
 def scored_tokens(parameters: TextTuningParameters) -> int:
@@ -188,51 +200,50 @@ def picture_tuning(parameters: PictureTuningParameters, *, say: Say = quiet) -> 
     """Open a cell on questions about pictures; the first call pretrains the model, which then scores them.
 
     Raises:
-        LabError: as `open_pretrained`, `check_tuning`, `plant_faults` and `open_losses`.
+        LabError: as `open_pretrained`, `check_tuning`, `plant_faults` and `score`.
     """
     check_tuning(parameters)
-    pretrained = open_pretrained(parameters, say=say)
+    start = open_pretrained(parameters, say=say)
     options = ScoringOptions(
         budget_tokens=parameters.budget_tokens,
         without_prompt=True,
         part_samples=512,
         precision=parameters.precision,
     )
-    clean = pretrained.clean
-    scorer = replace(pretrained.scorer, reads=clean)
-    scored = _scored(parameters, clean, scorer.sha256, lambda: scorer, options, say("losses, examples"))
-    kept = {} if parameters.train_language_model else {"language_model": scorer.model.language}
-    return Tuning(
-        model=scorer.model,
-        held_out={name: split for name, split in pretrained.splits.items() if name in ("dev", "test")},
-        facts=pretrained.facts,
-        ancestry=pretrained.ancestry,
-        opened={"vision_encoder": pretrained.encoder, **kept},
-        **{**scored, "folders": (pretrained.folder, *pretrained.stores(), *scored["folders"])},
-    )
+    scorer = picture_scorer(parameters, start)
+    return _scored(parameters, start, scorer.sha256, lambda: scorer, options, say("losses, examples"))
+
+
+def picture_scorer(parameters: PictureTuningParameters, start: Start) -> Scorer:
+    """The pretrained model of a study of pictures, as it scores what it is not trained on."""
+    return Scorer(start.model, f"{PRETRAINING} of {parameters.images}", start.ancestry[-1].sha256, start.train)
 
 
 def _scored(
     parameters: TuningParameters,
-    clean: SampleExamples,
+    start: Start,
     scorer_key: str,
     open_scorer: Callable[[], Scorer],
     options: ScoringOptions,
     progress: Callable[..., None] | None,
-) -> dict[str, Any]:
+) -> Tuning:
     """Clean samples with faults planted, and their losses by a scorer, which is opened where they are not there."""
-    planted = plant_faults(clean.samples, share=parameters.fault_share, seed=parameters.fault_seed)
-    train = replace(clean, samples=planted.samples)
+    planted = plant_faults(start.train.samples, share=parameters.fault_share, seed=parameters.fault_seed)
+    train = replace(start.train, samples=planted.samples)
     identity = json.dumps([scorer_key, train.sha256, options.budget_tokens])
     folder = cache_dir() / "scores" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    losses, summary = open_losses(folder, open_scorer, train.samples, options, progress=progress)
-    return {
-        "train": train,
-        "faults": planted.faults,
-        "losses": losses,
-        "scorer_sha256": summary["model_sha256"],
-        "folders": (folder,),
-    }
+    if not (folder / SUMMARY).exists():
+        told = (lambda done: progress(done, len(train))) if progress else None
+        score(open_scorer(), train.samples, folder, options=options, progress=told)
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    if skipped := summary["skipped"]:
+        raise LabError(
+            f"scorer {summary['model']!r} has no loss of {sum(skipped.values())} of {len(train)} training samples "
+            f"({', '.join(skipped)}); choose another scorer, or lower max_tokens"
+        )
+    made = {"train": train, "faults": planted.faults, "losses": read_losses(folder)}
+    found = {**made, "scorer_sha256": summary["model_sha256"]}
+    return Tuning(**{**vars(start), **found, "folders": (*start.folders, folder)})
 
 
 def _chat_model(name: str, parameters: TextTuningParameters) -> LanguageModel:
@@ -274,28 +285,7 @@ def as_vision(cell: PictureTuningParameters) -> VisionParameters:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainedModel:
-    """The model that scores the pictures of a study and from which its cells start, on the cell's device.
-
-    `clean` are the examples to fine-tune on, `splits` all that it was opened with; `facts` say what it was trained on,
-    and what was left out.
-    """
-
-    scorer: Scorer
-    encoder: VisionEncoder
-    splits: Mapping[str, SampleExamples]
-    clean: SampleExamples
-    ancestry: Ancestry
-    facts: Mapping[str, Any]
-    folder: Path
-
-    def stores(self) -> list[Path]:
-        """Where the views of all splits are kept."""
-        return [split.store.folder for split in self.splits.values() if split.store]
-
-
-def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) -> PretrainedModel:
+def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) -> Start:
     """Open the pretrained model of a study of pictures; the first call trains it, under a lock.
 
     In the paper one pretrained model scores and is fine-tuned. Here it is trained on the first examples of the training
@@ -313,13 +303,13 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
         progress=say(f"{parameters.vision_encoder}, steps"),
     )
     splits = seen_data(cell, encoder, progress=say("pictures, samples"))
-    language_model = open_language_model(parameters.language_model, pretraining_steps=parameters.pretraining_steps)
+    opened = open_language_model(parameters.language_model, pretraining_steps=parameters.pretraining_steps)
     torch.manual_seed(parameters.scorer_seed)
-    model = seeing_model(cell, encoder, language_model, splits).to(device)
+    model = seeing_model(cell, encoder, opened, splits).to(device)
     first, clean, left_out = _parted(splits[IMAGE], model, parameters)
     stage, following = cell_stages(parameters)
     told = say("pretrained model of pictures, steps")
-    folder = _pretrained_folder(parameters, encoder, language_model, device)
+    folder = _pretrained_folder(parameters, encoder, opened, device)
 
     def make(made: Path) -> None:
         options = replace(TrainingOptions.of(parameters), warmup_steps=round(WARMUP_SHARE * stage.length()))
@@ -345,14 +335,15 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
 
     make_folder(folder, make)
     ancestry = load_stage(following, model.parts(), {PRETRAINING: folder / WEIGHTS}, {PRETRAINING: stage})
-    return PretrainedModel(
-        scorer=Scorer(model.eval(), f"{PRETRAINING} of {parameters.images}", ancestry[-1].sha256),
-        encoder=encoder,
-        splits=splits,
-        clean=clean,
-        ancestry=ancestry,
+    model.eval()
+    return Start(
+        model=model,
+        train=clean,
+        held_out={name: split for name, split in splits.items() if name in ("dev", "test")},
         facts=json.loads((folder / FACTS).read_text(encoding="utf-8")),
-        folder=folder,
+        folders=(folder, *(split.store.folder for split in splits.values() if split.store)),
+        ancestry=ancestry,
+        opened={"vision_encoder": encoder, **({} if parameters.train_language_model else {"language_model": opened})},
     )
 
 
@@ -360,10 +351,8 @@ def _parted(
     images: SampleExamples, model: OmniModel, parameters: PictureTuningParameters
 ) -> tuple[SampleExamples, SampleExamples, Counter[str]]:
     """Examples to pretrain on and to fine-tune on; a group that the first have begun is in none of the second."""
-    first, rest = (
-        replace(images, samples=images.samples[: parameters.num_pretraining]),
-        replace(images, samples=images.samples[parameters.num_pretraining :]),
-    )
+    count = parameters.num_pretraining
+    first, rest = (replace(images, samples=some) for some in (images.samples[:count], images.samples[count:]))
     begun = {sample.group for sample in first.samples}
     pretraining, left_out = _readable(first, model, parameters.max_tokens)
     read, reasons = _readable(rest, model, parameters.max_tokens)
@@ -371,10 +360,7 @@ def _parted(
     left_out += reasons
     if len(tuning) < len(read):
         left_out["of a group that was pretrained on"] = len(read) - len(tuning)
-    for what, found, given, least in (
-        ("pretraining", pretraining, first, 1),
-        ("fine-tuning", tuning, rest, 2),
-    ):
+    for what, found, given, least in (("pretraining", pretraining, first, 1), ("fine-tuning", tuning, rest, 2)):
         if len(found) < least:
             why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
             raise LabError(

@@ -120,7 +120,6 @@ def stage(name: str = "one", **changes: object) -> Stage:
     values = {
         "name": name,
         "paper": "a test's",
-        "trained": ("visual_projector",),
         "frozen": ("vision_encoder", "language_model"),
         "learning_rates": {"visual_projector": 1e-2},
         "data": {"captions": 1.0},
@@ -137,12 +136,11 @@ def three_stages() -> Mapping[str, Stage]:
             stage("one"),
             stage(
                 "two",
-                trained=("visual_projector", "vision_encoder"),
                 frozen=("language_model",),
                 learning_rates={"visual_projector": 1e-2, "vision_encoder": 1e-3},
                 starts_from=("one",),
             ),
-            stage("three", trained=NAMES, frozen=(), learning_rates=dict.fromkeys(NAMES, 1e-3), starts_from=("two",)),
+            stage("three", frozen=(), learning_rates=dict.fromkeys(NAMES, 1e-3), starts_from=("two",)),
         ]
     )
 

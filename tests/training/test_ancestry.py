@@ -159,7 +159,7 @@ def branches(tmp_path: Path, right: Stage, left_files: dict[str, Path]) -> tuple
 
 
 def test_branches_that_trained_different_parts_are_joined(tmp_path):
-    right = stage("right", trained=("vision_encoder",), frozen=(), learning_rates={"vision_encoder": 0.01})
+    right = stage("right", frozen=(), learning_rates={"vision_encoder": 0.01})
     given, made = branches(tmp_path, right, {})
     model = Staged()
     chain: Ancestry = load_stage(given["joined"], model.parts(), made, given)

@@ -141,7 +141,6 @@ def stage(steps: int, **weights: float) -> Stage:
     return Stage(
         name="s",
         paper="none",
-        trained=("video_projector",),
         learning_rates={"video_projector": 1e-3},
         data=weights,
         steps=steps,

@@ -177,7 +177,7 @@ def real_peak(
     model: OmniModel, batch: Batch, trained: Sequence[str], precision: str, *, packed: bool, checkpointing: bool = False
 ) -> int:
     """The most bytes that are alive at once in two steps of the real loop."""
-    stage = Stage(name="s", paper="", trained=tuple(trained), learning_rates=dict.fromkeys(trained, 1e-4), data={})
+    stage = Stage(name="s", paper="", learning_rates=dict.fromkeys(trained, 1e-4), data={})
     groups = apply_stage(model.parts(), stage)
     examples = batch(model)
     live = LiveBytes([*model.parameters(), *model.buffers()])

@@ -8,7 +8,7 @@ import torch
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.errors import LabError
-from lab.training import scoring, tuning
+from lab.training import tuning
 from lab.training.cell import FINE_TUNING, IMAGE, PRETRAINING, cell_batches, cell_stages, seen_data
 from lab.training.loop import TrainingOptions
 from lab.training.named_parts import open_vision_encoder
@@ -45,7 +45,7 @@ def test_what_is_fine_tuned_on_was_not_pretrained_on_and_neither_is_tested_on(ce
 
 
 def test_faults_are_planted_in_question_and_answer_and_the_picture_stays(cell):
-    clean, data = open_pretrained(cell).clean, picture_tuning(cell)
+    clean, data = open_pretrained(cell).train, picture_tuning(cell)
     assert [fault for fault in data.faults if fault].count("swapped") == 2
     assert sum(fault is not None for fault in data.faults) == round(0.3 * 22)
     for before, made, fault in zip(clean.samples, data.train.samples, data.faults, strict=True):
@@ -60,7 +60,7 @@ def test_the_pretrained_model_and_its_losses_are_made_once_and_the_same_again(ce
     first = picture_tuning(cell)
     weights = state(first.model)
     assert len(first.losses.losses) == 22
-    for module, name in ((tuning, "train_stages"), (scoring, "score")):
+    for module, name in ((tuning, "train_stages"), (tuning, "score")):
         monkeypatch.setattr(module, name, lambda *a, **o: pytest.fail("made again"))
     again = picture_tuning(cell)
     assert equal(state(again.model), weights)
@@ -171,7 +171,7 @@ def test_numbers_that_no_study_has_are_refused(cell, changes, message):
 
 
 def test_the_facts_tell_what_the_model_was_trained_on(cell):
-    facts = json.loads((open_pretrained(cell).folder / FACTS).read_text())
+    facts = json.loads((open_pretrained(cell).folders[0] / FACTS).read_text())
     assert facts["source"] == "stills"
     assert facts["parameters"]["scorer_steps"] == 3
     assert facts["pretraining_lm_tokens"] > 0

@@ -159,13 +159,6 @@ def test_what_cannot_be_read_stops_the_stage_in_one_sentence(workers):
     assert str(raised.value) == "row 7 cannot be read"
 
 
-def test_what_would_train_and_belongs_to_no_part_is_named():
-    model = Staged()
-    model.stray = torch.nn.Linear(2, 2)
-    with pytest.raises(LabError, match=r"stray\.weight would train in stage 'one' and belongs to no part"):
-        run(model, stage())
-
-
 def test_stages_out_of_order_are_refused():
     one, two, three = three_stages().values()
     with pytest.raises(LabError, match="stage 'two' starts from 'one'; trained so far: nothing"):
@@ -207,16 +200,6 @@ def test_a_part_may_start_as_another_and_goes_its_own_way(tmp_path):
     resumed = Staged()
     run(resumed, one, two, checkpoint=checkpoint)
     assert equal(state(resumed.language_model), state(model.language_model))
-
-
-def test_a_part_of_another_make_cannot_start_as_another():
-    model = Staged()
-    model.language_model = torch.nn.Linear(4, 4)
-    chosen = stage(starts_as={"language_model": "visual_projector"})
-    with pytest.raises(
-        LabError, match=r"'language_model' cannot start as 'visual_projector' in stage 'one': .*0\.weight"
-    ):
-        run(model, chosen)
 
 
 def test_no_stages_train_nothing():

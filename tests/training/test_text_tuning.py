@@ -7,7 +7,7 @@ from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.instructions.instructions import split_of_group
 from lab.errors import LabError
-from lab.training import scoring, tuning
+from lab.training import tuning
 from lab.training.cell import INSTRUCTIONS, cell_batches, cell_stages
 from lab.training.loop import TrainingOptions
 from lab.training.stage_training import train_stages
@@ -40,7 +40,7 @@ def test_held_out_instructions_are_clean_and_of_no_training_group():
 
 def test_losses_are_made_once(monkeypatch):
     first = text_tuning(tiny_parameters())
-    monkeypatch.setattr(scoring, "score", lambda *a, **o: pytest.fail("scored again"))
+    monkeypatch.setattr(tuning, "score", lambda *a, **o: pytest.fail("scored again"))
     again = text_tuning(tiny_parameters())
     assert again.train.samples == first.train.samples
     assert again.losses.losses.tolist() == first.losses.losses.tolist()

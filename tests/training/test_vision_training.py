@@ -15,7 +15,6 @@ from lab.training.cell import (
     image_branch_data,
     seeing_model,
     seen_data,
-    stages_to_train,
 )
 from lab.training.loop import TrainingOptions, TrainingRecord
 from lab.training.named_parts import open_language_model, open_vision_encoder
@@ -48,7 +47,7 @@ def trained(cell, checkpoint, **options) -> tuple[OmniModel, StagesRecord]:
         "own_data": image_branch_data(data),
         "seed": cell.seed,
     }
-    stages = stages_to_train(cell)
+    stages = cell_stages(cell)
     record = train_stages(model, stages, data, TrainingOptions.of(cell), checkpoint=checkpoint, **given, **options)
     return model, record
 
@@ -199,9 +198,3 @@ def test_a_baseline_that_sees_nothing_or_one_frame_is_trained_too(cell, checkpoi
     assert [len(example.content[0].values) for example in read] == [4 * expected] * 2
     assert len(record.losses) == cell.steps
     assert (record.costs()["decoded_frames"] == 0) == (frames == 0)
-
-
-def test_a_baseline_that_sees_nothing_with_a_frozen_language_model_is_not_trained(cell):
-    blind = replace(cell, curriculum="direct", max_frames=0, train_language_model=False)
-    assert stages_to_train(blind) == ()
-    assert stages_to_train(cell) == cell_stages(cell)
