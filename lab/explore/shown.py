@@ -171,7 +171,7 @@ SHOWN: dict[str, _Show] = {
     "lab.study.cells.Cell": _cell,
     "lab.study.scale.Scale": _scale,
     "lab.training.stages.Stage": _stage,
-    "lab.training.loop.TrainingRecord": _record,
+    "lab.training.checkpoints.TrainingRecord": _record,
     "lab.training.memory.Memory": _memory,
     "lab.training.packing_certificate.PackingCertificate": certificate,
     "lab.data.sample.Sample": _sample,

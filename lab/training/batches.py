@@ -8,7 +8,6 @@ the length of another kind. Packed, a batch is one pack and nothing is padded at
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ from lab.training.packing_certificate import PackingCertificate, certify
 from lab.training.packing_probe import NUM_SAMPLES, packing_probe
 from lab.training.samples import SampleExamples
 from lab.training.stages import Stage
-
-NONE_SEEN: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +124,7 @@ class KindBatches:
     def certify(self, model: OmniModel, precision: str) -> PackingCertificate | None:
         """The certificate of the shortest examples of the first pack, the same one again where there are too few.
 
-        None where batches are padded.
-
-        Raises:
-            LabError: a leak, as `PackingCertificate.require` names it.
+        None where batches are padded. A leak is refused, as `PackingCertificate.require` names it.
         """
         if self._packs is None:
             return None
@@ -155,11 +149,7 @@ class KindBatches:
         return [self._data.training_example(index, model, rng) for index in self.indices(number)]
 
     def loss(self, model: OmniModel, examples: list[Example]) -> AnswerLoss:
-        """Losses of a batch, one an example; of a pack with the attention that was certified.
-
-        Raises:
-            LabError: packs that are not certified yet.
-        """
+        """Losses of a batch, one an example; of a pack with the attention that was certified before."""
         if self._packs is None:
             loss: AnswerLoss = model(examples)
             return loss
@@ -200,7 +190,7 @@ class StageBatches:
         *,
         seed: int,
         accumulate: int = 1,
-        before: Mapping[str, int] = NONE_SEEN,
+        before: Mapping[str, int],
     ) -> None:
         self.of_kind: dict[str, KindBatches] = {}
         for kind in stage.mixing_shares:
@@ -234,11 +224,7 @@ class StageBatches:
         return self.of_kind[batch.kind].loss(model, batch.examples)
 
     def certify(self, model: OmniModel, precision: str) -> dict[str, PackingCertificate]:
-        """The packing certificate of each kind of data; none where batches are padded.
-
-        Raises:
-            LabError: a leak, as `PackingCertificate.require` names it.
-        """
+        """The packing certificate of each kind of data; none where batches are padded. A leak is refused."""
         made = {kind: own.certify(model, precision) for kind, own in self.of_kind.items()}
         return {kind: certificate for kind, certificate in made.items() if certificate}
 

@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lab.data.features import FeatureStore
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Text
 from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
@@ -139,9 +141,11 @@ def heard_data(
     augmentation = Augmentation(
         parameters.num_time_masks, parameters.time_mask_frames, parameters.feature_noise, parameters.shift_windows
     )
-    data = {AUDIO: replace(utterances, augmentation=augmentation)}
-    data["dev"] = open_one(corpus, "dev", limit=parameters.max_test_utterances)
-    data["test"] = open_one(corpus, "test", limit=parameters.max_test_utterances)
+    data = {
+        AUDIO: replace(utterances, augmentation=augmentation),
+        "dev": open_one(corpus, "dev", limit=parameters.max_test_utterances),
+        "test": open_one(corpus, "test", limit=parameters.max_test_utterances),
+    }
     if parameters.out_of_domain_corpus:
         other = open_corpus(parameters.out_of_domain_corpus)
         data["out_of_domain"] = open_one(other, "test", limit=parameters.max_out_of_domain_utterances)
@@ -157,11 +161,7 @@ def open_seen_split(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleExamples:
-    """The first samples of one side of a source, seen as a cell sees them.
-
-    Raises:
-        LabError: as `open_samples` and `SampleExamples.kept_by`.
-    """
+    """The first samples of one side of a source, seen as a cell sees them."""
     sight = Sight(
         frame_size=parameters.frame_size,
         frames_per_second=parameters.frames_per_second,
@@ -181,11 +181,7 @@ def open_seen_split(
 
 
 def cell_kinds(parameters: VisionParameters) -> set[str]:
-    """The kinds of data that a cell trains on, those of its stages.
-
-    Raises:
-        LabError: an unknown curriculum.
-    """
+    """The kinds of data that a cell trains on, those of its stages."""
     legs = choose(CURRICULA, parameters.curriculum, "curriculum")
     return {kind for kinds in legs for kind in kinds} | ({IMAGE} if parameters.image_branch_steps else set())
 
@@ -222,11 +218,7 @@ def image_branch_data(data: Mapping[str, SampleExamples]) -> dict[str, dict[str,
 
 
 def cell_audio_projector(parameters: SpeechParameters, hidden_size: int, output_size: int) -> AudioProjector:
-    """A projector of a cell, afresh.
-
-    Raises:
-        LabError: as `build_audio_projector`.
-    """
+    """A projector of a cell, afresh."""
     budget = {"parameter_budget": parameters.parameter_budget} if parameters.parameter_budget else {}
     return build_audio_projector(
         parameters.projector,
@@ -239,11 +231,7 @@ def cell_audio_projector(parameters: SpeechParameters, hidden_size: int, output_
 
 
 def cell_visual_projector(parameters: SightedParameters, hidden_size: int, output_size: int) -> VisualProjector:
-    """A projector of a cell, afresh; one that keeps every patch pools none.
-
-    Raises:
-        LabError: as `build_visual_projector`.
-    """
+    """A projector of a cell, afresh; one that keeps every patch pools none."""
     pooled = {"pool_size": parameters.pool_size, "padding": parameters.padding}
     options = {**(pooled if parameters.projector != "mlp" else {}), **parameters.projector_options}
     return build_visual_projector(parameters.projector, hidden_size=hidden_size, output_size=output_size, **options)
@@ -259,10 +247,8 @@ def hearing_model(
 
     Features are standardised by those of the training data; a trained encoder's are left as they are.
     """
-    statistics = {}
-    if not parameters.train_encoder:
-        mean, std = data[AUDIO].heard[0].mean_and_std(max_rows=_STATISTICS_FRAMES)
-        statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
+    kept = None if parameters.train_encoder else data[AUDIO].heard[0]
+    statistics = _statistics(kept, max_rows=_STATISTICS_FRAMES)
     projector = cell_audio_projector(parameters, encoder.hidden_size, language_model.hidden_size)
     return OmniModel(
         language_model=language_model,
@@ -282,11 +268,9 @@ def seeing_model(
 
     Features are standardised by those of the training data; a trained encoder's are left as they are.
     """
-    statistics = {}
     stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO) and split.store is not None]
-    if not parameters.train_encoder and parameters.max_frames:
-        mean, std = stores[-1].mean_and_std(max_rows=_STATISTICS_VIEWS, spread=True)
-        statistics = {"feature_mean": torch.from_numpy(mean), "feature_std": torch.from_numpy(std)}
+    kept = None if parameters.train_encoder or not parameters.max_frames else stores[-1]
+    statistics = _statistics(kept, max_rows=_STATISTICS_VIEWS, spread=True)
 
     def tokens() -> VisualTokens:
         made = VisualTokens(
@@ -309,17 +293,19 @@ def seeing_model(
     )
 
 
+def _statistics(kept: FeatureStore | None, **rows: Any) -> dict[str, Tensor]:
+    """By what features are standardised: those that are kept of the training data."""
+    found = kept.mean_and_std(**rows) if kept else ()
+    return {name: torch.from_numpy(one) for name, one in zip(("feature_mean", "feature_std"), found, strict=False)}
+
+
 def cell_branch(parameters: VisionParameters) -> Branch:
     """The projector that a cell studies: the video branch's where it has video."""
     return "video_projector" if parameters.videos else "visual_projector"
 
 
 def cell_batches(parameters: TrainedParameters) -> BatchOptions:
-    """What a batch of a cell holds.
-
-    Raises:
-        LabError: as `BatchOptions`.
-    """
+    """What a batch of a cell holds."""
     if isinstance(parameters, SpeechParameters):
         if parameters.pack_tokens:
             return BatchOptions(tokens=parameters.pack_tokens, packed=True)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from lab.errors import LabError, choose
 from lab.parts.joined_sequences import AnswerLoss
-from lab.training.checkpoints import NOTHING_DONE, Checkpoint, Progress, trained_parameters
+from lab.training.checkpoints import Checkpoint, TrainingRecord, trained_parameters
 from lab.training.parameters import TrainedParameters
 
 if TYPE_CHECKING:
@@ -92,21 +92,6 @@ class TrainingOptions:
         return WORKERS_OF_A_GPU if device.type == "cuda" else 0
 
 
-@dataclass
-class TrainingRecord:
-    """What a run gave: loss (nats a token) and learning rate of each step, seconds, and peak memory.
-
-    All sittings of an interrupted run are in it, but for the memory, which is the last one's; that one began at
-    `first_step`.
-    """
-
-    losses: list[float]
-    learning_rates: list[float]
-    seconds: float
-    peak_memory_bytes: int
-    first_step: int
-
-
 def train(
     model: nn.Module,
     loss_of: Callable[[Any], AnswerLoss],
@@ -156,7 +141,7 @@ def train(
     optimizer = accelerator.prepare_optimizer(
         torch.optim.AdamW(groups, betas=options.betas, weight_decay=options.weight_decay, fused=options.fused)
     )
-    kept = checkpoint.load(model, optimizer) if checkpoint else NOTHING_DONE
+    kept = checkpoint.load(model, optimizer) if checkpoint else TrainingRecord()
     losses, rates, first = [*kept.losses], [*kept.learning_rates], len(kept.losses)
     numbers = range(first * options.accumulate, steps * options.accumulate)
     read = iter(numbers) if batches is None else _read(batches, numbers, options, device)
@@ -181,17 +166,13 @@ def train(
                 on_step(step, value)
             done = step + 1
             if checkpoint and options.checkpoint_every and done % options.checkpoint_every == 0 and done < steps:
-                checkpoint.save(model, optimizer, Progress(losses, rates, time.perf_counter() - started))
+                checkpoint.save(model, optimizer, TrainingRecord(losses, rates, time.perf_counter() - started))
     model.eval()
     return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
 
 
 def open_accelerator(device: torch.device, precision: str) -> "Accelerator":
-    """What places, casts, differentiates and clips, on that device and in that precision of `TrainingOptions`.
-
-    Raises:
-        LabError: it was launched as several processes.
-    """
+    """What places, casts, differentiates and clips, on that device and in that precision; one process is expected."""
     # Not before something is trained: with what it looks for, it takes seconds to import.
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState

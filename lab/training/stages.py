@@ -5,7 +5,7 @@ run only once every such value that it needs was given, by `dataclasses.replace`
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -110,85 +110,40 @@ class Stage:
         return (*self.trained, *(part for part in self.starts_as if part not in self.trained))
 
     def length(self) -> int:
-        """Its steps.
-
-        Raises:
-            LabError: they are not given, as where it is as long as its tokens.
-        """
+        """Its steps; an error where they are not given, as where it is as long as its tokens."""
         if self.steps is None:
             raise LabError(f"stage {self.name!r} has no number of steps; give one with dataclasses.replace")
         return self.steps
 
     def parents(self) -> tuple[str, ...]:
-        """The stages that it starts from.
-
-        Raises:
-            LabError: they are not found.
-        """
+        """The stages that it starts from; an error where the paper does not say."""
         if self.starts_from is None:
-            raise LabError(
-                f"what stage {self.name!r} starts from is not found in the paper; give it with dataclasses.replace"
-            )
+            raise _not_found(self, "the start")
         return self.starts_from
 
-    def rates(self, warmup_steps: int) -> Callable[[int], list[float]]:
-        """The learning rate of each trained part at a step; at least one step comes after the warm-up.
-
-        Raises:
-            LabError: a rate or the schedule is not found.
-        """
-        schedule = choose(SCHEDULES, self.schedule or "not found", f"schedule of stage {self.name!r}:")
-        peaks = [self.peak(part) for part in self.trained]
-        length = {"steps": self.length(), "warmup_steps": min(warmup_steps, self.length() - 1)}
-        return lambda step: [schedule(step, peak, **length) for peak in peaks]
-
     def peak(self, part: str) -> float:
-        """The highest learning rate of a part.
-
-        Raises:
-            LabError: it is not found.
-        """
+        """The highest learning rate of a part; an error where the paper does not say."""
         rate = self.learning_rates[part]
         if rate is None:
             raise _not_found(self, f"learning rate of {part}")
         return rate
 
+    def rates(self, warmup_steps: int) -> Callable[[int], list[float]]:
+        """The learning rate of each trained part at a step; at least one step comes after the warm-up."""
+        schedule = choose(SCHEDULES, self.schedule or "not found", f"schedule of stage {self.name!r}:")
+        peaks = [self.peak(part) for part in self.trained]
+        length = {"steps": self.length(), "warmup_steps": min(warmup_steps, self.length() - 1)}
+        return lambda step: [schedule(step, peak, **length) for peak in peaks]
+
     @property
     def mixing_shares(self) -> dict[str, float]:
-        """The share of each kind of data; they sum to one.
-
-        Raises:
-            LabError: one of several weights is not found.
-        """
+        """The share of each kind of data, which sum to one; an error where one of several is not found."""
         if len(self.data) == 1:
             return dict.fromkeys(self.data, 1.0)
         found = {name: weight for name, weight in self.data.items() if weight is not None}
         if unknown := sorted(set(self.data) - set(found)):
             raise _not_found(self, f"mixing weight of {', '.join(unknown)}")
         return {name: weight / sum(found.values()) for name, weight in found.items()}
-
-
-def stages_by_name(stages: Iterable[Stage]) -> dict[str, Stage]:
-    """The stages by name, each behind those that it starts from.
-
-    Raises:
-        LabError: a name twice, a stage that starts from one that does not exist, or stages that start from each other.
-    """
-    given: dict[str, Stage] = {}
-    for stage in stages:
-        if stage.name in given:
-            raise LabError(f"there are two stages {stage.name!r}; names tell them apart")
-        given[stage.name] = stage
-    ordered: dict[str, Stage] = {}
-    for stage in given.values():
-        for name in stage.starts_from or ():
-            choose(given, name, f"stage that {stage.name!r} starts from:")
-    while waiting := [stage for name, stage in given.items() if name not in ordered]:
-        ready = {stage.name: stage for stage in waiting if set(stage.starts_from or ()) <= ordered.keys()}
-        if not ready:
-            raise LabError(f"stages start from each other in a circle: {', '.join(stage.name for stage in waiting)}")
-        ordered |= ready
-    return ordered
 
 
 def apply_stage(model_parts: Mapping[str, nn.Module], stage: Stage) -> list[dict[str, Any]]:
@@ -246,8 +201,9 @@ def _not_found(stage: Stage, what: str) -> LabError:
 _VQA_DATA = ("vqa", "synthetic_ocr_and_chart_qa", "interleaved", "captions")
 _NOT_FOUND = "steps, schedule and mixing weights not found"
 
-PAPER_STAGES: dict[str, Stage] = stages_by_name(
-    (
+PAPER_STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
         Stage(
             name="image_1",
             paper=f"section 3, image-language branch, stage 1; {_NOT_FOUND}",
@@ -302,4 +258,4 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
             starts_from=("omni_alignment",),
         ),
     )
-)
+}

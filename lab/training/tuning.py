@@ -129,9 +129,6 @@ def filter_cell(parameters: TuningParameters, tuning: Tuning) -> Filtered:
     """What a cell trains on; `random` is as large as `gaussian` at the cell's k, and drawn anew by each seed.
 
     The filter sees the losses alone; `oracle` sees the planted faults, and so is no filter.
-
-    Raises:
-        LabError: as `check_tuning`, `filter_losses` and `filter_losses_by_group`.
     """
     check_tuning(parameters)
     name, samples = parameters.loss_filter, tuning.train.samples
@@ -170,7 +167,7 @@ def text_tuning(parameters: TextTuningParameters, *, say: Say = quiet) -> Tuning
         facts["licences"][source] = reading.licence
         facts["left_out"][source] = dict(left_out)
     train = SampleExamples(samples=_chosen(found["train"], parameters.num_training, "training"))
-    held_out = {}
+    held_out: dict[str, SampleExamples] = {}
     for split in ("test", "dev") if parameters.measure_dev else ("test",):
         clean = _chosen(found[split], parameters.num_test, split)
         asked = with_choices(clean, writer_of(opened), num_choices=parameters.num_choices)
@@ -197,11 +194,7 @@ def scored_tokens(parameters: TextTuningParameters) -> int:
 
 
 def picture_tuning(parameters: PictureTuningParameters, *, say: Say = quiet) -> Tuning:
-    """Open a cell on questions about pictures; the first call pretrains the model, which then scores them.
-
-    Raises:
-        LabError: as `open_pretrained`, `check_tuning`, `plant_faults` and `score`.
-    """
+    """Open a cell on questions about pictures; the first call pretrains the model, which then scores them."""
     check_tuning(parameters)
     start = open_pretrained(parameters, say=say)
     options = ScoringOptions(

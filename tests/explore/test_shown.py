@@ -25,7 +25,7 @@ from lab.paper.ledger.pages import pages
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.scale import scale
-from lab.training.loop import TrainingRecord
+from lab.training.checkpoints import TrainingRecord
 from lab.training.packing_certificate import PackingCertificate
 from lab.training.packing_traces import Check
 from lab.training.stages import PAPER_STAGES
@@ -91,7 +91,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.study.cells.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
         "lab.study.scale.Scale": (counted, ("<pre>", "By part, none")),
         "lab.training.stages.Stage": (PAPER_STAGES["image_1"], ("visual_projector (0.001)", "stage image_1")),
-        "lab.training.loop.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1.00 GB")),
+        "lab.training.checkpoints.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1.00 GB")),
         "lab.training.memory.Memory": (counted.rows["none"].memory, ("language_model", "TFLOPs")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("FAILED: 1 of 1", "leaks", "0.5")),
         "lab.data.sample.Sample": (

@@ -12,7 +12,7 @@ from lab.parts.joined_sequences import AnswerLoss
 from lab.training.batches import BatchOptions
 from lab.training.loop import TrainingOptions
 from lab.training.stage_training import StagesRecord, train_stages
-from lab.training.stages import Stage, stages_by_name
+from lab.training.stages import Stage
 
 NAMES = ("vision_encoder", "visual_projector", "language_model")
 
@@ -131,18 +131,17 @@ def stage(name: str = "one", **changes: object) -> Stage:
 
 def three_stages() -> Mapping[str, Stage]:
     """Each starts from the last; the first trains one part, the second two, the third all."""
-    return stages_by_name(
-        [
-            stage("one"),
-            stage(
-                "two",
-                frozen=("language_model",),
-                learning_rates={"visual_projector": 1e-2, "vision_encoder": 1e-3},
-                starts_from=("one",),
-            ),
-            stage("three", frozen=(), learning_rates=dict.fromkeys(NAMES, 1e-3), starts_from=("two",)),
-        ]
+    stages = (
+        stage("one"),
+        stage(
+            "two",
+            frozen=("language_model",),
+            learning_rates={"visual_projector": 1e-2, "vision_encoder": 1e-3},
+            starts_from=("one",),
+        ),
+        stage("three", frozen=(), learning_rates=dict.fromkeys(NAMES, 1e-3), starts_from=("two",)),
     )
+    return {one.name: one for one in stages}
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:

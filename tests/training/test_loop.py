@@ -10,10 +10,9 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training import loop
-from lab.training.checkpoints import Checkpoint
+from lab.training.checkpoints import Checkpoint, TrainingRecord
 from lab.training.loop import (
     TrainingOptions,
-    TrainingRecord,
     has_fast_bfloat16,
     open_accelerator,
     peak_memory_bytes,

@@ -169,7 +169,7 @@ def test_stages_out_of_order_are_refused():
         run(Staged(), one, stage("apart"))
     with pytest.raises(LabError, match="stage 'one' is trained already, or twice in one list"):
         run(Staged(), one, one)
-    with pytest.raises(LabError, match="what stage 'one' starts from is not found in the paper"):
+    with pytest.raises(LabError, match="the start in stage 'one' is not found in the paper"):
         run(Staged(), stage(starts_from=None))
 
 

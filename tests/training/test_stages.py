@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lab.errors import LabError
-from lab.training.stages import PAPER_STAGES, PARTS, SCHEDULES, apply_stage, stages_by_name
+from lab.training.stages import PAPER_STAGES, PARTS, SCHEDULES, apply_stage
 from tests.training.staged import Staged, equal, stage, state, three_stages
 
 
@@ -61,27 +61,10 @@ def test_stage_that_contradicts_itself_is_refused(changes, message):
         stage(**changes)
 
 
-@pytest.mark.parametrize(
-    ("stages", "message"),
-    [
-        ([stage("a"), stage("a")], "there are two stages 'a'"),
-        (
-            [stage("alpha"), stage("b", starts_from=("alfa",))],
-            r"unknown stage that 'b' starts from: 'alfa' \(did you mean 'alpha'\?\); choose one of: alpha, b",
-        ),
-        (
-            [stage("a", starts_from=("b",)), stage("b", starts_from=("a",))],
-            "stages start from each other in a circle: a, b",
-        ),
-    ],
-)
-def test_stages_that_do_not_fit_together_are_refused(stages, message):
-    with pytest.raises(LabError, match=message):
-        stages_by_name(stages)
-
-
-def test_stages_stand_behind_those_that_they_start_from():
-    assert list(stages_by_name([stage("b", starts_from=("a",)), stage("a")])) == ["a", "b"]
+def test_the_papers_stages_stand_behind_those_that_they_start_from():
+    names = list(PAPER_STAGES)
+    for place, entry in enumerate(PAPER_STAGES.values()):
+        assert set(entry.starts_from or ()) <= set(names[:place])
 
 
 def test_mixing_shares_sum_to_one():

@@ -16,7 +16,8 @@ from lab.training.cell import (
     seeing_model,
     seen_data,
 )
-from lab.training.loop import TrainingOptions, TrainingRecord
+from lab.training.checkpoints import TrainingRecord
+from lab.training.loop import TrainingOptions
 from lab.training.named_parts import open_language_model, open_vision_encoder
 from lab.training.stage_training import StagesRecord, train_stages
 from tests.training.staged import equal, state
