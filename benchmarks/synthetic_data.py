@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from lab.data.cross_modal import spoken_quarters
+from lab.data.filters.filtering import LeftOut
 from lab.data.filters.speech_agreement import listen
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Image, Sample, Text
@@ -52,15 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise LabError(f"--samples is {count}, and chatterbot has {len(texts)} sentences of at least 4 words")
     numbered = [(str(number), text) for number, text in enumerate(texts)]
     describe = (Image(b""), Text("Describe the image."))
+    asked = [Sample(id=key, content=(Text(text),)) for key, text in numbered]
     pictured = [Sample(id=key, content=describe, answer=text) for key, text in numbered]
     with tempfile.TemporaryDirectory(prefix="omni-lab-speech-") as scratch:
         store = SpeechStore(folder=Path(scratch))
         rate("speech, spoken by espeak", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
         rate("speech, read back", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
-        rate("cross-modal, split", spoken_quarters(pictured, store, voices=voices), count)
+        rate("cross-modal, split", spoken_quarters(pictured, store, LeftOut(), voices=voices), count)
         rate(
             "cross-modal, spoken",
-            (s.content[-1].read() for s in spoken_quarters(pictured, store, voices=voices)),
+            (s.content[-1].read() for s in spoken_quarters(pictured, store, LeftOut(), voices=voices)),
             count,
         )
         if options.recognizer:
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for source in ("pages", "transcripts", "charts"):
         samples, _ = open_samples(source, "train", count)
         rate(f"{source}, drawn", (sample.content[0].read() for sample in samples), count)
-    rate("prompts drawn", prompt_samples([(key, text, "") for key, text in numbered]), count)
+    rate("prompts drawn", prompt_samples(asked, LeftOut()), count)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from lab.data.fetch import packages
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.errors import LabError
 from standins.instructions import mmlu
 

@@ -3,11 +3,11 @@
 The paper speaks the first quarter with 44 timbres; a video brings its own sound track instead.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from lab.data.cross_modal_text import MIN_UNITS, SPOKEN_SHARE, split_quarter
-from lab.data.filters.streamed import Dropped, Streamed
+from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
 from lab.data.media import Drawn, media_file
 from lab.data.sample import Audio, Image, Sample, Video
 from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling
@@ -18,17 +18,18 @@ from lab.errors import LabError
 def spoken_quarters(
     samples: Iterable[Sample],
     store: SpeechStore,
+    left_out: LeftOut,
     *,
     voices: Sequence[str],
     seed: int = 0,
     speeds: Sequence[float] = SPEEDS,
     share: float = SPOKEN_SHARE,
     min_units: int = MIN_UNITS,
-) -> Streamed[Sample]:
+) -> Iterator[Sample]:
     """Split each answer 1:3: its first quarter stands behind the content as a sound, the rest is the answer.
 
     The voice is drawn by the sample's id, and says the quarter when the sound is read. Answers that are too short or
-    have no place to part them are counted; so are samples of neither image nor video.
+    have no place to part them are left out and named; so are samples of neither image nor video.
 
     Raises:
         LabError: an unknown voice, an impossible speed, none of either, or a share outside (0, 1).
@@ -48,12 +49,11 @@ def spoken_quarters(
         spoken = Audio(Drawn(store.audio, (quarter.spoken, voice, speed)), speaker=voice)
         return replace(sample, content=(*sample.content, spoken), answer=quarter.written, choices=())
 
-    parameters = {"share": share, "min_units": min_units, "voices": len(voices), "seed": seed}
-    return Streamed(samples, lambda sample: sample.id, make, name="spoken_quarters", parameters=parameters)
+    return made_of_each(samples, make, left_out)
 
 
-def with_own_sound(samples: Iterable[Sample]) -> Streamed[Sample]:
-    """Give each video its own sound track, as a sound behind it; what has none, or a broken one, is counted.
+def with_own_sound(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sample]:
+    """Give each video its own sound track, as a sound behind it; what has none, or a broken one, is left out and named.
 
     A sound is decoded once as its sample passes, to know that it can be.
     """
@@ -71,4 +71,4 @@ def with_own_sound(samples: Iterable[Sample]) -> Streamed[Sample]:
         at = sample.content.index(videos[0]) + 1
         return replace(sample, content=(*sample.content[:at], Audio(videos[0].source), *sample.content[at:]))
 
-    return Streamed(samples, lambda sample: sample.id, make, name="with_own_sound", parameters={})
+    return made_of_each(samples, make, left_out)

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.streamed import Dropped, LeftOut
+from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.hub import NEWEST, Content, Form, Row, SampleReading, open_split
 from lab.data.media import Media
 from lab.data.sample import Audio, Image, Part, Role, Text, Video

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.streamed import Dropped, LeftOut
+from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.sample import Part, Sample, Video
 from lab.errors import LabError, choose
 from lab.paths import media_dir

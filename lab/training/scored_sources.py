@@ -6,9 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.loss_fit import normality
-from lab.data.filters.losses import read_losses
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
+from lab.data.filters.loss_filters import normality, read_losses
 from lab.data.instructions.instructions import read_instructions
 from lab.data.instructions.tables import read_instruction_table
 from lab.data.sample import Sample

@@ -20,7 +20,7 @@ from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.tables import in_batches
 from lab.data.packing import pack_best_fit
 from lab.data.parquet import read_schema

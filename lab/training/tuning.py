@@ -17,11 +17,18 @@ import numpy as np
 import torch
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
-from lab.data.filters.losses import SUMMARY, Losses, read_losses
+from lab.data.filters.loss_filters import (
+    LOSS_FILTERS,
+    RANDOM,
+    SUMMARY,
+    Losses,
+    filter_losses,
+    filter_losses_by_group,
+    read_losses,
+)
 from lab.data.instructions.choices import with_choices
 from lab.data.instructions.instructions import read_instructions, split_instructions
-from lab.data.instructions.planted_faults import plant_faults, remove_planted
+from lab.data.instructions.planted_faults import plant_faults
 from lab.data.sample import Sample, samples_sha256
 from lab.data.sources import SAMPLES_VERSION, sources_sha256
 from lab.data.splits import Split
@@ -133,7 +140,8 @@ def filter_cell(parameters: TuningParameters, tuning: Tuning) -> Filtered:
     check_tuning(parameters)
     name, samples = parameters.loss_filter, tuning.train.samples
     if name == ORACLE:
-        return remove_planted([one.id for one in samples], tuning.faults)
+        reasons = [fault and f"planted: {fault.replace('_', ' ')}" for fault in tuning.faults]
+        return Filtered(tuning.train.ids, reasons, name=ORACLE)
     if parameters.fitted_by == "source":
         return filter_losses_by_group(tuning.losses, ["/".join(one.kind) for one in samples], name, k=parameters.k)
     return filter_losses(tuning.losses, name, k=parameters.k, seed=parameters.seed)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import yaml
 
 from lab.data.fetch import fetch
-from lab.data.filters.near_groups import near_groups
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.errors import LabError
+from standins.instructions.near_groups import near_groups
 
 _FOLDER = "lm_eval/tasks/mmlu/flan_cot_fewshot"
 _CHOICE = re.compile(r"\(([A-D])\)\s*(.*?)(?=\s*\([A-D]\)|\Z)", re.DOTALL)

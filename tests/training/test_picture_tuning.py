@@ -126,7 +126,7 @@ def test_stages_say_what_trains_and_from_what(cell):
 
 def test_a_filter_that_keeps_nothing_is_refused(cell):
     data = picture_tuning(cell)
-    none = Filtered(data.train.ids, ["no"] * 22, name="all", parameters={})
+    none = Filtered(data.train.ids, ["no"] * 22, name="all")
     with pytest.raises(LabError, match="stage 'image_text_fine_tuning' has no example of 'image_text' to train on"):
         fine_tuned(cell, data, data.kept(none))
 

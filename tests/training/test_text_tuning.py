@@ -92,7 +92,7 @@ def test_a_cell_trains_in_packs_and_repeats_exactly(tmp_path):
 def test_a_filter_that_keeps_nothing_and_a_sample_that_fits_no_pack_are_refused():
     parameters = tiny_parameters()
     data = text_tuning(parameters)
-    none = Filtered(data.train.ids, ["no"] * 40, name="all", parameters={})
+    none = Filtered(data.train.ids, ["no"] * 40, name="all")
 
     def trained(kept, **batch):
         given = {"batches": replace(cell_batches(parameters), **batch), "seed": 0}

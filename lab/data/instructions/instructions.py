@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain, islice
 
 from lab.data.fetch import packages
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import NEWEST, PREFIX, HubSplit, SampleReading, open_split
 from lab.data.sample import Sample, Text, each_answer

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.forms import FORMS
 from lab.data.hub import NEWEST, open_splits, parse_name
 from lab.data.media import Drawn
