@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lab.errors import LabError
 from lab.parts.omni_model import OmniModel
 from lab.training.batches import BatchOptions, StageBatches
-from lab.training.checkpoints import Checkpoint, TrainingRecord, read_tensors, write_tensors
+from lab.training.checkpoints import Checkpoint, TrainingRecord
 from lab.training.loop import TrainingOptions, peak_memory_bytes, train
 from lab.training.samples import SampleExamples
 from lab.training.stages import Stage, apply_stage
@@ -101,74 +101,6 @@ def with_stage(ancestry: Ancestry, stage: Stage, model_parts: Mapping[str, nn.Mo
     return (*ancestry, link)
 
 
-def save_stage(path: Path, model_parts: Mapping[str, nn.Module], ancestry: Ancestry) -> None:
-    """Write the parts that the last stage of an ancestry or one of its ancestors trained, and the chain.
-
-    What is still as it was pretrained is known by its hash.
-    """
-    tensors = {
-        # Cloned: tied weights share their memory, which safetensors refuses.
-        f"{part}.{name}": tensor.detach().clone()
-        for part in ancestry[-1].trained
-        for name, tensor in model_parts[part].state_dict().items()
-    }
-    write_tensors(path, tensors, {"ancestry": json.dumps(as_json(ancestry))})
-
-
-def load_stage(
-    stage: Stage, model_parts: Mapping[str, nn.Module], files: Mapping[str, Path], stages: Mapping[str, Stage]
-) -> Ancestry:
-    """Put the weights of the stages that `stage` starts from into the parts, and return where they come from.
-
-    The parts come as they were pretrained. Every file is checked before any part is changed; a part that several files
-    hold must be the same in all, so that branches which trained different parts can be joined.
-
-    `files` has the file of each stage that it starts from, and `stages` the stages as they are declared today.
-
-    Raises:
-        LabError: other files than those, one of another stage or with an ancestor that was declared otherwise, a part
-            that was left frozen and is another one here, weights that are not those that were hashed or do not fit, or
-            two files with different weights of one part.
-    """
-    if set(files) != set(stage.parents()):
-        raise LabError(f"stage {stage.name!r} starts from {_list(stage.parents())}; got files of {_list(files)}")
-    chosen: dict[str, tuple[str, dict[str, Tensor]]] = {}
-    chain: dict[str, Ancestor] = {}
-    for name in stage.parents():
-        path = files[name]
-        metadata, tensors = read_tensors(path)
-        if "ancestry" not in metadata:
-            raise LabError(f"{path} does not say which stage its weights come from; save it with save_stage")
-        ancestry = from_json(json.loads(metadata["ancestry"]), str(path))
-        last = ancestry[-1]
-        if last.stage != name:
-            raise LabError(f"stage {stage.name!r} starts from {name!r}, but {path} holds the weights of {last.stage!r}")
-        for link in ancestry:
-            now = declaration(stages[link.stage]) if link.stage in stages else link.declaration
-            if changed := sorted(key for key in now if now[key] != link.declaration.get(key)):
-                raise LabError(
-                    f"{path} comes from a stage {link.stage!r} with other {', '.join(changed)}; train it anew"
-                )
-        for part, module in model_parts.items():
-            expected = module.state_dict()
-            if part not in last.trained:
-                if _sha256(expected) != last.weights.get(part):
-                    raise LabError(f"{path} was trained with another {part!r} than this model's")
-                continue
-            own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
-            if own.keys() != expected.keys() or any(own[n].shape != expected[n].shape for n in expected):
-                raise LabError(f"weights of {part!r} in {path} do not fit this model's")
-            if _sha256(own) != last.weights[part]:
-                raise LabError(f"weights of {part!r} in {path} are not those that stage {name!r} left")
-            other, weights = chosen.setdefault(part, (name, own))
-            if _sha256(weights) != last.weights[part]:
-                raise LabError(f"stages {other!r} and {name!r} trained {part!r} to different weights; take one")
-        chain |= {link.sha256: link for link in ancestry}
-    for part, (_, weights) in chosen.items():
-        model_parts[part].load_state_dict(weights)
-    return tuple(chain.values())
-
-
 def _sha256(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
@@ -176,10 +108,6 @@ def _sha256(weights: Mapping[str, Tensor]) -> str:
         # reshape: a buffer without dimensions has no view as bytes.
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "the pretrained parts alone"
 
 
 NO_DATA: Mapping[str, Mapping[str, SampleExamples]] = {}
@@ -242,7 +170,7 @@ def train_stages(
         batches: what a batch holds.
         seed: of the mixtures, the order of examples, and their random changes.
         own_data: by stage and kind, what a stage sees in place of `data`.
-        ancestry: of the weights that the model holds, as `load_stage` returned it.
+        ancestry: of the weights that the model holds, as a record of their training has it.
         checkpoint: where an interrupted cell is kept.
         on_step: told each step, counted over all stages, and its loss.
 
@@ -326,7 +254,7 @@ def _tell(on_step: Callable[[int, float], None], before: int, step: int, loss: f
 def _check_order(stages: Sequence[Stage], ancestry: Ancestry) -> None:
     known = {link.stage for link in ancestry}
     for before, stage in zip((None, *stages), stages, strict=False):
-        named = _list(stage.parents())
+        named = ", ".join(map(repr, stage.parents())) or "the pretrained parts alone"
         if stage.name in known:
             raise LabError(f"stage {stage.name!r} is trained already, or twice in one list; names tell stages apart")
         if not set(stage.parents()) <= known or (before is not None and before.name not in stage.parents()):

@@ -39,12 +39,13 @@ from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
 from lab.paths import cache_dir, make_folder, write_whole
 from lab.training.cell import IMAGE, PRETRAINING, cell_batches, cell_stages, seeing_model, seen_data
+from lab.training.checkpoints import read_tensors, write_tensors
 from lab.training.loop import TrainingOptions, choose_device, choose_precision
 from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model, open_vision_encoder, writer_of
 from lab.training.parameters import PictureTuningParameters, TextTuningParameters, TuningParameters, VisionParameters
 from lab.training.samples import SampleExamples
 from lab.training.scoring import Scorer, ScoringOptions, score, text_scorer
-from lab.training.stage_training import Ancestry, load_stage, save_stage, train_stages
+from lab.training.stage_training import Ancestry, as_json, from_json, train_stages
 
 ORACLE = "oracle"
 # Of a pack in which instructions are scored; more where a sample may be longer.
@@ -293,8 +294,7 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
     side, clean ones that are never fine-tuned on.
 
     Raises:
-        LabError: fewer examples than two to fine-tune on or one to pretrain on, or as `seen_data`, `train_stages` and
-            `load_stage`.
+        LabError: fewer examples than two to fine-tune on or one to pretrain on, or weights that cannot be read.
     """
     cell, device = as_vision(parameters), choose_device(parameters.device)
     encoder = open_vision_encoder(
@@ -308,7 +308,7 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
     torch.manual_seed(parameters.scorer_seed)
     model = seeing_model(cell, encoder, opened, splits).to(device)
     first, clean, left_out = _parted(splits[IMAGE], model, parameters)
-    stage, following = cell_stages(parameters)
+    stage, _ = cell_stages(parameters)
     told = say("pretrained model of pictures, steps")
     folder = _pretrained_folder(parameters, encoder, opened, device)
 
@@ -324,7 +324,9 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
             checkpoint=folder.with_suffix(".checkpoint"),
             on_step=(lambda step, loss: told(step + 1, parameters.scorer_steps, loss)) if told else None,
         )
-        save_stage(made / WEIGHTS, model.parts(), record.ancestry)
+        # Cloned: tied weights share their memory, which safetensors refuses.
+        trained = {name: own.clone() for name, own in model.state_dict().items() if name.split(".")[0] in stage.trained}
+        write_tensors(made / WEIGHTS, trained, {"ancestry": json.dumps(as_json(record.ancestry))})
         facts = {
             "source": parameters.images,
             "pretrained_on": len(first),
@@ -335,7 +337,8 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
         write_whole(made / FACTS, json.dumps(facts, indent=1) + "\n")
 
     make_folder(folder, make)
-    ancestry = load_stage(following, model.parts(), {PRETRAINING: folder / WEIGHTS}, {PRETRAINING: stage})
+    metadata, tensors = read_tensors(folder / WEIGHTS)
+    model.load_state_dict(tensors, strict=False)
     model.eval()
     return Start(
         model=model,
@@ -343,7 +346,7 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
         held_out={name: split for name, split in splits.items() if name in ("dev", "test")},
         facts=json.loads((folder / FACTS).read_text(encoding="utf-8")),
         folders=(folder, *(split.store.folder for split in splits.values() if split.store)),
-        ancestry=ancestry,
+        ancestry=from_json(json.loads(metadata["ancestry"]), str(folder / WEIGHTS)),
         opened={"vision_encoder": encoder, **({} if parameters.train_language_model else {"language_model": opened})},
     )
 
