@@ -112,10 +112,6 @@ def train(
     after its step, with the same batches that it would have seen. It is not deleted.
 
     Args:
-        model: what holds all that trains.
-        loss_of: the losses of a batch.
-        options: of the loop.
-        steps: in all.
         learning_rates: each group's at a step, of which the highest is recorded.
         batches: a batch by its number, the same in whatever order and process it is asked for; step `s` sees number
             `s * accumulate` and those after it. Where None, the numbers themselves.
@@ -123,7 +119,6 @@ def train(
         clipped: the parameters whose gradients are clipped by their common norm; all where None.
         checkpoint: where an interrupted run is kept.
         describe: names the run in messages.
-        on_step: told each step and its loss.
 
     Raises:
         LabError: a loss or gradient that is not finite (its step, `describe` and the learning rate are named), nothing

@@ -90,9 +90,6 @@ class Augmentation:
         return np.ascontiguousarray(frames, dtype=np.float32)
 
 
-UNCHANGED = Augmentation()
-
-
 @dataclass(frozen=True, kw_only=True)
 class SampleExamples:
     """Samples in a fixed order, as examples of whatever model asks.
@@ -115,7 +112,7 @@ class SampleExamples:
     """What is kept of pictures and videos; None: they are read each time."""
     heard: Sequence[FeatureStore] = ()
     """What is kept of sounds, one store for each speed; none: their waveforms are read each time."""
-    augmentation: Augmentation = UNCHANGED
+    augmentation: Augmentation = Augmentation()
     """Of sounds that are kept, in training."""
     image_size: int = 0
     """Pixels a side of the kept views; 0: of the model's own encoder."""
@@ -137,11 +134,7 @@ class SampleExamples:
         return hashlib.sha256(f"{kept}{samples_sha256(self.samples)}".encode()).hexdigest()
 
     def example(self, index: int, model: OmniModel) -> Example:
-        """One sample, its media read.
-
-        Raises:
-            LabError: media that cannot be read, or for which the model has no part; sample and source are named.
-        """
+        """One sample, its media read; what cannot be read, or for which the model has no part, is named."""
         return self._example(self.samples[index], model, read=True)
 
     def training_example(self, index: int, model: OmniModel, rng: np.random.Generator) -> Example:

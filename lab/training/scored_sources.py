@@ -38,16 +38,12 @@ def score_source(
 
     Args:
         source: instructions by name or a table of them; of pictures, a name with options or FORM@hub:OWNER/NAME.
-        out: a folder of this scoring alone.
         model: a language model by name; for pictures a cell of the study whose pretrained model scores.
         options: of the scoring; its precision is the pretrained model's too.
         limit: samples at most; None: all, of pictures as many as the study fine-tunes on.
-        device: of the model.
-        say: told each line.
 
     Raises:
-        LabError: a source that the model cannot read, a limit below 1, or as `read_instructions`,
-            `read_instruction_table`, `open_language_model`, `open_pretrained` and `score`.
+        LabError: a source that the model cannot read, a limit below 1, or as `score`.
     """
     what = "instructions" if isinstance(model, str) else "examples"
     if limit is not None and limit < 1:

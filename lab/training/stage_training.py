@@ -163,15 +163,12 @@ def train_stages(
     had not been interrupted; it is deleted when all stages are done.
 
     Args:
-        model: what holds the parts.
         stages: in order; each starts from the one before it, the first from `ancestry`.
         data: examples by their kind.
         options: of the loop; a stage's warm-up is shorter where the stage is.
-        batches: what a batch holds.
         seed: of the mixtures, the order of examples, and their random changes.
         own_data: by stage and kind, what a stage sees in place of `data`.
         ancestry: of the weights that the model holds, as a record of their training has it.
-        checkpoint: where an interrupted cell is kept.
         on_step: told each step, counted over all stages, and its loss.
 
     Raises:
