@@ -164,13 +164,12 @@ def open_vision_encoder(
     *,
     image_size: int = 0,
     stride: int = 0,
-    feature_index: int | None = None,
     pretrained: bool = True,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> VisionEncoder:
     """Load a vision encoder by name, frozen: one of `VISION_ENCODERS`, else as `load_vision_encoder`."""
     check_vision_encoder(name)
-    options: dict[str, Any] = {"image_size": image_size, "stride": stride, "feature_index": feature_index}
+    options: dict[str, Any] = {"image_size": image_size, "stride": stride}
     kind, _, tower = name.partition(":")
     if kind in VISION_ENCODERS:
         return VISION_ENCODERS[kind]().load(tower, **options, progress=progress).freeze()

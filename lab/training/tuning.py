@@ -187,14 +187,9 @@ def text_tuning(parameters: TextTuningParameters, *, say: Say = quiet) -> Tuning
         return text_scorer(_chat_model(parameters.scorer, parameters), device)
 
     own = f" {parameters.pretraining_steps}" if parameters.scorer in OWN_LANGUAGE_MODELS else ""
-    options = ScoringOptions(
-        budget_tokens=scored_tokens(parameters),
-        without_prompt=True,
-        part_samples=256,
-        precision=parameters.precision,
-    )
     start = Start(model=model, train=train, held_out=held_out, facts=facts)
-    return _scored(parameters, start, f"{parameters.scorer}{own}", scorer, options, say("losses, instructions"))
+    options = {"budget_tokens": scored_tokens(parameters), "part_samples": 256}
+    return _scored(parameters, start, f"{parameters.scorer}{own}", scorer, say("losses, instructions"), **options)
 
 
 def scored_tokens(parameters: TextTuningParameters) -> int:
@@ -206,14 +201,9 @@ def picture_tuning(parameters: PictureTuningParameters, *, say: Say = quiet) -> 
     """Open a cell on questions about pictures; the first call pretrains the model, which then scores them."""
     check_tuning(parameters)
     start = open_pretrained(parameters, say=say)
-    options = ScoringOptions(
-        budget_tokens=parameters.budget_tokens,
-        without_prompt=True,
-        part_samples=512,
-        precision=parameters.precision,
-    )
     scorer = picture_scorer(parameters, start)
-    return _scored(parameters, start, scorer.sha256, lambda: scorer, options, say("losses, examples"))
+    options = {"budget_tokens": parameters.budget_tokens, "part_samples": 512}
+    return _scored(parameters, start, scorer.sha256, lambda: scorer, say("losses, examples"), **options)
 
 
 def picture_scorer(parameters: PictureTuningParameters, start: Start) -> Scorer:
@@ -226,13 +216,19 @@ def _scored(
     start: Start,
     scorer_key: str,
     open_scorer: Callable[[], Scorer],
-    options: ScoringOptions,
     progress: Callable[..., None] | None,
+    *,
+    budget_tokens: int,
+    part_samples: int,
 ) -> Tuning:
     """Clean samples with faults planted, and their losses by a scorer, which is opened where they are not there."""
     planted = plant_faults(start.train.samples, share=parameters.fault_share, seed=parameters.fault_seed)
     train = replace(start.train, samples=planted.samples)
-    identity = json.dumps([scorer_key, train.sha256, options.budget_tokens])
+    options = ScoringOptions(
+        budget_tokens=budget_tokens, without_prompt=True, part_samples=part_samples, precision=parameters.precision
+    )
+    computed = [start.model.device.type, choose_precision(options.precision, start.model.device)]
+    identity = json.dumps([scorer_key, train.sha256, budget_tokens, *computed])
     folder = cache_dir() / "scores" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if not (folder / SUMMARY).exists():
         told = (lambda done: progress(done, len(train))) if progress else None

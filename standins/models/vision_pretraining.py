@@ -128,7 +128,6 @@ def _load(
     trained: bool,
     image_size: int,
     stride: int,
-    feature_index: int | None,
     progress: Callable[[int, int, float], None] | None,
 ) -> VisionEncoder:
     steps = DEFAULT_STEPS if trained else 0
@@ -140,7 +139,6 @@ def _load(
         f"{TIMM}{described['architecture']}",
         image_size=described["image_size"],
         stride=stride,
-        feature_index=feature_index,
         pretrained=False,
         weights=folder / WEIGHTS_FILE,
     )
