@@ -11,13 +11,7 @@ from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training import loop
 from lab.training.checkpoints import Checkpoint, TrainingRecord
-from lab.training.loop import (
-    TrainingOptions,
-    has_fast_bfloat16,
-    open_accelerator,
-    peak_memory_bytes,
-    train,
-)
+from lab.training.loop import TrainingOptions, has_fast_bfloat16, open_accelerator, peak_memory_bytes, train
 from tests.parts.tiny_models import heard, hearing_model
 from tests.training.runs import Regression, counted
 
