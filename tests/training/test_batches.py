@@ -15,7 +15,7 @@ from lab.training.batches import BatchOptions, KindBatches, StageBatches
 from lab.training.cell import AUDIO, heard_data
 from lab.training.named_parts import open_audio_encoder
 from lab.training.parameters import SpeechParameters
-from lab.training.samples import SampleExamples
+from lab.training.samples import Augmentation, SampleExamples
 from lab.training.stage_training import _without_weights
 from lab.training.stages import Stage
 from tests.parts.tiny_models import language_model
@@ -106,7 +106,7 @@ def cell(tmp_path, monkeypatch):
 
 def test_utterances_in_packs_have_the_losses_of_the_padded_path(cell):
     encoder = open_audio_encoder(cell.audio_encoder)
-    data = heard_data(cell, encoder)[AUDIO]
+    data = replace(heard_data(cell, encoder)[AUDIO], augmentation=Augmentation())
     model = build(cell, encoder, {AUDIO: data})
     batches = KindBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
     assert batches.certify(model, "float32").passed
