@@ -323,7 +323,7 @@ def test_a_run_without_steps_is_refused():
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; expected a positive number"),
         ({"betas": (0.9, 1.0)}, r"betas is \(0.9, 1.0\); expected two numbers from 0 to below 1"),
         ({"checkpoint_every": -1}, r"checkpoint_every is -1; expected 0 \(never\)"),
-        ({"precision": "float16"}, "unknown precision .float16.; choose one of: auto, bfloat16, float32"),
+        ({"precision": "float16"}, "unknown precision .float16..*choose one of: auto, bfloat16, float32"),
         ({"accumulate": 0}, "accumulate is 0; expected at least 1 batch a step"),
         ({"workers": -1}, r"workers is -1; expected 0 \(none\), a number of processes, or None"),
     ],
