@@ -55,7 +55,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Callable[
         "language_model": ({"name": cell.language_model}, model.language),
         "audio_encoder": ({"name": cell.audio_encoder, "window": "cropped"}, encoder),
     }
-    save_model(model, run.artifact_folder("model"), by_name=named, cell=cell.as_dict())
+    save_model(model, run.artifact("model"), by_name=named, cell=cell.as_dict())
     run.set_results({"test_error": 0.5})
     recorder.deliver(run_id, "FINISHED")
     recorder.finish(run_id, "FINISHED")
