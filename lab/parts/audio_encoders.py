@@ -60,6 +60,8 @@ class AudioEncoder(Built, nn.Module):
         LabError: the front end has another number of mel bins than the encoder, or the window is unknown.
     """
 
+    # Sinusoids, which Whisper's own training leaves as they are.
+    never_trained = ("whisper.embed_positions",)
     margin_frames = 25
 
     def __init__(self, *, whisper: WhisperEncoder, feature_extractor: WhisperFeatureExtractor, window: Window) -> None:

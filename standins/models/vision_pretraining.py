@@ -28,7 +28,7 @@ from lab.parts.vision_encoders import (
     load_timm,
     load_vision_encoder,
 )
-from lab.training.vision import NamedEncoder
+from lab.training.named_parts import NamedEncoder
 from standins.models.contrastive import DEFAULT_STEPS, Pair, VisionPretrainingOptions, train_pair
 from standins.models.kept_model import kept_folder, made_model, write_description
 from standins.models.vision_towers import TIMM_FILE, VISION_TOWERS, WEIGHTS_FILE
