@@ -30,8 +30,7 @@ from lab.training.loop import choose_device
 from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import SampleExamples
 from lab.training.scoring import answer_losses
-from standins.models.character_model import DEFAULT_STEPS
-from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
+from standins.models.character_model import ALPHABET, DEFAULT_STEPS, PretrainingOptions, build_character_model
 
 LARGEST_DIFFERENCE = 1e-3
 RANDOM = "random"

@@ -7,7 +7,6 @@ A store is `cache_dir()/features/NAME-KEY/`, in half precision; of an encoder th
 
 import errno
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,9 +82,8 @@ class FeatureStore:
     ) -> tuple[Float[ndarray, " features"], Float[ndarray, " features"]]:
         """Mean and standard deviation of each channel.
 
-        Args:
-            max_rows: of the first parts that have so many together; where they are `spread`, of so many at most.
-            spread: take rows evenly from the whole store.
+        Over the first parts that have `max_rows` together; where they are `spread`, over so many at most, taken evenly
+        from the whole store.
         """
         ends = np.cumsum(self._counts)
         if spread:
@@ -107,11 +105,6 @@ class FeatureStore:
         return mean.astype(np.float32), std.astype(np.float32)
 
 
-def one(values: ndarray) -> int:
-    """The size of a sound in a batch: batches are counted in sounds."""
-    return 1
-
-
 def joined(encode: Callable[[ndarray], ndarray]) -> Encode:
     """An encoder of many views at once, given those of several parts."""
 
@@ -130,7 +123,7 @@ def store_features(
     key: str,
     order: Sequence[int] | None = None,
     batch_size: int = 512,
-    size_of: Callable[[ndarray], int] = one,
+    size_of: Callable[[ndarray], int] = lambda values: 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureStore:
     """Open what is kept of parts of samples, reading and encoding them first where that is not there.
@@ -154,11 +147,10 @@ def store_features(
     identity = json.dumps([FORMAT_VERSION, key, hashlib.sha256("\n".join(ids).encode()).hexdigest()])
     stem = name.replace(":", "_").replace("/", "_")
     folder = cache_dir() / "features" / f"{stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    places = range(len(ids)) if order is None else order
 
     def batches() -> Iterator[list[tuple[int, Rows]]]:
         batch: list[tuple[int, Rows]] = []
-        for place in places:
+        for place in range(len(ids)) if order is None else order:
             batch.append((place, read(place)))
             if sum(size_of(rows.values) for _, rows in batch) >= batch_size:
                 yield batch
@@ -211,9 +203,7 @@ def _write(
             done += len(batch)
             if progress:
                 progress(done, len(ids))
-    table = io.BytesIO()
-    np.save(table, np.stack([starts, counts]))
-    (folder / "rows.npy").write_bytes(table.getvalue())
+    np.save(folder / "rows.npy", np.stack([starts, counts]))
     manifest = {"key": key, "ids": list(ids), "shape": shape, "dtype": dtype, "frames": frames}
     manifest["sha256"] = digest.hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 
 from lab.data.fetch import packages
 from lab.data.filters.streamed import LeftOut, left_out_account
-from lab.data.forms import FORMS, read_samples
-from lab.data.hub import PREFIX
+from lab.data.forms import FORMS
+from lab.data.hub import PREFIX, read_samples
 from lab.data.sample import Image, Sample, Video
 from lab.data.splits import Split
-from lab.data.video.moments import Sight
-from lab.data.video.reading import VIDEO_FRAME
+from lab.data.video import VIDEO_FRAME, Sight
 from lab.errors import LabError, choose
 
 # Raise it when the same source and options would give other samples or pictures.

@@ -13,15 +13,7 @@ from lab.training.instruction_filter import ScoredInstructions
 
 def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]:
     """How well the planted faults were removed, as results of a cell."""
-    quality = removal_quality(kept.keep, data.faults)
-    return {
-        "removal_precision": quality.precision,
-        "removal_recall": quality.recall,
-        "share_removed": quality.share_removed,
-        "share_faulty_left": quality.share_faulty_left,
-        "num_kept": float(kept.num_kept),
-        **{f"removal_recall_{kind}": recall for kind, recall in quality.recall_of.items()},
-    }
+    return {**removal_quality(kept.keep, data.faults), "num_kept": float(kept.num_kept)}
 
 
 def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> pd.DataFrame:

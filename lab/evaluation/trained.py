@@ -156,8 +156,7 @@ def _text_state(source: str) -> str:
 
 
 def _instructions(model: "OmniModel", cell: Mapping[str, Any], source: str, count: int) -> "tuple[SampleExamples, How]":
-    from lab.data.instructions.choices import with_choices
-    from lab.data.instructions.instructions import read_instructions, split_instructions
+    from lab.data.instructions.instructions import read_instructions, split_instructions, with_choices
     from lab.evaluation.answering import Choose
     from lab.evaluation.benchmarks.benchmark import sampled
     from lab.training.samples import SampleExamples, writer_of

@@ -23,8 +23,8 @@ from lab.data.instructions.instructions import read_instructions
 from lab.data.sample import Sample
 from lab.data.sources import is_source, open_samples
 from lab.data.speech.audio import SAMPLING_RATE
-from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
-from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.speech.spoken_prompts import Speakers, timbres
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.explore.html import media, sound, table, text
 from lab.explore.panel import Panel, Shown, slider
@@ -206,9 +206,8 @@ def _samples(samples: ScoredSamples, chosen: Filtered, read: str, num_shown: int
 
 def _spoken(key: str, prompt: str) -> str:
     """A player of the prompt, or why it cannot be spoken."""
-    voice, speed = telling(timbres("en"), SPEEDS, 0)(key)
     try:
-        return sound(SpeechStore().audio(prompt[:MAX_SPOKEN], voice, speed), SAMPLING_RATE)
+        return sound(Speakers(timbres("en")).say(key, prompt[:MAX_SPOKEN]).read(), SAMPLING_RATE)
     except LabError as error:
         return str(error)
 

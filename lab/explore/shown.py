@@ -104,10 +104,11 @@ def _verdict(shown: Any) -> str:
 def _corpus(shown: Any) -> str:
     counts = [
         {"split": name, "utterances": f"{part['utterances']:,}", "hours": f"{part['seconds'] / 3600:.2f}"}
-        for name, part in shown.manifest()["splits"].items()
+        for name, part in shown.manifest["splits"].items()
         if part["utterances"]
     ]
-    return facts(f"corpus {shown.name}", {"language": shown.language, "licence": shown.licence}) + table(counts)
+    told = {name: shown.manifest[name] for name in ("language", "licence")}
+    return facts(f"corpus {shown.name}", told) + table(counts)
 
 
 def _record(shown: Any) -> str:
@@ -116,7 +117,7 @@ def _record(shown: Any) -> str:
 
 
 def _sample(shown: Any) -> str:
-    from lab.data.video.moments import PAPER_SIGHT
+    from lab.data.video import PAPER_SIGHT
 
     choices = "".join(
         f"<li>{'<b>' if choice == shown.answer else ''}{text(choice)}{'</b>' if choice == shown.answer else ''}</li>"
@@ -175,7 +176,7 @@ SHOWN: dict[str, _Show] = {
     "lab.training.memory.Memory": _memory,
     "lab.training.packing_certificate.PackingCertificate": certificate,
     "lab.data.sample.Sample": _sample,
-    "lab.data.video.reading.VideoFrames": _video,
+    "lab.data.video.VideoFrames": _video,
     "lab.data.speech.corpora.Corpus": _corpus,
     "lab.data.packing.Packs": lambda shown: _said(shown.statistics()),
     "lab.data.packing.PackingStatistics": _said,

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from lab.data.sample import Image, Sample, Video
 from lab.data.sources import open_samples
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.explore.html import text
 from lab.explore.panel import Panel, Shown, slider

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lab.data.video.reading import VIDEO_FRAME
+from lab.data.video import VIDEO_FRAME
 from lab.parts.any_resolution import num_tokens
 from lab.parts.audio_projectors import AudioProjector
 from lab.parts.known_configurations import known_configuration

@@ -15,9 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.data.batching import batches_from, bucketed_epoch, padding_share
-from lab.data.mixture import mixture
-from lab.data.packing import PackedEpochs, PackingStatistics, TooLong
+from lab.data.packing import (
+    PackedEpochs,
+    PackingStatistics,
+    batches_from,
+    bucketed_epoch,
+    mixture,
+    padding_share,
+)
 from lab.errors import LabError, choose
 from lab.parts.audio_tokens import Sound
 from lab.parts.joined_sequences import AnswerLoss
@@ -39,7 +44,6 @@ class BatchOptions:
         tokens: of the language model.
         size: examples of a batch, where rows are to see equally many whatever their tokens; 0: as `tokens` gives.
         packed: whether a batch is a pack (best-fit decreasing) instead of padded.
-        too_long: what happens to an example that fits no pack (see `pack_best_fit`).
         attention: of packs, one of `PACKED_ATTENTION`, or `auto`.
 
     Raises:
@@ -49,7 +53,6 @@ class BatchOptions:
     tokens: int = 4096
     size: int = 0
     packed: bool = False
-    too_long: TooLong = "refuse"
     attention: str = "auto"
 
     def __post_init__(self) -> None:
@@ -172,9 +175,7 @@ class PackedBatches(KindBatches):
         super().__init__(data, model, seed)
         # The end stands in no row: it is only ever a label.
         rows = [length - 1 for length in self.lengths]
-        self._packs = PackedEpochs(
-            lengths=rows, budget=options.tokens, seed=seed, too_long=options.too_long, ids=data.ids
-        )
+        self._packs = PackedEpochs(lengths=rows, budget=options.tokens, seed=seed, ids=data.ids)
         self.statistics: PackingStatistics = self._packs.statistics
         self._attention = options.attention
         self._certified = ""
@@ -185,7 +186,7 @@ class PackedBatches(KindBatches):
         Raises:
             LabError: a leak, as `PackingCertificate.require` names it.
         """
-        chosen = np.resize(self._packs.shortest_of(0), NUM_SAMPLES)
+        chosen = np.resize(self._packs.pack(0)[::-1], NUM_SAMPLES)
         probe = packing_probe(model, [self._data.example(int(index), model) for index in chosen])
         certificate = certify(model, probe, attention=self._attention, precision=precision).require()
         self._certified = certificate.attention

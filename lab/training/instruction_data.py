@@ -16,9 +16,14 @@ import numpy as np
 from torch import nn
 
 from lab.data.fetch import packages
-from lab.data.instructions.instructions import INSTRUCTION_SOURCES, read_instructions, split_instructions
+from lab.data.instructions.instructions import (
+    INSTRUCTION_SOURCES,
+    read_instruction_table,
+    read_instructions,
+    split_instructions,
+    write_instructions,
+)
 from lab.data.instructions.planted_faults import plant_faults
-from lab.data.instructions.tables import read_instruction_table, write_instructions
 from lab.data.sample import Sample, samples_sha256
 from lab.data.splits import SPLITS
 from lab.errors import LabError

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
-from lab.data.instructions.tables import in_batches
+from lab.data.instructions.instructions import in_batches
 from lab.data.parquet import read_schema
 from lab.data.sample import Sample, samples_sha256
 from lab.errors import LabError

@@ -36,7 +36,7 @@ def open_corpus(name: str, *, num_utterances: int = 0) -> Corpus:
     `num_utterances` is for the corpora that are spoken on demand (0: their default).
     """
     if name == DEFAULT_CORPUS:
-        name = default_corpus()[0]
+        name = default_corpus()
     options = {"num_utterances": num_utterances} if num_utterances and name in ("espeak", "kokoro") else {}
     return load_corpus(name, **options)
 

@@ -14,7 +14,7 @@ import torch
 
 from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
 from lab.data.splits import Split
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError, choose
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import OmniModel

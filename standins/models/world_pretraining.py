@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lab.data.fetch import packages
 from lab.data.splits import SPLITS
-from lab.data.video.moments import chosen_seconds
+from lab.data.video import chosen_seconds
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
 from lab.parts.language_models import LanguageModel, WordCodec
@@ -32,8 +32,9 @@ from lab.parts.weights import weights_sha256
 from lab.training.checkpoints import Checkpoint
 from lab.training.language_models import OwnLanguageModel
 from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
+from standins.models.character_model import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
 from standins.models.kept_model import kept_folder, made_model, write_description
-from standins.models.pretraining import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
+from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS
 from standins.scenes.questions import video_scene
 from standins.scenes.scene import Scene
 from standins.scenes.stage import SceneOptions
@@ -44,7 +45,6 @@ from standins.texts import to_alphabet
 RECIPE_VERSION = 1
 # Beside transformers' own files: the words, and the layer by which the model was told where and when a token is.
 WORDS_FILE, MARKS_FILE = "words.json", "marks.safetensors"
-PICTURES = ("tuxpaint-stamps-default", "emoji-datasource-google", "emojibase-data")
 _VOCABULARY_SCENES = 1500
 NUM_WORDS = 66  # of `vocabulary`
 
@@ -103,7 +103,7 @@ def vocabulary() -> tuple[str, ...]:
 def word_model_folder(steps: int) -> Path:
     """Where the model of that many steps lies, whether it is there yet or not."""
     options = _options(steps)
-    pinned = [packages()[name].sha256 for name in PICTURES]
+    pinned = [packages()[name].sha256 for name in (STAMPS, EMOJI_PICTURES, EMOJI_NAMES)]
     return kept_folder("language_models", "words", RECIPE_VERSION, asdict(options), pinned)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-from lab.data.cross_modal_text import break_places, is_han
+from lab.data.cross_modal import break_places, is_han
 from lab.data.filters.streamed import Dropped, Streamed
 from lab.data.sample import Image as Picture
 from lab.data.sample import Sample, Text

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lab.data.splits import Split
 from lab.errors import LabError
 from standins.drawn import Question
-from standins.pictures.things import Picture
+from standins.pictures.pictures import Picture
 
 THOUSAND = 1000
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from lab.data.splits import Split
 from lab.errors import LabError
 from standins.drawn import Question
-from standins.pictures.things import Picture
+from standins.pictures.pictures import Picture
 from standins.scenes.casts import Cast, Dice, draw_words
 from standins.scenes.scene import THOUSAND, Actor, Key
 

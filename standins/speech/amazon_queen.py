@@ -17,9 +17,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import fetch, packages
-from lab.data.media import Drawn
+from lab.data.sample import Drawn
 from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import Reading, Recording, spoken
+from lab.data.speech.corpora import Reading, Recording, spoken
 from lab.data.splits import held_out_speakers, normalize_sentence
 from lab.errors import LabError
 

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import fetch, packages
-from lab.data.media import Drawn
+from lab.data.sample import Drawn
 from lab.data.speech.audio import resample
-from lab.data.speech.recordings import Reading
+from lab.data.speech.corpora import Reading
 from lab.data.splits import normalize_sentence
 from lab.errors import LabError, choose
 from standins.speech import espeak

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from lab.data.fetch import packages
-from lab.data.media import Drawn
-from lab.data.speech.recordings import Reading, Recording, spoken
+from lab.data.sample import Drawn
+from lab.data.speech.corpora import Reading, Recording, spoken
 from lab.data.splits import held_out_speakers, split_of
 from lab.errors import LabError
 from standins.texts import TEXT_SOURCES

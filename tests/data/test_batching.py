@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lab.data.batching import batches_from, bucketed_epoch, padding_share
+from lab.data.packing import batches_from, bucketed_epoch, padding_share
 from lab.errors import LabError
 
 

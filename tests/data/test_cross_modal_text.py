@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.data.cross_modal_text import break_places, is_han, num_units, split_quarter
+from lab.data.cross_modal import break_places, is_han, num_units, split_quarter
 from lab.errors import LabError
 
 CHINESE = "今天天气很好，我们一起去公园散步吧。他说：“好的！”"

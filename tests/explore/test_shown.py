@@ -11,11 +11,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.loss_fit import normality
-from lab.data.media import Drawn
 from lab.data.packing import pack_best_fit
-from lab.data.sample import Image, Sample, Text
+from lab.data.sample import Drawn, Image, Sample, Text
 from lab.data.speech.corpora import Corpus
-from lab.data.video.reading import VideoFrames
+from lab.data.video import VideoFrames
 from lab.evaluation.statistics import Interval
 from lab.evaluation.verdict import Verdict
 from lab.explore.html import MAX_PICTURES, curve, facts, pictures
@@ -98,7 +97,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
             sample,
             ("data:image/png;base64,", "<b>blue</b>", "<li>red</li>"),
         ),
-        "lab.data.video.reading.VideoFrames": (video(), ("2.00 s", "3 frames of 3.00 s")),
+        "lab.data.video.VideoFrames": (video(), ("2.00 s", "3 frames of 3.00 s")),
         "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "0.01")),
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.packing.PackingStatistics": (packs.statistics(), ("5 samples (22 tokens) in 3 packs",)),

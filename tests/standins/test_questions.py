@@ -6,7 +6,7 @@ import pytest
 from lab.data.sample import Sample
 from lab.data.sources import SAMPLE_SOURCES, open_samples
 from lab.data.splits import SPLITS
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from standins.pages.page_questions import transcript
 from standins.pages.page_settings import PAGES

@@ -6,8 +6,7 @@ precision and recall of a filter can be counted. Differs from the paper: in plac
 of another sample.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,40 +26,30 @@ class Planted:
     faults: tuple[str | None, ...]
 
 
-Among = tuple[str, str] | None
-
-
-class Pool(Sequence[Sample]):
-    """The samples among which faults are planted; finds one of another answer without going through all."""
+class Pool:
+    """The clean samples, and those among which each finds another answer."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        self._all = samples
-        self._among: dict[Among, list[int]] = {}
-        self._answering: dict[tuple[Among, str], list[int]] = {}
-        for index, one in enumerate(samples):
-            for among in (one.kind, None):
-                members = self._among.setdefault(among, [])
-                self._answering.setdefault((among, one.answer), []).append(len(members))
-                members.append(index)
+        self.samples = samples
+        numbers: dict[str, int] = {}
+        self._answers = np.array([numbers.setdefault(one.answer, len(numbers)) for one in samples])
+        kinds: dict[tuple[str, str], list[int]] = {}
+        for place, one in enumerate(samples):
+            kinds.setdefault(one.kind, []).append(place)
+        self._kinds = {kind: np.array(places) for kind, places in kinds.items()}
 
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        return self._all[index]
+    def other(self, index: int, rng: np.random.Generator) -> Sample:
+        """One of another answer, drawn of the same kind; of all samples where that has none.
 
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def other(self, one: Sample, among: Among, rng: np.random.Generator) -> Sample | None:
-        """One drawn of a kind (None: of all) whose answer is not this one's; None where there is none.
-
-        With places 0 to 4 and the answer at 1 and 3, the draw 1 is place 2: the second of 0, 2 and 4.
+        Raises:
+            LabError: all have the same answer.
         """
-        members, same = self._among[among], self._answering[(among, one.answer)]
-        if len(members) == len(same):
-            return None
-        drawn = int(rng.integers(len(members) - len(same)))
-        # The first place before which so many have another answer, and which has one itself.
-        place = bisect_left(range(len(members)), drawn + 1, key=lambda place: place + 1 - bisect_right(same, place))
-        return self._all[members[place]]
+        one = self.samples[index]
+        for among in (self._kinds[one.kind], np.arange(len(self.samples))):
+            others = among[self._answers[among] != self._answers[index]]
+            if len(others):
+                return self.samples[others[int(rng.integers(len(others)))]]
+        raise LabError(f"sample {one.id!r} has the answer of all others, {one.answer!r}; none can be put in its place")
 
 
 Fault = Callable[[int, Pool, np.random.Generator], Sample]
@@ -71,13 +60,7 @@ def plant_faults(samples: Sequence[Sample], *, share: float, seed: int, kinds: S
     """Make a share of the samples faulty, the nearest whole number of them, as equally as may be by kind.
 
     The order stays, and so do ids and media: a fault is in the question and in the answer. Which ones, and what
-    becomes of them, follows from seed and samples.
-
-    Args:
-        samples: clean ones, at least two.
-        share: of them that becomes faulty, from 0 to below 1.
-        seed: of all choices.
-        kinds: names in `FAULTS`, all where None.
+    becomes of them, follows from seed and samples. `kinds` are names in `FAULTS`, all where None.
 
     Raises:
         LabError: fewer than two samples, a share out of range, an unknown kind or none, or a sample whose
@@ -102,64 +85,44 @@ def plant_faults(samples: Sequence[Sample], *, share: float, seed: int, kinds: S
     return Planted(samples=tuple(made), faults=tuple(faults))
 
 
-def _repeated_prompt(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
+def _repeated_prompt(index: int, pool: Pool, rng: np.random.Generator) -> Sample:
     """The answer is the prompt, without one of its words where it has several."""
-    one = samples[index]
+    one = pool.samples[index]
     words = one.question.split()
     if len(words) > 1:
         del words[int(rng.integers(len(words)))]
     return one.asking(one.question, " ".join(words))
 
 
-def _swapped(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
-    one = samples[index]
+def _swapped(index: int, pool: Pool, rng: np.random.Generator) -> Sample:
+    one = pool.samples[index]
     return one.asking(one.answer, one.question)
 
 
-def _other_answer(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
+def _other_answer(index: int, pool: Pool, rng: np.random.Generator) -> Sample:
     """The answer of another sample, of the same kind where one has another answer."""
-    one = samples[index]
-    for among in (one.kind, None):
-        if (other := samples.other(one, among, rng)) is not None:
-            return one.asking(one.question, other.answer)
-    raise LabError(f"sample {one.id!r} has the answer of all others, {one.answer!r}; none can be put in its place")
+    one = pool.samples[index]
+    return one.asking(one.question, pool.other(index, rng).answer)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemovalQuality:
-    """How well a filter removed the planted faults; all are shares, 0 to 1.
+def removal_quality(keep: Bool[ndarray, " samples"], faults: Sequence[str | None]) -> dict[str, float]:
+    """How well a filter removed the planted faults, as results of a cell; all are shares, 0 to 1.
 
-    `precision`: of what was removed, what is faulty (0 where nothing was). `recall`: of what is faulty, what was
-    removed (0 where nothing is); `recall_of` the same by kind.
+    `removal_precision`: of what was removed, what is faulty (0 where nothing was). `removal_recall`: of what is faulty,
+    what was removed (0 where nothing is); `removal_recall_KIND` the same by kind.
     """
-
-    precision: float
-    recall: float
-    share_removed: float
-    share_faulty_left: float
-    recall_of: Mapping[str, float]
-
-
-def removal_quality(keep: Bool[ndarray, " samples"], faults: Sequence[str | None]) -> RemovalQuality:
-    """Hold what a filter kept against the planted faults.
-
-    Raises:
-        LabError: not one judgement a sample.
-    """
-    if len(keep) != len(faults):
-        raise LabError(f"a filter judged {len(keep)} samples of {len(faults)}")
     removed = ~np.asarray(keep, dtype=bool)
     faulty = np.array([fault is not None for fault in faults])
     found = int((removed & faulty).sum())
     kinds = sorted({fault for fault in faults if fault is not None})
     of_kind = {kind: np.array([fault == kind for fault in faults]) for kind in kinds}
-    return RemovalQuality(
-        precision=found / int(removed.sum()) if removed.any() else 0.0,
-        recall=found / int(faulty.sum()) if faulty.any() else 0.0,
-        share_removed=float(removed.mean()),
-        share_faulty_left=float(faulty[~removed].mean()) if not removed.all() else 0.0,
-        recall_of={kind: float(removed[own].mean()) for kind, own in of_kind.items()},
-    )
+    return {
+        "removal_precision": found / int(removed.sum()) if removed.any() else 0.0,
+        "removal_recall": found / int(faulty.sum()) if faulty.any() else 0.0,
+        "share_removed": float(removed.mean()),
+        "share_faulty_left": float(faulty[~removed].mean()) if not removed.all() else 0.0,
+        **{f"removal_recall_{kind}": float(removed[own].mean()) for kind, own in of_kind.items()},
+    }
 
 
 def remove_planted(ids: Sequence[str], faults: Sequence[str | None]) -> Filtered:

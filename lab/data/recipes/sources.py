@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from lab.data.fetch import sha256_of
 from lab.data.hub import HubSplit, SampleReading, open_splits, parse_name
-from lab.data.instructions.instructions import read_instructions
-from lab.data.instructions.tables import NEEDED, table_of
+from lab.data.instructions.instructions import NEEDED, read_instructions, table_of
 from lab.data.parquet import open_parquet
 from lab.data.recipes.source import Source
 from lab.errors import LabError, choose

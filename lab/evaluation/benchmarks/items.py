@@ -139,8 +139,8 @@ def _at_revision(data: str) -> tuple[str, str | None]:
 
 
 def _activitynet(data: str) -> Iterator[Sample]:
-    from lab.data.forms import read_samples
-    from lab.data.media import media_file
+    from lab.data.hub import read_samples
+    from lab.data.sample import media_file
 
     _, revision = _at_revision(data)
     reading = read_samples(data, form="activitynet_qa", revision=revision)

@@ -14,8 +14,7 @@ from itertools import groupby
 from typing import Protocol
 
 from lab.data.kept import Kept
-from lab.data.media import Drawn, media_file
-from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.sample import Audio, Drawn, Image, Sample, Text, Video, media_file
 from lab.data.speech.audio import Clip
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress

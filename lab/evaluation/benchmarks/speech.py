@@ -175,7 +175,7 @@ def score_transcripts(
     """
     import pandas as pd
 
-    from lab.data.error_rates import text_errors
+    from lab.data.normalizers import text_errors
     from lab.evaluation.benchmarks.scores import error_rate_score
 
     first, *others = normalizers_of(language)

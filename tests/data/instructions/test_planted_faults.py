@@ -76,18 +76,19 @@ def test_the_seed_alone_decides():
 def test_precision_and_recall_are_counted_by_hand():
     faults = ("swapped", None, None, "other_answer", "swapped")
     keep = np.array([False, False, True, True, False])
-    quality = removal_quality(keep, faults)
-    assert quality.precision == pytest.approx(2 / 3)
-    assert quality.recall == pytest.approx(2 / 3)
-    assert quality.share_removed == pytest.approx(3 / 5)
-    assert quality.share_faulty_left == pytest.approx(1 / 2)
-    assert quality.recall_of == {"other_answer": 0.0, "swapped": 1.0}
+    assert removal_quality(keep, faults) == {
+        "removal_precision": pytest.approx(2 / 3),
+        "removal_recall": pytest.approx(2 / 3),
+        "share_removed": pytest.approx(3 / 5),
+        "share_faulty_left": pytest.approx(1 / 2),
+        "removal_recall_other_answer": 0.0,
+        "removal_recall_swapped": 1.0,
+    }
 
 
 def test_nothing_removed_and_nothing_faulty_are_zero_not_an_error():
-    quality = removal_quality(np.array([True, True]), (None, None))
-    assert (quality.precision, quality.recall, quality.share_removed, quality.recall_of) == (0.0, 0.0, 0.0, {})
-    assert removal_quality(np.array([False]), ("swapped",)).share_faulty_left == 0.0
+    assert set(removal_quality(np.array([True, True]), (None, None)).values()) == {0.0}
+    assert removal_quality(np.array([False]), ("swapped",))["share_faulty_left"] == 0.0
 
 
 def test_the_oracle_removes_the_planted_ones_by_kind():
@@ -97,7 +98,7 @@ def test_the_oracle_removes_the_planted_ones_by_kind():
     assert sorted(result.dropped) == sorted(f"planted: {kind.replace('_', ' ')}" for kind in FAULTS)
     assert set(result.dropped.values()) == {2}
     quality = removal_quality(result.keep, planted.faults)
-    assert (quality.precision, quality.recall) == (1.0, 1.0)
+    assert (quality["removal_precision"], quality["removal_recall"]) == (1.0, 1.0)
 
 
 def test_bad_input_is_named():
@@ -111,8 +112,6 @@ def test_bad_input_is_named():
     same = [instruction(id=str(n), prompt=f"p{n}", answer="yes", source="s") for n in range(4)]
     with pytest.raises(LabError, match=r"sample '\d' has the answer of all others, 'yes'"):
         plant_faults(same, share=0.5, seed=0, kinds=["other_answer"])
-    with pytest.raises(LabError, match="a filter judged 2 samples of 3"):
-        removal_quality(np.array([True, False]), (None, None, None))
 
 
 def test_another_answer_is_drawn_as_by_going_through_all_of_them():
@@ -122,8 +121,8 @@ def test_another_answer_is_drawn_as_by_going_through_all_of_them():
         for i in range(60)
     ]
     pool = Pool(asked)
-    for seed, (one, among) in enumerate((each, among) for each in asked for among in (each.kind, None)):
-        others = [o for o in asked if among in (o.kind, None) and o.answer != one.answer]
-        drawn = others[int(np.random.default_rng(seed).integers(len(others)))]
-        assert pool.other(one, among, np.random.default_rng(seed)) is drawn
-    assert Pool(asked[:1]).other(asked[0], None, rng) is None
+    for index, one in enumerate(asked):
+        others = [o for o in asked if o.kind == one.kind and o.answer != one.answer]
+        others = others or [o for o in asked if o.answer != one.answer]
+        drawn = others[int(np.random.default_rng(index).integers(len(others)))]
+        assert pool.other(index, np.random.default_rng(index)) is drawn

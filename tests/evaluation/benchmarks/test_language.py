@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.evaluation.benchmarks import language
 from lab.evaluation.benchmarks.language import leaves, manager_of, place_of_data
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from standins import mmlu_task
+from standins.instructions import mmlu
 from tests.evaluation.benchmarks.fakes import silent
 from tests.parts.tiny_models import llama
 
@@ -62,7 +62,7 @@ def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
     from datasets import Dataset
 
     made = [question(number) for number in range(10)]
-    monkeypatch.setattr(mmlu_task, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
+    monkeypatch.setattr(mmlu, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
     return made
 
 

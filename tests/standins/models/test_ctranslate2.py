@@ -8,7 +8,7 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from lab.errors import LabError
-from standins.models.ctranslate2 import load_ctranslate2_whisper, read_ctranslate2, whisper_state_dict
+from standins.models.packaged_whispers import load_ctranslate2_whisper, read_ctranslate2, whisper_state_dict
 
 CODES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 
@@ -24,7 +24,7 @@ def variable(name: str, array: np.ndarray, code: int | None = None) -> bytes:
 
 
 def file_of(variables: dict[str, np.ndarray], aliases: dict[str, str] | None = None) -> bytes:
-    """The format as `standins.models.ctranslate2` states it, written out independently of the reader."""
+    """The format as `standins.models.packaged_whispers` states it, written out independently of the reader."""
     aliases = aliases or {}
     head = struct.pack("<I", 6) + string("WhisperSpec") + struct.pack("<II", 3, len(variables))
     body = b"".join(variable(name, array) for name, array in variables.items())

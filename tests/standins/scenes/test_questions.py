@@ -216,7 +216,7 @@ def test_things_and_backgrounds_and_combinations_of_the_splits_are_disjoint():
         for index in range(4 * CYCLE):
             scene = video_scene(index, seed=9, split=split, cast=CASTS[split])
             assert scene.split == split
-            sets["things"] |= {actor.picture.captions["en"] for actor in scene.actors}
+            sets["things"] |= {actor.picture.caption for actor in scene.actors}
             sets["backgrounds"] |= {scene.background.first, scene.background.second}
             words = frozenset(actor.word for actor in scene.actors)
             if len(words) > 1:

@@ -33,7 +33,7 @@ def test_every_utterance_is_test_and_of_one_speaker(packages):
     assert corpus.split("test") == corpus.samples
     assert {u.sound.speaker for u in corpus.samples} == {"ALLISON"}
     assert corpus.samples[0].sound.read().size == pytest.approx(8000, abs=200)
-    assert corpus.manifest()["skipped"] == {"clip without a text": 2, "text without a clip": 1}
+    assert corpus.manifest["skipped"] == {"clip without a text": 2, "text without a clip": 1}
 
 
 def test_a_sentence_that_is_not_reserved_stops_the_corpus(packages, monkeypatch):
