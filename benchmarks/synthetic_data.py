@@ -17,6 +17,7 @@ from unittest.mock import patch
 import torch
 
 from lab.data.cross_modal import spoken_quarters
+from lab.data.filters.filtering import LeftOut
 from lab.data.filters.speech_agreement import listen
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Image, Sample, Text
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise LabError(f"--samples is {count}, and chatterbot has {len(texts)} sentences of at least 4 words")
     numbered = [(str(number), text) for number, text in enumerate(texts)]
     describe = (Image(b""), Text("Describe the image."))
+    asked = [Sample(id=key, content=(Text(text),)) for key, text in numbered]
     pictured = [Sample(id=key, content=describe, answer=text) for key, text in numbered]
     recognizer = load_speech_recognizer(options.recognizer) if options.recognizer else None
     # A cache of its own, so that nothing has been spoken before.
@@ -61,8 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recordings = [Sample(id=key, content=(speakers.say(key, text),), answer=text) for key, text in numbered]
         rate("speech, spoken by espeak", (r.sound.read() for r in recordings), count)
         rate("speech, read back", (r.sound.read() for r in recordings), count)
-        rate("cross-modal, split", spoken_quarters(pictured, speakers), count)
-        rate("cross-modal, spoken", (s.content[-1].read() for s in spoken_quarters(pictured, speakers)), count)
+        rate("cross-modal, split", spoken_quarters(pictured, speakers, LeftOut()), count)
+        rate(
+            "cross-modal, spoken", (s.content[-1].read() for s in spoken_quarters(pictured, speakers, LeftOut())), count
+        )
         if recognizer:
             # One clip a batch, or the first would take all of them.
             heard = listen(recordings, recognizer.transcribe, NORMALIZERS["whisper_english"], batch_size=1)
@@ -70,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for source in ("pages", "transcripts", "charts"):
         samples, _ = open_samples(source, "train", count)
         rate(f"{source}, drawn", (sample.content[0].read() for sample in samples), count)
-    rate("prompts drawn", prompt_samples([(key, text, "") for key, text in numbered]), count)
+    rate("prompts drawn", prompt_samples(asked, LeftOut()), count)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ characters from the start; words part at blanks, Chinese between characters.
 
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from lab.data.filters.streamed import Dropped, Streamed
+from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
 from lab.data.sample import Audio, Drawn, Image, Sample, Video, media_file
 from lab.data.speech.spoken_prompts import Speakers
 from lab.data.video import read_sound
@@ -22,12 +22,17 @@ _UNSPACED = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFA
 
 
 def spoken_quarters(
-    samples: Iterable[Sample], speakers: Speakers, *, share: float = SPOKEN_SHARE, min_units: int = MIN_UNITS
-) -> Streamed[Sample]:
+    samples: Iterable[Sample],
+    speakers: Speakers,
+    left_out: LeftOut,
+    *,
+    share: float = SPOKEN_SHARE,
+    min_units: int = MIN_UNITS,
+) -> Iterator[Sample]:
     """Split each answer 1:3: its first quarter stands after the content as a sound, the rest is the answer.
 
-    The quarter is said when the sound is read. Answers that are too short or have no place to part them are counted; so
-    are samples of neither image nor video.
+    The quarter is said when the sound is read. Answers that are too short or have no place to part them are left out
+    and named; so are samples of neither image nor video.
     """
 
     def make(sample: Sample) -> Sample:
@@ -40,12 +45,11 @@ def spoken_quarters(
         spoken = speakers.say(sample.id, quarter.spoken)
         return replace(sample, content=(*sample.content, spoken), answer=quarter.written, choices=())
 
-    parameters = {"share": share, "min_units": min_units, "voices": len(speakers.voices), "seed": speakers.seed}
-    return Streamed(samples, lambda sample: sample.id, make, name="spoken_quarters", parameters=parameters)
+    return made_of_each(samples, make, left_out)
 
 
-def with_own_sound(samples: Iterable[Sample]) -> Streamed[Sample]:
-    """Give each video its own sound track, as a sound after it; what has none, or a broken one, is counted.
+def with_own_sound(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sample]:
+    """Give each video its own sound track, as a sound after it; what has none, or a broken one, is left out and named.
 
     A sound is decoded once as its sample passes, to know that it can be.
     """
@@ -63,7 +67,7 @@ def with_own_sound(samples: Iterable[Sample]) -> Streamed[Sample]:
         at = sample.content.index(videos[0]) + 1
         return replace(sample, content=(*sample.content[:at], Audio(videos[0].source), *sample.content[at:]))
 
-    return Streamed(samples, lambda sample: sample.id, make, name="with_own_sound", parameters={})
+    return made_of_each(samples, make, left_out)
 
 
 @dataclass(frozen=True)

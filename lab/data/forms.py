@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.streamed import Dropped
+from lab.data.filters.filtering import Dropped
 from lab.data.sample import Audio, Image, Media, Part, Role, Sample, Text, Video
 
 _VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.streamed import Dropped, LeftOut
+from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.forms import FORMS, Form, Row
 from lab.data.sample import Part, Sample, Video
 from lab.errors import LabError, choose

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lab.data.fetch import packages
-from lab.data.filters.streamed import LeftOut, left_out_account
+from lab.data.filters.filtering import LeftOut, left_out_account
 from lab.data.forms import FORMS
 from lab.data.hub import PREFIX, read_samples
 from lab.data.sample import Image, Sample, Video

@@ -5,15 +5,39 @@ Section 3 of the paper, which tells what its filter is for and not how well it d
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
+from numpy import ndarray
 
 from lab.data.filters.filtering import Filtered
-from lab.data.instructions.planted_faults import removal_quality
+from lab.errors import LabError
 from lab.training.instruction_filter import ScoredInstructions
 
 
 def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]:
-    """How well the planted faults were removed, as results of a cell."""
-    return {**removal_quality(kept.keep, data.faults), "num_kept": float(kept.num_kept)}
+    """How well the planted faults were removed, as results of a cell; all but `num_kept` are shares, 0 to 1.
+
+    `removal_precision`: of what was removed, what is faulty (0 where nothing was). `removal_recall`: of what is faulty,
+    what was removed (0 where nothing is), and the same by kind of fault.
+
+    Raises:
+        LabError: not one judgement a sample.
+    """
+    if kept.num_samples != len(data.faults):
+        raise LabError(f"a filter judged {kept.num_samples} samples of {len(data.faults)}")
+    removed, faults = ~kept.keep, np.array([fault or "" for fault in data.faults])
+    faulty = faults != ""
+
+    def share(of: Bool[ndarray, " samples"], among: Bool[ndarray, " samples"]) -> float:
+        return float(of[among].mean()) if among.any() else 0.0
+
+    return {
+        "removal_precision": share(faulty, removed),
+        "removal_recall": share(removed, faulty),
+        "share_removed": float(removed.mean()),
+        "share_faulty_left": share(faulty, kept.keep),
+        "num_kept": float(kept.num_kept),
+        **{f"removal_recall_{kind}": share(removed, faults == kind) for kind in np.unique(faults[faulty]).tolist()},
+    }
 
 
 def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> pd.DataFrame:

@@ -28,23 +28,17 @@ class Recognizer(Protocol):
 
 
 class KeptTranscripts:
-    """A recogniser's transcripts, each clip (known by its samples) transcribed once.
-
-    Args:
-        recognizer: makes what is not there; its key is asked once.
-        name: of the recogniser, as `load_speech_recognizer` takes it.
-    """
+    """The transcripts of a recogniser called `name`, each clip (known by its samples) transcribed once."""
 
     def __init__(self, recognizer: Recognizer, *, name: str) -> None:
         self.kept = Kept("transcripts", name, recognizer.key, what=f"the transcripts of {name!r}")
-        self._recognizer, self._name = recognizer, name
+        self._recognizer = recognizer
 
     def transcribe(self, waveforms: Sequence[Float[ndarray, " samples"]]) -> list[str]:
         """The transcript of each 16 kHz clip, in their order.
 
         Raises:
-            LabError: a clip that is not mono, or empty (its index is named), as the recogniser, a recogniser that does
-                not give one transcript a clip, or as `Kept.values`.
+            LabError: a clip that is not mono, or empty (its index is named), as the recogniser, or as `Kept.values`.
         """
         for index, clip in enumerate(waveforms):
             if clip.ndim != 1 or not len(clip):
@@ -55,15 +49,8 @@ class KeptTranscripts:
             order = sorted(missing, key=lambda place: len(waveforms[place]))
             for start in range(0, len(order), _CHUNK):
                 chunk = order[start : start + _CHUNK]
-                made = list(self._recognizer.transcribe([waveforms[place] for place in chunk]))
-                if len(made) != len(chunk):
-                    raise LabError(f"recogniser {self._name!r} gave {len(made)} transcripts for {len(chunk)} clips")
-                yield from zip(chunk, made, strict=True)
+                heard = self._recognizer.transcribe([waveforms[place] for place in chunk])
+                yield from zip(chunk, heard, strict=True)
 
-        return self.kept.values([_audio_sha256(clip) for clip in waveforms], make)
-
-
-def _audio_sha256(clip: Float[ndarray, " samples"]) -> bytes:
-    digest = hashlib.sha256(f"{clip.dtype.str}\n".encode())
-    digest.update(clip.tobytes())
-    return digest.digest()
+        keys = [hashlib.sha256(f"{clip.dtype.str}\n".encode() + clip.tobytes()).digest() for clip in waveforms]
+        return self.kept.values(keys, make)

@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, loss_bounds
-from lab.data.filters.losses import Losses, loss_files
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, Losses, filter_losses, loss_bounds, loss_files
 from lab.data.instructions.instructions import read_instructions
 from lab.data.sample import Sample
 from lab.data.sources import is_source, open_samples

@@ -181,7 +181,7 @@ SHOWN: dict[str, _Show] = {
     "lab.data.packing.Packs": lambda shown: _said(shown.statistics()),
     "lab.data.packing.PackingStatistics": _said,
     "lab.data.filters.filtering.Filtered": _filtered,
-    "lab.data.filters.loss_fit.Normality": _said,
+    "lab.data.filters.loss_filters.Normality": _said,
     "lab.evaluation.statistics.Interval": _interval,
     "lab.evaluation.verdict.Verdict": _verdict,
     "lab.paper.ledger.pages.Page": _page,

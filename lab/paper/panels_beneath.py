@@ -10,9 +10,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from lab.data.filters.loss_filters import loss_bounds
-from lab.data.filters.loss_fit import normality
-from lab.data.filters.losses import Losses
+from lab.data.filters.loss_filters import Losses, loss_bounds, normality
 from lab.errors import LabError
 from lab.paper.measured import Measured
 from lab.paper.row_figure import draw_rows

@@ -82,7 +82,7 @@ def say(what: str) -> Callable[..., None]:
 
 def say_left_out(source: str, left_out: Mapping[str, Sequence[str]]) -> None:
     """Print what of a source cannot be used, where there is any."""
-    from lab.data.filters.streamed import left_out_account
+    from lab.data.filters.filtering import left_out_account
 
     if left_out:
         print(f"preparing: {source}, {left_out_account(left_out)}", flush=True)

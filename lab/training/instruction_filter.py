@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group
-from lab.data.filters.losses import Losses
-from lab.data.instructions.planted_faults import remove_planted
+from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, Losses, filter_losses, filter_losses_by_group
 from lab.data.sample import Sample
 from lab.errors import LabError, choose
 from lab.parts.omni_model import OmniModel
@@ -71,7 +69,8 @@ def filter_cell(parameters: TuningParameters, data: ScoredInstructions) -> Filte
     name = parameters.loss_filter
     check_filter(parameters)
     if name == ORACLE:
-        return remove_planted([one.id for one in data.train], data.faults)
+        reasons = [fault and f"planted: {fault.replace('_', ' ')}" for fault in data.faults]
+        return Filtered([one.id for one in data.train], reasons, name=ORACLE)
     if parameters.fitted_by == "source":
         return filter_losses_by_group(data.losses, ["/".join(one.kind) for one in data.train], name, k=parameters.k)
     return filter_losses(data.losses, name, k=parameters.k, seed=parameters.seed)

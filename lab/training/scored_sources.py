@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from lab.data.filters.loss_fit import normality
-from lab.data.filters.losses import read_losses
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
+from lab.data.filters.loss_filters import normality, read_losses
 from lab.data.instructions.instructions import read_instruction_table, read_instructions
 from lab.data.sample import Sample
 from lab.data.sources import check_source, is_source

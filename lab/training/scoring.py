@@ -21,7 +21,7 @@ from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, Losses, read_losses
 from lab.data.instructions.instructions import in_batches
 from lab.data.parquet import read_schema
 from lab.data.sample import Sample, samples_sha256

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.data.fetch import fetch
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.data.splits import normalize_sentence

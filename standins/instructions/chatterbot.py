@@ -6,11 +6,11 @@ from itertools import pairwise
 import yaml
 
 from lab.data.fetch import fetch
-from lab.data.filters.near_groups import near_groups
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.errors import choose
+from standins.instructions.near_groups import near_groups
 
 
 def instructions(language: str, left_out: LeftOut) -> Iterator[Sample]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lab.data.fetch import fetch, packages
-from lab.data.filters.near_groups import near_groups
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.errors import LabError
+from standins.instructions.near_groups import near_groups
 
 if TYPE_CHECKING:
     from datasets import Dataset

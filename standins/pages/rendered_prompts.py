@@ -6,8 +6,8 @@ Sizes are in pixels. The picture is as wide as asked and as high as its lines ne
 import hashlib
 import io
 import unicodedata
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from lab.data.cross_modal import break_places, is_han
-from lab.data.filters.streamed import Dropped, Streamed
+from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
 from lab.data.sample import Image as Picture
 from lab.data.sample import Sample, Text
 from lab.errors import LabError, choose
@@ -150,24 +150,22 @@ PROMPTS = PromptSettings()
 
 
 def prompt_samples(
-    instructions: Iterable[tuple[str, str, str]], *, seed: int = 0, settings: PromptSettings = PROMPTS
-) -> Streamed[Sample]:
-    """Draw the prompt of each (id, prompt, answer) as a picture; the answer stays.
+    instructions: Iterable[Sample], left_out: LeftOut, *, seed: int = 0, settings: PromptSettings = PROMPTS
+) -> Iterator[Sample]:
+    """Draw the prompt of each instruction as a picture; the answer stays.
 
-    Prompts that cannot be drawn (empty, too long, signs that no typeface has) are counted.
+    Prompts that cannot be drawn (empty, too long, signs that no typeface has) are left out and named.
     """
 
-    def make(instruction: tuple[str, str, str]) -> Sample:
-        key, prompt, answer = instruction
+    def make(instruction: Sample) -> Sample:
         try:
-            drawn = render_prompt(prompt, sample=key, seed=seed, settings=settings)
+            drawn = render_prompt(instruction.asked, sample=instruction.id, seed=seed, settings=settings)
         except LabError as error:
             raise Dropped("prompt that cannot be drawn") from error
         content = (Picture(_png(drawn.pixels)), Text(QUESTION[drawn.language]))
-        return Sample(id=key, content=content, answer=answer, source="prompts")
+        return replace(instruction, content=content, source="prompts")
 
-    parameters = {"width": settings.width, "max_height": settings.max_height, "seed": seed}
-    return Streamed(instructions, lambda one: one[0], make, name="prompt_samples", parameters=parameters)
+    return made_of_each(instructions, make, left_out)
 
 
 def _png(pixels: UInt8[ndarray, "height width 3"]) -> bytes:

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 
-from lab.data.filters.streamed import left_out_account
+from lab.data.filters.filtering import left_out_account
 from lab.data.forms import FORMS
 from lab.data.sample import Audio, Image, Part, Sample, Text, Video
 from lab.data.sources import SAMPLE_SOURCES, Largest, largest_sample, open_samples

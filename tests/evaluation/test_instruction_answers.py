@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 
 from lab.data.filters.filtering import Filtered
+from lab.data.filters.loss_filters import Losses
 from lab.data.instructions.instructions import with_choices
 from lab.errors import LabError
 from lab.evaluation.answering import Choose, answer
 from lab.evaluation.fault_removal import removal_scores, training_losses
 from lab.evaluation.items import scores as item_scores
 from lab.training.instruction_data import open_instruction_data
+from lab.training.instruction_filter import ScoredInstructions
 from lab.training.language_models import text_model
 from lab.training.samples import SampleExamples
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
@@ -68,3 +70,31 @@ def test_what_was_removed_is_scored_and_shown_by_fault():
     assert table["kept"].tolist() == [reason is None for reason in reasons]
     assert (table["fault"] == "clean").sum() == 28
     assert table["loss"].gt(0).all()
+
+
+def judged(removed: list[bool], faults: tuple[str | None, ...]) -> dict[str, float]:
+    ids = [str(number) for number in range(len(removed))]
+    kept = Filtered(ids, ["bad" if one else None for one in removed], name="made up")
+    losses = Losses([str(number) for number in range(len(faults))], np.ones(len(faults)))
+    return removal_scores(kept, ScoredInstructions(train=(), faults=faults, losses=losses))
+
+
+def test_precision_and_recall_are_counted_by_hand():
+    scores = judged([True, True, False, False, True], ("swapped", None, None, "other_answer", "swapped"))
+    assert scores == {
+        "removal_precision": pytest.approx(2 / 3),
+        "removal_recall": pytest.approx(2 / 3),
+        "share_removed": pytest.approx(3 / 5),
+        "share_faulty_left": pytest.approx(1 / 2),
+        "num_kept": 2,
+        "removal_recall_other_answer": 0.0,
+        "removal_recall_swapped": 1.0,
+    }
+
+
+def test_nothing_removed_and_nothing_faulty_are_zero_not_an_error():
+    none = {"removal_precision": 0, "removal_recall": 0, "share_removed": 0, "share_faulty_left": 0, "num_kept": 2}
+    assert judged([False, False], (None, None)) == none
+    assert judged([True], ("swapped",))["share_faulty_left"] == 0
+    with pytest.raises(LabError, match="a filter judged 2 samples of 3"):
+        judged([True, False], (None, None, None))

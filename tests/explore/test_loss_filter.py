@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from PIL import Image as Picture
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Drawn, Image, Sample, Text
 from lab.errors import LabError

@@ -10,7 +10,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_fit import normality
+from lab.data.filters.loss_filters import normality
 from lab.data.packing import pack_best_fit
 from lab.data.sample import Drawn, Image, Sample, Text
 from lab.data.speech.corpora import Corpus
@@ -102,7 +102,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.packing.PackingStatistics": (packs.statistics(), ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.filters.filtering.Filtered": (kept, ("50.0%", "empty", "least = 1")),
-        "lab.data.filters.loss_fit.Normality": (normality(np.arange(9.0)), ("mean 4.000",)),
+        "lab.data.filters.loss_filters.Normality": (normality(np.arange(9.0)), ("mean 4.000",)),
         "lab.evaluation.statistics.Interval": (interval, ("35.60%", "32.50% to 38.70%", "3 seeds and 400 items")),
         "lab.evaluation.verdict.Verdict": (verdict, ("<b>Undecided.</b>", "1 &lt; 2")),
         "lab.paper.ledger.pages.Page": (pages([ledger_table("table_1")])[0], ("MMLU", "GPT-4o", "88.0")),

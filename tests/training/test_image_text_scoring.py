@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, read_losses
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.training import scoring

@@ -3,7 +3,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.filters.losses import SUMMARY
+from lab.data.filters.loss_filters import SUMMARY
 from lab.errors import LabError
 from lab.training.packed_losses import ScoringOptions
 from lab.training.scored_sources import score_picture_source, score_source

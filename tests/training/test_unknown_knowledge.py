@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lab.data.sample import Sample, Text
 from lab.errors import LabError
 from lab.parts.decoding import draw
 from lab.parts.language_models import LanguageModel
@@ -45,7 +46,14 @@ def knowledge(llm: LanguageModel, **changes: object) -> pd.DataFrame:
     ids = ["sure", "long", "often", "seldom", "never"]
     questions = ["aa", "bb", "ca", "ca", "aa"]
     answers = ["cd", "dc d", "d", "b", "a a"]
-    return measure_knowledge(llm, ids, questions, answers, **{**OPTIONS, **changes})
+    return measure_knowledge(llm, asking(ids, questions, answers), **{**OPTIONS, **changes})
+
+
+def asking(ids: list[str], questions: list[str], answers: list[str]) -> list[Sample]:
+    return [
+        Sample(id=name, content=(Text(question),), answer=answer)
+        for name, question, answer in zip(ids, questions, answers, strict=True)
+    ]
 
 
 def begun(prompts: list[list[int]]) -> list[Example]:
@@ -166,24 +174,14 @@ def test_settings_out_of_range_are_refused(taught, changes, message):
 @pytest.mark.parametrize(
     ("questions", "answers", "message"),
     [
-        (["aa", " "], ["c", "d"], "the question of sample 'y' is empty"),
-        (["aa", "bb"], ["", "d"], "the answer of sample 'x' is empty"),
-        (
-            ["aa", "bb"],
-            ["?!", "d"],
-            r"sample 'x' has the answer '\?!', of which 'lowercase_alphanumeric' leaves nothing",
-        ),
-        (["aa"], ["c", "d"], "1 questions and 2 answers for 2 samples"),
+        (["aa", " "], ["c", "d"], "sample 'y' asks ' ' with the answer 'd'"),
+        (["aa", "bb"], ["", "d"], "sample 'x' asks 'aa' with the answer ''"),
+        (["aa", "bb"], ["?!", "d"], "an answer of which 'lowercase_alphanumeric' leaves something"),
     ],
 )
 def test_a_sample_that_cannot_be_asked_is_named(taught, questions, answers, message):
     with pytest.raises(LabError, match=message):
-        measure_knowledge(taught, ["x", "y"], questions, answers, **OPTIONS)
-
-
-def test_an_id_twice_is_refused(taught):
-    with pytest.raises(LabError, match="sample 'x' is there twice"):
-        measure_knowledge(taught, ["x", "x"], ["aa", "bb"], ["c", "d"], **OPTIONS)
+        measure_knowledge(taught, asking(["x", "y"], questions, answers), **OPTIONS)
 
 
 def test_scores_that_are_not_finite_are_named_and_nothing_to_draw_is_refused(taught):

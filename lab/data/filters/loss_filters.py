@@ -3,26 +3,108 @@
 There a Gaussian is fitted to the losses and what lies outside mean +- one standard deviation is dropped: below, the
 answer almost repeats the prompt; above, prompt and answer are swapped or the answer is made up. A filter gives each
 sample one value and says between which two values samples stay; `random` drops as many as another filter does, and
-without it no filter can be judged.
+without it no filter can be judged. The losses are those that `lab score` wrote, or any in memory.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from pydantic import Field
 
-from lab.data.filters.filtering import Filtered, first_reason
-from lab.data.filters.losses import Losses
+from lab.data.fetch import sha256_of
+from lab.data.filters.filtering import Filtered, Reasons, first_reason
+from lab.data.filters.step import Step, one_of
+from lab.data.parquet import read_parquet, read_schema
 from lab.errors import LabError, choose
 
+# The sample's id, the mean loss of a token of its answer (nats, end included) given the prompt, the same without the
+# prompt (null where it was not measured), and the answer's and prompt's tokens.
+LOSS_COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("loss", pa.float64()),
+        ("loss_without_prompt", pa.float64()),
+        ("num_tokens", pa.int32()),
+        ("prompt_tokens", pa.int32()),
+    ]
+)
+SUMMARY = "summary.json"
 RANDOM = "random"
 # The standard deviation of a Gaussian over its median absolute deviation.
 MAD_TO_STD = 1.4826
+# Below so many losses the test for a Gaussian does not hold.
+_MIN_TESTED = 20
 Values = Float[ndarray, " samples"]
 Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of samples, in their order; the ids may be Arrow's and are read only where one is named.
+
+    Raises:
+        LabError: not one loss an id.
+    """
+
+    ids: Sequence[Any]
+    losses: Float[ndarray, " samples"]
+    without_prompt: Float[ndarray, " samples"] | None = None
+    """Of the answers alone; NaN where it was not measured."""
+
+    def __post_init__(self) -> None:
+        if {len(self.losses), len(self.losses if self.without_prompt is None else self.without_prompt)} != {len(self)}:
+            raise LabError(f"there are {len(self.losses)} losses for {len(self)} samples; expected one each")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, places: Int[ndarray, " some"]) -> "Losses":
+        """Those of some samples."""
+        alone = None if self.without_prompt is None else self.without_prompt[places]
+        return Losses([self.ids[int(i)] for i in places], self.losses[places], alone)
+
+
+def loss_files(path: Path) -> list[Path]:
+    """The Parquet files of a scoring, one file or the folder that `lab score` wrote.
+
+    Raises:
+        LabError: nothing there, a folder whose scoring was not finished, or a file that is no whole Parquet file or
+            has other columns.
+    """
+    if path.is_dir() and not (path / SUMMARY).is_file():
+        raise LabError(f"the scoring in {path} is not finished (no {SUMMARY}); run the same `lab score` again")
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise LabError(f"{path} holds no losses; expected a Parquet file, or a folder that `lab score` wrote")
+    for file in files:
+        schema = read_schema(file)
+        for column in LOSS_COLUMNS:
+            found = schema.field(column.name).type if column.name in schema.names else "missing"
+            if found != column.type:
+                raise LabError(
+                    f"column {column.name!r} of {file} is {found}, expected {column.type}; all files of a scoring "
+                    f"have the columns {', '.join(LOSS_COLUMNS.names)}"
+                )
+    return files
+
+
+def read_losses(path: Path) -> Losses:
+    """The losses of a scoring: 16 bytes a sample, and its id.
+
+    Raises:
+        LabError: as `loss_files`, or a damaged file.
+    """
+    table = read_parquet(loss_files(path), ["id", "loss", "loss_without_prompt"])
+    # A null becomes a NaN, which is named as such where it is looked at.
+    return Losses(table["id"], table["loss"].to_numpy(), table["loss_without_prompt"].to_numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +121,8 @@ class LossFilter:
 def filter_losses(losses: Losses, name: str, *, k: float = 1.0, like: str = "gaussian", seed: int = 0) -> Filtered:
     """Fit to all samples, then filter them; a sample that lies on a bound stays.
 
-    Args:
-        losses: of the samples.
-        name: in `LOSS_FILTERS`, or `random`.
-        k: bounds are so many standard deviations from the mean, at least 0; `ifd` and `none` make nothing of it.
-        like: the filter of whose size `random` is, at the same k.
-        seed: of `random`.
+    `name` is in `LOSS_FILTERS`, or `random`, drawn by `seed` and as large as the filter `like` at the same k. Bounds
+    are k standard deviations from the mean; `ifd` and `none` make nothing of it.
 
     Raises:
         LabError: unknown name, k below 0, fewer than two samples, a loss that is not finite or below 0 (its sample is
@@ -170,3 +248,104 @@ LOSS_FILTERS: dict[str, LossFilter] = {
     ),
 }
 """`gaussian_low` drops what lies below alone, `gaussian_high` what lies above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFilterStep(Step):
+    """Keep rows whose loss lies between the bounds of `filter`, fitted to the losses of all rows that are there.
+
+    `scores` is what `lab score` wrote over these rows or more; the others are those of `filter_losses`.
+    """
+
+    scores: Path
+    filter: Annotated[str, one_of({**LOSS_FILTERS, RANDOM: None}, "loss filter")] = "gaussian"
+    k: Annotated[float, Field(ge=0)] = 1.0
+    like: Annotated[str, one_of(LOSS_FILTERS, "loss filter")] = "gaussian"
+    seed: Annotated[int, Field(ge=0)] = 0
+    use: ClassVar[str] = "loss_filter"
+    whole_corpus: ClassVar[bool] = True
+
+    def parameters(self) -> dict[str, Any]:
+        """As declared; of the scores the name, since `identity` has their content."""
+        return {**super().parameters(), "scores": self.scores.name}
+
+    def identity(self) -> str:
+        """The hash of the scores.
+
+        Raises:
+            LabError: they are not there, not finished or damaged.
+        """
+        return " ".join(sha256_of(file) for file in loss_files(self.scores))
+
+    def sketch(self, rows: pa.Table) -> pa.Table:
+        """The ids, by which the losses are found."""
+        return rows.select(["id"])
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """The filter's own bounds, over the rows that came this far.
+
+        Raises:
+            LabError: a row that was not scored, or as `filter_losses`.
+        """
+        scores, ids = read_losses(self.scores), known["id"]
+        places = pc.index_in(ids, value_set=scores.ids)
+        if places.null_count:
+            first = pc.index(pc.is_null(places), True).as_py()
+            raise LabError(
+                f"sample {str(ids[first])!r} has no loss in {self.scores}, as have {places.null_count - 1} others; "
+                "run `lab score` over the same samples"
+            )
+        at = places.to_numpy()
+        alone = None if scores.without_prompt is None else scores.without_prompt[at]
+        losses = Losses(ids, scores.losses[at], alone)
+        return filter_losses(losses, self.filter, k=self.k, like=self.like, seed=self.seed).reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normality:
+    """How far values are from the Gaussian fitted to them; below 20 values `p_value` is None."""
+
+    mean: float
+    std: float
+    skewness: float
+    excess_kurtosis: float
+    distance: float
+    """The largest distance of both distribution functions, 0 to 1; 0.05 is one in twenty samples misplaced."""
+    outside: float
+    """Share beyond one standard deviation: 0.317 of a Gaussian's."""
+    p_value: float | None
+
+    def __str__(self) -> str:
+        tested = "" if self.p_value is None else f", p = {self.p_value:.2g}"
+        return (
+            f"mean {self.mean:.3f}, standard deviation {self.std:.3f}; skewness {self.skewness:+.2f}, excess kurtosis "
+            f"{self.excess_kurtosis:+.2f}, {self.outside:.1%} beyond one standard deviation (a Gaussian has 31.7%), "
+            f"distribution functions up to {self.distance:.3f} apart{tested}"
+        )
+
+
+def normality(values: Float[ndarray, " samples"]) -> Normality:
+    """Hold values against the Gaussian that is fitted to them.
+
+    The test is D'Agostino and Pearson's: it asks for skewness and tails, which are the two ways in which losses depart,
+    and needs no tables for large n. With 600,000 losses any departure has p = 0, so it stands beside sizes that do not
+    grow with n. (Kolmogorov and Smirnov's p would be wrong here, as the Gaussian is fitted to the same losses.)
+
+    Raises:
+        LabError: fewer than two values, or all equal.
+    """
+    # A second of import that only this needs.
+    from scipy import stats
+
+    if len(values) < 2 or not values.std():
+        raise LabError(f"a Gaussian is fitted to losses that differ, not to {len(values)} equal ones")
+    mean, std = float(values.mean()), float(values.std())
+    return Normality(
+        mean=mean,
+        std=std,
+        skewness=float(stats.skew(values)),
+        excess_kurtosis=float(stats.kurtosis(values)),
+        distance=float(stats.kstest(values, "norm", args=(mean, std)).statistic),
+        outside=float((np.abs(values - mean) > std).mean()),
+        p_value=float(stats.normaltest(values).pvalue) if len(values) >= _MIN_TESTED else None,
+    )

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab.data.fetch import packages
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import NEWEST, PREFIX, HubSplit, SampleReading, open_split
 from lab.data.parquet import open_parquet, read_schema

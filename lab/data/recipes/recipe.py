@@ -28,8 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from lab.data.filters.step import KINDS, Step
 from lab.data.filters.steps import STEPS
-from lab.data.recipes.source import Source, check_schema
-from lab.data.recipes.sources import SOURCES
+from lab.data.recipes.sources import SOURCES, Source, check_schema
 from lab.errors import LabError, choose
 
 SHARD_ROWS = 50_000

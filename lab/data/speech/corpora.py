@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lab.data.fetch import available, packages
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.forms import FORMS
 from lab.data.hub import NEWEST, open_splits, parse_name
 from lab.data.sample import Audio, Drawn, Sample

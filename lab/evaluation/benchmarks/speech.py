@@ -139,11 +139,9 @@ _RATES = {"wer": "word_error_rate", "cer": "character_error_rate"}
 
 # As it stands, but for its white space: case and punctuation count as errors.
 _RAW_ENGLISH = Normalizer(
-    name="raw", version="1", language="en", reports=("wer", "cer"), normalize=lambda text: " ".join(text.split())
+    name="raw", version="1", reports=("wer", "cer"), normalize=lambda text: " ".join(text.split())
 )
-_RAW_CHINESE = Normalizer(
-    name="raw", version="1", language="zh", reports=("cer",), normalize=lambda text: "".join(text.split())
-)
+_RAW_CHINESE = Normalizer(name="raw", version="1", reports=("cer",), normalize=lambda text: "".join(text.split()))
 _OF_LANGUAGE: dict[str, tuple[Normalizer, ...]] = {
     "en": (NORMALIZERS["whisper_english"], NORMALIZERS["lowercase_alphanumeric"], _RAW_ENGLISH),
     "zh": (NORMALIZERS["chinese_characters"], _RAW_CHINESE),

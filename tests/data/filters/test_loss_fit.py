@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lab.data.filters.loss_fit import normality
+from lab.data.filters.loss_filters import normality
 from lab.errors import LabError
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from lab.data.filters.sentence_encoders import SENTENCE_ENCODERS, load_sentence_encoder
+from lab.data.filters.semantic_duplicates import SENTENCE_ENCODERS, load_sentence_encoder
 from lab.errors import LabError
 from lab.paths import cache_dir
 from tests.data.fakes import installed

@@ -58,10 +58,9 @@ def heard() -> list[Heard]:
 
 
 def test_errors_of_planted_cases_are_those_counted_by_hand():
-    assert [(h.id, h.errors, h.length) for h in heard()] == [
-        (name, errors, length) for name, _, _, errors, length in PLANTED.values()
+    assert [(h.id, h.error_rate) for h in heard()] == [
+        (name, errors / length) for name, _, _, errors, length in PLANTED.values()
     ]
-    assert heard()[1].error_rate == 0.25
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_the_two_filters_at_one_threshold_part_what_has_errors_near_it():
 def test_chinese_is_counted_in_characters():
     said = [recording("a", "今天天气很好。", partial(clip, 0.1))]
     (found,) = listen(said, lambda clips: ["今天 天汽很好"], CHINESE)
-    assert (found.errors, found.length) == (1, 6)
+    assert found.error_rate == 1 / 6
     assert keep_agreeing([found], CHINESE, max_error_rate=0.2).parameters["unit"] == "characters"
 
 
@@ -115,16 +114,15 @@ def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(t
     assert problems["broken.wav"].startswith("broken.wav: ")
     assert "is truncated" in problems["broken.wav"]
     assert "text.mp3 is not audio that can be read" in problems["text.mp3"]
-    assert problems["short.wav"] == "short.wav has 0.050 seconds of audio, expected at least 0.1"
+    assert problems["short.wav"] == "short.wav: 0.050 seconds of audio, expected at least 0.1"
     assert "gone.wav cannot be read: No such file" in problems["gone.wav"]
-    assert problems["nan"] == "nan has audio samples that are not finite numbers"
+    assert problems["nan"] == "nan: audio samples that are not finite numbers"
     assert problems["sound"] == "sound: the normaliser 'whisper_english' leaves nothing of '[a door]'"
     for name, judge in SPEECH_FILTERS.items():
         threshold = {"keep_agreeing": {"max_error_rate": 9.0}, "drop_easy": {"min_error_rate": 0.0}}[name]
         report = judge(found, ENGLISH, **threshold)
         assert report.dropped == {UNREADABLE: 5, UNSCORED: 1}
-    with pytest.raises(LabError, match=r"gone\.wav cannot be read"):
-        _ = next(h for h in found if h.id == "gone.wav").error_rate
+    assert all(np.isnan(h.error_rate) for h in found if h.reason)
 
 
 def test_listening_streams_and_holds_one_batch():
@@ -146,13 +144,11 @@ def test_more_is_kept_as_the_threshold_grows():
 
 
 @pytest.mark.parametrize("threshold", [-0.1, float("nan")])
-def test_impossible_thresholds_and_batches_are_refused(threshold):
+def test_impossible_thresholds_are_refused(threshold):
     with pytest.raises(LabError, match=f"max_error_rate is {threshold}, expected at least 0"):
         keep_agreeing([], ENGLISH, max_error_rate=threshold)
     with pytest.raises(LabError, match=f"min_error_rate is {threshold}, expected at least 0"):
         drop_easy([], ENGLISH, min_error_rate=threshold)
-    with pytest.raises(LabError, match="batch_size is 0"):
-        listen([], transcribe, ENGLISH, batch_size=0)
 
 
 @pytest.mark.slow

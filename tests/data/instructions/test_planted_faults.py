@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.instructions.instructions import instruction
-from lab.data.instructions.planted_faults import FAULTS, Pool, plant_faults, removal_quality, remove_planted
+from lab.data.instructions.planted_faults import FAULTS, plant_faults
 from lab.data.sample import Image, Sample, Text
 from lab.errors import LabError
 
@@ -73,34 +73,6 @@ def test_the_seed_alone_decides():
     assert plant_faults(clean(20), share=0.4, seed=3) != plant_faults(clean(20), share=0.4, seed=4)
 
 
-def test_precision_and_recall_are_counted_by_hand():
-    faults = ("swapped", None, None, "other_answer", "swapped")
-    keep = np.array([False, False, True, True, False])
-    assert removal_quality(keep, faults) == {
-        "removal_precision": pytest.approx(2 / 3),
-        "removal_recall": pytest.approx(2 / 3),
-        "share_removed": pytest.approx(3 / 5),
-        "share_faulty_left": pytest.approx(1 / 2),
-        "removal_recall_other_answer": 0.0,
-        "removal_recall_swapped": 1.0,
-    }
-
-
-def test_nothing_removed_and_nothing_faulty_are_zero_not_an_error():
-    assert set(removal_quality(np.array([True, True]), (None, None)).values()) == {0.0}
-    assert removal_quality(np.array([False]), ("swapped",))["share_faulty_left"] == 0.0
-
-
-def test_the_oracle_removes_the_planted_ones_by_kind():
-    planted = plant_faults(clean(12), share=0.5, seed=0)
-    result = remove_planted([one.id for one in planted.samples], planted.faults)
-    assert result.keep.tolist() == [fault is None for fault in planted.faults]
-    assert sorted(result.dropped) == sorted(f"planted: {kind.replace('_', ' ')}" for kind in FAULTS)
-    assert set(result.dropped.values()) == {2}
-    quality = removal_quality(result.keep, planted.faults)
-    assert (quality["removal_precision"], quality["removal_recall"]) == (1.0, 1.0)
-
-
 def test_bad_input_is_named():
     with pytest.raises(LabError, match="faults are planted among at least two samples, not 1"):
         plant_faults(clean(1), share=0.5, seed=0)
@@ -114,15 +86,18 @@ def test_bad_input_is_named():
         plant_faults(same, share=0.5, seed=0, kinds=["other_answer"])
 
 
-def test_another_answer_is_drawn_as_by_going_through_all_of_them():
+def test_another_answer_is_of_the_same_kind_where_there_is_one():
     rng = np.random.default_rng(0)
     asked = [
         instruction(id=str(i), prompt=f"p{i}", answer=str(rng.integers(4)), source=f"s{rng.integers(3)}")
         for i in range(60)
     ]
-    pool = Pool(asked)
-    for index, one in enumerate(asked):
-        others = [o for o in asked if o.kind == one.kind and o.answer != one.answer]
-        others = others or [o for o in asked if o.answer != one.answer]
-        drawn = others[int(np.random.default_rng(index).integers(len(others)))]
-        assert pool.other(index, np.random.default_rng(index)) is drawn
+    lone = instruction(id="lone", prompt="p", answer="0", source="alone")
+    drawn = set()
+    for seed in range(20):
+        planted = plant_faults([*asked, lone], share=0.9, seed=seed, kinds=["other_answer"])
+        for one, made, fault in zip([*asked, lone], planted.samples, planted.faults, strict=True):
+            others = {o.answer for o in asked if one is lone or o.kind == one.kind} - {one.answer}
+            assert made.answer in (others if fault else {one.answer})
+            drawn.add((one.kind, made.answer))
+    assert len(drawn) == 16

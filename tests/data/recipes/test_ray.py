@@ -94,7 +94,7 @@ def test_what_a_node_finds_wrong_is_one_sentence_here(cluster: Any, on_this_mach
     folder, _ = on_this_machine
     rows = [{"prompt": "a", "answer": "b"}] * 10_000 + [{"prompt": "a", "answer": 3}]
     write_rows(folder / "late.jsonl", rows)
-    with pytest.raises(LabError, match=r"late\.jsonl \(rows 10000 to 10000\) has column 'answer' of type int64"):
+    with pytest.raises(LabError, match=r"late\.jsonl \(rows 10000 to 10000\): column 'answer' is int64"):
         build(toy_recipe(folder, paths=("late.jsonl",)), engine="ray", address=cluster.address)
 
 

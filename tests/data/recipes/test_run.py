@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.filters.rows import LengthBetween, NotEmpty, Pack
+from lab.data.filters.steps import LengthBetween, NotEmpty, Pack
 from lab.data.recipes.card import read_card
 from lab.data.recipes.run import build, plan
 from lab.errors import LabError
@@ -149,20 +149,20 @@ KILLED = """
 import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
-from lab.data.recipes import shards as recipe_shards
-from lab.data.recipes.run import build
-from lab.data.recipes.recipe import read_recipe
+from lab import paths
 
 left = int(sys.argv[2])
 @contextmanager
-def counted(path, real=recipe_shards.whole):
+def counted(path, real=paths.whole):
     global left
     left -= 1
     with real(path) as unfinished:
         yield unfinished
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
-recipe_shards.whole = counted
+paths.whole = counted
+from lab.data.recipes.run import build
+from lab.data.recipes.recipe import read_recipe
 build(read_recipe(Path(sys.argv[1])), workers=1)
 """
 
@@ -286,7 +286,7 @@ def test_a_column_that_changes_within_a_file_is_told_with_its_rows(folder: Path)
     rows = [{"prompt": "a", "answer": "b"}] * 10_000 + [{"prompt": "a", "answer": 3}]
     write_rows(folder / "late.jsonl", rows)
     with pytest.raises(
-        LabError, match=r"late\.jsonl \(rows 10000 to 10000\) has column 'answer' of type int64, expected string"
+        LabError, match=r"late\.jsonl \(rows 10000 to 10000\): column 'answer' is int64, expected string"
     ):
         build(toy_recipe(folder, paths=("late.jsonl",)), workers=1)
 

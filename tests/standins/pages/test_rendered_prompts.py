@@ -3,6 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.data.filters.filtering import LeftOut
+from lab.data.sample import Sample, Text
 from lab.errors import LabError
 from standins.pages.fonts import sized_font, typefaces_for
 from standins.pages.rendered_prompts import PromptSettings, prompt_samples, render_prompt
@@ -98,19 +100,12 @@ def test_chinese_wraps_between_characters(user_cache_dir, monkeypatch):
 
 
 def test_a_prompt_becomes_the_picture_and_the_answer_stays():
-    given = [
-        ("a", "Name a colour.", "Red."),
-        ("b", "  ", "Nothing."),
-        ("c", "\U0001f408?", "A cat."),
-        ("d", "Go.", "I do."),
-    ]
-    stream = prompt_samples(given, seed=3)
-    found = list(stream)
-    assert [(sample.id, sample.answer) for sample in found] == [("a", "Red."), ("d", "I do.")]
+    prompts = {"a": "Name a colour.", "b": "  ", "c": "\U0001f408?", "d": "Go."}
+    given = [Sample(id=key, content=(Text(prompt),), answer=f"{key}!") for key, prompt in prompts.items()]
+    left_out = LeftOut()
+    found = list(prompt_samples(given, left_out, seed=3))
+    assert [(sample.id, sample.answer) for sample in found] == [("a", "a!"), ("d", "d!")]
     assert found[0].question == "Do what the picture says."
     pixels = found[0].content[0].read()
     np.testing.assert_array_equal(pixels, render_prompt("Name a colour.", sample="a", seed=3).pixels)
-    account = stream.account()
-    assert account.keep.tolist() == [True, False, False, True]
-    assert account.dropped == {"prompt that cannot be drawn": 2}
-    assert "the prompt of 'b' is empty" in stream.problems["prompt that cannot be drawn"][0]
+    assert left_out == {"prompt that cannot be drawn": ["b", "c"]}

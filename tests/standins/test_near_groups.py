@@ -3,7 +3,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.data.filters.near_groups import NEAR, near_groups, parts_of
+from standins.instructions.near_groups import NEAR, near_groups, parts_of
 
 WORDS = st.lists(st.sampled_from(["what", "is", "ai", "your", "name", "a", "robot"]), max_size=6).map(" ".join)
 
