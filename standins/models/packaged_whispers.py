@@ -108,11 +108,7 @@ def _read_variable(reader: _Reader) -> tuple[str, np.ndarray]:
 
 
 def whisper_config(variables: Mapping[str, np.ndarray]) -> WhisperConfig:
-    """The transformers configuration that the shapes of a Whisper file imply.
-
-    Raises:
-        LabError: a variable that every Whisper file holds is missing.
-    """
+    """The transformers configuration that the shapes of a Whisper file imply."""
     positions, hidden_size = _get(variables, "encoder/position_encodings/encodings").shape
     vocab_size = _get(variables, "decoder/embeddings/weight").shape[0]
     return WhisperConfig(
@@ -137,9 +133,6 @@ def whisper_state_dict(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]
 
     Query, key and value are stacked in `linear_0` (in attention over the encoder: query in `linear_0`, key and value in
     `linear_1`); the last linear is the output. The key's bias is left out: Whisper has none.
-
-    Raises:
-        LabError: a variable is missing, or quantised to integers.
     """
     state: dict[str, Tensor] = {}
 
@@ -177,11 +170,7 @@ def whisper_state_dict(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]
 
 
 def load_ctranslate2_whisper(paths: Path | Sequence[Path]) -> WhisperForConditionalGeneration:
-    """Build transformers' Whisper from a CTranslate2 file, in evaluation mode; its output layer is the embedding's.
-
-    Raises:
-        LabError: the file is missing, truncated or foreign, or its weights do not make up a Whisper.
-    """
+    """Build transformers' Whisper from a CTranslate2 file, in evaluation mode; its output layer is the embedding's."""
     variables = read_ctranslate2(paths)
     # On the meta device nothing is initialised only to be overwritten: 0.9 s instead of 3.4 s for tiny.en.
     with torch.device("meta"):

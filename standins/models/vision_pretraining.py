@@ -42,11 +42,7 @@ SOURCES = (STAMPS, EMOJI_PICTURES, EMOJI_NAMES)
 
 
 def tower_pictures(split: Split) -> list[Picture]:
-    """Return the stamps and emoji of one side of the split.
-
-    Raises:
-        LabError: a package cannot be fetched.
-    """
+    """Return the stamps and emoji of one side of the split."""
     return [picture for picture in (*stamps(), *emoji()) if picture_split(picture) == split]
 
 
@@ -81,9 +77,6 @@ def pretrained_vision_tower(
     A SigLIP lies there as transformers saves it, a timm model as `model.safetensors` with `timm.json`; both with
     `tower.json`, what it was trained on. No step at all is the untrained tower. `progress` is called with steps done,
     steps in all and the recent loss.
-
-    Raises:
-        LabError: unknown tower, a package that cannot be fetched, a loss that is not finite, a full disk.
     """
 
     def make(folder: Path, checkpoint: Path) -> None:

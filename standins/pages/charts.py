@@ -74,9 +74,6 @@ def make_chart(kinds: Sequence[str], *, seed: int, index: int, split: Split) -> 
     """Draw the chart of that number, of which there are endlessly many; the same arguments give the same chart.
 
     The kinds take turns, so that every one is as frequent as the others. Inside a series no value comes twice.
-
-    Raises:
-        LabError: an unknown kind.
     """
     rng = chart_generator(seed, index, split)
     kind = kinds[index % len(kinds)]
@@ -102,7 +99,7 @@ def make_chart(kinds: Sequence[str], *, seed: int, index: int, split: Split) -> 
     )
 
 
-chart_generator = partial(generator, what="chart", first=tuple(b"chart"))
+chart_generator = partial(generator, first=tuple(b"chart"))
 
 
 def _names(rng: np.random.Generator, count: int, apart_from: tuple[str, ...] = ()) -> tuple[str, ...]:

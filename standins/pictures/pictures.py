@@ -44,11 +44,7 @@ class Picture:
 
 
 def stamps() -> list[Picture]:
-    """Tux Paint's stamps that have a PNG and an English caption; a stamp's topic is its top folder, such as `animals`.
-
-    Raises:
-        LabError: the package cannot be fetched, or its folder of stamps is gone.
-    """
+    """Tux Paint's stamps that have a PNG and an English caption; the topic is the top folder, such as `animals`."""
     root = fetch(STAMPS) / "usr/share/tuxpaint/stamps"
     if not root.is_dir():
         raise LabError(f"{root} is missing; delete {fetch(STAMPS)} to fetch it again")
@@ -67,9 +63,6 @@ def emoji() -> list[Picture]:
     """Google's emoji, 64 pixels; the topic is `GROUP/SUBGROUP`, as in `animals-nature/animal-mammal`.
 
     Files are named by code points, which emojibase-data turns into names and groups.
-
-    Raises:
-        LabError: a package cannot be fetched or is damaged.
     """
     groups, entries = _emoji_names("meta/groups.json"), _emoji_names("en/data.json")
     named = {_code_points(each["hexcode"]): each for entry in entries for each in (entry, *entry.get("skins", []))}

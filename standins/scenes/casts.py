@@ -94,11 +94,7 @@ def thing_class(picture: Picture) -> str | None:
 
 
 def cast_of(pictures: Iterable[Picture], split: Split) -> dict[str, list[Picture]]:
-    """Group the pictures of one side of the split by class, each group in the order of the ids.
-
-    Raises:
-        LabError: a class has no picture there; the message counts them all.
-    """
+    """Group the pictures of one side of the split by class, each group in the order of the ids."""
     cast: dict[str, list[Picture]] = {word: [] for word in THING_CLASSES}
     for picture in sorted(pictures, key=lambda each: each.id):
         word = thing_class(picture)

@@ -32,14 +32,6 @@ def _gradient(image: Image.Image, background: Background) -> None:
         draw.line((0, y, width, y), fill=colour)
 
 
-def _stripes(image: Image.Image, background: Background) -> None:
-    _cells(image, background, lambda column, row: column % 2)
-
-
-def _checks(image: Image.Image, background: Background) -> None:
-    _cells(image, background, lambda column, row: (column + row) % 2)
-
-
 def _cells(image: Image.Image, background: Background, painted: Callable[[int, int], int]) -> None:
     _plain(image, background)
     draw = ImageDraw.Draw(image)
@@ -66,8 +58,8 @@ def _grid(size: int, spacing: int) -> list[tuple[int, int, int, int, int]]:
 PATTERNS: dict[str, Callable[[Image.Image, Background], None]] = {
     "plain": _plain,
     "gradient": _gradient,
-    "stripes": _stripes,
-    "checks": _checks,
+    "stripes": lambda image, background: _cells(image, background, lambda column, row: column % 2),
+    "checks": lambda image, background: _cells(image, background, lambda column, row: (column + row) % 2),
     "dots": _dots,
 }
 
@@ -102,11 +94,7 @@ def _drawn(path: Path, pixels: int, angle: int) -> Image.Image:
 
 
 def frame(scene: Scene, seconds: float, size: int) -> UInt8[ndarray, "size size 3"]:
-    """Draw one moment, RGB, `size` pixels high and wide.
-
-    Raises:
-        LabError: the moment lies outside of the scene, `size` is below 8, or a picture cannot be read.
-    """
+    """Draw one moment, RGB, `size` pixels high and wide."""
     if size < 8:
         raise LabError(f"a frame of {size} pixels is too small; expected at least 8")
     image = _background(scene.background, size).copy()

@@ -111,11 +111,7 @@ class Scene:
         return self.milliseconds / THOUSAND
 
     def states(self, seconds: float) -> tuple[State, ...]:
-        """Give the states of all actors, in their order, at a moment of the scene.
-
-        Raises:
-            LabError: the moment lies outside of the scene.
-        """
+        """Give the states of all actors, in their order, at a moment of the scene."""
         milliseconds = round(seconds * THOUSAND)
         if not 0 <= milliseconds <= self.milliseconds:
             raise LabError(f"scene {self.id} lasts {self.seconds} seconds and has no moment {seconds}")

@@ -163,9 +163,6 @@ def synthesize(text: str, voice: str = VOICES[0], *, words_per_minute: int = 165
     """Speak a text with one of `VOICES`, at 16 kHz; `words_per_minute` from 80 to 450.
 
     Two calls never give quite the same samples (see `_fresh_library`); the corpus `espeak` repeats exactly.
-
-    Raises:
-        LabError: unknown voice, or nothing in the text that can be spoken.
     """
     choose({name: name for name in VOICES}, voice, "voice")
     return _speak(_library(), text, voice, words_per_minute, 50)
@@ -193,9 +190,6 @@ def read(
 
     Speed and pitch are drawn for each. `text_sources` are names in `standins.texts.TEXT_SOURCES`, of which `None` takes
     chatterbot and, where it can be fetched, fortunes.
-
-    Raises:
-        LabError: `num_utterances` below 1, an unknown text source, or one that cannot be fetched.
     """
     text_sources = resolve_text_sources(text_sources)
     library = _fresh_library()

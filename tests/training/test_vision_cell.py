@@ -13,7 +13,7 @@ from lab.training.language_models import open_language_model
 from lab.training.stages import stages_by_name
 from lab.training.vision import open_vision_encoder
 from lab.training.vision_cell import build_vision_model, cell_branch, cell_stages, vision_cell_data
-from standins.scenes.stills import STILL_KINDS
+from standins.scenes.questions import STILL_KINDS
 from tests.vision import IMAGE_SIZE, PATCH_SIZE, draw_stand_ins, tiny_cell, write_image_set
 
 BRANCH = {"video_projector_start": "image_projector", "image_branch_steps": 3}

@@ -217,6 +217,6 @@ def test_every_sources_package_is_pinned_with_a_licence(name):
 def test_every_task_of_bigbench_is_among_the_files_that_are_unpacked():
     from fnmatch import fnmatch
 
-    for task in TASKS.values():
-        path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{task.folder}/task.json"
+    for folder, _ in TASKS.values():
+        path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{folder}/task.json"
         assert any(fnmatch(path, pattern) for pattern in packages()["bigbench"].members)
