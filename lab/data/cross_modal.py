@@ -15,20 +15,13 @@ from lab.data.speech.spoken_prompts import Speakers
 from lab.data.video import read_sound
 from lab.errors import LabError
 
-SPOKEN_SHARE = 0.25
-MIN_UNITS = 4
+_SPOKEN_SHARE = 0.25
+_MIN_UNITS = 4
 # Han, kana and their extensions: scripts without blanks between words.
 _UNSPACED = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 
 
-def spoken_quarters(
-    samples: Iterable[Sample],
-    speakers: Speakers,
-    left_out: LeftOut,
-    *,
-    share: float = SPOKEN_SHARE,
-    min_units: int = MIN_UNITS,
-) -> Iterator[Sample]:
+def spoken_quarters(samples: Iterable[Sample], speakers: Speakers, left_out: LeftOut) -> Iterator[Sample]:
     """Split each answer 1:3: its first quarter stands after the content as a sound, the rest is the answer.
 
     The quarter is said when the sound is read. Answers that are too short or have no place to part them are left out
@@ -39,7 +32,7 @@ def spoken_quarters(
         if not any(isinstance(part, Image | Video) for part in sample.content):
             raise Dropped("neither image nor video")
         try:
-            quarter = split_quarter(sample.answer, sample=sample.id, share=share, min_units=min_units)
+            quarter = split_quarter(sample.answer, sample=sample.id)
         except LabError as error:
             raise Dropped("answer that cannot be split") from error
         spoken = speakers.say(sample.id, quarter.spoken)
@@ -119,28 +112,29 @@ def num_units(text: str) -> int:
     return sum(any(map(str.isalnum, text[start:end])) for start, end in zip(starts, ends, strict=True))
 
 
-def split_quarter(text: str, *, sample: str = "", share: float = SPOKEN_SHARE, min_units: int = MIN_UNITS) -> Quarter:
-    """Split a text where a place to part it is nearest to `share` of its characters; blanks at its ends go along.
+def split_quarter(text: str, *, sample: str) -> Quarter:
+    """Split a text where a place to part it is nearest to a quarter of its characters; blanks at its ends go along.
 
     Both sides hold at least one letter or digit, so that there is something to say and something to write.
 
-    >>> split_quarter("The dog runs over the green hill to its house.")
+    >>> split_quarter("The dog runs over the green hill to its house.", sample="1")
     Quarter(spoken='The dog runs', blank=' ', written='over the green hill to its house.')
 
     Raises:
-        LabError: a share outside (0, 1), fewer than `min_units` words or Chinese characters, or no place to part it.
+        LabError: fewer than four words or Chinese characters, or no place to part it.
     """
-    if not 0 < share < 1:
-        raise LabError(f"the spoken share is {share}, expected a fraction between 0 and 1")
-    what = f"the text of {sample!r}" if sample else f"the text {text[:40]!r}"
-    if (found := num_units(text)) < min_units:
-        raise LabError(f"{what} has {found} words or Chinese characters, expected at least {min_units} to be split 1:3")
+    if (found := num_units(text)) < _MIN_UNITS:
+        raise LabError(
+            f"the text of {sample!r} has {found} words or Chinese characters, expected at least {_MIN_UNITS}"
+        )
     # The first and last letters or digits: a side without one is silent.
     letters = [place for place, sign in enumerate(text) if sign.isalnum()]
     places = [(end, start) for end, start in break_places(text) if letters[0] < end and start <= letters[-1]]
     if not places:
-        raise LabError(f"{what} has no place where it may be parted; expected blanks or Chinese characters")
-    aim = share * len(text)
+        raise LabError(
+            f"the text of {sample!r} has no place where it may be parted; expected blanks or Chinese characters"
+        )
+    aim = _SPOKEN_SHARE * len(text)
     after = bisect_left([end for end, _ in places], aim)
     end, start = min(places[max(0, after - 1) : after + 1], key=lambda place: (abs(place[0] - aim), place[0]))
     return Quarter(text[:end], text[end:start], text[start:])

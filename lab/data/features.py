@@ -128,16 +128,11 @@ def store_features(
 ) -> FeatureStore:
     """Open what is kept of parts of samples, reading and encoding them first where that is not there.
 
-    Args:
-        name: begins the folder's name.
-        ids: of the parts, all different; with `key` they decide what is stored.
-        read: the part at a place in `ids`: a waveform, or views of frames.
-        encode: the frozen encoder, given batches; None keeps what was read, for one that trains.
-        key: everything that the values depend on but the ids, the encoder included.
-        order: in which places are encoded: by length, so that a batch wastes little; as they are where None.
-        batch_size: of parts together that are encoded at once.
-        size_of: what was read of a part, in the unit of `batch_size`.
-        progress: told how many parts of how many are done.
+    `ids` of the parts and `key`, which holds everything else that the values depend on, the encoder included, decide
+    what is stored. `read` gives the part at a place in `ids`: a waveform, or views of frames; `encode` is the frozen
+    encoder, None keeps what was read, for one that trains. Places are encoded in `order` (by length, so that a batch
+    wastes little), together as many as have a `batch_size` in the unit of `size_of`. `progress` is told how many parts
+    of how many are done.
 
     Raises:
         LabError: no parts, an id twice, or a full disk.

@@ -84,17 +84,6 @@ def _transcribe(row: Row, root: Path) -> Sample:
     return _sample((sound,), str(_first(row, _TRANSCRIPTS) or ""))
 
 
-def _messages(row: Row, root: Path) -> Sample:
-    """What the system says stands first; a last turn that nobody answers is left out."""
-    turns = _spoken(_first(row, TURNS))
-    system = [turn.text for turn in turns if turn.role == "system"]
-    spoken = [turn for turn in turns if turn.role != "system"]
-    spoken = spoken[: len(spoken) // 2 * 2]
-    if not spoken or [turn.role for turn in spoken] != ["user", "assistant"] * (len(spoken) // 2):
-        raise Dropped("a row of another shape")
-    return _sample((*([Text("\n".join(system), "system")] if system else ()), *spoken[:-1]), spoken[-1].text)
-
-
 def _pair(row: Row, root: Path) -> Sample:
     prompt, answer = _first(row, PROMPTS), _first(row, ANSWERS)
     if not isinstance(prompt, str) or not isinstance(answer, str):
@@ -132,20 +121,15 @@ def _text(row: Row, column: str) -> str:
     return text
 
 
-def _spoken(turns: Any) -> list[Text]:
-    """Turns of `from` and `value`, or of `role` and `content`."""
-    told = []
-    for turn in turns or ():
+def _turns(row: Row) -> list[Text]:
+    """Perhaps the system's turn, then questions and answers in alternation; a last turn that nobody answers goes."""
+    turns = []
+    for turn in _first(row, TURNS) or ():
         role = _ROLES.get(str(turn.get("from") or turn.get("role")))
         if role is None:
             raise Dropped("turns that are not questions and answers in alternation")
-        told.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
-    return told
-
-
-def _turns(row: Row) -> list[Text]:
-    """Perhaps the system's turn, then questions and answers in alternation."""
-    turns = _spoken(row["conversations"])
+        turns.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
+    turns = turns[:-1] if turns and turns[-1].role == "user" else turns
     roles = [turn.role for turn in turns if turn.role != "system"]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise Dropped("turns that are not questions and answers in alternation")
@@ -237,7 +221,7 @@ def _is_choice(value: Any) -> bool:
 
 FORMS: Mapping[str, Form] = {
     "transcribe": Form((_AUDIO, _TRANSCRIPTS), _SPEAKERS, _transcribe, ids=_RECORDINGS),
-    "messages": Form((TURNS,), (), _messages, ids=()),
+    "messages": Form((TURNS,), (), _conversation, ids=()),
     "pair": Form((PROMPTS, ANSWERS), _ABOUT, _pair, ids=()),
     "conversation": Form((("conversations",),), ("id", "image", "images", "video"), _conversation),
     "image_caption": Form((("image",), ("caption",)), ("id",), _image_caption),

@@ -52,11 +52,7 @@ class HubSplit:
         return self.stream.info.license or "see the data set's card"
 
     def columns(self) -> list[str]:
-        """The names of its columns, asked before a row is read.
-
-        Raises:
-            LabError: it cannot be read.
-        """
+        """The names of its columns, asked before a row is read."""
         try:
             return list(self.stream.features or next(iter(self.stream.take(1)), {}))
         except Exception as error:  # `datasets` raises whatever its readers and the network raise
@@ -65,11 +61,7 @@ class HubSplit:
             ) from error
 
     def rows(self, limit: int | None = None) -> Iterator[Row]:
-        """Its rows, at most `limit`, as they are stored: media are bytes or a path, never decoded.
-
-        Raises:
-            LabError: the stream breaks off; the message says at which row.
-        """
+        """Its rows, at most `limit`, as they are stored: media are bytes or a path, never decoded."""
         # With features, `datasets` wants torchcodec even for audio that it is told not to decode.
         self.stream.info.features = None
         number = 0
@@ -88,10 +80,6 @@ class HubSplit:
         A sample has the row's own id, else its number; of a data set that asks several questions under one id, several
         have it. Samples of one video are one group. Files that rows name lie in the folder, of the hub's data sets in
         their own in `media_dir()`.
-
-        Raises:
-            LabError: a limit below 1, or columns that the form needs and that are not there; while it is read, as
-                `rows`.
         """
         if limit is not None and limit < 1:
             raise LabError(f"limit is {limit} rows, expected at least 1")
@@ -121,11 +109,7 @@ class HubSplit:
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:
-    """Cut `[hub:]DATASET[:CONFIG[:SPLIT]]` into its three parts.
-
-    Raises:
-        LabError: it is of another form.
-    """
+    """Cut `[hub:]DATASET[:CONFIG[:SPLIT]]` into its three parts."""
     parts = name.removeprefix(PREFIX).split(":")
     if not parts[0] or len(parts) > 3:
         raise LabError(f"{name!r} is not of the form {PREFIX}DATASET[:CONFIG[:SPLIT]]")
@@ -157,11 +141,7 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
 
 
 def open_split(name: str, *, revision: str | None = None, default: str | None = None) -> HubSplit:
-    """Open the split that is named; where none is, the `default`, or the only one that there is.
-
-    Raises:
-        LabError: as `open_splits`, or none is named and there are several.
-    """
+    """Open the split that is named; where none is, the `default`, or the only one that there is."""
     dataset, _, split = parse_name(name)
     splits = open_splits(name, revision=revision)
     if split is None and len(splits) == 1:

@@ -39,11 +39,7 @@ def read_cutout(source: Path | bytes) -> Image.Image:
 
 @contextmanager
 def open_image(source: Path | bytes) -> Iterator[Image.Image]:
-    """Read the header only; its pixels come with `load`.
-
-    Raises:
-        LabError: as `read_image`, for what a decoder raises inside the block too.
-    """
+    """Read the header only; its pixels come with `load`."""
     name = _name(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -74,11 +70,7 @@ def _name(source: Path | bytes) -> str:
 
 
 def as_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Convert a loaded image of any mode to RGBA.
-
-    Raises:
-        LabError: more than 8 bits of grey in an unknown range.
-    """
+    """Convert a loaded image of any mode to RGBA."""
     if not (image.mode.startswith("I") or image.mode == "F"):
         return image.convert("RGBA")
     # Of more than 8 bits of grey, Pillow's own conversion would cut everything above 255 to white.

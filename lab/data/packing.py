@@ -42,9 +42,6 @@ def bucketed_epoch(lengths: Sequence[int], *, batch_size: int, seed: int, epoch:
     """Batches of indices for one epoch: the same for the same seed and epoch, each sample once.
 
     What does not fill a last batch is left out of the epoch (another draw in the next one), unless it is all there is.
-
-    Raises:
-        LabError: no samples, or a batch size below 1.
     """
     if not lengths or batch_size < 1:
         raise LabError(f"batches need samples and a size of at least 1, not {len(lengths)} and {batch_size}")
@@ -197,9 +194,6 @@ class PackedEpochs:
 
     Every epoch packs anew, with another choice among samples of equal length, and shuffles the packs. All epochs have
     equally many packs, because how full they get depends on the lengths alone.
-
-    Raises:
-        LabError: as `pack_best_fit`.
     """
 
     def __init__(self, *, lengths: Sequence[int], budget: int, seed: int, ids: Sequence[str] | None = None) -> None:

@@ -180,11 +180,7 @@ class Sample:
 
     @property
     def sound(self) -> Audio:
-        """The one sound of a recording.
-
-        Raises:
-            LabError: it has none, or several.
-        """
+        """The one sound of a recording."""
         sounds = [part for part in self.content if isinstance(part, Audio)]
         if len(sounds) != 1:
             raise LabError(f"sample {self.id!r} of {self.source!r} has {len(sounds)} sounds, expected one")

@@ -94,11 +94,7 @@ def assign_split(
 
 
 def held_out_speakers(speakers: Iterable[str], fraction: float) -> frozenset[str]:
-    """Choose the speakers that are never trained on, by hash of their name alone; at least one where there are two.
-
-    Raises:
-        LabError: `fraction` is not in [0, 1).
-    """
+    """Choose the speakers that are never trained on, by hash of their name alone; at least one where there are two."""
     if not 0.0 <= fraction < 1.0:
         raise LabError(f"fraction of held-out speakers {fraction} is not in [0, 1)")
     names = sorted(set(speakers), key=lambda name: hashlib.sha256(f"speaker:{name}".encode()).hexdigest())

@@ -8,9 +8,10 @@ no other frame refers to, and stops at the last frame that is wanted before the 
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,6 @@ _FRAME_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 # HEVC's mark holds for one temporal layer only.
 _SKIPPING = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 
-_Choose = Callable[[float], Float[ndarray, " moments"]]
-
 
 def chosen_seconds(duration: float, *, frames_per_second: float, max_frames: int) -> Float[ndarray, " moments"]:
     """The moments, in seconds from the start: one every 1 / `frames_per_second`, from 0 on and before `duration`.
@@ -60,11 +59,7 @@ def chosen_seconds(duration: float, *, frames_per_second: float, max_frames: int
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """How much is seen of pictures and videos; the paper's are one frame a second, at most 48 (section 2).
-
-    Raises:
-        LabError: a number out of range.
-    """
+    """How much is seen of pictures and videos; the paper's are one frame a second, at most 48 (section 2)."""
 
     frame_size: int = 128
     """Pixels, height and width of a frame or still that is drawn for it."""
@@ -117,15 +112,12 @@ def read_video(path: Path, sight: Sight = PAPER_SIGHT) -> VideoFrames:
     if sight.max_frames == 0:
         return VideoFrames(frames=np.zeros((0, 1, 1, 3), dtype=np.uint8), seconds=np.zeros(0), duration_seconds=0.0)
 
-    def choose(duration: float) -> Float[ndarray, " moments"]:
-        return np.array(sight.moments(duration))
-
     if path.is_dir():
-        return _read_folder(path, choose, rate=sight.frames_per_second)
+        return _read_folder(path, sight)
     if _is_animation(path):
-        return _read_animation(path, choose)
+        return _read_animation(path, sight)
     try:
-        return _read_stream(path, choose)
+        return _read_stream(path, sight)
     except (av.error.FFmpegError, OSError) as error:
         raise LabError(f"{path} is not a video that can be read ({error.strerror or error})") from error
 
@@ -160,28 +152,19 @@ def _is_animation(path: Path) -> bool:
     return head.startswith((b"GIF8", b"\x89PNG")) or (head.startswith(b"RIFF") and head.endswith(b"WEBP"))
 
 
-def _read_folder(folder: Path, choose: _Choose, *, rate: float) -> VideoFrames:
+def _read_folder(folder: Path, sight: Sight) -> VideoFrames:
     files = [path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES and path.name[0] != "."]
     # frame_2 before frame_10
     files.sort(key=lambda path: [(int(digits or 0), text) for digits, text in re.findall(r"(\d+)|(\D+)", path.name)])
     if not files:
         raise LabError(f"{folder} holds no video frames; expected files that end in {', '.join(_FRAME_SUFFIXES)}")
-    sizes: list[tuple[int, int]] = []
-
-    def picture(number: int) -> Image:
-        read = read_image(files[number])
-        sizes.append(read.size)
-        if read.size != sizes[0]:
-            raise LabError(
-                f"{files[number]} has {read.width} x {read.height} pixels, "
-                f"expected {sizes[0][0]} x {sizes[0][1]} as the frames before it"
-            )
-        return read
-
-    return _pictures(np.arange(len(files)) / rate, len(files) / rate, choose, picture)
+    starts = np.arange(len(files) + 1) / sight.frames_per_second
+    return _shown(
+        folder, sight, starts, lambda numbers: {place: _fitted(read_image(files[place])) for place in numbers}
+    )
 
 
-def _read_animation(path: Path, choose: _Choose) -> VideoFrames:
+def _read_animation(path: Path, sight: Sight) -> VideoFrames:
     """Two passes, so that no more than the chosen frames are ever kept: the durations come only with the frames."""
     lengths = []
     with open_image(path) as image:
@@ -191,27 +174,39 @@ def _read_animation(path: Path, choose: _Choose) -> VideoFrames:
             image.seek(number)
             image.load()
             lengths.append(float(image.info.get("duration") or 0) / 1000.0 or _DEFAULT_SECONDS)
-    ends = np.cumsum([0.0, *lengths])
-    with open_image(path) as image:
 
-        def picture(number: int) -> Image:
-            image.seek(first + number)
-            return on_white(as_rgba(image, str(path)))
+    def read(numbers: Sequence[int]) -> dict[int, ndarray]:
+        found = {}
+        with open_image(path) as image:
+            for number in numbers:
+                image.seek(first + number)
+                found[number] = _fitted(on_white(as_rgba(image, str(path))))
+        return found
 
-        return _pictures(ends[:-1], float(ends[-1]), choose, picture)
+    return _shown(path, sight, np.cumsum([0.0, *lengths]), read)
 
 
-def _pictures(
-    starts: Float[ndarray, " frames"], duration: float, choose: _Choose, picture: Callable[[int], Image]
+def _fitted(picture: Image) -> UInt8[ndarray, "height width 3"]:
+    height, width = fit_within(picture.height, picture.width, *VIDEO_FRAME)
+    return np.asarray(picture if (width, height) == picture.size else picture.resize((width, height)))
+
+
+def _shown(
+    path: Path,
+    sight: Sight,
+    starts: Float[ndarray, " frames_and_end"],
+    read: Callable[[list[int]], Mapping[int, ndarray]],
 ) -> VideoFrames:
-    chosen = shown_at(starts, choose(duration))
-    kept: dict[int, ndarray] = {}
-    for number in sorted(set(chosen.tolist())):
-        read = picture(number)
-        height, width = fit_within(read.height, read.width, *VIDEO_FRAME)
-        kept[number] = np.asarray(read if (width, height) == read.size else read.resize((width, height)))
+    """The frames that a sight sees, of those that start at these seconds; the last is the end."""
+    chosen = shown_at(starts[:-1], np.array(sight.moments(float(starts[-1]))))
+    kept = read(np.unique(chosen).tolist())
+    for number in chosen.tolist():
+        if number not in kept:
+            raise LabError(f"{path} is broken: its frame at {starts[number]:.2f} seconds cannot be decoded")
+        if kept[number].shape != kept[int(chosen[0])].shape:
+            raise LabError(f"{path} changes the size of its picture at {starts[number]:.2f} seconds")
     frames = np.stack([kept[number] for number in chosen])
-    return VideoFrames(frames=frames, seconds=starts[chosen], duration_seconds=duration)
+    return VideoFrames(frames=frames, seconds=starts[chosen], duration_seconds=float(starts[-1]))
 
 
 def shown_at(starts: Float[ndarray, " frames"], moments: Float[ndarray, " moments"]) -> Int[ndarray, " moments"]:
@@ -222,7 +217,7 @@ def shown_at(starts: Float[ndarray, " frames"], moments: Float[ndarray, " moment
     return np.maximum(np.searchsorted(starts, moments + _ROUNDING_SECONDS, side="right") - 1, 0)
 
 
-def _read_stream(path: Path, choose: _Choose) -> VideoFrames:
+def _read_stream(path: Path, sight: Sight) -> VideoFrames:
     with _opened(path) as (container, stream):
         height, width = stream.height, stream.width
         if height * width > MAX_PIXELS:
@@ -232,18 +227,9 @@ def _read_stream(path: Path, choose: _Choose) -> VideoFrames:
             )
         declared = _declared_seconds(stream)
         packets = _scan(path, container, stream)
-    starts, duration = packets.starts, packets.duration
-    if duration < 0.9 * declared:
-        raise LabError(f"{path} is truncated: {duration:.2f} of {declared:.2f} seconds are there")
-    chosen = shown_at(starts, choose(duration))
-    found = _decode(path, packets, np.unique(chosen))
-    for number in chosen.tolist():
-        if number not in found:
-            raise LabError(f"{path} is broken: its frame at {starts[number]:.2f} seconds cannot be decoded")
-        if found[number].shape != found[int(chosen[0])].shape:
-            raise LabError(f"{path} changes the size of its picture at {starts[number]:.2f} seconds")
-    frames = np.stack([found[number] for number in chosen])
-    return VideoFrames(frames=frames, seconds=starts[chosen], duration_seconds=duration)
+    if packets.starts[-1] < 0.9 * declared:
+        raise LabError(f"{path} is truncated: {packets.starts[-1]:.2f} of {declared:.2f} seconds are there")
+    return _shown(path, sight, packets.starts, lambda numbers: _decode(path, packets, numbers))
 
 
 @contextmanager
@@ -274,15 +260,14 @@ def _declared_seconds(stream: VideoStream) -> float:
 class _Packets:
     """The packets of a stream, in the order in which they are decoded; frames are counted as they are shown.
 
-    `position` is the packet of each frame; `starts` and `duration` are in seconds from the first frame on.
+    `position` is the packet of each frame; `starts` are in seconds from the first frame on, with the last one's end.
     Where time stamps are missing or meet (`stamped` is false), frames are spaced evenly and `position` is only a count.
     """
 
     pts: Int[ndarray, " packets"]
     is_key: Bool[ndarray, " packets"]
     position: Int[ndarray, " frames"]
-    starts: Float[ndarray, " frames"]
-    duration: float
+    starts: Float[ndarray, " frames_and_end"]
     stamped: bool
 
 
@@ -297,35 +282,27 @@ def _scan(path: Path, container: InputContainer, stream: VideoStream) -> _Packet
     unit = float(stream.time_base or 0)
     stamped = None not in pts and len({pts[place] for place in visible}) == len(visible)
     values = np.array(pts if stamped else range(len(pts)), dtype=np.int64)
+    position = visible[np.argsort(values[visible], kind="stable")]
     if stamped:
-        position = visible[np.argsort(values[visible], kind="stable")]
-        starts = (values[position] - values[position[:1]]) * unit
-        duration = float((starts + np.array(lengths)[position] * unit).max())
-        if len(starts) > 1 and duration <= starts[-1]:  # the last packet does not say how long it is shown
-            duration = float(starts[-1] + np.median(np.diff(starts)))
+        starts = (values[position] - values[position[0]]) * unit
+        end = float((starts + np.array(lengths)[position] * unit).max())
+        if len(starts) > 1 and end <= starts[-1]:  # the last packet does not say how long it is shown
+            end = float(starts[-1] + np.median(np.diff(starts)))
+        starts = np.append(starts, end)
     else:
         step = float(np.median(lengths)) * unit or 1.0 / float(stream.guessed_rate or stream.average_rate or 25)
-        position = visible
-        starts = np.arange(len(visible)) * step
-        duration = len(visible) * step
-    return _Packets(
-        pts=values,
-        is_key=np.array(keys, dtype=bool),
-        position=position,
-        starts=starts,
-        duration=duration,
-        stamped=stamped,
-    )
+        starts = np.arange(len(visible) + 1) * step
+    return _Packets(pts=values, is_key=np.array(keys, dtype=bool), position=position, starts=starts, stamped=stamped)
 
 
-def _decode(path: Path, packets: _Packets, numbers: Int[ndarray, " wanted"]) -> dict[int, ndarray]:
+def _decode(path: Path, packets: _Packets, numbers: list[int]) -> dict[int, ndarray]:
     """Decode the frames of these numbers and convert each at once, so that no other frame outlives its decoding.
 
     A packet that gives no frame of its own (some VP8 streams have such) gives the frame shown before it. A frame that a
     jump does not bring is looked for again from the start of the file, so jumps can cost time but no frame; what does
     not come even then is not in the result.
     """
-    wanted = {int(packets.pts[packets.position[number]]): int(number) for number in numbers}
+    wanted = {int(packets.pts[packets.position[number]]): number for number in numbers}
     found: dict[int, ndarray] = {}
     with _opened(path) as (container, stream):
         for key, last in _groups(packets, packets.position[numbers]) if packets.stamped else ():
@@ -358,11 +335,9 @@ def _decode_group(
     container: InputContainer, stream: VideoStream, key: int, last: int, wanted: Mapping[int, int]
 ) -> Iterator[VideoFrame]:
     context = stream.codec_context
-    begun = False
     container.seek(key, stream=stream)
-    for packet in container.demux(stream):
-        begun = begun or packet.pts == key
-        if not begun or not packet.size:  # the end, or AVI's sign that the frame before goes on
+    for packet in dropwhile(lambda packet: packet.pts != key, container.demux(stream)):
+        if not packet.size:  # the end, or AVI's sign that the frame before goes on
             continue
         if context.name in _SKIPPING:
             context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"

@@ -76,8 +76,8 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
             package, reader = INSTRUCTION_SOURCES[source]
             licences.append(packages()[package].licence)
             pinned[package] = packages()[package].sha256
-            stream = _distinct(reader()(option, left_out), left_out)
-        streams.append(islice(_not_empty(stream, left_out), limit))
+            stream = reader()(option, left_out)
+        streams.append(islice(_usable(stream, left_out, distinct=source != "hub"), limit))
     licence = "; ".join(dict.fromkeys(licences))
     return SampleReading(name, licence, pinned, chain.from_iterable(streams), left_out)
 
@@ -95,25 +95,18 @@ def _of_hub(opened: HubSplit, left_out: LeftOut) -> Iterator[Sample]:
     return (one for id, row in rows for one in each_answer(replace(row, id=id, group=id, task="instruct")))
 
 
-def _not_empty(stream: Iterator[Sample], left_out: LeftOut) -> Iterator[Sample]:
-    for one in stream:
-        if not one.question.strip():
-            left_out.add("empty prompt", one.id)
-        elif not one.answer.strip():
-            left_out.add("empty answer", one.id)
-        else:
-            yield one
-
-
-def _distinct(stream: Iterator[Sample], left_out: LeftOut) -> Iterator[Sample]:
+def _usable(stream: Iterator[Sample], left_out: LeftOut, *, distinct: bool) -> Iterator[Sample]:
     seen: set[tuple[str, str]] = set()
     for one in stream:
-        pair = normalize_sentence(one.asked), normalize_sentence(one.answer)
+        pair = (normalize_sentence(one.asked), normalize_sentence(one.answer)) if distinct else None
         if pair in seen:
             left_out.add("said before", one.id)
+        elif not one.question.strip() or not one.answer.strip():
+            left_out.add("empty answer" if one.question.strip() else "empty prompt", one.id)
         else:
-            seen.add(pair)
             yield one
+        if pair:
+            seen.add(pair)
 
 
 def split_of_group(group: str) -> Split:
@@ -198,9 +191,6 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
 
     Others are drawn among the `4 * num_choices` of nearest length of its source, of all sources where that has too few.
     Answers are brought by `write` into the form that the language model reads. The task is the source's own.
-
-    Raises:
-        LabError: fewer than two choices, or fewer different answers than choices.
     """
     if num_choices < 2:
         raise LabError(f"num_choices is {num_choices}; expected at least 2")

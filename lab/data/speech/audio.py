@@ -74,11 +74,7 @@ def read_audio(
 def decode_audio(
     container: av.container.InputContainer, stream: av.AudioStream, *, name: str
 ) -> Float[ndarray, " samples"]:
-    """Decode one stream of an open container, from where it stands, as `read_audio` does with a whole file.
-
-    Raises:
-        LabError: truncated, broken, without samples, of an unknown codec.
-    """
+    """Decode one stream of an open container, from where it stands, as `read_audio` does with a whole file."""
     if stream.codec_context is None:
         raise LabError(f"{name} has sound that is coded in a way that FFmpeg does not know")
     # A FLAC header says how long the audio is; for most others FFmpeg guesses from the size of the file.

@@ -298,11 +298,7 @@ def read_hub(
 
 
 def own_split(name: str) -> Split:
-    """Map a data set's split to train, dev or test: `validation.clean` is dev, `test_net` and `eval` are test.
-
-    Raises:
-        LabError: the name begins with none of the known ones.
-    """
+    """Map a data set's split to train, dev or test: `validation.clean` is dev, `test_net` and `eval` are test."""
     for start, split in _OWN_SPLITS.items():
         if name.lower().startswith(start):
             return split

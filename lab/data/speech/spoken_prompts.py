@@ -42,9 +42,6 @@ def timbres(language: str, engines: Sequence[str] = ("espeak",)) -> tuple[str, .
 
     English has 62 of `espeak` and 28 of `kokoro`. Differs from the paper: Mandarin has the 8 of `kokoro` only, because
     eSpeak NG's Mandarin is not understood by a recogniser.
-
-    Raises:
-        LabError: unknown engine, or none of them speaks the language.
     """
     found = tuple(
         f"{name}:{voice}" for name in engines for voice in choose(ENGINES, name, "engine")().voices.get(language, ())
@@ -60,11 +57,7 @@ def timbres(language: str, engines: Sequence[str] = ("espeak",)) -> tuple[str, .
 
 @dataclass(frozen=True)
 class Speakers:
-    """Voices and speeds, of which a hash of a sample's id draws one each: the same in whatever order samples come.
-
-    Raises:
-        LabError: an unknown voice, an impossible speed, or none of either.
-    """
+    """Voices and speeds, of which a hash of a sample's id draws one each: the same in whatever order samples come."""
 
     voices: Sequence[str]
     speeds: Sequence[float] = (0.9, 1.0, 1.1)

@@ -156,7 +156,7 @@ def test_rows_of_the_hub_that_do_not_fit_are_counted(tmp_path):
     silent = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}]
     reading = read_instructions(data_set(tmp_path, [{"messages": m} for m in (*turns, good, silent)]))
     assert pairs(reading) == [("Hi", "Hello")]
-    assert reading.left_out.counts() == {"a row of another shape": 2, "empty answer": 1}
+    assert reading.left_out.counts() == {"turns that are not questions and answers in alternation": 2, "empty turn": 1}
 
 
 def test_the_system_message_and_all_turns_of_a_conversation_stay_turns(tmp_path):
