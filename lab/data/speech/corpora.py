@@ -10,8 +10,9 @@ import inspect
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -117,15 +118,10 @@ def unique(ids: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class CorpusKind:
-    """How a corpus is read; the hashes of `sources` and the versions of the `installed` packages are part of its key.
-
-    `resolve_text_sources` turns the text sources asked for into those that this machine has, so that they are in the
-    key too.
-    """
+    """How a corpus is read; the hashes of `sources` and the versions of `installed` packages are part of its key."""
 
     read: Callable[..., Reading]
     sources: tuple[str, ...] = ()
-    resolve_text_sources: Callable[[Sequence[str] | None], tuple[str, ...]] | None = None
     installed: tuple[str, ...] = ()
 
 
@@ -140,8 +136,6 @@ def load_corpus(name: str, **options: Any) -> Corpus:
     if dataset:
         options = {"dataset": dataset, **options}
     resolved = _resolve(kind.read, name, options)
-    if kind.resolve_text_sources is not None:
-        resolved["text_sources"] = kind.resolve_text_sources(resolved["text_sources"])
     root = cache_dir() / "corpora"
     folder = root / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', name)}-{_key(name, kind, resolved)}"
     try:
@@ -326,7 +320,8 @@ def espeak() -> CorpusKind:
     from standins import texts
     from standins.speech import espeak
 
-    return CorpusKind(espeak.read, (), texts.resolve_text_sources, ("espeakng-loader",))
+    read = partial(espeak.read, text_sources=texts.spoken_text_sources())
+    return CorpusKind(read, installed=("espeakng-loader",))
 
 
 def kokoro() -> CorpusKind:
@@ -334,7 +329,8 @@ def kokoro() -> CorpusKind:
     from standins import texts
     from standins.speech import kokoro
 
-    return CorpusKind(kokoro.read, kokoro.SOURCES, texts.resolve_text_sources, ("espeakng-loader",))
+    read = partial(kokoro.read, text_sources=texts.spoken_text_sources())
+    return CorpusKind(read, kokoro.SOURCES, ("espeakng-loader",))
 
 
 def data_set() -> CorpusKind:

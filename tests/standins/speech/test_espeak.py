@@ -116,5 +116,4 @@ def test_a_count_below_one_is_refused():
 
 def test_text_sources_are_resolved_to_what_the_machine_has(monkeypatch):
     monkeypatch.setattr(texts, "available_text_sources", lambda: ("chatterbot", "amazon_queen"))
-    assert texts.resolve_text_sources(None) == ("chatterbot",)
-    assert texts.resolve_text_sources(["fortunes"]) == ("fortunes",)
+    assert texts.spoken_text_sources() == ("chatterbot",)
