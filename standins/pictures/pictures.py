@@ -14,7 +14,6 @@ from typing import Any
 
 from lab.data.fetch import fetch
 from lab.data.splits import Split, normalize_sentence, split_of
-from lab.errors import LabError
 
 STAMPS = "tuxpaint-stamps-default"
 EMOJI_PICTURES, EMOJI_NAMES = "emoji-datasource-google", "emojibase-data"
@@ -46,8 +45,6 @@ class Picture:
 def stamps() -> list[Picture]:
     """Tux Paint's stamps that have a PNG and an English caption; the topic is the top folder, such as `animals`."""
     root = fetch(STAMPS) / "usr/share/tuxpaint/stamps"
-    if not root.is_dir():
-        raise LabError(f"{root} is missing; delete {fetch(STAMPS)} to fetch it again")
     pictures = []
     for path in sorted(root.rglob("*.txt")):
         # The first line is English, the others are `LOCALE=caption`.
@@ -82,11 +79,7 @@ def _code_points(name: str) -> str:
 
 
 def _emoji_names(name: str) -> Any:
-    path = fetch(EMOJI_NAMES) / "package" / name
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LabError(f"{path} cannot be read ({error}); delete {fetch(EMOJI_NAMES)} to fetch it again") from error
+    return json.loads((fetch(EMOJI_NAMES) / "package" / name).read_text(encoding="utf-8"))
 
 
 def caption_name(caption: str) -> str:

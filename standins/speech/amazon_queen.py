@@ -223,7 +223,4 @@ def _decode(game: GameFile, entry: str) -> Float[ndarray, " samples"]:
 
 def _open(folder: Path) -> GameFile:
     path = folder / GAME_FILE
-    try:
-        return GameFile(data=path.read_bytes(), path=str(path))
-    except OSError as error:
-        raise LabError(f"{path} cannot be read: {error.strerror}; delete {folder} to fetch it again") from error
+    return GameFile(data=path.read_bytes(), path=str(path))

@@ -41,7 +41,7 @@ def read() -> Reading:
     Raises:
         LabError: a sentence is not among the reserved ones, so that it might stand in training.
     """
-    prompts = transcripts(_texts())
+    prompts = transcripts(gzip.decompress((fetch(TEXTS) / TEXT_FILE).read_bytes()).decode("utf-8"))
     sounds = fetch(SOUNDS) / SOUND_FOLDER
     skipped: Counter[str] = Counter()
     missing = [text for text in prompts.values() if normalize_sentence(text) and not is_reserved(text)]
@@ -66,11 +66,3 @@ def read() -> Reading:
         recordings=recordings(),
         skipped=skipped,
     )
-
-
-def _texts() -> str:
-    path = fetch(TEXTS) / TEXT_FILE
-    try:
-        return gzip.decompress(path.read_bytes()).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} cannot be read ({error}); delete {fetch(TEXTS)} to fetch it again") from error

@@ -126,9 +126,3 @@ def test_minor_characters_are_held_out_of_training():
 def test_transcripts_need_no_audio():
     installed(PACKAGE, {GAME_FILE: game()})
     assert "Does she" in transcripts()
-
-
-def test_a_package_without_the_game_file_is_named():
-    installed(PACKAGE, {"usr/share/other": b""})
-    with pytest.raises(LabError, match=r"queen.1c cannot be read: No such file.*to fetch it again"):
-        transcripts()
