@@ -35,7 +35,7 @@ _RECORDINGS = ("id", "utt_id", "segment_id", "file_name", "path")
 TURNS = ("messages", "conversations")
 PROMPTS = ("prompt", "question", "instruction", "inputs", "query")
 ANSWERS = ("response", "answer", "output", "completion", "targets", "target")
-ID_COLUMNS = ("id", "question_id", "video_id", "videoid")
+_IDS = ("id", "question_id", "video_id", "videoid")
 # What a prompt is about: `input` of alpaca's form, `context` of dolly's.
 _ABOUT = ("input", "context")
 _IMAGE_MARK, _VIDEO_MARK = "<image>", "<video>"
@@ -53,16 +53,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Form:
-    """Which columns a row needs (each one of several names), may have, and what is made of it.
+    """Which columns a row needs (each one of several names), and what is made of it.
 
     `read(row, root)` gives a sample without id, or raises a `Dropped` for a row that does not fit; `root` is the folder
     of relative paths. The first of `ids` that a row has names its sample, else its number does.
     """
 
     required: tuple[tuple[str, ...], ...]
-    optional: tuple[str, ...]
     read: Callable[[Row, Path], Sample]
-    ids: tuple[str, ...] = ID_COLUMNS
+    ids: tuple[str, ...] = _IDS
 
     def missing(self, present: Sequence[str]) -> list[tuple[str, ...]]:
         """Which of the required columns a data set lacks."""
@@ -220,14 +219,14 @@ def _is_choice(value: Any) -> bool:
 
 
 FORMS: Mapping[str, Form] = {
-    "transcribe": Form((_AUDIO, _TRANSCRIPTS), _SPEAKERS, _transcribe, ids=_RECORDINGS),
-    "messages": Form((TURNS,), (), _conversation, ids=()),
-    "pair": Form((PROMPTS, ANSWERS), _ABOUT, _pair, ids=()),
-    "conversation": Form((("conversations",),), ("id", "image", "images", "video"), _conversation),
-    "image_caption": Form((("image",), ("caption",)), ("id",), _image_caption),
-    "image_choices": Form((("image",), ("question",), ("answer",)), ("index", "choices", *"ABCDE"), _image_choices),
-    "sharegpt4video": Form((("video_path",), ("captions",)), ("video_id",), _sharegpt4video),
-    "webvid": Form((("contentUrl", "video"), ("name",)), ("videoid",), _webvid),
-    "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), ("question_id",), _activitynet_qa),
-    "next_qa": Form((("video",), ("question",), ("answer",)), ("a0", "a1", "a2", "a3", "a4"), _next_qa),
+    "transcribe": Form((_AUDIO, _TRANSCRIPTS), _transcribe, ids=_RECORDINGS),
+    "messages": Form((TURNS,), _conversation, ids=()),
+    "pair": Form((PROMPTS, ANSWERS), _pair, ids=()),
+    "conversation": Form((("conversations",),), _conversation),
+    "image_caption": Form((("image",), ("caption",)), _image_caption),
+    "image_choices": Form((("image",), ("question",), ("answer",)), _image_choices),
+    "sharegpt4video": Form((("video_path",), ("captions",)), _sharegpt4video),
+    "webvid": Form((("contentUrl", "video"), ("name",)), _webvid),
+    "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), _activitynet_qa),
+    "next_qa": Form((("video",), ("question",), ("answer",)), _next_qa),
 }

@@ -86,8 +86,8 @@ class HubSplit:
         if lacks := form.missing(present := self.columns()):
             told, expected = (", ".join(" or ".join(names) for names in listed) for listed in (lacks, form.required))
             raise LabError(
-                f"data set {self.name} has no column {told}; its form needs {expected} and may have "
-                f"{', '.join(form.optional)}, the columns are {', '.join(present)}"
+                f"data set {self.name} has no column {told}; its form needs {expected}, the columns are "
+                f"{', '.join(present)}"
             )
         root = Path(self.dataset) if Path(self.dataset).is_dir() else media_dir() / self.dataset
 
