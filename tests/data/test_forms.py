@@ -339,4 +339,4 @@ def test_an_address_that_leads_nowhere_is_named_and_leaves_nothing(web, cache):
     address, _ = web
     with pytest.raises(LabError, match=r"/none\.mp4 cannot be read: .*check the network and the address"):
         media_file(f"{address}/none.mp4")
-    assert list((cache / "media").iterdir()) == []
+    assert list((cache / "media").glob("*")) == []

@@ -113,7 +113,7 @@ def test_a_name_of_another_form_is_refused(name):
 
 
 def test_a_limit_below_one_is_refused(dataset):
-    with pytest.raises(LabError, match="first row and limit are 0 and 0, expected at least 0 and 1"):
+    with pytest.raises(LabError, match="limit is 0 rows, expected at least 1"):
         load_corpus(f"hub:{dataset()}", limit=0)
 
 

@@ -68,7 +68,7 @@ def talks():
 
 
 def bigbench(examples, task="plurals"):
-    path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{TASKS[task].folder}/task.json"
+    path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{TASKS[task][0]}/task.json"
     installed("bigbench", {path: json.dumps({"examples": examples}).encode()})
 
 
