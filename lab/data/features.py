@@ -7,6 +7,7 @@ A store is `cache_dir()/features/NAME-KEY/`, in half precision; of an encoder th
 
 import errno
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -198,7 +199,9 @@ def _write(
             done += len(batch)
             if progress:
                 progress(done, len(ids))
-    np.save(folder / "rows.npy", np.stack([starts, counts]))
+    table = io.BytesIO()  # numpy itself does not say that a disk is full
+    np.save(table, np.stack([starts, counts]))
+    (folder / "rows.npy").write_bytes(table.getvalue())
     manifest = {"key": key, "ids": list(ids), "shape": shape, "dtype": dtype, "frames": frames}
     manifest["sha256"] = digest.hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")
