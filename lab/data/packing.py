@@ -133,12 +133,10 @@ def pack_best_fit(
     given = np.asarray(lengths)
     if not len(given) or budget < 1:
         raise LabError(f"packing needs samples and a budget of at least 1 token, not {len(given)} and {budget}")
-    for at, reason in (
-        (int(given.argmin()), "expected at least 1"),
-        (int(given.argmax()), f"more than the budget of {budget}"),
-    ):
+    for at in (int(given.argmin()), int(given.argmax())):
         if not 1 <= given[at] <= budget:
-            raise LabError(f"sample {at if ids is None else repr(ids[at])} has {given[at]} tokens, {reason}")
+            expected = "expected at least 1" if given[at] < 1 else f"more than the budget of {budget}"
+            raise LabError(f"sample {at if ids is None else repr(ids[at])} has {given[at]} tokens, {expected}")
     order = np.argsort(-given, kind="stable")
     pack_of, num_packs = _best_fit(given[order], budget)
     # Stable: inside a pack, where the order is free, the longest stay first.

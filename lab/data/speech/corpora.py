@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,11 +117,15 @@ def unique(ids: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class CorpusKind:
-    """How a corpus is read; the hashes of `sources` and the versions of `installed` packages are part of its key."""
+    """How a corpus is read; the hashes of `sources` and the versions of `installed` packages are part of its key.
+
+    `text_sources` asks what this machine has of the texts that voices read, where none are named.
+    """
 
     read: Callable[..., Reading]
     sources: tuple[str, ...] = ()
     installed: tuple[str, ...] = ()
+    text_sources: Callable[[], tuple[str, ...]] | None = None
 
 
 def load_corpus(name: str, **options: Any) -> Corpus:
@@ -135,6 +138,8 @@ def load_corpus(name: str, **options: Any) -> Corpus:
     kind = choose(CORPORA, base, "corpus")()
     if dataset:
         options = {"dataset": dataset, **options}
+    if kind.text_sources is not None and "text_sources" not in options:
+        options = {"text_sources": kind.text_sources(), **options}
     resolved = _resolve(kind.read, name, options)
     root = cache_dir() / "corpora"
     folder = root / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', name)}-{_key(name, kind, resolved)}"
@@ -320,8 +325,7 @@ def espeak() -> CorpusKind:
     from standins import texts
     from standins.speech import espeak
 
-    read = partial(espeak.read, text_sources=texts.spoken_text_sources())
-    return CorpusKind(read, installed=("espeakng-loader",))
+    return CorpusKind(espeak.read, (), ("espeakng-loader",), texts.spoken_text_sources)
 
 
 def kokoro() -> CorpusKind:
@@ -329,8 +333,7 @@ def kokoro() -> CorpusKind:
     from standins import texts
     from standins.speech import kokoro
 
-    read = partial(kokoro.read, text_sources=texts.spoken_text_sources())
-    return CorpusKind(read, kokoro.SOURCES, ("espeakng-loader",))
+    return CorpusKind(kokoro.read, kokoro.SOURCES, ("espeakng-loader",), texts.spoken_text_sources)
 
 
 def data_set() -> CorpusKind:
