@@ -30,6 +30,12 @@ def test_the_parameters_cell_of_its_notebook_is_what_its_kind_of_study_prints(na
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_golden_run_shows_what_its_row_does(name):
+    ablation = load_ablation(name)
+    assert not ablation.golden.keys() & set(ablation.varied)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_reported_numbers_are_marked_with_their_source(name):
     for reported in load_ablation(name).reported:
         assert reported.source

@@ -26,6 +26,7 @@ class Normalizer:
 
     name: str
     version: str
+    language: Literal["en", "zh"]
     reports: tuple[Literal["wer", "cer"], ...]
     normalize: Callable[[str], str] = field(repr=False)
 
@@ -77,14 +78,19 @@ NORMALIZERS = {
     "whisper_english": Normalizer(
         name="whisper_english",
         version=f"1-transformers{_TRANSFORMERS_MAJOR}-no_spelling_map",
+        language="en",
         reports=("wer", "cer"),
         normalize=whisper_english,
     ),
     "chinese_characters": Normalizer(
-        name="chinese_characters", version="1", reports=("cer",), normalize=chinese_characters
+        name="chinese_characters", version="1", language="zh", reports=("cer",), normalize=chinese_characters
     ),
     "lowercase_alphanumeric": Normalizer(
-        name="lowercase_alphanumeric", version="1", reports=("wer", "cer"), normalize=lowercase_alphanumeric
+        name="lowercase_alphanumeric",
+        version="1",
+        language="en",
+        reports=("wer", "cer"),
+        normalize=lowercase_alphanumeric,
     ),
 }
 

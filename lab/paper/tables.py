@@ -262,7 +262,7 @@ def _provenance(measured: Measured) -> str:
 
 
 def _dates(run_ids: set[str]) -> str:
-    starts = [run.start for run in store.read_runs(()) if run.run_id in run_ids]
+    starts = [run.start for run in store.read_runs() if run.run_id in run_ids]
     if not starts:
         return "their runs are not in the store of this machine, so without a date"
     first, last = (datetime.datetime.fromtimestamp(at, datetime.UTC).date() for at in (min(starts), max(starts)))

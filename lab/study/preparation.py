@@ -4,17 +4,23 @@ Corpora, features, views, instructions with their losses, language models: each 
 says what it needs of them. The project's own language models are pretrained in processes of their own meanwhile.
 """
 
+import hashlib
+import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab.data.fetch import sha256_of
+from filelock import FileLock
+
+from lab.data.fetch import packages, sha256_of
 from lab.errors import LabError, choose
-from lab.study.reach import reached_by_modules
-from lab.study.remembered import Ingredients, computed_with, folder_states, remembered, say, say_left_out
+from lab.paths import cache_dir, write_whole
+from lab.study.gpus import visible_gpus
+from lab.study.identity import package_versions, processor
+from lab.study.reach import sources_hash
 from lab.training.parameters import (
     Parameters,
     PictureTuningParameters,
@@ -28,8 +34,11 @@ from lab.training.parameters import (
 
 T = TypeVar("T")
 
+Ingredients = dict[str, Any]
+"""What a cell's data were made from, by parameter; of many cells by parameter and value."""
+
 Made = tuple[Ingredients, list[str]]
-"""What a cell's data were made from, by parameter and value, and the folders that must still be there."""
+"""Ingredients, and the folders that must still be there for them to count."""
 
 _FILTER = ("loss_filter", "k", "fitted_by")
 _TRAINING = ("steps", "warmup_steps", "checkpoint_every")
@@ -54,20 +63,39 @@ DECIDES_NOTHING: Mapping[type[Parameters], Sequence[str]] = {
 def prepare(cells: Sequence[Parameters]) -> Ingredients:
     """Check these cells, make ready what they need, and return what it was made from, by parameter and value.
 
+    It is remembered under a hash of everything that it depends on, so that a sweep with nothing to do need not import
+    torch.
+
     Raises:
         LabError: an unknown name of a component, source, device or precision; a number out of range; what cannot be
             fetched, read or trained; a full disk.
     """
     distinct = {repr({**cell.as_dict(), "seed": 0}): cell for cell in cells}
-
-    def make_all() -> Made:
+    folders = folder_states(name for cell in distinct.values() for name in _possible_folders(cell))
+    pinned = {name: package.sha256 for name, package in packages().items()}
+    # Processor and GPUs tell whether `auto` comes to the same as before, without asking torch.
+    machine = [package_versions(), processor(), visible_gpus()]
+    identity = json.dumps([*distinct, folders, sources_hash(), pinned, *machine], sort_keys=True)
+    memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else None
+    if known and all(Path(folder).exists() for folder in known["folders"]):
+        return dict(known["ingredients"])
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{memo}.lock"):
         for cell in distinct.values():
             check_cell(cell)
-        return _made(list(distinct.values()))
+        ingredients, needed = _made(list(distinct.values()))
+        write_whole(memo, json.dumps({"ingredients": ingredients, "folders": needed}))
+    return ingredients
 
-    folders = folder_states(name for cell in distinct.values() for name in _possible_folders(cell))
-    code = reached_by_modules([__name__], [cell.as_dict() for cell in distinct.values()]).definitions
-    return remembered([*distinct, folders], code, make_all)
+
+def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]:
+    """What tells whether a folder among the names has changed: its files, their sizes and when they were written."""
+    states = {}
+    for folder in (Path(name) for name in sorted({name for name in names if name and Path(name).is_dir()})):
+        files = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+        states[str(folder)] = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    return states
 
 
 def check_cell(cell: Parameters) -> None:
@@ -99,7 +127,7 @@ def _made(cells: Sequence[Any]) -> Made:
             made, own = _by_kind(MAKES, cell)(cell)
             folders += own
             for name, value in {**made, **computed_with(cell)}.items():
-                ingredients.setdefault(name, {}).update(value)
+                ingredients.setdefault(name, {})[getattr(cell, name)] = value
         return ingredients, folders
 
     ingredients, folders = _with_language_models(list(wanted), make)
@@ -143,8 +171,7 @@ def _with_language_models(wanted: Sequence[Any], make: Callable[[], Made]) -> Ma
             process.join()
     finally:
         for process in pretraining:
-            if process.is_alive():
-                process.terminate()
+            process.terminate()  # nothing where it has ended
     if any(process.exitcode for process in pretraining):
         raise LabError("a language model could not be pretrained; its own words stand above")
     ingredients["language_model"] = {
@@ -154,6 +181,33 @@ def _with_language_models(wanted: Sequence[Any], make: Callable[[], Made]) -> Ma
         for name, steps in chosen
     }
     return ingredients, [*folders, *map(str, own.values())]
+
+
+def computed_with(cell: TrainedParameters) -> Ingredients:
+    """Device and precision of a cell, where it says `auto` what that is on this machine: they move a result."""
+    from lab.training.loop import choose_device, choose_precision
+
+    device: str = cell.device
+    precision: str = cell.precision
+    if "auto" in (device, precision) or device != "cuda":  # cells that name all may be for another machine
+        chosen = choose_device(device)
+        device, precision = chosen.type, choose_precision(precision, chosen)
+    return {"device": device, "precision": precision}
+
+
+def say(what: str) -> Callable[..., None]:
+    """A progress call that prints a line at each twentieth of the work."""
+    said = -1
+
+    def print_line(done: int, total: int, loss: float | None = None) -> None:
+        nonlocal said
+        if done == total or done * 20 // total > said:
+            said = done * 20 // total
+            print(
+                f"preparing: {what} {done} of {total}" + (f", loss {loss:.3f}" if loss is not None else ""), flush=True
+            )
+
+    return print_line
 
 
 def _pretrain(name: str, steps: int) -> None:
@@ -269,19 +323,17 @@ def _make_speech(cell: SpeechParameters) -> Made:
     normalizer = NORMALIZERS[cell.normalizer]
     data = cell_data(cell, encoder, keep=normalizer, progress=say("features, utterances"))
     torch.set_num_threads(threads)
-    corpora = {
-        name: open_corpus(name, num_utterances=cell.num_utterances) if name else None
-        for name in (cell.corpus, cell.out_of_domain_corpus)
-    }
-    made_of = {name: f"{corpus.name} {corpus.sha256}" if corpus else "none" for name, corpus in corpora.items()}
+    named = {"corpus": cell.corpus, "out_of_domain_corpus": cell.out_of_domain_corpus}
+    corpora = {key: open_corpus(name, num_utterances=cell.num_utterances) for key, name in named.items() if name}
+    made_of = {key: f"{corpus.name} {corpus.sha256}" for key, corpus in corpora.items()}
     ingredients = {
-        "corpus": {cell.corpus: made_of[cell.corpus]},
-        "out_of_domain_corpus": {cell.out_of_domain_corpus: made_of[cell.out_of_domain_corpus]},
-        "audio_encoder": {cell.audio_encoder: encoder.key},
-        "normalizer": {cell.normalizer: normalizer.version},
+        **dict.fromkeys(named, "none"),
+        **made_of,
+        "audio_encoder": encoder.key,
+        "normalizer": normalizer.version,
     }
     stores = [str(store.folder) for split in data.values() for store in split.heard]
-    return ingredients, [*(str(corpus.folder) for corpus in corpora.values() if corpus), *stores]
+    return ingredients, [*(str(corpus.folder) for corpus in corpora.values()), *stores]
 
 
 def _sources(cell: SightedParameters) -> dict[str, str]:
@@ -297,17 +349,17 @@ def _seen(cell: SightedParameters) -> tuple[Any, Ingredients]:
 
     name, told = cell.vision_encoder, say(f"{cell.vision_encoder}, steps")
     encoder = open_vision_encoder(name, image_size=cell.image_size, stride=cell.stride, progress=told)
-    sources = {
-        parameter: {source: sources_sha256(source) if source else "none"}
-        for parameter, source in _sources(cell).items()
-    }
-    return encoder, {**sources, "vision_encoder": {name: encoder.weights_sha256}}
+    made_of = {key: sources_sha256(source) if source else "none" for key, source in _sources(cell).items()}
+    return encoder, {**made_of, "vision_encoder": encoder.weights_sha256}
 
 
 def _views(data: Mapping[str, Any]) -> list[str]:
     """Where the views of splits are kept; what of their sources cannot be used is said."""
+    from lab.data.filters.filtering import left_out_account
+
     for split in data.values():
-        say_left_out(split.name, split.left_out)
+        if split.left_out:
+            print(f"preparing: {split.name}, {left_out_account(split.left_out)}", flush=True)
     return [str(split.store.folder) for split in data.values() if split.store]
 
 
@@ -331,8 +383,7 @@ def _make_pictures(cell: PictureTuningParameters) -> Made:
     told = say("pretrained model of pictures, steps")
     pretrained = open_pretrained(cell, splits[IMAGE], encoder, language_model, progress=told)
     data = open_image_text_data(cell, pretrained, progress=say("losses, examples"))
-    made_of = (ingredients["images"][cell.images], data.sha256, pretrained.scorer.sha256)
-    ingredients["images"] = {cell.images: " ".join(made_of)}
+    ingredients["images"] += f" {data.sha256} {pretrained.scorer.sha256}"
     return ingredients, [*_views(splits), str(pretrained.folder), str(data.scores)]
 
 
@@ -342,9 +393,9 @@ def _make_text(cell: TextTuningParameters) -> Made:
     told = say("losses, instructions")
     data = open_instruction_data(cell, open_reader(cell), partial(open_scorer, cell), progress=told)
     ingredients = {
-        "instructions": {cell.instructions: data.facts["train_sha256"]},
-        "test_instructions": {cell.test_instructions: data.facts["test_sha256"]},
-        "scorer": {cell.scorer: data.scorer_sha256},
+        "instructions": data.facts["train_sha256"],
+        "test_instructions": data.facts["test_sha256"],
+        "scorer": data.scorer_sha256,
     }
     return ingredients, [str(data.folder), str(data.scores)]
 

@@ -8,9 +8,8 @@ import torch
 from lab import paths
 from lab.data import fetch, sources
 from lab.errors import LabError
-from lab.study import preparation, remembered
-from lab.study.preparation import DECIDES_NOTHING, MAKES, prepare
-from lab.study.remembered import folder_states
+from lab.study import preparation
+from lab.study.preparation import DECIDES_NOTHING, MAKES, folder_states, prepare
 from lab.training import image_text_model, vision
 from lab.training.instruction_data import open_instruction_data
 from lab.training.parameters import PictureTuningParameters, TextTuningParameters, VisionParameters
@@ -104,7 +103,7 @@ def test_a_changed_package_gives_another_ingredient(cell, monkeypatch):
     before = prepare([cell])
     changed = fetch.packages()
     changed = {**changed, "emojibase-data": replace(changed["emojibase-data"], sha256="0" * 64)}
-    for module in (remembered, sources):
+    for module in (preparation, sources):
         monkeypatch.setattr(module, "packages", lambda: changed)
     after = prepare([cell])
     assert after["images"] != before["images"]
