@@ -9,7 +9,7 @@ import pytest
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.sources import check_source
 from lab.paper.claims import load_contrasts
-from lab.paper.figure_frame import load_script
+from lab.paper.figures import load_script
 from lab.paper.measured import load_measured
 from lab.paper.style import paper_style
 from lab.study import results

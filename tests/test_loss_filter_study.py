@@ -10,11 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lab import paths
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
-from lab.errors import LabError
 from lab.paper.claims import load_contrasts
-from lab.paper.figure_frame import load_script
+from lab.paper.figures import load_script
 from lab.paper.measured import load_measured
-from lab.paper.panels_beneath import seen_losses
 from lab.paper.style import paper_style
 from lab.study import results
 from lab.study.ablation import Rung, load_ablation
@@ -186,5 +184,3 @@ def test_without_the_papers_row_the_scores_are_drawn_alone(tmp_path, monkeypatch
     found, _ = measured(tmp_path, monkeypatch, rows=("none", "oracle"))
     with paper_style():
         assert len(load_script(REPOSITORY / "figures" / f"{NAME}.py").draw(found).axes) == 1
-    with pytest.raises(LabError, match="row 'gaussian_1' of 'loss_filter' has no results at rung 'cpu'; run it"):
-        seen_losses(found, "gaussian_1")

@@ -82,8 +82,6 @@ class Reported:
     note: str = ""
     cell: str = ""
     """The key of its cell in the ledger of the paper's tables (`lab.paper.ledger`)."""
-    same_test: bool = False
-    """At rung `paper` the metric is measured on the very test set of the paper's number."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,6 @@ from lab.study.identity import PACKAGES, package_versions
 if TYPE_CHECKING:
     import pandas
     from mlflow.entities import RunTag
-    from torch import Tensor
 
 PUBLISH_SECONDS = 2.0  # between two writings of a run made by hand: nobody looks more often
 MAX_PUBLISHED = 1000  # metric points MLflow takes in one call
@@ -75,17 +74,6 @@ class CellRun:
     def log_table(self, table: "pandas.DataFrame", name: str = "utterances") -> None:
         """Keep a table as the Parquet artifact `NAME.parquet`."""
         table.to_parquet(self.artifact(f"{name}.parquet"), index=False)
-
-    def log_weights(self, tensors: "Mapping[str, Tensor]", name: str) -> None:
-        """Keep tensors as the artifact `NAME.safetensors`, fractions in 16 bits: to look at, not to train on."""
-        import torch
-        from safetensors.torch import save_file
-
-        kept = {
-            key: tensor.detach().to("cpu", torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
-            for key, tensor in tensors.items()
-        }
-        save_file(kept, self.artifact(f"{name}.safetensors"))
 
     def log_json(self, value: Any, name: str) -> None:
         """Keep something as the artifact `NAME.json`."""
