@@ -42,7 +42,7 @@ from standins.pictures.pictures import Picture, caption_name, thing
 DEFAULT_STEPS = 500
 TIMM_FILE, WEIGHTS_FILE = "timm.json", "model.safetensors"
 NUM_BUCKETS = 8192
-_CHECKPOINT_EVERY = 100
+CHECKPOINT_EVERY = 100
 _MAX_ROTATION_DEGREES = 20.0
 _SMALLEST_SHARE = 0.45
 _SHADED_SHARE = 0.5
@@ -370,7 +370,7 @@ def _train(
         TrainingOptions(
             weight_decay=options.weight_decay,
             betas=(0.9, 0.95),
-            checkpoint_every=_CHECKPOINT_EVERY,
+            checkpoint_every=CHECKPOINT_EVERY,
             precision="float32",
             fused=False,
         ),
