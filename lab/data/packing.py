@@ -8,7 +8,7 @@ tokens of joined sequences (prompt, media, answer).
 
 import bisect
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,15 +58,6 @@ def bucketed_epoch(lengths: Sequence[int], *, batch_size: int, seed: int, epoch:
         by_length = sorted(order[first:last].tolist(), key=lambda i: lengths[i])
         batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def batches_from(lengths: Sequence[int], *, batch_size: int, seed: int, first_step: int = 0) -> Iterator[list[int]]:
-    """Batches without end, epoch after epoch; `first_step` takes up where an interrupted run stopped."""
-    per_epoch = len(bucketed_epoch(lengths, batch_size=batch_size, seed=seed, epoch=0))
-    epoch, skip = divmod(first_step, per_epoch)
-    while True:
-        yield from bucketed_epoch(lengths, batch_size=batch_size, seed=seed, epoch=epoch)[skip:]
-        epoch, skip = epoch + 1, 0
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
@@ -133,10 +124,10 @@ def pack_best_fit(
     given = np.asarray(lengths)
     if not len(given) or budget < 1:
         raise LabError(f"packing needs samples and a budget of at least 1 token, not {len(given)} and {budget}")
-    for at in (int(given.argmin()), int(given.argmax())):
-        if not 1 <= given[at] <= budget:
-            expected = "expected at least 1" if given[at] < 1 else f"more than the budget of {budget}"
-            raise LabError(f"sample {at if ids is None else repr(ids[at])} has {given[at]} tokens, {expected}")
+    at = int(given.argmin() if given.min() < 1 else given.argmax())
+    if not 1 <= given[at] <= budget:
+        expected = "expected at least 1" if given[at] < 1 else f"more than the budget of {budget}"
+        raise LabError(f"sample {at if ids is None else repr(ids[at])} has {given[at]} tokens, {expected}")
     order = np.argsort(-given, kind="stable")
     pack_of, num_packs = _best_fit(given[order], budget)
     # Stable: inside a pack, where the order is free, the longest stay first.

@@ -20,7 +20,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "lab.training.stages.Stage": (
         *("name", "paper", "learning_rates", "frozen", "data", "steps", "tokens", "schedule", "starts_from"),
     ),
-    "lab.training.loop.TrainingRecord": ("losses", "seconds", "peak_memory_bytes"),
+    "lab.training.checkpoints.TrainingRecord": ("losses", "seconds", "peak_memory_bytes"),
     "lab.training.memory.Memory": ("parts", "batch_size", "tokens", "total", "flops"),
     "lab.training.packing_certificate.PackingCertificate": ("passed", "attention", "precision", "checks", "failed"),
     "lab.data.sample.Sample": ("content", "task", "choices", "answer"),

@@ -16,10 +16,8 @@ from lab.parts.any_resolution import num_tokens
 from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, build_visual_projector
 from lab.study.ablation import load_ablation
-from lab.training.language_models import language_model_without_weights
-from lab.training.speech import cell_audio_projector
-from lab.training.vision import vision_backbone_without_weights
-from lab.training.vision_cell import cell_projector
+from lab.training.cell import cell_audio_projector, cell_visual_projector
+from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
 
 RUNG = "paper"
 AUDIO_ROW, IMAGE_ROW, VIDEO_ROW = "conv_gmlp_2", "mean_pool", "anyres_48"
@@ -57,8 +55,8 @@ def architecture() -> dict[str, Any]:
     features = vision(pixels)
     mel, frames = whisper_shapes(hearing)
     with torch.device("meta"):
-        look = cell_projector(image, vision.hidden_size, width)
-        watch = cell_projector(video, vision.hidden_size, width)
+        look = cell_visual_projector(image, vision.hidden_size, width)
+        watch = cell_visual_projector(video, vision.hidden_size, width)
         listen = cell_audio_projector(audio, frames[1], width)
         by_padding = {
             padding: build_visual_projector(image.projector, hidden_size=1, output_size=1, padding=padding)

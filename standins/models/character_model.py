@@ -32,8 +32,8 @@ from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import CHARACTER_FILE, CharacterCodec, LanguageModel, TextCodec, load_language_model
 from lab.paths import cache_dir, write_whole
 from lab.training.checkpoints import Checkpoint
-from lab.training.language_models import OwnLanguageModel
-from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
+from lab.training.loop import TrainingOptions, drawn_in_order, mean_loss, tell_recent_loss, train
+from lab.training.named_parts import OwnLanguageModel
 from standins import texts
 from standins.models.kept_model import kept_folder, made_model, write_description
 from standins.speech import amazon_queen
@@ -323,7 +323,7 @@ def pretrain_character_model(
         decay = 1.0 if done < options.constant_share else max(0.02, (1 - done) / (1 - options.constant_share))
         return [options.learning_rate * min(1.0, (step + 1) / options.warmup_steps) * decay]
 
-    batches = DrawnInOrder(draw)
+    batches = drawn_in_order(draw())
     train(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: mean_loss(_loss(model, reader, codec, batches(step), options.frames_per_token)),

@@ -35,7 +35,7 @@ from lab.data.splits import normalize_sentence
 from lab.errors import LabError, choose
 from lab.parts.vision_backbones import check_timm
 from lab.training.checkpoints import Checkpoint
-from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
+from lab.training.loop import TrainingOptions, drawn_in_order, mean_loss, tell_recent_loss, train
 from standins.models.kept_model import write_description
 from standins.pictures.pictures import Picture, caption_name, thing
 
@@ -362,7 +362,7 @@ def _train(
         return [slow, 10 * slow]
 
     towers = [*pair.image_tower.parameters(), *pair.caption_tower.parameters()]
-    batches = DrawnInOrder(draw)
+    batches = drawn_in_order(draw())
     record = train(
         pair,
         lambda step: mean_loss(sigmoid_loss(pair(*batches(step)))),

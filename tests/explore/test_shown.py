@@ -20,7 +20,7 @@ from lab.explore.shown import MAX_PICTURES, SHOWN, curve, facts, html_of, regist
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.scale import scale
-from lab.training.loop import TrainingRecord
+from lab.training.checkpoints import TrainingRecord
 from lab.training.packing_certificate import PackingCertificate
 from lab.training.packing_traces import Check
 from lab.training.stages import PAPER_STAGES
@@ -83,7 +83,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.study.ablation.Ablation": (study, (study.rows[0].label, "downsample_rate = 2", "0<br>1<br>2")),
         "lab.study.cells.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
         "lab.training.stages.Stage": (PAPER_STAGES["image_1"], ("visual_projector = 0.001", "image_1")),
-        "lab.training.loop.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1,000,000,000")),
+        "lab.training.checkpoints.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1,000,000,000")),
         "lab.training.memory.Memory": (counted.rows["none"].memory, ("language_model", "flops")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("False", "other text: logits", "0.5")),
         "lab.data.sample.Sample": (sample, ("data:image/png;base64,", "red<br>blue", "Which?")),
