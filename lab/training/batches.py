@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.data.batching import bucketed_epoch, padding_share
-from lab.data.mixture import mixture
-from lab.data.packing import PackedEpochs, PackingStatistics
+from lab.data.packing import PackedEpochs, PackingStatistics, bucketed_epoch, mixture, padding_share
 from lab.errors import LabError, choose
 from lab.parts.audio_tokens import Sound
 from lab.parts.joined_sequences import AnswerLoss
@@ -128,7 +126,7 @@ class KindBatches:
         """
         if self._packs is None:
             return None
-        chosen = np.resize(self._packs.shortest_of(0), NUM_SAMPLES)
+        chosen = np.resize(self._packs.pack(0)[::-1], NUM_SAMPLES)
         probe = packing_probe(model, [self._data.example(int(index), model) for index in chosen])
         certificate = certify(model, probe, precision=precision).require()
         self._certified = certificate.attention

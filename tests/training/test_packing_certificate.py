@@ -22,7 +22,7 @@ from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.training.packing_certificate import PackingCertificate, Probe, certify
 from lab.training.packing_probe import packing_probe
 from lab.training.packing_traces import Check
-from standins.models.pretraining import PretrainingOptions, build_character_model
+from standins.models.character_model import PretrainingOptions, build_character_model
 from tests.parts.tiny_models import (
     ARCHITECTURES,
     HIDDEN_SIZE,
