@@ -24,7 +24,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab import cli
 from lab.data.sample import Audio, Image, Sample, Text, Video
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.evaluation.answering import ask
 from lab.parts.audio_encoders import AudioEncoder

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from lab.data.sample import Image, Sample, Video
 from lab.data.sources import open_samples
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.explore.panel import Panel, Shown, slider
 from lab.explore.shown import pictures, text

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lab.data.video.reading import VIDEO_FRAME
+from lab.data.video import VIDEO_FRAME
 from lab.parts.any_resolution import token_order
 from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, build_visual_projector

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import torch
 
-from lab.data.video.reading import VIDEO_FRAME
+from lab.data.video import VIDEO_FRAME
 from lab.errors import LabError, choose
 from lab.parts.any_resolution import token_order
 from lab.parts.visual_projectors import Padding

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.data.batching import bucketed_epoch, padding_share
-from lab.data.mixture import mixture
-from lab.data.packing import PackedEpochs, PackingStatistics
+from lab.data.packing import PackedEpochs, PackingStatistics, bucketed_epoch, mixture, padding_share
 from lab.errors import LabError, choose
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.media_tokens import Seen, Sound
@@ -126,7 +124,7 @@ class KindBatches:
         """
         if self._packs is None:
             return None
-        chosen = np.resize(self._packs.shortest_of(0), NUM_SAMPLES)
+        chosen = np.resize(self._packs.pack(0)[::-1], NUM_SAMPLES)
         examples = [self._data.example(int(index), model) for index in chosen]
         certificate = certify(model, examples, precision=precision).require()
         self._certified = certificate.attention

@@ -20,7 +20,7 @@ from lab.data.sample import Text
 from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
 from lab.data.speech.corpora import Corpus, default_corpus, load_corpus
 from lab.data.splits import Split
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector
@@ -76,7 +76,7 @@ def open_corpus(name: str, *, num_utterances: int = 0) -> Corpus:
     `num_utterances` is for the corpora that are spoken on demand (0: their default).
     """
     if name == DEFAULT_CORPUS:
-        name = default_corpus()[0]
+        name = default_corpus()
     options = {"num_utterances": num_utterances} if num_utterances and name in ("espeak", "kokoro") else {}
     return load_corpus(name, **options)
 

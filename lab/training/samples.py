@@ -19,7 +19,7 @@ from numpy import ndarray
 from lab.data.features import Encode, FeatureStore, Rows, joined, store_features
 from lab.data.sample import Audio, Image, Sample, Text, Video, samples_sha256
 from lab.data.speech.audio import change_speed
-from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder

@@ -8,8 +8,7 @@ from typing import Any
 
 from lab.data.filters.filtering import LeftOut
 from lab.data.filters.loss_filters import normality, read_losses
-from lab.data.instructions.instructions import read_instructions
-from lab.data.instructions.tables import read_instruction_table
+from lab.data.instructions.instructions import read_instruction_table, read_instructions
 from lab.data.sample import Sample
 from lab.data.sources import check_source, is_source
 from lab.errors import LabError

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
-from lab.data.instructions.tables import in_batches
+from lab.data.instructions.instructions import in_batches
 from lab.data.packing import pack_best_fit
 from lab.data.parquet import read_schema
 from lab.data.sample import Sample

@@ -26,8 +26,7 @@ from lab.data.filters.loss_filters import (
     filter_losses_by_group,
     read_losses,
 )
-from lab.data.instructions.choices import with_choices
-from lab.data.instructions.instructions import read_instructions, split_instructions
+from lab.data.instructions.instructions import read_instructions, split_instructions, with_choices
 from lab.data.instructions.planted_faults import plant_faults
 from lab.data.sample import Sample, samples_sha256
 from lab.data.sources import SAMPLES_VERSION, sources_sha256

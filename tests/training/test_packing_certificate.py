@@ -19,7 +19,7 @@ from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention, SampleBoundaries
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.training.packing_certificate import Check, PackingCertificate, certify
-from standins.models.pretraining import PretrainingOptions, build_character_model
+from standins.models.character_model import PretrainingOptions, build_character_model
 from tests.parts.tiny_models import (
     ARCHITECTURES,
     HIDDEN_SIZE,

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.media import Drawn
-from lab.data.sample import Image, Sample, Text, Video
-from lab.data.video.moments import Sight
+from lab.data.sample import Drawn, Image, Sample, Text, Video
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import image_views, num_views, token_order
 from lab.parts.media_tokens import Seen
