@@ -189,6 +189,6 @@ def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, 
         )
         assert expected in said[-3]
         assert said[-2] == "left out: 1 empty answer"
-        assert "a Gaussian has 31.7%" in said[-1]
+        assert "from the Gaussian" in said[-1]
     with pytest.raises(LabError, match="limit is 0"):
         score_source(str(table), tmp_path / "out", model="smollm2_135m", limit=0)
