@@ -37,7 +37,7 @@ import torch
 from lab.evaluation.answering import answer
 from lab.parts.audio_projectors import build_audio_projector
 from lab.training.loop import train
-from lab.training.speech import cell_data
+from lab.training.cell import heard_data
 """
 WORK = """\
 torch.manual_seed(seed)

@@ -11,11 +11,9 @@ from lab.paths import repository_root
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells, notebook_path
 from lab.study.parameters import cell_source, check_notebook, parameters_cell, read_notebook
-from lab.training.curricula import CURRICULA, IMAGE, VIDEO
-from lab.training.speech import cell_audio_projector
+from lab.training.cell import CURRICULA, IMAGE, VIDEO, cell_audio_projector, cell_kinds, cell_stages
+from lab.training.named_parts import check_vision_encoder
 from lab.training.stages import PAPER_STAGES
-from lab.training.vision import check_vision_encoder
-from lab.training.vision_cell import cell_kinds, cell_stages
 
 NAMES = sorted(path.stem for path in (repository_root() / "ablations").glob("[a-z]*.py"))
 

@@ -18,7 +18,7 @@ from lab.study import results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
-from lab.training.instruction_filter import ORACLE, check_filter
+from lab.training.tuning import ORACLE, check_tuning
 from tests.paper.answers import REPOSITORY, write_study
 from tests.training.instructions import talks, tiny_model
 
@@ -34,7 +34,7 @@ def test_rows_differ_in_the_filter_and_its_k_alone_and_every_filter_has_one() ->
     of_all = [cell for cell in cells if cell.fitted_by == "corpus"]
     assert sorted(cell.k for cell in of_all if cell.loss_filter == "gaussian") == [0.5, 1.0, 1.5, 2.0, 3.0]
     for cell in cells:
-        check_filter(cell)
+        check_tuning(cell)
 
 
 def test_random_is_of_the_papers_filters_size() -> None:

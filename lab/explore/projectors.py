@@ -16,7 +16,6 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.errors import LabError, choose
@@ -24,14 +23,15 @@ from lab.explore.panel import Panel, Shown
 from lab.explore.shown import sound, text
 from lab.paper.style import GREY
 from lab.paper.tables import rows_by_rate
-from lab.parts.audio_tokens import AudioTokens
+from lab.parts.media_tokens import AudioTokens
 from lab.parts.saved_model import load_part
 from lab.study.ablation import Ablation
 from lab.study.models import FOLDER
 from lab.study.results import load_results, load_utterances, summary
 from lab.study.store import artifact
+from lab.training.cell import heard_data
+from lab.training.named_parts import open_audio_encoder
 from lab.training.parameters import SpeechParameters
-from lab.training.speech import cell_data, open_encoder
 
 FRAMES_PER_SECOND = 50.0
 MAX_ROWS_OF_TOKENS = 64  # of the language model's width, drawn
@@ -65,8 +65,8 @@ class StudiedCells:
         parameters = ablation.resolve(self.rows[0], rung, seed)
         if not isinstance(parameters, SpeechParameters):
             raise LabError(f"{ablation.name!r} is no study of audio projectors")
-        self.encoder = open_encoder(parameters.audio_encoder, window=parameters.encoder_window)
-        data = cell_data(parameters, self.encoder, keep=NORMALIZERS[parameters.normalizer])
+        self.encoder = open_audio_encoder(parameters.audio_encoder, window=parameters.encoder_window)
+        data = heard_data(parameters, self.encoder)
         self.tests: dict[str, dict[str, Sample]] = {
             data[name].name: {one.id: one for one in data[name].samples} for name in MEASURED if name in data
         }

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lab.data.video.reading import VIDEO_FRAME
-from lab.parts.any_resolution import num_tokens
+from lab.data.video import VIDEO_FRAME
+from lab.parts.any_resolution import token_order
 from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, build_visual_projector
 from lab.study.ablation import load_ablation
-from lab.training.language_models import language_model_without_weights
-from lab.training.speech import cell_audio_projector
-from lab.training.vision import vision_backbone_without_weights
-from lab.training.vision_cell import cell_projector
+from lab.training.cell import cell_audio_projector, cell_visual_projector
+from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
 
 RUNG = "paper"
 AUDIO_ROW, IMAGE_ROW, VIDEO_ROW = "conv_gmlp_2", "mean_pool", "anyres_48"
@@ -57,8 +55,8 @@ def architecture() -> dict[str, Any]:
     features = vision(pixels)
     mel, frames = whisper_shapes(hearing)
     with torch.device("meta"):
-        look = cell_projector(image, vision.hidden_size, width)
-        watch = cell_projector(video, vision.hidden_size, width)
+        look = cell_visual_projector(image, vision.hidden_size, width)
+        watch = cell_visual_projector(video, vision.hidden_size, width)
         listen = cell_audio_projector(audio, frames[1], width)
         by_padding = {
             padding: build_visual_projector(image.projector, hidden_size=1, output_size=1, padding=padding)
@@ -68,7 +66,8 @@ def architecture() -> dict[str, Any]:
     heard = torch.empty(windows, listen.downsample_rate, frames[1], device="meta")
     tokens = listen.project(heard, torch.empty(windows, dtype=torch.long, device="meta"))
     view = {"image_size": vision.image_size, "view_grid": watch.output_grid(*vision.grid), "newline": video.newline}
-    tokens_a_frame = {n: num_tokens(*VIDEO_FRAME, max_tiles=tiles, **view) for n, tiles in (("whole", 1), ("tiles", 2))}
+    orders = {n: token_order(*VIDEO_FRAME, max_tiles=tiles, **view) for n, tiles in (("whole", 1), ("tiles", 2))}
+    tokens_a_frame = {n: len(order) for n, order in orders.items()}
     return {
         "vision_encoder": _part(image.vision_encoder, vision, features) | {"in": list(pixels.shape[1:])},
         "visual_projector": _part(

@@ -50,7 +50,7 @@ class OpenCell:
 
     def trained(self, record: "StagesRecord", **artifacts: Any) -> None:
         """Keep the curves of a training, where its weights come from, and artifacts that say something, as JSON."""
-        from lab.training.ancestry import as_json
+        from lab.training.stage_training import as_json
 
         # Those before a checkpoint's were told to another run.
         losses = [(step, loss) for step, loss in enumerate(record.losses) if step not in self._steps]

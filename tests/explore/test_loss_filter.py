@@ -12,8 +12,7 @@ from PIL import Image as Picture
 
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instructions import instruction
-from lab.data.media import Drawn
-from lab.data.sample import Image, Sample, Text
+from lab.data.sample import Drawn, Image, Sample, Text
 from lab.errors import LabError
 from lab.explore import loss_filter
 from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study
@@ -127,7 +126,7 @@ def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeyp
 def test_a_filter_that_needs_more_than_there_is_says_so():
     panel = loss_filter_panel(samples())
     panel.controls["loss_filter"].value = "ifd"
-    assert "loss filter 'ifd' divides by the loss without the prompt" in panel.error
+    assert "there is none without the prompt, by which 'ifd' divides" in panel.error
     panel = loss_filter_panel(samples(loss_without_prompt=np.full(10, 3.5)))
     panel.controls["loss_filter"].value = "ifd"
     assert panel.error == ""

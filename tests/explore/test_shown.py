@@ -10,20 +10,18 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from lab.data.filters.filtering import Filtered
-from lab.data.media import Drawn
 from lab.data.packing import pack_best_fit
-from lab.data.sample import Image, Sample, Text
+from lab.data.sample import Drawn, Image, Sample, Text
 from lab.data.speech.corpora import Corpus
-from lab.data.video.reading import VideoFrames
+from lab.data.video import VideoFrames
 from lab.evaluation.statistics import Interval
 from lab.evaluation.verdict import Verdict
 from lab.explore.shown import MAX_PICTURES, SHOWN, curve, facts, html_of, register
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.scale import scale
-from lab.training.loop import TrainingRecord
-from lab.training.packing_certificate import PackingCertificate
-from lab.training.packing_traces import Check
+from lab.training.checkpoints import TrainingRecord
+from lab.training.packing_certificate import Check, PackingCertificate
 from lab.training.stages import PAPER_STAGES
 
 FRAMES = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
@@ -84,11 +82,11 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.study.ablation.Ablation": (study, (study.rows[0].label, "downsample_rate = 2", "0<br>1<br>2")),
         "lab.study.cells.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
         "lab.training.stages.Stage": (PAPER_STAGES["image_1"], ("visual_projector = 0.001", "image_1")),
-        "lab.training.loop.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1,000,000,000")),
+        "lab.training.checkpoints.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1,000,000,000")),
         "lab.training.memory.Memory": (counted.rows["none"].memory, ("language_model", "flops")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("False", "other text: logits", "0.5")),
         "lab.data.sample.Sample": (sample, ("data:image/png;base64,", "red<br>blue", "Which?")),
-        "lab.data.video.reading.VideoFrames": (video(), ("<img", "2.00 s")),
+        "lab.data.video.VideoFrames": (video(), ("<img", "2.00 s")),
         "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "utterances")),
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.filters.filtering.Filtered": (kept, ("not_empty", "empty = 1", "least = 1")),
