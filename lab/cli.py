@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli_data import data_app
-from lab.cli_evaluate import evaluate_app
 from lab.cli_models import models_app
 from lab.cli_options import (
     BudgetOption,
@@ -54,7 +53,6 @@ app.add_typer(schedule_app, name="schedule")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app)  # without a name: its commands stand beside the others
 app.add_typer(paper_app)
-app.add_typer(evaluate_app)
 
 
 @app.command()

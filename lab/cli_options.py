@@ -127,7 +127,7 @@ def asked_sweep(asked: dict[str, Any], ask: bool = False) -> "tuple[Callable[...
         "budget": _budget(asked["budget"], asked["fit"], asked["gpus"], ask),
     }
     if asked["until_decided"]:
-        from lab.paper.looking import question_of
+        from lab.paper.claims import question_of
         from lab.study.adaptive import until_decided
 
         question = question_of(asked["ablation"], asked["rung"])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instructions import read_instructions
 from lab.paths import repository_root
 from lab.study.quick_client import QuickManager

@@ -30,7 +30,7 @@ DEFAULT_MOST_SEEDS = 24
 
 
 class Question(Protocol):
-    """A claim that can be looked at (`lab.paper.looking.question_of` makes one of an ablation's first contrast)."""
+    """A claim that can be looked at (`lab.paper.claims.question_of` makes one of an ablation's first contrast)."""
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -16,20 +16,18 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.data.sources import Largest, largest_sample
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.media_tokens import AudioTokens, Seen, Sound, VisualTokens
 from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Seen, VisualTokens
-from lab.training.curricula import IMAGE, VIDEO
-from lab.training.image_text_model import vision_parameters
-from lab.training.language_models import language_model_without_weights
+from lab.training.cell import IMAGE, VIDEO, cell_audio_projector, cell_visual_projector
 from lab.training.memory import PRECISIONS, Memory, trace
+from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
 from lab.training.parameters import (
     Parameters,
     PictureTuningParameters,
@@ -37,9 +35,7 @@ from lab.training.parameters import (
     SpeechParameters,
     VisionParameters,
 )
-from lab.training.speech import cell_audio_projector
-from lab.training.vision import vision_backbone_without_weights
-from lab.training.vision_cell import cell_projector
+from lab.training.tuning import as_vision
 
 SPEECH, TEXT = "asr_audio_text", "instruction_pairs"
 SOURCES = {IMAGE: "images", VIDEO: "videos"}
@@ -198,7 +194,7 @@ def build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[st
             parts["audio_projector"] = AudioTokens(projector=projector)
         for branch in BRANCHES if "vision_encoder" in encoders else ():
             parts[branch] = VisualTokens(
-                projector=cell_projector(parameters, encoders["vision_encoder"].hidden_size, width),
+                projector=cell_visual_projector(parameters, encoders["vision_encoder"].hidden_size, width),
                 marks_places=parameters.marks_places,
                 newline=seen_as(parameters).newline,
             )
@@ -244,7 +240,7 @@ def _sound(step: TracedStep, encoder: AudioEncoder) -> Sound:
 
 def seen_as(parameters: Any) -> VisionParameters:
     """The parameters of a study that sees, as one of pictures and video."""
-    return vision_parameters(parameters) if isinstance(parameters, PictureTuningParameters) else parameters
+    return as_vision(parameters) if isinstance(parameters, PictureTuningParameters) else parameters
 
 
 def largest_seen(parameters: Any, kind: str, image_size: int) -> Largest:

@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 import torch
 
-from lab.data.video.reading import VIDEO_FRAME
+from lab.data.video import VIDEO_FRAME
 from lab.errors import LabError, choose
-from lab.parts.any_resolution import num_tokens
+from lab.parts.any_resolution import token_order
 from lab.parts.visual_projectors import Padding
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
@@ -32,8 +32,7 @@ from lab.study.largest_batch import (
     prompt_tokens,
     seen_as,
 )
-from lab.training.curricula import IMAGE, VIDEO, image_text_stages
-from lab.training.instruction_data import scored_tokens
+from lab.training.cell import IMAGE, IMAGE_BRANCH, VIDEO, cell_branch, cell_stages, cell_visual_projector
 from lab.training.memory import PRECISIONS, Memory
 from lab.training.parameters import (
     Parameters,
@@ -45,7 +44,7 @@ from lab.training.parameters import (
     VisionParameters,
 )
 from lab.training.stages import PAPER_STAGES
-from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_projector, cell_stages
+from lab.training.tuning import scored_tokens
 
 BRANCHES = {SPEECH: ("audio_projector",), IMAGE: ("visual_projector", "video_projector"), VIDEO: ("video_projector",)}
 """Kinds of data, and the projectors that they may pass through."""
@@ -104,7 +103,7 @@ STUDIES: dict[type[Parameters], Study] = {
     PictureTuningParameters: Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
-        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
+        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", cell_stages(parameters)[1].trained)],
         "budget_tokens",
         _pictures,
     ),
@@ -302,9 +301,9 @@ def scale(
 
 def _frame_tokens(cell: VisionParameters, encoder: Any, size: tuple[int, int]) -> int:
     with torch.device("meta"):
-        view_grid = cell_projector(cell, 1, 1).output_grid(*encoder.grid)
+        view_grid = cell_visual_projector(cell, 1, 1).output_grid(*encoder.grid)
     options: dict[str, Any] = {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
-    return num_tokens(*size, image_size=encoder.image_size, view_grid=view_grid, **options)
+    return len(token_order(*size, image_size=encoder.image_size, view_grid=view_grid, **options))
 
 
 def _frame_note(cell: VisionParameters) -> str:

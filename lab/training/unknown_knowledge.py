@@ -4,15 +4,16 @@ Section 3 of the paper. Differs from the paper: how it tells what the model does
 rule (Gekhman et al. 2024, "Does Fine-Tuning LLMs on New Knowledge Encourage Hallucinations?", EMNLP 2024, arXiv
 2405.05904): the model answers each question greedily and with answers drawn at a temperature, under several prompts;
 what none of them gets right is unknown. There the prompts are ten draws of four worked examples, 16 answers are drawn
-for each at temperature 0.5, and right is an exact match.
+for each at temperature 0.5. Right is an exact match, there and here, of what the normaliser leaves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from lab.data.filters.filtering import Filtered
+from lab.data.filters.filtering import Filtered, first_reason
 from lab.data.normalizers import NORMALIZERS
+from lab.data.sample import Sample
 from lab.errors import LabError, choose
 from lab.parts.decoding import draw
 from lab.parts.language_models import LanguageModel
@@ -23,30 +24,14 @@ QUESTION = "{question}"
 DEFAULT_PROMPTS = ("Question: {question}\nAnswer:",)
 
 
-def exact(given: str, expected: str) -> bool:
-    """The answer and nothing else, both normalised."""
-    return given == expected
-
-
-def contains(given: str, expected: str) -> bool:
-    """The answer stands somewhere in what is given, as whole words; both normalised.
-
-    Where the language has no blanks (`chinese_characters`), anywhere.
-    """
-    return f" {expected} " in f" {given} " or (" " not in given and not expected.isascii() and expected in given)
-
-
 def measure_knowledge(
     language_model: LanguageModel,
-    ids: Sequence[str],
-    questions: Sequence[str],
-    answers: Sequence[str],
+    samples: Sequence[Sample],
     *,
     prompts: Sequence[str] = DEFAULT_PROMPTS,
     num_samples: int = 16,
     temperature: float = 0.5,
     max_new_tokens: int = 32,
-    match: str = "exact",
     normalizer: str = "lowercase_alphanumeric",
     batch_size: int = 8,
     seed: int = 0,
@@ -61,33 +46,37 @@ def measure_knowledge(
     rounding.
 
     Raises:
-        LabError: an empty question or answer, an answer that the normaliser leaves nothing of, or a prompt that is too
-            long (the sample is named), not one question and answer a sample, an id twice, no prompt or one without
-            `{question}`, an unknown match rule or normaliser, or a number out of range.
+        LabError: an empty question, an answer that the normaliser leaves nothing of, or a prompt that is too long (the
+            sample is named), no prompt or one without `{question}`, an unknown normaliser, or a number
+            out of range.
     """
-    right = choose(ANSWER_MATCHES, match, "answer match")
     normalize = choose(NORMALIZERS, normalizer, "normaliser")
-    _check(ids, questions, answers, prompts, num_samples, batch_size)
-    expected = [normalize(answer) for answer in answers]
-    for name, answer, plain in zip(ids, answers, expected, strict=True):
-        if not plain:
-            raise LabError(f"sample {name!r} has the answer {answer!r}, of which {normalizer!r} leaves nothing")
+    if num_samples < 1 or batch_size < 1:
+        raise LabError(f"num_samples and batch_size are {num_samples} and {batch_size}, expected at least 1 each")
+    if not prompts or any(QUESTION not in prompt for prompt in prompts):
+        raise LabError(f"prompts are {list(prompts)}, expected at least one, each with {QUESTION} in it")
+    for one in samples:
+        if not one.asked.strip() or not normalize(one.answer):
+            raise LabError(
+                f"sample {one.id!r} asks {one.asked!r} with the answer {one.answer!r}; expected a question, and an "
+                f"answer of which {normalizer!r} leaves something: drop such samples first"
+            )
     codec, model = language_model.codec, OmniModel(language_model=language_model).eval()
     asked = [
-        (i, number, codec.encode(prompt.replace(QUESTION, question)))
-        for i, question in enumerate(questions)
+        (i, number, codec.encode(prompt.replace(QUESTION, one.asked)))
+        for i, one in enumerate(samples)
         for number, prompt in enumerate(prompts)
     ]
     asked.sort(key=lambda entry: len(entry[2]))
-    greedy, drawn = [0] * len(ids), [0] * len(ids)
-    given = [""] * len(ids)
+    greedy, drawn = [0] * len(samples), [0] * len(samples)
+    given = [""] * len(samples)
     for at in range(0, len(asked), batch_size):
         batch = asked[at : at + batch_size]
         found = draw(
             model,
             # What is answered goes on where the prompt ends.
             [Example(content=[[]], answer=tokens) for _, _, tokens in batch],
-            [f"{ids[i]}" if number == 0 else f"{ids[i]} (prompt {number})" for i, number, _ in batch],
+            [samples[i].id if number == 0 else f"{samples[i].id} (prompt {number})" for i, number, _ in batch],
             num_samples=num_samples,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
@@ -95,25 +84,29 @@ def measure_knowledge(
         )
         for (i, number, _), tokens_of_answers in zip(batch, found, strict=True):
             texts = [codec.decode(tokens) for tokens in tokens_of_answers]
-            hits = [right(normalize(text), expected[i]) for text in texts]
+            hits = [normalize(text) == normalize(samples[i].answer) for text in texts]
             greedy[i] += hits[0]
             drawn[i] += sum(hits[1:])
             if number == 0:
                 given[i] = texts[0]
         if progress:
             progress(min(at + batch_size, len(asked)), len(asked))
-    lines = [
+    return pd.DataFrame(
         {
-            "id": name,
-            "category": _category(greedy[i], drawn[i], len(prompts)),
-            "greedy_right": greedy[i] / len(prompts),
-            "sampled_right": drawn[i] / (len(prompts) * num_samples),
-            "answer": answers[i],
-            "given": given[i],
+            "id": [one.id for one in samples],
+            "category": [_category(*counts, len(prompts)) for counts in zip(greedy, drawn, strict=True)],
+            "greedy_right": [count / len(prompts) for count in greedy],
+            "sampled_right": [count / (len(prompts) * num_samples) for count in drawn],
+            "answer": [one.answer for one in samples],
+            "given": given,
         }
-        for i, name in enumerate(ids)
-    ]
-    return pd.DataFrame(lines, columns=["id", "category", "greedy_right", "sampled_right", "answer", "given"])
+    )
+
+
+def _category(greedy: int, drawn: int, num_prompts: int) -> str:
+    if greedy:
+        return "highly_known" if greedy == num_prompts else "maybe_known"
+    return "weakly_known" if drawn else "unknown"
 
 
 def unknown_knowledge(knowledge: pd.DataFrame, *, least_right: float = 0.0) -> Filtered:
@@ -126,48 +119,7 @@ def unknown_knowledge(knowledge: pd.DataFrame, *, least_right: float = 0.0) -> F
     """
     if not 0 <= least_right <= 1:
         raise LabError(f"least_right is {least_right}, expected a share from 0 to 1")
-    seldom = f"fewer than {least_right:g} of the drawn answers are right"
-    reasons = [
-        UNKNOWN
-        if row.category == "unknown"
-        else seldom
-        if not row.greedy_right and row.sampled_right < least_right
-        else None
-        for row in knowledge.itertuples()
-    ]
+    seldom = (knowledge["greedy_right"] == 0) & (knowledge["sampled_right"] < least_right)
+    unsure = f"fewer than {least_right:g} of the drawn answers are right"
+    reasons = first_reason({UNKNOWN: (knowledge["category"] == "unknown").to_numpy(), unsure: seldom.to_numpy()})
     return Filtered(list(knowledge["id"]), reasons, name="unknown_knowledge", parameters={"least_right": least_right})
-
-
-def _category(greedy: int, drawn: int, num_prompts: int) -> str:
-    if greedy:
-        return "highly_known" if greedy == num_prompts else "maybe_known"
-    return "weakly_known" if drawn else "unknown"
-
-
-def _check(
-    ids: Sequence[str],
-    questions: Sequence[str],
-    answers: Sequence[str],
-    prompts: Sequence[str],
-    num_samples: int,
-    batch_size: int,
-) -> None:
-    if not len(ids) == len(questions) == len(answers):
-        raise LabError(
-            f"{len(questions)} questions and {len(answers)} answers for {len(ids)} samples; expected one each"
-        )
-    if num_samples < 1 or batch_size < 1:
-        raise LabError(f"num_samples and batch_size are {num_samples} and {batch_size}, expected at least 1 each")
-    if not prompts or any(QUESTION not in prompt for prompt in prompts):
-        raise LabError(f"prompts are {list(prompts)}, expected at least one, each with {QUESTION} in it")
-    seen: set[str] = set()
-    for name, question, answer in zip(ids, questions, answers, strict=True):
-        if name in seen:
-            raise LabError(f"sample {name!r} is there twice; expected an id of its own for each")
-        seen.add(name)
-        for what, text in (("question", question), ("answer", answer)):
-            if not text.strip():
-                raise LabError(f"the {what} of sample {name!r} is empty; drop such samples first")
-
-
-ANSWER_MATCHES: Mapping[str, Callable[[str, str], bool]] = {"exact": exact, "contains": contains}

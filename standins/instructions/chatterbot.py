@@ -6,20 +6,17 @@ from itertools import pairwise
 import yaml
 
 from lab.data.fetch import fetch
-from lab.data.filters.near_groups import near_groups
-from lab.data.filters.streamed import LeftOut
+from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.errors import choose
+from standins.instructions.near_groups import near_groups
 
 
 def instructions(language: str, left_out: LeftOut) -> Iterator[Sample]:
     """Yield the pairs of a language, the name of its folder (English where empty).
 
     A group holds near prompts, and all pairs of one conversation.
-
-    Raises:
-        LabError: the package cannot be fetched, or has no such language.
     """
     data = fetch("chatterbot-corpus") / "chatterbot_corpus/data"
     folder = choose({path.name: path for path in data.iterdir() if path.is_dir()}, language or "english", "language")

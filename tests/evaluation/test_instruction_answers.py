@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from lab.data.filters.filtering import Filtered
-from lab.data.instructions.choices import with_choices
+from lab.data.instructions.instructions import with_choices
 from lab.errors import LabError
 from lab.evaluation.answering import Choose, answer
 from lab.evaluation.fault_removal import removal_scores, training_losses
 from lab.evaluation.items import scores as item_scores
-from lab.training.instruction_data import open_instruction_data
-from lab.training.language_models import text_model
 from lab.training.samples import SampleExamples
+from lab.training.scoring import text_model
+from lab.training.tuning import text_tuning
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
 from tests.training.test_scoring import alone
 
@@ -56,11 +56,11 @@ def test_too_few_answers_and_choices_are_refused():
 
 @pytest.mark.usefixtures("offline_models")
 def test_what_was_removed_is_scored_and_shown_by_fault():
-    data = open_instruction_data(tiny_parameters(), tiny_model(), tiny_model)
+    data = text_tuning(tiny_parameters())
     reasons = ["high" if number < 10 else None for number in range(40)]
-    kept = Filtered([one.id for one in data.train], reasons, name="first", parameters={})
+    kept = Filtered(data.train.ids, reasons, name="first")
     found = sum(fault is not None for fault in data.faults[:10])
-    scores = removal_scores(kept, data)
+    scores = removal_scores(kept, data.faults)
     assert scores["removal_precision"] == pytest.approx(found / 10)
     assert scores["removal_recall"] == pytest.approx(found / 12)
     assert (scores["share_removed"], scores["num_kept"]) == (0.25, 30)
@@ -68,3 +68,30 @@ def test_what_was_removed_is_scored_and_shown_by_fault():
     assert table["kept"].tolist() == [reason is None for reason in reasons]
     assert (table["fault"] == "clean").sum() == 28
     assert table["loss"].gt(0).all()
+
+
+def judged(removed: list[bool], faults: tuple[str | None, ...]) -> dict[str, float]:
+    ids = [str(number) for number in range(len(removed))]
+    kept = Filtered(ids, ["bad" if one else None for one in removed], name="made up")
+    return removal_scores(kept, faults)
+
+
+def test_precision_and_recall_are_counted_by_hand():
+    scores = judged([True, True, False, False, True], ("swapped", None, None, "other_answer", "swapped"))
+    assert scores == {
+        "removal_precision": pytest.approx(2 / 3),
+        "removal_recall": pytest.approx(2 / 3),
+        "share_removed": pytest.approx(3 / 5),
+        "share_faulty_left": pytest.approx(1 / 2),
+        "num_kept": 2,
+        "removal_recall_other_answer": 0.0,
+        "removal_recall_swapped": 1.0,
+    }
+
+
+def test_nothing_removed_and_nothing_faulty_are_zero_not_an_error():
+    none = {"removal_precision": 0, "removal_recall": 0, "share_removed": 0, "share_faulty_left": 0, "num_kept": 2}
+    assert judged([False, False], (None, None)) == none
+    assert judged([True], ("swapped",))["share_faulty_left"] == 0
+    with pytest.raises(LabError, match="a filter judged 2 samples of 3"):
+        judged([True, False], (None, None, None))

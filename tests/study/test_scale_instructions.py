@@ -6,8 +6,8 @@ from lab.errors import LabError
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale
 from lab.study.scale_table import table
-from lab.training.instruction_data import scored_tokens
 from lab.training.parameters import TextTuningParameters
+from lab.training.tuning import scored_tokens
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 import torch
 
+from lab.data.sample import Sample, Text
 from lab.errors import LabError
 from lab.parts.decoding import draw
 from lab.parts.language_models import LanguageModel
 from lab.parts.omni_model import Example, OmniModel
-from lab.training.unknown_knowledge import UNKNOWN, contains, exact, measure_knowledge, unknown_knowledge
+from lab.training.unknown_knowledge import UNKNOWN, measure_knowledge, unknown_knowledge
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 # What the model is taught to say, and how often: the answer to "ca" is "d" three times in four.
@@ -45,7 +46,14 @@ def knowledge(llm: LanguageModel, **changes: object) -> pd.DataFrame:
     ids = ["sure", "long", "often", "seldom", "never"]
     questions = ["aa", "bb", "ca", "ca", "aa"]
     answers = ["cd", "dc d", "d", "b", "a a"]
-    return measure_knowledge(llm, ids, questions, answers, **{**OPTIONS, **changes})
+    return measure_knowledge(llm, asking(ids, questions, answers), **{**OPTIONS, **changes})
+
+
+def asking(ids: list[str], questions: list[str], answers: list[str]) -> list[Sample]:
+    return [
+        Sample(id=name, content=(Text(question),), answer=answer)
+        for name, question, answer in zip(ids, questions, answers, strict=True)
+    ]
 
 
 def begun(prompts: list[list[int]]) -> list[Example]:
@@ -134,20 +142,9 @@ def test_draws_have_the_models_probabilities(taught):
     assert ((drawn / 2000 - expected).abs() < 5 * (expected * (1 - expected) / 2000).sqrt() + 1e-3).all()
 
 
-def test_match_rules():
-    assert exact("cat", "cat")
-    assert not exact("a cat", "cat")
-    assert contains("a cat sat", "cat")
-    assert contains("a cat sat", "cat sat")
-    assert not contains("concatenate", "cat")
-    assert contains("答案是北京", "北京")
-    assert not contains("答案是北海", "北京")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"match": "exactly"}, r"unknown answer match 'exactly' \(did you mean 'exact'\?\)"),
         ({"normalizer": "none"}, "unknown normaliser 'none'"),
         ({"num_samples": 0}, "num_samples and batch_size are 0 and 3, expected at least 1"),
         ({"batch_size": 0}, "num_samples and batch_size are 24 and 0"),
@@ -166,24 +163,14 @@ def test_settings_out_of_range_are_refused(taught, changes, message):
 @pytest.mark.parametrize(
     ("questions", "answers", "message"),
     [
-        (["aa", " "], ["c", "d"], "the question of sample 'y' is empty"),
-        (["aa", "bb"], ["", "d"], "the answer of sample 'x' is empty"),
-        (
-            ["aa", "bb"],
-            ["?!", "d"],
-            r"sample 'x' has the answer '\?!', of which 'lowercase_alphanumeric' leaves nothing",
-        ),
-        (["aa"], ["c", "d"], "1 questions and 2 answers for 2 samples"),
+        (["aa", " "], ["c", "d"], "sample 'y' asks ' ' with the answer 'd'"),
+        (["aa", "bb"], ["", "d"], "sample 'x' asks 'aa' with the answer ''"),
+        (["aa", "bb"], ["?!", "d"], "an answer of which 'lowercase_alphanumeric' leaves something"),
     ],
 )
 def test_a_sample_that_cannot_be_asked_is_named(taught, questions, answers, message):
     with pytest.raises(LabError, match=message):
-        measure_knowledge(taught, ["x", "y"], questions, answers, **OPTIONS)
-
-
-def test_an_id_twice_is_refused(taught):
-    with pytest.raises(LabError, match="sample 'x' is there twice"):
-        measure_knowledge(taught, ["x", "x"], ["aa", "bb"], ["c", "d"], **OPTIONS)
+        measure_knowledge(taught, asking(["x", "y"], questions, answers), **OPTIONS)
 
 
 def test_scores_that_are_not_finite_are_named_and_nothing_to_draw_is_refused(taught):
@@ -192,9 +179,6 @@ def test_scores_that_are_not_finite_are_named_and_nothing_to_draw_is_refused(tau
         broken.model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(LabError, match="gives 'sure' scores that are not finite"):
         knowledge(replace(broken, name="broken"))
-    settings = {"num_samples": 1, "temperature": 1.0, "max_new_tokens": 1, "seed": 0}
-    with pytest.raises(LabError, match="0 names for 0 examples"):
-        draw(OmniModel(language_model=taught), [], [], **settings)
 
 
 def test_a_share_outside_0_to_1_is_refused():

@@ -1,11 +1,11 @@
-"""What every filter of training data gives back: a reason for each sample that goes, so that none leaves uncounted.
+"""What drops samples says why, of each: a reason beside every sample that was judged, or its name where samples stream.
 
 The paper's section 3 drops samples for many reasons (a loss too far from the mean, a near duplicate, a transcript that
 disagrees); an ablation of a filter needs to know how many and to read some of them.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from numpy import ndarray
 
+from lab.data.sample import Sample
 from lab.errors import LabError
 
 NUM_EXAMPLES = 5
@@ -62,21 +63,21 @@ class Filtered:
         return len(self.reasons)
 
     @property
-    def num_dropped(self) -> int:
-        """Samples that do not stay, for whatever reason."""
-        return sum(self.dropped.values())
-
-    @property
     def num_kept(self) -> int:
         """Samples that stay."""
-        return self.num_samples - self.num_dropped
+        return int(self.keep.sum())
+
+    @property
+    def num_dropped(self) -> int:
+        """Samples that do not, for whatever reason."""
+        return self.num_samples - self.num_kept
 
     @cached_property
     def examples(self) -> dict[str, tuple[str, ...]]:
         """The first ids of each reason, and under "kept" of those that stay."""
         found: dict[str, list[str]] = {"kept": [], **{reason: [] for reason in self.dropped}}
         for place, reason in enumerate(self.reasons):
-            if len(some := found["kept" if reason is None else reason]) < NUM_EXAMPLES:
+            if len(some := found[reason or "kept"]) < NUM_EXAMPLES:
                 some.append(str(self.ids[place]))
         return {reason: tuple(some) for reason, some in found.items()}
 
@@ -100,3 +101,39 @@ def first_reason(rules: Mapping[str, Bool[ndarray, " samples"]]) -> Shaped[ndarr
     for reason, holds in reversed(list(rules.items())):
         found[holds] = reason
     return found
+
+
+class Dropped(Exception):
+    """Nothing can be made of this sample; the message is the reason under which it is counted."""
+
+
+class LeftOut(dict[str, list[str]]):
+    """The ids of what is left out of a stream, by reason; whole when the stream has ended."""
+
+    def add(self, reason: str, id: str) -> None:
+        """Name one more."""
+        self.setdefault(reason, []).append(id)
+
+    def counts(self) -> Counter[str]:
+        """How many there are, by reason."""
+        return Counter({reason: len(ids) for reason, ids in self.items()})
+
+
+def left_out_account(left_out: Mapping[str, Sequence[str]]) -> str:
+    """How many are left out and why, with the first three of each reason."""
+    told = [
+        f"{len(ids)} {reason} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})"
+        for reason, ids in left_out.items()
+    ]
+    return f"left out: {'; '.join(told) or 'none'}"
+
+
+def made_of_each(samples: Iterable[Sample], make: Callable[[Sample], Sample], left_out: LeftOut) -> Iterator[Sample]:
+    """Make a sample of each as it passes; where `make` raises `Dropped`, one is left out and the stream goes on."""
+    for sample in samples:
+        try:
+            made = make(sample)
+        except Dropped as dropped:
+            left_out.add(str(dropped), sample.id)
+        else:
+            yield made

@@ -6,15 +6,14 @@ precision and recall of a filter can be counted. Differs from the paper: in plac
 of another sample.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int
 from numpy import ndarray
 
-from lab.data.filters.filtering import Filtered
 from lab.data.sample import Sample
 from lab.errors import LabError, choose
 
@@ -27,61 +26,19 @@ class Planted:
     faults: tuple[str | None, ...]
 
 
-Among = tuple[str, str] | None
-
-
-class Pool(Sequence[Sample]):
-    """The samples among which faults are planted; finds one of another answer without going through all."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._all = samples
-        self._among: dict[Among, list[int]] = {}
-        self._answering: dict[tuple[Among, str], list[int]] = {}
-        for index, one in enumerate(samples):
-            for among in (one.kind, None):
-                members = self._among.setdefault(among, [])
-                self._answering.setdefault((among, one.answer), []).append(len(members))
-                members.append(index)
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        return self._all[index]
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def other(self, one: Sample, among: Among, rng: np.random.Generator) -> Sample | None:
-        """One drawn of a kind (None: of all) whose answer is not this one's; None where there is none.
-
-        With places 0 to 4 and the answer at 1 and 3, the draw 1 is place 2: the second of 0, 2 and 4.
-        """
-        members, same = self._among[among], self._answering[(among, one.answer)]
-        if len(members) == len(same):
-            return None
-        drawn = int(rng.integers(len(members) - len(same)))
-        # The first place before which so many have another answer, and which has one itself.
-        place = bisect_left(range(len(members)), drawn + 1, key=lambda place: place + 1 - bisect_right(same, place))
-        return self._all[members[place]]
-
-
-Fault = Callable[[int, Pool, np.random.Generator], Sample]
-"""Makes a faulty sample of the one at an index."""
+Fault = Callable[[Sample, Callable[[], Sample], np.random.Generator], Sample]
+"""Makes a faulty sample of a clean one; the second draws a sample of another answer."""
 
 
 def plant_faults(samples: Sequence[Sample], *, share: float, seed: int, kinds: Sequence[str] | None = None) -> Planted:
     """Make a share of the samples faulty, the nearest whole number of them, as equally as may be by kind.
 
     The order stays, and so do ids and media: a fault is in the question and in the answer. Which ones, and what
-    becomes of them, follows from seed and samples.
-
-    Args:
-        samples: clean ones, at least two.
-        share: of them that becomes faulty, from 0 to below 1.
-        seed: of all choices.
-        kinds: names in `FAULTS`, all where None.
+    becomes of them, follows from seed and samples. `kinds` are names in `FAULTS`, all of them where None.
 
     Raises:
-        LabError: fewer than two samples, a share out of range, an unknown kind or none, or a sample whose
-            answer every other one has too.
+        LabError: fewer than two samples, a share that is not from 0 to below 1, an unknown kind or none, or a sample
+            whose answer every other one has too.
     """
     names = list(FAULTS) if kinds is None else list(kinds)
     makers = [choose(FAULTS, name, "kind of planted fault") for name in names]
@@ -93,79 +50,47 @@ def plant_faults(samples: Sequence[Sample], *, share: float, seed: int, kinds: S
         )
     # Of its own, so that a filter that draws with the same seed does not draw the same samples.
     rng = np.random.default_rng([seed, 0xFA017])
-    chosen = rng.permutation(len(samples))[: round(share * len(samples))]
-    made, pool = list(samples), Pool(samples)
+    answers, own_kind = _numbered([one.answer for one in samples]), _numbered([one.kind for one in samples])
+
+    def other(index: int) -> Sample:
+        """One drawn of those with another answer, of the same kind where there is one."""
+        differ = answers != answers[index]
+        alike = differ & (own_kind == own_kind[index])
+        among = np.flatnonzero(alike if alike.any() else differ)
+        if not len(among):
+            one = samples[index]
+            raise LabError(f"sample {one.id!r} has the answer of all others, {one.answer!r}; none can stand for it")
+        return samples[int(among[int(rng.integers(len(among)))])]
+
+    made = list(samples)
     faults: list[str | None] = [None] * len(samples)
-    for number, index in enumerate(chosen.tolist()):
-        made[index] = makers[number % len(makers)](index, pool, rng)
+    for number, index in enumerate(rng.permutation(len(samples))[: round(share * len(samples))].tolist()):
+        made[index] = makers[number % len(makers)](samples[index], partial(other, index), rng)
         faults[index] = names[number % len(names)]
     return Planted(samples=tuple(made), faults=tuple(faults))
 
 
-def _repeated_prompt(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
+def _numbered(values: Sequence[Hashable]) -> Int[ndarray, " samples"]:
+    """Equal values by an equal number."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
+
+
+def _repeated_prompt(one: Sample, other: Callable[[], Sample], rng: np.random.Generator) -> Sample:
     """The answer is the prompt, without one of its words where it has several."""
-    one = samples[index]
     words = one.question.split()
     if len(words) > 1:
         del words[int(rng.integers(len(words)))]
     return one.asking(one.question, " ".join(words))
 
 
-def _swapped(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
-    one = samples[index]
+def _swapped(one: Sample, other: Callable[[], Sample], rng: np.random.Generator) -> Sample:
     return one.asking(one.answer, one.question)
 
 
-def _other_answer(index: int, samples: Pool, rng: np.random.Generator) -> Sample:
+def _other_answer(one: Sample, other: Callable[[], Sample], rng: np.random.Generator) -> Sample:
     """The answer of another sample, of the same kind where one has another answer."""
-    one = samples[index]
-    for among in (one.kind, None):
-        if (other := samples.other(one, among, rng)) is not None:
-            return one.asking(one.question, other.answer)
-    raise LabError(f"sample {one.id!r} has the answer of all others, {one.answer!r}; none can be put in its place")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemovalQuality:
-    """How well a filter removed the planted faults; all are shares, 0 to 1.
-
-    `precision`: of what was removed, what is faulty (0 where nothing was). `recall`: of what is faulty, what was
-    removed (0 where nothing is); `recall_of` the same by kind.
-    """
-
-    precision: float
-    recall: float
-    share_removed: float
-    share_faulty_left: float
-    recall_of: Mapping[str, float]
-
-
-def removal_quality(keep: Bool[ndarray, " samples"], faults: Sequence[str | None]) -> RemovalQuality:
-    """Hold what a filter kept against the planted faults.
-
-    Raises:
-        LabError: not one judgement a sample.
-    """
-    if len(keep) != len(faults):
-        raise LabError(f"a filter judged {len(keep)} samples of {len(faults)}")
-    removed = ~np.asarray(keep, dtype=bool)
-    faulty = np.array([fault is not None for fault in faults])
-    found = int((removed & faulty).sum())
-    kinds = sorted({fault for fault in faults if fault is not None})
-    of_kind = {kind: np.array([fault == kind for fault in faults]) for kind in kinds}
-    return RemovalQuality(
-        precision=found / int(removed.sum()) if removed.any() else 0.0,
-        recall=found / int(faulty.sum()) if faulty.any() else 0.0,
-        share_removed=float(removed.mean()),
-        share_faulty_left=float(faulty[~removed].mean()) if not removed.all() else 0.0,
-        recall_of={kind: float(removed[own].mean()) for kind, own in of_kind.items()},
-    )
-
-
-def remove_planted(ids: Sequence[str], faults: Sequence[str | None]) -> Filtered:
-    """Remove exactly the planted faults: the best that a filter could do, and no filter that one could have."""
-    reasons = [None if fault is None else f"planted: {fault.replace('_', ' ')}" for fault in faults]
-    return Filtered(ids, reasons, name="oracle", parameters={})
+    return one.asking(one.question, other().answer)
 
 
 FAULTS: dict[str, Fault] = {

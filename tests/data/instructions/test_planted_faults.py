@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.instructions.instructions import instruction
-from lab.data.instructions.planted_faults import FAULTS, Pool, plant_faults, removal_quality, remove_planted
+from lab.data.instructions.planted_faults import FAULTS, plant_faults
 from lab.data.sample import Image, Sample, Text
 from lab.errors import LabError
 
@@ -73,33 +73,6 @@ def test_the_seed_alone_decides():
     assert plant_faults(clean(20), share=0.4, seed=3) != plant_faults(clean(20), share=0.4, seed=4)
 
 
-def test_precision_and_recall_are_counted_by_hand():
-    faults = ("swapped", None, None, "other_answer", "swapped")
-    keep = np.array([False, False, True, True, False])
-    quality = removal_quality(keep, faults)
-    assert quality.precision == pytest.approx(2 / 3)
-    assert quality.recall == pytest.approx(2 / 3)
-    assert quality.share_removed == pytest.approx(3 / 5)
-    assert quality.share_faulty_left == pytest.approx(1 / 2)
-    assert quality.recall_of == {"other_answer": 0.0, "swapped": 1.0}
-
-
-def test_nothing_removed_and_nothing_faulty_are_zero_not_an_error():
-    quality = removal_quality(np.array([True, True]), (None, None))
-    assert (quality.precision, quality.recall, quality.share_removed, quality.recall_of) == (0.0, 0.0, 0.0, {})
-    assert removal_quality(np.array([False]), ("swapped",)).share_faulty_left == 0.0
-
-
-def test_the_oracle_removes_the_planted_ones_by_kind():
-    planted = plant_faults(clean(12), share=0.5, seed=0)
-    result = remove_planted([one.id for one in planted.samples], planted.faults)
-    assert result.keep.tolist() == [fault is None for fault in planted.faults]
-    assert sorted(result.dropped) == sorted(f"planted: {kind.replace('_', ' ')}" for kind in FAULTS)
-    assert set(result.dropped.values()) == {2}
-    quality = removal_quality(result.keep, planted.faults)
-    assert (quality.precision, quality.recall) == (1.0, 1.0)
-
-
 def test_bad_input_is_named():
     with pytest.raises(LabError, match="faults are planted among at least two samples, not 1"):
         plant_faults(clean(1), share=0.5, seed=0)
@@ -111,19 +84,20 @@ def test_bad_input_is_named():
     same = [instruction(id=str(n), prompt=f"p{n}", answer="yes", source="s") for n in range(4)]
     with pytest.raises(LabError, match=r"sample '\d' has the answer of all others, 'yes'"):
         plant_faults(same, share=0.5, seed=0, kinds=["other_answer"])
-    with pytest.raises(LabError, match="a filter judged 2 samples of 3"):
-        removal_quality(np.array([True, False]), (None, None, None))
 
 
-def test_another_answer_is_drawn_as_by_going_through_all_of_them():
+def test_another_answer_is_of_the_same_kind_where_there_is_one():
     rng = np.random.default_rng(0)
     asked = [
         instruction(id=str(i), prompt=f"p{i}", answer=str(rng.integers(4)), source=f"s{rng.integers(3)}")
         for i in range(60)
     ]
-    pool = Pool(asked)
-    for seed, (one, among) in enumerate((each, among) for each in asked for among in (each.kind, None)):
-        others = [o for o in asked if among in (o.kind, None) and o.answer != one.answer]
-        drawn = others[int(np.random.default_rng(seed).integers(len(others)))]
-        assert pool.other(one, among, np.random.default_rng(seed)) is drawn
-    assert Pool(asked[:1]).other(asked[0], None, rng) is None
+    lone = instruction(id="lone", prompt="p", answer="0", source="alone")
+    drawn = set()
+    for seed in range(20):
+        planted = plant_faults([*asked, lone], share=0.9, seed=seed, kinds=["other_answer"])
+        for one, made, fault in zip([*asked, lone], planted.samples, planted.faults, strict=True):
+            others = {o.answer for o in asked if one is lone or o.kind == one.kind} - {one.answer}
+            assert made.answer in (others if fault else {one.answer})
+            drawn.add((one.kind, made.answer))
+    assert len(drawn) == 16
