@@ -64,7 +64,7 @@ def follow_with_report() -> None:
 
 @paper_app.command()
 def tables(name: Name, rung: Rung = "cpu") -> None:
-    """Write the Markdown table of an ablation, also between its markers in the README."""
+    """Write the Markdown table of an ablation."""
     from lab.paper.tables import write_tables
 
     write_tables(name, rung)

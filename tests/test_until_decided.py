@@ -53,7 +53,6 @@ contrasts = (Contrast(label="the claim", baseline="pool", candidate="conv", low_
 def prepare(parameters_of_cells):
     return {}
 """
-README = "<!-- lab:rates:begin -->\n<!-- lab:rates:end -->\n"
 PARAMETERS = """\
 projector: str = "conv"
 downsample_rate: int = 2
@@ -80,7 +79,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Calla
     root = tmp_path / "checkout"
     (root / "ablations").mkdir(parents=True)
     (root / "ablations" / "rates.py").write_text(ABLATION, encoding="utf-8")
-    (root / "README.md").write_text(README, encoding="utf-8")
     write_notebook(root / "notebooks" / "rates.ipynb", parameters=PARAMETERS, code=CODE)
     monkeypatch.setattr(paths, "repository_root", lambda: root)
     monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: {})
@@ -122,7 +120,7 @@ def test_seeds_are_added_looked_at_kept_and_told(
     assert "## Looks at the claim\n\n- look 2 of 2: 4 seeds" in report
 
     assert call(monkeypatch, "tables", "rates") == 0
-    table = (checkout / "README.md").read_text()
+    table = (checkout / "ablations" / "results" / "rates.cpu.md").read_text()
     assert "**The claim.** Undecided: " in table
     assert "97.75% interval" in table
     assert "2 looks were taken (at 2, 4 seeds)" in table
