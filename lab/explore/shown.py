@@ -147,7 +147,7 @@ def _memory(shown: Any) -> str:
 
 
 def _scale(shown: Any) -> str:
-    from lab.study.scale_table import table as written
+    from lab.study.scale import table as written
 
     return f"<pre>{text(written(shown))}</pre>"
 
