@@ -11,8 +11,8 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import results
 from lab.study.ablation import Ablation, Column
+from lab.study.adaptive import Look, read_looks
 from lab.study.definitions import code_hash
-from lab.study.looks import Look, read_looks
 from lab.study.reach import our_modules
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from lab.paper.looking import judge_looked, unlooked
 from lab.paper.measured import Measured, fingerprint, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
-from lab.study.looks import read_looks
+from lab.study.adaptive import read_looks
 from lab.study.results import Line, results_path
 
 NOT_MEASURED = "–"

@@ -22,7 +22,7 @@ from lab.study.display import Display
 from lab.study.golden import Record, difference, kept_record
 from lab.study.identity import changed_ingredients
 from lab.study.plan import PlannedCell, plan
-from lab.study.sweep import Prepare, golden_records, prepare_cells
+from lab.study.sweep import Prepare, Runner, load_prepare, prepare_cells
 
 CODE = ("source.", "code.", "notebook")
 """How the names of those ingredients begin that a refactoring changes."""
@@ -83,15 +83,14 @@ def adopt(
     made: dict[str, Record] = {}
     if eligible:
         arithmetics = {row: record["arithmetic"] for (row, _), record in kept.items()}
-        made, stopped = golden_records(
-            ablation,
-            rung,
-            [entry.cell for entry in eligible],
-            prepared,
-            prepare=prepare,
-            display=display,
-            arithmetics=arithmetics,
+        runner = Runner(
+            ablation=ablation,
+            rung=rung,
+            prepared=prepared,
+            prepare=prepare or load_prepare(ablation.name),
+            display=display or Display(ablation, rung),
         )
+        made, stopped = runner.golden_records([entry.cell for entry in eligible], arithmetics)
         if stopped:
             raise KeyboardInterrupt
     judged = [_judged(entry, kept[entry.cell.row, entry.cell.seed], made.get(entry.cell.row)) for entry in eligible]

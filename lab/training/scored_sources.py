@@ -26,6 +26,7 @@ from lab.training.scoring import Answers, score, text_answers
 from lab.training.vision import open_vision_encoder
 
 TABLE = ".parquet"
+PRETRAINS = "opening the model; one of the project's own is pretrained first, in some minutes, where it is not there"
 PLAIN = ScoringOptions()
 
 
@@ -47,6 +48,7 @@ def score_source(
     """
     instructions, skipped = _opened(source, limit)
     where = choose_device(device)
+    say(PRETRAINS)
     language_model = as_chat_model(open_language_model(model))
     network: nn.Module = language_model.model
     network.to(where)

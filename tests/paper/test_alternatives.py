@@ -15,9 +15,8 @@ from lab.paper.claims import Comparison, common_seeds, judge, load_contrasts
 from lab.paper.comparisons import comparisons
 from lab.paper.looking import data_hash, question_of
 from lab.paper.measured import Measured, load_measured, load_rows
-from lab.study import looks
 from lab.study.ablation import load_ablation
-from lab.study.looks import Look
+from lab.study.adaptive import Look, record_look
 from tests.paper.fake_alternatives import BETTER, NAME, NUM_QUESTIONS, PER_GROUP, write_checkout, write_results
 
 
@@ -194,7 +193,7 @@ def test_a_looked_at_comparison_is_judged_at_the_level_of_its_last_look_and_its_
             data=question.data(seeds),
             when="2026-01-02T03:04:05+00:00",
         )
-        looks.record_look(ablation, "cpu", look)
+        record_look(ablation, "cpu", look)
     text = table()
     claim = paragraph(text, "The order")
     assert "98.875% interval" in claim
