@@ -89,13 +89,3 @@ class Display:
         left = self.forecast.left([cell.row for cell in self._waiting], running)
         ended = self._all - len(self._waiting) - len(running)
         return f"  [{ended} of {self._all}{f', about {clock(left)} left' if left else ''}]"
-
-
-class Quiet(Display):
-    """Says nothing of a cell that is run for something else than its results."""
-
-    def started(self, cell: Cell) -> None:
-        """Nothing."""
-
-    def finished(self, cell: Cell, status: str, error: str, results: Mapping[str, float], seconds: float) -> None:
-        """Nothing."""

@@ -5,6 +5,7 @@ looked up in the store, and what is left goes to worker processes. A call that f
 mlflow nor papermill.
 """
 
+import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from lab.errors import LabError
 from lab.study import golden, leases, preparation, results, store, tracking
 from lab.study.ablation import Ablation, load_module
 from lab.study.cells import Cell, cells, notebook_path, typed
-from lab.study.display import Display, Quiet
+from lab.study.display import Display
 from lab.study.driver import Driver, interruptible
 from lab.study.forecast import TRIAL, Budget, Forecast, Meter, check_budget, in_order, try_out
 from lab.study.identity import identify, is_prepared
@@ -143,7 +144,7 @@ class Runner:
         """
         display, machines = self.display, self.machines
         if kind != "cell":
-            display = Quiet(self.ablation, self.rung, file=display.file)
+            display = Display(self.ablation, self.rung, file=io.StringIO())
         meter, status, parent = Meter(budget, display.forecast), "FAILED", ""
         driver: Driver | None = None
         server: TrackingServer | None = None
@@ -173,7 +174,7 @@ class Runner:
                 status = "FAILED" if driver.failed and kind != golden.KIND else "FINISHED"
             except KeyboardInterrupt:
                 status = "KILLED"
-                display.say("stopping: what is done stays, the next call goes on from here")
+                self.display.say("stopping: what is done stays, the next call goes on from here")
             finally:
                 executor.stop()
                 if driver:
