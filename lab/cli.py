@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from lab.cli_data import data_app
-from lab.cli_evaluate import evaluate_app
 from lab.cli_models import models_app
 from lab.cli_paper import paper_app
 from lab.cli_sweep import Rows, Rung, Seeds, Study, rows_of, seeds_of, sweep_app
@@ -21,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 study_app = typer.Typer()
-for commands in (sweep_app, study_app, models_app, paper_app, evaluate_app):  # without a name: side by side
+for commands in (sweep_app, study_app, models_app, paper_app):  # without a name: side by side
     app.add_typer(commands)
 app.add_typer(data_app, name="data")
 

@@ -16,8 +16,7 @@ from lab.study.ablation import Ablation, load_module
 if TYPE_CHECKING:
     import pandas
 
-    from lab.evaluation.contrasts import Interaction
-    from lab.evaluation.verdict import Verdict
+    from lab.evaluation.verdict import MeasuredEffect, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ class Claim(ABC):
     baseline: str
     candidate: str
     metric: str
-    """A key of `lab.evaluation.crossed.METRICS`."""
+    """A key of `lab.evaluation.statistics.METRICS`."""
     smallest_effect: float = 0.01
     """The smallest effect that would matter, as a fraction (0.01: one percentage point)."""
     label: str = ""
@@ -57,12 +56,22 @@ class Claim(ABC):
         """
 
     @abstractmethod
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """What the seeds that all its cells have say of it.
+    def effect(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "MeasuredEffect":
+        """What is claimed to be above 0, at the seeds that all its cells have.
 
         Raises:
             LabError: as `items`; or a cell was not run.
         """
+
+    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
+        """What the seeds that all its cells have say of it.
+
+        Raises:
+            LabError: as `effect`.
+        """
+        from lab.evaluation.verdict import judge
+
+        return judge(self.effect(frame, confidence), smallest_effect=self.smallest_effect)
 
     def _asked(self, confidence: float) -> dict[str, Any]:
         """The arguments that the statistics of both kinds share."""
@@ -109,19 +118,13 @@ class Contrast(Claim):
         rates = (self.low_rate, self.high_rate)
         return cells_at_common_seeds(frame, [(p, rate) for p in (self.baseline, self.candidate) for rate in rates])
 
-    def interaction(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "Interaction":
+    def effect(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "MeasuredEffect":
         """How the gap changes."""
-        from lab.evaluation.contrasts import interaction
+        from lab.evaluation.verdict import interaction
 
         return interaction(
             self.items(frame), low_rate=self.low_rate, high_rate=self.high_rate, **self._asked(confidence)
         )
-
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """Whether it grows."""
-        from lab.evaluation.verdict import judge_interaction
-
-        return judge_interaction(self.interaction(frame, confidence), smallest_effect=self.smallest_effect)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +143,11 @@ class Comparison(Claim):
         """What its two rows answered."""
         return common_seeds(frame[frame["row"].isin([self.baseline, self.candidate])])
 
-    def verdict(self, frame: "pandas.DataFrame", confidence: float) -> "Verdict":
-        """Whether the candidate errs less."""
-        from lab.evaluation.contrasts import difference
-        from lab.evaluation.verdict import judge_difference
+    def effect(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "MeasuredEffect":
+        """By how much the candidate errs less."""
+        from lab.evaluation.verdict import difference
 
-        return judge_difference(
-            difference(self.items(frame), **self._asked(confidence)), smallest_effect=self.smallest_effect
-        )
+        return difference(self.items(frame), **self._asked(confidence))
 
 
 def capital(text: str) -> str:

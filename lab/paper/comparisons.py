@@ -46,7 +46,7 @@ def form_and_size(claim: Contrast, control: Contrast, utterances: "pandas.DataFr
     try:
         shared = cells_at_common_seeds(utterances, [(p, rate) for p in projectors for rate in rates])
         of_size = replace(claim, candidate=control.baseline)
-        intervals = [pair.interaction(shared).interval for pair in (claim, control, of_size)]
+        intervals = [pair.effect(shared).interval for pair in (claim, control, of_size)]
     except LabError:
         return None
     whole, form, size = (f"{points(i.estimate)} ({points(i.low)} to {points(i.high)})" for i in intervals)
@@ -108,8 +108,7 @@ def _compared(
 
     `pairs` has the words that stand before a pair's numbers.
     """
-    from lab.evaluation.crossed import METRICS
-    from lab.evaluation.statistics import pairwise_comparisons
+    from lab.evaluation.statistics import METRICS, pairwise_comparisons
 
     frame = unlooked(measured)
     try:

@@ -1,19 +1,19 @@
 """What `lab evaluate` reads of its options and prints: the benchmarks there are, a bar, the scores with intervals."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from lab.errors import LabError, name_values
+from lab.errors import LabError, choose, name_values
 from lab.evaluation.benchmarks import benchmark as contract
-from lab.evaluation.benchmarks.benchmark import Benchmark
-from lab.evaluation.benchmarks.registry import BENCHMARKS, chosen, names_of
-from lab.evaluation.trained import TrainedModel
+from lab.evaluation.benchmarks.benchmark import Benchmark, Options
+from lab.evaluation.benchmarks.registry import BENCHMARKS
+from lab.evaluation.benchmarks.samples import SampleBenchmark
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.evaluated import HEAD, grid
 from lab.paper.ledger.formats import EVALUATED_TEXT, put, terminal_table
@@ -27,17 +27,25 @@ def model_and_benchmarks(model: str, tasks: str) -> tuple[str, Sequence[Benchmar
     """What the model is called, and what it is asked: of a run that kept it or a saved folder, sources by name.
 
     Raises:
-        LabError: an unknown benchmark (the choices are listed), a run without a model, or a name that is of neither.
+        LabError: no or an unknown benchmark (the choices are listed), a run without a model, or a name that is neither.
     """
+    names = list(dict.fromkeys(part.strip() for part in tasks.split(",") if part.strip()))
+    if not names:
+        raise LabError(f"no benchmark was named; choose from: {', '.join(sorted(BENCHMARKS))}")
     if (kept := find_model(model)) is not None:
-        return kept.title, [TrainedModel(name=name, folder=kept.folder) for name in names_of(tasks)]
-    benchmarks = chosen(tasks)
+        asked = []
+        for name in names:
+            known = BENCHMARKS.get(name)
+            usual = SampleBenchmark(name=name, data=name, source=name)
+            asked.append(replace(known if isinstance(known, SampleBenchmark) else usual, folder=kept.folder))
+        return kept.title, asked
+    benchmarks = [choose(BENCHMARKS, name, "benchmark") for name in names]
     if _ID.fullmatch(model):
         raise LabError(f"no run's id begins with {model!r}; {kept_models()}")
     return model, benchmarks
 
 
-def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[str, Mapping[str, str]]:
+def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[str, Options]:
     """What was given as NAME=VALUE, by benchmark: each gets those that it has.
 
     Raises:
@@ -59,21 +67,9 @@ def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[st
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[contract.Progress]:
-    """A bar on the terminal; without one, a line at each tenth."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        said = 0
-
-        def say(done: int, total: int) -> None:
-            nonlocal said
-            if total and done * 10 // total > said:
-                said = done * 10 // total
-                console.print(f"{title}: {done} of {total}", highlight=False)
-
-        yield say
-        return
+    """A bar on the terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -93,20 +89,14 @@ def print_benchmarks() -> None:
     console = Console()
     for kind in dict.fromkeys(one.kind for one in BENCHMARKS.values()):
         of_kind = [one for one in BENCHMARKS.values() if one.kind == kind]
-        models = "; ".join(dict.fromkeys(one.models for one in of_kind))
-        console.print(Text.assemble((f"{kind}: ", "bold"), models), highlight=False)
+        console.print(Text.assemble((f"{kind}: ", "bold"), of_kind[0].models), highlight=False)
         data = [one.source for one in of_kind]
         told = [where if where != before else "as above" for where, before in zip(data, ["", *data], strict=False)]
         lines = [[one.name, _cells(one), where] for one, where in zip(of_kind, told, strict=True)]
         head = ("Benchmark", "Fills", "Data")
         put(console, terminal_table(head, lines, left=head))
-        options = {name: what for one in of_kind for name, what in one.options.items()}
-        listed = Table.grid(padding=(0, 1))
-        listed.add_column(no_wrap=True)
-        listed.add_column(overflow="fold")
-        for name, what in options.items():
-            listed.add_row(Text(f"--option {name}="), Text(what))
-        put(console, listed)
+        for name, what in of_kind[0].options.items():
+            console.print(Text(f"--option {name}= {what}"), highlight=False)
         console.print()
 
 

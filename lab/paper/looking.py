@@ -62,7 +62,7 @@ def data_hash(contrast: Claim, utterances: "pandas.DataFrame") -> str:
 
     Of neither keys nor runs: cells run again that come out the same are nothing new to look at.
     """
-    from lab.evaluation.crossed import METRICS
+    from lab.evaluation.statistics import METRICS
 
     metric = METRICS[contrast.metric]
     cells = contrast.items(utterances)

@@ -18,8 +18,7 @@ from lab.study.reach import our_modules
 if TYPE_CHECKING:
     import pandas
 
-    from lab.evaluation.crossed import CountedMetric
-    from lab.evaluation.statistics import Interval
+    from lab.evaluation.statistics import CountedMetric, Interval
 
 # Pooled from the utterances and from the cell itself; more than rounding apart means that they are not the same thing.
 _TOLERANCE = 1e-6
@@ -79,7 +78,7 @@ class Measured:
     @property
     def counted(self) -> "tuple[Column, CountedMetric] | None":
         """The column that is counted from the utterances, and how; None where the ablation has none."""
-        from lab.evaluation.crossed import METRICS
+        from lab.evaluation.statistics import METRICS
 
         column = next((column for column in self.ablation.columns if column.interval), None)
         return (column, METRICS[column.interval]) if column else None

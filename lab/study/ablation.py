@@ -76,7 +76,7 @@ class Column:
     better: Literal["lower", "higher"]
     scale: float = 1.0
     interval: str = ""
-    """The rate of `lab.evaluation.crossed.METRICS` that it is, or is one minus of: it is shown with an interval."""
+    """The rate of `lab.evaluation.statistics.METRICS` that it is, or is one minus of: it is shown with an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)

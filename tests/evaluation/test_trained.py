@@ -11,8 +11,8 @@ from lab import paths
 from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, answer
+from lab.evaluation.benchmarks.samples import SampleBenchmark
 from lab.evaluation.items import NAMES, character_error_rate, read_items
-from lab.evaluation.trained import TrainedModel
 from lab.paper.evaluating import model_and_benchmarks
 from lab.parts.omni_model import OmniModel
 from lab.parts.saved_model import save_model
@@ -140,8 +140,9 @@ def test_options_of_a_former_cell_have_defaults(kept: Kept) -> None:
     described = json.loads((folder / "model.json").read_text())
     del described["cell"]
     (folder / "model.json").write_text(json.dumps(described))
-    settings = TrainedModel(name=kept.cell.corpus, folder=folder).check("m", options={}).settings
+    benchmark = SampleBenchmark(name="own", data=kept.cell.corpus, source="own", folder=folder)
+    settings = benchmark.identify("m", {}).settings
     assert settings["num_beams"] == "1"
     assert f"normalizer.{NORMALIZERS['whisper_english'].name}" in settings
     with pytest.raises(LabError, match="option num_beams is '0'; expected a whole number from 1"):
-        TrainedModel(name=kept.cell.corpus, folder=folder).check("m", options={"num_beams": "0"})
+        benchmark.identify("m", {"num_beams": "0"})

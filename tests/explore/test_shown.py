@@ -69,8 +69,6 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         num_seeds=3,
         num_utterances=400,
         num_sentences=338,
-        num_resamples=10,
-        rng_seed=0,
     )
     verdict = Verdict(
         outcome="undecided",
