@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lab.data.filters.speech_agreement import Heard, keep_agreeing, listen
+from lab.data.filters.speech_agreement import Heard, filter_speech, listen
 from lab.data.media import Drawn
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Sample
@@ -71,7 +71,7 @@ def table(heard: dict[str, list[Heard]], language: str) -> str:
     """One line a threshold."""
     normalizer = NORMALIZERS[NORMALIZER_OF[language]]
     shares = {
-        kind: [keep_agreeing(found, normalizer, max_error_rate=most).keep.mean() for most in THRESHOLDS]
+        kind: [filter_speech(found, normalizer, max_error_rate=most).keep.mean() for most in THRESHOLDS]
         for kind, found in heard.items()
     }
     lines = ["  at most " + "".join(f"{kind:>12}" for kind in shares) + "  good among kept"]

@@ -34,8 +34,8 @@ def score(
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
     """Write the loss that a model has of every answer given its prompt (and picture), as loss filters read it."""
-    from lab.training.packed_losses import ScoringOptions
-    from lab.training.scored_sources import score_picture_source, score_source
+    from lab.training.scored_sources import score_source
+    from lab.training.scoring import ScoringOptions
 
     scoring = ScoringOptions(budget_tokens=budget_tokens, without_prompt=without_prompt, precision=precision)
     options: dict[str, Any] = {"options": scoring, "limit": limit, "device": device, "say": typer.echo}
@@ -45,7 +45,7 @@ def score(
         if model is not None:
             raise LabError(f"--model {model} cannot see pictures; leave it out, or leave out --images")
         parameters: Any = load_ablation("loss_filter_images").resolve("none", rung)
-        score_picture_source(source, out, parameters, **options)
+        score_source(source, out, model=parameters, **options)
     else:
         score_source(source, out, model=model or "character", **options)
 

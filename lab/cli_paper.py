@@ -75,18 +75,10 @@ def figures(
 
     With --check, exits with 1 where one no longer matches.
     """
-    from lab.paper.figure_frame import draw_figure, figure_scripts
+    from lab.paper.figures import draw_figure, drawn, figure_scripts, resting_on
 
     if check or of:
-        from lab.paper.freshness import drawn, drawn_of_data, resting_on
-        from lab.study.ablation import ablation_files
-
-        if of:
-            found = resting_on(of)
-        elif name in figure_scripts() and name not in ablation_files():
-            found = drawn_of_data([name])
-        else:
-            found = drawn([name]) if name else [*drawn(), *drawn_of_data()]
+        found = resting_on(of) if of else drawn([name] if name else None)
         for one in found:
             behind = f"{one.ablation}, {one.rung}, {len(one.run_ids)} runs" if one.ablation else "no run"
             typer.echo(f"{one.state:17}  {one.path.name:40} {behind}")

@@ -98,7 +98,7 @@ def _asked_sweep(asked: dict[str, Any], ask: bool = False) -> "tuple[Callable[..
         "budget": budget,
     }
     if asked["until_decided"]:
-        from lab.paper.looking import question_of
+        from lab.paper.claims import question_of
         from lab.study.adaptive import until_decided
 
         question = question_of(asked["ablation"], asked["rung"])

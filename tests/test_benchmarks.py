@@ -31,7 +31,7 @@ from lab.study.ablation import Rung, load_ablation
 from lab.study.cells import Cell, cells
 from lab.study.parameters import notebook_parameters
 from lab.study.tracking import Recorder, provenance
-from lab.training.augmentation import Augmentation
+from lab.training.samples import Augmentation
 from tests.parts.tiny_models import HIDDEN_SIZE, language_model
 from tests.speech import tiny_parameters
 

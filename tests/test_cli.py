@@ -203,7 +203,7 @@ def test_options_of_a_scheduled_sweep_are_read_before_the_line_is_written(
 
 def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from lab.training import scored_sources
-    from lab.training.packed_losses import ScoringOptions
+    from lab.training.scoring import ScoringOptions
 
     handed: dict[str, object] = {}
     monkeypatch.setattr(scored_sources, "score_source", lambda source, out, **rest: handed.update(rest, asked=source))
@@ -227,8 +227,8 @@ def test_score_of_pictures_hands_the_studys_parameters_on(
     handed: list[object] = []
     monkeypatch.setattr(
         scored_sources,
-        "score_picture_source",
-        lambda source, out, parameters, **rest: handed.extend([source, parameters.scorer_steps, rest["limit"]]),
+        "score_source",
+        lambda source, out, model, **rest: handed.extend([source, model.scorer_steps, rest["limit"]]),
     )
     plain = ["score", "stills", "--images", "--out", str(tmp_path)]
     assert call(monkeypatch, *plain, "--rung", "smoke", "--limit", "3") == 0

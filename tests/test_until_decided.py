@@ -9,7 +9,6 @@ import pytest
 from lab import cli, paths
 from lab.study import adaptive, identity, store
 from lab.study.ablation import load_ablation
-from lab.study.reach import Reached
 from tests.conftest import write_notebook
 
 ABLATION = """
@@ -84,7 +83,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Calla
     (root / "README.md").write_text(README, encoding="utf-8")
     write_notebook(root / "notebooks" / "rates.ipynb", parameters=PARAMETERS, code=CODE)
     monkeypatch.setattr(paths, "repository_root", lambda: root)
-    monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: Reached({}, ()))
+    monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: {})
     store_maker()
     return root
 

@@ -3,7 +3,7 @@
 `lengths` are token counts of the joined sequences (prompt, audio tokens, answer).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,15 +38,6 @@ def bucketed_epoch(
         by_length = sorted(order[first:last].tolist(), key=lambda i: lengths[i])
         batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def batches_from(lengths: Sequence[int], *, batch_size: int, seed: int, first_step: int = 0) -> Iterator[list[int]]:
-    """Batches without end, epoch after epoch; `first_step` takes up where an interrupted run stopped."""
-    per_epoch = len(bucketed_epoch(lengths, batch_size=batch_size, seed=seed, epoch=0))
-    epoch, skip = divmod(first_step, per_epoch)
-    while True:
-        yield from bucketed_epoch(lengths, batch_size=batch_size, seed=seed, epoch=epoch)[skip:]
-        epoch, skip = epoch + 1, 0
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:

@@ -19,9 +19,8 @@ from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.items import TRANSCRIBE
 from lab.parts.decoding import decode
 from lab.parts.omni_model import OmniModel
-from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import NO_TILES, SampleExamples, Tiling
-from lab.training.scoring import answer_losses
+from lab.training.scoring import ScoringOptions, answer_losses
 
 # Encoder frames of sound in a second.
 FRAMES_PER_SECOND = 50.0

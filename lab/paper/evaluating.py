@@ -16,7 +16,7 @@ from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.evaluation.benchmarks.samples import SampleBenchmark
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.evaluated import HEAD, grid
-from lab.paper.ledger.formats import EVALUATED_TEXT, put, terminal_table
+from lab.paper.ledger.formats import WORDS, put, terminal_table
 from lab.study.evaluations import Recorded
 from lab.study.models import find_model, kept_models
 
@@ -77,7 +77,7 @@ def progress_bar(title: str) -> Iterator[contract.Progress]:
 def print_recorded(done: Recorded) -> None:
     """The scores of one evaluation, and where they stand."""
     console, first = Console(), done.lines[0]
-    put(console, terminal_table(HEAD, grid(done.lines), left=EVALUATED_TEXT))
+    put(console, terminal_table(HEAD, grid(done.lines), left=WORDS))
     said = "there already" if done.was_there else "evaluated now"
     stands = f", stands for {first.as_row}" if first.as_row else ""
     line = f"{said} ({first.date}), run {first.run_id}{stands}; in ablations/results/evaluations.csv"

@@ -53,6 +53,9 @@ class AudioEncoder(nn.Module):
         LabError: the front end has another number of mel bins than the encoder, or an argument is out of range.
     """
 
+    # Sinusoids, which Whisper's own training leaves as they are.
+    never_trained = ("whisper.embed_positions",)
+
     def __init__(
         self,
         *,

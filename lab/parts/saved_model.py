@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lab.errors import LabError
+from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.audio_tokens import AudioTokens
@@ -101,22 +101,29 @@ def load_model(folder: Path, *, openers: Mapping[str, Opener] | None = None) -> 
             fit, or a part by name that cannot be opened or has other weights now.
     """
     described = read_description(folder)
+    parts = {name: load_part(folder, name, (openers or {}).get(name)) for name in described["parts"]}
+    return OmniModel(**parts, positions=described["positions"]).eval()
+
+
+def load_part(folder: Path, name: str, opener: Opener | None = None) -> Any:
+    """One part of a saved model, a `LanguageModel` of a language model; `opener` opens it where it is kept by name.
+
+    Raises:
+        LabError: as `load_model`, or the model has no such part.
+    """
+    facts = choose(read_description(folder)["parts"], name, f"part of the saved model {folder}:")
+    if "opened_with" in facts:
+        return _opened(folder, name, facts, opener)
     try:
-        tensors = load_file(folder / WEIGHTS)
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys() if key.startswith(f"{name}.")}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise LabError(f"the weights of the saved model {folder} cannot be read ({error}); save it anew") from error
-    parts: dict[str, Any] = {}
-    for name, facts in described["parts"].items():
-        if "opened_with" in facts:
-            parts[name] = _opened(folder, name, facts, (openers or {}).get(name))
-            continue
-        with torch.random.fork_rng(devices=[]):
-            parts[name] = _BUILD[name](facts, folder)
-        network = parts[name].model if name == "language_model" else parts[name]
-        _fill(network, {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}, name, folder)
-        if name == "language_model":
-            parts[name] = replace(parts[name], sha256=weights_sha256(network))
-    return OmniModel(**parts, positions=described["positions"]).eval()
+    with torch.random.fork_rng(devices=[]):
+        part = _BUILD[name](facts, folder)
+    network = part.model if name == "language_model" else part
+    _fill(network, tensors, name, folder)
+    return replace(part, sha256=weights_sha256(network)) if name == "language_model" else part
 
 
 def _opened_sha256(part: NamedPart) -> str:

@@ -120,7 +120,7 @@ def record_look(ablation: Ablation, rung: str, look: Look) -> tuple[Look, ...]:
 
 
 class Question(Protocol):
-    """A claim that can be looked at (`lab.paper.looking.question_of` makes one of an ablation's first contrast)."""
+    """A claim that can be looked at (`lab.paper.claims.question_of` makes one of an ablation's first contrast)."""
 
     @property
     def rows(self) -> tuple[str, ...]:

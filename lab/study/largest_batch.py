@@ -26,10 +26,9 @@ from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_tokens import Seen, VisualTokens
-from lab.training.curricula import IMAGE, VIDEO
-from lab.training.image_text_model import vision_parameters
-from lab.training.language_models import language_model_without_weights
+from lab.training.cell import IMAGE, VIDEO, cell_audio_projector, cell_visual_projector
 from lab.training.memory import PRECISIONS, Memory, trace
+from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
 from lab.training.parameters import (
     Parameters,
     PictureTuningParameters,
@@ -37,9 +36,7 @@ from lab.training.parameters import (
     SpeechParameters,
     VisionParameters,
 )
-from lab.training.speech import cell_audio_projector
-from lab.training.vision import vision_backbone_without_weights
-from lab.training.vision_cell import cell_projector
+from lab.training.tuning import as_vision
 
 SPEECH, TEXT = "asr_audio_text", "instruction_pairs"
 SOURCES = {IMAGE: "images", VIDEO: "videos"}
@@ -110,7 +107,7 @@ class TracedStep:
     def of(cls, cell: Parameters, leg: TrainedRoute, limit: str, asked: Asked, precision: str) -> "TracedStep":
         """A step of the cell with these parameters."""
         tokens = getattr(cell, limit)
-        cell = vision_parameters(cell) if isinstance(cell, PictureTuningParameters) else cell
+        cell = as_vision(cell) if isinstance(cell, PictureTuningParameters) else cell
         deciding = {name: value for name, value in cell.as_dict().items() if name in _DECIDING}
         return cls(type(cell)(**deciding), leg, limit, tokens, asked, precision)
 
@@ -139,7 +136,7 @@ class TracedStep:
         cell, seen = self.parameters, self.seen
         encoder = build_encoders(cell)["vision_encoder"]
         with torch.device("meta"):
-            view_grid = cell_projector(cell, 1, 1).output_grid(*encoder.grid)
+            view_grid = cell_visual_projector(cell, 1, 1).output_grid(*encoder.grid)
         how = {"image_size": encoder.image_size, "view_grid": view_grid, **_tiling(cell)}
         return num_tokens(*seen.frame_size, **how) if seen.frames else 0
 
@@ -207,7 +204,7 @@ def _build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[s
             parts["audio_projector"] = AudioTokens(projector=projector)
         for branch in BRANCHES if "vision_encoder" in encoders else ():
             parts[branch] = VisualTokens(
-                projector=cell_projector(parameters, encoders["vision_encoder"].hidden_size, width),
+                projector=cell_visual_projector(parameters, encoders["vision_encoder"].hidden_size, width),
                 marks_places=parameters.marks_places,
                 newline=parameters.newline,
             )

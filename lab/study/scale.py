@@ -15,8 +15,7 @@ from lab.errors import LabError, choose
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
 from lab.study.largest_batch import SOURCES, SPEECH, TEXT, Asked, TracedStep, TrainedRoute
-from lab.training.curricula import IMAGE, VIDEO, image_text_stages
-from lab.training.instruction_data import scored_tokens
+from lab.training.cell import IMAGE, IMAGE_BRANCH, VIDEO, cell_branch, cell_stages
 from lab.training.memory import PRECISIONS, Memory, PartMemory
 from lab.training.parameters import (
     Parameters,
@@ -27,7 +26,7 @@ from lab.training.parameters import (
     VisionParameters,
 )
 from lab.training.stages import PAPER_STAGES
-from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_stages
+from lab.training.tuning import scored_tokens
 
 PROJECTORS = {SPEECH: ("audio_projector",), IMAGE: ("visual_projector", "video_projector"), VIDEO: ("video_projector",)}
 """Kinds of data, and the projectors that they may pass through."""
@@ -69,7 +68,7 @@ STUDIES: dict[type[Parameters], Study] = {
     PictureTuningParameters: Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
-        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
+        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", cell_stages(parameters)[1].trained)],
         "budget_tokens",
         f"a pack of {_PICTURES}",
     ),

@@ -265,7 +265,7 @@ def reproduce(
     tracking.close_abandoned()
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     store.ensure_store()
-    runs = store.read_runs(store.PLAN_TAGS)
+    runs = store.read_runs()
     before = planned = plan(chosen, runs)
     todo = [entry.cell for entry in planned if entry.to_do]
     workers = max(1, min(_workers(ablation, rung, room) if workers is None else workers, len(todo)))

@@ -18,7 +18,7 @@ from lab.data.splits import is_reserved, split_of
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, LanguageModel, load_language_model
 from lab.paths import cache_dir, write_whole
-from lab.training.language_models import OwnLanguageModel
+from lab.training.named_parts import OwnLanguageModel
 from standins import texts
 from standins.models.kept_model import kept_folder, made_model
 from standins.models.pretraining import (

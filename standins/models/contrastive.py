@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lab.errors import LabError
 from lab.training.checkpoints import Checkpoint
-from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
+from lab.training.loop import TrainingOptions, drawn_in_order, mean_loss, tell_recent_loss, train
 from standins.models.caption_tower import CaptionTower
 from standins.models.vision_towers import ImageTower, build_image_tower
 from standins.pictures.pasting import cutouts, paste
@@ -140,7 +140,7 @@ def _train(
         return [slow, 10 * slow]
 
     towers = [*pair.image_tower.parameters(), *pair.caption_tower.parameters()]
-    batches = DrawnInOrder(draw)
+    batches = drawn_in_order(draw())
     record = train(
         pair,
         lambda step: mean_loss(sigmoid_loss(pair(*batches(step)))),

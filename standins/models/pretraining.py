@@ -21,7 +21,7 @@ from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import CHARACTER_FILE, CharacterCodec, TextCodec
 from lab.training.checkpoints import Checkpoint
-from lab.training.loop import DrawnInOrder, TrainingOptions, mean_loss, tell_recent_loss, train
+from lab.training.loop import TrainingOptions, drawn_in_order, mean_loss, tell_recent_loss, train
 from standins.models.kept_model import write_description
 from standins.speech.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
 
@@ -229,7 +229,7 @@ def pretrain_character_model(
         decay = 1.0 if done < options.constant_share else max(0.02, (1 - done) / (1 - options.constant_share))
         return [options.learning_rate * min(1.0, (step + 1) / options.warmup_steps) * decay]
 
-    batches = DrawnInOrder(draw)
+    batches = drawn_in_order(draw())
     train(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: mean_loss(_loss(model, reader, codec, batches(step), options.frames_per_token)),

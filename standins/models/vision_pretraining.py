@@ -21,7 +21,7 @@ from lab.data.splits import Split
 from lab.errors import choose
 from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, check_timm, load_timm
 from lab.parts.vision_encoders import TIMM, VisionEncoder, load_vision_encoder
-from lab.training.vision import NamedEncoder
+from lab.training.named_parts import NamedEncoder
 from standins.models.contrastive import DEFAULT_STEPS, Pair, VisionPretrainingOptions, train_pair
 from standins.models.kept_model import kept_folder, made_model, write_description
 from standins.models.vision_towers import TIMM_FILE, VISION_TOWERS, WEIGHTS_FILE
@@ -128,7 +128,6 @@ def _load(
     trained: bool,
     image_size: int,
     stride: int,
-    feature_index: int | None,
     progress: Callable[[int, int, float], None] | None,
 ) -> VisionEncoder:
     steps = DEFAULT_STEPS if trained else 0
@@ -140,7 +139,6 @@ def _load(
         f"{TIMM}{described['architecture']}",
         image_size=described["image_size"],
         stride=stride,
-        feature_index=feature_index,
         pretrained=False,
         weights=folder / WEIGHTS_FILE,
     )

@@ -30,8 +30,8 @@ from lab.parts.language_models import LanguageModel, WordCodec
 from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
 from lab.parts.weights import weights_sha256
 from lab.training.checkpoints import Checkpoint
-from lab.training.language_models import OwnLanguageModel
-from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
+from lab.training.loop import TrainingOptions, drawn_in_order, tell_recent_loss, train
+from lab.training.named_parts import OwnLanguageModel
 from standins.models.kept_model import kept_folder, made_model, write_description
 from standins.models.pretraining import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
 from standins.scenes.questions import video_scene
@@ -150,7 +150,7 @@ def pretrain_word_model(
         warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
         return [options.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))]
 
-    batches = DrawnInOrder(draw)
+    batches = drawn_in_order(draw())
     train(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: _loss(model, reader, codec, batches(step)),

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lab.data.batching import batches_from, bucketed_epoch, padding_share
+from lab.data.batching import bucketed_epoch, padding_share
 from lab.errors import LabError
 
 
@@ -52,14 +52,6 @@ def test_batches_do_not_come_in_order_of_length():
     lengths = realistic_lengths(400)
     longest = [max(lengths[i] for i in batch) for batch in bucketed_epoch(lengths, batch_size=8, seed=0, epoch=0)]
     assert longest != sorted(longest)
-
-
-@pytest.mark.parametrize("first_step", [0, 1, 11, 12, 13, 40])
-def test_batches_from_any_step_are_those_of_an_undisturbed_run(first_step):
-    lengths = realistic_lengths(100)  # 12 batches an epoch
-    undisturbed = list(itertools.islice(batches_from(lengths, batch_size=8, seed=3), 60))
-    resumed = list(itertools.islice(batches_from(lengths, batch_size=8, seed=3, first_step=first_step), 20))
-    assert resumed == undisturbed[first_step : first_step + 20]
 
 
 def test_padding_share_of_a_worked_example():

@@ -70,7 +70,7 @@ def test_a_named_row_fills_its_cell_and_no_other(guessing: Guessing) -> None:
     assert judged[KEY].verdict == "not reproduced"  # 75.0 is not within 1% of 65.3
     assert {one.verdict for key, one in judged.items() if key != KEY} == {"not attempted"}
     (line,) = page.measured
-    assert line[:3] == [NAME, "65.3", "75.0 (50.0 to 90.0)"]
+    assert line[:3] == [f"{NAME}, MMLU", "65.3", "75.0 (50.0 to 90.0)"]
     assert any("guessing on m: accuracy of m@1" in note and "mood good" in note for note in page.notes)
 
 

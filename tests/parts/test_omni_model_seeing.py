@@ -122,7 +122,6 @@ def test_parts_are_named_as_stages_name_them_and_the_encoder_is_one_only_where_i
     stage = Stage(
         name="s",
         paper="none",
-        trained=("video_projector",),
         frozen=("language_model", "visual_projector"),
         learning_rates={"video_projector": 1e-3},
         data={"video_text": 1.0},

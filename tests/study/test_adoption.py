@@ -232,8 +232,8 @@ def test_other_data_is_no_refactoring(study: Path) -> None:
     assert told[0].why == "more than code has changed: prepared.corpus: c0ffee -> c0ffef; it stays stale"
 
 
-def test_code_by_module_or_by_definition_is_code_and_a_package_is_none() -> None:
-    before = {"source.lab.x": "1", "notebook": "2", "package.torch": "2.14.1", "parameter.a": 1, "prepared.b": "3"}
+def test_definitions_and_the_notebook_are_code_and_a_package_is_none() -> None:
+    before = {"code.lab.x.g": "1", "notebook": "2", "package.torch": "2.14.1", "parameter.a": 1, "prepared.b": "3"}
     now = {"code.lab.x.f": "1", "notebook": "4", "package.torch": "2.15.0", "parameter.a": 1, "prepared.b": "3"}
     assert hindrances(before, now) == ["package.torch: 2.14.1 -> 2.15.0"]
 

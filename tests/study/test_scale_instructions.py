@@ -5,8 +5,8 @@ import pytest
 from lab.errors import LabError
 from lab.study.ablation import load_ablation
 from lab.study.scale import scale, table
-from lab.training.instruction_data import scored_tokens
 from lab.training.parameters import TextTuningParameters
+from lab.training.tuning import scored_tokens
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,9 @@ from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 from lab.training import scored_sources, scoring
-from lab.training.language_models import text_model
-from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import NOT_READABLE, TOO_LONG, SampleExamples
 from lab.training.scored_sources import score_source
-from lab.training.scoring import text_answers
+from lab.training.scoring import Scorer, ScoringOptions, text_model
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 FLOAT32 = {"precision": "float32"}
@@ -41,7 +39,9 @@ def some(count=7):
 
 
 def score_instructions(instructions, language_model, folder, *, write=str.strip, **rest):
-    return scoring.score(text_answers(language_model, write), instructions, folder, **rest)
+    reads = SampleExamples(samples=(), write=write)
+    scorer = Scorer(text_model(language_model), language_model.name, language_model.sha256, reads)
+    return scoring.score(scorer, instructions, folder, **rest)
 
 
 def alone(llm: LanguageModel, prompt: str, answer: str) -> float:
@@ -177,11 +177,6 @@ def test_nothing_to_score_and_numbers_out_of_range_are_refused(tmp_path):
     for wrong in ({"budget_tokens": 3}, {"part_samples": 0}):
         with pytest.raises(LabError, match="budget_tokens and part_samples are"):
             ScoringOptions(**wrong)
-
-
-def test_the_answer_alone_keeps_its_tokens():
-    row = text_answers(language_model()).row(some()[4], 20)
-    assert (row.alone().content, row.alone().answer) == ([[]], row.whole().answer)
 
 
 def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, monkeypatch):

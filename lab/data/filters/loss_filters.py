@@ -40,8 +40,6 @@ SUMMARY = "summary.json"
 RANDOM = "random"
 # The standard deviation of a Gaussian over its median absolute deviation.
 MAD_TO_STD = 1.4826
-# Below so many losses the test for a Gaussian does not hold.
-_MIN_TESTED = 20
 Values = Float[ndarray, " samples"]
 Bounds = tuple[float, float]
 
@@ -50,6 +48,8 @@ Bounds = tuple[float, float]
 class Losses:
     """The losses of samples, in their order; the ids may be Arrow's and are read only where one is named.
 
+    `without_prompt` are those of the answers alone, NaN where it was not measured.
+
     Raises:
         LabError: not one loss an id.
     """
@@ -57,11 +57,10 @@ class Losses:
     ids: Sequence[Any]
     losses: Float[ndarray, " samples"]
     without_prompt: Float[ndarray, " samples"] | None = None
-    """Of the answers alone; NaN where it was not measured."""
 
     def __post_init__(self) -> None:
-        if {len(self.losses), len(self.losses if self.without_prompt is None else self.without_prompt)} != {len(self)}:
-            raise LabError(f"there are {len(self.losses)} losses for {len(self)} samples; expected one each")
+        if len(self.losses) != len(self.ids):
+            raise LabError(f"there are {len(self.losses)} losses for {len(self.ids)} samples; expected one each")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,8 +75,7 @@ def loss_files(path: Path) -> list[Path]:
     """The Parquet files of a scoring, one file or the folder that `lab score` wrote.
 
     Raises:
-        LabError: nothing there, a folder whose scoring was not finished, or a file that is no whole Parquet file or
-            has other columns.
+        LabError: nothing there, an unfinished scoring, or a file that is damaged or has other columns.
     """
     if path.is_dir() and not (path / SUMMARY).is_file():
         raise LabError(f"the scoring in {path} is not finished (no {SUMMARY}); run the same `lab score` again")
@@ -109,12 +107,14 @@ def read_losses(path: Path) -> Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class LossFilter:
-    """`value` gives what is judged of each sample; `bounds` of values and k the least and the greatest that stays."""
+    """`value` gives what is judged of each sample; `bounds` of values and k the least and the greatest that stays.
+
+    `high` is why a sample above is dropped.
+    """
 
     value: Callable[[Losses], Values]
     bounds: Callable[[Values, float], Bounds]
     high: str = "loss above the bound"
-    """Why a sample above is dropped."""
     uses_k: bool = True
 
 
@@ -173,18 +173,18 @@ def loss_bounds(losses: Losses, name: str, *, k: float = 1.0) -> Bounds:
     if not 0 <= k < math.inf:
         raise LabError(f"k is {k}; expected at least 0 standard deviations")
     chosen = choose({**LOSS_FILTERS, RANDOM: LOSS_FILTERS["none"]}, name, "loss filter")
-    if len(wrong := np.flatnonzero(~(np.isfinite(losses.losses) & (losses.losses >= 0)))):
-        raise LabError(
-            f"the loss of sample {_id(losses, wrong[0])} is {losses.losses[wrong[0]]}; expected a finite number of at "
-            "least 0: score it again, or leave it out"
-        )
+    wrong = ~(np.isfinite(losses.losses) & (losses.losses >= 0))
+    _refuse(losses, wrong, "; expected a finite number of at least 0: score it again, or leave it out")
     if len(losses) < 2:
         raise LabError(f"loss filter {name!r} needs losses of at least two samples, not {len(losses)}")
     return chosen.bounds(chosen.value(losses), k)
 
 
-def _id(losses: Losses, place: int) -> str:
-    return repr(str(losses.ids[int(place)]))
+def _refuse(losses: Losses, wrong: Bool[ndarray, " samples"], why: str) -> None:
+    """Raise a LabError that names the first sample of which something is wrong, if there is one."""
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise LabError(f"the loss of sample {str(losses.ids[at])!r} is {losses.losses[at]}{why}")
 
 
 def _loss(losses: Losses) -> Values:
@@ -192,20 +192,14 @@ def _loss(losses: Losses) -> Values:
 
 
 def _log_loss(losses: Losses) -> Values:
-    if len(none := np.flatnonzero(losses.losses == 0)):
-        raise LabError(
-            f"the loss of sample {_id(losses, none[0])} is 0 and has no logarithm; choose another loss filter"
-        )
+    _refuse(losses, losses.losses == 0, " and has no logarithm; choose another loss filter")
     return np.log(losses.losses)
 
 
 def _ratio(losses: Losses) -> Values:
     alone = np.full(len(losses), np.nan) if losses.without_prompt is None else losses.without_prompt
-    if len(none := np.flatnonzero(~(np.isfinite(alone) & (alone > 0)))):
-        raise LabError(
-            f"loss filter 'ifd' divides by the loss without the prompt, which sample {_id(losses, none[0])} has not; "
-            "score with it (`lab score --without-prompt`), or choose another loss filter"
-        )
+    why = ", and there is none without the prompt, by which 'ifd' divides; score with `lab score --without-prompt`"
+    _refuse(losses, ~(np.isfinite(alone) & (alone > 0)), why)
     return losses.losses / alone
 
 
@@ -270,11 +264,7 @@ class LossFilterStep(Step):
         return {**super().parameters(), "scores": self.scores.name}
 
     def identity(self) -> str:
-        """The hash of the scores.
-
-        Raises:
-            LabError: they are not there, not finished or damaged.
-        """
+        """The hash of the scores."""
         return " ".join(sha256_of(file) for file in loss_files(self.scores))
 
     def sketch(self, rows: pa.Table) -> pa.Table:
@@ -282,11 +272,7 @@ class LossFilterStep(Step):
         return rows.select(["id"])
 
     def judge(self, known: pa.Table) -> Reasons:
-        """The filter's own bounds, over the rows that came this far.
-
-        Raises:
-            LabError: a row that was not scored, or as `filter_losses`.
-        """
+        """The filter's own bounds, over the rows that came this far; each has to have been scored."""
         scores, ids = read_losses(self.scores), known["id"]
         places = pc.index_in(ids, value_set=scores.ids)
         if places.null_count:
@@ -296,40 +282,17 @@ class LossFilterStep(Step):
                 "run `lab score` over the same samples"
             )
         at = places.to_numpy()
-        alone = None if scores.without_prompt is None else scores.without_prompt[at]
-        losses = Losses(ids, scores.losses[at], alone)
+        assert scores.without_prompt is not None  # those of a file always are there, if only as NaN
+        losses = Losses(ids, scores.losses[at], scores.without_prompt[at])
         return filter_losses(losses, self.filter, k=self.k, like=self.like, seed=self.seed).reasons
 
 
-@dataclass(frozen=True, kw_only=True)
-class Normality:
-    """How far values are from the Gaussian fitted to them; below 20 values `p_value` is None."""
+def normality(values: Float[ndarray, " samples"]) -> str:
+    """How far values are from the Gaussian that is fitted to them, in words.
 
-    mean: float
-    std: float
-    skewness: float
-    excess_kurtosis: float
-    distance: float
-    """The largest distance of both distribution functions, 0 to 1; 0.05 is one in twenty samples misplaced."""
-    outside: float
-    """Share beyond one standard deviation: 0.317 of a Gaussian's."""
-    p_value: float | None
-
-    def __str__(self) -> str:
-        tested = "" if self.p_value is None else f", p = {self.p_value:.2g}"
-        return (
-            f"mean {self.mean:.3f}, standard deviation {self.std:.3f}; skewness {self.skewness:+.2f}, excess kurtosis "
-            f"{self.excess_kurtosis:+.2f}, {self.outside:.1%} beyond one standard deviation (a Gaussian has 31.7%), "
-            f"distribution functions up to {self.distance:.3f} apart{tested}"
-        )
-
-
-def normality(values: Float[ndarray, " samples"]) -> Normality:
-    """Hold values against the Gaussian that is fitted to them.
-
-    The test is D'Agostino and Pearson's: it asks for skewness and tails, which are the two ways in which losses depart,
-    and needs no tables for large n. With 600,000 losses any departure has p = 0, so it stands beside sizes that do not
-    grow with n. (Kolmogorov and Smirnov's p would be wrong here, as the Gaussian is fitted to the same losses.)
+    The test is D'Agostino and Pearson's: it asks for skewness and tails, which are the two ways in which losses depart.
+    With 600,000 losses any departure has p = 0, so sizes stand beside it that do not grow with n, among them the
+    largest distance of both distribution functions (0.05: one in twenty samples misplaced).
 
     Raises:
         LabError: fewer than two values, or all equal.
@@ -339,13 +302,8 @@ def normality(values: Float[ndarray, " samples"]) -> Normality:
 
     if len(values) < 2 or not values.std():
         raise LabError(f"a Gaussian is fitted to losses that differ, not to {len(values)} equal ones")
-    mean, std = float(values.mean()), float(values.std())
-    return Normality(
-        mean=mean,
-        std=std,
-        skewness=float(stats.skew(values)),
-        excess_kurtosis=float(stats.kurtosis(values)),
-        distance=float(stats.kstest(values, "norm", args=(mean, std)).statistic),
-        outside=float((np.abs(values - mean) > std).mean()),
-        p_value=float(stats.normaltest(values).pvalue) if len(values) >= _MIN_TESTED else None,
-    )
+    distance = stats.kstest(values, "norm", args=(values.mean(), values.std())).statistic
+    told = f"skewness {stats.skew(values):+.2f}, excess kurtosis {stats.kurtosis(values):+.2f}, "
+    told += f"{distance:.2f} from the Gaussian"
+    # Below so many losses the test does not hold.
+    return told if len(values) < 20 else f"{told}, normality test p = {stats.normaltest(values).pvalue:.1g}"

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasketch import MinHash
-from jaxtyping import Bool, UInt32, UInt64
+from jaxtyping import UInt32
 from numpy import ndarray
 from pydantic import Field
 
@@ -87,8 +87,11 @@ class NearDuplicates(Step):
 
     def judge(self, known: pa.Table) -> Reasons:
         """Rows that share a band are compared, each with the earlier ones that stay; of others no text is read."""
+        import pandas as pd  # half a second that only this needs
+
         texts, bands = known["text"], as_array(known["bands"])
-        shared = _shared(bands)
+        # Which bands of a row another row has too.
+        shared = np.stack([pd.Series(band).duplicated(keep=False) for band in bands.T], axis=1)
         repeats = np.zeros(len(bands), dtype=bool)
 
         @functools.lru_cache(maxsize=_REMEMBERED)
@@ -127,12 +130,3 @@ def bands_and_rows(threshold: float, num_permutations: int) -> tuple[int, int]:
 def _overlap(one: UInt32[ndarray, " shingles"], other: UInt32[ndarray, " shingles"]) -> float:
     shared = len(np.intersect1d(one, other, assume_unique=True))
     return shared / (len(one) + len(other) - shared)
-
-
-def _shared(bands: UInt64[ndarray, "rows bands"]) -> Bool[ndarray, "rows bands"]:
-    """Which bands of a row another row has too."""
-    shared = np.empty(bands.shape, dtype=bool)
-    for number, column in enumerate(bands.T):
-        _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
-        shared[:, number] = (counts > 1)[inverse]
-    return shared

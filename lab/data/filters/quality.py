@@ -25,7 +25,7 @@ from lab.errors import LabError
 Limits = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class QualityRule:
     """What is measured, and the least and the most of it that its source lets pass."""
 
@@ -149,31 +149,28 @@ def _share(text: str, holds: Callable[[str], bool]) -> float:
     return sum(map(holds, lines)) / len(lines) if lines else 0.0
 
 
-_GOPHER = "Rae et al. 2021, A.1.1"
-_TABLE_A1 = "Rae et al. 2021, table A1"
-_C4 = "Raffel et al. 2020, 2.2"
-_ANY = math.inf
+_GOPHER, _TABLE_A1, _C4 = "Rae et al. 2021, A.1.1", "Rae et al. 2021, table A1", "Raffel et al. 2020, 2.2"
 QUALITY_RULES = {
-    "num_words": QualityRule(score=num_words, limits=(50, 100_000), source=_GOPHER),
-    "mean_word_length": QualityRule(score=mean_word_length, limits=(3, 10), source=_GOPHER),
-    "symbols_per_word": QualityRule(score=symbols_per_word, limits=(0, 0.1), source=_GOPHER),
-    "bullet_lines": QualityRule(score=bullet_lines, limits=(0, 0.9), source=_GOPHER),
-    "ellipsis_lines": QualityRule(score=ellipsis_lines, limits=(0, 0.3), source=_GOPHER),
-    "alphabetic_words": QualityRule(score=alphabetic_words, limits=(0.8, 1), source=_GOPHER),
-    "different_stop_words": QualityRule(score=different_stop_words, limits=(2, _ANY), source=_GOPHER),
-    "repeated_lines": QualityRule(score=repeated_lines, limits=(0, 0.3), source=_TABLE_A1),
-    "repeated_line_characters": QualityRule(score=repeated_line_characters, limits=(0, 0.2), source=_TABLE_A1),
+    "num_words": QualityRule(num_words, (50, 100_000), _GOPHER),
+    "mean_word_length": QualityRule(mean_word_length, (3, 10), _GOPHER),
+    "symbols_per_word": QualityRule(symbols_per_word, (0, 0.1), _GOPHER),
+    "bullet_lines": QualityRule(bullet_lines, (0, 0.9), _GOPHER),
+    "ellipsis_lines": QualityRule(ellipsis_lines, (0, 0.3), _GOPHER),
+    "alphabetic_words": QualityRule(alphabetic_words, (0.8, 1), _GOPHER),
+    "different_stop_words": QualityRule(different_stop_words, (2, math.inf), _GOPHER),
+    "repeated_lines": QualityRule(repeated_lines, (0, 0.3), _TABLE_A1),
+    "repeated_line_characters": QualityRule(repeated_line_characters, (0, 0.2), _TABLE_A1),
     **{
-        f"commonest_{n}_gram": QualityRule(score=partial(commonest_n_gram, size=n), limits=(0, most), source=_TABLE_A1)
+        f"commonest_{n}_gram": QualityRule(partial(commonest_n_gram, size=n), (0, most), _TABLE_A1)
         for n, most in {2: 0.2, 3: 0.18, 4: 0.16}.items()
     },
     **{
-        f"repeated_{n}_grams": QualityRule(score=partial(repeated_n_grams, size=n), limits=(0, most), source=_TABLE_A1)
+        f"repeated_{n}_grams": QualityRule(partial(repeated_n_grams, size=n), (0, most), _TABLE_A1)
         for n, most in {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}.items()
     },
-    "unfinished_lines": QualityRule(score=unfinished_lines, limits=(0, 0), source=_C4),
-    "num_sentences": QualityRule(score=num_sentences, limits=(3, _ANY), source=_C4),
-    "code_signs": QualityRule(score=code_signs, limits=(0, 0), source=_C4),
+    "unfinished_lines": QualityRule(unfinished_lines, (0, 0), _C4),
+    "num_sentences": QualityRule(num_sentences, (3, math.inf), _C4),
+    "code_signs": QualityRule(code_signs, (0, 0), _C4),
 }
 
 

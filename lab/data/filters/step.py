@@ -8,9 +8,9 @@ known of its rows (a hash, a text: it stays on the disk, where `judge` reads wha
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,15 +20,8 @@ from numpy import ndarray
 from pydantic import AfterValidator, Field
 
 from lab.data.filters.filtering import Filtered, Reasons
+from lab.data.instructions.tables import COLUMNS
 from lab.errors import choose
-
-# Those whose texts a step looks at, and reads as one.
-Columns = Annotated[tuple[str, ...], Field(min_length=1)]
-Kind = Literal["text", "whole numbers"]
-KINDS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
-    "text": pa.types.is_string,
-    "whole numbers": pa.types.is_integer,
-}
 
 
 def one_of(choices: Mapping[str, Any], what: str) -> AfterValidator:
@@ -39,6 +32,11 @@ def one_of(choices: Mapping[str, Any], what: str) -> AfterValidator:
         return name
 
     return AfterValidator(known)
+
+
+TEXTS = [field.name for field in COLUMNS if pa.types.is_string(field.type)]
+# Those whose texts a step looks at, and reads as one.
+Columns = Annotated[tuple[Annotated[str, one_of(dict.fromkeys(TEXTS), "column")], ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +60,6 @@ class Step(ABC):
     def identity(self) -> str:
         """The hash of what the step reads besides its rows; empty for most."""
         return ""
-
-    def needs(self) -> Mapping[str, Kind]:
-        """The columns that it reads, and what has to be in them: texts in those that its `columns` names."""
-        return dict.fromkeys(getattr(self, "columns", ()), "text")
 
     def sketch(self, rows: pa.Table) -> pa.Table:
         """What `judge` has to know of the rows of a shard, an entry a row."""
@@ -103,9 +97,7 @@ LENGTHS: Mapping[str, Any] = {
 
 
 def text_lengths(rows: pa.Table, columns: Sequence[str], unit: str) -> Int[ndarray, " rows"]:
-    """The length of each row's texts together; null is 0. A `unit` that is not in `LENGTHS` is a column of numbers."""
-    if unit not in LENGTHS:
-        return pc.fill_null(rows[unit], 0).to_numpy().astype(np.int64)
+    """The length of each row's texts together, in a key of `LENGTHS`; null is 0."""
     return sum(LENGTHS[unit](pc.fill_null(rows[name], "")).to_numpy().astype(np.int64) for name in columns)
 
 

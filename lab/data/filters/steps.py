@@ -18,7 +18,7 @@ from lab.data.filters.loss_filters import LossFilterStep
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
-from lab.data.filters.step import LENGTHS, Columns, Kind, Step, hash_texts, one_of, text_lengths
+from lab.data.filters.step import LENGTHS, Columns, Step, hash_texts, one_of, text_lengths
 from lab.data.packing import pack_best_fit
 from lab.errors import LabError
 
@@ -89,7 +89,7 @@ class RandomSample(Step):
     whole_corpus: ClassVar[bool] = True
 
     def sketch(self, rows: pa.Table) -> pa.Table:
-        """A hash of the id that the seed chooses stands for a draw from 0 to 1."""
+        """A hash of the id, chosen by the seed, stands for a draw from 0 to 1."""
         return pa.table({"draw": hash_texts(rows, ["id"], seed=self.seed)[:, 0]})
 
     def judge(self, known: pa.Table) -> Reasons:
@@ -106,22 +106,17 @@ class RandomSample(Step):
 class Pack(Step):
     """Join rows to packs of at most `budget`: rows of one pack become neighbours, with its number in `pack`.
 
-    A row's length is that of its `columns` in `unit` (a key of `LENGTHS`, or a column of whole numbers such as token
-    counts) and `extra` for what a template adds. Rows longer than the budget are dropped, and so are those of length 0.
-    Packs do not cross shards, so that a pack is read in one piece: `pack` counts from 0 in each shard. Shards that
-    filters have made small are joined before.
+    A row's length is that of its `columns` in `unit` (a key of `LENGTHS`) and `extra` for what a template adds. Rows
+    longer than the budget are dropped, and so are those of length 0. Packs do not cross shards, so that a pack is read
+    in one piece: `pack` counts from 0 in each shard.
     """
 
     budget: Annotated[int, Field(ge=1)]
-    unit: str = "characters"
+    unit: Annotated[str, one_of(LENGTHS, "unit")] = "characters"
     columns: Columns = ("prompt", "answer")
     extra: Annotated[int, Field(ge=0)] = 0
     use: ClassVar[str] = "pack"
     ends: ClassVar[bool] = True
-
-    def needs(self) -> dict[str, Kind]:
-        """The columns that are measured, or the one that has the numbers."""
-        return dict.fromkeys(self.columns, "text") if self.unit in LENGTHS else {self.unit: "whole numbers"}
 
     def judge(self, known: pa.Table) -> Reasons:
         """A row that fills a pack alone stays; none is cut short."""

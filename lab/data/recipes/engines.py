@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from lab.errors import LabError
 from lab.paths import write_whole
 
 Account = dict[str, Any]
 # Writes the files whose names begin with a path, and returns their account; it can be pickled.
 Task = Callable[[Path], Account]
-Submit = Callable[[Callable[[], Account]], Future[Account]]
-# Told: the stage, shards done, shards in all.
-Progress = Callable[[str, int, int], None]
+Submit = Callable[[Callable[[], None]], Future[None]]
 
 # How often Ray gives a task to another node after one that died with it.
 RAY_RETRIES = 3
@@ -40,19 +40,19 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def do_all(submit: Submit, progress: Progress, what: str, tasks: Mapping[Path, Task]) -> list[Account]:
-    """The accounts of all tasks in their order; those that are there from a former build are not done again.
+def do_all(submit: Submit, what: str, tasks: Mapping[Path, Task]) -> list[Account]:
+    """The accounts of all tasks in their order, with a bar; those of a former build are not done again.
 
     Raises:
         LabError: what a task finds wrong, after `what`, the name of the stage.
     """
-    missing = [path for path in tasks if not _account_of(path).exists()]
-    futures = [submit(partial(_done, tasks[path], path)) for path in missing]
-    progress(what, len(tasks) - len(missing), len(tasks))
+    futures = [submit(partial(_done, task, path)) for path, task in tasks.items() if not _account_of(path).exists()]
+    there = len(tasks) - len(futures)
     try:
-        for done, future in enumerate(as_completed(futures), len(tasks) - len(missing) + 1):
-            future.result()
-            progress(what, done, len(tasks))
+        with tqdm(desc=what, total=len(tasks), initial=there, unit=" shards", mininterval=1) as bar:
+            for future in as_completed(futures):
+                future.result()
+                bar.update()
     except LabError as error:
         # Of a Ray task, the error is told with its traceback; the cause is what the task raised.
         raise LabError(f"{what}: {getattr(error, 'cause', error)}") from error
@@ -63,15 +63,13 @@ def _account_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _done(task: Task, path: Path) -> Account:
+def _done(task: Task, path: Path) -> None:
     if not path.parent.is_dir():
         raise LabError(
             f"{socket.gethostname()} does not see the folder {path.parent}; all nodes of a cluster need the same cache "
             "folder, on storage that they share (OMNI_LAB_CACHE names it)"
         )
-    account = task(path)
-    write_json(_account_of(path), account)
-    return account
+    write_json(_account_of(path), task(path))
 
 
 @contextmanager
@@ -126,8 +124,8 @@ def ray(*, workers: int | None = None, address: str = "") -> Iterator[Submit]:
                 package.shutdown()
 
 
-def _called(task: Callable[[], Account]) -> Account:
-    return task()
+def _called(task: Callable[[], None]) -> None:
+    task()
 
 
 ENGINES: Mapping[str, Callable[..., AbstractContextManager[Submit]]] = {"local": local, "ray": ray}

@@ -13,9 +13,9 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
-from tqdm import tqdm
 
 from lab.data.filters.filtering import NUM_EXAMPLES, Filtered, LeftOut, Reasons
 from lab.data.filters.step import Step
 from lab.data.parquet import read_parquet
 from lab.data.recipes.card import check_free, make_card, publish
-from lab.data.recipes.engines import ENGINES, Account, Progress, Task, do_all, read_json, write_json
+from lab.data.recipes.engines import ENGINES, Account, Task, do_all, read_json, write_json
 from lab.data.recipes.recipe import Recipe, check_recipe
 from lab.data.recipes.sources import Source
 from lab.errors import LabError, choose
 from lab.paths import UNFINISHED, cache_dir, mlruns_dir, whole
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 STAGE = "stage.json"
 # In a stage's folder: what its later tasks read. It goes when the stage is whole.
 SKETCHES = "sketches"
@@ -57,9 +56,9 @@ class BuiltStage:
         """Of all rows, in their order; shards that steps have emptied do not count."""
         return hash_all(shard["hash"] for shard in self.shards if shard["rows"])
 
-    def paths(self, shards: Sequence[Mapping[str, Any]]) -> tuple[Path, ...]:
-        """The files of some of its shards."""
-        return tuple(self.folder / f"{shard['name']}.parquet" for shard in shards)
+    def paths(self) -> list[Path]:
+        """The files of those that have rows."""
+        return [self.folder / f"{shard['name']}.parquet" for shard in self.shards if shard["rows"]]
 
 
 def build(
@@ -69,7 +68,6 @@ def build(
     engine: str = "local",
     workers: int | None = None,
     address: str = "",
-    progress: Progress = lambda stage, number, total: None,
 ) -> tuple[Path, dict[str, Any]]:
     """Build the rows of a recipe into `out` (default: `data/NAME` beside the tracked runs); returns it and the card.
 
@@ -82,20 +80,12 @@ def build(
         raise LabError(f"workers is {workers}, expected at least 1")
     target = mlruns_dir() / "data" / recipe.name if out is None else out
     check_free(target)
-    schema = check_recipe(recipe)
+    check_recipe(recipe)
     with opened(workers=workers, address=address) as submit:
-        do = partial(do_all, submit, progress)
         versions = _source_versions(recipe)
-        stages = [_made(_reading_folder(recipe, versions), partial(_read_sources, recipe, schema, do))]
-        for number, step in enumerate(recipe.steps, 1):
-            what, before = f"step {number} ({step.use})", stages[-1]
-            stages.append(_made(_step_folder(recipe, step, before), partial(_run_step, recipe, what, step, before, do)))
-            if not stages[-1].account["rows"]:
-                told = ", ".join(f"{count:,} {reason}" for reason, count in stages[-1].account["dropped"].items())
-                raise LabError(f"{what} dropped all {before.account['rows']:,} rows: {told}")
-    last = stages[-1]
+        stages = [stage for _, stage in _stages(recipe, versions, partial(do_all, submit)) if stage is not None]
     card = make_card(recipe, [{**stage.account, "rows_hash": stage.hash} for stage in stages], versions, engine)
-    publish(target, last.paths([shard for shard in last.shards if shard["rows"]]), card)
+    publish(target, stages[-1].paths(), card)
     return target, card
 
 
@@ -108,36 +98,11 @@ def plan(recipe: Recipe) -> list[tuple[str, str]]:
         LabError: all that `check_recipe` finds.
     """
     check_recipe(recipe)
-    stage = _cached(_reading_folder(recipe, _source_versions(recipe)))
-    found = [(f"reading ({', '.join(source.name for source in recipe.sources)})", _state(stage))]
-    for number, step in enumerate(recipe.steps, 1):
-        known = stage is not None
-        stage = _cached(_step_folder(recipe, step, stage)) if stage is not None else None
-        found.append((f"step {number} ({step.use})", _state(stage) if known else "to do, or in the cache"))
+    found, missing = [], "to do"
+    for name, stage in _stages(recipe, _source_versions(recipe)):
+        found.append((name, missing if stage is None else f"in the cache: {stage.account['rows']:,} rows"))
+        missing = "to do" if stage is not None else "to do, or in the cache"
     return found
-
-
-@contextmanager
-def bars() -> Iterator[Progress]:
-    """A `Progress` of a bar a stage, shown as long as the context is open."""
-    shown: dict[str, tqdm] = {}
-
-    def progress(stage: str, number: int, total: int) -> None:
-        if stage not in shown:
-            shown[stage] = tqdm(desc=stage, total=total, unit=" shards", mininterval=1)
-        shown[stage].update(number - shown[stage].n)
-        if number == total:
-            shown[stage].close()
-
-    try:
-        yield progress
-    finally:
-        for bar in shown.values():
-            bar.close()
-
-
-def _state(stage: BuiltStage | None) -> str:
-    return "to do" if stage is None else f"in the cache: {stage.account['rows']:,} rows"
 
 
 def _source_versions(recipe: Recipe) -> dict[str, list[str]]:
@@ -145,22 +110,48 @@ def _source_versions(recipe: Recipe) -> dict[str, list[str]]:
     return {source.name: [source.identity(part) for part in source.parts()] for source in recipe.sources}
 
 
-def _reading_folder(recipe: Recipe, versions: dict[str, list[str]]) -> Path:
-    """The rows of the sources depend on the sources' content, not on where they lie or what the recipe is called."""
-    sources = [[source.name, dict(source.columns), versions[source.name]] for source in recipe.sources]
-    return _stage_folder("read", sources, recipe.shard_rows)
+def _stages(
+    recipe: Recipe, versions: Mapping[str, list[str]], do: Do | None = None
+) -> Iterator[tuple[str, BuiltStage | None]]:
+    """The name of each stage, and the stage; without `do` it is None where the cache has it not, or none before it.
+
+    The rows of the sources depend on the sources' content, not on where they lie or what the recipe is called; those
+    of a step on the rows before it, and on the step.
+    """
+    name = f"reading ({', '.join(versions)})"
+    stage = _stage(do, partial(_read_sources, recipe), "read", list(versions.items()), recipe.shard_rows)
+    yield name, stage
+    for number, step in enumerate(recipe.steps, 1):
+        name = f"step {number} ({step.use})"
+        if stage is not None:
+            shards = [shard["rows"] for shard in stage.shards]  # a step looks at one shard at a time
+            own = (step.version, step.parameters(), step.identity())
+            stage = _stage(do, partial(_run_step, name, step, stage), step.use, *own, stage.hash, shards)
+        yield name, stage
 
 
-def _step_folder(recipe: Recipe, step: Step, before: BuiltStage) -> Path:
-    """The rows of a step depend on the rows before it, and on the step."""
-    shards = [shard["rows"] for shard in before.shards]  # a step looks at one shard at a time
-    own = (step.version, step.parameters(), step.identity())
-    return _stage_folder(step.use, *own, before.hash, shards, recipe.shard_rows)
+Make = Callable[[Do, Path], tuple[list[dict[str, Any]], Account]]
 
 
-def _stage_folder(name: str, *depends_on: Any) -> Path:
+def _stage(do: Do | None, make: Make, name: str, *depends_on: Any) -> BuiltStage | None:
+    """The stage from the cache, or made; another build that wants the same one at the same time waits for it."""
     text = json.dumps([FORMAT_VERSION, name, *depends_on], sort_keys=True)
-    return cache_dir() / "recipes" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+    folder = cache_dir() / "recipes" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+    if do is None:
+        return _cached(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (found := _cached(folder)) is not None:
+            return found
+        (folder / SKETCHES).mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{UNFINISHED}*"):
+            left.unlink(missing_ok=True)
+        begun = time.perf_counter()
+        shards, account = make(do, folder)
+        account["seconds"] = round(time.perf_counter() - begun, 3)
+        write_json(folder / STAGE, {"shards": shards, "account": account})
+        shutil.rmtree(folder / SKETCHES, ignore_errors=True)
+    return BuiltStage(folder=folder, shards=shards, account={**account, "cached": False})
 
 
 def _cached(folder: Path) -> BuiltStage | None:
@@ -170,31 +161,14 @@ def _cached(folder: Path) -> BuiltStage | None:
     return BuiltStage(folder=folder, shards=found["shards"], account={**found["account"], "cached": True})
 
 
-def _made(folder: Path, make: Callable[[Path], tuple[list[dict[str, Any]], Account]]) -> BuiltStage:
-    """The stage from the cache, or made; another build that wants the same one at the same time waits for it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if (found := _cached(folder)) is not None:
-            return found
-        (folder / SKETCHES).mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"{UNFINISHED}*"):
-            left.unlink(missing_ok=True)
-        begun = time.perf_counter()
-        shards, account = make(folder)
-        account["seconds"] = round(time.perf_counter() - begun, 3)
-        write_json(folder / STAGE, {"shards": shards, "account": account})
-        shutil.rmtree(folder / SKETCHES, ignore_errors=True)
-    return BuiltStage(folder=folder, shards=shards, account={**account, "cached": False})
-
-
-def _read_sources(recipe: Recipe, schema: pa.Schema, do: Do, folder: Path) -> tuple[list[dict[str, Any]], Account]:
+def _read_sources(recipe: Recipe, do: Do, folder: Path) -> tuple[list[dict[str, Any]], Account]:
     """The first stage: parts of sources (files, splits) one beside the other, the shards of a part after each other."""
     parts = [
-        (source, number, folder / f"{place:03d}-{number:05d}")
+        (source, part, folder / f"{place:03d}-{number:05d}")
         for place, source in enumerate(recipe.sources)
-        for number in range(len(source.parts()))
+        for number, part in enumerate(source.parts())
     ]
-    tasks = {path: partial(read_part, source, number, schema, recipe.shard_rows) for source, number, path in parts}
+    tasks = {path: partial(read_part, source, part, recipe.shard_rows) for source, part, path in parts}
     accounts = do("reading", tasks)
     # What a source itself leaves out is no row yet, and so not among the dropped.
     by_source: dict[str, Any] = {source.name: {"rows": 0, "skipped": Counter()} for source in recipe.sources}
@@ -216,15 +190,12 @@ def _read_sources(recipe: Recipe, schema: pa.Schema, do: Do, folder: Path) -> tu
     return shards, {"rows": len(ids), "by_source": by_source}
 
 
-def _run_step(
-    recipe: Recipe, what: str, step: Step, before: BuiltStage, do: Do, folder: Path
-) -> tuple[list[dict[str, Any]], Account]:
+def _run_step(what: str, step: Step, before: BuiltStage, do: Do, folder: Path) -> tuple[list[dict[str, Any]], Account]:
     """A further stage: first what a step has to know of every shard to judge the whole corpus, then what stays."""
-    groups = _groups(before.shards, recipe.shard_rows) if step.ends else [[shard] for shard in before.shards]
-    inputs = {group[0]["name"]: before.paths(group) for group in groups}
-    reasons: dict[str, Reasons] = {}
+    inputs = [before.folder / f"{shard['name']}.parquet" for shard in before.shards]
+    reasons: list[Reasons | None] = [None] * len(inputs)
     if step.whole_corpus:
-        sketches = {folder / SKETCHES / name: partial(sketch_shards, step, paths) for name, paths in inputs.items()}
+        sketches = {folder / SKETCHES / path.stem: partial(sketch_shard, step, path) for path in inputs}
         do(f"{what}, looking", sketches)
         # Mapped into memory, so that a text is read where it is looked at.
         known = [pa.ipc.open_file(pa.memory_map(f"{path}.arrow")).read_all() for path in sketches]
@@ -232,21 +203,17 @@ def _run_step(
             judged = step.judge(pa.concat_tables(known))
         except LabError as error:
             raise LabError(f"{what}: {error}") from None
-        ends = np.cumsum([len(rows) for rows in known]).tolist()
-        reasons = {name: judged[i:j] for name, i, j in zip(inputs, [0, *ends[:-1]], ends, strict=True)}
-    tasks = {folder / name: partial(apply_step, step, paths, reasons.get(name)) for name, paths in inputs.items()}
+        ends = np.cumsum([0, *map(len, known)]).tolist()
+        reasons = [judged[start:end] for start, end in pairwise(ends)]
+    tasks = {
+        folder / path.stem: partial(apply_step, step, path, why) for path, why in zip(inputs, reasons, strict=True)
+    }
     accounts = do(what, tasks)
-    return [{name: entry[name] for name in ("name", "rows", "hash")} for entry in accounts], _merged(accounts)
-
-
-def _groups(shards: Sequence[dict[str, Any]], shard_rows: int) -> list[list[dict[str, Any]]]:
-    """Neighbouring shards, joined while they have together no more rows than one has when it is read."""
-    groups: list[list[dict[str, Any]]] = []
-    for shard in shards:
-        if not groups or sum(one["rows"] for one in groups[-1]) + shard["rows"] > shard_rows:
-            groups.append([])
-        groups[-1].append(shard)
-    return groups
+    merged = _merged(accounts)
+    if not merged["rows"]:
+        told = ", ".join(f"{count:,} {reason}" for reason, count in merged["dropped"].items())
+        raise LabError(f"{what} dropped all {merged['rows_in']:,} rows: {told}")
+    return [{name: entry[name] for name in ("name", "rows", "hash")} for entry in accounts], merged
 
 
 def _merged(accounts: Sequence[Account]) -> Account:
@@ -263,10 +230,10 @@ def _merged(accounts: Sequence[Account]) -> Account:
     return merged
 
 
-def read_part(source: Source, number: int, schema: pa.Schema, shard_rows: int, path: Path) -> Account:
+def read_part(source: Source, part: str, shard_rows: int, path: Path) -> Account:
     """Cut a part of a source into shards, called as the path and numbered; those that are there stay."""
     shards, left_out = [], LeftOut()
-    for place, rows in enumerate(_by_shard(source.rows(number, schema, left_out), shard_rows)):
+    for place, rows in enumerate(source.tables(part, left_out, shard_rows)):
         shard = path.with_name(f"{path.name}-{place:05d}.parquet")
         if not shard.exists():
             _write_shard(shard, rows)
@@ -274,33 +241,17 @@ def read_part(source: Source, number: int, schema: pa.Schema, shard_rows: int, p
     return {"shards": shards, "skipped": left_out.counts()}
 
 
-def _by_shard(tables: Iterator[pa.Table], shard_rows: int) -> Iterator[pa.Table]:
-    """Cut a stream of tables anew: tables of `shard_rows` rows, the last of what is left."""
-    held: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        while table.num_rows:
-            held.append(table.slice(0, shard_rows - count))
-            count += held[-1].num_rows
-            table = table.slice(held[-1].num_rows)
-            if count == shard_rows:
-                yield pa.concat_tables(held)
-                held, count = [], 0
-    if held:
-        yield pa.concat_tables(held)
-
-
-def sketch_shards(step: Step, inputs: Sequence[Path], path: Path) -> Account:
-    """Keep of shards (joined, one behind the other) what the step has to know of them."""
-    known = step.sketch(read_parquet(inputs))
+def sketch_shard(step: Step, shard: Path, path: Path) -> Account:
+    """Keep of a shard what the step has to know of it."""
+    known = step.sketch(read_parquet([shard]))
     with whole(path.with_name(f"{path.name}.arrow")) as unfinished, pa.ipc.new_file(unfinished, known.schema) as file:
         file.write_table(known)
     return {}
 
 
-def apply_step(step: Step, inputs: Sequence[Path], reasons: Reasons | None, path: Path) -> Account:
-    """Put shards (joined) through a step; `reasons` are of their rows where the step looks at the whole corpus."""
-    rows = read_parquet(inputs)
+def apply_step(step: Step, shard: Path, reasons: Reasons | None, path: Path) -> Account:
+    """Put a shard through a step; `reasons` are of its rows where the step looks at the whole corpus."""
+    rows = read_parquet([shard])
     result = step.apply(rows, reasons)
     kept, numbers = step.arrange(rows.filter(pa.array(result.keep)))
     if kept.num_rows != result.num_kept:

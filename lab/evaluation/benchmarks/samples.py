@@ -217,14 +217,12 @@ def open_saved(folder: Path, *, device: str = "auto") -> "OmniModel":
         LabError: as `load_model` and `choose_device`.
     """
     from lab.parts.saved_model import load_model
-    from lab.training.language_models import open_language_model
     from lab.training.loop import choose_device
-    from lab.training.speech import open_encoder
-    from lab.training.vision import open_vision_encoder
+    from lab.training.named_parts import open_audio_encoder, open_language_model, open_vision_encoder
 
     where = choose_device(device)
     openers: dict[str, Callable[..., Any]] = {
-        "audio_encoder": open_encoder,
+        "audio_encoder": open_audio_encoder,
         "vision_encoder": open_vision_encoder,
         "language_model": open_language_model,
     }
@@ -303,8 +301,8 @@ def _open_corpus(source: str, language: str) -> "Corpus":
 
 def _utterances(source: str, model: "OmniModel", cell: SavedCell, count: int) -> "tuple[SampleExamples, How]":
     from lab.evaluation.answering import Transcribe
-    from lab.training.language_models import transcript_writer
-    from lab.training.speech import MIN_FRAMES, open_split
+    from lab.training.cell import open_split
+    from lab.training.named_parts import transcript_writer
 
     split = open_split(
         _open_corpus(source, cell.normalizer.language),
@@ -313,7 +311,6 @@ def _utterances(source: str, model: "OmniModel", cell: SavedCell, count: int) ->
         write=transcript_writer(model.language.name),
         keep=cell.normalizer,
         limit=count,
-        min_frames=MIN_FRAMES,
         # Features are kept for those who hear with the same encoder; nobody else has one that was trained.
         features=not cell.heard.train_encoder,
         prompt=cell.heard.prompt,
@@ -330,11 +327,10 @@ def _seen_state(source: str) -> str:
 
 def _questions(source: str, model: "OmniModel", cell: SavedCell, count: int) -> "tuple[SampleExamples, How]":
     from lab.evaluation.answering import Choose, Write
-    from lab.training.samples import writer_of
-    from lab.training.vision_cell import open_cell_split
+    from lab.training.cell import open_seen_split
 
-    encoder, write = model.part("vision_encoder", "pictures or videos"), writer_of(model.language)
-    found = open_cell_split(cell.seen, encoder, source, "test", count or cell.seen.num_test, write=write)
+    encoder = model.part("vision_encoder", "pictures or videos")
+    found = open_seen_split(cell.seen, encoder, source, "test", count or cell.seen.num_test)
     if all(one.choices for one in found.samples):
         return found, Choose()
     limits = {"num_beams": cell.num_beams, "max_new_tokens": cell.max_new_tokens}
@@ -360,7 +356,8 @@ def _instructions(source: str, model: "OmniModel", cell: SavedCell, count: int) 
     from lab.data.instructions.choices import with_choices
     from lab.data.instructions.instructions import read_instructions, split_instructions
     from lab.evaluation.answering import Choose
-    from lab.training.samples import SampleExamples, writer_of
+    from lab.training.named_parts import writer_of
+    from lab.training.samples import SampleExamples
 
     held_out = split_instructions(read_instructions(source).samples)["test"]
     chosen = [held_out[place] for place in sampled(len(held_out), count or None)]

@@ -92,10 +92,8 @@ def _ours(line: Evaluation, benchmark: Benchmark, cell: PaperCell) -> Ours:
         value=line.value * scale,
         low=None if line.low is None else line.low * scale,
         high=None if line.high is None else line.high * scale,
-        over_seeds=False,
         seeds=(),
         run_ids=(line.run_id,),
-        same_test=True,
         claim=None,
         told=f"Ours, {line.benchmark} on {line.model}: {line.metric} of {line.model_key}, the 95% interval over "
         f"{line.num_items} items; {benchmark.source}; {settings}.",

@@ -18,6 +18,7 @@ TEXTS = ["what is this?", "你好吗", "a much longer question of many words abo
 def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    load_sentence_encoder.cache_clear()
 
 
 @torch.no_grad()

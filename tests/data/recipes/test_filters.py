@@ -57,7 +57,9 @@ def test_near_duplicates_are_those_that_the_filter_finds_over_all_rows_at_once(t
 
 
 def test_a_text_of_nothing_cannot_be_compared_and_is_named(tmp_path: Path) -> None:
-    write_rows(tmp_path / "rows.jsonl", [{"id": "a", "answer": "b"}, {"id": "c", "answer": " "}])
+    write_rows(
+        tmp_path / "rows.jsonl", [{"id": name, "prompt": "", "answer": text} for name, text in (("a", "b"), ("c", " "))]
+    )
     steps = '[[step]]\nuse = "near_duplicates"\nthreshold = 0.6\ncolumns = ["answer"]\n'
     with pytest.raises(
         LabError,
@@ -158,25 +160,21 @@ def test_instructions_are_a_source_whose_own_omissions_are_in_the_card(
     )
     out, card = build(read_recipe(tmp_path / "toy.toml"), workers=1)
     assert [row["id"] for row in rows_of(out)] == [f"chats-{number}" for number in range(25)]
-    assert pq.read_schema(out / "shard-00000.parquet").names == ["id", "prompt", "answer", "source", "group"]
+    assert pq.read_schema(out / "shard-00000.parquet").names == COLUMNS.names
     (source,) = card["sources"]
     assert source["licence"] == "MIT"
     assert source["versions"] == ["chats: toy-corpus c0ffee"]
     assert source["skipped"] == {"said before": 4}
-    assert "Left out by the source talk itself: 4 said before." in (out / "README.md").read_text()
+    assert "| 4 said before |" in (out / "README.md").read_text()
 
 
-def test_instructions_keep_their_turns_where_a_recipe_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_built_reads_as_samples_again_with_their_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = (Text("Be kind.", "system"), Text("Hi"))
     talk = Sample(id="a", content=turns, answer="Hello", source="s", group="g", task="instruct")
     reading = SampleReading("chats", "MIT", {}, iter(()))
     monkeypatch.setattr(recipe_sources, "read_instructions", lambda name, **_: replace(reading, samples=iter([talk])))
-    named = ", ".join(f'{name} = "{name}"' for name in COLUMNS.names)
     (tmp_path / "toy.toml").write_text(
-        f'[[source]]\nname = "talk"\nfrom = "instructions"\ncorpus = "chats"\ncolumns = {{ {named} }}\n'
-        '[[step]]\nuse = "not_empty"\n'
+        '[[source]]\nname = "talk"\nfrom = "instructions"\ncorpus = "chats"\n[[step]]\nuse = "not_empty"\n'
     )
     out, _ = build(read_recipe(tmp_path / "toy.toml"), workers=1)
     assert list(read_instruction_table(out / "shard-00000.parquet")) == [talk]
@@ -222,7 +220,10 @@ def test_texts_of_low_quality_are_those_that_the_filter_drops(tmp_path: Path) ->
 
 
 def test_a_recipe_gives_a_rule_limits_of_its_own_and_the_card_has_them(tmp_path: Path) -> None:
-    write_rows(tmp_path / "rows.jsonl", [{"id": text, "answer": text} for text in ("a", "a b", "a b c", "a b c d")])
+    write_rows(
+        tmp_path / "rows.jsonl",
+        [{"id": text, "prompt": "", "answer": text} for text in ("a", "a b", "a b c", "a b c d")],
+    )
     steps = '[[step]]\nuse = "quality"\nrules = ["num_words"]\nlimits = {num_words = [2, 3]}\n'
     out, card = build(toy_recipe(tmp_path, steps), workers=1)
     assert [row["id"] for row in rows_of(out)] == ["a b", "a b c"]
@@ -233,11 +234,11 @@ def test_a_recipe_gives_a_rule_limits_of_its_own_and_the_card_has_them(tmp_path:
     ("step", "message"),
     [
         ('use = "semantic_duplicates"\nthreshold = 1.5', "is 1.5: input should be less than 1"),
-        ('use = "semantic_duplicates"\nwithin = "video"', "unknown scope of semantic_duplicates 'video'"),
+        ('use = "semantic_duplicates"\nwithin = "video"', "is 'video': input should be 'corpus' or 'group'"),
         ('use = "quality"\nrules = ["num_word"]', r"unknown quality rule 'num_word' \(did you mean 'num_words'\?\)"),
     ],
 )
 def test_a_filter_that_cannot_be_is_refused_with_its_step(tmp_path: Path, step: str, message: str) -> None:
-    write_rows(tmp_path / "rows.jsonl", [{"id": "a", "answer": "b"}])
+    write_rows(tmp_path / "rows.jsonl", [{"id": "a", "prompt": "", "answer": "b"}])
     with pytest.raises(LabError, match=rf"step 1 .*{message}"):
         build(toy_recipe(tmp_path, f"[[step]]\n{step}\n"), workers=1)

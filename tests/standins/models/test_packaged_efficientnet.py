@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lab.data.fetch import packages
 from lab.errors import LabError
-from lab.training.vision import check_vision_encoder, open_vision_encoder
+from lab.training.named_parts import check_vision_encoder, open_vision_encoder
 from standins.models.packaged_efficientnet import FILE, PACKAGE, with_timm_names
 from tests.data.fakes import installed
 

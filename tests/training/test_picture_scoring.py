@@ -9,19 +9,17 @@ from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.training import scoring
-from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import NOT_READABLE, TOO_LONG
-from lab.training.scoring import Answers, Scorer, score
+from lab.training.scoring import Scorer, ScoringOptions, score
 from tests.parts.tiny_vision import seeing_model
 from tests.training.vision_splits import example, split_of, various
 
-SCORER = Scorer("tiny", "0")
 FLOAT32 = {"precision": "float32"}
 EXAMPLES = various("e", 7, frames=1)
 
 
-def score_images(split, model, scorer, folder, **rest):
-    return score(Answers(split, model, scorer), split.samples, folder, **rest)
+def score_images(split, model, folder, sha256="0", **rest):
+    return score(Scorer(model, "tiny", sha256, split), split.samples, folder, **rest)
 
 
 def scored(folder):
@@ -51,7 +49,7 @@ def nothing_before(model, split, index) -> float:
 def test_every_loss_is_what_the_example_has_alone_with_and_without_picture_and_question(tmp_path, branch):
     model, split = seeing_model(), split_of(EXAMPLES, branch=branch)
     options = ScoringOptions(budget_tokens=40, part_samples=3, without_prompt=True, **FLOAT32)
-    summary = score_images(split, model, SCORER, tmp_path, options=options)
+    summary = score_images(split, model, tmp_path, options=options)
     found = scored(tmp_path)
     for index, one in enumerate(EXAMPLES):
         row = found[one.id]
@@ -74,12 +72,12 @@ def test_what_cannot_be_scored_is_counted_by_reason(tmp_path):
         example("long", answer="a" * 13),
     ]
     split, model = split_of([*bad, example("fits", answer="a" * 12)]), seeing_model()
-    summary = score_images(split, model, SCORER, tmp_path, options=ScoringOptions(budget_tokens=19, **FLOAT32))
+    summary = score_images(split, model, tmp_path, options=ScoringOptions(budget_tokens=19, **FLOAT32))
     assert summary.num_scored == 1
     assert dict(summary.skipped) == {"empty answer": 1, "empty prompt": 1, NOT_READABLE: 1, TOO_LONG: 1}
     assert split.why_not_readable(3, model, max_tokens=20) is None
     with pytest.raises(LabError, match="no sample can be scored by 'tiny': 1 empty answer"):
-        score_images(split_of(bad[:1]), model, SCORER, tmp_path / "none")
+        score_images(split_of(bad[:1]), model, tmp_path / "none")
 
 
 def test_a_loss_that_is_not_finite_names_the_example(tmp_path):
@@ -88,15 +86,15 @@ def test_a_loss_that_is_not_finite_names_the_example(tmp_path):
         model.language_model.get_input_embeddings().weight[model.codec.encode("d")[0]] = math.nan
     split = split_of([example("good"), example("bad", question="ad")])
     with pytest.raises(LabError, match="the loss of sample 'bad' by 'tiny' is nan"):
-        score_images(split, model, SCORER, tmp_path, options=ScoringOptions(**FLOAT32))
+        score_images(split, model, tmp_path, options=ScoringOptions(**FLOAT32))
     assert not list(tmp_path.glob("*.parquet"))
 
 
 def test_a_killed_scoring_goes_on_behind_its_last_whole_part_and_ends_the_same(tmp_path, monkeypatch):
     model, split = seeing_model(), split_of(EXAMPLES)
     options = ScoringOptions(part_samples=2, **FLOAT32)
-    score_images(split, model, SCORER, tmp_path / "whole", options=options)
-    real, calls = scoring.losses_in_packs, []
+    score_images(split, model, tmp_path / "whole", options=options)
+    real, calls = scoring.answer_losses, []
 
     def killed(*arguments, **rest):
         calls.append(1)
@@ -104,22 +102,22 @@ def test_a_killed_scoring_goes_on_behind_its_last_whole_part_and_ends_the_same(t
             raise KeyboardInterrupt
         return real(*arguments, **rest)
 
-    monkeypatch.setattr(scoring, "losses_in_packs", killed)
+    monkeypatch.setattr(scoring, "answer_losses", killed)
     with pytest.raises(KeyboardInterrupt):
-        score_images(split, model, SCORER, tmp_path / "s", options=options)
-    summary = score_images(split, model, SCORER, tmp_path / "s", options=options)
+        score_images(split, model, tmp_path / "s", options=options)
+    summary = score_images(split, model, tmp_path / "s", options=options)
     assert (summary.parts_found, summary.parts_made, summary.num_scored) == (2, 2, 7)
     assert scored(tmp_path / "s") == scored(tmp_path / "whole")
 
 
 def test_parts_of_another_model_other_options_or_other_pictures_are_not_gone_on_with(tmp_path):
     options = ScoringOptions(**FLOAT32)
-    plain = {"split": split_of(EXAMPLES), "scorer": SCORER, "options": options}
+    plain = {"split": split_of(EXAMPLES), "options": options}
     score_images(model=seeing_model(), folder=tmp_path, **plain)
     for changed in (
         {"split": split_of(various("f", 7))},
         {"split": split_of([*EXAMPLES[:6], example("e6", question="dd")])},
-        {"scorer": Scorer("tiny", "1")},
+        {"sha256": "1"},
         {"options": ScoringOptions(without_prompt=True, **FLOAT32)},
     ):
         with pytest.raises(LabError, match="was scored by another model, with other options or of other samples"):
