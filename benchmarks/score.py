@@ -22,15 +22,13 @@ import torch
 
 from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
-from lab.parts.chat_codec import as_chat_model
-from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.language_models import CharacterCodec, LanguageModel, as_chat_model
 from lab.parts.omni_model import Example
 from lab.training.loop import choose_device
 from lab.training.named_parts import open_language_model
 from lab.training.samples import SampleExamples
 from lab.training.scoring import ScoringOptions, answer_losses, text_model
-from standins.models.character_model import DEFAULT_STEPS
-from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
+from standins.models.character_model import ALPHABET, DEFAULT_STEPS, PretrainingOptions, build_character_model
 
 LARGEST_DIFFERENCE = 1e-3
 RANDOM = "random"

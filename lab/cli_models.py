@@ -76,7 +76,7 @@ def ask(
 ) -> None:
     """Ask a saved model about sounds, pictures, videos and texts, read in the order in which they are given."""
     from lab.data.sample import Audio, Image, Sample, Text, Video
-    from lab.data.video.moments import Sight
+    from lab.data.video import Sight
     from lab.evaluation.answering import ask as ask_model
     from lab.evaluation.benchmarks.samples import open_saved
     from lab.study.models import open_model

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from lab.data.error_rates import text_errors
-from lab.data.normalizers import Normalizer
+from lab.data.normalizers import Normalizer, text_errors
 from lab.data.sample import Sample
-from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.items import TRANSCRIBE

@@ -11,7 +11,7 @@ from lab.data.kept import Kept
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from lab.parts.speech_recognizers import SpeechRecognizer
+    from lab.parts.audio_encoders import SpeechRecognizer
 
 # Transcribed together, and kept before the next: what a kill loses at most. As many as `listen` holds.
 _CHUNK = 64

@@ -19,8 +19,8 @@ from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, Losses, filter_l
 from lab.data.instructions.instructions import read_instructions
 from lab.data.sample import Sample
 from lab.data.sources import is_source, open_samples
-from lab.data.speech.spoken_prompts import SPEEDS, SpeechStore, telling, timbres
-from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.speech.spoken_prompts import Speakers, timbres
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.explore.panel import Panel, Shown, slider
 from lab.explore.shown import media, sound, table, text
@@ -146,9 +146,8 @@ def _samples(samples: ScoredSamples, keep: np.ndarray, read: str, num_shown: int
 
 def _spoken(key: str, prompt: str) -> str:
     """A player of the prompt, or why it cannot be spoken."""
-    voice, speed = telling(timbres("en"), SPEEDS, 0)(key)
     try:
-        return sound(SpeechStore().audio(prompt[:MAX_SPOKEN], voice, speed))
+        return sound(Speakers(timbres("en")).say(key, prompt[:MAX_SPOKEN]).read())
     except LabError as error:
         return str(error)
 

@@ -4,7 +4,6 @@ Section 3 of the paper (packed fine-tuning). Axes: `samples`, `tokens` (of one p
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import ipywidgets
@@ -22,13 +21,11 @@ from lab.errors import LabError
 from lab.explore.panel import Panel, Shown, slider
 from lab.explore.shown import html_of
 from lab.paper.style import GREY, STYLES
-from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss, PackedAnswers
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION
-from lab.parts.packed_sequences import PackedAnswers
 from lab.training.packing_certificate import certify
-from lab.training.packing_probe import packing_probe
 
 NUM_PACKS_SHOWN = 40
 
@@ -91,10 +88,8 @@ def certificate_panel(model: OmniModel, examples: Sequence[Example]) -> Panel:
     backends = ["auto", *PACKED_ATTENTION]
 
     def show(attention: str, leak: bool) -> list[Shown]:
-        probe = packing_probe(model, examples)
-        if leak:
-            probe = replace(probe, packed=lambda chosen, _: as_one_text(model, chosen))
-        found = certify(model, probe, attention=attention)
+        packed = (lambda chosen, attention: as_one_text(model, chosen)) if leak else None
+        found = certify(model, examples, attention=attention, packed=packed)
         verdict = "passed" if found.passed else f"FAILED: {len(found.failed)} of {len(found.checks)} checks find leaks"
         return [f"<p><b>packing certificate {verdict}</b></p>{html_of(found)}"]
 
@@ -111,7 +106,7 @@ def as_one_text(model: OmniModel, examples: Sequence[Example]) -> PackedAnswers:
     packed = packed._replace(position_ids=torch.arange(packed.embeddings.shape[1])[None])
     logits = model.language_model(inputs_embeds=packed.embeddings, use_cache=False).logits[0]
     counts = [len(example.answer) + 1 for example in examples]
-    ends = np.cumsum(packed.lengths)
+    ends = np.cumsum(packed.boundaries.lengths)
     scored = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, counts, strict=True)])
     labels = torch.tensor([i for example in examples for i in (*example.answer, model.codec.end_id)])
     losses = functional.cross_entropy(logits[scored], labels, reduction="none").split(counts)

@@ -23,7 +23,7 @@ from lab.explore.panel import Panel, Shown
 from lab.explore.shown import sound, text
 from lab.paper.style import GREY
 from lab.paper.tables import rows_by_rate
-from lab.parts.audio_tokens import AudioTokens
+from lab.parts.media_tokens import AudioTokens
 from lab.parts.saved_model import load_part
 from lab.study.ablation import Ablation
 from lab.study.models import FOLDER

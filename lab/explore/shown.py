@@ -24,7 +24,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "lab.training.memory.Memory": ("parts", "batch_size", "tokens", "total", "flops"),
     "lab.training.packing_certificate.PackingCertificate": ("passed", "attention", "precision", "checks", "failed"),
     "lab.data.sample.Sample": ("content", "task", "choices", "answer"),
-    "lab.data.video.reading.VideoFrames": (),
+    "lab.data.video.VideoFrames": (),
     "lab.data.speech.corpora.Corpus": ("manifest",),
     "lab.data.packing.Packs": ("statistics",),
     "lab.data.filters.filtering.Filtered": ("name", "parameters", "num_kept", "dropped", "examples"),
@@ -138,7 +138,7 @@ def video(seen: Any) -> Markup:
 
 def media(content: Iterable[Any], sight: Any = None) -> Markup:
     """The pictures, videos and sounds of a sample's content; what is drawn, for `sight`: the paper's if None."""
-    from lab.data.video.moments import PAPER_SIGHT
+    from lab.data.video import PAPER_SIGHT
 
     told = ""
     for part in content:

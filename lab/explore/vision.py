@@ -13,11 +13,11 @@ from numpy import ndarray
 
 from lab.data.sample import Image, Sample, Video
 from lab.data.sources import open_samples
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.explore.panel import Panel, Shown, slider
 from lab.explore.shown import pictures, text
-from lab.parts.any_resolution import Fit, image_views, num_tokens
+from lab.parts.any_resolution import Fit, image_views, token_order
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
 MAX_SHOWN = 24
@@ -52,10 +52,10 @@ def any_resolution_panel(chosen: Pictures, *, image_size: int = 96, patch_grid: 
         views: Any = {"image_size": image_size, "max_tiles": max_tiles, "fit": fit}
         cut = image_views(pixels, **views)
         tiles = cut.pixels[1:].reshape(-1, cut.grid[1], *cut.pixels.shape[1:])  # row by row
-        tokens = num_tokens(height, width, view_grid=(patch_grid, patch_grid), unpad=unpad, newline=newline, **views)
+        order = token_order(height, width, view_grid=(patch_grid, patch_grid), unpad=unpad, newline=newline, **views)
         return [
             f"<p>{width} x {height} pixels: {cut.grid[0]} x {cut.grid[1]} tiles of {image_size}, {len(cut.pixels)} "
-            f"views, <b>{tokens} tokens</b> ({patch_grid * patch_grid} a view)</p>",
+            f"views, <b>{len(order)} tokens</b> ({patch_grid * patch_grid} a view)</p>",
             f"{pictures(pixels[None], ['the picture'])}{pictures(cut.pixels[:1], ['whole view'])}",
             *(pictures(row) for row in tiles),
         ]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lab.data.video.reading import VIDEO_FRAME
-from lab.parts.any_resolution import num_tokens
+from lab.data.video import VIDEO_FRAME
+from lab.parts.any_resolution import token_order
 from lab.parts.known_configurations import known_configuration
 from lab.parts.visual_projectors import Padding, build_visual_projector
 from lab.study.ablation import load_ablation
@@ -66,7 +66,8 @@ def architecture() -> dict[str, Any]:
     heard = torch.empty(windows, listen.downsample_rate, frames[1], device="meta")
     tokens = listen.project(heard, torch.empty(windows, dtype=torch.long, device="meta"))
     view = {"image_size": vision.image_size, "view_grid": watch.output_grid(*vision.grid), "newline": video.newline}
-    tokens_a_frame = {n: num_tokens(*VIDEO_FRAME, max_tiles=tiles, **view) for n, tiles in (("whole", 1), ("tiles", 2))}
+    orders = {n: token_order(*VIDEO_FRAME, max_tiles=tiles, **view) for n, tiles in (("whole", 1), ("tiles", 2))}
+    tokens_a_frame = {n: len(order) for n, order in orders.items()}
     return {
         "vision_encoder": _part(image.vision_encoder, vision, features) | {"in": list(pixels.shape[1:])},
         "visual_projector": _part(

@@ -1,7 +1,7 @@
 """Greedy, beam and drawn answers of a batch with a key-value cache: the prefix is read once, then one token a step.
 
-Axes: `batch` (examples), `beams`. A drawn answer depends on the seed, its example's name and its number alone: its
-noise is drawn for it, whatever stands beside it in the batch.
+Axes: `batch` (examples), `beams`; in the cache `heads`, `tokens`, `head_dim`. A drawn answer depends on the seed, its
+example's name and its number alone: its noise is drawn for it, whatever stands beside it in the batch.
 """
 
 import hashlib
@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+from transformers.cache_utils import Cache, DynamicLayer
 
 from lab.errors import LabError
-from lab.parts.joined_sequences import JoinedSequence
-from lab.parts.key_value_cache import AppendingCache
 from lab.parts.omni_model import Example, OmniModel
 
 IMPOSSIBLE = float("-inf")
+_LEAST_ROOM = 64
 
 
 @torch.inference_mode()
@@ -31,23 +32,19 @@ def decode(
 ) -> list[list[int]]:
     """Answers as token ids, without start and end; one that does not end is cut at `max_new_tokens`, its own or all's.
 
-    The examples' own answers are not looked at.
-
-    With one beam this is greedy decoding. With more, the finished hypothesis of the largest
-    log-probability / length ** `length_penalty` wins, as in transformers.
+    The examples' own answers are not looked at. With one beam this is greedy decoding. With more, the finished
+    hypothesis of the largest log-probability / length ** `length_penalty` wins, as in transformers.
 
     Raises:
-        LabError: fewer than one beam or one new token, or limits for another number of examples.
+        LabError: fewer than one beam or one new token.
     """
     limits = [max_new_tokens] * len(examples) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if num_beams < 1 or min(limits, default=1) < 1:
         raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {min(limits)}")
-    if len(limits) != len(examples):
-        raise LabError(f"max_new_tokens has {len(limits)} limits for {len(examples)} examples")
-    state, scores = _begun(model, [replace(example, answer=()) for example in examples])
+    state = _Continuation(model, [replace(example, answer=()) for example in examples])
     if num_beams == 1:
-        return _token_by_token(state, scores, limits, lambda scores, rows: scores.argmax(-1))
-    return _beam(state, scores, limits, num_beams, length_penalty)
+        return _token_by_token(state, state.scores, limits, lambda scores, rows: scores.argmax(-1))
+    return _beam(state, limits, num_beams, length_penalty)
 
 
 @torch.inference_mode()
@@ -67,16 +64,14 @@ def draw(
     `max_new_tokens`.
 
     Raises:
-        LabError: a number out of range, not one name an example, an example that leaves no room in the model's context,
-            or scores that are not finite (the example is named).
+        LabError: a number out of range, an example that leaves no room in the model's context, or scores that are not
+            finite (the example is named).
     """
     if num_samples < 0 or max_new_tokens < 1 or not temperature > 0:
         raise LabError(
             f"num_samples, max_new_tokens and temperature are {num_samples}, {max_new_tokens} and {temperature}, "
             "expected at least 0, at least 1 and above 0"
         )
-    if len(names) != len(examples) or not examples:
-        raise LabError(f"{len(names)} names for {len(examples)} examples; expected one each, and at least one")
     language = model.language
     room = getattr(language.model.config, "max_position_embeddings", None)
     for name, example in zip(names, examples, strict=True):
@@ -85,12 +80,12 @@ def draw(
                 f"the prompt of {name!r} has {begun} tokens and its answer up to {max_new_tokens}; language model "
                 f"{language.name!r} takes {room} together"
             )
-    state, scores = _begun(model, examples)
-    for name, finite in zip(names, torch.isfinite(scores).all(-1).tolist(), strict=True):
+    state = _Continuation(model, examples)
+    for name, finite in zip(names, torch.isfinite(state.scores).all(-1).tolist(), strict=True):
         if not finite:
             raise LabError(f"the language model {language.name!r} gives {name!r} scores that are not finite")
     each = 1 + num_samples
-    rows = torch.arange(len(examples), device=scores.device).repeat_interleave(each)
+    rows = torch.arange(len(examples), device=state.scores.device).repeat_interleave(each)
     state.keep(rows)
     noise = [None if k == 0 else _generator(seed, name, k) for name in names for k in range(each)]
 
@@ -103,7 +98,7 @@ def draw(
                 drawn[at] = -torch.empty(scores.shape[1]).exponential_(generator=generator).log()
         return (scores / temperature + drawn.to(scores.device)).argmax(-1)
 
-    answers = _token_by_token(state, scores[rows], [max_new_tokens] * len(rows), likeliest_or_drawn)
+    answers = _token_by_token(state, state.scores[rows], [max_new_tokens] * len(rows), likeliest_or_drawn)
     return [answers[at : at + each] for at in range(0, len(answers), each)]
 
 
@@ -112,23 +107,46 @@ def _generator(seed: int, name: str, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _begun(model: OmniModel, examples: Sequence[Example]) -> "tuple[_Continuation, Float[Tensor, 'batch vocabulary']]":
-    """What was read of examples, their answers so far included, and the log-probabilities of what comes next."""
-    joined = model.embed(examples)
-    cache = AppendingCache()
-    output = model.language_model(
-        inputs_embeds=joined.embeddings,
-        attention_mask=joined.attention_mask,
-        position_ids=joined.position_ids,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return _Continuation(model, cache, joined), output.logits[:, -1].float().log_softmax(-1)
+class AppendingLayer(DynamicLayer):
+    """Keys and values of one layer, in buffers with room for more tokens; `keys` and `values` are views of them.
+
+    Transformers' own copies everything that it holds at every step.
+    """
+
+    _buffers: tuple[Tensor, ...]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append the new tokens and return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._buffers = (key_states[:, :, :0], value_states[:, :, :0])
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if end > self._buffers[0].shape[-2]:
+            # Half as much room again, so that growing costs little however long an answer gets.
+            room = end - start + max(_LEAST_ROOM, end // 2)
+            self._buffers = tuple(F.pad(held, (0, 0, 0, room)) for held in self._show(start))
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = new
+        return self._show(end)
+
+    def batch_select_indices(self, indices: Int[Tensor, " chosen"]) -> None:
+        """Keep these rows, in this order."""
+        length = self.get_seq_length()
+        self._buffers = tuple(buffer.index_select(0, indices) for buffer in self._buffers)
+        self._show(length)
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+        return self.keys, self.values
 
 
 class _Continuation:
     """What the language model has read of each example: the prefix, and after it the tokens of all of its beams.
+
+    The prefix ends with the answer so far; `scores` are the log-probabilities of what comes after it.
 
     A step appends one token a beam. They stand side by side in the cache for good, and a mask lets each see the prefix
     and its own ancestors only, so that nothing is copied when beams die or branch, and the prefix is kept once::
@@ -138,16 +156,26 @@ class _Continuation:
         1 1 1 1  0 1   0 1      what d sees
     """
 
-    def __init__(self, model: OmniModel, cache: AppendingCache, joined: JoinedSequence) -> None:
-        self._model, self._cache = model, cache
+    def __init__(self, model: OmniModel, examples: Sequence[Example]) -> None:
+        self._model, self._cache = model, Cache(layer_class_to_replicate=AppendingLayer)
         self.end_id = model.codec.end_id
+        joined = model.embed(examples)
+        output = model.language_model(
+            inputs_embeds=joined.embeddings,
+            attention_mask=joined.attention_mask,
+            position_ids=joined.position_ids,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.scores: Float[Tensor, "batch vocabulary"] = output.logits[:, -1].float().log_softmax(-1)
         self._prefix = joined.attention_mask.bool()
         self._positions = joined.position_ids[:, -1]
         self._ancestors = self._prefix.new_zeros(len(self._prefix), 1, 0)
 
     def keep(self, rows: Int[Tensor, " chosen"]) -> None:
         """Forget all examples but these."""
-        self._cache.select_rows(rows)
+        self._cache.batch_select_indices(rows)
         self._prefix, self._positions = self._prefix[rows], self._positions[rows]
         self._ancestors = self._ancestors[rows]
 
@@ -200,25 +228,19 @@ def _token_by_token(
         scores = state.step(tokens[:, None], torch.zeros_like(tokens)[:, None])[:, 0]
 
 
-def _beam(
-    state: _Continuation,
-    scores: Float[Tensor, "batch vocabulary"],
-    limits: Sequence[int],
-    num_beams: int,
-    length_penalty: float,
-) -> list[list[int]]:
+def _beam(state: _Continuation, limits: Sequence[int], num_beams: int, length_penalty: float) -> list[list[int]]:
     """Keep the `num_beams` likeliest unfinished hypotheses of an example until they cannot beat its finished ones.
 
     An example that is decided leaves the batch, so that its neighbours' lengths do not change its answer.
     """
-    end, batch = state.end_id, len(scores)
-    device = scores.device
+    end, batch = state.end_id, len(state.scores)
+    device = state.scores.device
     answers: list[list[int]] = [[] for _ in range(batch)]
     active = list(range(batch))
     finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
     hypotheses: list[list[list[int]]] = [[[]] for _ in range(batch)]
     totals = torch.zeros(batch, 1, device=device)
-    scores = scores[:, None]
+    scores = state.scores[:, None]
     for step in range(max(limits)):
         vocabulary = scores.shape[-1]
         candidates = (totals[..., None] + scores).flatten(1)
@@ -241,8 +263,12 @@ def _beam(
             running = [value for value, _, _ in chosen]
             continued = [[*hypotheses[row][beam], token] for _, beam, token in chosen]
             best_running = max(running) / (step + 1) ** length_penalty
-            if step == limits[number] - 1 or _decided(finished[number], best_running, num_beams):
-                answers[number] = _best(finished[number], continued, running)
+            scored = sorted((score for score, _ in finished[number]), reverse=True)
+            decided = len(scored) >= num_beams and scored[num_beams - 1] >= best_running
+            if decided or step == limits[number] - 1:
+                # Where none has ended, the likeliest running one: all are equally long.
+                ended = finished[number] or list(zip(running, continued, strict=True))
+                answers[number] = max(ended, key=lambda one: one[0])[1]
                 continue
             rows.append(row)
             tokens.append([token for _, _, token in chosen])
@@ -257,16 +283,3 @@ def _beam(
         totals = torch.tensor(kept_totals, device=device)
         scores = state.step(torch.tensor(tokens, device=device), torch.tensor(parents, device=device))
     return answers
-
-
-def _decided(finished: Sequence[tuple[float, list[int]]], best_running: float, num_beams: int) -> bool:
-    """Whether `num_beams` hypotheses have ended that the best running one, at its length of today, does not beat."""
-    scores = sorted((score for score, _ in finished), reverse=True)
-    return len(scores) >= num_beams and scores[num_beams - 1] >= best_running
-
-
-def _best(finished: Sequence[tuple[float, list[int]]], running: list[list[int]], totals: list[float]) -> list[int]:
-    """The best finished hypothesis; the likeliest running one (all are equally long) where none has ended."""
-    if finished:
-        return max(finished, key=lambda scored: scored[0])[1]
-    return running[max(range(len(running)), key=lambda i: totals[i])]

@@ -70,8 +70,7 @@ def adopt(
     """
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     stale = [entry for entry in plan(chosen) if entry.state == "stale"]
-    hindered = [_hindrance(entry) for entry in stale]
-    eligible = [entry for entry, why in zip(stale, hindered, strict=True) if not why]
+    eligible = [entry for entry in stale if not _hindrance(entry)]
     made: dict[str, Record] = {}
     if eligible:
         runner = Runner(
@@ -85,12 +84,7 @@ def adopt(
         made, stopped = runner.golden_records([entry.cell for entry in eligible], arithmetics)
         if stopped:
             raise KeyboardInterrupt
-    judged = [
-        Adoption(cell=entry.cell, outcome="left", why=f"{why}; it stays stale")
-        if why
-        else _judged(entry, made.get(entry.cell.row))
-        for entry, why in zip(stale, hindered, strict=True)
-    ]
+    judged = [_judged(entry, made.get(entry.cell.row)) for entry in stale]
     adopted = [entry for entry, one in zip(stale, judged, strict=True) if one.outcome == "adopted"]
     if adopted:
         recorder = tracking.Recorder()
@@ -122,20 +116,24 @@ def _hindrance(entry: PlannedCell) -> str:
 
 def _judged(entry: PlannedCell, made: Record | None) -> Adoption:
     """Hold the golden run of today against the one that was kept."""
-    kept, outcome = _kept(entry), "left"
-    if made is None:
+    why, differs = _hindrance(entry), ""
+    if not why and made is None:
         why = "its golden run could not be made today (see above)"
-    elif told := changed_ingredients(kept["arithmetic"], made["arithmetic"]):
-        why = f"its golden run was made on another arithmetic: {'; '.join(told)}"
-    elif told := changed_ingredients(kept["changes"], made["changes"]):
-        why = f"its golden run was another one: {'; '.join(told)}"
-    elif differs := difference(kept, made):
-        outcome, why = "differs", differs
-    else:
-        changed = f"{len(entry.changed)} ingredient{'s' * (len(entry.changed) != 1)} changed"
-        why = f"{_run(entry).tags['key']} -> {entry.cell.key}, {changed}"
-        return Adoption(cell=entry.cell, outcome="adopted", why=why)
-    return Adoption(cell=entry.cell, outcome=outcome, why=f"{why}; it stays stale")  # type: ignore[arg-type]
+    elif not why and made is not None:
+        kept = _kept(entry)
+        if told := changed_ingredients(kept["arithmetic"], made["arithmetic"]):
+            why = f"its golden run was made on another arithmetic: {'; '.join(told)}"
+        elif told := changed_ingredients(kept["changes"], made["changes"]):
+            why = f"its golden run was another one: {'; '.join(told)}"
+        else:
+            differs = difference(kept, made)
+    if why or differs:
+        return Adoption(
+            cell=entry.cell, outcome="differs" if differs else "left", why=f"{why or differs}; it stays stale"
+        )
+    changed = f"{len(entry.changed)} ingredient{'s' * (len(entry.changed) != 1)} changed"
+    why = f"{_run(entry).tags['key']} -> {entry.cell.key}, {changed}"
+    return Adoption(cell=entry.cell, outcome="adopted", why=why)
 
 
 def _give_identity(recorder: tracking.Recorder, entry: PlannedCell) -> None:

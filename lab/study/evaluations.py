@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +21,8 @@ from pydantic import TypeAdapter
 from lab import paths
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Benchmark, Options, Progress, Score
-from lab.study import leases
 from lab.study.results import MARK
-from lab.study.tracking import CellRun, Recorder, provenance
+from lab.study.tracking import own_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,17 +113,14 @@ def evaluate(
         "limit": limit,
         "as_row": as_row,
     }
-    resources, recorder = ExitStack(), Recorder()
-    tags = resources.enter_context(leases.owner()) | provenance() | {"kind": "evaluation", "key": key}
     parameters = {**asked, **{f"settings.{setting}": value for setting, value in identity.settings.items()}}
-    run_id = recorder.start(f"{benchmark.name}, {model}", parameters, tags)
-    with CellRun(run_id=run_id, recorder=recorder, resources=resources) as run:
+    with own_run(f"{benchmark.name}, {model}", parameters, {"kind": "evaluation", "key": key}) as run:
         scores, answers, told = benchmark.ask(model, identity, options, limit, progress)
         settings = {**identity.settings, **told}
         run.log_table(answers, "answers")
         run.log_json(settings, "settings")
         run.set_results({name: value for score in scores for name, value in _numbers(score).items()})
-    facts: dict[str, Any] = {"key": key, "run_id": run_id, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    facts: dict[str, Any] = {"key": key, "run_id": run.run_id, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     written = json.dumps(settings, ensure_ascii=False, sort_keys=True)
     lines = [Evaluation(**asked, **asdict(score), **facts, settings=written) for score in scores]
     with _lock():

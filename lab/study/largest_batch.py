@@ -16,16 +16,15 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.data.sources import Largest, largest_sample
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
-from lab.parts.any_resolution import best_grid, num_tokens, num_views, token_order
+from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.media_tokens import AudioTokens, Seen, Sound, VisualTokens
 from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.training.cell import IMAGE, VIDEO, cell_audio_projector, cell_visual_projector
 from lab.training.memory import PRECISIONS, Memory, trace
 from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
@@ -138,7 +137,7 @@ class TracedStep:
         with torch.device("meta"):
             view_grid = cell_visual_projector(cell, 1, 1).output_grid(*encoder.grid)
         how = {"image_size": encoder.image_size, "view_grid": view_grid, **_tiling(cell)}
-        return num_tokens(*seen.frame_size, **how) if seen.frames else 0
+        return len(token_order(*seen.frame_size, **how)) if seen.frames else 0
 
 
 def _tiling(cell: VisionParameters) -> dict[str, Any]:

@@ -13,16 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.data.batching import bucketed_epoch, padding_share
-from lab.data.mixture import mixture
-from lab.data.packing import PackedEpochs, PackingStatistics
+from lab.data.packing import PackedEpochs, PackingStatistics, bucketed_epoch, mixture, padding_share
 from lab.errors import LabError, choose
-from lab.parts.audio_tokens import Sound
 from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.media_tokens import Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment
-from lab.parts.visual_tokens import Seen
-from lab.training.packing_certificate import PackingCertificate, certify
-from lab.training.packing_probe import NUM_SAMPLES, packing_probe
+from lab.training.packing_certificate import NUM_SAMPLES, PackingCertificate, certify
 from lab.training.samples import SampleExamples
 from lab.training.stages import Stage
 
@@ -128,9 +124,9 @@ class KindBatches:
         """
         if self._packs is None:
             return None
-        chosen = np.resize(self._packs.shortest_of(0), NUM_SAMPLES)
-        probe = packing_probe(model, [self._data.example(int(index), model) for index in chosen])
-        certificate = certify(model, probe, precision=precision).require()
+        chosen = np.resize(self._packs.pack(0)[::-1], NUM_SAMPLES)
+        examples = [self._data.example(int(index), model) for index in chosen]
+        certificate = certify(model, examples, precision=precision).require()
         self._certified = certificate.attention
         return certificate
 

@@ -20,16 +20,15 @@ from lab.data.sample import Text
 from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
 from lab.data.speech.corpora import Corpus, default_corpus, load_corpus
 from lab.data.splits import Split
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AudioProjector, build_audio_projector
-from lab.parts.audio_tokens import AudioTokens
 from lab.parts.language_models import LanguageModel
+from lab.parts.media_tokens import AudioTokens, Branch, VisualTokens
 from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
 from lab.parts.visual_projectors import VisualProjector, build_visual_projector
-from lab.parts.visual_tokens import Branch, VisualTokens
 from lab.training.batches import BatchOptions
 from lab.training.named_parts import transcript_writer
 from lab.training.parameters import (
@@ -77,7 +76,7 @@ def open_corpus(name: str, *, num_utterances: int = 0) -> Corpus:
     `num_utterances` is for the corpora that are spoken on demand (0: their default).
     """
     if name == DEFAULT_CORPUS:
-        name = default_corpus()[0]
+        name = default_corpus()
     options = {"num_utterances": num_utterances} if num_utterances and name in ("espeak", "kokoro") else {}
     return load_corpus(name, **options)
 

@@ -22,8 +22,16 @@ from lab.parts.language_models import (
     LanguageModel,
     load_language_model,
 )
-from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, check_timm, load_timm
-from lab.parts.vision_encoders import SIGLIP_TYPES, TIMM, VisionEncoder, load_vision_encoder
+from lab.parts.vision_encoders import (
+    SIGLIP_TYPES,
+    TIMM,
+    SiglipBackbone,
+    VisionBackbone,
+    VisionEncoder,
+    check_timm,
+    load_timm,
+    load_vision_encoder,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,15 +19,14 @@ from numpy import ndarray
 from lab.data.features import Encode, FeatureStore, Rows, joined, store_features
 from lab.data.sample import Audio, Image, Sample, Text, Video, samples_sha256
 from lab.data.speech.audio import change_speed
-from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import Sound
-from lab.parts.chat_codec import ChatCodec
+from lab.parts.language_models import ChatCodec
+from lab.parts.media_tokens import Branch, Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Branch, Seen
 from lab.training.named_parts import writer_of
 
 T = TypeVar("T")

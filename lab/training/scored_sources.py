@@ -8,12 +8,11 @@ from typing import Any
 
 from lab.data.filters.filtering import LeftOut
 from lab.data.filters.loss_filters import normality, read_losses
-from lab.data.instructions.instructions import read_instructions
-from lab.data.instructions.tables import read_instruction_table
+from lab.data.instructions.instructions import read_instruction_table, read_instructions
 from lab.data.sample import Sample
 from lab.data.sources import check_source, is_source
 from lab.errors import LabError
-from lab.parts.chat_codec import as_chat_model
+from lab.parts.language_models import as_chat_model
 from lab.training.cell import IMAGE, seen_data
 from lab.training.loop import choose_device
 from lab.training.named_parts import open_language_model

@@ -21,13 +21,12 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
-from lab.data.instructions.tables import in_batches
+from lab.data.instructions.instructions import in_batches
 from lab.data.packing import pack_best_fit
 from lab.data.parquet import read_schema
 from lab.data.sample import Sample
 from lab.errors import LabError
-from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import LanguageModel
+from lab.parts.language_models import ChatCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.paths import whole, write_whole
 from lab.training.loop import choose_precision

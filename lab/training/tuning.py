@@ -26,15 +26,13 @@ from lab.data.filters.loss_filters import (
     filter_losses_by_group,
     read_losses,
 )
-from lab.data.instructions.choices import with_choices
-from lab.data.instructions.instructions import read_instructions, split_instructions
+from lab.data.instructions.instructions import read_instructions, split_instructions, with_choices
 from lab.data.instructions.planted_faults import plant_faults
 from lab.data.sample import Sample, samples_sha256
 from lab.data.sources import SAMPLES_VERSION, sources_sha256
 from lab.data.splits import Split
 from lab.errors import LabError, choose
-from lab.parts.chat_codec import as_chat_model
-from lab.parts.language_models import LanguageModel
+from lab.parts.language_models import LanguageModel, as_chat_model
 from lab.parts.omni_model import OmniModel
 from lab.parts.vision_encoders import VisionEncoder
 from lab.paths import cache_dir, make_folder, write_whole

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from lab.data.fetch import fetch
 from lab.errors import LabError
-from lab.parts.vision_backbones import TimmBackbone, load_timm
-from lab.parts.vision_encoders import VisionEncoder, of_timm
+from lab.parts.vision_encoders import TimmBackbone, VisionEncoder, load_timm, of_timm
 from lab.training.named_parts import NamedEncoder
 
 NAME, ARCHITECTURE = "efficientnet_lite0", "tf_efficientnet_lite0"

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lab.data.batching import bucketed_epoch, padding_share
+from lab.data.packing import bucketed_epoch, padding_share
 from lab.errors import LabError
 
 
@@ -68,6 +68,6 @@ def test_at_most_five_percent_of_realistic_batches_are_padding(count, seed):
 
 @pytest.mark.parametrize(("lengths", "batch_size"), [([], 4), ([3], 0)])
 def test_no_utterances_or_no_batch_size_are_refused(lengths, batch_size):
-    expected = f"utterances and a size of at least 1, not {len(lengths)} and {batch_size}"
+    expected = f"samples and a size of at least 1, not {len(lengths)} and {batch_size}"
     with pytest.raises(LabError, match=expected):
         bucketed_epoch(lengths, batch_size=batch_size, seed=0, epoch=0)

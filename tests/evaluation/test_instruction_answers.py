@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lab.data.filters.filtering import Filtered
-from lab.data.instructions.choices import with_choices
+from lab.data.instructions.instructions import with_choices
 from lab.errors import LabError
 from lab.evaluation.answering import Choose, answer
 from lab.evaluation.fault_removal import removal_scores, training_losses

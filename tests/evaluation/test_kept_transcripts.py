@@ -9,9 +9,9 @@ import pytest
 
 from lab.data.filters.speech_agreement import filter_speech, listen
 from lab.data.kept import Kept
-from lab.data.media import Drawn
 from lab.data.normalizers import NORMALIZERS
-from lab.data.speech.recordings import spoken
+from lab.data.sample import Drawn
+from lab.data.speech.corpora import spoken
 from lab.errors import LabError
 from lab.evaluation import kept_transcripts as module
 from lab.evaluation.kept_transcripts import KeptTranscripts

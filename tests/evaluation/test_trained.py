@@ -133,7 +133,7 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
     described = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**described, "format_version": 99}))
     assert call(monkeypatch, "evaluate", kept.run_id, "asterisk") == 2
-    assert "has format version 99, and this version of the lab reads 1; save it anew" in capsys.readouterr().err
+    assert "has format version 99, and this version of the lab reads 2; save it anew" in capsys.readouterr().err
 
 
 def test_options_of_a_former_cell_have_defaults(kept: Kept) -> None:

@@ -12,8 +12,7 @@ from PIL import Image as Picture
 
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instructions import instruction
-from lab.data.media import Drawn
-from lab.data.sample import Image, Sample, Text
+from lab.data.sample import Drawn, Image, Sample, Text
 from lab.errors import LabError
 from lab.explore import loss_filter
 from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study

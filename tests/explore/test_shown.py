@@ -10,11 +10,10 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from lab.data.filters.filtering import Filtered
-from lab.data.media import Drawn
 from lab.data.packing import pack_best_fit
-from lab.data.sample import Image, Sample, Text
+from lab.data.sample import Drawn, Image, Sample, Text
 from lab.data.speech.corpora import Corpus
-from lab.data.video.reading import VideoFrames
+from lab.data.video import VideoFrames
 from lab.evaluation.statistics import Interval
 from lab.evaluation.verdict import Verdict
 from lab.explore.shown import MAX_PICTURES, SHOWN, curve, facts, html_of, register
@@ -22,8 +21,7 @@ from lab.study.ablation import load_ablation
 from lab.study.cells import cells
 from lab.study.scale import scale
 from lab.training.checkpoints import TrainingRecord
-from lab.training.packing_certificate import PackingCertificate
-from lab.training.packing_traces import Check
+from lab.training.packing_certificate import Check, PackingCertificate
 from lab.training.stages import PAPER_STAGES
 
 FRAMES = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
@@ -88,7 +86,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "lab.training.memory.Memory": (counted.rows["none"].memory, ("language_model", "flops")),
         "lab.training.packing_certificate.PackingCertificate": (certificate, ("False", "other text: logits", "0.5")),
         "lab.data.sample.Sample": (sample, ("data:image/png;base64,", "red<br>blue", "Which?")),
-        "lab.data.video.reading.VideoFrames": (video(), ("<img", "2.00 s")),
+        "lab.data.video.VideoFrames": (video(), ("<img", "2.00 s")),
         "lab.data.speech.corpora.Corpus": (corpus(folder), ("&lt;free&gt;", "utterances")),
         "lab.data.packing.Packs": (packs, ("5 samples (22 tokens) in 3 packs",)),
         "lab.data.filters.filtering.Filtered": (kept, ("not_empty", "empty = 1", "least = 1")),

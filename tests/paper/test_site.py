@@ -18,7 +18,7 @@ NO_COMPONENTS = {
     "lab.data.fetch.CLIENTS": "programs that download",
     "lab.data.recipes.engines.ENGINES": "where a recipe is worked on",
     "lab.data.filters.step.LENGTHS": "units of one step",
-    "standins.scenes.rendering.PATTERNS": "backgrounds of scenes",
+    "standins.scenes.scene.PATTERNS": "backgrounds of scenes",
     "lab.training.memory.PRECISIONS": "bytes of numbers, for counting",
 }
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lab.errors import LabError
+from lab.parts.media_tokens import VisualTokens
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.visual_projectors import build_visual_projector
-from lab.parts.visual_tokens import VisualTokens
 from lab.training.stages import Stage, apply_stage
 from tests.parts.tiny_models import HIDDEN_SIZE, language_model
 from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, asked, seeing_model, tiny_encoder

@@ -25,7 +25,7 @@ def nothing_is_fetched(monkeypatch):
     for name in (
         "huggingface_hub.file_download.hf_hub_download",
         "transformers.modeling_utils.PreTrainedModel.from_pretrained",
-        "lab.training.language_models.fetch",
+        "lab.training.named_parts.fetch",
         "standins.models.packaged_efficientnet.fetch",
         "standins.models.vision_pretraining.train_pair",
         "standins.models.character_model.pretrain_character_model",

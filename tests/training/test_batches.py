@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from lab.errors import LabError
+from lab.parts.joined_sequences import pack_rows
 from lab.parts.omni_model import Example, OmniModel
-from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
-from lab.parts.packed_attention_kernels import SampleBoundaries
-from lab.parts.packed_sequences import pack_rows
+from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention, SampleBoundaries
 from lab.training.batches import BatchOptions, KindBatches, StageBatches
 from lab.training.cell import AUDIO, heard_data
 from lab.training.named_parts import open_audio_encoder
@@ -74,7 +73,7 @@ def test_no_pack_is_trained_on_without_its_certificate(reader, monkeypatch):
         whole = SampleBoundaries((len(query),), torch.tensor([0, len(query)]))
         return inner.attend(query, key, value, whole, scale, dropout)
 
-    monkeypatch.setitem(PACKED_ATTENTION, "per_sample", PackedAttention(everywhere, inner.missing))
+    monkeypatch.setitem(PACKED_ATTENTION, "per_sample", PackedAttention(everywhere))
     with pytest.raises(LabError, match="packed samples are not kept apart"):
         batches.certify(reader, "float32")
 

@@ -25,13 +25,11 @@ from lab.errors import LabError
 from lab.parts.any_resolution import token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.media_tokens import AudioTokens, Seen, Sound, VisualTokens
 from lab.parts.omni_model import Example, OmniModel
-from lab.parts.vision_backbones import SiglipBackbone, load_timm
-from lab.parts.vision_encoders import VisionEncoder
+from lab.parts.vision_encoders import SiglipBackbone, VisionEncoder, load_timm
 from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
-from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.study.largest_batch import MelShapes
 from lab.training.loop import TrainingOptions, train
 from lab.training.memory import PRECISIONS, Memory, trace

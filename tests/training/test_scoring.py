@@ -10,8 +10,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, read_losses
-from lab.data.instructions.instructions import instruction
-from lab.data.instructions.tables import write_instructions
+from lab.data.instructions.instructions import instruction, write_instructions
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.media import Drawn
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import Audio, Sample, Text
+from lab.data.sample import Audio, Drawn, Sample, Text
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, _batches, answer
 from lab.evaluation.costs import hearing_costs

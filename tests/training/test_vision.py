@@ -11,8 +11,8 @@ from lab.parts.vision_encoders import VisionEncoder
 from lab.training import named_parts
 from lab.training.named_parts import check_vision_encoder, open_vision_encoder, vision_backbone_without_weights
 from standins.models import vision_pretraining
+from standins.models.contrastive import build_image_tower
 from standins.models.vision_pretraining import TOWER_IMAGE_SIZE, pretrained_vision_tower, vision_tower_folder
-from standins.models.vision_towers import build_image_tower
 from tests.standins.coloured_pictures import coloured_pictures
 from tests.standins.models.test_packaged_efficientnet import install, packaged_state
 

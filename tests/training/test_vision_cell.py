@@ -10,7 +10,7 @@ from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.study.ablation import load_ablation
 from lab.training.cell import IMAGE, VIDEO, cell_branch, cell_stages, seeing_model, seen_data
 from lab.training.named_parts import open_language_model, open_vision_encoder
-from standins.scenes.stills import STILL_KINDS
+from standins.scenes.questions import STILL_KINDS
 from tests.vision import IMAGE_SIZE, PATCH_SIZE, draw_stand_ins, tiny_cell, write_image_set
 
 BRANCH = {"video_projector_start": "image_projector", "image_branch_steps": 3}

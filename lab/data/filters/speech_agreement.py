@@ -14,10 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.error_rates import text_errors
 from lab.data.filters.filtering import Dropped, Filtered
-from lab.data.instructions.tables import in_batches
-from lab.data.normalizers import Normalizer
+from lab.data.instructions.instructions import in_batches
+from lab.data.normalizers import Normalizer, text_errors
 from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.errors import LabError

@@ -20,7 +20,7 @@ from numpy import ndarray
 from pydantic import AfterValidator, Field
 
 from lab.data.filters.filtering import Filtered, Reasons
-from lab.data.instructions.tables import COLUMNS
+from lab.data.instructions.instructions import COLUMNS
 from lab.errors import choose
 
 

@@ -1,6 +1,6 @@
 """Where a recipe's rows come from, by name: files of one's own, and instructions of the project's and the hub's.
 
-All rows have the columns `lab.data.instructions.tables.COLUMNS`, so that what is built reads as samples again. A
+All rows have the columns `lab.data.instructions.instructions.COLUMNS`, so that what is built reads as samples again. A
 further kind of source is a class and a line at the foot, a further kind of file a function and a line.
 """
 
@@ -20,8 +20,7 @@ from lab.data.fetch import sha256_of
 from lab.data.filters.filtering import LeftOut
 from lab.data.filters.step import one_of
 from lab.data.hub import NEWEST, SampleReading, parse_name
-from lab.data.instructions.instructions import read_instructions
-from lab.data.instructions.tables import COLUMNS, in_batches, table_of
+from lab.data.instructions.instructions import COLUMNS, in_batches, read_instructions, table_of
 from lab.data.parquet import open_parquet
 from lab.errors import LabError, choose
 

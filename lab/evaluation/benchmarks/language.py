@@ -120,9 +120,9 @@ class LanguageBenchmark(Benchmark):
 
 def mmlu_few_shot_questions() -> dict[str, Any]:
     """The few-shot questions of MMLU that lm-eval carries, asked as its task `mmlu` asks the others."""
-    from standins import mmlu_task
+    from standins.instructions import mmlu
 
-    return mmlu_task.task()
+    return mmlu.task()
 
 
 OWN_TASKS: dict[str, Callable[[], dict[str, Any]]] = {"mmlu_few_shot_questions": mmlu_few_shot_questions}

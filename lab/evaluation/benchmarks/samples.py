@@ -148,7 +148,7 @@ class SampleBenchmark(Benchmark):
         self, model: str, data: str, limit: int | None, progress: Progress
     ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
         from lab.evaluation.kept_transcripts import KeptTranscripts
-        from lab.parts.speech_recognizers import load_speech_recognizer
+        from lab.parts.audio_encoders import load_speech_recognizer
 
         corpus = _open_corpus(data, self.language)
         tested = corpus.split("test")
@@ -189,7 +189,7 @@ def score_transcripts(said: list[tuple[str, str, str]], language: str) -> "tuple
     Raises:
         LabError: no utterance is left.
     """
-    from lab.data.error_rates import text_errors
+    from lab.data.normalizers import text_errors
     from lab.evaluation.benchmarks.scores import scores_of_items
     from lab.evaluation.items import TRANSCRIBE
 
@@ -353,8 +353,7 @@ def _text_state(source: str) -> str:
 
 
 def _instructions(source: str, model: "OmniModel", cell: SavedCell, count: int) -> "tuple[SampleExamples, How]":
-    from lab.data.instructions.choices import with_choices
-    from lab.data.instructions.instructions import read_instructions, split_instructions
+    from lab.data.instructions.instructions import read_instructions, split_instructions, with_choices
     from lab.evaluation.answering import Choose
     from lab.training.named_parts import writer_of
     from lab.training.samples import SampleExamples

@@ -12,13 +12,12 @@ from lab.data.filters.speech_agreement import (
     filter_speech,
     listen,
 )
-from lab.data.media import Drawn
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import Sample
+from lab.data.sample import Drawn, Sample
 from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import spoken
+from lab.data.speech.corpora import spoken
 from lab.errors import LabError
-from lab.parts.speech_recognizers import load_speech_recognizer
+from lab.parts.audio_encoders import load_speech_recognizer
 from tests.data.fakes import encoded, tone
 
 ENGLISH, CHINESE = NORMALIZERS["whisper_english"], NORMALIZERS["chinese_characters"]

@@ -16,8 +16,7 @@ from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
 from lab.data.hub import SampleReading
-from lab.data.instructions.instructions import instruction
-from lab.data.instructions.tables import COLUMNS, read_instruction_table
+from lab.data.instructions.instructions import COLUMNS, instruction, read_instruction_table
 from lab.data.recipes import sources as recipe_sources
 from lab.data.recipes.recipe import check_recipe, read_recipe
 from lab.data.recipes.run import build

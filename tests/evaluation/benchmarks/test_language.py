@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from lab.errors import LabError
 from lab.evaluation.benchmarks import language, revisions
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from standins import mmlu_task
+from standins.instructions import mmlu
 from tests.evaluation.benchmarks.fakes import asked
 from tests.parts.tiny_models import llama
 
@@ -62,7 +62,7 @@ def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
     from datasets import Dataset
 
     made = [question(number) for number in range(10)]
-    monkeypatch.setattr(mmlu_task, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
+    monkeypatch.setattr(mmlu, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
     return made
 
 
@@ -191,7 +191,7 @@ def test_what_lm_eval_cannot_ask_is_said_in_one_sentence(model, questions, monke
     def gone(**_: object) -> object:
         raise OSError("no route to the hub\nmore")
 
-    monkeypatch.setattr(mmlu_task, "few_shot_questions", gone)
+    monkeypatch.setattr(mmlu, "few_shot_questions", gone)
     with pytest.raises(LabError, match=r"cannot ask .* its task 'mmlu_few_shot_questions': no route to the hub; "):
         asked(FEW_SHOT, model, CPU)
 

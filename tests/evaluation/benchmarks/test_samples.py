@@ -83,7 +83,7 @@ def reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | N
     texts = {one.sound.num_samples: one.answer for one in samples._open_corpus(data, "en").split("test")}
     assert len(texts) == 6
     recognizer = Reading(texts, stop_after)
-    monkeypatch.setattr("lab.parts.speech_recognizers.load_speech_recognizer", lambda name, language: recognizer)
+    monkeypatch.setattr("lab.parts.audio_encoders.load_speech_recognizer", lambda name, language: recognizer)
     return {"dataset": data}, recognizer
 
 

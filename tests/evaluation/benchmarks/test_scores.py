@@ -3,8 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from lab.data.error_rates import text_errors
-from lab.data.normalizers import NORMALIZERS
+from lab.data.normalizers import NORMALIZERS, text_errors
 from lab.errors import LabError
 from lab.evaluation.benchmarks.scores import error_rate_score, mean_score
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from lab.parts.media_tokens import Seen, VisualTokens
 from lab.parts.visual_projectors import build_visual_projector
-from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model, transcript_writer, writer_of
 from standins.models import world_pretraining
 from standins.models.world_pretraining import (
@@ -20,8 +20,7 @@ from standins.models.world_pretraining import (
 )
 from standins.scenes import casts as scene_casts
 from standins.scenes.casts import cast_of
-from standins.scenes.questions import video_scene
-from standins.scenes.stills import still_scene
+from standins.scenes.questions import still_scene, video_scene
 from tests.parts.tiny_models import language_model as tiny_language_model
 from tests.standins.scene_pictures import stand_ins
 from tests.training.runs import interrupt

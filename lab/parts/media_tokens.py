@@ -1,22 +1,24 @@
-"""From the views of pictures and video frames to tokens of the language model: projector, places, order.
+"""From sounds, pictures and video frames to tokens of the language model: standardisation, projector, places, order.
 
-Sections 2 and 3 of the paper: a visual projector for images and one of its own for video. Axes: `views` (the whole of a
-frame, then its tiles where it has some; frame after frame), `rows` and `columns` (the encoder's grid), `features` (the
-encoder's width), `tokens`, `hidden_size` (the language model's width).
+Sections 2 and 3 of the paper: an audio projector, a visual projector for images and one of its own for video. Axes:
+`frames` (encoder frames of a sound), `views` (the whole of a picture, then its tiles where it has some; frame after
+frame), `rows` and `columns` (the encoder's grid), `features` (the encoder's width), `tokens`, `hidden_size` (the
+language model's width).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from lab.errors import LabError
 from lab.parts.any_resolution import NEWLINE, arrange_tokens, num_views
+from lab.parts.audio_projectors import AudioProjector
+from lab.parts.part import Built
 from lab.parts.visual_projectors import VisualProjector
 
 _PLACE_WAVES = 6
@@ -25,6 +27,18 @@ LONGEST_SECONDS = 64.0
 NUM_WAVES = 4 * _PLACE_WAVES + 2 * _TIME_WAVES + 1
 
 Branch = Literal["visual_projector", "video_projector"]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One sound: what the encoder gave of it or, for a model with the encoder inside, its samples (16 kHz, mono)."""
+
+    values: Float[Tensor, "frames features"] | Float[Tensor, " samples"]
+
+    @property
+    def is_waveform(self) -> bool:
+        """Whether the encoder has yet to hear it."""
+        return self.values.dim() == 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,30 +56,56 @@ class Seen:
     grid: tuple[int, int] = (1, 1)
     order: Int[np.ndarray, " sequence"] | None = None
 
-    def __post_init__(self) -> None:
-        if (expected := len(self.seconds) * num_views(self.grid)) != len(self.views):
-            raise LabError(
-                f"{len(self.seconds)} frames of {num_views(self.grid)} views each are {expected} views, "
-                f"but {len(self.views)} were given"
-            )
-        if self.order is None and num_views(self.grid) > 1:
-            raise LabError(f"frames of {num_views(self.grid)} views need the order of their tokens")
 
+class _Projected(Built, nn.Module):
+    """A projector and what is around it; a stage trains all of it or nothing.
 
-class VisualTokens(nn.Module):
-    """Projector, standardisation and place marks of one kind of picture; a stage trains all of it or nothing.
-
-    Features are standardised per channel with `feature_mean` and `feature_std`. Where `marks_places` says so, a linear
-    layer adds to each token where it stands in the picture (row and column of its centre, 0 to 1) and when (seconds),
-    as sines. Differs from the paper: neither is described there. A CNN's features hold no place, and a language
-    model of three layers does not count 150 tokens by itself; SigLIP and a 7B are run without.
-
-    Raises:
-        LabError: a projector whose input is not as wide as the statistics.
+    Features are standardised per channel with `feature_mean` and `feature_std`. Differs from the paper: this is not
+    described there.
     """
 
     feature_mean: Tensor
     feature_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        projector: Any,
+        feature_mean: Float[Tensor, " features"] | None = None,
+        feature_std: Float[Tensor, " features"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.projector = projector
+        width = projector.hidden_size
+        self.register_buffer("feature_mean", torch.zeros(width) if feature_mean is None else feature_mean.clone())
+        self.register_buffer("feature_std", torch.ones(width) if feature_std is None else feature_std.clone())
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features of any shape whose last axis is the encoder's width."""
+        return (features - self.feature_mean) / self.feature_std
+
+
+class AudioTokens(_Projected):
+    """Projector and standardisation of sound."""
+
+    projector: AudioProjector
+
+    def forward(
+        self, features: Float[Tensor, "batch frames features"], lengths: Int[Tensor, " batch"]
+    ) -> list[Float[Tensor, "tokens hidden_size"]]:
+        """Tokens of each sound of a right-padded batch, without padding."""
+        tokens, counts = self.projector(self.standardised(features), lengths)
+        return [own[:count] for own, count in zip(tokens, counts.tolist(), strict=True)]
+
+
+class VisualTokens(_Projected):
+    """Projector, standardisation and place marks of one kind of picture.
+
+    Where `marks_places` says so, a linear layer adds to each token where it stands in the picture (row and column of
+    its centre, 0 to 1) and when (seconds), as sines. Differs from the paper: this is not described there. A CNN's
+    features hold no place, and a language model of three layers does not count 150 tokens by itself; SigLIP and a 7B
+    are run without.
+    """
 
     def __init__(
         self,
@@ -76,25 +116,19 @@ class VisualTokens(nn.Module):
         feature_mean: Float[Tensor, " features"] | None = None,
         feature_std: Float[Tensor, " features"] | None = None,
     ) -> None:
-        super().__init__()
-        self.projector = projector
-        width = projector.hidden_size
-        for name, value in (("feature_mean", feature_mean), ("feature_std", feature_std)):
-            if value is not None and value.shape != (width,):
-                raise LabError(f"{name} has {tuple(value.shape)} values; the projector takes {width} features")
-        self.register_buffer("feature_mean", torch.zeros(width) if feature_mean is None else feature_mean.clone())
-        self.register_buffer("feature_std", torch.ones(width) if feature_std is None else feature_std.clone())
+        super().__init__(projector=projector, feature_mean=feature_mean, feature_std=feature_std)
         self.marks = nn.Linear(NUM_WAVES, projector.output_size, bias=False) if marks_places else None
         self.newline = nn.Parameter(0.02 * torch.randn(projector.output_size)) if newline else None
 
     def forward(self, samples: Sequence[Seen]) -> list[Float[Tensor, "tokens hidden_size"]]:
-        """Tokens of every sample, its frames one behind the other."""
-        empty = torch.zeros(0, self.projector.output_size, device=self.feature_mean.device)
+        """Tokens of every sample, its frames one after the other."""
+        device = self.feature_mean.device
+        empty = torch.zeros(0, self.projector.output_size, device=device)
         there = [sample for sample in samples if sample.seconds]
         if not there:
             return [empty for _ in samples]
-        features = torch.cat([sample.views for sample in there]).to(self.feature_mean.device)
-        projected = self.projector((features.float() - self.feature_mean) / self.feature_std)
+        features = torch.cat([sample.views for sample in there]).to(device)
+        projected = self.projector(self.standardised(features.float()))
         size = self.projector.output_grid(*features.shape[1:3])
         tokens = iter(projected.split([len(sample.views) for sample in there]))
         return [self._in_order(next(tokens), sample, size) if sample.seconds else empty for sample in samples]
