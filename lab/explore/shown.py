@@ -114,15 +114,15 @@ def sound(waveform: Any, caption: str = "") -> Markup:
     return Markup(f"{told}<audio controls src='data:audio/wav;base64,{_base64(written)}'></audio>")
 
 
-def pictures(frames: Any, captions: Sequence[str] = ()) -> Markup:
-    """Pictures in a row, RGB in 8 bits (frames, height, width, 3), with what stands under each."""
+def pictures(frames: Any, captions: Sequence[str] = (), *, height: int = 96) -> Markup:
+    """Pictures in a row, RGB in 8 bits (frames, height, width, 3), so many pixels high, with what stands under each."""
     from PIL import Image
 
-    row = ""
+    row, look = "", f"height:{height}px;image-rendering:pixelated"
     for at, frame in enumerate(frames):
         written = io.BytesIO()
         Image.fromarray(frame).save(written, format="PNG")
-        picture = f"<img src='data:image/png;base64,{_base64(written)}' alt='picture' style='height:96px'>"
+        picture = f"<img src='data:image/png;base64,{_base64(written)}' alt='picture' style='{look}'>"
         told = f"<br>{text(captions[at])}" if captions else ""
         row += f"<figure style='display:inline-block;margin:0 4px'>{picture}{told}</figure>"
     return Markup(f"<div>{row}</div>")

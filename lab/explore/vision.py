@@ -21,6 +21,7 @@ from lab.parts.any_resolution import Fit, image_views, token_order
 
 Pictures = Mapping[str, UInt8[ndarray, "height width 3"]]
 MAX_SHOWN = 24
+HEIGHT = 288  # on the screen
 FRAME_SIZE = 256
 """Pixels a side of what is drawn for the panels."""
 
@@ -56,8 +57,9 @@ def any_resolution_panel(chosen: Pictures, *, image_size: int = 96, patch_grid: 
         return [
             f"<p>{width} x {height} pixels: {cut.grid[0]} x {cut.grid[1]} tiles of {image_size}, {len(cut.pixels)} "
             f"views, <b>{len(order)} tokens</b> ({patch_grid * patch_grid} a view)</p>",
-            f"{pictures(pixels[None], ['the picture'])}{pictures(cut.pixels[:1], ['whole view'])}",
-            *(pictures(row) for row in tiles),
+            pictures(pixels[None], ["the picture"], height=HEIGHT),
+            pictures(cut.pixels[:1], ["whole view"], height=HEIGHT),
+            *(pictures(row, height=HEIGHT) for row in tiles),
         ]
 
     controls = {
