@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli_options import Name, Rung
+from lab.cli_sweep import Name, Rung
 from lab.errors import LabError, choose
 
 paper_app = typer.Typer()
@@ -50,16 +50,6 @@ def report(
     from lab.paper.report import write_report
 
     typer.echo(f"report: {write_report(out, mlflow=mlflow)}")
-
-
-def follow_with_report() -> None:
-    """The report follows every sweep; one that cannot be written is no failure of the sweep's."""
-    from lab.paper.report import write_report
-
-    try:
-        typer.echo(f"report: {write_report()}")
-    except (LabError, OSError) as error:
-        typer.echo(f"no report: {error}", err=True)
 
 
 @paper_app.command()

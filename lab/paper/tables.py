@@ -28,7 +28,7 @@ from lab.paper.claims import (
 from lab.paper.measured import Measured, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
-from lab.study.looks import read_looks
+from lab.study.adaptive import read_looks
 from lab.study.results import results_path
 
 NOT_MEASURED = "–"

@@ -11,9 +11,8 @@ from lab.evaluation.sequential import look_level
 from lab.paper import tables
 from lab.paper.claims import load_contrasts, question_of
 from lab.paper.measured import load_measured
-from lab.study import looks
 from lab.study.ablation import Ablation
-from lab.study.looks import Look
+from lab.study.adaptive import Look, record_look
 from lab.study.results import results_path
 from tests.paper.fakes import GROWING_GAP, NAME, Rates, write_checkout, write_results
 
@@ -119,7 +118,7 @@ def looked(rates: Rates, seeds: Sequence[int], sizes: Sequence[int], outcome: st
     ablation = write_results(rates, more_seeds=dict.fromkeys(FOUR, seeds))
     question = question_of(ablation, "cpu")
     for number, size in enumerate(sizes, 1):
-        looks.record_look(
+        record_look(
             ablation,
             "cpu",
             Look(
