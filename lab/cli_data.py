@@ -30,7 +30,7 @@ def data_build(
     if ray and engine != "ray":
         raise LabError("--ray is the address for --engine ray; give both")
     if ray:
-        from lab.study.ray_executor import check_ray
+        from lab.study.clusters import check_ray
 
         check_ray(ray, 0)
     declared = read_recipe(recipe)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli_options import Name, Rung
+from lab.cli_sweep import Name, Rung
 from lab.errors import LabError, choose
 
 paper_app = typer.Typer()
@@ -52,19 +52,9 @@ def report(
     typer.echo(f"report: {write_report(out, mlflow=mlflow)}")
 
 
-def follow_with_report() -> None:
-    """The report follows every sweep; one that cannot be written is no failure of the sweep's."""
-    from lab.paper.report import write_report
-
-    try:
-        typer.echo(f"report: {write_report()}")
-    except (LabError, OSError) as error:
-        typer.echo(f"no report: {error}", err=True)
-
-
 @paper_app.command()
 def tables(name: Name, rung: Rung = "cpu") -> None:
-    """Write the Markdown table of an ablation, also between its markers in the README."""
+    """Write the Markdown table of an ablation."""
     from lab.paper.tables import write_tables
 
     write_tables(name, rung)

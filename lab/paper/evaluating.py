@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lab.errors import LabError, choose
+from lab.errors import LabError, choose, name_values
 from lab.evaluation.benchmarks import benchmark as contract
 from lab.evaluation.benchmarks.benchmark import Benchmark, Options
 from lab.evaluation.benchmarks.registry import BENCHMARKS
@@ -51,14 +51,7 @@ def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[st
     Raises:
         LabError: one is of another form, given twice, or none of these benchmarks has it.
     """
-    values: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise LabError(f"--option is {text!r}; expected NAME=VALUE, as in --option batch_size=4")
-        if name in values:
-            raise LabError(f"--option {name} is given twice: {values[name]!r} and {value!r}")
-        values[name] = value
+    values = name_values(given, "--option", "batch_size=4")
     known = sorted({name for benchmark in benchmarks for name in benchmark.options})
     for name in values:
         if name not in known:

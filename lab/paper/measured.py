@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lab.errors import LabError
 from lab.study import results
 from lab.study.ablation import Ablation, Column
-from lab.study.looks import Look, read_looks
+from lab.study.adaptive import Look, read_looks
 
 if TYPE_CHECKING:
     import pandas

@@ -1,7 +1,7 @@
 """The Markdown table of an ablation: ours with intervals and costs, the paper's numbers apart, and the verdict.
 
-`write_tables` puts it into `ablations/results/NAME.RUNG.md` and between the README's markers; `read_written` reads it
-again. Rates are fractions in every file and percent only here.
+`write_tables` puts it into `ablations/results/NAME.RUNG.md`; `read_written` reads it again. Rates are fractions
+in every file and percent only here.
 """
 
 import datetime
@@ -28,7 +28,7 @@ from lab.paper.claims import (
 from lab.paper.measured import Measured, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
-from lab.study.looks import read_looks
+from lab.study.adaptive import read_looks
 from lab.study.results import results_path
 
 NOT_MEASURED = "–"
@@ -48,11 +48,10 @@ def table_path(ablation: Ablation, rung: str) -> Path:
 
 
 def write_tables(name: str, rung: str) -> Path:
-    """Write the table of one rung; the first rung's also into the README. Says which, and returns the first.
+    """Write the table of one rung; its path is printed and returned.
 
     Raises:
-        LabError: an unknown ablation or rung, no results, a results file changed by hand, or a README without the
-            markers (which is left as it is; the table's own file is written).
+        LabError: an unknown ablation or rung, no results, or a results file changed by hand.
     """
     ablation = load_ablation(name)
     measured = load_measured(ablation, rung)
@@ -60,24 +59,7 @@ def write_tables(name: str, rung: str) -> Path:
     text = f"{by}\n\n{render(measured, load_contrasts(name))}"
     path = paths.write_whole(table_path(ablation, rung), text)
     print(f"table: {path}")
-    if rung == ablation.rungs[0].name:
-        readme = paths.repository_root() / "README.md"
-        _write_between_markers(readme, name, text)
-        print(f"table: {readme}")
     return path
-
-
-def _write_between_markers(readme: Path, name: str, text: str) -> None:
-    """Replace what stands between the README's markers of ablation `name`; nothing else of the file changes."""
-    begin, end = f"<!-- lab:{name}:begin -->", f"<!-- lab:{name}:end -->"
-    content = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    changed, times = re.subn(f"{begin}.*?{end}", lambda _: f"{begin}\n{text.strip()}\n{end}", content, flags=re.DOTALL)
-    if times != 1 or content.count(begin) != 1:
-        raise LabError(
-            f"{readme} must hold the two lines {begin} and {end}, each once and in this order, for the table to stand "
-            "between them; it is left as it is"
-        )
-    paths.write_whole(readme, changed)
 
 
 def render(measured: Measured, contrasts: Sequence[Comparison]) -> str:
@@ -213,8 +195,9 @@ def _caption(measured: Measured) -> str:
     sentences = ["Means over seeds."]
     if measured.counted:
         groups = measured.counted[1].groups
-        beside = " and ".join(f"{column.label} its" for column in ablation.columns if column.interval)
-        sentences = [f"Means over seeds; beside {beside} 95% interval, over new seeds and new {groups} at once."]
+        rated = [column.label for column in ablation.columns if column.interval]
+        beside = f"{' and '.join(rated)} {'its 95% interval' if len(rated) == 1 else 'their 95% intervals'}"
+        sentences = [f"Means over seeds; beside {beside}, over new seeds and new {groups} at once."]
         if 1 in counts:
             sentences.append(f"¹ One seed: an interval over {groups} only, too narrow for any claim on the row.")
     if max(counts) > len(ablation.seeds):

@@ -22,7 +22,7 @@ from lab.study.display import Display
 from lab.study.golden import Record, difference, kept_record
 from lab.study.identity import changed_ingredients
 from lab.study.plan import PlannedCell, plan
-from lab.study.sweep import Prepare, golden_records, prepare_cells
+from lab.study.sweep import Prepare, Runner, load_prepare, prepare_cells
 
 ARTIFACT = "adopted.json"
 
@@ -73,15 +73,15 @@ def adopt(
     eligible = [entry for entry in stale if not _hindrance(entry)]
     made: dict[str, Record] = {}
     if eligible:
-        made, stopped = golden_records(
-            ablation,
-            rung,
-            [entry.cell for entry in eligible],
-            prepared,
-            prepare=prepare,
-            display=display,
-            arithmetics={entry.cell.row: _kept(entry)["arithmetic"] for entry in eligible},
+        runner = Runner(
+            ablation=ablation,
+            rung=rung,
+            prepared=prepared,
+            prepare=prepare or load_prepare(ablation.name),
+            display=display or Display(ablation, rung),
         )
+        arithmetics = {entry.cell.row: _kept(entry)["arithmetic"] for entry in eligible}
+        made, stopped = runner.golden_records([entry.cell for entry in eligible], arithmetics)
         if stopped:
             raise KeyboardInterrupt
     judged = [_judged(entry, made.get(entry.cell.row)) for entry in stale]

@@ -21,6 +21,7 @@ from lab.training.scoring import PLAIN, Scorer, ScoringOptions, score, text_scor
 from lab.training.tuning import as_vision, open_pretrained, picture_scorer
 
 TABLE = ".parquet"
+PRETRAINS = "opening the model; one of the project's own is pretrained first, in some minutes, where it is not there"
 
 
 def score_source(
@@ -50,6 +51,7 @@ def score_source(
     samples: Iterable[Sample]
     if isinstance(model, str):
         samples, skipped = _instructions(source, limit)
+        say(PRETRAINS)
         scorer = text_scorer(as_chat_model(open_language_model(model)), choose_device(device))
     else:
         computed: dict[str, Any] = {"precision": options.precision, "device": device}

@@ -14,9 +14,8 @@ from lab.paper import claims, tables
 from lab.paper.claims import Comparison, common_seeds, judge, load_contrasts, question_of
 from lab.paper.measured import Measured, load_measured, load_rows
 from lab.paper.tables import comparisons
-from lab.study import looks
 from lab.study.ablation import load_ablation
-from lab.study.looks import Look
+from lab.study.adaptive import Look, record_look
 from tests.paper.fake_alternatives import BETTER, NAME, NUM_QUESTIONS, PER_GROUP, write_checkout, write_results
 
 
@@ -186,7 +185,7 @@ def test_a_looked_at_comparison_is_judged_at_the_level_of_its_last_look_and_its_
             data=question.data(seeds),
             when="2026-01-02T03:04:05+00:00",
         )
-        looks.record_look(ablation, "cpu", look)
+        record_look(ablation, "cpu", look)
     text = table()
     claim = paragraph(text, "The order")
     assert "98.875% interval" in claim

@@ -12,9 +12,8 @@ from lab.paper.ledger.cells import table
 from lab.paper.ledger.ours import Ours, tracked
 from lab.paper.ledger.pages import pages
 from lab.paper.measured import load_measured
-from lab.study import looks
 from lab.study.ablation import Ablation
-from lab.study.looks import Look
+from lab.study.adaptive import Look, looks_path, record_look
 from tests.paper.fakes import DECLARATION, GROWING_GAP, NAME, Rates, write_checkout, write_results
 
 CONV_2 = "figure_6 / Conv-GMLP, n = 2 / Mean over the ASR sets / WER"
@@ -115,7 +114,7 @@ def test_the_first_claim_is_judged_at_the_level_of_its_looks(checkout: Path) -> 
         data=question_of(ablation, "cpu").data((0, 1, 2)),
         when="2026-01-02T03:04:05+00:00",
     )
-    looks.record_look(ablation, "cpu", look)
+    record_look(ablation, "cpu", look)
     written_tables.write_tables(NAME, "cpu")
     after = of(CONV_2).claim
     assert before is not None
@@ -125,7 +124,7 @@ def test_the_first_claim_is_judged_at_the_level_of_its_looks(checkout: Path) -> 
 
 
 def test_a_file_of_looks_changed_by_hand_is_refused(checkout: Path) -> None:
-    looks.looks_path(write_results(GROWING_GAP), "cpu").write_text("[]")
+    looks_path(write_results(GROWING_GAP), "cpu").write_text("[]")
     with pytest.raises(LabError, match=r"looks\.json was changed by hand"):
         tracked([CONV_2])
 

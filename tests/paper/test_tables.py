@@ -11,11 +11,10 @@ from lab.evaluation.sequential import look_level
 from lab.paper import tables
 from lab.paper.claims import load_contrasts, question_of
 from lab.paper.measured import load_measured
-from lab.study import looks
 from lab.study.ablation import Ablation
-from lab.study.looks import Look
+from lab.study.adaptive import Look, record_look
 from lab.study.results import results_path
-from tests.paper.fakes import GROWING_GAP, NAME, README, Rates, write_checkout, write_results
+from tests.paper.fakes import GROWING_GAP, NAME, Rates, write_checkout, write_results
 
 TWO_CELLS = {("conv_gmlp", 2): 0.2, ("mean_pool_mlp", 2): 0.3}
 
@@ -105,29 +104,10 @@ def test_one_cell_alone_is_a_table_too(checkout: Path) -> None:
     assert "Not judged yet" in text
 
 
-def test_the_readme_changes_between_its_markers_alone(checkout: Path) -> None:
-    write_results(TWO_CELLS)
-    table = tables.write_tables(NAME, "cpu").read_text()
-    readme = (checkout / "README.md").read_text()
-    before, between, after = re.split(r"<!-- lab:conv_gmlp_rate:(?:begin|end) -->\n", readme)
-    assert (before, after) == ("# A readme\n\n", "\nThe rest.\n")
-    assert between.strip() == table.strip()
-
-
-@pytest.mark.parametrize("readme", ["# no markers\n", README.replace(":end", ":begin"), README + README])
-def test_a_readme_without_its_markers_is_named_and_left_alone(checkout: Path, readme: str) -> None:
-    write_results(TWO_CELLS)
-    (checkout / "README.md").write_text(readme)
-    with pytest.raises(LabError, match=r"README.md must hold .* <!-- lab:conv_gmlp_rate:begin --> and <!-- lab:"):
-        tables.write_tables(NAME, "cpu")
-    assert (checkout / "README.md").read_text() == readme
-    assert (checkout / "ablations" / "results" / f"{NAME}.cpu.md").exists()
-
-
 def test_a_smoke_table_stays_beside_the_store(checkout: Path) -> None:
     write_results(TWO_CELLS, rung="smoke")
     assert tables.write_tables(NAME, "smoke") == paths.mlruns_dir() / "results" / f"{NAME}.smoke.md"
-    assert (checkout / "README.md").read_text() == README
+    assert not list((checkout / "ablations" / "results").glob("*.md"))
 
 
 FOUR = [(projector, n) for projector in ("conv_gmlp", "mean_pool_mlp") for n in (2, 8)]
@@ -138,7 +118,7 @@ def looked(rates: Rates, seeds: Sequence[int], sizes: Sequence[int], outcome: st
     ablation = write_results(rates, more_seeds=dict.fromkeys(FOUR, seeds))
     question = question_of(ablation, "cpu")
     for number, size in enumerate(sizes, 1):
-        looks.record_look(
+        record_look(
             ablation,
             "cpu",
             Look(

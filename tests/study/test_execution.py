@@ -127,9 +127,9 @@ def test_a_worker_whose_input_ends_ends_itself_and_its_cell(checkout: Path, heal
 
 
 def test_a_worker_that_cannot_start_says_why_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "papermill.py").write_text("raise OSError('no papermill today')")
+    (tmp_path / "nbformat.py").write_text("raise OSError('no nbformat today')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with pytest.raises(LabError, match=r"a worker could not start: OSError: no papermill today \(log: .*log\)"):
+    with pytest.raises(LabError, match=r"a worker could not start: OSError: no nbformat today \(log: .*log\)"):
         Worker().run({})
 
 

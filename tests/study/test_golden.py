@@ -7,7 +7,7 @@ from lab.errors import LabError
 from lab.study.cells import cells
 from lab.study.display import Display
 from lab.study.golden import KEPT_STEPS, Record, arithmetic, difference, golden_cells, golden_record
-from lab.study.sweep import golden_records
+from lab.study.sweep import Runner
 from tests.study.test_ablation import make
 
 
@@ -83,5 +83,6 @@ def test_golden_runs_that_cannot_be_prepared_are_left_out_and_named() -> None:
 
     said = io.StringIO()
     display = Display(toy, "cpu", file=said)
-    assert golden_records(toy, "cpu", cells(toy, "cpu"), {}, prepare=fail, display=display) == ({}, False)
+    runner = Runner(ablation=toy, rung="cpu", prepared={}, prepare=fail, display=display)
+    assert runner.golden_records(cells(toy, "cpu")) == ({}, False)
     assert said.getvalue() == "no golden runs, as what they need could not be prepared: the hub is away\n"

@@ -16,7 +16,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import ray_executor, sweep, tracking
+from lab.study import clusters, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.machines import Machines
 from lab.study.sweep import reproduce
@@ -147,7 +147,7 @@ def test_ctrl_c_stops_the_nodes_within_ten_seconds_and_the_next_call_goes_on(dri
 
 
 def test_ray_that_was_left_is_no_cluster_of_its_own() -> None:
-    code = "from lab.study.ray_executor import _import_ray; _import_ray().put(1)"
+    code = "from lab.study.clusters import _import_ray; _import_ray().put(1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "Ray has not been started yet" in done.stderr
@@ -199,8 +199,8 @@ def test_a_node_with_another_checkout_refuses_its_cell_which_another_node_then_r
 @pytest.mark.slow
 def test_a_cluster_that_cannot_take_a_cell_is_refused(nodes: Nodes) -> None:
     with pytest.raises(LabError, match=r"no node of the Ray cluster at .* has 1 CPU and 2 GPUs for a cell; its nodes"):
-        ray_executor.check_ray(nodes.address, 2)
-    assert ray_executor.check_ray(nodes.address, 0) >= 1
+        clusters.check_ray(nodes.address, 2)
+    assert clusters.check_ray(nodes.address, 0) >= 1
 
 
 def test_an_address_without_a_cluster_is_refused_before_anything_is_prepared(
@@ -227,9 +227,9 @@ def test_an_address_without_a_cluster_is_refused_before_anything_is_prepared(
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        monkeypatch.setattr(ray_executor, "CHECK_SECONDS", 2.0)
+        monkeypatch.setattr(clusters, "CHECK_SECONDS", 2.0)
         with pytest.raises(LabError, match="does not answer as a Ray cluster of which this machine is a node"):
-            ray_executor.check_ray(f"127.0.0.1:{silent.getsockname()[1]}", 0)
+            clusters.check_ray(f"127.0.0.1:{silent.getsockname()[1]}", 0)
     assert not paths.mlruns_dir().exists()
 
 
@@ -239,8 +239,8 @@ def test_another_version_of_ray_is_told() -> None:
         "    Ray: 2.50.0\n    Python: 3.12.1\n"
         "This process on node 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
     )
-    told = ray_executor._refusal("10.0.0.1:6379", printed, "")
-    assert told.startswith("the Ray cluster at 10.0.0.1:6379 is another version (")
+    told = clusters._said(printed)
+    assert told.startswith("RuntimeError: Version mismatch")
     assert "Ray: 2.50.0 Python: 3.12.1" in told
 
 
@@ -254,11 +254,11 @@ def test_a_missing_ray_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(LabError, match=r"--ray needs the package ray, which is missing: pip install -e '\.\[ray\]'"):
-        ray_executor.check_ray("127.0.0.1:6379", 0)
+        clusters.check_ray("127.0.0.1:6379", 0)
 
 
 def test_room_is_counted_by_cpus_and_gpus() -> None:
     node = {"CPU": 8.0, "GPU": 4.0}
-    assert [ray_executor._room(node, gpus) for gpus in (0, 1, 2, 3, 0.5, 0.3)] == [8, 4, 2, 1, 8, 8]
-    assert ray_executor._room({"CPU": 2.0, "GPU": 4.0}, 1) == 2
-    assert ray_executor._room({"CPU": 2.0}, 1) == ray_executor._room({"GPU": 1.0}, 1) == 0
+    assert [clusters._room(node, gpus) for gpus in (0, 1, 2, 3, 0.5, 0.3)] == [8, 4, 2, 1, 8, 8]
+    assert clusters._room({"CPU": 2.0, "GPU": 4.0}, 1) == 2
+    assert clusters._room({"CPU": 2.0}, 1) == clusters._room({"GPU": 1.0}, 1) == 0

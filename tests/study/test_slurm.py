@@ -13,7 +13,7 @@ import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import driver, slurm_executor
+from lab.study import clusters, driver
 from lab.study.ablation import load_ablation
 from lab.study.machines import Machines
 from lab.study.sweep import reproduce
@@ -126,8 +126,8 @@ def test_a_cell_is_a_job_of_slurm(checkout: Path, tmp_path: Path, monkeypatch: p
         path.write_text("#!/bin/sh\n" + textwrap.dedent(script))
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setattr(slurm_executor, "_address", lambda: "127.0.0.1")
-    monkeypatch.setattr(slurm_executor, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(clusters, "_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(clusters, "ASK_SECONDS", 1.0)
     options = ("slurm_partition=gpu", "timeout_min=600")
     outcome = reproduce(
         load_ablation("toy"),
@@ -146,13 +146,13 @@ def test_a_cell_is_a_job_of_slurm(checkout: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_options_are_read_as_numbers_where_they_are_and_wrong_ones_are_refused() -> None:
-    assert slurm_executor.parse_options(("slurm_partition=gpu", "timeout_min=600", "slurm_exclusive=true")) == {
+    assert clusters._parameters(("slurm_partition=gpu", "timeout_min=600", "slurm_exclusive=true")) == {
         "slurm_partition": "gpu",
         "timeout_min": 600,
         "slurm_exclusive": True,
     }
-    with pytest.raises(LabError, match="--slurm-option is 'partition'; expected key=value"):
-        slurm_executor.parse_options(("partition",))
+    with pytest.raises(LabError, match="--slurm-option is 'partition'; expected NAME=VALUE"):
+        clusters._parameters(("partition",))
     pytest.importorskip("submitit")
     with pytest.raises(LabError, match=r"submitit does not take these Slurm options: .*nodes_of_gold"):
         Machines(slurm="local", slurm_options=("nodes_of_gold=1",)).check()
