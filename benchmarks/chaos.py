@@ -2,7 +2,7 @@
 
     python benchmarks/chaos.py [--kills 100] [--cells 400] [--workers 4] [--minutes 60] [--seed 0] [--sweeps 8]
 
-At random moments a kill -9 hits the sweep itself, a worker, the process that kernels are forked from, or a kernel. A
+At random moments a kill -9 hits the sweep itself, a worker, what notebooks are forked from, or a notebook. A
 sweep that ends, killed or not, is started again, until the kills are spent (or the minutes) and every cell is done.
 Then: every cell has finished exactly once, no run is left RUNNING, every finished run has each of its metric points
 exactly once, and the results file (but for the runs' ids) and a figure drawn from it are byte for byte those of a sweep
@@ -110,13 +110,13 @@ def victim(driver: psutil.Process, rng: random.Random) -> tuple[str, psutil.Proc
     for process in driver.children(recursive=True):
         try:
             command = " ".join(process.cmdline())
-            below_template = "kernel_template" in " ".join(process.parent().cmdline())  # type: ignore[union-attr]
+            forked = "forkserver" in " ".join(process.parent().cmdline())  # type: ignore[union-attr]
         except (psutil.NoSuchProcess, psutil.ZombieProcess, AttributeError):
             continue
         if "lab.study.worker" in command:
             kinds.setdefault("worker", []).append(process)
-        elif "kernel_template" in command:
-            kinds.setdefault("kernel" if below_template else "template", []).append(process)
+        elif "forkserver" in command:
+            kinds.setdefault("notebook" if forked else "fork server", []).append(process)
     kind = rng.choice(sorted(kinds))
     return kind, rng.choice(kinds[kind])
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from lab.data.filters.filtering import Filtered
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
-from lab.data.filters.step import CorpusStep
+from lab.data.filters.step import Step
 from lab.errors import LabError, choose
 from standins.texts import sentences
 
@@ -106,22 +106,21 @@ def table(corpus: Corpus, run: Callable[[float], Filtered], thresholds: Sequence
     return "\n".join(lines)
 
 
-def _prepared(step: Callable[[float], CorpusStep], corpus: Corpus) -> Callable[[float], Filtered]:
+def _prepared(step: Callable[[float], Step], corpus: Corpus) -> Callable[[float], Filtered]:
     rows = pa.table({"id": list(map(str, range(len(corpus.texts)))), "text": corpus.texts})
     return lambda threshold: step(threshold).apply(rows)
 
 
-def _wording(kind: str, size: int) -> Callable[[float], CorpusStep]:
-    return lambda threshold: NearDuplicates(threshold=threshold, shingles=kind, shingle_size=size, columns=("text",))
+def _wording(threshold: float) -> Step:
+    return NearDuplicates(threshold=threshold, columns=("text",))
 
 
-def _meaning(threshold: float) -> CorpusStep:
+def _meaning(threshold: float) -> Step:
     return SemanticDuplicates(threshold=threshold, columns=("text",))
 
 
-FILTERS: Mapping[str, tuple[Callable[[float], CorpusStep], tuple[float, ...]]] = {
-    "near_duplicates": (_wording("characters", 5), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
-    "near_duplicates_of_words": (_wording("words", 2), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+FILTERS: Mapping[str, tuple[Callable[[float], Step], tuple[float, ...]]] = {
+    "near_duplicates": (_wording, (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
     "semantic_duplicates": (_meaning, (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)),
 }
 

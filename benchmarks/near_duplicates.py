@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from lab.data.filters.near_duplicates import NearDuplicates, bands_and_rows, character_shingles
+from lab.data.filters.near_duplicates import NearDuplicates, bands_and_rows, shingles
 from lab.errors import LabError
 from standins.texts import fortune_sentences
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _overlap(one: str, other: str) -> float:
-    first, second = character_shingles(one, 5), character_shingles(other, 5)
+    first, second = shingles(one, 5), shingles(other, 5)
     return len(first & second) / len(first | second)
 
 

@@ -5,7 +5,7 @@
 Samples have the lengths of the project's own corpora (`packing_lengths.json`), and of one corpus in which all are
 equally long; their tokens are random, and the second half of each is its answer. The model is the character model's
 network from a seed. One side pads a shuffled batch of 32 on the right to its longest (`random`), or batches of like
-length, as `lab.data.batching` makes them (`sorted`); the other packs the same samples by best fit, to a budget of as
+length, as `lab.data.packing` makes them (`sorted`); the other packs the same samples by best fit, to a budget of as
 many tokens as a batch holds on average (or the longest sample's). Both train an epoch with `lab.training.loop.train`,
 in turn in one process, each from the same weights; a step is a batch or a pack.
 
@@ -31,15 +31,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.packing_lengths import read_lengths
-from lab.data.batching import bucketed_epoch, padding_share
-from lab.data.packing import pack_best_fit
+from lab.data.packing import bucketed_epoch, pack_best_fit, padding_share
 from lab.errors import LabError
 from lab.parts.joined_sequences import IGNORE_INDEX, AnswerLoss
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.training.loop import TrainingOptions, choose_precision, train
 from lab.training.stages import cosine
-from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
+from standins.models.character_model import ALPHABET, PretrainingOptions, build_character_model
 
 EQUAL_LENGTH = 128
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 5e-2}

@@ -18,7 +18,7 @@ import yaml
 from lab.data.fetch import fetch
 from lab.data.speech.corpora import load_corpus
 from lab.paths import write_whole
-from lab.training.speech import MIN_FRAMES
+from lab.training.cell import MIN_FRAMES
 from standins.models.character_model import spoken_text
 
 FILE = Path(__file__).with_name("packing_lengths.json")

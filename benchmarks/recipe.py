@@ -4,8 +4,8 @@
 
 The samples are made on the spot (prompts of 6 to 12 made-up words, answers of 8 to 24, drawn from 20,000), and into
 them are planted exact duplicates (5%), near duplicates (5%: one word of the answer is another one) and empty answers
-(2%), all at random places. The recipe is not_empty, exact_duplicates, near_duplicates (MinHash over pairs of
-neighbouring words), length_between and pack. What has to be dropped is known, and compared with the card.
+(2%), all at random places. The recipe is not_empty, exact_duplicates, near_duplicates (MinHash over runs of
+five characters), length_between and pack. What has to be dropped is known, and compared with the card.
 
 Memory is measured from outside, every 20 ms: the resident memory of the process that builds and of all its children,
 added up, so that pages that they share count more than once. Making the samples is not part of the time.
@@ -58,8 +58,6 @@ NEAR_STEP = """
 [[step]]
 use = "near_duplicates"
 threshold = 0.7
-shingles = "words"
-shingle_size = 2
 num_permutations = 64
 """
 BUILD = """

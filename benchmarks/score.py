@@ -22,16 +22,13 @@ import torch
 
 from lab.data.instructions.instructions import read_instructions
 from lab.errors import LabError
-from lab.parts.chat_codec import as_chat_model
-from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.language_models import CharacterCodec, LanguageModel, as_chat_model
 from lab.parts.omni_model import Example
-from lab.training.language_models import open_language_model, text_model, text_writer
 from lab.training.loop import choose_device
-from lab.training.packed_losses import ScoringOptions
+from lab.training.named_parts import open_language_model
 from lab.training.samples import SampleExamples
-from lab.training.scoring import answer_losses
-from standins.models.character_model import DEFAULT_STEPS
-from standins.models.pretraining import ALPHABET, PretrainingOptions, build_character_model
+from lab.training.scoring import ScoringOptions, answer_losses, text_model
+from standins.models.character_model import ALPHABET, DEFAULT_STEPS, PretrainingOptions, build_character_model
 
 LARGEST_DIFFERENCE = 1e-3
 RANDOM = "random"
@@ -59,10 +56,9 @@ def open_model(name: str, device: str) -> LanguageModel:
 
 def readable(source: str, count: int, model: LanguageModel, budget_tokens: int) -> list[Example]:
     """The first instructions of a source that the model reads."""
-    write = text_writer("character" if model.name == RANDOM else model.name)
     stream = read_instructions(source).samples
     omni = text_model(model)
-    each = (SampleExamples(samples=[one], write=write) for one in stream)
+    each = (SampleExamples(samples=[one]) for one in stream)
     fit = (one for one in each if one.why_not_readable(0, omni, max_tokens=budget_tokens) is None)
     found = [one.example(0, omni) for one in islice(fit, count)]
     if len(found) < 2:

@@ -27,7 +27,7 @@ SAMPLE_UTTERANCES = 32  # encoded to tell what the features cost
 # What a notebook cell does is known by the first of these that stands in it.
 STAGES = (
     ("imports", "import torch\n"),
-    ("data", "cell_data("),
+    ("data", "heard_data("),
     ("model", "StockAudioLanguageModel("),
     ("model", "OmniModel("),
     ("model", "TrainingArguments("),
@@ -67,13 +67,12 @@ def _write_start(parameters: SpeechParameters, path: Path) -> float:
     from safetensors.torch import save_file
 
     from benchmarks.stock_model import StockConvGMLP
-    from lab.data.normalizers import NORMALIZERS
-    from lab.parts.audio_projectors import ConvGMLP
-    from lab.training.language_models import open_language_model
-    from lab.training.speech import cell_data, feature_statistics, open_encoder
+    from lab.training.cell import AUDIO, heard_data, hearing_model
+    from lab.training.named_parts import open_audio_encoder, open_language_model
 
-    encoder = open_encoder(parameters.audio_encoder, window=parameters.encoder_window)
-    train = cell_data(parameters, encoder, keep=NORMALIZERS[parameters.normalizer])["train"]
+    encoder = open_audio_encoder(parameters.audio_encoder, window=parameters.encoder_window)
+    data = heard_data(parameters, encoder)
+    train = data[AUDIO]
     llm = open_language_model(parameters.language_model, pretraining_steps=parameters.pretraining_steps)
     widths: dict[str, int] = {
         "hidden_size": encoder.hidden_size,
@@ -81,10 +80,9 @@ def _write_start(parameters: SpeechParameters, path: Path) -> float:
         "downsample_rate": parameters.downsample_rate,
     }
     torch.manual_seed(parameters.seed)
-    ours = ConvGMLP(**widths)
-    mean, std = feature_statistics(train)
-    weights = StockConvGMLP(**widths).load_ours(ours).state_dict()
-    save_file({**weights, "feature_mean": mean, "feature_std": std}, path)
+    ours = hearing_model(parameters, encoder, llm, data).audio_projector
+    weights = StockConvGMLP(**widths).load_ours(ours.projector).state_dict()
+    save_file({**weights, "feature_mean": ours.feature_mean, "feature_std": ours.feature_std}, path)
     sample = train.samples[:: max(1, len(train) // SAMPLE_UTTERANCES)][:SAMPLE_UTTERANCES]
     begun = time.perf_counter()
     encoder.encode([one.sound.read() for one in sample])

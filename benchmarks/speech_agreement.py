@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lab.data.filters.speech_agreement import Heard, keep_agreeing, listen
-from lab.data.media import Drawn
+from lab.data.filters.speech_agreement import Heard, filter_speech, listen
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import Sample
-from lab.data.speech.recordings import spoken
-from lab.data.speech.spoken_prompts import ENGINES, SpeechStore, timbres
+from lab.data.sample import Drawn, Sample
+from lab.data.speech.corpora import spoken
+from lab.data.speech.spoken_prompts import ENGINES, Speakers, timbres
 from lab.errors import LabError
 from lab.evaluation.kept_transcripts import KeptTranscripts
-from lab.parts.speech_recognizers import load_speech_recognizer
+from lab.parts.audio_encoders import load_speech_recognizer
 from standins.texts import chatterbot_sentences, sentences
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -71,7 +70,7 @@ def table(heard: dict[str, list[Heard]], language: str) -> str:
     """One line a threshold."""
     normalizer = NORMALIZERS[NORMALIZER_OF[language]]
     shares = {
-        kind: [keep_agreeing(found, normalizer, max_error_rate=most).keep.mean() for most in THRESHOLDS]
+        kind: [filter_speech(found, normalizer, max_error_rate=most).keep.mean() for most in THRESHOLDS]
         for kind, found in heard.items()
     }
     lines = ["  at most " + "".join(f"{kind:>12}" for kind in shares) + "  good among kept"]
@@ -95,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise LabError(f"--sentences is {options.sentences}, expected at least 2: one is spoken with another's words")
     chosen = prompts(options.language, options.sentences, options.seed)
     voices = timbres(options.language, (options.engine,))
-    recordings = list(SpeechStore().recordings(chosen, voices=voices, seed=options.seed))
+    speakers = Speakers(voices, seed=options.seed)
+    recordings = [Sample(id=key, content=(speakers.say(key, text),), answer=text) for key, text in chosen]
     begun = time.perf_counter()
     seconds = sum(len(recording.sound.read()) for recording in recordings) / 16_000
     spoken = time.perf_counter() - begun

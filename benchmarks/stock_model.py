@@ -21,7 +21,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from lab.parts.audio_projectors import ConvGMLP
 from lab.parts.joined_sequences import IGNORE_INDEX
 from lab.parts.language_models import LanguageModel
-from lab.training.augmentation import Augmentation
+from lab.training.samples import Augmentation
 
 
 class Clock:

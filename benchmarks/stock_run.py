@@ -13,8 +13,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.integrations import MLflowCallback
 
 from benchmarks.stock_model import Clock, StockAudioLanguageModel
-from lab.data.error_rates import text_errors
-from lab.data.normalizers import Normalizer
+from lab.data.normalizers import Normalizer, text_errors
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.parts.language_models import TextCodec
 from lab.training.samples import SampleExamples

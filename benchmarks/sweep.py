@@ -28,7 +28,6 @@ from lab.study import identity
 from lab.study.ablation import Ablation, Column, Row, Rung
 from lab.study.cells import Cell
 from lab.study.display import Display
-from lab.study.reach import Reached
 from lab.study.sweep import reproduce
 from lab.study.worker import worker_environment
 from lab.training.parameters import Parameters
@@ -38,7 +37,7 @@ import torch
 from lab.evaluation.answering import answer
 from lab.parts.audio_projectors import build_audio_projector
 from lab.training.loop import train
-from lab.training.speech import cell_data
+from lab.training.cell import heard_data
 """
 WORK = """\
 torch.manual_seed(seed)
@@ -163,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_notebook(notebook, options.imports)
         paths.repository_root = lambda: root
         # The benchmark's cells depend on nothing.
-        identity.reached_by_notebook = lambda notebook: lambda parameters: Reached({}, ())
+        identity.reached_by_notebook = lambda notebook: lambda parameters: {}
         ours, first = time_ours(options.cells)
         parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in breakdown(ours).items())
         theirs = time_papermill(notebook, options.commands)

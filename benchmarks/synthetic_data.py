@@ -7,11 +7,12 @@ sample, which a busy machine hardly changes.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -21,9 +22,9 @@ from lab.data.filters.speech_agreement import listen
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Image, Sample, Text
 from lab.data.sources import open_samples
-from lab.data.speech.spoken_prompts import SpeechStore, timbres
+from lab.data.speech.spoken_prompts import Speakers, timbres
 from lab.errors import LabError
-from lab.parts.speech_recognizers import load_speech_recognizer
+from lab.parts.audio_encoders import load_speech_recognizer
 from standins.pages.rendered_prompts import prompt_samples
 from standins.texts import sentences
 
@@ -55,25 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     describe = (Image(b""), Text("Describe the image."))
     asked = [Sample(id=key, content=(Text(text),)) for key, text in numbered]
     pictured = [Sample(id=key, content=describe, answer=text) for key, text in numbered]
-    with tempfile.TemporaryDirectory(prefix="omni-lab-speech-") as scratch:
-        store = SpeechStore(folder=Path(scratch))
-        rate("speech, spoken by espeak", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
-        rate("speech, read back", (r.sound.read() for r in store.recordings(numbered, voices=voices)), count)
-        rate("cross-modal, split", spoken_quarters(pictured, store, LeftOut(), voices=voices), count)
+    recognizer = load_speech_recognizer(options.recognizer) if options.recognizer else None
+    # A cache of its own, so that nothing has been spoken before.
+    with tempfile.TemporaryDirectory() as scratch, patch.dict(os.environ, OMNI_LAB_CACHE=scratch):
+        speakers = Speakers(voices)
+        recordings = [Sample(id=key, content=(speakers.say(key, text),), answer=text) for key, text in numbered]
+        rate("speech, spoken by espeak", (r.sound.read() for r in recordings), count)
+        rate("speech, read back", (r.sound.read() for r in recordings), count)
+        rate("cross-modal, split", spoken_quarters(pictured, speakers, LeftOut()), count)
         rate(
-            "cross-modal, spoken",
-            (s.content[-1].read() for s in spoken_quarters(pictured, store, LeftOut(), voices=voices)),
-            count,
+            "cross-modal, spoken", (s.content[-1].read() for s in spoken_quarters(pictured, speakers, LeftOut())), count
         )
-        if options.recognizer:
-            recognizer = load_speech_recognizer(options.recognizer)
-            said, normalizer = store.recordings(numbered, voices=voices), NORMALIZERS["whisper_english"]
+        if recognizer:
             # One clip a batch, or the first would take all of them.
-            rate(
-                f"heard by {options.recognizer}",
-                listen(said, recognizer.transcribe, normalizer, batch_size=1),
-                count,
-            )
+            heard = listen(recordings, recognizer.transcribe, NORMALIZERS["whisper_english"], batch_size=1)
+            rate(f"heard by {options.recognizer}", heard, count)
     for source in ("pages", "transcripts", "charts"):
         samples, _ = open_samples(source, "train", count)
         rate(f"{source}, drawn", (sample.content[0].read() for sample in samples), count)

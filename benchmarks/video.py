@@ -32,7 +32,7 @@ import av
 import numpy as np
 
 from lab.data.images import fit_within
-from lab.data.video.reading import chosen_seconds, read_video
+from lab.data.video import chosen_seconds, read_video
 from lab.errors import LabError
 
 FRAMES_PER_SECOND, MAX_FRAMES, MAX_HEIGHT, MAX_WIDTH = 1.0, 48, 384, 768
@@ -115,9 +115,7 @@ def read_with_opencv(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_with_ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """`read_video`: frames and their seconds."""
-    video = read_video(
-        path, frames_per_second=FRAMES_PER_SECOND, max_frames=MAX_FRAMES, max_height=MAX_HEIGHT, max_width=MAX_WIDTH
-    )
+    video = read_video(path)
     return video.frames, video.seconds
 
 

@@ -12,11 +12,8 @@ os.environ.setdefault("OMNI_LAB_CHECKOUT", str(ROOT))
 
 def on_config(config: Any) -> Any:
     """Append the generated pages to the menu."""
-    from lab.paper.site import ROOMS, components, modules, reference_path
+    from lab.paper.site import modules, reference_path
 
-    parts: dict[str, list[Any]] = {title: [] for title in ROOMS.values()}
-    for slug, page in components().items():
-        parts[ROOMS[page.room]].append({page.title: f"components/{slug}.md"})
     rooms: dict[str, list[Any]] = {}
     for name in modules():
         package, room = name.split(".")[:2]
@@ -24,7 +21,7 @@ def on_config(config: Any) -> Any:
         is_room = package == "lab" and (ROOT / "lab" / room).is_dir()
         rooms.setdefault(room if is_room else package, []).append({name: reference_path(name)})
     config.nav += [
-        {"Components": [{title: pages} for title, pages in parts.items()]},
+        {"Components": "components.md"},
         {"What reproduces": "results.md"},
         {"Reference": [{room: pages} for room, pages in rooms.items()]},
     ]

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 def draw(measured: Measured) -> "Figure":
     """The scores, and the losses once the paper's own row was run."""
-    from lab.paper.panels_beneath import draw_filters
+    from lab.paper.row_figure import draw_rows, losses_beneath
 
-    return draw_filters(measured, "What fine-tuned models answer, by the filter of their training losses")
+    return draw_rows(
+        measured, "What fine-tuned models answer, by the filter of their training losses", losses_beneath(measured)
+    )

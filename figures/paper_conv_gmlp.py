@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.paper.architecture import AUDIO_ROW, paper_parameters, whisper_encoder, whisper_shapes
-from lab.paper.diagram import GREY, NORMAL, SMALL, TINTS, arrow, box, canvas, product, rounded
-from lab.paper.figure_frame import WIDTH
+from lab.paper.style import GREY, NORMAL, SMALL, TINTS, WIDTH, arrow, box, canvas, product, rounded
 from lab.parts.audio_projectors import build_audio_projector
 from lab.parts.known_configurations import known_configuration
 from lab.study.ablation import load_ablation

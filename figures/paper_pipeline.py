@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lab.errors import LabError
-from lab.paper.diagram import GREY, SMALL, TINTS, arrow, box, canvas
-from lab.paper.figure_frame import WIDTH
+from lab.paper.style import GREY, SMALL, TINTS, WIDTH, arrow, box, canvas
 from lab.training.stages import PAPER_STAGES, PARTS
 
 NOT_FOUND = "not found"

@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
 from lab.errors import LabError
-from lab.paper.figure_frame import WIDTH
 from lab.paper.ledger.cells import Table, table
-from lab.paper.style import GREY, STYLES, SeriesStyle
+from lab.paper.style import GREY, STYLES, WIDTH, SeriesStyle
 
 Kind = Literal["image", "video", "audio"]
 KINDS: tuple[Kind, ...] = ("image", "video", "audio")

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 def draw(measured: Measured) -> "Figure":
     """A line a row, the paper's numbers apart, and beneath them the rows by kind of question."""
-    from lab.paper.panels_beneath import draw_kinds, kinds_height
-    from lab.paper.row_figure import draw_rows
+    from lab.paper.row_figure import draw_rows, kinds_beneath
 
-    below = (kinds_height(measured), draw_kinds)
-    return draw_rows(measured, "What a language model answers about video, by what it sees of it", below)
+    return draw_rows(
+        measured, "What a language model answers about video, by what it sees of it", kinds_beneath(measured)
+    )

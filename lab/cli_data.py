@@ -25,12 +25,12 @@ def data_build(
     """Build the rows of a recipe, from the cache where a step was done before; a build that was killed goes on."""
     from lab.data.recipes.card import page
     from lab.data.recipes.recipe import read_recipe
-    from lab.data.recipes.run import bars, build, plan
+    from lab.data.recipes.run import build, plan
 
     if ray and engine != "ray":
         raise LabError("--ray is the address for --engine ray; give both")
     if ray:
-        from lab.study.ray_executor import check_ray
+        from lab.study.clusters import check_ray
 
         check_ray(ray, 0)
     declared = read_recipe(recipe)
@@ -38,8 +38,7 @@ def data_build(
         for name, state in plan(declared):
             typer.echo(f"{name:30}  {state}")
         return
-    with bars() as progress:
-        folder, card = build(declared, out=out, engine=engine, workers=workers, address=ray, progress=progress)
+    folder, card = build(declared, out=out, engine=engine, workers=workers, address=ray)
     typer.echo(page(card))
     typer.echo(f"rows and card: {folder}")
 

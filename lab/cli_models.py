@@ -1,5 +1,6 @@
-"""The commands that score data by a model, and ask one. As in `lab.cli`, no logic."""
+"""The commands that evaluate models, score data by one, and ask one. As in `lab.cli`, no logic."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,8 +34,8 @@ def score(
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
     """Write the loss that a model has of every answer given its prompt (and picture), as loss filters read it."""
-    from lab.training.packed_losses import ScoringOptions
-    from lab.training.scored_sources import score_picture_source, score_source
+    from lab.training.scored_sources import score_source
+    from lab.training.scoring import ScoringOptions
 
     scoring = ScoringOptions(budget_tokens=budget_tokens, without_prompt=without_prompt, precision=precision)
     options: dict[str, Any] = {"options": scoring, "limit": limit, "device": device, "say": typer.echo}
@@ -44,7 +45,7 @@ def score(
         if model is not None:
             raise LabError(f"--model {model} cannot see pictures; leave it out, or leave out --images")
         parameters: Any = load_ablation("loss_filter_images").resolve("none", rung)
-        score_picture_source(source, out, parameters, **options)
+        score_source(source, out, model=parameters, **options)
     else:
         score_source(source, out, model=model or "character", **options)
 
@@ -75,9 +76,9 @@ def ask(
 ) -> None:
     """Ask a saved model about sounds, pictures, videos and texts, read in the order in which they are given."""
     from lab.data.sample import Audio, Image, Sample, Text, Video
-    from lab.data.video.moments import Sight
+    from lab.data.video import Sight
     from lab.evaluation.answering import ask as ask_model
-    from lab.evaluation.trained import open_saved
+    from lab.evaluation.benchmarks.samples import open_saved
     from lab.study.models import open_model
     from lab.training.samples import Tiling
 
@@ -95,3 +96,65 @@ def ask(
     opened = open_saved(open_model(model).folder, device=device)
     told = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
     typer.echo(ask_model(opened, sample, sight=sight, tiling=tiling, **told))
+
+
+@models_app.command()
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="smollm2_135m, whisper_tiny_en, whisper_base, a folder, OWNER/NAME on the hub, an endpoint's model; "
+            "or a run that kept a model: its id, or the beginning."
+        ),
+    ] = "",
+    tasks: Annotated[
+        str,
+        typer.Argument(
+            help="Benchmarks separated by commas, --list shows them; of a run's model, corpora and sources of samples."
+        ),
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Items at most, always the same (lm-eval and lmms-eval: of each task)."),
+    ] = None,
+    as_row: Annotated[
+        str, typer.Option("--as", metavar="ROW", help="The model of the paper's tables that this is: fills its cells.")
+    ] = "",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the benchmarks that have it; repeatable.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor (default: all).")] = None,
+    show_list: Annotated[
+        bool, typer.Option("--list", help="Show the benchmarks, the cells they fill, their data and options.")
+    ] = False,
+) -> None:
+    """Evaluate a checkpoint on public benchmarks, or a trained cell on any corpus; nothing is trained.
+
+    Every result is an MLflow run and a line of evaluations.csv.
+
+    What was evaluated before is shown from there; a run that was stopped goes on where it was.
+    """
+    from lab.paper import evaluating
+    from lab.paper.ledger.evaluated import check_row
+
+    if show_list:
+        evaluating.print_benchmarks()
+        return
+    if not model or not tasks:
+        raise LabError("name a model and benchmarks, as in `lab evaluate smollm2_135m mmlu`; `lab evaluate --list`")
+    named, benchmarks = evaluating.model_and_benchmarks(model, tasks)
+    options = evaluating.options_of(benchmarks, option or ())
+    check_row(benchmarks, as_row, limit)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # one bar is enough
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    for benchmark in benchmarks:  # all are refused before the first of them is asked
+        benchmark.identify(named, options[benchmark.name])
+    from lab.study.evaluations import evaluate as run
+
+    for benchmark in benchmarks:
+        with evaluating.progress_bar(benchmark.name) as progress:
+            done = run(benchmark, named, options=options[benchmark.name], limit=limit, as_row=as_row, progress=progress)
+        evaluating.print_recorded(done)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli_options import Name, Rung
+from lab.cli_sweep import Name, Rung
 from lab.errors import LabError, choose
 
 paper_app = typer.Typer()
@@ -52,19 +52,9 @@ def report(
     typer.echo(f"report: {write_report(out, mlflow=mlflow)}")
 
 
-def follow_with_report() -> None:
-    """The report follows every sweep; one that cannot be written is no failure of the sweep's."""
-    from lab.paper.report import write_report
-
-    try:
-        typer.echo(f"report: {write_report()}")
-    except (LabError, OSError) as error:
-        typer.echo(f"no report: {error}", err=True)
-
-
 @paper_app.command()
 def tables(name: Name, rung: Rung = "cpu") -> None:
-    """Write the Markdown table of an ablation, also between its markers in the README."""
+    """Write the Markdown table of an ablation."""
     from lab.paper.tables import write_tables
 
     write_tables(name, rung)
@@ -85,18 +75,10 @@ def figures(
 
     With --check, exits with 1 where one no longer matches.
     """
-    from lab.paper.figure_frame import draw_figure, figure_scripts
+    from lab.paper.figures import draw_figure, drawn, figure_scripts, resting_on
 
     if check or of:
-        from lab.paper.freshness import drawn, drawn_of_data, resting_on
-        from lab.study.ablation import ablation_files
-
-        if of:
-            found = resting_on(of)
-        elif name in figure_scripts() and name not in ablation_files():
-            found = drawn_of_data([name])
-        else:
-            found = drawn([name]) if name else [*drawn(), *drawn_of_data()]
+        found = resting_on(of) if of else drawn([name] if name else None)
         for one in found:
             behind = f"{one.ablation}, {one.rung}, {len(one.run_ids)} runs" if one.ablation else "no run"
             typer.echo(f"{one.state:17}  {one.path.name:40} {behind}")

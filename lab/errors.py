@@ -1,7 +1,7 @@
 """The one exception that is the user's to mend, and the look-up by name that raises it."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,3 +26,16 @@ def choose(choices: Mapping[str, T], name: str, what: str) -> T:
     close = difflib.get_close_matches(str(name), choices, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise LabError(f"unknown {what} {name!r}{hint}; choose one of: {', '.join(sorted(choices))}")
+
+
+def name_values(given: Iterable[str], option: str, example: str) -> dict[str, str]:
+    """The NAME=VALUE words of a repeatable option; a LabError where one is of another form, or given twice."""
+    values: dict[str, str] = {}
+    for word in given:
+        name, _, value = word.partition("=")
+        if not name.strip() or not value:
+            raise LabError(f"{option} is {word!r}; expected NAME=VALUE, as in {option} {example}")
+        if name.strip() in values:
+            raise LabError(f"{option} {name} is given twice: {values[name.strip()]!r} and {value!r}")
+        values[name.strip()] = value
+    return values

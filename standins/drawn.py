@@ -1,14 +1,12 @@
 """What is drawn by number, endlessly: its random numbers, its name, and what is asked about it."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from lab.data.splits import SPLITS, Split
-from lab.errors import LabError, choose
+from lab.errors import LabError
 
 
 @dataclass(frozen=True)
@@ -25,24 +23,9 @@ class Question:
             raise LabError(f"the answer {self.answer!r} is not one of the different choices {self.choices}")
 
 
-def generator(
-    seed: int, index: int, split: Split, *purpose: int, what: str, first: Sequence[int] = ()
-) -> np.random.Generator:
-    """The random numbers of one picture, or with a `purpose` those of that one; `first` tells kinds of pictures apart.
-
-    Raises:
-        LabError: a negative seed or index, or an unknown split.
-    """
-    if seed < 0 or index < 0:
-        raise LabError(f"seed and index of a {what} are {seed} and {index}, expected at least 0")
-    place = choose({name: number for number, name in enumerate(SPLITS)}, split, "split")
-    return np.random.default_rng([*first, seed, index, place, *purpose])
-
-
-def name_of(settings: Any, split: Split, seed: int, index: int) -> str:
-    """The name of a picture that a dataclass of settings and these numbers make; two of one name are the same."""
-    digest = hashlib.sha256(repr(astuple(settings)).encode()).hexdigest()[:8]
-    return f"{digest}-{split}-{seed}-{index}"
+def generator(seed: int, index: int, split: Split, *purpose: int, first: Sequence[int] = ()) -> np.random.Generator:
+    """The random numbers of one picture, or with a `purpose` those of it; `first` tells kinds of pictures apart."""
+    return np.random.default_rng([*first, seed, index, SPLITS.index(split), *purpose])
 
 
 def offered(rng: np.random.Generator, answer: str, others: Sequence[str]) -> tuple[str, ...]:

@@ -9,29 +9,22 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from lab.data.media import Drawn
-from lab.data.sample import Image, Sample, Text, Video
+from lab.data.sample import Drawn, Image, Sample, Text, Video
 from lab.data.sources import Largest, SampleSource
 from lab.data.splits import Split
-from lab.data.video.moments import Sight
-from lab.data.video.reading import VideoFrames
+from lab.data.video import Sight, VideoFrames
 from lab.errors import LabError, choose
 from standins.pages.chart_questions import chart_questions
-from standins.pages.chart_tables import CHART_TABLES, Chart, ChartSettings, make_chart
-from standins.pages.charts import render_chart
-from standins.pages.page_questions import TRANSCRIBE, questions, transcript
-from standins.pages.page_settings import PAGES
-from standins.pages.rendered_text import Page, make_page, render
-from standins.scenes.questions import KINDS, video_scene
-from standins.scenes.rendering import frames
-from standins.scenes.scene import Scene
+from standins.pages.charts import CHART_TABLES, HEIGHT, WIDTH, Chart, make_chart, render_chart
+from standins.pages.rendered_text import PAGES, TRANSCRIBE, Page, make_page, questions, render, transcript
+from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS
+from standins.scenes.questions import KINDS, still_scene, video_scene
+from standins.scenes.scene import Scene, frames
 from standins.scenes.stage import SceneOptions
-from standins.scenes.stills import still_scene
 
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
 # Where a source names none.
 SCENE_SECONDS, PAGE_KIND = "8-48", "labelled"
-CHARTS = ChartSettings()
 
 Pixels = UInt8[ndarray, "height width 3"]
 
@@ -69,9 +62,6 @@ def scene_samples(
 
     `seconds` and `events` are ranges of their lengths, as in "8-48"; `kinds` are the kinds of question, as in
     "moves,direction", all of them where it is empty.
-
-    Raises:
-        LabError: a range that is none, or an unknown kind.
     """
     options = SceneOptions(seconds=seconds_range(seconds), event_seconds=seconds_range(events))
     chosen = tuple(kinds.split(",")) if kinds else tuple(KINDS)
@@ -113,28 +103,20 @@ def _pages(split: Split, count: int, pages: str) -> list[Page]:
 
 
 def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:
-    """Charts of random tables, seen at their own size; `kinds` as in "bar,pie", all where empty. One question a chart.
-
-    Raises:
-        LabError: an unknown kind.
-    """
-    settings = ChartSettings(kinds=tuple(kinds.split(",")) if kinds else tuple(CHART_TABLES))
+    """Charts of random tables, at their own size; `kinds` as in "bar,pie", all where empty. One question a chart."""
+    chosen = kinds.split(",") if kinds else list(CHART_TABLES)
     seed = choose(FIRST_SEED, split, "split")
     found = []
     for index in range(count):
-        chart = make_chart(settings, seed=seed, index=index, split=split)
+        chart = make_chart(chosen, seed=seed, index=index, split=split)
         asked = chart_questions(chart)
-        one = asked[index // len(settings.kinds) % len(asked)]  # so that every kind of chart is asked everything
+        one = asked[index // len(chosen) % len(asked)]  # so that every kind of chart is asked everything
         found.append(_asking(one, Image(Drawn(_chart, (chart,))), chart.id))
     return found
 
 
 def seconds_range(text: str) -> tuple[float, float]:
-    """The two ends of a range as a source names it, "8-48".
-
-    Raises:
-        LabError: it is none.
-    """
+    """The two ends of a range as a source names it, "8-48"."""
     try:
         low, high = (float(number) for number in text.split("-"))
     except ValueError:
@@ -156,10 +138,10 @@ def _largest_page(sight: Sight, pages: str = PAGE_KIND) -> Largest:
 
 
 def _largest_chart(sight: Sight, kinds: str = "") -> Largest:
-    return Largest(1, (CHARTS.height[1], CHARTS.width[1]))
+    return Largest(1, (HEIGHT[1], WIDTH[1]))
 
 
-_PICTURES = ("tuxpaint-stamps-default", "emoji-datasource-google", "emojibase-data")
+_PICTURES = (STAMPS, EMOJI_PICTURES, EMOJI_NAMES)
 SCENES = SampleSource(read=scene_samples, largest=_largest_scene, packages=_PICTURES)
 STILLS = SampleSource(read=still_samples, largest=_largest_still, packages=_PICTURES)
 PAGES_OF_TEXT = SampleSource(read=page_samples, largest=_largest_page, packages=("fonts-wqy-microhei",))

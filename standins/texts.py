@@ -7,7 +7,7 @@ every spoken training sentence does.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +106,9 @@ def available_text_sources() -> tuple[str, ...]:
     return tuple(name for name, (package, _) in TEXT_SOURCES.items() if available(package))
 
 
-def resolve_text_sources(asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Name the sources that `None` stands for on this machine where voices speak: they are part of a corpus's key."""
-    if asked is None:
-        return tuple(name for name in available_text_sources() if name != "amazon_queen")
-    return tuple(asked)
+def spoken_text_sources() -> tuple[str, ...]:
+    """Name the sources whose sentences voices speak on this machine, where none are named."""
+    return tuple(name for name in available_text_sources() if name != "amazon_queen")
 
 
 def sentences(
@@ -119,9 +117,6 @@ def sentences(
     """Return the sentences of all splits, each once (after normalisation), with their capitals and punctuation.
 
     Those with a sign outside `ALPHABET` are left out, and those with more or fewer words.
-
-    Raises:
-        LabError: unknown source, or one that cannot be fetched.
     """
     found: dict[str, str] = {}
     for name in sources:
@@ -146,9 +141,6 @@ def training_text(
     """Return the language model's training text: sentences of the train split only, none reserved, each once.
 
     `sources` are names in `TEXT_SOURCES`; `None` takes all that can be fetched.
-
-    Raises:
-        LabError: unknown source, or no source that can be fetched.
     """
     names = tuple(available_text_sources() if sources is None else sources)
     if not names:

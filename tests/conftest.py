@@ -15,7 +15,6 @@ from lab.study import identity, store
 from lab.study.ablation import load_ablation
 from lab.study.definitions import digest
 from lab.study.display import Display
-from lab.study.reach import Reached
 from lab.study.sweep import Outcome, reproduce
 
 TOY_ABLATION = """
@@ -180,9 +179,9 @@ def store_maker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], None]:
     return make
 
 
-def toy_code(root: Path) -> Reached:
+def toy_code(root: Path) -> dict[str, str]:
     """The toy's cells are made of its declaration alone."""
-    return Reached({"toy": digest((root / "ablations" / "toy.py").read_text(encoding="utf-8"))}, ())
+    return {"toy": digest((root / "ablations" / "toy.py").read_text(encoding="utf-8"))}
 
 
 def use_checkout(root: Path, patch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from lab.data.splits import split_of
-from standins.models.pretraining import PretrainingOptions, pretrain_character_model
+from standins.models.character_model import PretrainingOptions, pretrain_character_model
 from tests.data.fakes import tone
 
 WORDS = ("anna", "bears", "carry", "dark", "eggs", "from", "green", "hills")

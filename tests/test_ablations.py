@@ -11,11 +11,9 @@ from lab.paths import repository_root
 from lab.study.ablation import load_ablation
 from lab.study.cells import cells, notebook_path
 from lab.study.parameters import cell_source, check_notebook, parameters_cell, read_notebook
-from lab.training.curricula import CURRICULA, IMAGE, VIDEO
-from lab.training.speech import cell_audio_projector
+from lab.training.cell import CURRICULA, IMAGE, VIDEO, cell_audio_projector, cell_kinds, cell_stages
+from lab.training.named_parts import check_vision_encoder
 from lab.training.stages import PAPER_STAGES
-from lab.training.vision import check_vision_encoder
-from lab.training.vision_cell import cell_kinds, cell_stages
 
 NAMES = sorted(path.stem for path in (repository_root() / "ablations").glob("[a-z]*.py"))
 
@@ -27,6 +25,12 @@ def test_the_parameters_cell_of_its_notebook_is_what_its_kind_of_study_prints(na
     check_notebook(notebook, type(ablation.base))
     (tagged,) = (cell for cell in read_notebook(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", ()))
     assert cell_source(tagged) == parameters_cell(type(ablation.base)), "write it: python -m lab.study.parameters"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_golden_run_shows_what_its_row_does(name):
+    ablation = load_ablation(name)
+    assert not ablation.golden.keys() & set(ablation.varied)
 
 
 @pytest.mark.parametrize("name", NAMES)

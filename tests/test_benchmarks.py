@@ -22,8 +22,8 @@ from benchmarks.stock_model import Clock, StockAudioLanguageModel, StockConvGMLP
 from benchmarks.study import chosen_cell, compare, shortened
 from lab.errors import LabError
 from lab.parts.audio_projectors import ConvGMLP, build_audio_projector
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.decoding import decode
+from lab.parts.media_tokens import AudioTokens, Sound
 from lab.parts.omni_model import Example, OmniModel
 from lab.paths import repository_root
 from lab.study import leases, store
@@ -31,7 +31,7 @@ from lab.study.ablation import Rung, load_ablation
 from lab.study.cells import Cell, cells
 from lab.study.parameters import notebook_parameters
 from lab.study.tracking import Recorder, provenance
-from lab.training.augmentation import Augmentation
+from lab.training.samples import Augmentation
 from tests.parts.tiny_models import HIDDEN_SIZE, language_model
 from tests.speech import tiny_parameters
 

@@ -3,11 +3,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from lab import cli, cli_options
+from lab import cli, cli_sweep
 from lab.study import schedule
 
 COMMANDS = ("reproduce", "status", "results", "prepare", "scale", "tables", "figures")
@@ -56,7 +57,10 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
             ["reproduce", "toy", "--slurm", "pbs"],
             "error: unknown cluster for --slurm: 'pbs'; choose one of: local, slurm",
         ),
-        (["reproduce", "toy", "--slurm", "local", "--slurm-option", "a"], "error: --slurm-option is 'a'; expected key"),
+        (
+            ["reproduce", "toy", "--slurm", "local", "--slurm-option", "a"],
+            "error: --slurm-option is 'a'; expected NAME=",
+        ),
         (["unattended", "toy", "--tracking-uri", "http://a:1"], "error: --tracking-uri is for cells on other machines"),
         (["schedule", "add", "toy", "at two"], "error: 'at two' is no time for cron; expected five fields"),
         (["results", "toy"], "error: there are no results of 'toy' at rung 'cpu'"),
@@ -73,20 +77,27 @@ def test_a_terminal_is_asked_about_a_forecast_above_the_budget_and_nothing_else_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(cli_options.typer, "confirm", lambda text: asked.append(text) or True)
-    monkeypatch.setattr(cli_options, "_is_terminal", lambda: True)
-    budget = cli_options._budget("2h", False, ask=True)
-    assert budget is not None
-    assert budget.ask is not None
-    assert budget.ask("3 cells would take 9 hours")
+    monkeypatch.setattr(cli_sweep.typer, "confirm", lambda text: asked.append(text) or True)
+    given = {"rung": "cpu", "rows": "main", "budget": "2h", "gpus": 0.0, "retries": 2}
+    given |= {"ray": "", "slurm": "", "tracking_uri": "", "until_decided": False, "fit": False}
+    given |= dict.fromkeys(("seeds", "workers", "time_limit", "memory_limit", "slurm_option", "max_seeds"))
+
+    def asks(terminal: bool, ask: bool) -> Any:
+        monkeypatch.setattr(cli_sweep, "_is_terminal", lambda: terminal)
+        return cli_sweep._asked_sweep(given, ask)[1]["budget"].ask
+
+    assert asks(terminal=True, ask=True)("3 cells would take 9 hours")
     assert asked == ["3 cells would take 9 hours. Run all of it nevertheless?"]
-    unattended = cli_options._budget("2h", False)
-    assert unattended is not None
-    assert unattended.ask is None
-    monkeypatch.setattr(cli_options, "_is_terminal", lambda: False)
-    piped = cli_options._budget("2h", False, ask=True)
-    assert piped is not None
-    assert piped.ask is None
+    assert asks(terminal=True, ask=False) is None
+    assert asks(terminal=False, ask=True) is None
+
+
+def test_without_a_name_the_choices_are_told(
+    toy_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["status"], ["reproduce"], ["scale"]):
+        assert call(monkeypatch, *command) == 2
+        assert capsys.readouterr().err == "error: name an ablation; choose one of: toy\n"
 
 
 def test_status_speaks_to_machines_as_well(
@@ -192,7 +203,7 @@ def test_options_of_a_scheduled_sweep_are_read_before_the_line_is_written(
 
 def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from lab.training import scored_sources
-    from lab.training.packed_losses import ScoringOptions
+    from lab.training.scoring import ScoringOptions
 
     handed: dict[str, object] = {}
     monkeypatch.setattr(scored_sources, "score_source", lambda source, out, **rest: handed.update(rest, asked=source))
@@ -216,8 +227,8 @@ def test_score_of_pictures_hands_the_studys_parameters_on(
     handed: list[object] = []
     monkeypatch.setattr(
         scored_sources,
-        "score_picture_source",
-        lambda source, out, parameters, **rest: handed.extend([source, parameters.scorer_steps, rest["limit"]]),
+        "score_source",
+        lambda source, out, model, **rest: handed.extend([source, model.scorer_steps, rest["limit"]]),
     )
     plain = ["score", "stills", "--images", "--out", str(tmp_path)]
     assert call(monkeypatch, *plain, "--rung", "smoke", "--limit", "3") == 0

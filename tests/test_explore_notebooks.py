@@ -7,10 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instructions import read_instructions
 from lab.paths import repository_root
-from lab.study.quick_client import QuickManager
 
 # What makes each quick, or gives it something to look at where no study has been run.
 PARAMETERS = {
@@ -56,7 +55,6 @@ def test_it_runs_to_its_end(name, scores, tmp_path):
         parameters=parameters,
         cwd=repository_root() / "notebooks",
         progress_bar=False,
-        kernel_manager_class=QuickManager,
     )
     cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)

@@ -9,17 +9,16 @@ import pytest
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
 from lab.data.sources import check_source
 from lab.paper.claims import load_contrasts
-from lab.paper.figure_frame import load_script
+from lab.paper.figures import load_script
 from lab.paper.measured import load_measured
 from lab.paper.style import paper_style
 from lab.study import results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
-from lab.training.curricula import FINE_TUNING, PRETRAINING, image_text_stages
-from lab.training.image_text_data import check_image_text
-from lab.training.instruction_filter import ORACLE, check_filter
-from lab.training.vision import check_vision_encoder
+from lab.training.cell import FINE_TUNING, PRETRAINING, cell_stages
+from lab.training.named_parts import check_vision_encoder
+from lab.training.tuning import ORACLE, check_tuning
 from tests.image_text import NAME, tiny_image_text
 from tests.paper.answers import REPOSITORY
 from tests.vision import write_image_set
@@ -45,9 +44,8 @@ def test_all_rows_of_every_rung_can_be_and_are_trained_and_tested_alike() -> Non
         cells = [ablation.resolve(row.key, rung.name) for row in ablation.rows]
         assert len({str({n: v for n, v in cell.as_dict().items() if n not in VARIED}) for cell in cells}) == 1
         for cell in cells:
-            check_filter(cell)
-            check_image_text(cell)
-            first, second = image_text_stages(cell)
+            check_tuning(cell)
+            first, second = cell_stages(cell)
             assert first.trained == second.trained
         check_vision_encoder(cells[0].vision_encoder)
         for source in filter(None, (cells[0].images, cells[0].test_source)):

@@ -10,17 +10,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lab import paths
 from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM
-from lab.errors import LabError
 from lab.paper.claims import load_contrasts
-from lab.paper.figure_frame import load_script
+from lab.paper.figures import load_script
 from lab.paper.measured import load_measured
-from lab.paper.panels_beneath import seen_losses
 from lab.paper.style import paper_style
 from lab.study import results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.store import read_runs
 from lab.study.sweep import reproduce
-from lab.training.instruction_filter import ORACLE, check_filter
+from lab.training.tuning import ORACLE, check_tuning
 from tests.paper.answers import REPOSITORY, write_study
 from tests.training.instructions import talks, tiny_model
 
@@ -36,7 +34,7 @@ def test_rows_differ_in_the_filter_and_its_k_alone_and_every_filter_has_one() ->
     of_all = [cell for cell in cells if cell.fitted_by == "corpus"]
     assert sorted(cell.k for cell in of_all if cell.loss_filter == "gaussian") == [0.5, 1.0, 1.5, 2.0, 3.0]
     for cell in cells:
-        check_filter(cell)
+        check_tuning(cell)
 
 
 def test_random_is_of_the_papers_filters_size() -> None:
@@ -186,5 +184,3 @@ def test_without_the_papers_row_the_scores_are_drawn_alone(tmp_path, monkeypatch
     found, _ = measured(tmp_path, monkeypatch, rows=("none", "oracle"))
     with paper_style():
         assert len(load_script(REPOSITORY / "figures" / f"{NAME}.py").draw(found).axes) == 1
-    with pytest.raises(LabError, match="row 'gaussian_1' of 'loss_filter' has no results at rung 'cpu'; run it"):
-        seen_losses(found, "gaussian_1")

@@ -9,7 +9,7 @@ import torch
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import remembered, results
+from lab.study import preparation, results
 from lab.study.ablation import Rung, load_ablation
 from lab.study.preparation import prepare
 from lab.study.store import read_runs
@@ -107,7 +107,7 @@ def test_a_machine_that_computes_otherwise_makes_other_cells_and_a_named_precisi
     told = []
     for fast, machine in ((True, "bf16"), (False, "other")):
         monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device, fast=fast: fast)
-        monkeypatch.setattr(remembered, "processor", lambda machine=machine: machine)
+        monkeypatch.setattr(preparation, "processor", lambda machine=machine: machine)
         told.append([prepare([cell])["precision"] for cell in (tiny, dataclasses.replace(tiny, precision="float32"))])
     assert told == [
         [{"auto": "bfloat16"}, {"float32": "float32"}],

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from lab import cli, paths
-from lab.study import identity, looks, store
+from lab.study import adaptive, identity, store
 from lab.study.ablation import load_ablation
-from lab.study.reach import Reached
 from tests.conftest import write_notebook
 
 ABLATION = """
@@ -54,7 +53,6 @@ contrasts = (Contrast(label="the claim", baseline="pool", candidate="conv", low_
 def prepare(parameters_of_cells):
     return {}
 """
-README = "<!-- lab:rates:begin -->\n<!-- lab:rates:end -->\n"
 PARAMETERS = """\
 projector: str = "conv"
 downsample_rate: int = 2
@@ -81,10 +79,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Calla
     root = tmp_path / "checkout"
     (root / "ablations").mkdir(parents=True)
     (root / "ablations" / "rates.py").write_text(ABLATION, encoding="utf-8")
-    (root / "README.md").write_text(README, encoding="utf-8")
     write_notebook(root / "notebooks" / "rates.ipynb", parameters=PARAMETERS, code=CODE)
     monkeypatch.setattr(paths, "repository_root", lambda: root)
-    monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: Reached({}, ()))
+    monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: {})
     store_maker()
     return root
 
@@ -107,23 +104,23 @@ def test_seeds_are_added_looked_at_kept_and_told(
     assert "look 2 of 2: 4 seeds, effect +6.00 points, 97.75% interval -" in printed
     assert "no more seeds: the next look would be at 8 seeds, more than the 4 allowed" in printed
     assert "16 cells: 16 done; results:" in printed
-    taken = looks.read_looks(load_ablation("rates"), "cpu")
+    taken = adaptive.read_looks(load_ablation("rates"), "cpu")
     assert [(len(look.seeds), look.outcome) for look in taken] == [(2, "undecided"), (4, "undecided")]
     study = next(run for run in store.read_runs() if run.tags.get("kind") == "study")
-    assert study.artifact("looks.json").read_text() == looks.looks_path(load_ablation("rates"), "cpu").read_text()
+    assert study.artifact("looks.json").read_text() == adaptive.looks_path(load_ablation("rates"), "cpu").read_text()
 
     runs = store.read_runs()
     assert call(monkeypatch, *command) == 0
     assert "look 2 of 2: 4 seeds" in capsys.readouterr().out
     assert [run.run_id for run in store.read_runs()] == [run.run_id for run in runs]
-    assert looks.read_looks(load_ablation("rates"), "cpu") == taken
+    assert adaptive.read_looks(load_ablation("rates"), "cpu") == taken
 
     assert call(monkeypatch, "unattended", "rates", "--until-decided", "--max-seeds", "4") == 0
     report = (paths.mlruns_dir() / "unattended" / "rates-cpu.md").read_text()
     assert "## Looks at the claim\n\n- look 2 of 2: 4 seeds" in report
 
     assert call(monkeypatch, "tables", "rates") == 0
-    table = (checkout / "README.md").read_text()
+    table = (checkout / "ablations" / "results" / "rates.cpu.md").read_text()
     assert "**The claim.** Undecided: " in table
     assert "97.75% interval" in table
     assert "2 looks were taken (at 2, 4 seeds)" in table

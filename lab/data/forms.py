@@ -18,28 +18,26 @@ More of speech: `google/fleurs:cmn_hans_cn`, `AISHELL/AISHELL-1` (or a copy of i
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.filtering import Dropped, LeftOut
-from lab.data.hub import NEWEST, Content, Form, Row, SampleReading, open_split
-from lab.data.media import Media
-from lab.data.sample import Audio, Image, Part, Role, Text, Video
-from lab.errors import choose
+from lab.data.filters.filtering import Dropped
+from lab.data.sample import Audio, Image, Media, Part, Role, Sample, Text, Video
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")
-DESCRIBE_IMAGE, DESCRIBE_VIDEO = Text("Describe the image."), Text("Describe the video.")
-AUDIO = ("audio", "speech", "wav", "file")
-TRANSCRIPTS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription", "Text")
-SPEAKERS = ("speaker_id", "speaker", "client_id", "spk_id", "Speaker")
-RECORDINGS = ("id", "utt_id", "segment_id", "file_name", "path")
+_VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")
+_DESCRIBE_IMAGE, _DESCRIBE_VIDEO = Text("Describe the image."), Text("Describe the video.")
+_AUDIO = ("audio", "speech", "wav", "file")
+_TRANSCRIPTS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription", "Text")
+_SPEAKERS = ("speaker_id", "speaker", "client_id", "spk_id", "Speaker")
+_RECORDINGS = ("id", "utt_id", "segment_id", "file_name", "path")
 TURNS = ("messages", "conversations")
 PROMPTS = ("prompt", "question", "instruction", "inputs", "query")
 ANSWERS = ("response", "answer", "output", "completion", "targets", "target")
+_IDS = ("id", "question_id", "video_id", "videoid")
 # What a prompt is about: `input` of alpaca's form, `context` of dolly's.
-ABOUT = ("input", "context")
+_ABOUT = ("input", "context")
 _IMAGE_MARK, _VIDEO_MARK = "<image>", "<video>"
 _ROLES: Mapping[str, Role] = {
     "human": "user",
@@ -50,17 +48,28 @@ _ROLES: Mapping[str, Role] = {
 }
 
 
-def read_samples(name: str, *, form: str, revision: str | None = None, **options: Any) -> SampleReading:
-    """Stream one split of a data set, by the name of its form; `options` are those of `HubSplit.samples`.
+Row = Mapping[str, Any]
 
-    Raises:
-        LabError: unknown form, or as `open_split` and `HubSplit.samples`.
+
+@dataclass(frozen=True)
+class Form:
+    """Which columns a row needs (each one of several names), and what is made of it.
+
+    `read(row, root)` gives a sample without id, or raises a `Dropped` for a row that does not fit; `root` is the folder
+    of relative paths. The first of `ids` that a row has names its sample, else its number does.
     """
-    chosen = choose(FORMS, form, "form of a data set")
-    opened, left_out = open_split(name, revision=revision), LeftOut()
-    rows = opened.samples(chosen, left_out, **options)
-    samples = (replace(sample, task=form, source=f"{form}@{name}") for sample in rows)
-    return SampleReading(name, opened.licence, {name: revision or NEWEST}, samples, left_out)
+
+    required: tuple[tuple[str, ...], ...]
+    read: Callable[[Row, Path], Sample]
+    ids: tuple[str, ...] = _IDS
+
+    def missing(self, present: Sequence[str]) -> list[tuple[str, ...]]:
+        """Which of the required columns a data set lacks."""
+        return [names for names in self.required if not any(name in present for name in names)]
+
+
+def _sample(content: Sequence[Part], answer: str, choices: tuple[str, ...] = ()) -> Sample:
+    return Sample(id="", content=tuple(content), answer=answer, choices=choices)
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:
@@ -68,29 +77,18 @@ def _first(row: Row, names: Sequence[str]) -> Any:
     return next((row[name] for name in names if name in row), None)
 
 
-def _transcribe(row: Row, root: Path) -> Content:
-    speaker = _first(row, SPEAKERS)
-    sound = Audio(_media(_first(row, AUDIO), root), speaker="unknown" if speaker is None else str(speaker))
-    return Content((sound,), str(_first(row, TRANSCRIPTS) or ""))
+def _transcribe(row: Row, root: Path) -> Sample:
+    speaker = _first(row, _SPEAKERS)
+    sound = Audio(_media(_first(row, _AUDIO), root), speaker="unknown" if speaker is None else str(speaker))
+    return _sample((sound,), str(_first(row, _TRANSCRIPTS) or ""))
 
 
-def _messages(row: Row, root: Path) -> Content:
-    """What the system says stands first; a last turn that nobody answers is left out."""
-    turns = _spoken(_first(row, TURNS))
-    system = [turn.text for turn in turns if turn.role == "system"]
-    spoken = [turn for turn in turns if turn.role != "system"]
-    spoken = spoken[: len(spoken) // 2 * 2]
-    if not spoken or [turn.role for turn in spoken] != ["user", "assistant"] * (len(spoken) // 2):
-        raise Dropped("a row of another shape")
-    return Content((*([Text("\n".join(system), "system")] if system else ()), *spoken[:-1]), spoken[-1].text)
-
-
-def _pair(row: Row, root: Path) -> Content:
+def _pair(row: Row, root: Path) -> Sample:
     prompt, answer = _first(row, PROMPTS), _first(row, ANSWERS)
     if not isinstance(prompt, str) or not isinstance(answer, str):
         raise Dropped("a row of another shape")
-    about = next((str(row[name]).strip() for name in ABOUT if row.get(name)), "")
-    return Content((Text("\n".join(filter(None, (prompt.strip(), about)))),), answer.strip())
+    about = next((str(row[name]).strip() for name in _ABOUT if row.get(name)), "")
+    return _sample((Text("\n".join(filter(None, (prompt.strip(), about)))),), answer.strip())
 
 
 def _media(value: Any, root: Path, *, suffixes: Sequence[str] = ()) -> Media:
@@ -112,7 +110,7 @@ def _media(value: Any, root: Path, *, suffixes: Sequence[str] = ()) -> Media:
 
 
 def _video(value: Any, root: Path) -> Video:
-    return Video(_media(value, root, suffixes=VIDEO_SUFFIXES))
+    return Video(_media(value, root, suffixes=_VIDEO_SUFFIXES))
 
 
 def _text(row: Row, column: str) -> str:
@@ -122,20 +120,15 @@ def _text(row: Row, column: str) -> str:
     return text
 
 
-def _spoken(turns: Any) -> list[Text]:
-    """Turns of `from` and `value`, or of `role` and `content`."""
-    told = []
-    for turn in turns or ():
+def _turns(row: Row) -> list[Text]:
+    """Perhaps the system's turn, then questions and answers in alternation; a last turn that nobody answers goes."""
+    turns = []
+    for turn in _first(row, TURNS) or ():
         role = _ROLES.get(str(turn.get("from") or turn.get("role")))
         if role is None:
             raise Dropped("turns that are not questions and answers in alternation")
-        told.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
-    return told
-
-
-def _turns(row: Row) -> list[Text]:
-    """Perhaps the system's turn, then questions and answers in alternation."""
-    turns = _spoken(row["conversations"])
+        turns.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
+    turns = turns[:-1] if turns and turns[-1].role == "user" else turns
     roles = [turn.role for turn in turns if turn.role != "system"]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise Dropped("turns that are not questions and answers in alternation")
@@ -146,7 +139,7 @@ def _turns(row: Row) -> list[Text]:
     return turns
 
 
-def _conversation(row: Row, root: Path) -> Content:
+def _conversation(row: Row, root: Path) -> Sample:
     """All turns; the last answer is the sample's. Media take the places of their marks, else stand in front."""
     turns = _turns(row)
     pictures = row.get("images") or ([row["image"]] if row.get("image") else [])
@@ -172,33 +165,33 @@ def _conversation(row: Row, root: Path) -> Content:
         for number, piece in enumerate(places.split(turn.text)):
             content += [media.pop(0)] if number else []
             content += [Text(piece.strip())] if piece.strip() else []
-    return Content(content, turns[-1].text)
+    return _sample(content, turns[-1].text)
 
 
-def _image_caption(row: Row, root: Path) -> Content:
-    return Content((Image(_media(row["image"], root)), DESCRIBE_IMAGE), _text(row, "caption"))
+def _image_caption(row: Row, root: Path) -> Sample:
+    return _sample((Image(_media(row["image"], root)), _DESCRIBE_IMAGE), _text(row, "caption"))
 
 
-def _sharegpt4video(row: Row, root: Path) -> Content:
+def _sharegpt4video(row: Row, root: Path) -> Sample:
     # A video's captions are of its parts in order; the one of the whole is numbered -1.
     whole = [caption["content"] for caption in row["captions"] or () if str(caption["idx"]) == "-1"]
     if len(whole) != 1:
         raise Dropped("no caption of the whole video")
-    return Content((_video(row["video_path"], root), DESCRIBE_VIDEO), _text({"caption": whole[0]}, "caption"))
+    return _sample((_video(row["video_path"], root), _DESCRIBE_VIDEO), _text({"caption": whole[0]}, "caption"))
 
 
-def _webvid(row: Row, root: Path) -> Content:
+def _webvid(row: Row, root: Path) -> Sample:
     column = "contentUrl" if row.get("contentUrl") else "video"
-    return Content((_video(row.get(column), root), DESCRIBE_VIDEO), _text(row, "name"))
+    return _sample((_video(row.get(column), root), _DESCRIBE_VIDEO), _text(row, "name"))
 
 
-def _activitynet_qa(row: Row, root: Path) -> Content:
+def _activitynet_qa(row: Row, root: Path) -> Sample:
     # The files are called v_NAME, with one of several suffixes.
     video = _video(f"v_{_text(row, 'video_name')}", root)
-    return Content((video, Text(_text(row, "question"))), _text(row, "answer"))
+    return _sample((video, Text(_text(row, "question"))), _text(row, "answer"))
 
 
-def _next_qa(row: Row, root: Path) -> Content:
+def _next_qa(row: Row, root: Path) -> Sample:
     content = (_video(row["video"], root), Text(_text(row, "question")))
     answer = _text(row, "answer")
     choices = tuple(str(row[f"a{k}"]) for k in range(5) if row.get(f"a{k}") is not None)
@@ -206,10 +199,10 @@ def _next_qa(row: Row, root: Path) -> Content:
         if not answer.isdecimal() or int(answer) >= len(choices):
             raise Dropped("an answer that is no number of a choice")
         answer = choices[int(answer)]
-    return Content(content, answer, choices)
+    return _sample(content, answer, choices)
 
 
-def _image_choices(row: Row, root: Path) -> Content:
+def _image_choices(row: Row, root: Path) -> Sample:
     """A list of choices with the number of the right one, or columns A, B, ... with its letter (MMBench)."""
     listed = row.get("choices")
     choices = tuple(map(str, listed)) if listed else tuple(str(row[c]) for c in "ABCDE" if _is_choice(row.get(c)))
@@ -218,7 +211,7 @@ def _image_choices(row: Row, root: Path) -> Content:
     if not 0 <= number < len(choices):
         raise Dropped("an answer that is no number or letter of a choice")
     content = (Image(_media(row["image"], root)), Text(_text(row, "question")))
-    return Content(content, choices[number], choices)
+    return _sample(content, choices[number], choices)
 
 
 def _is_choice(value: Any) -> bool:
@@ -226,14 +219,14 @@ def _is_choice(value: Any) -> bool:
 
 
 FORMS: Mapping[str, Form] = {
-    "transcribe": Form((AUDIO, TRANSCRIPTS), SPEAKERS, _transcribe, ids=RECORDINGS),
-    "messages": Form((TURNS,), (), _messages, ids=()),
-    "pair": Form((PROMPTS, ANSWERS), ABOUT, _pair, ids=()),
-    "conversation": Form((("conversations",),), ("id", "image", "images", "video"), _conversation),
-    "image_caption": Form((("image",), ("caption",)), ("id",), _image_caption),
-    "image_choices": Form((("image",), ("question",), ("answer",)), ("index", "choices", *"ABCDE"), _image_choices),
-    "sharegpt4video": Form((("video_path",), ("captions",)), ("video_id",), _sharegpt4video),
-    "webvid": Form((("contentUrl", "video"), ("name",)), ("videoid",), _webvid),
-    "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), ("question_id",), _activitynet_qa),
-    "next_qa": Form((("video",), ("question",), ("answer",)), ("a0", "a1", "a2", "a3", "a4"), _next_qa),
+    "transcribe": Form((_AUDIO, _TRANSCRIPTS), _transcribe, ids=_RECORDINGS),
+    "messages": Form((TURNS,), _conversation, ids=()),
+    "pair": Form((PROMPTS, ANSWERS), _pair, ids=()),
+    "conversation": Form((("conversations",),), _conversation),
+    "image_caption": Form((("image",), ("caption",)), _image_caption),
+    "image_choices": Form((("image",), ("question",), ("answer",)), _image_choices),
+    "sharegpt4video": Form((("video_path",), ("captions",)), _sharegpt4video),
+    "webvid": Form((("contentUrl", "video"), ("name",)), _webvid),
+    "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), _activitynet_qa),
+    "next_qa": Form((("video",), ("question",), ("answer",)), _next_qa),
 }

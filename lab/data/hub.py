@@ -1,53 +1,22 @@
 """Data sets of the Hugging Face hub, or folders of the same form, streamed through `datasets`: rows become samples.
 
-Name: `hub:DATASET[:CONFIG[:SPLIT]]`, the split one of the data set's own. What is made of a row is a `Form`
-(`lab.data.forms`). The hub's copies change: where columns have other names, map the form's name to the data set's with
-`columns`. Videos mostly lie in archives beside the rows: unpack them into `lab.paths.media_dir()/OWNER/NAME`.
+Name: `hub:DATASET[:CONFIG[:SPLIT]]`, the split one of the data set's own. What is made of a row is a form
+(`lab.data.forms`). Videos mostly lie in archives beside the rows: unpack them into `lab.paths.media_dir()/OWNER/NAME`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Dropped, LeftOut
+from lab.data.forms import FORMS, Form, Row
 from lab.data.sample import Part, Sample, Video
 from lab.errors import LabError, choose
 from lab.paths import media_dir
 
 PREFIX = "hub:"
 NEWEST = "newest revision when it was read"
-ID_COLUMNS = ("id", "question_id", "video_id", "videoid")
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a row holds, as in a `Sample`."""
-
-    content: Sequence[Part]
-    answer: str
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Form:
-    """Which columns a row needs (each one of several names), may have, and what is made of it.
-
-    `read(row, root)` raises a `Dropped` for a row that does not fit; `root` is the folder of relative paths. The first
-    of `ids` that a row has names its sample, else its number does.
-    """
-
-    required: tuple[tuple[str, ...], ...]
-    optional: tuple[str, ...]
-    read: Callable[[Row, Path], Content]
-    ids: tuple[str, ...] = ID_COLUMNS
-
-    def missing(self, present: Sequence[str], renamed: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
-        """Which of the required columns a data set lacks, under their own names or those given in `renamed`."""
-        named = renamed or {}
-        return [names for names in self.required if not any(named.get(name, name) in present for name in names)]
 
 
 @dataclass
@@ -83,11 +52,7 @@ class HubSplit:
         return self.stream.info.license or "see the data set's card"
 
     def columns(self) -> list[str]:
-        """The names of its columns, asked before a row is read.
-
-        Raises:
-            LabError: it cannot be read.
-        """
+        """The names of its columns, asked before a row is read."""
         try:
             return list(self.stream.features or next(iter(self.stream.take(1)), {}))
         except Exception as error:  # `datasets` raises whatever its readers and the network raise
@@ -95,105 +60,56 @@ class HubSplit:
                 f"data set {self.name} cannot be read: {_first_line(error)}; check access and network"
             ) from error
 
-    def rows(self, *, first: int = 0, limit: int | None = None) -> Iterator[Row]:
-        """Its rows from `first` on, at most `limit`, as they are stored: media are bytes or a path, never decoded.
-
-        Raises:
-            LabError: the stream breaks off; the message says at which row.
-        """
+    def rows(self, limit: int | None = None) -> Iterator[Row]:
+        """Its rows, at most `limit`, as they are stored: media are bytes or a path, never decoded."""
         # With features, `datasets` wants torchcodec even for audio that it is told not to decode.
         self.stream.info.features = None
-        rows = self.stream.skip(first) if first else self.stream
-        number = first
+        number = 0
         try:
-            for row in rows if limit is None else rows.take(limit):
+            for row in self.stream if limit is None else self.stream.take(limit):
                 yield row
                 number += 1
         except Exception as error:  # as above
             raise LabError(
-                f"data set {self.name} broke off at row {number}: {_first_line(error)}; "
-                f"check the network, and go on with first={number}"
+                f"data set {self.name} broke off at row {number}: {_first_line(error)}; check the network"
             ) from error
 
-    def samples(
-        self,
-        form: Form,
-        left_out: LeftOut,
-        *,
-        first: int = 0,
-        limit: int | None = None,
-        root: Path | None = None,
-        columns: Mapping[str, str] | None = None,
-    ) -> Iterator[Sample]:
-        """Make a sample of each row; one that does not fit the form is left out, never guessed.
+    def samples(self, form: Form, left_out: LeftOut, *, limit: int | None = None) -> Iterator[Sample]:
+        """Make a sample of each row, of `limit` rows at most; one that does not fit the form is named in `left_out`.
 
         A sample has the row's own id, else its number; of a data set that asks several questions under one id, several
-        have it. Samples of one video are one group.
-
-        Args:
-            form: what is made of a row.
-            left_out: where the rows are named of which no sample is made.
-            first: row to begin with.
-            limit: rows at most.
-            root: folder of the files that rows name; by default the data set's, of the hub's its own in `media_dir()`.
-            columns: the data set's names of the form's columns.
-
-        Raises:
-            LabError: a first row below 0 or a limit below 1, or columns that the form needs and that are not there;
-                while it is read, as `rows`.
+        have it. Samples of one video are one group. Files that rows name lie in the folder, of the hub's data sets in
+        their own in `media_dir()`.
         """
-        if first < 0 or (limit is not None and limit < 1):
-            raise LabError(f"first row and limit are {first} and {limit}, expected at least 0 and 1")
-        renamed = self._renamed(form, columns or {})
-        own = Path(self.dataset) if Path(self.dataset).is_dir() else media_dir() / self.dataset
-        folder = own if root is None else root
+        if limit is not None and limit < 1:
+            raise LabError(f"limit is {limit} rows, expected at least 1")
+        if lacks := form.missing(present := self.columns()):
+            told, expected = (", ".join(" or ".join(names) for names in listed) for listed in (lacks, form.required))
+            raise LabError(
+                f"data set {self.name} has no column {told}; its form needs {expected}, the columns are "
+                f"{', '.join(present)}"
+            )
+        root = Path(self.dataset) if Path(self.dataset).is_dir() else media_dir() / self.dataset
 
         def samples() -> Iterator[Sample]:
-            for number, stored in enumerate(self.rows(first=first, limit=limit), start=first):
-                row = {**stored, **{column: stored[own] for column, own in renamed.items() if own in stored}}
+            for number, row in enumerate(self.rows(limit)):
                 own_id = next((row[column] for column in form.ids if row.get(column) is not None), None)
                 key = f"{self.split}-{number:08d}" if own_id is None else str(own_id)
                 try:
-                    made = form.read(row, folder)
-                    sample = Sample(
-                        id=key,
-                        content=tuple(made.content),
-                        answer=made.answer,
-                        choices=made.choices,
-                        source=f"{PREFIX}{self.name}",
-                        group=next(filter(None, map(_video_name, made.content)), key),
-                    )
+                    made = form.read(row, root)
                 except Dropped as error:
                     left_out.add(str(error), key)
                 except (AttributeError, IndexError, KeyError, TypeError, LabError):
                     left_out.add("a row of another shape", key)
                 else:
-                    yield sample
+                    group = next(filter(None, map(_video_name, made.content)), key)
+                    yield replace(made, id=key, source=f"{PREFIX}{self.name}", group=group)
 
         return samples()
 
-    def _renamed(self, form: Form, columns: Mapping[str, str]) -> dict[str, str]:
-        """Map the form's columns to the data set's; those that are not named keep their names."""
-        known = list(dict.fromkeys([*(name for names in form.required for name in names), *form.optional, *form.ids]))
-        for column in columns:
-            choose(dict.fromkeys(known), column, "column of the form")
-        present = self.columns()
-        lacks = form.missing(present, columns) + [(own,) for own in columns.values() if own not in present]
-        if lacks:
-            told, expected = (", ".join(" or ".join(names) for names in listed) for listed in (lacks, form.required))
-            raise LabError(
-                f"data set {self.name} has no column {told}; its form needs {expected} and may have "
-                f"{', '.join(form.optional)}, the columns are {', '.join(present)}: name them with columns"
-            )
-        return {column: columns.get(column, column) for column in known}
-
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:
-    """Cut `[hub:]DATASET[:CONFIG[:SPLIT]]` into its three parts.
-
-    Raises:
-        LabError: it is of another form.
-    """
+    """Cut `[hub:]DATASET[:CONFIG[:SPLIT]]` into its three parts."""
     parts = name.removeprefix(PREFIX).split(":")
     if not parts[0] or len(parts) > 3:
         raise LabError(f"{name!r} is not of the form {PREFIX}DATASET[:CONFIG[:SPLIT]]")
@@ -225,11 +141,7 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
 
 
 def open_split(name: str, *, revision: str | None = None, default: str | None = None) -> HubSplit:
-    """Open the split that is named; where none is, the `default`, or the only one that there is.
-
-    Raises:
-        LabError: as `open_splits`, or none is named and there are several.
-    """
+    """Open the split that is named; where none is, the `default`, or the only one that there is."""
     dataset, _, split = parse_name(name)
     splits = open_splits(name, revision=revision)
     if split is None and len(splits) == 1:
@@ -238,6 +150,15 @@ def open_split(name: str, *, revision: str | None = None, default: str | None = 
     if split is None:
         raise LabError(f"data set {dataset!r} has several splits; name one of: {', '.join(splits)}")
     return choose(splits, split, f"split of data set {dataset!r}:")
+
+
+def read_samples(name: str, *, form: str, revision: str | None = None, limit: int | None = None) -> SampleReading:
+    """Stream one split of a data set, by the name of its form."""
+    chosen = choose(FORMS, form, "form of a data set")
+    opened, left_out = open_split(name, revision=revision), LeftOut()
+    rows = opened.samples(chosen, left_out, limit=limit)
+    samples = (replace(sample, task=form, source=f"{form}@{name}") for sample in rows)
+    return SampleReading(name, opened.licence, {name: revision or NEWEST}, samples, left_out)
 
 
 def _video_name(part: Part) -> str:

@@ -24,12 +24,8 @@ T = TypeVar("T")
 class Kept:
     """What one maker has made: what is on disk is read, the rest is made and kept, each value as it comes.
 
+    `kind` is the folder in the cache, `maker` all that a value depends on but its key, `what` is kept, for messages.
     Where two processes make one value at the same moment, the first stays and both return it.
-
-    Args:
-        kind: the folder in the cache: "answers", "transcripts".
-        maker: all that a value depends on but its key.
-        what: is kept, for messages.
     """
 
     def __init__(self, kind: str, *maker: str, what: str) -> None:
@@ -47,29 +43,22 @@ class Kept:
     ) -> list[T]:
         """The value under each key, in their order; an empty one is kept as any.
 
-        Args:
-            keys: SHA-256 of what the values are made from; a key that stands twice is made once.
-            make: is given the places in `keys` of what is missing, and gives each with its value, in any order. What is
-                neither text nor bytes (a refusal) is returned and not kept.
-            progress: told how many are there, of how many.
+        `keys` are SHA-256 of what the values are made from; a key that stands twice is made once. `make` is given the
+        places in `keys` of what is missing, and gives each with its value, in any order. What is neither text nor bytes
+        (a refusal) is returned and not kept. `progress` is told how many are there, of how many.
 
         Raises:
             LabError: the folder cannot be read or written; or as `make`, after what it had given was kept.
         """
-        if not keys:
-            return []
         with self._disk():
             read = ((key, self._store.get(key, retry=True)) for key in set(keys))
             found: dict[bytes, T] = {key: value for key, value in read if value is not None}
         missing = sorted({key: place for place, key in reversed([*enumerate(keys)]) if key not in found}.values())
-        done = len(keys) - len(missing)
-        if progress is not None:
-            progress(done, len(keys))
-        for place, value in make(missing) if missing else ():
+        tell, done = progress or (lambda done, total: None), len(keys) - len(missing)
+        tell(done, len(keys))
+        for made, (place, value) in enumerate(make(missing) if missing else (), done + 1):
             found[keys[place]] = self._kept(keys[place], value) if isinstance(value, str | bytes) else value
-            done += 1
-            if progress is not None:
-                progress(done, len(keys))
+            tell(made, len(keys))
         return [found[key] for key in keys]
 
     def _kept(self, key: bytes, value: T) -> T:

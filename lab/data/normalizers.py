@@ -1,14 +1,19 @@
-"""What a transcript and its hypothesis are reduced to before errors are counted; each has a name and a version.
+"""What a text and its hypothesis are reduced to before errors are counted, and the errors in words and characters.
 
-The normaliser moves an error rate as much as an ablation does, so both stand with every score.
+A normaliser moves an error rate as much as an ablation does, so its name and version stand with every score.
 """
 
 import functools
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Literal
+
+import jiwer
+import pandas as pd
+
+from lab.errors import LabError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +83,7 @@ NORMALIZERS = {
         normalize=whisper_english,
     ),
     "chinese_characters": Normalizer(
-        name="chinese_characters",
-        version="1",
-        language="zh",
-        reports=("cer",),
-        normalize=chinese_characters,
+        name="chinese_characters", version="1", language="zh", reports=("cer",), normalize=chinese_characters
     ),
     "lowercase_alphanumeric": Normalizer(
         name="lowercase_alphanumeric",
@@ -92,3 +93,52 @@ NORMALIZERS = {
         normalize=lowercase_alphanumeric,
     ),
 }
+
+
+def _edits(alignment: Sequence[jiwer.AlignmentChunk]) -> int:
+    """Substitutions, deletions and insertions of one text's alignment."""
+    return sum(
+        max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        for chunk in alignment
+        if chunk.type != "equal"
+    )
+
+
+def text_errors(
+    answers: Sequence[str], given: Sequence[str], normalizer: Normalizer, ids: Sequence[str]
+) -> pd.DataFrame:
+    """Compare what was given with the right answers; one line each, in the order given.
+
+    Columns: `id`, `answer` and `given`, both normalised, `wrong_answers` (whether these differ), and the errors and
+    lengths in characters and words. The blank between two words counts as a character, as in jiwer. Nothing given is
+    all deletions. Where the normaliser does not report words, `num_words` and `word_errors` are 0.
+
+    Raises:
+        LabError: a right answer is empty after normalisation; the message names its item.
+    """
+    expected = [normalizer(text) for text in answers]
+    found = [normalizer(text) for text in given]
+    for name, raw, normalized in zip(ids, answers, expected, strict=True):
+        if not normalized:
+            raise LabError(
+                f"the answer of {name!r}, {raw!r}, is empty after the normaliser {normalizer.name!r}; leave it out or "
+                "choose another normaliser"
+            )
+    characters = jiwer.process_characters(expected, found) if expected else None
+    words = jiwer.process_words(expected, found) if expected and "wer" in normalizer.reports else None
+    counts = {
+        "wrong_answers": [int(a != b) for a, b in zip(expected, found, strict=True)],
+        "num_questions": [1] * len(expected),
+        "character_errors": [_edits(a) for a in characters.alignments] if characters else [],
+        "num_characters": [len(r) for r in characters.references] if characters else [],
+        "word_errors": [_edits(a) for a in words.alignments] if words else [0] * len(expected),
+        "num_words": [len(r) for r in words.references] if words else [0] * len(expected),
+    }
+    texts = {
+        "id": list(ids),
+        "answer": list(answers),
+        "given": list(given),
+        "answer_normalized": expected,
+        "given_normalized": found,
+    }
+    return pd.DataFrame(texts | counts).astype(dict.fromkeys(counts, "int64"))

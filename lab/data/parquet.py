@@ -30,11 +30,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def read_parquet(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pa.Table:
-    """Read files, one behind the other, and of them `columns` (default: all).
-
-    Raises:
-        LabError: one is not there or damaged.
-    """
+    """Read files, one after the other, and of them `columns` (default: all)."""
     tables = []
     for path in paths:
         with open_parquet(path) as file:
@@ -45,10 +41,6 @@ def read_parquet(paths: Sequence[Path], columns: Sequence[str] | None = None) ->
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """The columns of a file, and its metadata.
-
-    Raises:
-        LabError: it is not there or damaged.
-    """
+    """The columns of a file, and its metadata."""
     with open_parquet(path) as file:
         return file.schema_arrow

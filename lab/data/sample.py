@@ -5,24 +5,71 @@ of the content are those of a message in transformers' chat templates. Media are
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from lab.data.images import read_image
-from lab.data.media import Drawn, Media, media_file
 from lab.data.speech.audio import Clip, read_audio
-from lab.data.video.moments import PAPER_SIGHT, Sight
-from lab.data.video.reading import VideoFrames, read_video
-from lab.errors import LabError, choose
+from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video
+from lab.errors import LabError
+from lab.paths import cache_dir, media_dir, write_whole
 
 Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Media that are made each time they are read: a scene, a page of text, a sentence that a voice says.
+
+    `draw` is called with `given`, and of what is seen with the `Sight` after it.
+    """
+
+    draw: Callable[..., Any]
+    given: tuple[Any, ...]
+
+    def read(self, *sight: Any) -> Any:
+        """What `draw` makes."""
+        return self.draw(*self.given, *sight)
+
+
+Media = Path | bytes | str | Drawn
+"""A file, a file's bytes, a web address, or what is drawn."""
+
+
+def media_file(media: Path | bytes | str) -> Path:
+    """A path to a picture, sound or video; bytes and what a web address leads to are kept in the cache, once.
+
+    Raises:
+        LabError: there is no such file, or the address cannot be read.
+    """
+    if isinstance(media, Path):
+        if not media.exists():
+            unpacked = f"; expected the data set's unpacked files in its folder under {media_dir()} (OMNI_LAB_MEDIA)"
+            raise LabError(f"{media} is not there{unpacked if media.is_relative_to(media_dir()) else ''}")
+        return media
+    key = media if isinstance(media, bytes) else media.encode()
+    suffix = "" if isinstance(media, bytes) else Path(media.partition("?")[0]).suffix
+    path = cache_dir() / "media" / f"{hashlib.sha256(key).hexdigest()}{suffix}"
+    if not path.exists():
+        write_whole(path, media if isinstance(media, bytes) else _downloaded(media))
+    return path
+
+
+def _downloaded(address: str) -> bytes:
+    from datasets.utils.file_utils import xopen
+
+    try:
+        with xopen(address, "rb") as file:
+            return bytes(file.read())
+    except Exception as error:  # whatever the network raises
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise LabError(f"{address} cannot be read: {why}; check the network and the address") from error
 
 
 @dataclass(frozen=True)
@@ -44,11 +91,7 @@ class Audio:
     type: ClassVar[str] = "audio"
 
     def read(self) -> Float[ndarray, " samples"]:
-        """Its samples, 16 kHz, mono.
-
-        Raises:
-            LabError: as `media_file` and `read_audio`.
-        """
+        """Its samples, 16 kHz, mono."""
         if isinstance(self.source, Drawn | Clip):
             drawn: Float[ndarray, " samples"] = self.source.read()
             return drawn
@@ -56,11 +99,7 @@ class Audio:
 
     @property
     def num_samples(self) -> int:
-        """How long it is; it is read to know it, unless it stands in a prepared corpus.
-
-        Raises:
-            LabError: as `read`.
-        """
+        """How long it is; it is read to know it, unless it stands in a prepared corpus."""
         return self.source.num_samples if isinstance(self.source, Clip) else len(self.read())
 
 
@@ -73,11 +112,7 @@ class Image:
     type: ClassVar[str] = "image"
 
     def read(self, sight: Sight = PAPER_SIGHT) -> UInt8[ndarray, "height width 3"]:
-        """Its pixels, RGB; a file's own, `sight` is for what is drawn.
-
-        Raises:
-            LabError: as `media_file` and `read_image`.
-        """
+        """Its pixels, RGB; a file's own, `sight` is for what is drawn."""
         if isinstance(self.source, Drawn):
             drawn: UInt8[ndarray, "height width 3"] = self.source.read(sight)
             return drawn
@@ -93,28 +128,14 @@ class Video:
     type: ClassVar[str] = "video"
 
     def read(self, sight: Sight = PAPER_SIGHT) -> VideoFrames:
-        """Its frames and when each is shown.
-
-        Raises:
-            LabError: as `media_file` and `read_video`.
-        """
+        """Its frames and when each is shown."""
         if isinstance(self.source, Drawn):
             drawn: VideoFrames = self.source.read(sight)
             return drawn
-        if sight.max_frames == 0:
-            nothing = np.zeros((0, 1, 1, 3), dtype=np.uint8)
-            return VideoFrames(frames=nothing, seconds=np.zeros(0), duration_seconds=0.0)
-        path = media_file(self.source)
-        if sight.max_frames > 1:
-            return read_video(path, frames_per_second=sight.frames_per_second, max_frames=sight.max_frames)
-        # Of first, middle and last frame the middle one: a reader that is asked for one gives the first.
-        whole = read_video(path, frames_per_second=1000.0, max_frames=3)
-        middle = slice(len(whole.frames) // 2, len(whole.frames) // 2 + 1)
-        return replace(whole, frames=whole.frames[middle], seconds=whole.seconds[middle])
+        return read_video(media_file(self.source), sight)
 
 
 Part = Text | Audio | Image | Video
-_KINDS: Mapping[str, type[Any]] = {kind.type: kind for kind in (Text, Audio, Image, Video)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +180,7 @@ class Sample:
 
     @property
     def sound(self) -> Audio:
-        """The one sound of a recording.
-
-        Raises:
-            LabError: it has none, or several.
-        """
+        """The one sound of a recording."""
         sounds = [part for part in self.content if isinstance(part, Audio)]
         if len(sounds) != 1:
             raise LabError(f"sample {self.id!r} of {self.source!r} has {len(sounds)} sounds, expected one")
@@ -188,41 +205,6 @@ class Sample:
         """The place of its first part."""
         roles = [part.role for part in self.content]
         return max((at for at in range(1, len(roles)) if roles[at] != roles[at - 1]), default=0)
-
-    def messages(self) -> list[dict[str, Any]]:
-        """The sample as chat messages, the answer last, where there is one."""
-        told: list[dict[str, Any]] = []
-        for role, parts in groupby(self.content, key=lambda part: part.role):
-            told.append({"role": role, "content": [_entry(part) for part in parts]})
-        if self.answer:
-            told.append({"role": "assistant", "content": [{"type": Text.type, Text.type: self.answer}]})
-        return told
-
-
-def sample_of_messages(messages: Sequence[Mapping[str, Any]], *, id: str, **facts: Any) -> Sample:
-    """A sample from chat messages, the last of which, where it is the assistant's, is the answer.
-
-    Args:
-        messages: each with `role` and `content`, which is a text or a list of parts by `type`.
-        id: the sample's.
-        facts: its others.
-
-    Raises:
-        LabError: an unknown role or type of part, two messages of one role in a row, or an answer that is no text.
-    """
-    roles = [str(message.get("role")) for message in messages]
-    for role in roles:
-        choose(dict.fromkeys(get_args(Role)), role, f"role in sample {id!r}:")
-    if twice := [one for one, other in pairwise(roles) if one == other]:
-        raise LabError(f"sample {id!r} has two messages of the {twice[0]} in a row; join them")
-    turns = [_parts(id, message) for message in messages]
-    answer = ""
-    if roles and roles[-1] == "assistant":
-        said = turns.pop()
-        if len(said) != 1 or not isinstance(said[0], Text):
-            raise LabError(f"the answer of sample {id!r} is not one text")
-        answer = said[0].text
-    return Sample(id=id, content=tuple(part for turn in turns for part in turn), answer=answer, **facts)
 
 
 def each_answer(conversation: Sample) -> Iterator[Sample]:
@@ -252,27 +234,3 @@ def _named(part: Part) -> str:
     if isinstance(part.source, bytes):
         return hashlib.sha256(part.source).hexdigest()
     return "" if isinstance(part.source, Drawn | Clip) else str(part.source)
-
-
-def _entry(part: Part) -> dict[str, Any]:
-    if isinstance(part, Text):
-        return {"type": part.type, part.type: part.text}
-    inside = str(part.source) if isinstance(part.source, Path) else part.source
-    speaker = {"speaker": part.speaker} if isinstance(part, Audio) and part.speaker else {}
-    return {"type": part.type, part.type: inside, **speaker}
-
-
-def _parts(id: str, message: Mapping[str, Any]) -> list[Part]:
-    role, content = message["role"], message.get("content")
-    if isinstance(content, str):
-        return [Text(content, role)]
-    found: list[Part] = []
-    for entry in content or ():
-        kind = choose(_KINDS, str(entry.get("type")), f"type of content in sample {id!r}:")
-        inside = entry.get(kind.type)
-        if inside is None:
-            raise LabError(f"a part of sample {id!r} of type {kind.type!r} has no {kind.type!r} in it")
-        is_path = kind is not Text and isinstance(inside, str) and "://" not in inside
-        speaker = {"speaker": entry["speaker"]} if kind is Audio and "speaker" in entry else {}
-        found.append(kind(Path(inside) if is_path else inside, role, **speaker))
-    return found

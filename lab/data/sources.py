@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 
 from lab.data.fetch import packages
 from lab.data.filters.filtering import LeftOut, left_out_account
-from lab.data.forms import FORMS, read_samples
-from lab.data.hub import PREFIX
+from lab.data.forms import FORMS
+from lab.data.hub import PREFIX, read_samples
 from lab.data.sample import Image, Sample, Video
 from lab.data.splits import Split
-from lab.data.video.moments import Sight
-from lab.data.video.reading import VIDEO_FRAME
+from lab.data.video import VIDEO_FRAME, Sight
 from lab.errors import LabError, choose
 
 # Raise it when the same source and options would give other samples or pictures.
@@ -98,11 +97,7 @@ def is_source(name: str) -> bool:
 
 
 def check_source(name: str) -> None:
-    """Refuse a name that no source has, before anything is read.
-
-    Raises:
-        LabError: the source, or the form of a hub's data set; the message lists the choices.
-    """
+    """Refuse a name that no source has, before anything is read."""
     form, hub, _ = name.partition(HUB)
     if hub:
         choose(FORMS, form, "form of a data set")
@@ -151,9 +146,6 @@ def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int
 
     Images of the hub have any size, so one is taken to fill `max_tiles` tiles of `image_size` pixels, one below the
     other; a video is taken to be long enough for all frames that `sight` allows.
-
-    Raises:
-        LabError: an unknown source or kind of page, or a range of seconds that is none.
     """
     if HUB in source:
         if is_video:

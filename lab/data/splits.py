@@ -15,8 +15,8 @@ from lab.errors import LabError
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-TEST_PERCENT = 10
-DEV_PERCENT = 5
+_TEST_PERCENT = 10
+_DEV_PERCENT = 5
 
 _NOT_KEPT = re.compile(r"[^\w']|_")
 # Some Mandarin transcripts set blanks between characters or words, others do not.
@@ -40,10 +40,15 @@ def sentence_hash(text: str) -> str:
 
 def split_of(text: str) -> Split:
     """Give the split of a sentence: 10% test, 5% dev, 85% train, by its hash."""
-    bucket = int(sentence_hash(text)[:8], 16) % 100
-    if bucket < TEST_PERCENT:
+    return split_of_hash(sentence_hash(text))
+
+
+def split_of_hash(digest: str) -> Split:
+    """Give the split of a hash in hexadecimal digits, with these shares."""
+    bucket = int(digest[:8], 16) % 100
+    if bucket < _TEST_PERCENT:
         return "test"
-    return "dev" if bucket < TEST_PERCENT + DEV_PERCENT else "train"
+    return "dev" if bucket < _TEST_PERCENT + _DEV_PERCENT else "train"
 
 
 @cache
@@ -89,25 +94,10 @@ def assign_split(
 
 
 def held_out_speakers(speakers: Iterable[str], fraction: float) -> frozenset[str]:
-    """Choose the speakers that are never trained on, by hash of their name alone; at least one where there are two.
-
-    Raises:
-        LabError: `fraction` is not in [0, 1).
-    """
+    """Choose the speakers that are never trained on, by hash of their name alone; at least one where there are two."""
     if not 0.0 <= fraction < 1.0:
         raise LabError(f"fraction of held-out speakers {fraction} is not in [0, 1)")
     names = sorted(set(speakers), key=lambda name: hashlib.sha256(f"speaker:{name}".encode()).hexdigest())
     if fraction == 0.0 or len(names) < 2:
         return frozenset()
     return frozenset(names[: max(1, round(fraction * len(names)))])
-
-
-def assert_no_test_sentence(training: Iterable[str], test: Iterable[str]) -> None:
-    """Hold a set of training sentences against a set of test sentences.
-
-    Raises:
-        LabError: a normalised sentence stands in both; the message quotes one and counts them.
-    """
-    shared = {normalize_sentence(text) for text in training} & {normalize_sentence(text) for text in test}
-    if shared:
-        raise LabError(f"{len(shared)} test sentences stand in training, among them {min(shared)!r}")

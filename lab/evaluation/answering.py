@@ -10,18 +10,16 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from lab.data.error_rates import text_errors
-from lab.data.normalizers import Normalizer
+from lab.data.normalizers import Normalizer, text_errors
 from lab.data.sample import Sample
-from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
 from lab.evaluation.items import TRANSCRIBE
 from lab.parts.decoding import decode
 from lab.parts.omni_model import OmniModel
-from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import NO_TILES, SampleExamples, Tiling
-from lab.training.scoring import answer_losses
+from lab.training.scoring import ScoringOptions, answer_losses
 
 # Encoder frames of sound in a second.
 FRAMES_PER_SECOND = 50.0

@@ -3,6 +3,8 @@
 Section 3 of the paper, which tells what its filter is for and not how well it does it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
@@ -10,10 +12,10 @@ from numpy import ndarray
 
 from lab.data.filters.filtering import Filtered
 from lab.errors import LabError
-from lab.training.instruction_filter import ScoredInstructions
+from lab.training.tuning import Tuning
 
 
-def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]:
+def removal_scores(kept: Filtered, planted: Sequence[str | None]) -> dict[str, float]:
     """How well the planted faults were removed, as results of a cell; all but `num_kept` are shares, 0 to 1.
 
     `removal_precision`: of what was removed, what is faulty (0 where nothing was). `removal_recall`: of what is faulty,
@@ -22,9 +24,9 @@ def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]
     Raises:
         LabError: not one judgement a sample.
     """
-    if kept.num_samples != len(data.faults):
-        raise LabError(f"a filter judged {kept.num_samples} samples of {len(data.faults)}")
-    removed, faults = ~kept.keep, np.array([fault or "" for fault in data.faults])
+    if kept.num_samples != len(planted):
+        raise LabError(f"a filter judged {kept.num_samples} samples of {len(planted)}")
+    removed, faults = ~kept.keep, np.array([fault or "" for fault in planted])
     faulty = faults != ""
 
     def share(of: Bool[ndarray, " samples"], among: Bool[ndarray, " samples"]) -> float:
@@ -40,7 +42,7 @@ def removal_scores(kept: Filtered, data: ScoredInstructions) -> dict[str, float]
     }
 
 
-def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> pd.DataFrame:
+def training_losses(kept: Filtered, data: Tuning, *, name: str) -> pd.DataFrame:
     """The scorer's loss of every training instruction, its planted fault, and whether it was kept: what a figure shows.
 
     One line an instruction, with `source`, `id`, `asked`, `answer`, `fault` (its kind, or `clean`), `loss` and
@@ -48,9 +50,9 @@ def training_losses(kept: Filtered, data: ScoredInstructions, *, name: str) -> p
     """
     return pd.DataFrame(
         {
-            "id": [one.id for one in data.train],
-            "asked": [one.asked for one in data.train],
-            "answer": [one.answer for one in data.train],
+            "id": [one.id for one in data.train.samples],
+            "asked": [one.asked for one in data.train.samples],
+            "answer": [one.answer for one in data.train.samples],
             "fault": [fault or "clean" for fault in data.faults],
             "loss": data.losses.losses,
             "loss_without_prompt": np.nan if data.losses.without_prompt is None else data.losses.without_prompt,

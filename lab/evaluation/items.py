@@ -11,7 +11,7 @@
 | `loss`, `num_tokens` | nats of the right answer, summed over so many tokens, end included |
 
 A study adds the `split`, and beside its test items the training losses that a filter read
-(`lab.evaluation.fault_removal`). Rates with intervals are counted from these columns (`lab.evaluation.crossed`).
+(`lab.evaluation.fault_removal`). Rates with intervals are counted from these columns (`lab.evaluation.statistics`).
 """
 
 from pathlib import Path

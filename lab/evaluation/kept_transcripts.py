@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from numpy import ndarray
@@ -10,27 +10,17 @@ from numpy import ndarray
 from lab.data.kept import Kept
 from lab.errors import LabError
 
+if TYPE_CHECKING:
+    from lab.parts.audio_encoders import SpeechRecognizer
+
 # Transcribed together, and kept before the next: what a kill loses at most. As many as `listen` holds.
 _CHUNK = 64
-
-
-class Recognizer(Protocol):
-    """What makes transcripts, as `lab.parts.speech_recognizers.SpeechRecognizer`."""
-
-    @property
-    def key(self) -> str:
-        """Names everything that the transcript of a waveform depends on."""
-        ...
-
-    def transcribe(self, waveforms: Sequence[Float[ndarray, " samples"]]) -> Sequence[str]:
-        """The transcript of each clip, which does not depend on the others."""
-        ...
 
 
 class KeptTranscripts:
     """The transcripts of a recogniser called `name`, each clip (known by its samples) transcribed once."""
 
-    def __init__(self, recognizer: Recognizer, *, name: str) -> None:
+    def __init__(self, recognizer: "SpeechRecognizer", *, name: str) -> None:
         self.kept = Kept("transcripts", name, recognizer.key, what=f"the transcripts of {name!r}")
         self._recognizer = recognizer
 

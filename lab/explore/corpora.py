@@ -13,47 +13,35 @@ from lab.data.speech.audio import SAMPLING_RATE
 from lab.data.speech.corpora import Corpus
 from lab.data.splits import SPLITS, Split
 from lab.errors import LabError
-from lab.explore.panel import Panel, Playable, Shown, slider
+from lab.explore.panel import Panel, Shown, slider
+from lab.explore.shown import sound
 from lab.paper.style import GREY, STYLES
 
 NUM_BINS = 40
 
 
 def corpora_panel(corpora: Mapping[str, Corpus], *, split: str = "test", num_listened: int = 2, seed: int = 0) -> Panel:
-    """Choose a corpus and a split, and draw utterances of it.
-
-    Args:
-        corpora: by name.
-        split: to begin with.
-        num_listened: utterances to listen to at once.
-        seed: of the draw to begin with.
-
-    Raises:
-        LabError: no corpora.
-    """
+    """Choose a corpus (by name) and a split, and draw utterances of it, `num_listened` at once."""
     if not corpora:
         raise LabError("there is no corpus to listen to; expected one or more, by name")
 
     def show(corpus: str, split: Split, draw: int) -> list[Shown]:
-        chosen = corpora[corpus]
-        samples = chosen.split(split)
+        samples = corpora[corpus].split(split)
         if not samples:
             raise LabError(f"split {split!r} of {corpus!r} is empty; choose another")
         places = np.random.default_rng(draw).permutation(len(samples))[:num_listened]
-        heard = [samples[place] for place in places]
+        heard = (samples[place] for place in places)
         return [
-            _draw(chosen, split),
-            *(Playable(one.sound.read(), SAMPLING_RATE, caption=f"{one.sound.speaker}: {one.answer}") for one in heard),
+            _draw(corpora[corpus], split),
+            *(sound(one.sound.read(), f"{one.sound.speaker}: {one.answer}") for one in heard),
         ]
 
-    return Panel(
-        {
-            "corpus": ipywidgets.Dropdown(options=list(corpora), description="corpus"),
-            "split": ipywidgets.Dropdown(options=list(SPLITS), value=split, description="split"),
-            "draw": slider("draw", seed, 0, 99),
-        },
-        show,
-    )
+    controls = {
+        "corpus": ipywidgets.Dropdown(options=list(corpora), description="corpus"),
+        "split": ipywidgets.Dropdown(options=list(SPLITS), value=split, description="split"),
+        "draw": slider("draw", seed, 0, 99),
+    }
+    return Panel(controls, show)
 
 
 def _draw(corpus: Corpus, split: Split) -> Figure:

@@ -4,7 +4,7 @@ Section 3 of the paper (packed fine-tuning). Axes: `samples`, `tokens` (of one p
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -19,15 +19,13 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from lab.data.packing import Packs, pack_best_fit
 from lab.errors import LabError
 from lab.explore.panel import Panel, Shown, slider
-from lab.explore.shown import certificate
+from lab.explore.shown import html_of
 from lab.paper.style import GREY, STYLES
-from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss, PackedAnswers
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION
-from lab.parts.packed_sequences import PackedAnswers
 from lab.training.packing_certificate import certify
-from lab.training.packing_probe import packing_probe
 
 NUM_PACKS_SHOWN = 40
 
@@ -44,20 +42,10 @@ def attention_mask(lengths: Sequence[int]) -> Bool[ndarray, "tokens tokens"]:
 
 
 def packing_panel(lengths: Sequence[int], *, budget: int = 512, pack: int = 0) -> Panel:
-    """Slide the budget and the number of samples, and look at one pack.
-
-    Args:
-        lengths: tokens of each sample, at least one.
-        budget: tokens of a pack to begin with.
-        pack: the one looked at to begin with.
-
-    Raises:
-        LabError: no samples.
-    """
+    """Slide the budget (tokens) and the number of samples of these lengths, and look at one pack."""
     if not len(lengths):
         raise LabError("there is nothing to pack; expected the lengths of one sample or more")
     longest = int(max(lengths))
-    widest = max(2048, 2 * longest, budget)
 
     def show(budget: int, num_samples: int, pack: int) -> list[Shown]:
         packs = pack_best_fit(lengths[:num_samples], budget)
@@ -65,14 +53,12 @@ def packing_panel(lengths: Sequence[int], *, budget: int = 512, pack: int = 0) -
             raise LabError(f"there are {len(packs)} packs, counted from 0, and no pack {pack}; choose a lower one")
         return [f"<p>{packs.statistics()}</p>", _draw(packs, pack)]
 
-    return Panel(
-        {
-            "budget": slider("budget (tokens)", max(budget, longest), longest, widest),
-            "num_samples": slider("samples", len(lengths), 1, len(lengths)),
-            "pack": ipywidgets.BoundedIntText(value=pack, min=0, max=len(lengths) - 1, description="pack"),
-        },
-        show,
-    )
+    controls = {
+        "budget": slider("budget (tokens)", max(budget, longest), longest, max(2048, 2 * longest, budget)),
+        "num_samples": slider("samples", len(lengths), 1, len(lengths)),
+        "pack": ipywidgets.BoundedIntText(value=pack, min=0, max=len(lengths) - 1, description="pack"),
+    }
+    return Panel(controls, show)
 
 
 def _draw(packs: Packs, pack: int) -> Figure:
@@ -102,18 +88,16 @@ def certificate_panel(model: OmniModel, examples: Sequence[Example]) -> Panel:
     backends = ["auto", *PACKED_ATTENTION]
 
     def show(attention: str, leak: bool) -> list[Shown]:
-        probe = packing_probe(model, examples)
-        if leak:
-            probe = replace(probe, packed=lambda chosen, _: as_one_text(model, chosen))
-        return [certificate(certify(model, probe, attention=attention))]
+        packed = (lambda chosen, attention: as_one_text(model, chosen)) if leak else None
+        found = certify(model, examples, attention=attention, packed=packed)
+        verdict = "passed" if found.passed else f"FAILED: {len(found.failed)} of {len(found.checks)} checks find leaks"
+        return [f"<p><b>packing certificate {verdict}</b></p>{html_of(found)}"]
 
-    return Panel(
-        {
-            "attention": ipywidgets.Dropdown(options=backends, value="auto", description="attention"),
-            "leak": ipywidgets.Checkbox(value=False, description="leak: take the pack for one text"),
-        },
-        show,
-    )
+    controls = {
+        "attention": ipywidgets.Dropdown(options=backends, value="auto", description="attention"),
+        "leak": ipywidgets.Checkbox(value=False, description="leak: take the pack for one text"),
+    }
+    return Panel(controls, show)
 
 
 def as_one_text(model: OmniModel, examples: Sequence[Example]) -> PackedAnswers:
@@ -122,7 +106,7 @@ def as_one_text(model: OmniModel, examples: Sequence[Example]) -> PackedAnswers:
     packed = packed._replace(position_ids=torch.arange(packed.embeddings.shape[1])[None])
     logits = model.language_model(inputs_embeds=packed.embeddings, use_cache=False).logits[0]
     counts = [len(example.answer) + 1 for example in examples]
-    ends = np.cumsum(packed.lengths)
+    ends = np.cumsum(packed.boundaries.lengths)
     scored = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, counts, strict=True)])
     labels = torch.tensor([i for example in examples for i in (*example.answer, model.codec.end_id)])
     losses = functional.cross_entropy(logits[scored], labels, reduction="none").split(counts)
@@ -134,15 +118,7 @@ def model_of_characters(texts: Sequence[str]) -> OmniModel:
     """A small character model of random weights that can read these texts: who sees whom is no matter of weights."""
     torch.manual_seed(0)
     codec = CharacterCodec(alphabet="".join(sorted(set("".join(texts)))))
-    config = Qwen3Config(
-        vocab_size=codec.vocab_size,
-        hidden_size=64,
-        intermediate_size=160,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=16,
-        initializer_range=0.06,
-    )
-    model = Qwen3ForCausalLM(config)
+    attention = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16}
+    sizes: Any = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, **attention}
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=codec.vocab_size, initializer_range=0.06, **sizes))
     return OmniModel(language_model=LanguageModel("characters, untrained", model, codec, "0", None))

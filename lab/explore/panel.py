@@ -1,35 +1,22 @@
 """A panel: controls, and what is shown for their values, drawn anew whenever one of them changes.
 
-Shown are figures, tables and texts (HTML), and sounds. They are widgets of their own and no outputs of a cell, so that
-a panel that is shown twice is one panel, and a change from code shows like one by hand.
+Shown are figures and HTML. They are widgets of their own and no outputs of a cell, so that a panel that is shown twice
+is one panel, and a change from code shows like one by hand.
 """
 
 import io
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
-from jaxtyping import Float
 from matplotlib.figure import Figure
-from numpy import ndarray
 
 from lab.errors import LabError
-from lab.explore.html import sound, text
+from lab.explore.shown import text
 from lab.paper.style import paper_style
 
-
-@dataclass(frozen=True, eq=False)
-class Playable:
-    """A waveform to listen to, with a caption; mono, -1 to 1."""
-
-    waveform: Float[ndarray, " samples"]
-    sampling_rate: int
-    caption: str = ""
-
-
-Shown = Figure | Playable | str
-"""A string is HTML: what stands in a corpus goes through `lab.explore.html.text` first."""
+Shown = Figure | str
+"""A string is HTML: what stands in a corpus goes through `lab.explore.shown.text` first."""
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -53,7 +40,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             control.observe(self._changed, names="value")
         self.update()
 
-    def _changed(self, change: Mapping[str, Any]) -> None:
+    def _changed(self, _: Any) -> None:
         # A control that changes another one has had it shown already.
         if self._values() != self._asked:
             self.update()
@@ -85,8 +72,6 @@ def slider(description: str, value: float, low: float, high: float, step: float 
 def _widget(shown: Shown) -> Any:
     if isinstance(shown, str):
         return ipywidgets.HTML(shown)
-    if isinstance(shown, Playable):
-        return ipywidgets.HTML(f"<p>{text(shown.caption)}<br>{sound(shown.waveform, shown.sampling_rate)}</p>")
     written = io.BytesIO()
     shown.savefig(written, format="png", dpi=110)
     layout = {"max_width": "100%", "align_self": "flex-start"}

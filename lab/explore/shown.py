@@ -1,196 +1,155 @@
-"""How objects of `lab` show themselves as the last line of a notebook's cell.
+"""Objects of `lab` in a notebook, as HTML whose words are escaped: what the last line of a cell shows, and panels.
 
 It stands here and not in the classes (`_repr_html_`), because what a run is, and so whether it has to be made again, is
 decided by the modules that those stand in, and must not be by how they look. Classes are named, not imported: a
 notebook that never shows a corpus never imports one. `lab` registers all this by itself where IPython runs.
 """
 
-from collections.abc import Callable, Mapping
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
-from lab.explore.html import curve, facts, media, pictures, table, text
+from markupsafe import Markup
+from markupsafe import escape as text
 
-_Show = Callable[[Any], str]
-
-
-def _ablation(shown: Any) -> str:
-    rows = [
-        {
-            "row": row.key,
-            "label": row.label,
-            "changes": _settings(row.changes) or "nothing: the base",
-            "": "" if row.main else "with --rows all",
-        }
-        for row in shown.rows
-    ]
-    rungs = ", ".join(rung.name for rung in shown.rungs)
-    told = facts(
-        shown.name, {"paper": shown.paper, "claim": shown.claim, "rungs": rungs, "seeds": _listed(shown.seeds)}
-    )
-    return told + table(rows)
-
-
-def _cell(shown: Any) -> str:
-    return facts(f"{shown.ablation}, {shown.title}, rung {shown.rung}", shown.parameters)
-
-
-def _stage(shown: Any) -> str:
-    rates = {part: "not found" if rate is None else f"{rate:g}" for part, rate in shown.learning_rates.items()}
-    length = f"{shown.steps:,} steps" if shown.steps else f"{shown.tokens:,} tokens" if shown.tokens else "not found"
-    start = "not found" if shown.starts_from is None else _listed(shown.starts_from) or "the parts as pretrained"
-    return facts(
-        f"stage {shown.name}",
-        {
-            "paper": shown.paper,
-            "trained (peak learning rate)": ", ".join(f"{part} ({rate})" for part, rate in rates.items()),
-            "frozen": _listed(shown.frozen) or "nothing",
-            "data (weight)": ", ".join(f"{kind} ({weight or 'not found'})" for kind, weight in shown.data.items()),
-            "length": length,
-            "schedule": shown.schedule or "not found",
-            "starts from": start,
-        },
-    )
-
-
-def certificate(shown: Any) -> str:
-    """The verdict, and every check with its difference and what it may be."""
-    verdict = "passed" if shown.passed else f"FAILED: {len(shown.failed)} of {len(shown.checks)} checks"
-    return (
-        f"<p><b>packing certificate {text(verdict)}</b>, {text(shown.attention)}, {text(shown.precision)}</p>"
-        + table(
-            {
-                "changed: compared": check.name,
-                "greatest difference": f"{check.difference:.3g}",
-                "tolerance": f"{check.tolerance:g}",
-                "": "" if check.passed else "leaks",
-            }
-            for check in shown.checks
-        )
-    )
-
-
-def _said(shown: Any) -> str:
-    """An object whose `str` is its account."""
-    return f"<p>{text(shown)}</p>"
-
-
-def _filtered(shown: Any) -> str:
-    counts = {"kept": shown.num_kept, **shown.dropped}
-    lines = [
-        {
-            "": reason,
-            "samples": f"{count:,}",
-            "share": f"{count / max(1, shown.num_samples):.1%}",
-            "such as": _listed(shown.examples.get(reason, ())),
-        }
-        for reason, count in counts.items()
-    ]
-    settings = _settings(shown.parameters)
-    return f"<p><b>{text(shown.name)}</b>{text(f' ({settings})' if settings else '')}</p>" + table(lines)
-
-
-def _interval(shown: Any) -> str:
-    over = f"{shown.num_seeds} seeds and " if shown.over_seeds else "one seed alone: "
-    return (
-        f"<p><b>{shown.estimate:.2%}</b> ({shown.low:.2%} to {shown.high:.2%}; {shown.confidence:.4g} of all, over "
-        f"{over}{shown.num_utterances:,} items in {shown.num_sentences:,} groups)</p>"
-    )
-
-
-def _verdict(shown: Any) -> str:
-    return f"<p><b>{text(str(shown.outcome).capitalize())}.</b> {text(shown.sentence)}</p>"
-
-
-def _corpus(shown: Any) -> str:
-    counts = [
-        {"split": name, "utterances": f"{part['utterances']:,}", "hours": f"{part['seconds'] / 3600:.2f}"}
-        for name, part in shown.manifest()["splits"].items()
-        if part["utterances"]
-    ]
-    return facts(f"corpus {shown.name}", {"language": shown.language, "licence": shown.licence}) + table(counts)
-
-
-def _record(shown: Any) -> str:
-    told = f"{shown.seconds:.1f} s, {shown.peak_memory_bytes / 1e9:.2f} GB at most"
-    return f"<p>{curve(shown.losses, 'loss (nats a token)')}; {text(told)}</p>"
-
-
-def _sample(shown: Any) -> str:
-    from lab.data.video.moments import PAPER_SIGHT
-
-    choices = "".join(
-        f"<li>{'<b>' if choice == shown.answer else ''}{text(choice)}{'</b>' if choice == shown.answer else ''}</li>"
-        for choice in shown.choices or (shown.answer,)
-    )
-    said = " ".join(part.text for part in shown.content if part.type == "text")
-    return f"{media(shown, PAPER_SIGHT)}<p><i>{text(shown.task)}</i>: {text(said)}</p><ul>{choices}</ul>"
-
-
-def _video(shown: Any) -> str:
-    told = f"{len(shown.frames)} frames of {shown.duration_seconds:.2f} s"
-    return f"<p>{text(told)}</p>{pictures(shown.frames, shown.seconds.tolist())}"
-
-
-def _memory(shown: Any) -> str:
-    lines = [
-        {
-            "part": part.name,
-            "parameters (M)": f"{part.parameters / 1e6:,.1f}",
-            "trained (M)": f"{part.trained_parameters / 1e6:,.1f}",
-            "weights, gradients, optimiser (GB)": f"{(part.weights + part.gradients + part.optimizer) / 1e9:,.2f}",
-            "activations (GB)": f"{part.activations / 1e9:,.2f}",
-        }
-        for part in shown.parts
-    ]
-    told = f"{shown.total / 1e9:,.2f} GB, {shown.flops / 1e12:,.1f} TFLOPs"
-    return f"<p><b>{text(told)}</b>, {shown.batch_size} samples of {shown.tokens:,} tokens</p>{table(lines)}"
-
-
-def _scale(shown: Any) -> str:
-    from lab.study.scale_table import table as written
-
-    return f"<pre>{text(written(shown))}</pre>"
-
-
-def _page(shown: Any) -> str:
-    head, *lines = shown.grid
-    told = "".join(f"<p>{text(note)}</p>" for note in (shown.summary, *shown.notes))
-    return f"<p><b>{text(shown.title)}</b></p>{table(dict(zip(head, line, strict=True)) for line in lines)}{told}"
-
-
-def _settings(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in values.items())
-
-
-def _listed(values: Any) -> str:
-    return ", ".join(map(str, values))
-
-
-SHOWN: dict[str, _Show] = {
-    "lab.study.ablation.Ablation": _ablation,
-    "lab.study.cells.Cell": _cell,
-    "lab.study.scale.Scale": _scale,
-    "lab.training.stages.Stage": _stage,
-    "lab.training.loop.TrainingRecord": _record,
-    "lab.training.memory.Memory": _memory,
-    "lab.training.packing_certificate.PackingCertificate": certificate,
-    "lab.data.sample.Sample": _sample,
-    "lab.data.video.reading.VideoFrames": _video,
-    "lab.data.speech.corpora.Corpus": _corpus,
-    "lab.data.packing.Packs": lambda shown: _said(shown.statistics()),
-    "lab.data.packing.PackingStatistics": _said,
-    "lab.data.filters.filtering.Filtered": _filtered,
-    "lab.data.filters.loss_fit.Normality": _said,
-    "lab.evaluation.statistics.Interval": _interval,
-    "lab.evaluation.verdict.Verdict": _verdict,
-    "lab.paper.ledger.pages.Page": _page,
+SHOWN: dict[str, tuple[str, ...]] = {
+    "lab.study.ablation.Ablation": ("name", "paper", "claim", "seeds", "rows"),
+    "lab.study.cells.Cell": ("ablation", "title", "rung", "parameters"),
+    "lab.training.stages.Stage": (
+        *("name", "paper", "learning_rates", "frozen", "data", "steps", "tokens", "schedule", "starts_from"),
+    ),
+    "lab.training.checkpoints.TrainingRecord": ("losses", "seconds", "peak_memory_bytes"),
+    "lab.training.memory.Memory": ("parts", "batch_size", "tokens", "total", "flops"),
+    "lab.training.packing_certificate.PackingCertificate": ("passed", "attention", "precision", "checks", "failed"),
+    "lab.data.sample.Sample": ("content", "task", "choices", "answer"),
+    "lab.data.video.VideoFrames": (),
+    "lab.data.speech.corpora.Corpus": ("manifest",),
+    "lab.data.packing.Packs": ("statistics",),
+    "lab.data.filters.filtering.Filtered": ("name", "parameters", "num_kept", "dropped", "examples"),
+    "lab.evaluation.statistics.Interval": ("estimate", "low", "high", "confidence", "num_seeds", "num_utterances"),
+    "lab.evaluation.verdict.Verdict": ("outcome", "sentence"),
 }
-"""What is shown of an object, by its class; subclasses are shown alike."""
+"""What is shown of an object, by its class: fields, properties and what methods give; of a video its frames."""
+
+MAX_PICTURES = 8  # every frame is a picture in the notebook
+_LEFT = "style='text-align:left;vertical-align:top;white-space:pre-wrap'"
+_WIDTH, _HEIGHT = 240, 60  # of a curve, in pixels
 
 
 def register(shell: Any) -> None:
     """Teach an IPython shell to show them."""
     formatter = shell.display_formatter.formatters["text/html"]
-    for name, show in SHOWN.items():
+    for name in SHOWN:
         module, _, kind = name.rpartition(".")
-        formatter.for_type_by_name(module, kind, show)
+        formatter.for_type_by_name(module, kind, html_of)
+
+
+def html_of(value: Any) -> str:
+    """Any value as HTML: an object by its fields, records as a table, fractions as a curve, media to see and hear."""
+    kinds = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__)
+    if fields := next((SHOWN[name] for name in kinds if name in SHOWN), ()):
+        found = {name: getattr(value, name) for name in fields}
+        return facts({name: made() if callable(made) else made for name, made in found.items()})
+    if getattr(value, "type", "") in ("text", "image", "audio", "video"):
+        return text(value.text) if value.type == "text" else media([value])
+    if isinstance(value, Mapping):
+        if value and all(isinstance(own, Mapping) for own in value.values()):
+            return table({"": name, **own} for name, own in value.items())
+        return text(", ".join(f"{name} = {own}" for name, own in value.items()))
+    if hasattr(value, "frames") and hasattr(value, "seconds"):
+        return video(value)
+    if isinstance(value, list | tuple):
+        if len(value) > 1 and all(isinstance(own, float) for own in value):
+            return curve(value)
+        if value and all(is_dataclass(own) and not hasattr(own, "type") for own in value):
+            return table(map(vars, value))
+        return "<br>".join(map(html_of, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return text(f"{value:,}" if type(value) is int else value)
+
+
+def facts(values: Mapping[str, object]) -> str:
+    """One line a fact; what is empty is left out."""
+    told = ((name, html_of(value)) for name, value in values.items())
+    lines = "".join(f"<tr><th {_LEFT}>{text(name)}</th><td {_LEFT}>{value}</td></tr>" for name, value in told if value)
+    return f"<table><tbody>{lines}</tbody></table>"
+
+
+def table(rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows as an HTML table whose columns are the first row's keys."""
+    listed = list(rows)
+    if not listed:
+        return "<p>none</p>"
+    head = "".join(f"<th style='text-align:left'>{text(name)}</th>" for name in listed[0])
+    lines = ("".join(f"<td {_LEFT}>{html_of(value)}</td>" for value in row.values()) for row in listed)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def curve(values: Sequence[float]) -> str:
+    """A curve without axes, with its first and last value; a mean stands for values that share a pixel."""
+    size = -(-len(values) // _WIDTH)
+    points = [sum(group) / len(group) for group in (values[at : at + size] for at in range(0, len(values), size))]
+    low, high = min(points), max(points)
+    across, up = _WIDTH / max(1, len(points) - 1), (_HEIGHT - 4) / ((high - low) or 1)
+    line = " ".join(f"{at * across:.1f},{2 + (high - value) * up:.1f}" for at, value in enumerate(points))
+    return (
+        f"<svg width='{_WIDTH}' height='{_HEIGHT}'><polyline points='{line}' fill='none' stroke='#0072B2' "
+        f"stroke-width='1.5'/></svg><br>{values[0]:.3g} to {values[-1]:.3g} in {len(values):,} steps"
+    )
+
+
+def sound(waveform: Any, caption: str = "") -> Markup:
+    """A player of a waveform (16 kHz, mono, -1 to 1), under a caption where it has one."""
+    import soundfile
+
+    from lab.data.speech.audio import SAMPLING_RATE
+
+    written = io.BytesIO()
+    soundfile.write(written, waveform, SAMPLING_RATE, format="WAV")
+    told = f"<p>{text(caption)}</p>" if caption else ""
+    return Markup(f"{told}<audio controls src='data:audio/wav;base64,{_base64(written)}'></audio>")
+
+
+def pictures(frames: Any, captions: Sequence[str] = (), *, height: int = 96) -> Markup:
+    """Pictures in a row, RGB in 8 bits (frames, height, width, 3), so many pixels high, with what stands under each."""
+    from PIL import Image
+
+    row, look = "", f"height:{height}px;image-rendering:pixelated"
+    for at, frame in enumerate(frames):
+        written = io.BytesIO()
+        Image.fromarray(frame).save(written, format="PNG")
+        picture = f"<img src='data:image/png;base64,{_base64(written)}' alt='picture' style='{look}'>"
+        told = f"<br>{text(captions[at])}" if captions else ""
+        row += f"<figure style='display:inline-block;margin:0 4px'>{picture}{told}</figure>"
+    return Markup(f"<div>{row}</div>")
+
+
+def video(seen: Any) -> Markup:
+    """The frames of a video with their times, evenly chosen where there are more than `MAX_PICTURES`."""
+    import numpy as np
+
+    chosen = np.unique(np.linspace(0, len(seen.frames) - 1, MAX_PICTURES).round().astype(int))
+    return pictures(seen.frames[chosen], [f"{seconds:.2f} s" for seconds in seen.seconds[chosen]])
+
+
+def media(content: Iterable[Any], sight: Any = None) -> Markup:
+    """The pictures, videos and sounds of a sample's content; what is drawn, for `sight`: the paper's if None."""
+    from lab.data.video import PAPER_SIGHT
+
+    told = ""
+    for part in content:
+        if part.type == "audio":
+            told += f"{sound(part.read())}"
+        elif part.type == "image":
+            told += f"{pictures(part.read(sight or PAPER_SIGHT)[None])}"
+        elif part.type == "video":
+            told += f"{video(part.read(sight or PAPER_SIGHT))}"
+    return Markup(told)
+
+
+def _base64(written: io.BytesIO) -> str:
+    return base64.b64encode(written.getvalue()).decode()

@@ -1,7 +1,7 @@
 """A sweep from a notebook: its cells, curves, table and verdict as they stand, and buttons that start and stop it.
 
 The sweep is a process of its own (`lab reproduce`), so that the kernel stays free and the sweep goes on when the
-notebook is closed; stopped is it as by Ctrl-C. What is shown is read from the store, whoever runs the cells.
+notebook is closed; it is stopped as by Ctrl-C. What is shown is read from the store, whoever runs the cells.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import ipywidgets
@@ -18,8 +17,8 @@ from matplotlib.figure import Figure
 
 from lab import paths
 from lab.errors import LabError
-from lab.explore.html import table, text
 from lab.explore.panel import Panel, Shown
+from lab.explore.shown import table, text
 from lab.paper.claims import load_contrasts
 from lab.paper.measured import load_measured
 from lab.paper.style import style_of
@@ -44,24 +43,20 @@ class SweepProcess:
         self._arguments = ["reproduce", ablation.name, "--rung", rung]
         self._arguments += [] if workers is None else ["--workers", str(workers)]
         self.log = paths.mlruns_dir() / "explore" / f"{ablation.name}.{rung}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def running(self) -> bool:
         """Whether it still runs."""
-        return self._process is not None and self._process.poll() is None
+        return self.process is not None and self.process.poll() is None
 
     def start(self, rows: str = "main") -> None:
-        """Start it.
-
-        Raises:
-            LabError: it runs already.
-        """
+        """Start it; one that runs already is a LabError."""
         if self.running:
             raise LabError("the sweep runs already; stop it first, or wait for its end")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, *self._arguments, "--rows", rows],
                 cwd=paths.repository_root(),
                 env={**os.environ, "TQDM_DISABLE": "1"},  # bars of libraries fill a log that is read line by line
@@ -74,16 +69,8 @@ class SweepProcess:
     def stop(self) -> None:
         """Ask it to stop as Ctrl-C does: cells that run are ended and marked so, those that are done stay."""
         if self.running:
-            assert self._process is not None
-            with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGINT)
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for its end, at most so long; whether it has ended."""
-        if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds)
-        return not self.running
+            assert self.process is not None
+            self.process.send_signal(signal.SIGINT)
 
     def last_lines(self) -> str:
         """What it said last."""
@@ -95,14 +82,7 @@ class SweepProcess:
 class SweepPanel(Panel):
     """How a study stands, with buttons that start and stop its sweep; `follow` shows it anew every few seconds.
 
-    Args:
-        name: of the ablation.
-        rung: of it.
-        rows: those shown and run to begin with: main, all, or keys with commas between.
-        workers: cells at once; None as `lab reproduce` chooses.
-
-    Raises:
-        LabError: an unknown ablation or rung.
+    `rows` are those shown and run to begin with (main, all, or keys with commas between), `workers` cells at once.
     """
 
     def __init__(self, name: str, rung: str = "cpu", *, rows: str = "main", workers: int | None = None) -> None:
@@ -132,7 +112,16 @@ class SweepPanel(Panel):
         planned = status(ablation, self._rung, wanted)
         state = "running" if self.process.running else "not running from here"
         yield f"<p>{text(describe(planned))}; the sweep is {state}</p>"
-        yield _cells(planned)
+        yield table(
+            {
+                "row": entry.cell.row,
+                "seed": entry.cell.seed,
+                "state": entry.state,
+                "seconds": "" if entry.run is None or entry.run.seconds is None else f"{entry.run.seconds:.0f}",
+                "": reason(entry),
+            }
+            for entry in planned
+        )
         if said := self.process.last_lines():
             yield f"<pre>{text(said)}</pre>"
         if curves := _curves(planned):
@@ -158,27 +147,10 @@ class SweepPanel(Panel):
             self._following = None
 
 
-def _cells(planned: Sequence[PlannedCell]) -> str:
-    return table(
-        {
-            "row": entry.cell.row,
-            "seed": entry.cell.seed,
-            "state": entry.state,
-            "seconds": f"{entry.run.seconds:.0f}" if entry.run is not None and entry.run.seconds is not None else "",
-            "": reason(entry),
-        }
-        for entry in planned
-    )
-
-
 def _curves(planned: Sequence[PlannedCell]) -> Figure | None:
     """Training losses of the cells that have any, the latest ones."""
-    found = []
-    for entry in planned:
-        if entry.run is None:
-            continue
-        if losses := read_curve(entry.run.run_id, "loss"):
-            found.append((entry, losses))
+    read = ((entry, read_curve(entry.run.run_id, "loss")) for entry in planned if entry.run is not None)
+    found = [(entry, losses) for entry, losses in read if losses]
     if not found:
         return None
     figure = Figure(figsize=(9.5, 2.8), layout="constrained")

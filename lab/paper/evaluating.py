@@ -1,22 +1,22 @@
 """What `lab evaluate` reads of its options and prints: the benchmarks there are, a bar, the scores with intervals."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from lab.errors import LabError
+from lab.errors import LabError, choose, name_values
 from lab.evaluation.benchmarks import benchmark as contract
-from lab.evaluation.benchmarks.benchmark import Benchmark
-from lab.evaluation.benchmarks.registry import BENCHMARKS, chosen, names_of
-from lab.evaluation.trained import TrainedModel
+from lab.evaluation.benchmarks.benchmark import Benchmark, Options
+from lab.evaluation.benchmarks.registry import BENCHMARKS
+from lab.evaluation.benchmarks.samples import SampleBenchmark
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.evaluated import HEAD, grid
-from lab.paper.ledger.formats import EVALUATED_TEXT, put, terminal_table
+from lab.paper.ledger.formats import WORDS, put, terminal_table
 from lab.study.evaluations import Recorded
 from lab.study.models import find_model, kept_models
 
@@ -27,30 +27,31 @@ def model_and_benchmarks(model: str, tasks: str) -> tuple[str, Sequence[Benchmar
     """What the model is called, and what it is asked: of a run that kept it or a saved folder, sources by name.
 
     Raises:
-        LabError: an unknown benchmark (the choices are listed), a run without a model, or a name that is of neither.
+        LabError: no or an unknown benchmark (the choices are listed), a run without a model, or a name that is neither.
     """
+    names = list(dict.fromkeys(part.strip() for part in tasks.split(",") if part.strip()))
+    if not names:
+        raise LabError(f"no benchmark was named; choose from: {', '.join(sorted(BENCHMARKS))}")
     if (kept := find_model(model)) is not None:
-        return kept.title, [TrainedModel(name=name, folder=kept.folder) for name in names_of(tasks)]
-    benchmarks = chosen(tasks)
+        asked = []
+        for name in names:
+            known = BENCHMARKS.get(name)
+            usual = SampleBenchmark(name=name, data=name, source=name)
+            asked.append(replace(known if isinstance(known, SampleBenchmark) else usual, folder=kept.folder))
+        return kept.title, asked
+    benchmarks = [choose(BENCHMARKS, name, "benchmark") for name in names]
     if _ID.fullmatch(model):
         raise LabError(f"no run's id begins with {model!r}; {kept_models()}")
     return model, benchmarks
 
 
-def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[str, Mapping[str, str]]:
+def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[str, Options]:
     """What was given as NAME=VALUE, by benchmark: each gets those that it has.
 
     Raises:
         LabError: one is of another form, given twice, or none of these benchmarks has it.
     """
-    values: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise LabError(f"--option is {text!r}; expected NAME=VALUE, as in --option batch_size=4")
-        if name in values:
-            raise LabError(f"--option {name} is given twice: {values[name]!r} and {value!r}")
-        values[name] = value
+    values = name_values(given, "--option", "batch_size=4")
     known = sorted({name for benchmark in benchmarks for name in benchmark.options})
     for name in values:
         if name not in known:
@@ -66,21 +67,9 @@ def options_of(benchmarks: Sequence[Benchmark], given: Sequence[str]) -> dict[st
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[contract.Progress]:
-    """A bar on the terminal; without one, a line at each tenth."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        said = 0
-
-        def say(done: int, total: int) -> None:
-            nonlocal said
-            if total and done * 10 // total > said:
-                said = done * 10 // total
-                console.print(f"{title}: {done} of {total}", highlight=False)
-
-        yield say
-        return
+    """A bar on the terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -88,7 +77,7 @@ def progress_bar(title: str) -> Iterator[contract.Progress]:
 def print_recorded(done: Recorded) -> None:
     """The scores of one evaluation, and where they stand."""
     console, first = Console(), done.lines[0]
-    put(console, terminal_table(HEAD, grid(done.lines), left=EVALUATED_TEXT))
+    put(console, terminal_table(HEAD, grid(done.lines), left=WORDS))
     said = "there already" if done.was_there else "evaluated now"
     stands = f", stands for {first.as_row}" if first.as_row else ""
     line = f"{said} ({first.date}), run {first.run_id}{stands}; in ablations/results/evaluations.csv"
@@ -100,20 +89,14 @@ def print_benchmarks() -> None:
     console = Console()
     for kind in dict.fromkeys(one.kind for one in BENCHMARKS.values()):
         of_kind = [one for one in BENCHMARKS.values() if one.kind == kind]
-        models = "; ".join(dict.fromkeys(one.models for one in of_kind))
-        console.print(Text.assemble((f"{kind}: ", "bold"), models), highlight=False)
+        console.print(Text.assemble((f"{kind}: ", "bold"), of_kind[0].models), highlight=False)
         data = [one.source for one in of_kind]
         told = [where if where != before else "as above" for where, before in zip(data, ["", *data], strict=False)]
         lines = [[one.name, _cells(one), where] for one, where in zip(of_kind, told, strict=True)]
         head = ("Benchmark", "Fills", "Data")
         put(console, terminal_table(head, lines, left=head))
-        options = {name: what for one in of_kind for name, what in one.options.items()}
-        listed = Table.grid(padding=(0, 1))
-        listed.add_column(no_wrap=True)
-        listed.add_column(overflow="fold")
-        for name, what in options.items():
-            listed.add_row(Text(f"--option {name}="), Text(what))
-        put(console, listed)
+        for name, what in of_kind[0].options.items():
+            console.print(Text(f"--option {name}= {what}"), highlight=False)
         console.print()
 
 

@@ -1,22 +1,19 @@
 """The pages of the documentation that the repository's own files hold already, as Markdown by path.
 
 Nothing is written to a folder: `docs/hooks.py` gives the pages to mkdocs. What reproduces is the page of `lab report`.
-There is a page for every dict that names parts, data, training or measures: which dicts there are, and where the paper
-has what, stands in components.toml; what an entry is comes from the docstring of the class or function behind it. An
-entry that the file does not know is said to be not in the paper.
+One page has every dict that names parts, data, training or measures: which dicts there are, and where the paper has
+what, stands in components.toml; what an entry is comes from the docstring of the class or function behind it. An entry
+that the file does not know is said to be not in the paper.
 """
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-from transformers import PreTrainedConfig
 
 from lab import paths
 from lab.errors import LabError
@@ -25,161 +22,84 @@ from lab.study.reach import our_modules
 
 FILE = Path(__file__).with_name("components.toml")
 NOT_IN_THE_PAPER = "not in the paper"
-ROOMS = {
-    "parts": "The model",
-    "data": "Data",
-    "training": "Training",
-    "evaluation": "Measures",
-    "standins": "Stand-ins",
-}
-_SIZES = (
-    "d_model",
-    "encoder_layers",
-    "num_mel_bins",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "vocab_size",
-)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Components:
     """A dict of components as components.toml declares it."""
 
-    slug: str
     title: str
     module: str
     dict: str
     otherwise: str = NOT_IN_THE_PAPER
-    places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def room(self) -> str:
-        """The room of `lab/` that holds the dict, or `standins`: a key of `ROOMS`."""
-        package, room, *_ = self.module.split(".")
-        return room if package == "lab" else package
+    places: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    words: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     def entries(self) -> Mapping[str, Any]:
-        """The dict itself.
-
-        Raises:
-            LabError: `places` or `words` have a name that the dict lacks.
-        """
+        """The dict itself."""
         entries: Mapping[str, Any] = getattr(import_module(self.module), self.dict)
         if lost := sorted({*self.places, *self.words} - set(entries)):
             raise LabError(
-                f"{FILE.name} speaks of {', '.join(lost)} of {self.slug!r}, which {self.module}.{self.dict} does not "
-                f"have; it has {', '.join(entries)}"
+                f"{FILE.name} speaks of {', '.join(lost)}, which {self.module}.{self.dict} does not have; it has "
+                f"{', '.join(entries)}"
             )
         return entries
 
     def place(self, key: str, entry: Any) -> str:
-        """Where the paper has an entry; of one that is another publication's, where that has it."""
-        place = self.places.get(key) or _stated(entry) or self.otherwise
-        published = isinstance(source := getattr(entry, "source", None), str) and callable(
-            getattr(entry, "score", None)
-        )
-        return f"{place}; this is {source}" if published else place
+        """Where the paper has an entry: what the file says, else the entry itself (a stage, a benchmark's cells)."""
+        cells = getattr(entry, "cells", ())
+        stated = dict.fromkeys(f"{cell.table.replace('_', ' ')}, {cell.place}" for cell in cells)
+        return self.places.get(key) or getattr(entry, "paper", "") or "; ".join(stated) or self.otherwise
 
     def what(self, key: str, entry: Any) -> str:
-        """What an entry is, in a sentence."""
-        return self.words.get(key) or in_words(entry)
+        """What an entry is: words of the file, else the first paragraph of its docstring, else its fields."""
+        if found := self.words.get(key) or _first_paragraph(documented(entry)):
+            return found
+        if hasattr(entry, "models") and hasattr(entry, "kind"):  # a benchmark
+            return f"{entry.kind}; data: {entry.source}"
+        return type(entry()).__name__ if callable(entry) else _fields(entry)
 
 
 @cache
 def components() -> Mapping[str, Components]:
-    """Every dict of components by the name of its page, in the order of the file."""
-    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    return MappingProxyType({slug: Components(slug=slug, **table) for slug, table in tables.items()})
+    """Every dict of components by the anchor of its section, in the order of the file."""
+    return {slug: Components(**table) for slug, table in tomllib.loads(FILE.read_text(encoding="utf-8")).items()}
 
 
 def documented(entry: Any) -> Any:
     """The class or function of the project that an entry is or holds first; None where it is data alone."""
-    held: Sequence[Any] = (entry,)
-    if isinstance(entry, tuple):
-        held = entry
-    elif dataclasses.is_dataclass(entry) and not isinstance(entry, type):
+    held = entry if isinstance(entry, tuple) else (entry,)
+    if dataclasses.is_dataclass(entry) and not isinstance(entry, type):
         held = tuple(vars(entry).values())
     # A partial has another class's docstring.
     found = (getattr(one, "func", one) for one in held if callable(one))
     ours = (one for one in found if getattr(one, "__module__", "").startswith(("lab.", "standins.")))
-    return next((one for one in ours if one.__doc__ and "<" not in getattr(one, "__qualname__", "<")), None)
+    return next((one for one in ours if one.__doc__), None)
 
 
-def in_words(entry: Any) -> str:
-    """What an entry is: the first paragraph of its docstring, else its fields."""
-    if made_by := documented(entry):
-        return first_paragraph(made_by.__doc__)
-    if hasattr(entry, "models") and hasattr(entry, "kind"):  # a benchmark
-        return f"{entry.kind}; data: {entry.source}"
-    if callable(entry) and isinstance(made := entry(), PreTrainedConfig):
-        sizes = made.to_dict()
-        return f"{type(made).__name__}; {_pairs({name: sizes[name] for name in _SIZES if sizes.get(name)})}"
-    return fields(entry)
+def _first_paragraph(documented: Any) -> str:
+    return " ".join((getattr(documented, "__doc__", "") or "").strip().split("\n\n")[0].split()) if documented else ""
 
 
-def fields(entry: Any) -> str:
-    """Data in words, `field: value`; fields that are as by default are left out, unless all are."""
+def _fields(entry: Any) -> str:
+    """Data in words: the fields that are not as by default."""
     if isinstance(entry, tuple):
-        return "; ".join(map(fields, entry))
-    if not dataclasses.is_dataclass(entry) or isinstance(entry, type):
-        return str(entry)
-    values = {one.name: getattr(entry, one.name) for one in dataclasses.fields(entry)}
-    told = {
-        name: value
-        for name, value in values.items()
-        if value not in (None, (), {}, "") and not callable(value) and name not in ("name", "paper")
-    }
-    default = {one.name: one.default for one in dataclasses.fields(entry)}
-    own = {name: value for name, value in told.items() if value != default[name]}
-    return _pairs(own or told) or "as by default"
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name.replace('_', ' ')}: {_value(value)}" for name, value in values.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        if all(each is None for each in value.values()):
-            return f"{', '.join(value)} (numbers not found)"
-        return ", ".join(f"{key} {_value(each)}" for key, each in value.items())
-    if isinstance(value, tuple | list):
-        return ", ".join(map(_value, value)) or "none"
-    if value is None:
-        return "not found"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _stated(entry: Any) -> str:
-    """What an entry says itself of its place: a stage its section, a benchmark the cells it fills."""
-    if isinstance(paper := getattr(entry, "paper", None), str):
-        return paper
-    if cells := getattr(entry, "cells", ()):
-        tables = dict.fromkeys(cell.table.replace("_", " ", 1).replace("_", " and ") for cell in cells)
-        return "; ".join(f"{table}, {', '.join(dict.fromkeys(c.place for c in cells))}" for table in tables)
-    return ""
-
-
-def first_paragraph(text: str | None) -> str:
-    """The first paragraph on one line."""
-    return " ".join((text or "").strip().split("\n\n")[0].split())
-
-
-def escape(text: str) -> str:
-    """Words as a cell of a Markdown table holds them."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+        return ", ".join(map(_fields, entry))
+    if isinstance(entry, Mapping):
+        return ", ".join(f"{name} {_fields(value)}" for name, value in entry.items())
+    if not dataclasses.is_dataclass(entry):
+        return "not found" if entry is None else str(entry)
+    own = [
+        (one.name, getattr(entry, one.name)) for one in dataclasses.fields(entry) if one.name not in ("name", "paper")
+    ]
+    told = [(name, value) for name, value in own if value not in (None, (), {}, "", False) and not callable(value)]
+    return "; ".join(f"{name.replace('_', ' ')}: {_fields(value)}" for name, value in told) or "as by default"
 
 
 def generated_pages() -> dict[str, str]:
     """Every page by its path below the site."""
     return {
-        **{f"components/{slug}.md": component_page(slug) for slug in components()},
+        "components.md": component_page(),
         "results.md": f"# {TITLE}\n\n<div>\n{results()}\n</div>\n",
         **{reference_path(name): f"# {name}\n\n::: {name}\n" for name in modules()},
     }
@@ -200,25 +120,29 @@ def reference_path(name: str) -> str:
     return f"reference/{name.replace('.', '/')}.md"
 
 
-def component_page(slug: str) -> str:
-    """A dict of components: what each is, where the paper has it, and where it is defined."""
-    page = components()[slug]
-    entries = page.entries()
-    number = "One entry" if len(entries) == 1 else f"The {len(entries)} entries"
+def component_page() -> str:
+    """Every dict of components: where it is, what each entry is, and where the paper has that."""
     lines = [
-        f"# {page.title}",
+        "# Components",
         "",
-        first_paragraph(import_module(page.module).__doc__),
-        "",
-        f"{number} of `{page.dict}` in [`{page.module}`](../{reference_path(page.module)}).",
-        "",
-        "| Name | What it is | Place in the paper | Defined by |",
-        "|---|---|---|---|",
+        "What can be chosen by name: adding one is one class or function, and its line in a dict.",
     ]
-    for key, entry in entries.items():
-        made_by = documented(entry)
-        name = f"{made_by.__module__}.{made_by.__qualname__}" if made_by else ""
-        public = made_by and "._" not in name
-        defined = f"[`{made_by.__name__}`][{name}]" if public else f"`{made_by.__name__ if made_by else page.dict}`"
-        lines.append(f"| `{key}` | {escape(page.what(key, entry))} | {escape(page.place(key, entry))} | {defined} |")
+    for slug, page in components().items():
+        where = f"`{page.dict}` in [`{page.module}`]({reference_path(page.module)})"
+        lines += [
+            "",
+            f"## {page.title} {{#{slug}}}",
+            "",
+            f"{_first_paragraph(import_module(page.module))} {where}.",
+            "",
+        ]
+        lines += ["| Name | What it is | Place in the paper |", "|---|---|---|"]
+        for key, entry in page.entries().items():
+            cells = (f"`{key}`", _escape(page.what(key, entry)), _escape(page.place(key, entry)))
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    """Words as a cell of a Markdown table holds them."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

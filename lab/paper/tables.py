@@ -1,27 +1,35 @@
 """The Markdown table of an ablation: ours with intervals and costs, the paper's numbers apart, and the verdict.
 
-`write_tables` puts it into `ablations/results/NAME.RUNG.md` and between the README's markers; `read_written` reads it
-again. Rates are fractions in every file and percent only here.
+`write_tables` puts it into `ablations/results/NAME.RUNG.md`; `read_written` reads it again. Rates are fractions
+in every file and percent only here.
 """
 
 import datetime
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
 from lab import paths
 from lab.errors import LabError
 from lab.evaluation.verdict import Outcome
-from lab.paper.claims import Claim, Contrast, capital, judge, load_contrasts
-from lab.paper.comparisons import comparisons, first_seeds, form_and_size, markdown
-from lab.paper.looking import judge_looked, unlooked
-from lab.paper.measured import Measured, fingerprint, load_measured
+from lab.paper.claims import (
+    Comparison,
+    Contrast,
+    capital,
+    common_seeds,
+    judge,
+    judge_looked,
+    load_contrasts,
+    unlooked,
+)
+from lab.paper.measured import Measured, load_measured
 from lab.study import store
 from lab.study.ablation import Ablation, Column, Row, load_ablation
-from lab.study.looks import read_looks
-from lab.study.results import Line, results_path
+from lab.study.adaptive import read_looks
+from lab.study.results import results_path
 
 NOT_MEASURED = "–"
 NOT_FOUND = "not found"
@@ -31,7 +39,7 @@ CLAIM = re.compile(
     rf"^\*\*(?P<title>[^*]+?)\.\*\* (?P<said>(?:{'|'.join(_OUTCOMES)}|Not judged yet)\b.+)$", re.MULTILINE
 )
 """What a written table says of a claim."""
-_VALUE = re.compile(r"(?P<mean>-?[\d.]+) \((?P<low>-?[\d.]+) to (?P<high>-?[\d.]+)\)(?P<single>¹?)")
+_INTERVAL = re.compile(r"\((?P<low>-?[\d.]+) to (?P<high>-?[\d.]+)\)")
 
 
 def table_path(ablation: Ablation, rung: str) -> Path:
@@ -39,73 +47,39 @@ def table_path(ablation: Ablation, rung: str) -> Path:
     return results_path(ablation, rung).with_name(f"{ablation.name}.{rung}.md")
 
 
-def markers(name: str) -> tuple[str, str]:
-    """The lines of the README between which the table of ablation `name` stands."""
-    return f"<!-- lab:{name}:begin -->", f"<!-- lab:{name}:end -->"
-
-
 def write_tables(name: str, rung: str) -> Path:
-    """Write the table of one rung; the first rung's also into the README. Says which, and returns the first.
-
-    A table whose results, declaration and code are what they were is left as it is.
+    """Write the table of one rung; its path is printed and returned.
 
     Raises:
-        LabError: an unknown ablation or rung, no results, a results file changed by hand, or a README without the
-            markers (which is left as it is; the table's own file is written).
+        LabError: an unknown ablation or rung, no results, or a results file changed by hand.
     """
     ablation = load_ablation(name)
-    inputs = f"<!-- written by `lab tables {name} --rung {rung}` from {fingerprint(ablation, rung)} -->"
-    path = table_path(ablation, rung)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if inputs not in text:
-        text = f"{inputs}\n\n{render(load_measured(ablation, rung), load_contrasts(name))}"
-        paths.write_whole(path, text)
+    measured = load_measured(ablation, rung)
+    by = f"<!-- written by `lab tables {name} --rung {rung}` {names_runs(measured.results['run_id'])} -->"
+    text = f"{by}\n\n{render(measured, load_contrasts(name))}"
+    path = paths.write_whole(table_path(ablation, rung), text)
     print(f"table: {path}")
-    if rung == ablation.rungs[0].name:
-        readme = paths.repository_root() / "README.md"
-        write_between_markers(readme, name, text)
-        print(f"table: {readme}")
     return path
 
 
-def write_between_markers(readme: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers of ablation `name`; nothing else of the file changes.
-
-    Raises:
-        LabError: the file or a marker is missing, or they stand twice or in the wrong order; it is left as it is.
-    """
-    begin, end = markers(name)
-    content = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
-        raise LabError(
-            f"{readme} must hold the two lines {begin} and {end}, each once and in this order, for the table to stand "
-            "between them; it is left as it is"
-        )
-    before, _, rest = content.partition(begin)
-    _, _, after = rest.partition(end)
-    changed = f"{before}{begin}\n{text.strip()}\n{end}{after}"
-    if changed != content:
-        paths.write_whole(readme, changed)
-
-
-def render(measured: Measured, contrasts: Sequence[Claim]) -> str:
+def render(measured: Measured, contrasts: Sequence[Comparison]) -> str:
     """The table and what is said beneath it, as Markdown."""
     ablation, rung = measured.ablation, measured.ablation.rung(measured.rung)
-    parts = [f"**{ablation.paper}.** Rung `{rung.name}`: {rung.description}."]
-    parts.append(_main_table(measured))
-    parts.append(_caption(measured))
-    parts.append(comparisons(measured, contrasts))
-    parts.append(f"**Claim.** {ablation.claim}")
-    parts += [f"**{title}.** {judged}" for title, judged in judged_claims(measured, contrasts)]
     rates = [contrast for contrast in contrasts if isinstance(contrast, Contrast)]
-    if len(rates) > 1 and (split := form_and_size(rates[0], rates[1], unlooked(measured))):
-        on = f", on seeds {first_seeds(measured)} alone" if measured.looks else ""
-        parts.append(f"**Form and size.** In percentage points with 95% intervals{on}: {split}.")
-    parts.append(_provenance(measured))
+    parts = [
+        f"**{ablation.paper}.** Rung `{rung.name}`: {rung.description}.",
+        _main_table(measured),
+        _caption(measured),
+        comparisons(measured, contrasts),
+        f"**Claim.** {ablation.claim}",
+        *(f"**{title}.** {judged}" for title, judged in judged_claims(measured, contrasts)),
+        _form_and_size(measured, *rates[:2]) if len(rates) > 1 else "",
+        _provenance(measured),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def judged_claims(measured: Measured, contrasts: Sequence[Claim]) -> list[tuple[str, str]]:
+def judged_claims(measured: Measured, contrasts: Sequence[Comparison]) -> list[tuple[str, str]]:
     """Each claim's title and what the numbers say of it; seeds are added for the first alone."""
     return [
         (contrast.title, judge(contrast, unlooked(measured)) if at else judge_looked(contrast, measured))
@@ -125,10 +99,10 @@ class Written:
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     claims: Mapping[str, str] = field(default_factory=dict)
 
-    def interval(self, row: str, column: Column) -> tuple[float, float, bool] | None:
-        """Its ends in the table's unit, and whether it is over seeds; None where none is written."""
-        found = _VALUE.match(self.rows.get(row, {}).get(_heading(column), ""))
-        return (float(found["low"]), float(found["high"]), not found["single"]) if found else None
+    def interval(self, row: str, column: Column) -> tuple[float, float] | tuple[None, None]:
+        """Its ends in the table's unit; None where none is written."""
+        found = _INTERVAL.search(self.rows.get(row, {}).get(_heading(column), ""))
+        return (float(found["low"]), float(found["high"])) if found else (None, None)
 
     def claim(self, title: str) -> tuple[Outcome | None, str]:
         """Its outcome and its sentence; None and nothing where the table says nothing of it."""
@@ -136,8 +110,8 @@ class Written:
         return _OUTCOMES.get(sentence.partition(":")[0]), sentence
 
 
-def read_written(ablation: Ablation, rung: str, lines: Sequence[Line]) -> Written:
-    """What stands in the table of a rung; nothing where none was written, or one of other results than `lines`.
+def read_written(ablation: Ablation, rung: str, run_ids: Iterable[str]) -> Written:
+    """What stands in the table of a rung; nothing where none was written, or one of other runs.
 
     Raises:
         LabError: the file of looks was changed by hand, so that the table's verdict rests on nothing.
@@ -145,22 +119,25 @@ def read_written(ablation: Ablation, rung: str, lines: Sequence[Line]) -> Writte
     read_looks(ablation, rung)
     path = table_path(ablation, rung)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if names_runs(run_ids) not in text:
+        return Written()
     grid = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     head = next((line for line in grid if line[0] == "Row"), [])
     by_label = {line[0]: dict(zip(head, line, strict=True)) for line in grid if len(line) == len(head)}
     rows = {row.key: by_label[row.label] for row in ablation.rows if row.label in by_label}
-    if not all(_fits(ablation, rows.get(row, {}), lines, row) for row in {line["row"] for line in lines}):
-        return Written()
     return Written(rows=rows, claims=written_claims(text))
 
 
-def _fits(ablation: Ablation, cells: Mapping[str, str], lines: Sequence[Line], row: str) -> bool:
-    mine = [line for line in lines if line["row"] == row]
-    expected = {"Seeds": str(len(mine))}
-    for column in (column for column in ablation.columns if column.interval):
-        mean = sum(float(line[column.metric]) for line in mine) / len(mine) * column.scale
-        expected[_heading(column)] = f"{mean:.1f}"
-    return all(cells.get(heading, "").partition(" ")[0] == value for heading, value in expected.items())
+def names_runs(run_ids: Iterable[str]) -> str:
+    """What a table says of the runs that it is of: a hash of their ids."""
+    return f"of the runs {hashlib.sha256(' '.join(run_ids).encode()).hexdigest()[:16]}"
+
+
+def markdown(table: Sequence[Sequence[str]], left: Collection[str]) -> str:
+    """A Markdown table; the first line is its head, the columns of `left` are aligned to the left."""
+    rule = ["---" if name in left else "---:" for name in table[0]]
+    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
 
 
 def _heading(column: Column) -> str:
@@ -168,15 +145,14 @@ def _heading(column: Column) -> str:
 
 
 def _main_table(measured: Measured) -> str:
-    ablation, lines = measured.ablation, measured.results
-    columns = ablation.columns
-    table = [["Row", "Seeds", *map(_heading, columns), _reported_head(ablation)]]
-    run = set(lines["row"])
+    ablation = measured.ablation
+    table = [["Row", "Seeds", *map(_heading, ablation.columns), _reported_head(ablation)]]
+    run = set(measured.results["row"])
     for row in (row for row in ablation.rows if row.main or row.key in run):
         done = len(measured.seeds(row.key))
         of = len(ablation.seeds)
         seeds = f"{done} of {of} seeds" if done < of else str(done) if done == of else f"{done} ({done - of} added²)"
-        values = [_value(measured, row, column) for column in columns]
+        values = [_value(measured, row, column) for column in ablation.columns]
         table.append([row.label, seeds, *values, _reported(ablation, row)])
     return markdown(table, left=["Row"])
 
@@ -185,18 +161,14 @@ def _value(measured: Measured, row: Row, column: Column) -> str:
     own = measured.results[measured.results["row"] == row.key]
     if column.metric not in own or (values := own[column.metric].dropna()).empty:
         return NOT_MEASURED
-    percent = column.unit == "%"
-    text = f"{values.mean() * column.scale:.1f}" if percent else _number(values.mean() * column.scale)
+    mean = values.mean() * column.scale
+    # Three digits that count, or all of a larger whole number.
+    text = f"{mean:.1f}" if column.unit == "%" else f"{mean:,.0f}" if abs(mean) >= 100 else f"{mean:.3g}"
     # Only what was asked of the test set in the domain is drawn again; other columns are means over seeds.
     if interval := measured.column_interval(row.key, column):
         text += f" ({interval.low * column.scale:.1f} to {interval.high * column.scale:.1f})"
         text += "" if interval.over_seeds else "¹"
     return text
-
-
-def _number(value: float) -> str:
-    """Three digits that count, or all of a larger whole number."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _reported_head(ablation: Ablation) -> str:
@@ -219,15 +191,16 @@ def _reported(ablation: Ablation, row: Row) -> str:
 def _caption(measured: Measured) -> str:
     ablation = measured.ablation
     sources = dict.fromkeys(entry.source for entry in ablation.reported if entry.value is not None)
+    counts = [len(measured.seeds(row)) for row in set(measured.results["row"])]
+    sentences = ["Means over seeds."]
     if measured.counted:
         groups = measured.counted[1].groups
-        beside = " and ".join(f"{column.label} its" for column in ablation.columns if column.interval)
-        sentences = [f"Means over seeds; beside {beside} 95% interval, over new seeds and new {groups} at once."]
-        if any(len(measured.seeds(row)) == 1 for row in set(measured.results["row"])):
+        rated = [column.label for column in ablation.columns if column.interval]
+        beside = f"{' and '.join(rated)} {'its 95% interval' if len(rated) == 1 else 'their 95% intervals'}"
+        sentences = [f"Means over seeds; beside {beside}, over new seeds and new {groups} at once."]
+        if 1 in counts:
             sentences.append(f"¹ One seed: an interval over {groups} only, too narrow for any claim on the row.")
-    else:
-        sentences = ["Means over seeds."]
-    if any(len(measured.seeds(row)) > len(ablation.seeds) for row in set(measured.results["row"])):
+    if max(counts) > len(ablation.seeds):
         why = (
             " Seeds were added by looking at the claim (below), for which the 95% intervals of these rows are not "
             "corrected."
@@ -241,8 +214,6 @@ def _caption(measured: Measured) -> str:
             f"Reported: the paper's own numbers, of another model on other test sets, never to be compared with ours "
             f"line by line ({'; '.join(sources)}). {NOT_FOUND.capitalize()}: in no source at hand."
         )
-    if wrong := measured.mismatches():
-        sentences.append(f"Warning: utterances and results differ in {'; '.join(wrong)}.")
     return " ".join(sentences)
 
 
@@ -262,8 +233,106 @@ def _provenance(measured: Measured) -> str:
 
 
 def _dates(run_ids: set[str]) -> str:
-    starts = [run.start for run in store.read_runs(()) if run.run_id in run_ids]
+    starts = [run.start for run in store.read_runs() if run.run_id in run_ids]
     if not starts:
         return "their runs are not in the store of this machine, so without a date"
     first, last = (datetime.datetime.fromtimestamp(at, datetime.UTC).date() for at in (min(starts), max(starts)))
     return f"run on {first}" if first == last else f"run from {first} to {last}"
+
+
+def rows_by_rate(ablation: Ablation, rung: str, rows: Iterable[str]) -> dict[str, dict[int, str]]:
+    """The keys of rows by what their labels call the projector, and by rate.
+
+    Of two rows that share both, the second one's name holds its key, so that no row hides another.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for row in rows:
+        rate = int(ablation.resolve(row, rung).as_dict()["downsample_rate"])
+        name = ablation.row(row).label.removesuffix(f", n = {rate}")
+        if rate in found.get(name, {}):
+            name = f"{name} ({row})"
+        found.setdefault(name, {})[rate] = row
+    return found
+
+
+def _form_and_size(measured: Measured, claim: Contrast, control: Contrast) -> str:
+    """How much of the growth of the claim's gap is the projector's form and how much its size; empty without the cells.
+
+    Against a control of the same size what is left is form. The rest is the interaction between the two baselines,
+    (baseline - control)[high] - (baseline - control)[low], which has an interval of its own. All three are of the seeds
+    that all six cells have: of others they would not add up.
+    """
+    rates = (claim.low_rate, claim.high_rate)
+    if claim.candidate != control.candidate or rates != (control.low_rate, control.high_rate):
+        return ""
+    frame = unlooked(measured)
+    try:
+        shared = common_seeds(frame[frame["row"].isin({*claim.rows, *control.rows})])
+        of_size = replace(claim, candidate=control.baseline)
+        intervals = [pair.effect(shared).interval for pair in (claim, control, of_size)]
+    except LabError:
+        return ""
+    whole, form, size = (f"{_points(i.estimate)} ({_points(i.low)} to {_points(i.high)})" for i in intervals)
+    on = f", on seeds {_first_seeds(measured)} alone" if measured.looks else ""
+    return (
+        f"**Form and size.** In percentage points with 95% intervals{on}: of the growth of the gap to "
+        f"{claim.baseline}, {whole} points, {form} are left against {control.baseline}, which is as large (form), and "
+        f"{size} lie between those two (size, and whatever else tells them apart)."
+    )
+
+
+def comparisons(measured: Measured, contrasts: Sequence[Comparison]) -> str:
+    """A line a pair of which both rows were run: those declared, and for a study of rates one at every rate."""
+    run = set(measured.results["row"])
+    labels = {row.key: row.label for row in measured.ablation.rows}
+    tables: dict[tuple[tuple[str, ...], str], dict[tuple[str, str], list[str]]] = {}
+    for one in contrasts:
+        head = ("Candidate", "Baseline", "Advantage (points)")
+        pairs = {(one.baseline, one.candidate): [labels.get(one.candidate, ""), labels.get(one.baseline, "")]}
+        if isinstance(one, Contrast):
+            head = ("Same rate, baseline − candidate", "n", "Difference (points)")
+            pairs = {
+                (f"{one.baseline}_{rate}", f"{one.candidate}_{rate}"): [f"{one.baseline} − {one.candidate}", str(rate)]
+                for rate in sorted(set(measured.results["downsample_rate"]))
+            }
+        there = {pair: words for pair, words in pairs.items() if run.issuperset(pair)}
+        tables.setdefault((head, one.metric), {}).update(there)
+    found = (_compared(measured, pairs, head, metric) for (head, metric), pairs in tables.items())
+    return "\n\n".join(text for text in found if text)
+
+
+def _compared(measured: Measured, pairs: Mapping[tuple[str, str], list[str]], head: Sequence[str], metric: str) -> str:
+    """A line a pair of rows, all corrected together after Holm; empty where they cannot be compared.
+
+    `pairs` has the words that stand before a pair's numbers.
+    """
+    from lab.evaluation.statistics import METRICS, pairwise_comparisons
+
+    frame = unlooked(measured)
+    try:
+        frame = common_seeds(frame[frame["row"].isin({row for pair in pairs for row in pair})])
+        table = pairwise_comparisons(frame, list(pairs), metric=metric)
+    except LabError:  # the claim beneath says why
+        return ""
+    lines = [[*head, "95% interval", "p (Holm)"]]
+    left = [name for name in head[:2] if name != "n"]
+    for words, line in zip(pairs.values(), table.to_dict("records"), strict=True):
+        interval = f"{_points(line['low'])} to {_points(line['high'])}"
+        p_value = "< 0.001" if line["p_value_holm"] < 0.001 else f"{line['p_value_holm']:.3f}"
+        lines.append([*words, _points(line["difference"]), interval, p_value])
+    seeds = int(table["num_seeds"].iloc[0])
+    chosen = f" ({_first_seeds(measured)}, which no look chose)" if measured.looks else ""
+    return (
+        f"{markdown(lines, left)}\n\nOn the same {METRICS[metric].items} and {seeds} seed{'s' * (seeds > 1)}{chosen}; "
+        f"above 0 the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
+    )
+
+
+def _points(fraction: float) -> str:
+    """Percentage points with their sign, and never "-0.00"."""
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}"
+
+
+def _first_seeds(measured: Measured) -> str:
+    """The seeds of the first look."""
+    return ", ".join(str(seed) for seed in measured.looks[0].seeds)

@@ -23,9 +23,11 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from lab.errors import LabError
+from lab.errors import choose
+from lab.parts.part import check_positive
 
 Fit = Literal["pad", "stretch"]
+_FITS = dict.fromkeys(get_args(Fit))
 NEWLINE = -1  # stands in a `token_order` where a newline token goes
 
 
@@ -50,7 +52,7 @@ def best_grid(height: int, width: int, *, image_size: int, max_tiles: int) -> tu
     Raises:
         LabError: a size or `max_tiles` is below 1.
     """
-    _check_sizes(height=height, width=width, image_size=image_size, max_tiles=max_tiles)
+    check_positive(height=height, width=width, image_size=image_size, max_tiles=max_tiles)
 
     def merit(grid: tuple[int, int]) -> tuple[int, int, int]:
         canvas = (grid[0] * image_size, grid[1] * image_size)
@@ -68,61 +70,25 @@ def num_views(grid: tuple[int, int]) -> int:
 
 
 def image_views(
-    image: Image.Image | UInt8[np.ndarray, "height width 3"],
-    *,
-    image_size: int,
-    max_tiles: int,
-    fit: Fit = "pad",
-    background: tuple[int, int, int] = (255, 255, 255),
+    pixels: UInt8[np.ndarray, "height width 3"], *, image_size: int, max_tiles: int, fit: Fit = "pad"
 ) -> Views:
     """Cut an image into its whole view and tiles, each a square of `image_size` pixels.
 
     `fit` says how an image meets a canvas of another aspect: `pad` keeps its aspect, centres it and fills the rest with
-    `background`; `stretch` fills the canvas with it. Small images are enlarged. Resizing is bicubic with antialiasing.
+    white; `stretch` fills the canvas with it. Small images are enlarged. Resizing is bicubic with antialiasing.
 
     Raises:
-        LabError: not an RGB image, an empty one, an unknown `fit`, or a size below 1.
+        LabError: an empty image, an unknown `fit`, or a size below 1.
     """
-    _check_fit(fit)
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise LabError(f"image has shape {image.shape} and type {image.dtype}; expected height x width x 3, uint8")
-        _check_sizes(height=image.shape[0], width=image.shape[1])
-        image = Image.fromarray(image)
-    if image.mode != "RGB":
-        raise LabError(f"image is of mode {image.mode!r}; expected 'RGB', with transparency laid on a background")
-    rows, columns = grid = best_grid(image.height, image.width, image_size=image_size, max_tiles=max_tiles)
-    squares = [_on_canvas(image, (image_size, image_size), fit, background)]
+    choose(_FITS, fit, "fit")
+    rows, columns = grid = best_grid(*pixels.shape[:2], image_size=image_size, max_tiles=max_tiles)
+    image = Image.fromarray(pixels)
+    squares = [_on_canvas(image, (image_size, image_size), fit)]
     if rows * columns > 1:
-        canvas = _on_canvas(image, (rows * image_size, columns * image_size), fit, background)
+        canvas = _on_canvas(image, (rows * image_size, columns * image_size), fit)
         tiles = canvas.reshape(rows, image_size, columns, image_size, 3).swapaxes(1, 2)
         squares += list(tiles.reshape(-1, image_size, image_size, 3))
     return Views(np.stack(squares), grid)
-
-
-def num_tokens(
-    height: int,
-    width: int,
-    *,
-    image_size: int,
-    max_tiles: int,
-    view_grid: tuple[int, int],
-    fit: Fit = "pad",
-    unpad: bool = False,
-    newline: bool = False,
-) -> int:
-    """Tokens of an image of `height` x `width` pixels, each view giving those of `view_grid`, newlines included.
-
-    Raises:
-        LabError: a size is below 1, or an unknown `fit`.
-    """
-    _check_fit(fit)
-    grid = best_grid(height, width, image_size=image_size, max_tiles=max_tiles)
-    whole = view_grid[0] * view_grid[1]
-    if num_views(grid) == 1:
-        return whole
-    rows, columns = _kept_tokens(height, width, grid, image_size, view_grid, fit, unpad)
-    return whole + len(rows) * (len(columns) + newline)
 
 
 def token_order(
@@ -146,14 +112,19 @@ def token_order(
     Raises:
         LabError: a size is below 1, or an unknown `fit`.
     """
-    _check_fit(fit)
+    choose(_FITS, fit, "fit")
     grid = best_grid(height, width, image_size=image_size, max_tiles=max_tiles)
     view_rows, view_columns = view_grid
     whole = np.arange(view_rows * view_columns)
     if num_views(grid) == 1:
         return whole
-    kept_rows, kept_columns = _kept_tokens(height, width, grid, image_size, view_grid, fit, unpad)
-    row, column = np.array(kept_rows)[:, None], np.array(kept_columns)[None, :]
+    canvas = (grid[0] * image_size, grid[1] * image_size)
+    fitted = canvas if fit == "stretch" or not unpad else _fitted_size(height, width, canvas)
+    kept = []
+    for size, pixels, count in zip(fitted, canvas, (grid[0] * view_rows, grid[1] * view_columns), strict=True):
+        start = (pixels - size) // 2
+        kept.append(np.arange(start * count // pixels, -(-(start + size) * count // pixels)))
+    row, column = kept[0][:, None], kept[1][None, :]
     view = 1 + row // view_rows * grid[1] + column // view_columns
     merged = (view * view_rows + row % view_rows) * view_columns + column % view_columns
     if newline:
@@ -167,41 +138,13 @@ def arrange_tokens(
     *,
     newline: Float[Tensor, " output_size"] | None = None,
 ) -> Float[Tensor, "sequence output_size"]:
-    """Lay the tokens of an image's views in the `token_order` of that image, `newline` where it says so.
-
-    Raises:
-        LabError: the order has newlines and `newline` is None.
-    """
-    places = torch.from_numpy(np.asarray(order)).to(tokens.device)
+    """Lay the tokens of an image's views in the `token_order` of that image, `newline` where it says so."""
+    places = torch.from_numpy(order).to(tokens.device)
     flat = tokens.flatten(0, 1)
-    if (order == NEWLINE).any():
-        if newline is None:
-            raise LabError("the order of tokens has newlines; expected a newline token")
+    if newline is not None and (order == NEWLINE).any():
         flat = torch.cat([flat, newline[None].to(flat.dtype)])
         places = torch.where(places == NEWLINE, len(flat) - 1, places)
     return flat.index_select(0, places)
-
-
-def _kept_tokens(
-    height: int,
-    width: int,
-    grid: tuple[int, int],
-    image_size: int,
-    view_grid: tuple[int, int],
-    fit: Fit,
-    unpad: bool,
-) -> tuple[range, range]:
-    """Rows and columns of the merged grid of tokens that stay."""
-    canvas = (grid[0] * image_size, grid[1] * image_size)
-    merged = (grid[0] * view_grid[0], grid[1] * view_grid[1])
-    if fit == "stretch" or not unpad:
-        return range(merged[0]), range(merged[1])
-    sizes = _fitted_size(height, width, canvas)
-    kept = []
-    for size, pixels, tokens in zip(sizes, canvas, merged, strict=True):
-        start = (pixels - size) // 2
-        kept.append(range(start * tokens // pixels, -(-(start + size) * tokens // pixels)))
-    return kept[0], kept[1]
 
 
 def _fitted_size(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
@@ -211,22 +154,9 @@ def _fitted_size(height: int, width: int, canvas: tuple[int, int]) -> tuple[int,
     return max(1, (2 * height * canvas[1] + width) // (2 * width)), canvas[1]
 
 
-def _on_canvas(
-    image: Image.Image, canvas: tuple[int, int], fit: Fit, background: tuple[int, int, int]
-) -> UInt8[np.ndarray, "height width 3"]:
+def _on_canvas(image: Image.Image, canvas: tuple[int, int], fit: Fit) -> UInt8[np.ndarray, "height width 3"]:
     height, width = canvas if fit == "stretch" else _fitted_size(image.height, image.width, canvas)
     fitted = image.resize((width, height), Image.Resampling.BICUBIC)
-    whole = Image.new("RGB", (canvas[1], canvas[0]), background)
+    whole = Image.new("RGB", (canvas[1], canvas[0]), "white")
     whole.paste(fitted, ((canvas[1] - width) // 2, (canvas[0] - height) // 2))
     return np.array(whole)
-
-
-def _check_fit(fit: str) -> None:
-    if fit not in get_args(Fit):
-        raise LabError(f"unknown fit {fit!r}; choose one of: {', '.join(get_args(Fit))}")
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise LabError(f"{name} is {size}; expected at least 1")

@@ -1,7 +1,7 @@
 """Greedy, beam and drawn answers of a batch with a key-value cache: the prefix is read once, then one token a step.
 
-Axes: `batch` (examples), `beams`. A drawn answer depends on the seed, its example's name and its number alone: its
-noise is drawn for it, whatever stands beside it in the batch.
+Axes: `batch` (examples), `beams`; in the cache `heads`, `tokens`, `head_dim`. A drawn answer depends on the seed, its
+example's name and its number alone: its noise is drawn for it, whatever stands beside it in the batch.
 """
 
 import hashlib
@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+from transformers.cache_utils import Cache, DynamicLayer
 
 from lab.errors import LabError
-from lab.parts.joined_sequences import JoinedSequence
-from lab.parts.key_value_cache import AppendingCache
 from lab.parts.omni_model import Example, OmniModel
 
 IMPOSSIBLE = float("-inf")
+_LEAST_ROOM = 64
 
 
 @torch.inference_mode()
@@ -30,240 +31,3 @@ def decode(
     length_penalty: float = 1.0,
 ) -> list[list[int]]:
     """Answers as token ids, without start and end; one that does not end is cut at `max_new_tokens`, its own or all's.
-
-    The examples' own answers are not looked at.
-
-    With one beam this is greedy decoding. With more, it is transformers' beam search (`early_stopping=False`): the
-    hypothesis of the largest log-probability / length ** `length_penalty` wins, ended or cut at its limit. The end
-    counts as one token of the length.
-
-    Raises:
-        LabError: fewer than one beam or one new token, or limits for another number of examples.
-    """
-    limits = [max_new_tokens] * len(examples) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    if num_beams < 1 or min(limits, default=1) < 1:
-        raise LabError(f"decoding needs at least one beam and one new token, not {num_beams} and {min(limits)}")
-    if len(limits) != len(examples):
-        raise LabError(f"max_new_tokens has {len(limits)} limits for {len(examples)} examples")
-    state, scores = _begun(model, [replace(example, answer=()) for example in examples])
-    if num_beams == 1:
-        return _token_by_token(state, scores, limits, lambda scores, rows: scores.argmax(-1))
-    return _beam(state, scores, limits, num_beams, length_penalty)
-
-
-@torch.inference_mode()
-def draw(
-    model: OmniModel,
-    examples: Sequence[Example],
-    names: Sequence[str],
-    *,
-    num_samples: int,
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-) -> list[list[list[int]]]:
-    """For each example: the greedy answer, then `num_samples` drawn at a temperature; token ids without start and end.
-
-    An example's own answer is how they all begin, and is not among the ids. An answer that does not end is cut at
-    `max_new_tokens`.
-
-    Raises:
-        LabError: a number out of range, not one name an example, an example that leaves no room in the model's context,
-            or scores that are not finite (the example is named).
-    """
-    if num_samples < 0 or max_new_tokens < 1 or not temperature > 0:
-        raise LabError(
-            f"num_samples, max_new_tokens and temperature are {num_samples}, {max_new_tokens} and {temperature}, "
-            "expected at least 0, at least 1 and above 0"
-        )
-    if len(names) != len(examples) or not examples:
-        raise LabError(f"{len(names)} names for {len(examples)} examples; expected one each, and at least one")
-    language = model.language
-    room = getattr(language.model.config, "max_position_embeddings", None)
-    for name, example in zip(names, examples, strict=True):
-        if room is not None and (begun := model.num_tokens(example) - 1) + max_new_tokens > room:
-            raise LabError(
-                f"the prompt of {name!r} has {begun} tokens and its answer up to {max_new_tokens}; language model "
-                f"{language.name!r} takes {room} together"
-            )
-    state, scores = _begun(model, examples)
-    for name, finite in zip(names, torch.isfinite(scores).all(-1).tolist(), strict=True):
-        if not finite:
-            raise LabError(f"the language model {language.name!r} gives {name!r} scores that are not finite")
-    each = 1 + num_samples
-    rows = torch.arange(len(examples), device=scores.device).repeat_interleave(each)
-    state.keep(rows)
-    noise = [None if k == 0 else _generator(seed, name, k) for name in names for k in range(each)]
-
-    def likeliest_or_drawn(scores: Float[Tensor, "batch vocabulary"], rows: Sequence[int]) -> Int[Tensor, " batch"]:
-        """The largest of scores with Gumbel noise is a draw."""
-        drawn = torch.zeros(scores.shape)
-        for at, row in enumerate(rows):
-            if (generator := noise[row]) is not None:
-                # Drawn on the CPU, so that every machine draws the same.
-                drawn[at] = -torch.empty(scores.shape[1]).exponential_(generator=generator).log()
-        return (scores / temperature + drawn.to(scores.device)).argmax(-1)
-
-    answers = _token_by_token(state, scores[rows], [max_new_tokens] * len(rows), likeliest_or_drawn)
-    return [answers[at : at + each] for at in range(0, len(answers), each)]
-
-
-def _generator(seed: int, name: str, number: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def _begun(model: OmniModel, examples: Sequence[Example]) -> "tuple[_Continuation, Float[Tensor, 'batch vocabulary']]":
-    """What was read of examples, their answers so far included, and the log-probabilities of what comes next."""
-    joined = model.embed(examples)
-    cache = AppendingCache()
-    output = model.language_model(
-        inputs_embeds=joined.embeddings,
-        attention_mask=joined.attention_mask,
-        position_ids=joined.position_ids,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return _Continuation(model, cache, joined), output.logits[:, -1].float().log_softmax(-1)
-
-
-class _Continuation:
-    """What the language model has read of each example: the prefix, and after it the tokens of all of its beams.
-
-    A step appends one token a beam. They stand side by side in the cache for good, and a mask lets each see the prefix
-    and its own ancestors only, so that nothing is copied when beams die or branch, and the prefix is kept once::
-
-        prefix | a b | c d      step 1: beams a, b; step 2: c and d both continue b
-        1 1 1 1  0 1   1 0      what c sees
-        1 1 1 1  0 1   0 1      what d sees
-    """
-
-    def __init__(self, model: OmniModel, cache: AppendingCache, joined: JoinedSequence) -> None:
-        self._model, self._cache = model, cache
-        self.end_id = model.codec.end_id
-        self._prefix = joined.attention_mask.bool()
-        self._positions = joined.position_ids[:, -1]
-        self._ancestors = self._prefix.new_zeros(len(self._prefix), 1, 0)
-
-    def keep(self, rows: Int[Tensor, " chosen"]) -> None:
-        """Forget all examples but these."""
-        self._cache.select_rows(rows)
-        self._prefix, self._positions = self._prefix[rows], self._positions[rows]
-        self._ancestors = self._ancestors[rows]
-
-    def step(
-        self, tokens: Int[Tensor, "batch beams"], parents: Int[Tensor, "batch beams"]
-    ) -> Float[Tensor, "batch beams vocabulary"]:
-        """Append a token to each beam, which continues the beam `parents` of the last step; what comes next."""
-        batch, beams = tokens.shape
-        own = torch.eye(beams, dtype=torch.bool, device=tokens.device).expand(batch, -1, -1)
-        inherited = self._ancestors.gather(1, parents[..., None].expand(-1, -1, self._ancestors.shape[2]))
-        self._ancestors = torch.cat([inherited, own], dim=2)
-        visible = torch.cat([self._prefix[:, None].expand(-1, beams, -1), self._ancestors], dim=2)[:, None]
-        language_model = self._model.language_model
-        # Added to the scores rather than boolean: both of transformers' attentions take it.
-        mask = torch.zeros(visible.shape, dtype=language_model.dtype, device=tokens.device)
-        mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
-        self._positions = self._model.next_positions(self._positions)
-        logits = language_model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=self._positions[:, None].expand(-1, beams),
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits
-        return logits.float().log_softmax(-1)
-
-
-def _token_by_token(
-    state: _Continuation,
-    scores: Float[Tensor, "batch vocabulary"],
-    limits: Sequence[int],
-    choose: Callable[[Float[Tensor, "batch vocabulary"], Sequence[int]], Int[Tensor, " batch"]],
-) -> list[list[int]]:
-    """Take the token that `choose` gives each row by its scores and number; rows that have ended leave the batch."""
-    end = state.end_id
-    answers: list[list[int]] = [[] for _ in range(len(scores))]
-    active = list(range(len(scores)))
-    while True:
-        tokens = choose(scores, active)
-        going = [row for row, token in enumerate(tokens.tolist()) if token != end]
-        for row in going:
-            answers[active[row]].append(int(tokens[row]))
-        going = [row for row in going if len(answers[active[row]]) < limits[active[row]]]
-        if not going:
-            return answers
-        if len(going) < len(active):
-            rows = torch.tensor(going, device=scores.device)
-            state.keep(rows)
-            tokens, active = tokens[rows], [active[row] for row in going]
-        scores = state.step(tokens[:, None], torch.zeros_like(tokens)[:, None])[:, 0]
-
-
-def _beam(
-    state: _Continuation,
-    scores: Float[Tensor, "batch vocabulary"],
-    limits: Sequence[int],
-    num_beams: int,
-    length_penalty: float,
-) -> list[list[int]]:
-    """Keep the `num_beams` likeliest unfinished hypotheses of an example until they cannot beat its finished ones.
-
-    An example that is decided leaves the batch, so that its neighbours' lengths do not change its answer.
-    """
-    end, batch = state.end_id, len(scores)
-    device = scores.device
-    answers: list[list[int]] = [[] for _ in range(batch)]
-    active = list(range(batch))
-    finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
-    hypotheses: list[list[list[int]]] = [[[]] for _ in range(batch)]
-    totals = torch.zeros(batch, 1, device=device)
-    scores = scores[:, None]
-    for step in range(max(limits)):
-        vocabulary = scores.shape[-1]
-        candidates = (totals[..., None] + scores).flatten(1)
-        # Twice as many as needed: at most one continuation of each beam ends it.
-        values, flat = candidates.topk(min(2 * num_beams, candidates.shape[1]))
-        rows, tokens, parents, kept_totals, kept_hypotheses = [], [], [], [], []
-        for row, (own_values, own_flat) in enumerate(zip(values.tolist(), flat.tolist(), strict=True)):
-            number = active[row]
-            chosen: list[tuple[float, int, int]] = []
-            for rank, (value, index) in enumerate(zip(own_values, own_flat, strict=True)):
-                beam, token = divmod(index, vocabulary)
-                if token == end:
-                    # An end among the likeliest alone counts; one further down is an end that no beam would take.
-                    if value > IMPOSSIBLE and rank < num_beams:
-                        finished[number].append((value / (step + 1) ** length_penalty, hypotheses[row][beam]))
-                elif len(chosen) < num_beams:
-                    chosen.append((value, beam, token))
-                    if step == limits[number] - 1 and rank < num_beams:
-                        cut = [*hypotheses[row][beam], token]
-                        finished[number].append((value / (step + 1) ** length_penalty, cut))
-            # Fewer than num_beams continuations only where the vocabulary is tiny: the rest is impossible.
-            chosen += [(IMPOSSIBLE, 0, end)] * (num_beams - len(chosen))
-            running = [value for value, _, _ in chosen]
-            continued = [[*hypotheses[row][beam], token] for _, beam, token in chosen]
-            best_running = max(running) / (step + 1) ** length_penalty
-            if step == limits[number] - 1 or _decided(finished[number], best_running, num_beams):
-                answers[number] = max(finished[number], key=lambda scored: scored[0])[1]
-                continue
-            rows.append(row)
-            tokens.append([token for _, _, token in chosen])
-            parents.append([beam for _, beam, _ in chosen])
-            kept_totals.append(running)
-            kept_hypotheses.append(continued)
-        if not rows:
-            break
-        if len(rows) < len(active):
-            state.keep(torch.tensor(rows, device=device))
-        active, hypotheses = [active[row] for row in rows], kept_hypotheses
-        totals = torch.tensor(kept_totals, device=device)
-        scores = state.step(torch.tensor(tokens, device=device), torch.tensor(parents, device=device))
-    return answers
-
-
-def _decided(finished: Sequence[tuple[float, list[int]]], best_running: float, num_beams: int) -> bool:
-    """Whether `num_beams` hypotheses have ended that the best running one, at its length of today, does not beat."""
-    scores = sorted((score for score, _ in finished), reverse=True)
-    return len(scores) >= num_beams and scores[num_beams - 1] >= best_running

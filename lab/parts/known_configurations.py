@@ -10,7 +10,8 @@ from pathlib import Path
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig, WhisperConfig
 
-from lab.errors import LabError, choose
+from lab.errors import choose
+from lab.parts.part import loading
 
 
 def _whisper(width: int, layers: int, heads: int, num_mel_bins: int = 80, vocab_size: int = 51865) -> WhisperConfig:
@@ -43,34 +44,9 @@ def _qwen2_5(
     )
 
 
-def _siglip_so400m() -> SiglipVisionConfig:
-    """So400m's shape (arXiv 2305.13035): width 1152, 27 layers, inner width 4304, 16 heads; 384 px in patches of 14."""
-    return SiglipVisionConfig(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_hidden_layers=27,
-        num_attention_heads=16,
-        image_size=384,
-        patch_size=14,
-    )
-
-
-def _siglip_base() -> SiglipVisionConfig:
-    """transformers' own defaults (width 768, 12 layers, patches of 16) are SigLIP-base's at 224 px; 384 by its name."""
-    return SiglipVisionConfig(image_size=384)
-
-
-def _qwen2_5_0_5b() -> Qwen2Config:
-    return _qwen2_5(896, 4864, 24, 14, 2, 151936, True)
-
-
-def _qwen2_5_1_5b() -> Qwen2Config:
-    return _qwen2_5(1536, 8960, 28, 12, 2, 151936, True)
-
-
-def _qwen2_5_7b() -> Qwen2Config:
-    return _qwen2_5(3584, 18944, 28, 28, 4, 152064, False)
-
+_QWEN2_5_0_5B = (896, 4864, 24, 14, 2, 151936, True)
+_QWEN2_5_1_5B = (1536, 8960, 28, 12, 2, 151936, True)
+_QWEN2_5_7B = (3584, 18944, 28, 28, 4, 152064, False)
 
 KNOWN_CONFIGURATIONS: dict[str, Callable[[], PreTrainedConfig]] = {
     # The paper's section 3.1 as well: 128 mel bins, 1280 channels; v3 has one token more than v2, for Cantonese.
@@ -79,16 +55,24 @@ KNOWN_CONFIGURATIONS: dict[str, Callable[[], PreTrainedConfig]] = {
     "whisper_base": lambda: _whisper(512, 6, 8),
     "whisper_tiny_en": lambda: _whisper(384, 4, 6, vocab_size=51864),
     # The Instruct models are the same networks, trained further.
-    "Qwen/Qwen2.5-0.5B": _qwen2_5_0_5b,
-    "Qwen/Qwen2.5-0.5B-Instruct": _qwen2_5_0_5b,
-    "Qwen/Qwen2.5-1.5B": _qwen2_5_1_5b,
-    "Qwen/Qwen2.5-1.5B-Instruct": _qwen2_5_1_5b,
-    "Qwen/Qwen2.5-7B": _qwen2_5_7b,
-    "Qwen/Qwen2.5-7B-Instruct": _qwen2_5_7b,
-    # Its shape is what LlamaConfig has by default, as transformers documents.
+    "Qwen/Qwen2.5-0.5B": lambda: _qwen2_5(*_QWEN2_5_0_5B),
+    "Qwen/Qwen2.5-0.5B-Instruct": lambda: _qwen2_5(*_QWEN2_5_0_5B),
+    "Qwen/Qwen2.5-1.5B": lambda: _qwen2_5(*_QWEN2_5_1_5B),
+    "Qwen/Qwen2.5-1.5B-Instruct": lambda: _qwen2_5(*_QWEN2_5_1_5B),
+    "Qwen/Qwen2.5-7B": lambda: _qwen2_5(*_QWEN2_5_7B),
+    "Qwen/Qwen2.5-7B-Instruct": lambda: _qwen2_5(*_QWEN2_5_7B),
+    # Transformers' own defaults are Llama's shape, as it documents, and SigLIP-base's at 224 px; 384 by its name.
     "meta-llama/Llama-2-7b-hf": LlamaConfig,
-    "google/siglip-base-patch16-384": _siglip_base,
-    "google/siglip-so400m-patch14-384": _siglip_so400m,
+    "google/siglip-base-patch16-384": lambda: SiglipVisionConfig(image_size=384),
+    # So400m's shape (arXiv 2305.13035).
+    "google/siglip-so400m-patch14-384": lambda: SiglipVisionConfig(
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_hidden_layers=27,
+        num_attention_heads=16,
+        image_size=384,
+        patch_size=14,
+    ),
 }
 
 
@@ -99,8 +83,6 @@ def known_configuration(name_or_path: str) -> PreTrainedConfig:
         LabError: neither; the message lists the known names. Or the folder holds no configuration.
     """
     if Path(name_or_path).is_dir():
-        try:
+        with loading(f"the configuration in {name_or_path}", "one of transformers"):
             return AutoConfig.from_pretrained(name_or_path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise LabError(f"{name_or_path} holds no configuration of transformers ({error})") from error
     return choose(KNOWN_CONFIGURATIONS, name_or_path, "configuration (a known hub name, or a local folder):")()

@@ -5,76 +5,65 @@ can stand here, and the small ones that the project pretrains itself (`lab.train
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lab.errors import LabError
-from lab.parts.weights import weights_sha256
+from lab.parts.part import Built, loading, weights_sha256
 
 CHARACTER_FILE = "characters.json"
-# The weights in a GGUF package keep the name that their own tokenizer is loaded by.
-_GGUF = ".gguf"
 
 
-class TextCodec(Protocol):
-    """Text to token ids and back; `start_ids` stand before an answer, `end_id` behind it."""
+class _ListedCodec(Built):
+    """One token a symbol; then the start, the end and nothing else."""
 
-    start_ids: list[int]
-    end_id: int
-    vocab_size: int
+    def __init__(self, symbols: Sequence[str], *, blank: str, listed: str) -> None:
+        self._symbols, self._blank, self._listed = tuple(symbols), blank, listed
+        self._ids = {symbol: i for i, symbol in enumerate(symbols)}
+        self.start_ids = [len(symbols)]
+        self.end_id = len(symbols) + 1
+        self.vocab_size = len(symbols) + 2
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without start and end."""
-        ...
+        """Token ids of a text.
+
+        Raises:
+            LabError: something that is not in the vocabulary.
+        """
+        try:
+            return [self._ids[symbol] for symbol in (text.split() if self._blank else text)]
+        except KeyError as error:
+            raise LabError(
+                f"{error.args[0]!r} in {text[:60]!r} is not in the language model's {self._listed}"
+            ) from None
 
     def decode(self, ids: list[int]) -> str:
-        """The text of token ids; start and end are left out."""
-        ...
+        """The text of token ids."""
+        return self._blank.join(self._symbols[i] for i in ids if i < len(self._symbols))
 
 
-class CharacterCodec:
-    """One token a character of `alphabet`; then the start, the end and nothing else.
+class CharacterCodec(_ListedCodec):
+    """One token a character of `alphabet`.
 
     >>> codec = CharacterCodec(alphabet="abc ")
     >>> codec.encode("a cab"), codec.start_ids, codec.end_id
     ([0, 3, 2, 0, 1], [4], 5)
-
-    Raises:
-        LabError: a character outside the alphabet.
     """
 
     def __init__(self, *, alphabet: str) -> None:
+        super().__init__(alphabet, blank="", listed=f"alphabet {alphabet!r}")
         self.alphabet = alphabet
-        self._ids = {character: i for i, character in enumerate(alphabet)}
-        self.start_ids = [len(alphabet)]
-        self.end_id = len(alphabet) + 1
-        self.vocab_size = len(alphabet) + 2
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text in the alphabet."""
-        try:
-            return [self._ids[character] for character in text]
-        except KeyError as error:
-            raise LabError(
-                f"character {error.args[0]!r} in {text[:60]!r} is outside the language model's alphabet "
-                f"{self.alphabet!r}"
-            ) from None
-
-    def decode(self, ids: list[int]) -> str:
-        """The characters of token ids."""
-        return "".join(self.alphabet[i] for i in ids if i < len(self.alphabet))
 
 
-class WordCodec:
-    """One token a word of `words`; then the start, the end and nothing else. Text is split at blanks.
+class WordCodec(_ListedCodec):
+    """One token a word of `words`. Text is split at blanks.
 
     >>> codec = WordCodec(words=("cat", "moves", "what"))
     >>> codec.encode("what moves"), codec.start_ids, codec.end_id
@@ -87,33 +76,13 @@ class WordCodec:
     def __init__(self, *, words: Sequence[str]) -> None:
         if len(set(words)) < len(words) or any(word.split() != [word] for word in words):
             raise LabError("a vocabulary of words needs each word once, and none with a blank in it")
+        told = f"{len(words)} words; ask in these, or choose a language model that spells, such as 'character'"
+        super().__init__(words, blank=" ", listed=told)
         self.words = tuple(words)
-        self._ids = {word: i for i, word in enumerate(words)}
-        self.start_ids = [len(words)]
-        self.end_id = len(words) + 1
-        self.vocab_size = len(words) + 2
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text.
-
-        Raises:
-            LabError: a word that is not in the vocabulary.
-        """
-        try:
-            return [self._ids[word] for word in text.split()]
-        except KeyError as error:
-            raise LabError(
-                f"word {error.args[0]!r} in {text[:60]!r} is not among the language model's {len(self.words)} words; "
-                "ask in these, or choose a language model that spells, such as 'character'"
-            ) from None
-
-    def decode(self, ids: list[int]) -> str:
-        """The words of token ids."""
-        return " ".join(self.words[i] for i in ids if i < len(self.words))
 
 
-class SubwordCodec:
-    """A transformers tokenizer as a codec: an answer starts behind BOS (EOS where there is none) and ends with EOS.
+class SubwordCodec(Built):
+    """A transformers tokenizer as a codec: an answer starts after BOS (EOS where there is none) and ends with EOS.
 
     Raises:
         LabError: the tokenizer has no end token.
@@ -137,12 +106,38 @@ class SubwordCodec:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
 
+class ChatCodec(SubwordCodec):
+    """A subword codec whose prompts are asked by the user of a chat; the template's own start stands in the prompt.
+
+    A model that was tuned to chat gives answers a far better likelihood in its own form (section 3 of the paper,
+    fine-tuning pairs), and its losses mean little in another one.
+    """
+
+    def __init__(self, *, tokenizer: Any) -> None:
+        super().__init__(tokenizer=tokenizer)
+        self.start_ids = []
+
+    def ask(self, text: str, before: Sequence[Mapping[str, str]] = ()) -> list[int]:
+        """Token ids of a prompt, up to where the answer begins; an empty one leaves the template alone.
+
+        `before` are the turns before it, each a `role` and its `content`.
+        """
+        turns = [*before, {"role": "user", "content": text}]
+        written = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        # The template writes its own special tokens.
+        return self.encode(written)
+
+
+# Text to token ids and back; `start_ids` stand before an answer, `end_id` after it.
+TextCodec = CharacterCodec | WordCodec | SubwordCodec
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model, its codec, and the hash of its weights.
 
     `frames_per_token` is set on models that were pretrained with time-aligned positions (see `OmniModel`),
-    `place_marks` on those that were pretrained with marks of place and time (see `lab.parts.visual_tokens`).
+    `place_marks` on those that were pretrained with marks of place and time (see `lab.parts.media_tokens`).
     """
 
     name: str
@@ -157,6 +152,14 @@ class LanguageModel:
         """Width of its token embeddings."""
         embeddings: Any = self.model.get_input_embeddings()
         return int(embeddings.weight.shape[1])
+
+
+def as_chat_model(language_model: LanguageModel) -> LanguageModel:
+    """The same model, reading prompts in its chat template where its tokenizer has one."""
+    tokenizer = getattr(language_model.codec, "tokenizer", None)
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        return language_model
+    return replace(language_model, codec=ChatCodec(tokenizer=tokenizer))
 
 
 @dataclass(frozen=True)
@@ -178,36 +181,26 @@ def load_language_model(
     known = LANGUAGE_MODELS.get(name_or_path)
     if known is not None and folder is None:
         raise LabError(f"language model {name_or_path!r} needs the folder of its weights; run `lab prepare` first")
-    place = str(folder if folder is not None else name_or_path)
-    try:
-        if (Path(place) / CHARACTER_FILE).is_file():
-            return _load_character_model(name_or_path, Path(place), dtype)
-        if known is not None and known.pattern.endswith(_GGUF):
-            files = sorted(Path(place).rglob(known.pattern))
+    place = Path(folder if folder is not None else name_or_path)
+    expected = f"one of {', '.join(LANGUAGE_MODELS)}, a local folder, or the name of a causal model on the hub"
+    with loading(f"language model {name_or_path!r}", expected):
+        if (place / CHARACTER_FILE).is_file():
+            told = json.loads((place / CHARACTER_FILE).read_text(encoding="utf-8"))
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype).eval()
+            codec = CharacterCodec(alphabet=told["alphabet"])
+            return LanguageModel(name_or_path, model, codec, weights_sha256(model), told["frames_per_token"])
+        options = {}
+        if known is not None:
+            files = sorted(place.rglob(known.pattern))
             if not files:
                 raise LabError(
                     f"no {known.pattern} in {place}: the package of language model {name_or_path!r} has changed"
                 )
-            place, options = str(files[0].parent), {"gguf_file": files[0].name}
-        else:
-            options = {}
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        # ImportError: a tokenizer's own package is missing; RuntimeError: weights that do not fit their configuration.
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LabError(
-            f"language model {name_or_path!r} cannot be loaded: {why}; expected one of "
-            f"{', '.join(LANGUAGE_MODELS)}, a local folder, or the name of a causal model on the hub"
-        ) from error
-    return LanguageModel(name_or_path, model.eval(), SubwordCodec(tokenizer=tokenizer), weights_sha256(model))
-
-
-def _load_character_model(name: str, folder: Path, dtype: torch.dtype) -> LanguageModel:
-    described = json.loads((folder / CHARACTER_FILE).read_text(encoding="utf-8"))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    codec = CharacterCodec(alphabet=described["alphabet"])
-    return LanguageModel(name, model.eval(), codec, weights_sha256(model), described["frames_per_token"])
+            # The weights in a GGUF package keep the name that their own tokenizer is loaded by.
+            place, options = files[0].parent, {"gguf_file": files[0].name}
+        tokenizer = AutoTokenizer.from_pretrained(str(place), **options)
+        model = AutoModelForCausalLM.from_pretrained(str(place), dtype=dtype, **options).eval()
+    return LanguageModel(name_or_path, model, SubwordCodec(tokenizer=tokenizer), weights_sha256(model))
 
 
 LANGUAGE_MODELS: dict[str, LanguageModelSource] = {

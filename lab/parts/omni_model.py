@@ -1,8 +1,8 @@
 """The one model: it hears, sees and reads what is given in any order, and is trained and asked for an answer.
 
 Sections 2 and 3 of the paper. Axes: `batch`, `tokens` (positions of a sequence), `hidden_size` (the language model's
-width). A sequence is the example's content in its own order, the answer's start and the answer, as in
-`lab.parts.joined_sequences` (padded) and `lab.parts.packed_sequences` (packed).
+width). A sequence is the example's content in its own order, the answer's start and the answer, padded or packed as in
+`lab.parts.joined_sequences`.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,19 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import AudioTokens, Sound
-from lab.parts.joined_sequences import AnswerLoss, JoinedSequence, answer_loss, pad_left
+from lab.parts.joined_sequences import (
+    AnswerLoss,
+    JoinedSequence,
+    PackedAnswers,
+    PackedSequence,
+    answer_loss,
+    pack_rows,
+    packed_answers,
+    pad_left,
+)
 from lab.parts.language_models import LanguageModel
-from lab.parts.packed_sequences import PackedAnswers, PackedSequence, pack_rows, packed_answers
+from lab.parts.media_tokens import AudioTokens, Branch, Seen, Sound, VisualTokens
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Branch, Seen, VisualTokens
 
 POSITION_SCHEMES = {
     "sequential": "every token one further than the last, as transformers do by default",
@@ -69,16 +76,7 @@ class OmniModel(nn.Module):
 
     Differs from the paper: time-aligned positions (Qwen2.5-Omni's TMRoPE is built on the same idea) are not described
     there. They are for language models pretrained with them: these know `frames_per_token`, and take that scheme
-    unless told otherwise.
-
-    Args:
-        language_model: the language model with its codec.
-        visual_projector: of pictures.
-        video_projector: of the frames of videos.
-        audio_projector: of sounds.
-        vision_encoder: of pictures and frames, where it is inside.
-        audio_encoder: of sounds, where it is inside.
-        positions: of `POSITION_SCHEMES`, or `auto`.
+    unless told otherwise (`positions` is of `POSITION_SCHEMES`, or `auto`).
 
     Raises:
         LabError: unknown position scheme, a time-aligned one for a language model that does not know its frames, a
@@ -116,23 +114,19 @@ class OmniModel(nn.Module):
             )
         self.positions = positions
         self.frames_per_token = language_model.frames_per_token or 1
-        for name in ("visual", "video", "audio"):
-            self._check_widths(name, audio_encoder if name == "audio" else vision_encoder)
-
-    def _check_widths(self, name: str, encoder: AudioEncoder | VisionEncoder | None) -> None:
-        tokens: AudioTokens | VisualTokens | None = getattr(self, f"{name}_projector")
-        if tokens is None:
-            return
-        if tokens.projector.output_size != self.language.hidden_size:
-            raise LabError(
-                f"the {name} projector gives tokens {tokens.projector.output_size} wide; language model "
-                f"{self.language.name!r} takes {self.language.hidden_size}"
-            )
-        if encoder is not None and tokens.projector.hidden_size != encoder.hidden_size:
-            raise LabError(
-                f"the {name} projector takes features {tokens.projector.hidden_size} wide; its encoder gives "
-                f"{encoder.hidden_size}"
-            )
+        encoders = {"visual": vision_encoder, "video": vision_encoder, "audio": audio_encoder}
+        for name, encoder in encoders.items():
+            projector = getattr(getattr(self, f"{name}_projector"), "projector", None)
+            if projector and projector.output_size != self.language.hidden_size:
+                raise LabError(
+                    f"the {name} projector gives tokens {projector.output_size} wide; language model "
+                    f"{self.language.name!r} takes {self.language.hidden_size}"
+                )
+            if projector and encoder and projector.hidden_size != encoder.hidden_size:
+                raise LabError(
+                    f"the {name} projector takes features {projector.hidden_size} wide; its encoder gives "
+                    f"{encoder.hidden_size}"
+                )
 
     def parts(self) -> dict[str, nn.Module]:
         """The parts that are there, by name."""
@@ -158,12 +152,15 @@ class OmniModel(nn.Module):
             )
         return part
 
+    def _tokens_of(self, branch: Branch) -> VisualTokens:
+        tokens: VisualTokens = self.part(branch, "pictures" if branch == "visual_projector" else "videos")
+        return tokens
+
     def view_grid(self, branch: Branch, views: Tensor) -> tuple[int, int]:
         """Rows and columns of tokens that a branch's projector makes of one view, of features or of pixels."""
-        part: VisualTokens = self.part(branch, "pictures" if branch == "visual_projector" else "videos")
         pixels = views.dtype == torch.uint8
         grid = self.part("vision_encoder", "pixels").grid if pixels else (views.shape[1], views.shape[2])
-        return part.projector.output_grid(*grid)
+        return self._tokens_of(branch).projector.output_grid(*grid)
 
     def num_tokens(self, example: Example) -> int:
         """Positions that an example takes up, its answer and the end included; only shapes are looked at."""
@@ -229,8 +226,8 @@ class OmniModel(nn.Module):
         for branch in BRANCHES:
             chosen = {key: s for key, s in seen.items() if s.branch == branch}
             if chosen:
-                part = self.part(branch, "pictures" if branch == "visual_projector" else "videos")
-                found |= {key: Tokens(t) for key, t in zip(chosen, part(list(chosen.values())), strict=True)}
+                tokens = self._tokens_of(branch)(list(chosen.values()))
+                found |= {key: Tokens(own) for key, own in zip(chosen, tokens, strict=True)}
         return found
 
     def _rows(
@@ -238,28 +235,26 @@ class OmniModel(nn.Module):
     ) -> tuple[list[Float[Tensor, "tokens hidden_size"]], list[Int[Tensor, " tokens"]]]:
         """Embeddings and positions of each example's sequence."""
         read = self.read(examples)
-        ids = [self._text_ids(example) for example in read]
+        ids: list[list[int]] = []
+        for example in read:
+            texts: list[Any] = [segment for segment in example.content if not isinstance(segment, Tokens)]
+            ids.append([i for text in (*texts, self.codec.start_ids, example.answer) for i in text])
         # All text at once, so that the gradients of the embeddings are summed in one order however content is cut.
         flat = self.language_model.get_input_embeddings()(
             torch.tensor([i for own in ids for i in own], dtype=torch.long, device=self.device)
         )
         rows = []
         for example, words in zip(read, flat.split([len(own) for own in ids]), strict=True):
-            pieces, at = [], 0
+            pieces = []
             for segment in example.content:
                 if isinstance(segment, Tokens):
                     # The language model's own precision, which need not be the projector's.
                     pieces.append(segment.values.to(flat.dtype))
                 else:
-                    pieces.append(words[at : at + len(segment)])  # type: ignore[arg-type]
-                    at += len(segment)  # type: ignore[arg-type]
-            rows.append(torch.cat([*pieces, words[at:]]))
+                    pieces.append(words[: self.segment_tokens(segment)])
+                    words = words[self.segment_tokens(segment) :]
+            rows.append(torch.cat([*pieces, words]))
         return rows, [self._positions(example) for example in read]
-
-    def _text_ids(self, example: Example) -> list[int]:
-        """All text of a sequence, whose media are tokens by now."""
-        texts: list[Any] = [segment for segment in example.content if not isinstance(segment, Tokens)]
-        return [i for text in (*texts, self.codec.start_ids, example.answer) for i in text]
 
     def _positions(self, example: Example) -> Int[Tensor, " tokens"]:
         """Positions of one sequence: a sound at n = 4, no prompt and four frames a token give `2 6 10 | 0 4 8 12 16`.
@@ -309,10 +304,6 @@ class OmniModel(nn.Module):
         Raises:
             LabError: as `packed_answers`.
         """
-        return packed_answers(
-            self.language_model,
-            self.pack(examples),
-            [example.answer for example in examples],
-            end_id=self.codec.end_id,
-            attention=attention,
-        )
+        answers = [example.answer for example in examples]
+        packed = self.pack(examples)
+        return packed_answers(self.language_model, packed, answers, end_id=self.codec.end_id, attention=attention)

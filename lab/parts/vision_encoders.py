@@ -4,50 +4,127 @@ Axes: `batch` (views of images, or frames of videos), `height` and `width` (pixe
 `columns` (the grid), `hidden_size`.
 """
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import timm
 import torch
 from jaxtyping import Float, UInt8
+from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, SiglipImageProcessor, SiglipVisionModel
 
 from lab.errors import LabError
-from lab.parts.vision_backbones import SiglipBackbone, TimmBackbone, VisionBackbone, load_timm
-from lab.parts.weights import weights_sha256
+from lab.parts.part import Built, loading, weights_sha256
 
 FEATURES_VERSION = 1  # part of every key: raise it when the same weights and pixels would give other features
 SIGLIP_TYPES = ("siglip", "siglip_vision_model")
 TIMM = "timm:"
+Pixels = Float[Tensor, "batch 3 image_size image_size"]
+Features = Float[Tensor, "batch rows columns hidden_size"]
 
 
-class VisionEncoder(nn.Module):
+class VisionBackbone(Built, nn.Module, ABC):
+    """Square pictures of `image_size` in, a grid of `grid` = (rows, columns) features of `hidden_size` out.
+
+    Pixels are normalised already; layers that the grid does not depend on (heads, pooling, later stages) are taken out,
+    so that each parameter left is one that training can move.
+    """
+
+    image_size: int
+    hidden_size: int
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def forward(self, pixels: Pixels) -> Features:
+        """Features of normalised pixels."""
+
+
+class SiglipBackbone(VisionBackbone):
+    """SigLIP's last hidden states, after its last LayerNorm; 384 px in patches of 14 are 27 x 27 (6 px are left out).
+
+    At another `image_size` than its own (0: its own) its position table is resampled, by transformers.
+
+    Raises:
+        LabError: `image_size` is smaller than a patch.
+    """
+
+    def __init__(self, *, siglip: SiglipVisionModel, image_size: int = 0) -> None:
+        super().__init__()
+        # transformers allows a side for each axis; SigLIP's are square.
+        patch_size = cast(int, siglip.config.patch_size)
+        self.image_size = image_size or cast(int, siglip.config.image_size)
+        if self.image_size < patch_size:
+            raise LabError(f"image_size is {self.image_size}; expected at least one patch of {patch_size}")
+        self.hidden_size = siglip.config.hidden_size
+        self.grid = (self.image_size // patch_size,) * 2
+        self.siglip = siglip
+        if siglip.use_head:
+            siglip.use_head = False
+            del siglip.head
+
+    def forward(self, pixels: Pixels) -> Features:
+        """Patches row by row, laid out as the grid they came from."""
+        resampled = self.image_size != self.siglip.config.image_size
+        hidden = self.siglip(pixel_values=pixels, interpolate_pos_encoding=resampled).last_hidden_state
+        return hidden.unflatten(1, self.grid)
+
+
+class TimmBackbone(VisionBackbone):
+    """One of a timm model's intermediate features as a grid; class and register tokens of a ViT are left out.
+
+    `stride` takes timm's last feature of that many pixels a step (0: the last of all). A ViT's features go through its
+    last norm.
+
+    Raises:
+        LabError: no such feature, or the model cannot take pictures of that size.
+    """
+
+    def __init__(self, *, model: Any, image_size: int, stride: int = 0) -> None:
+        super().__init__()
+        name = model.pretrained_cfg.get("architecture", type(model).__name__)
+        if not hasattr(model, "forward_intermediates"):
+            raise LabError(f"timm model {name!r} gives no intermediate features; choose another")
+        strides = [info["reduction"] for info in model.feature_info]
+        fitting = [index for index, of_index in enumerate(strides) if not stride or of_index == stride]
+        if not fitting:
+            listed = ", ".join(map(str, sorted(set(strides))))
+            raise LabError(f"timm model {name!r} has no features of stride {stride}; choose one of: {listed}")
+        self.feature_index = fitting[-1]
+        self.image_size = image_size
+        if hasattr(model, "prune_intermediate_layers"):
+            model.prune_intermediate_layers([self.feature_index], prune_norm=False, prune_head=True)
+        self.model = model.eval()
+        with loading(f"timm model {name!r} for pictures of {image_size} px", "a size that it takes"), torch.no_grad():
+            grid = self(torch.zeros(1, 3, image_size, image_size))
+        self.grid = (grid.shape[1], grid.shape[2])
+        self.hidden_size = grid.shape[3]
+
+    def forward(self, pixels: Pixels) -> Features:
+        """The chosen feature, channels last."""
+        features = cast(Any, self.model).forward_intermediates(
+            pixels, indices=[self.feature_index], norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return features[0].permute(0, 2, 3, 1)
+
+
+class VisionEncoder(Built, nn.Module):
     """A backbone with its normalisation: pixels as bytes in, a grid of features out.
 
     A picture's features do not depend on what else is in its batch, in training neither: BatchNorm keeps the statistics
-    of its pretraining whatever mode the encoder is in; its scale and shift are trained with the rest.
-
-    Args:
-        backbone: the network.
-        name: part of `key`; names the network and not the place it was loaded from.
-        mean: of each channel, for pixels from 0 to 1.
-        std: standard deviation of each channel.
+    of its pretraining whatever mode the encoder is in; its scale and shift are trained with the rest. `name`, a part of
+    `key`, names the network and not the place it was loaded from; `mean` and `std` are of each channel, from 0 to 1.
     """
 
-    def __init__(
-        self,
-        *,
-        backbone: VisionBackbone,
-        name: str,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
+    def __init__(self, *, backbone: VisionBackbone, name: str, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.backbone = backbone
         self.name = name
@@ -84,7 +161,7 @@ class VisionEncoder(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, pixels: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch rows columns hidden_size"]:
+    def forward(self, pixels: UInt8[Tensor, "batch height width 3"]) -> Features:
         """Encode pictures of `image_size`; differentiable in the weights.
 
         Raises:
@@ -121,24 +198,66 @@ class VisionEncoder(nn.Module):
         return features
 
 
+def check_timm(name: str) -> None:
+    """Refuse a name that timm does not have.
+
+    Raises:
+        LabError: the name.
+    """
+    if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise LabError(f"timm has no model {name!r}{hint}; timm.list_models() lists them all")
+
+
+def load_timm(
+    name: str,
+    *,
+    image_size: int = 0,
+    stride: int = 0,
+    pretrained: bool = True,
+    weights: Path | None = None,
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict,
+) -> TimmBackbone:
+    """Load a timm model by timm's name, such as `vit_base_patch16_224.augreg_in21k`.
+
+    Its weights are those that timm publishes, those of a file of `weights` (safetensors or torch; `rename` brings its
+    names to timm's, and its classifier is ignored), or random ones where neither is wanted. An `image_size` of 0 is the
+    model's own; a ViT's position table is resampled by timm (not that of `weights`).
+
+    Raises:
+        LabError: an unknown name, weights that cannot be had or do not fit, or an option out of range.
+    """
+    check_timm(name)
+    # A model that takes any size has no such option, and one that does not would refuse another size than its own.
+    own = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(name)
+    resized: dict[str, Any] = {"img_size": image_size} if image_size and own and own.fixed_input_size else {}
+    with loading(f"timm model {name!r}", "the hub, weights (a file), or pretrained=False for random ones"):
+        model: Any = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=0, **resized)
+    if weights is not None:
+        classifier = model.pretrained_cfg.get("classifier") or ()
+        heads = [f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier)]
+        with loading(f"the weights {weights} of timm model {name!r}", "a state dict of that model"):
+            state = rename(load_state_dict(str(weights)))
+            model.load_state_dict({k: tensor for k, tensor in state.items() if not k.startswith(tuple(heads))})
+    image_size = image_size or model.pretrained_cfg["input_size"][-1]
+    backbone = TimmBackbone(model=model, image_size=image_size, stride=stride)
+    backbone.built_with = {"name": model.pretrained_cfg["architecture"], "image_size": image_size, "stride": stride}
+    return backbone
+
+
 def load_vision_encoder(
     name: str,
     *,
     image_size: int = 0,
     stride: int = 0,
-    feature_index: int | None = None,
     pretrained: bool = True,
     weights: Path | None = None,
 ) -> VisionEncoder:
     """Load an encoder: `timm:NAME`, a SigLIP on the hub, or a folder with one.
 
-    Args:
-        name: which encoder.
-        image_size: pixels on a side; 0 for the model's own.
-        stride: pixels a step of a timm model's grid: its last features of that stride; 0 for the default.
-        feature_index: instead of `stride`, which of a timm model's features.
-        pretrained: whether a timm model's weights are fetched from the hub; else they are random.
-        weights: of a timm model, a file with its state dict.
+    An `image_size` (pixels on a side) of 0 is the model's own. The other options are those of `load_timm` and
+    `TimmBackbone`.
 
     Raises:
         LabError: an unknown name, weights that are missing or do not fit, or an option out of range; the message names
@@ -146,13 +265,13 @@ def load_vision_encoder(
     """
     if image_size < 0 or stride < 0:
         raise LabError(f"image_size is {image_size} and stride {stride}; expected 0 (the default) or more")
-    options: dict[str, Any] = {"image_size": image_size, "stride": stride, "feature_index": feature_index}
     if name.startswith(TIMM):
-        backbone = load_timm(name.removeprefix(TIMM), pretrained=pretrained, weights=weights, **options)
+        own = name.removeprefix(TIMM)
+        backbone = load_timm(own, image_size=image_size, stride=stride, pretrained=pretrained, weights=weights)
         # Without the tag of the weights, which `key` knows by their own hash.
-        return of_timm(backbone, TIMM + name.removeprefix(TIMM).partition(".")[0])
-    if stride or feature_index is not None or weights is not None or not pretrained:
-        raise LabError(f"vision encoder {name!r} has no stride, feature_index, pretrained or weights; timm models have")
+        return of_timm(backbone, TIMM + own.partition(".")[0])
+    if stride or weights is not None or not pretrained:
+        raise LabError(f"vision encoder {name!r} has no stride, pretrained or weights; timm models have")
     return _load_siglip(name, image_size)
 
 
@@ -163,18 +282,14 @@ def of_timm(backbone: TimmBackbone, name: str) -> VisionEncoder:
 
 
 def _load_siglip(name_or_path: str, image_size: int) -> VisionEncoder:
-    try:
+    expected = f"{TIMM}NAME, a local folder, or a SigLIP on the Hugging Face hub"
+    with loading(f"vision encoder {name_or_path!r}", expected):
         model_type = AutoConfig.from_pretrained(name_or_path).model_type
         if model_type not in SIGLIP_TYPES:
             raise LabError(f"vision encoder {name_or_path!r} is a {model_type} model; expected SigLIP, or {TIMM}NAME")
         # Asked for its report, it gives a pair, which its annotation does not say.
         loaded: Any = SiglipVisionModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
-        siglip, report = loaded
-    except (OSError, ValueError) as error:
-        raise LabError(
-            f"cannot load vision encoder {name_or_path!r}: {str(error).splitlines()[0]} expected "
-            f"{TIMM}NAME, a local folder, or a SigLIP on the Hugging Face hub"
-        ) from error
+    siglip, report = loaded
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("head."))
     if missing:
         raise LabError(f"vision encoder {name_or_path!r} lacks {len(missing)} of SigLIP's weights, first {missing[0]}")

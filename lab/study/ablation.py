@@ -6,15 +6,16 @@ rows would differ in something that the rung was meant to hold equal, or a small
 Where a rung has another starting point for what the rows compare (the paper's 48 frames), it says so in `base`.
 """
 
-import importlib.util
+import importlib
 import json
 import re
 import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, Literal
 
 from lab import paths
@@ -23,10 +24,6 @@ from lab.training.parameters import Parameters
 
 _SCALARS = (str, bool, int, float)
 _KEY = re.compile(r"[a-z0-9][a-z0-9_]*")  # keys become names of files
-
-
-def _freeze(instance: object, name: str) -> None:
-    object.__setattr__(instance, name, MappingProxyType(dict(getattr(instance, name))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +37,6 @@ class Row:
     """Part of the main study; the others are added by `--rows all`."""
     cost: float = 1.0
     """Roughly how long a cell takes, relative to the other rows: dear cells are started first."""
-
-    def __post_init__(self) -> None:
-        _freeze(self, "changes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +54,6 @@ class Rung:
     """Results go to the tracked `ablations/results`; a smoke rung's stay in `mlruns/results`."""
 
     def __post_init__(self) -> None:
-        _freeze(self, "changes")
-        _freeze(self, "base")
         if twice := sorted(self.changes.keys() & self.base.keys()):
             raise LabError(f"rung {self.name!r} has {', '.join(twice)} in `changes` and in `base`; leave one out")
 
@@ -76,7 +68,7 @@ class Column:
     better: Literal["lower", "higher"]
     scale: float = 1.0
     interval: str = ""
-    """The rate of `lab.evaluation.crossed.METRICS` that it is, or is one minus of: it is shown with an interval."""
+    """The rate of `lab.evaluation.statistics.METRICS` that it is, or is one minus of: it is shown with an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +82,6 @@ class Reported:
     note: str = ""
     cell: str = ""
     """The key of its cell in the ledger of the paper's tables (`lab.paper.ledger`)."""
-    same_test: bool = False
-    """At rung `paper` the metric is measured on the very test set of the paper's number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +96,6 @@ class Trial:
     """What else a cell so short needs."""
 
     def __post_init__(self) -> None:
-        _freeze(self, "changes")
         few, more = self.values
         if not 0 < few < more:
             raise LabError(f"the values of a trial are two, above 0 and the smaller first; got {few} and {more}")
@@ -135,12 +124,12 @@ class Ablation:
     reported: tuple[Reported, ...] = ()
     trial: Trial | None = None
     golden: Mapping[str, Any] = field(default_factory=dict)
-    """What a golden run changes of a cell (see `lab.study.golden`): a few steps, a few samples. None where empty."""
+    """What a golden run changes of a cell (see `lab.study.golden`): a few steps, a few samples. None where empty.
+
+    It has these values whatever a row says.
+    """
 
     def __post_init__(self) -> None:
-        _freeze(self, "golden")
-        for name in ("seeds", "rungs", "rows", "columns", "reported"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_names()
         for row in self.rows:
             self._check_changes(row.changes, f"row {row.key!r}")
@@ -149,11 +138,6 @@ class Ablation:
         if self.trial is not None:
             self._check_changes({self.trial.parameter: self.trial.values[0], **self.trial.changes}, "the trial")
         self._check_changes(self.golden, "`golden`")
-        if both := sorted(self.golden.keys() & set(self.varied)):
-            raise LabError(
-                f"`golden` of {self.name!r} changes {', '.join(both)}, which its rows compare; a golden run is to show "
-                "what its row does"
-            )
         for row in self.rows:
             for rung in self.rungs:
                 if both := sorted(row.changes.keys() & rung.changes.keys()):
@@ -172,18 +156,21 @@ class Ablation:
                     )
 
     def _check_names(self) -> None:
-        keys = [row.key for row in self.rows]
-        names = [rung.name for rung in self.rungs]
-        for name in [self.name, *keys, *names]:
+        names = {
+            "row": [row.key for row in self.rows],
+            "rung": [rung.name for rung in self.rungs],
+            "seed": [str(seed) for seed in self.seeds],
+        }
+        for name in [self.name, *names["row"], *names["rung"]]:
             if not _KEY.fullmatch(name):
                 raise LabError(f"{name!r} in ablation {self.name!r} is not a key: use small letters, digits and _")
-        for values, what in ((keys, "row"), (names, "rung"), (self.seeds, "seed")):
+        for what, values in names.items():
             if not values:
                 raise LabError(f"ablation {self.name!r} has no {what}")
-            if twice := sorted({str(value) for value in values if list(values).count(value) > 1}):
+            if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise LabError(f"ablation {self.name!r} has the {what} {', '.join(twice)} twice")
         for reported in self.reported:
-            choose({row.key: row for row in self.rows}, reported.row, f"row in `reported` of {self.name!r}:")
+            choose(dict.fromkeys(names["row"]), reported.row, f"row in `reported` of {self.name!r}:")
 
     def _check_changes(self, changes: Mapping[str, Any], where: str) -> None:
         for parameter in changes:
@@ -230,29 +217,18 @@ def load_module(name: str) -> ModuleType:
         LabError: there is no such file (the message lists those there are), or it declares no `ablation`.
     """
     path = choose(ablation_files(), name, "ablation")
-    _make_package(path.parent)
-    spec = importlib.util.spec_from_file_location(f"ablations.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    if not isinstance(getattr(module, "ablation", None), Ablation):
+    # Read anew each time; declarations import what they share, `ablations._vision`, from the checkout's own folder.
+    for module in [module for module in sys.modules if module.partition(".")[0] == "ablations"]:
+        del sys.modules[module]
+    package = sys.modules["ablations"] = ModuleType("ablations")
+    package.__path__ = [str(path.parent)]
+    importlib.invalidate_caches()
+    declared = importlib.import_module(f"ablations.{name}")
+    if not isinstance(getattr(declared, "ablation", None), Ablation):
         raise LabError(f"ablations/{name}.py declares no `ablation = Ablation(...)`")
-    if module.ablation.name != name:
-        raise LabError(f"ablations/{name}.py declares the ablation {module.ablation.name!r}; one stem names both")
-    return module
-
-
-def _make_package(folder: Path) -> None:
-    """Let declarations import what they share, `ablations._vision`, from the checkout's own folder."""
-    known = sys.modules.get("ablations")
-    if known is None or list(known.__path__) != [str(folder)]:
-        for module in [module for module in sys.modules if module.partition(".")[0] == "ablations"]:
-            del sys.modules[module]
-        package = ModuleType("ablations")
-        package.__path__ = [str(folder)]
-        sys.modules["ablations"] = package
+    if declared.ablation.name != name:
+        raise LabError(f"ablations/{name}.py declares the ablation {declared.ablation.name!r}; one stem names both")
+    return declared
 
 
 def own_rows_file(name: str) -> Path:
@@ -280,13 +256,11 @@ def read_own_rows(name: str) -> tuple[Row, ...]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LabError(f"{path} is no TOML file ({error}); mend or delete it") from error
-    rows = []
     for key, entry in tables.items():
-        fits = isinstance(entry, dict) and set(entry) == {"label", "changes"}
-        if not fits or not isinstance(entry["label"], str) or not isinstance(entry["changes"], dict):
+        parts = {name: type(value) for name, value in entry.items()} if isinstance(entry, dict) else {}
+        if parts != {"label": str, "changes": dict}:
             raise LabError(f"row {key!r} of {path} is not made of a label (text) and changes (parameter = value)")
-        rows.append(Row(key=key, label=entry["label"], changes=entry["changes"], main=False))
-    return tuple(rows)
+    return tuple(Row(key=key, **entry, main=False) for key, entry in tables.items())
 
 
 def load_ablation(name: str) -> Ablation:
@@ -332,5 +306,4 @@ def free_key(ablation: Ablation, wanted: str) -> str:
     """A key made of some words that no row has yet: a number is put behind where one has."""
     stem = re.sub(r"[^a-z0-9]+", "_", wanted.lower()).strip("_") or "row"
     taken = {row.key for row in ablation.rows}
-    numbered = (f"{stem}_{number}" for number in range(2, len(taken) + 3))
-    return stem if stem not in taken else next(key for key in numbered if key not in taken)
+    return next(key for key in chain([stem], (f"{stem}_{number}" for number in count(2))) if key not in taken)

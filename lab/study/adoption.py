@@ -22,10 +22,8 @@ from lab.study.display import Display
 from lab.study.golden import Record, difference, kept_record
 from lab.study.identity import changed_ingredients
 from lab.study.plan import PlannedCell, plan
-from lab.study.sweep import Prepare, golden_records, prepare_cells
+from lab.study.sweep import Prepare, Runner, load_prepare, prepare_cells
 
-CODE = ("source.", "code.", "notebook")
-"""How the names of those ingredients begin that a refactoring changes."""
 ARTIFACT = "adopted.json"
 
 
@@ -40,14 +38,16 @@ class Adoption:
 
 def hindrances(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two cells' ingredients and is no refactoring, a short phrase each."""
-    return [
-        change
-        for change in changed_ingredients(before, now)
-        if not change.startswith(CODE)
-        and not (
-            change.startswith("parameter.") and ((name := change.partition(":")[0]) not in before or name not in now)
-        )
-    ]
+    added_or_removed = {name for name in before.keys() ^ now.keys() if name.startswith("parameter.")}
+
+    def counts(ingredients: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in ingredients.items()
+            if not name.startswith(("code.", "notebook")) and name not in added_or_removed
+        }
+
+    return changed_ingredients(counts(before), counts(now))
 
 
 def adopt(
@@ -69,78 +69,71 @@ def adopt(
         KeyboardInterrupt: it was stopped; no run was changed.
     """
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
-    planned = plan(chosen)
-    stale = [entry for entry in planned if entry.state == "stale"]
-    kept: dict[tuple[str, int], Record] = {}
-    left: list[Adoption] = []
-    for entry in stale:
-        record, why = _may_be_adopted(entry)
-        if record is None:
-            left.append(Adoption(cell=entry.cell, outcome="left", why=f"{why}; it stays stale"))
-        else:
-            kept[entry.cell.row, entry.cell.seed] = record
-    eligible = [entry for entry in stale if (entry.cell.row, entry.cell.seed) in kept]
+    stale = [entry for entry in plan(chosen) if entry.state == "stale"]
+    eligible = [entry for entry in stale if not _hindrance(entry)]
     made: dict[str, Record] = {}
     if eligible:
-        arithmetics = {row: record["arithmetic"] for (row, _), record in kept.items()}
-        made, stopped = golden_records(
-            ablation,
-            rung,
-            [entry.cell for entry in eligible],
-            prepared,
-            prepare=prepare,
-            display=display,
-            arithmetics=arithmetics,
+        runner = Runner(
+            ablation=ablation,
+            rung=rung,
+            prepared=prepared,
+            prepare=prepare or load_prepare(ablation.name),
+            display=display or Display(ablation, rung),
         )
+        arithmetics = {entry.cell.row: _kept(entry)["arithmetic"] for entry in eligible}
+        made, stopped = runner.golden_records([entry.cell for entry in eligible], arithmetics)
         if stopped:
             raise KeyboardInterrupt
-    judged = [_judged(entry, kept[entry.cell.row, entry.cell.seed], made.get(entry.cell.row)) for entry in eligible]
-    adopted = [entry for entry, one in zip(eligible, judged, strict=True) if one.outcome == "adopted"]
+    judged = [_judged(entry, made.get(entry.cell.row)) for entry in stale]
+    adopted = [entry for entry, one in zip(stale, judged, strict=True) if one.outcome == "adopted"]
     if adopted:
         recorder = tracking.Recorder()
         for entry in adopted:
             _give_identity(recorder, entry)
     # All that are done, not those of this call alone: the last one may have been killed before it came here.
-    done = [(entry.cell, entry.run) for entry in plan(chosen) if entry.state == "done" and entry.run is not None]
-    path = results.renew_lines(ablation, rung, [(cell, run) for cell, run in done if "adopted" in run.tags])
-    places = {(one.cell.row, one.cell.seed): one for one in (*left, *judged)}
-    return [places[entry.cell.row, entry.cell.seed] for entry in stale], path
+    done = [entry for entry in plan(chosen) if entry.state == "done" and "adopted" in _run(entry).tags]
+    return judged, results.update_results(ablation, rung, prepared, [entry.cell for entry in done])
 
 
-def _may_be_adopted(entry: PlannedCell) -> tuple[Record | None, str]:
-    """The golden record that was kept with a stale run; None where it cannot be adopted, and why."""
+def _run(entry: PlannedCell) -> store.RunRecord:
     assert entry.run is not None
-    before = store.read_ingredients(entry.run)
+    return entry.run
+
+
+def _kept(entry: PlannedCell) -> Record:
+    return kept_record(_run(entry)) or {}
+
+
+def _hindrance(entry: PlannedCell) -> str:
+    """Why a stale run cannot be adopted whatever its golden run says; empty where it can."""
+    before = store.read_ingredients(_run(entry))
     if not before:
-        return None, f"the artifacts of its run {entry.run.run_id} are not on this machine"
+        return f"the artifacts of its run {_run(entry).run_id} are not on this machine"
     if hinder := hindrances(before, entry.cell.ingredients):
-        return None, f"more than code has changed: {'; '.join(hinder)}"
-    record = kept_record(entry.run)
-    return record, "" if record else "no golden run was kept with it"
+        return f"more than code has changed: {'; '.join(hinder)}"
+    return "" if _kept(entry) else "no golden run was kept with it"
 
 
-def _judged(entry: PlannedCell, kept: Record, made: Record | None) -> Adoption:
+def _judged(entry: PlannedCell, made: Record | None) -> Adoption:
     """Hold the golden run of today against the one that was kept."""
-    assert entry.run is not None
-    outcome: Literal["differs", "left"] = "left"
-    if made is None:
+    why, differs = _hindrance(entry), ""
+    if not why and made is None:
         why = "its golden run could not be made today (see above)"
-    elif told := _otherwise(kept["arithmetic"], made["arithmetic"]):
-        why = f"its golden run was made on another arithmetic: {told}"
-    elif told := _otherwise(kept["changes"], made["changes"]):
-        why = f"its golden run was another one: {told}"
-    elif told := difference(kept, made):
-        outcome, why = "differs", told
-    else:
-        changed = f"{len(entry.changed)} ingredient{'s' * (len(entry.changed) != 1)} changed"
-        why = f"{entry.run.tags['key']} -> {entry.cell.key}, {changed}"
-        return Adoption(cell=entry.cell, outcome="adopted", why=why)
-    return Adoption(cell=entry.cell, outcome=outcome, why=f"{why}; it stays stale")
-
-
-def _otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs, in words."""
-    return "; ".join(changed_ingredients(before, now))
+    elif not why and made is not None:
+        kept = _kept(entry)
+        if told := changed_ingredients(kept["arithmetic"], made["arithmetic"]):
+            why = f"its golden run was made on another arithmetic: {'; '.join(told)}"
+        elif told := changed_ingredients(kept["changes"], made["changes"]):
+            why = f"its golden run was another one: {'; '.join(told)}"
+        else:
+            differs = difference(kept, made)
+    if why or differs:
+        return Adoption(
+            cell=entry.cell, outcome="differs" if differs else "left", why=f"{why or differs}; it stays stale"
+        )
+    changed = f"{len(entry.changed)} ingredient{'s' * (len(entry.changed) != 1)} changed"
+    why = f"{_run(entry).tags['key']} -> {entry.cell.key}, {changed}"
+    return Adoption(cell=entry.cell, outcome="adopted", why=why)
 
 
 def _give_identity(recorder: tracking.Recorder, entry: PlannedCell) -> None:
@@ -149,9 +142,9 @@ def _give_identity(recorder: tracking.Recorder, entry: PlannedCell) -> None:
     A plan goes by the key alone, so that whoever is killed in between leaves the old identity, and the next adoption,
     which finds the record and the ingredients of the first, ends it.
     """
-    assert entry.run is not None
-    run, cell = entry.run, entry.cell
-    past = _adoptions(run)
+    run, cell = _run(entry), entry.cell
+    path = run.artifact(ARTIFACT)
+    past = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []  # the oldest first
     if not past or past[-1]["to"] != cell.key:
         past.append(
             {
@@ -167,9 +160,3 @@ def _give_identity(recorder: tracking.Recorder, entry: PlannedCell) -> None:
     recorder.keep(run.run_id, "ingredients.json", json.dumps(dict(cell.ingredients), indent=1, sort_keys=True))
     last = past[-1]
     recorder.tag(run.run_id, {"key": cell.key, "adopted": f"{last['at']} by {last['by']} from {last['from']}"})
-
-
-def _adoptions(run: store.RunRecord) -> list[dict[str, Any]]:
-    """The adoptions that are kept with a run, the oldest first."""
-    path = run.artifact(ARTIFACT)
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []

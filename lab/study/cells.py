@@ -44,13 +44,10 @@ def cells(
     Raises:
         LabError: an unknown rung or row (the choices are listed), a negative or repeated seed, or no cell at all.
     """
-    choose({choice.name: choice for choice in ablation.rungs}, rung, f"rung of {ablation.name!r}:")
-    if isinstance(rows, str):
-        sets = {"main": [row.key for row in ablation.rows if row.main], "all": [row.key for row in ablation.rows]}
-        chosen = sets.get(rows, [rows])
-    else:
-        chosen = list(rows)
+    ablation.rung(rung)
     known = {row.key: row for row in ablation.rows}
+    sets = {"main": [row.key for row in ablation.rows if row.main], "all": list(known)}
+    chosen = sets.get(rows, [rows]) if isinstance(rows, str) else list(rows)
     for key in chosen:
         choose(known, key, f"row of {ablation.name!r} (or main, all):")
     used = tuple(ablation.seeds if seeds is None else seeds)
@@ -60,17 +57,16 @@ def cells(
         raise LabError(f"a seed is given twice: {', '.join(map(str, used))}")
     if not chosen or not used:
         raise LabError(f"no cell of {ablation.name!r} is chosen: give at least one row and one seed")
+    every = ((row.key, seed) for row in ablation.rows if row.key in chosen for seed in used)
     return [
         Cell(
             ablation=ablation.name,
-            row=row.key,
+            row=row,
             rung=rung,
             seed=seed,
-            parameters=ablation.resolve(row.key, rung, seed).as_dict(),
+            parameters=ablation.resolve(row, rung, seed).as_dict(),
         )
-        for row in ablation.rows
-        if row.key in set(chosen)
-        for seed in used
+        for row, seed in every
     ]
 
 

@@ -8,16 +8,16 @@ import shutil
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from lab import paths
-from lab.errors import LabError
 from lab.study import golden, leases, store
 from lab.study.cells import Cell
 from lab.study.display import Display
@@ -27,23 +27,21 @@ from lab.study.tracking import Recorder
 from lab.study.worker import Job, Result
 
 TICK_SECONDS = 0.25
-LOOK_SECONDS = 1.0
+BEAT_SECONDS = 1.0
 
 
-class Executor(Protocol):
+class Executor(ABC):
     """What runs cells: workers of this machine, a Ray cluster, or Slurm."""
 
-    host: str
+    host = "127.0.0.1"
     """The address of this machine for whoever runs them."""
 
+    @abstractmethod
     def slots(self) -> int:
-        """How many cells can run at once now.
+        """How many cells can run at once now, or a LabError where none has been able to for some time."""
 
-        Raises:
-            LabError: none has been able to for some time.
-        """
-
-    def submit(self, job: Job) -> "Future[Result]":
+    @abstractmethod
+    def submit(self, job: Job) -> Future[Result]:
         """Hand a cell over, to be run once. A machine that is lost with it is a failure like another.
 
         The future raises a LabError where a worker could not start.
@@ -51,7 +49,9 @@ class Executor(Protocol):
 
     def leave_out(self, node: str) -> bool:
         """Give that node no more cells; False, and it stays, where no other would be left."""
+        return False
 
+    @abstractmethod
     def stop(self) -> None:
         """End every cell, within seconds, and let go of the machines."""
 
@@ -59,12 +59,11 @@ class Executor(Protocol):
 @dataclass
 class _Running:
     cell: Cell
-    future: "Future[Result] | None" = None
+    future: Future[Result] | None = None
     """None while it waits for its next try."""
     again_at: float = 0.0
     tried: int = 0
     seconds: float = 0.0
-    shown: bool = False
 
 
 @dataclass
@@ -84,18 +83,17 @@ class Driver:
     failed: dict[str, str] = field(default_factory=dict)
     """The reasons of the cells that failed, by title."""
     _running: dict[str, _Running] = field(default_factory=dict)
-    _looked: float = 0.0
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Run every cell, in this order as there is room; those that no budget is left for are left out.
 
-        Raises:
-            LabError: a worker could not start, no machine is left, or the store or the leases cannot be written.
+        A LabError is a worker that could not start, no machine left, or a store or leases that cannot be written.
         """
-        waiting = deque(cells)
+        waiting, beaten = deque(cells), 0.0
         while waiting or self._running:
-            self.display.tick()
-            self._look()
+            if time.monotonic() - beaten > BEAT_SECONDS:
+                beaten = time.monotonic()
+                leases.beat(self.owner)
             room = self.executor.slots() if self.at_most is None else min(self.at_most, self.executor.slots())
             while waiting and len(self._running) < room:
                 self._start(waiting.popleft())
@@ -107,22 +105,6 @@ class Driver:
                 self._hear(by_future[future], future.result())
             if not by_future and (waiting or self._running):
                 time.sleep(TICK_SECONDS)
-        self.display.tick()
-
-    def _look(self) -> None:
-        """Once a second: beat the heart, and show the cells whose runs have begun."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
-        leases.beat(self.owner)
-        if all(running.shown for running in self._running.values()):
-            return
-        with suppress(LabError):  # what cannot be read now is read in a second
-            for run in self._open_runs():
-                running = self._running.get(run.tags["key"])
-                if running is not None and not running.shown:
-                    running.shown = True
-                    self.display.started(running.cell)
 
     def _open_runs(self) -> list[store.RunRecord]:
         """The runs of this sweep's cells that say RUNNING."""
@@ -137,6 +119,7 @@ class Driver:
             if not store.is_done(cell.key):
                 self._running[cell.key] = running = _Running(cell)
                 self._submit(running)
+                self.display.started(cell)
                 return
             leases.release(cell.key, self.owner)
         self.meter.ended(cell.row, 0.0)
@@ -202,11 +185,11 @@ class Driver:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """The first SIGINT or SIGTERM raises KeyboardInterrupt, the second does nothing.
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt, the second does nothing, the third raises once more.
 
-    An exception that comes while runs are being closed would leave some open, wherever it struck. The third raises once
-    more, for an end that hangs. A SIGINT that was ignored, as in a shell's background job, stays ignored. Outside the
-    main thread, which alone hears signals, nothing changes.
+    An exception while runs are being closed would leave some open; the third is for an end that hangs. A SIGINT that
+    was ignored, as in a shell's background job, stays so. Outside the main thread, which alone hears signals, nothing
+    changes.
     """
     heard = 0
 

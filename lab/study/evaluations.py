@@ -10,19 +10,19 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from lab import paths
 from lab.errors import LabError
-from lab.evaluation.benchmarks.benchmark import Benchmark, Evaluated, Progress, Score, check_limit
-from lab.study import leases
+from lab.evaluation.benchmarks.benchmark import Benchmark, Options, Progress, Score
 from lab.study.results import MARK
-from lab.study.tracking import CellRun, Recorder, provenance
+from lab.study.tracking import own_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def evaluate(
     benchmark: Benchmark,
     model: str,
     *,
-    options: Mapping[str, str],
+    options: Options,
     limit: int | None = None,
     as_row: str = "",
     progress: Progress,
@@ -97,16 +97,15 @@ def evaluate(
         as_row: the model of the paper's tables that this one is; what was evaluated without gets it now.
 
     Raises:
-        LabError: as the benchmark's `check` and `evaluate`; the file was changed by hand; or an evaluation that is
-            there stands for another row.
+        LabError: as the benchmark's `identify` and `ask`; the file was changed by hand; or an evaluation that is there
+            stands for another row.
     """
-    check_limit(limit)
     before = read_evaluations()
-    identity = benchmark.check(model, options=options)
+    identity = benchmark.identify(model, options)
     key = identity.key(benchmark, limit)
     if any(line.key == key for line in before):
         return Recorded(lines=_named(key, as_row), was_there=True)
-    asked = {
+    asked: dict[str, Any] = {
         "benchmark": benchmark.name,
         "version": benchmark.version,
         "model": model,
@@ -114,54 +113,26 @@ def evaluate(
         "limit": limit,
         "as_row": as_row,
     }
-    with _tracked(f"{benchmark.name}, {model}", asked, identity.settings, key) as run:
-        evaluated = benchmark.evaluate(model, options=options, limit=limit, progress=progress)
-        run.log_table(evaluated.answers, "answers")
-        run.log_json(dict(evaluated.settings), "settings")
-        run.set_results({name: value for score in evaluated.scores for name, value in _numbers(score).items()})
-    lines = [_line(benchmark, evaluated, score, key, limit, run.run_id, as_row) for score in evaluated.scores]
-    _add(lines)
+    parameters = {**asked, **{f"settings.{setting}": value for setting, value in identity.settings.items()}}
+    with own_run(f"{benchmark.name}, {model}", parameters, {"kind": "evaluation", "key": key}) as run:
+        scores, answers, told = benchmark.ask(model, identity, options, limit, progress)
+        settings = {**identity.settings, **told}
+        run.log_table(answers, "answers")
+        run.log_json(settings, "settings")
+        run.set_results({name: value for score in scores for name, value in _numbers(score).items()})
+    facts: dict[str, Any] = {"key": key, "run_id": run.run_id, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    written = json.dumps(settings, ensure_ascii=False, sort_keys=True)
+    lines = [Evaluation(**asked, **asdict(score), **facts, settings=written) for score in scores]
+    with _lock():
+        there = read_evaluations()
+        if all(line.key != key for line in there):  # else another process was first
+            _write([*there, *lines])
     return Recorded(lines=tuple(lines), was_there=False)
-
-
-def _tracked(name: str, asked: Mapping[str, object], settings: Mapping[str, str], key: str) -> CellRun:
-    resources = ExitStack()
-    recorder = Recorder()
-    tags = resources.enter_context(leases.owner()) | provenance() | {"kind": "evaluation", "key": key}
-    parameters = {**asked, **{f"settings.{setting}": value for setting, value in settings.items()}}
-    run_id = recorder.start(name, parameters, tags)
-    return CellRun(run_id=run_id, recorder=recorder, resources=resources)
 
 
 def _numbers(score: Score) -> dict[str, float]:
     ends = {"low": score.low, "high": score.high}
     return {score.metric: score.value, **{f"{score.metric}.{end}": x for end, x in ends.items() if x is not None}}
-
-
-def _line(
-    benchmark: Benchmark, evaluated: Evaluated, score: Score, key: str, limit: int | None, run_id: str, as_row: str
-) -> Evaluation:
-    return Evaluation(
-        benchmark=benchmark.name,
-        version=benchmark.version,
-        model=evaluated.model,
-        model_key=evaluated.model_key,
-        **asdict(score),
-        limit=limit,
-        key=key,
-        settings=json.dumps(dict(evaluated.settings), ensure_ascii=False, sort_keys=True),
-        run_id=run_id,
-        as_row=as_row,
-        date=f"{datetime.now(UTC):%Y-%m-%d}",
-    )
-
-
-def _add(lines: Sequence[Evaluation]) -> None:
-    with _lock():
-        there = read_evaluations()
-        if any(line.key == lines[0].key for line in there):  # another process was first
-            return
-        _write([*there, *lines])
 
 
 def _named(key: str, as_row: str) -> tuple[Evaluation, ...]:
@@ -196,14 +167,7 @@ def _write(lines: Sequence[Evaluation]) -> None:
 
 
 def _read(line: Mapping[str, str]) -> Evaluation:
-    numbers = {name: float(line[name]) if line[name] else None for name in ("low", "high")}
-    return Evaluation(
-        **{
-            **line,  # type: ignore[arg-type]
-            **numbers,
-            "version": int(line["version"]),
-            "value": float(line["value"]),
-            "num_items": int(line["num_items"]),
-            "limit": int(line["limit"]) if line["limit"] else None,
-        }
-    )
+    return _LINE.validate_python({**line, **{name: line[name] or None for name in ("low", "high", "limit")}})
+
+
+_LINE = TypeAdapter(Evaluation)

@@ -6,15 +6,14 @@ been given to another.
 
 import json
 import os
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab import paths
 from lab.errors import LabError
@@ -22,35 +21,22 @@ from lab.study import golden, leases, store, tracking
 from lab.study.ablation import load_ablation
 from lab.study.cells import Cell, typed
 from lab.study.identity import changed_ingredients, identify
-from lab.study.limits import PASSING, Limits, Watch
+from lab.study.kernels import DIED, execute, reason_of
+from lab.study.limits import Limits
 from lab.study.readable import write_readable
 from lab.study.tracking_server import check_server
 from lab.study.worker import Job, Result, kill_children
 
-if TYPE_CHECKING:
-    import psutil
-
-START_SECONDS = 300
-"""A kernel that has not answered by then has failed its cell; one that died has at once."""
 PUBLISH_SECONDS = 5.0
+# What can pass by itself. A wrong parameter or a loss that is not finite would come again.
+PASSING = {DIED, "ConnectionError", "ConnectionResetError", "ConnectTimeout", "ReadTimeout", "HTTPError"}
+PASSING |= {"HfHubHTTPError", "TimeoutError", "Timeout", "OperationalError"}
 
 
-def reason_of(error: Exception) -> tuple[str, str]:
-    """The name of a failed notebook's exception, and its last line without terminal colours."""
-    name = getattr(error, "ename", None) or type(error).__name__
-    value = getattr(error, "evalue", None)
-    if value is None:
-        value = str(error)
-    text = value if name == "LabError" else f"{name}: {value}"
-    return name, re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
-
-
-def run_cell(job: Job, recorder: "tracking.Recorder", kernels: Callable[[], "list[psutil.Process]"]) -> Result:
+def run_cell(job: Job, recorder: tracking.Recorder) -> Result:
     """Run the job's cell and deliver all that it measured.
 
-    Args:
-        recorder: where its run is kept; on a node, through the driver's tracking server.
-        kernels: gives the processes of the kernel that runs.
+    `recorder` keeps its run; on a node, through the driver's tracking server.
     """
     begun, node = time.monotonic(), job["node"]
     cell, limits = Cell(**job["cell"]), Limits(**job["limits"])
@@ -67,26 +53,20 @@ def run_cell(job: Job, recorder: "tracking.Recorder", kernels: Callable[[], "lis
         told, seconds = f"node {node}: {error}" if node else error, time.monotonic() - begun
         return Result(error=told, seconds=seconds, node=node, passing=name in PASSING, refused=refused)
     publisher = Publisher(recorder, run_id)
-    watch = Watch(limits, kernels)
-    status, error, passing = "FINISHED", "", False
     spool = store.spool_dir(run_id)
+    executed = spool / "artifacts" / "notebook.ipynb"
     if job["golden"]:
         (spool / "artifacts" / golden.ARTIFACT).write_text(json.dumps(job["golden"]), encoding="utf-8")
-    try:
-        _execute(_notebook(job), spool / "artifacts" / "notebook.ipynb", {**cell.parameters, "run_id": run_id})
-        if not (spool / "results.json").exists():
-            status, error = "FAILED", "the notebook came to its end without run.set_results(...)"
-    except Exception as raised:
-        name, error = reason_of(raised)
-        status, passing = "FAILED", name in PASSING
-        (spool / "artifacts" / "error.txt").write_text(str(raised), encoding="utf-8")
-    watch.stop()
-    if watch.why and status == "FAILED":
-        error, passing = watch.why, False
+    name, error, text = execute(_notebook(job), executed, {**cell.parameters, "run_id": run_id}, limits)
     publisher.stop()
+    if name:
+        (spool / "artifacts" / "error.txt").write_text(text, encoding="utf-8")
+    elif not (spool / "results.json").exists():
+        error = "the notebook came to its end without run.set_results(...)"
+    status, passing = "FAILED" if error else "FINISHED", name in PASSING
     results: dict[str, float] = {}
     try:
-        write_readable(spool / "artifacts" / "notebook.ipynb", spool / "artifacts")
+        write_readable(executed, spool / "artifacts")
         results = recorder.deliver(run_id, status)
     except LabError as raised:
         status, error, passing = "FAILED", str(raised), False
@@ -127,30 +107,13 @@ def check_identity(job: Mapping[str, Any]) -> None:
         )
 
 
-def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
-    import papermill
-
-    from lab.study.quick_client import QuickManager
-
-    papermill.execute_notebook(
-        str(notebook),
-        str(executed),
-        parameters=dict(parameters),
-        cwd=str(notebook.parent),
-        progress_bar=False,
-        kernel_manager_class=QuickManager,
-        # A first kernel waits for torch and all else to be imported, on a machine that may be busy with other work.
-        start_timeout=START_SECONDS,
-    )
-
-
 class Publisher:
     """Moves the curves of a cell that runs into MLflow, from a thread.
 
     It ends this process where the driver does not want the cell any more: one that died, or gave it to another node.
     """
 
-    def __init__(self, recorder: "tracking.Recorder", run_id: str) -> None:
+    def __init__(self, recorder: tracking.Recorder, run_id: str) -> None:
         self._recorder, self._run_id = recorder, run_id
         self._heard = time.monotonic()
         self._done = threading.Event()

@@ -10,7 +10,6 @@ the ablation's first seed: it is made before the row's first cell and kept with 
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -83,22 +82,13 @@ def arithmetic() -> dict[str, Any]:
     }
 
 
-def difference(kept: Record, made: Record, *, relative: float = 0.0) -> str:
-    """The first step or result that differs, with both values, as the rest of a sentence; empty where none does.
-
-    Args:
-        relative: by how much of the larger value losses may differ, for records of unlike arithmetic. Then losses alone
-            are compared: the last bit of a logit can turn an answer, and a rate with it.
-    """
+def difference(kept: Record, made: Record) -> str:
+    """The first step or result that differs, with both values, as the rest of a sentence; empty where none does."""
     for part, what in (("losses", "the loss of step {}"), ("results", "{}")):
         before, now = kept[part], made[part]
         for name in dict.fromkeys([*before, *now]):
-            if relative and part == "results" and "loss" not in name:
-                continue
             old, new = before.get(name), now.get(name)
-            # isclose knows infinity; a loss that is no number (NaN) is equal to nothing, itself included.
-            both = old is not None and new is not None
-            if not (str(old) == str(new) or (both and math.isclose(old, new, rel_tol=relative))):
+            if str(old) != str(new):  # which tells every bit, and a loss that is no number (NaN) from all but itself
                 return f"{what.format(name)} was {old} and is {new}"
     return ""
 
@@ -107,8 +97,8 @@ def made_records(cells: Sequence[Cell], changes: Mapping[str, Any]) -> dict[str,
     """The records of the golden runs that finished, by row, the newest last; `cells` have their keys."""
     keys = {cell.key for cell in cells}
     made: dict[str, list[Record]] = {}
-    for run in store.read_runs((*store.PLAN_TAGS, "arithmetic")):
-        if run.tags.get("kind") == KIND and run.status == "FINISHED" and run.tags.get("key") in keys:
+    for run in store.tagged_runs("kind", KIND):
+        if run.status == "FINISHED" and run.tags.get("key") in keys:
             losses, told = store.read_curve(run.run_id, LOSS), json.loads(run.tags["arithmetic"])
             record = golden_record(losses, run.results, arithmetic=told, changes=changes)
             made.setdefault(run.tags["key"], []).append(record)

@@ -7,6 +7,7 @@ the other half of its memory. GPU memory is freed with the cell, whose kernel is
 import os
 import shutil
 import subprocess
+from itertools import takewhile
 
 from lab.errors import LabError
 
@@ -14,11 +15,7 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def check_gpus(gpus: float) -> None:
-    """`gpus` a cell: 0 (cells see what there is), a share of one, or a whole number.
-
-    Raises:
-        LabError: it is negative, no number, or neither a share nor whole.
-    """
+    """Refuse GPUs a cell that are neither 0 (cells see what there is), nor a share of one, nor a whole number."""
     if not (gpus == 0 or 0 < gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
         raise LabError(
             f"--gpus is {gpus:g}; expected GPUs of each cell's own: a whole number, or a share of one such as 0.5"
@@ -32,28 +29,22 @@ def visible_gpus() -> list[str]:
     """
     if (given := os.environ.get(VARIABLE)) is not None:
         # As CUDA does, which ignores whatever follows an invalid entry such as -1.
-        devices: list[str] = []
-        for device in (part.strip() for part in given.split(",")):
-            if not device or device.startswith("-"):
-                break
-            devices.append(device)
-        return devices
+        devices = [part.strip() for part in given.split(",")]
+        return list(takewhile(lambda device: device and not device.startswith("-"), devices))
     if (program := shutil.which("nvidia-smi")) is None:
         return []
     try:
         told = subprocess.run([program, "-L"], capture_output=True, text=True, check=False, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(number) for number, line in enumerate(ln for ln in told.splitlines() if ln.startswith("GPU "))]
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in told.splitlines()))]
 
 
 def shares(gpus: float, workers: int | None = None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES is for each of `workers` cells at once (as many as fit where None).
 
     Two GPUs, 0.5 a cell: "0", "1", "0", "1", so that few cells spread out. Four GPUs, 2 a cell: "0,1", "2,3".
-
-    Raises:
-        LabError: this machine has no GPU, or not enough for so many cells at once.
+    A LabError where this machine has no GPU, or not enough for so many cells at once.
     """
     devices = visible_gpus()
     if not devices:

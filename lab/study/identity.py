@@ -12,7 +12,6 @@ a changed default is a new run.
 import hashlib
 import importlib.metadata
 import json
-import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,44 +26,32 @@ from lab.study.cells import Cell
 from lab.study.definitions import code_hash, digest
 from lab.study.reach import notebook_code, our_modules, reached_by_notebook
 
-CODE = "code."
-"""What the names of ingredients begin with that are definitions."""
-
 PACKAGES = ("torch", "transformers", "timm", "numpy", "pillow", "jiwer")
 """The packages whose version decides a result."""
 
 
 def _canonical(value: Any) -> Any:
-    """`value` for JSON, such that 1 and 1.0 are one, as are tuples and lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(entry) for entry in value]
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise LabError(f"a parameter is {value}; only finite numbers have an identity")
-        return int(value) if value.is_integer() else value
-    if value is None or isinstance(value, str | int):
-        return value
-    raise LabError(f"a parameter is of type {type(value).__name__}; use numbers, strings, booleans, lists or None")
+    """`value` as JSON has it, such that 1 and 1.0 are one, as are tuples and lists."""
+
+    def number(text: str) -> float | int:
+        return int(float(text)) if float(text).is_integer() else float(text)
+
+    try:
+        return json.loads(json.dumps(value, allow_nan=False), parse_float=number)
+    except (TypeError, ValueError):
+        raise LabError(
+            f"a parameter is {value!r}, which has no identity; use finite numbers, strings, booleans, lists or None"
+        ) from None
 
 
-def _key(own: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
+def _key(facts: Mapping[str, Any]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of all that decides a result, as canonical JSON."""
-    facts = _canonical({**own, "code": _code_key(tuple(definitions.items()))})
-    return digest(json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
-
-
-@cache
-def _code_key(definitions: tuple[tuple[str, str], ...]) -> str:
-    """One hash for hundreds of definitions, made once for all cells that reach the same."""
-    return digest(json.dumps(sorted(definitions)))
+    return digest(json.dumps(_canonical(facts), sort_keys=True))
 
 
 def notebook_hash(path: Path) -> str:
     """A hash of what the code cells do, the parameters' left out, whose values are ingredients of their own."""
-    code, lines = notebook_code(path)
-    return digest("\n".join([code_hash(code, our_modules()), *lines]))
+    return code_hash(notebook_code(path), our_modules())
 
 
 def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -99,16 +86,11 @@ def is_prepared(cell: Cell, prepared: Mapping[str, Any]) -> bool:
 
 def _prepared_for(cell: Cell, prepared: Mapping[str, Any]) -> dict[str, Any]:
     """The prepared ingredients that concern this cell (see `identify`)."""
-    own = {}
-    for name, value in prepared.items():
-        if isinstance(value, Mapping):
-            chosen = cell.parameters.get(name)
-            if chosen not in value:
-                raise LabError(f"nothing was prepared for {name} = {chosen!r}, which {cell.title} needs")
-            own[name] = value[chosen]
-        else:
-            own[name] = value
-    return own
+    chosen = {name: cell.parameters.get(name) for name, value in prepared.items() if isinstance(value, Mapping)}
+    for name, value in chosen.items():
+        if value not in prepared[name]:
+            raise LabError(f"nothing was prepared for {name} = {value!r}, which {cell.title} needs")
+    return {name: value[chosen[name]] if name in chosen else value for name, value in prepared.items()}
 
 
 def identify(cells: Sequence[Cell], notebook: Path, prepared: Mapping[str, Any]) -> list[Cell]:
@@ -121,33 +103,28 @@ def identify(cells: Sequence[Cell], notebook: Path, prepared: Mapping[str, Any])
     """
     shared = {f"package.{name}": version for name, version in package_versions().items()}
     shared["notebook"] = notebook_hash(notebook)
-    reached_by = reached_by_notebook(notebook)
+    reached = reached_by_notebook(notebook)
     identified = []
     for cell in cells:
-        reached = reached_by(cell.parameters)
-        own = {
+        ingredients = {
             # No options are what a cell had before there was a parameter for them.
             **{f"parameter.{name}": _canonical(value) for name, value in cell.parameters.items() if value != {}},
             **{f"prepared.{name}": value for name, value in _prepared_for(cell, prepared).items()},
+            **{f"code.{name}": hashed for name, hashed in reached(cell.parameters).items()},
             **shared,
         }
-        ingredients = {**own, **{f"{CODE}{name}": hashed for name, hashed in reached.definitions.items()}}
-        identified.append(replace(cell, ingredients=ingredients, key=_key(own, reached.definitions)))
+        identified.append(replace(cell, ingredients=ingredients, key=_key(ingredients)))
     return identified
 
 
 def changed_ingredients(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One short phrase an ingredient that differs: `code.ConvGMLP: 1f3a... -> 77b0...`."""
-    changes = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name, "absent"), now.get(name, "absent")
-        if old != new:
-            changes.append(f"{name}: {old} -> {new}")
-    return changes
+    told = ((name, before.get(name, "absent"), now.get(name, "absent")) for name in sorted({*before, *now}))
+    return [f"{name}: {old} -> {new}" for name, old, new in told if old != new]
 
 
 def checkpoint_of(notebook: str, parameters: Mapping[str, Any]) -> Path:
     """Where a cell's checkpoint lies: one place for the same parameters, code and packages; a killed cell goes on."""
-    reached = reached_by_notebook(paths.repository_root() / "notebooks" / f"{notebook}.ipynb")(parameters)
-    identity = {"parameters": dict(parameters), "packages": package_versions()}
-    return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{_key(identity, reached.definitions)}.safetensors"
+    code = reached_by_notebook(paths.repository_root() / "notebooks" / f"{notebook}.ipynb")(parameters)
+    key = _key({"parameters": dict(parameters), "packages": package_versions(), "code": code})
+    return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{key}.safetensors"

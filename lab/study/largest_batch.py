@@ -7,7 +7,7 @@ window, sizes of pictures and numbers of frames follow from the sources' names, 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,20 +16,18 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.data.sources import Largest, largest_sample
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.media_tokens import AudioTokens, Seen, Sound, VisualTokens
 from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Seen, VisualTokens
-from lab.training.curricula import IMAGE, VIDEO
-from lab.training.image_text_model import vision_parameters
-from lab.training.language_models import language_model_without_weights
+from lab.training.cell import IMAGE, VIDEO, cell_audio_projector, cell_visual_projector
 from lab.training.memory import PRECISIONS, Memory, trace
+from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
 from lab.training.parameters import (
     Parameters,
     PictureTuningParameters,
@@ -37,16 +35,12 @@ from lab.training.parameters import (
     SpeechParameters,
     VisionParameters,
 )
-from lab.training.speech import cell_audio_projector
-from lab.training.vision import vision_backbone_without_weights
-from lab.training.vision_cell import cell_projector
+from lab.training.tuning import as_vision
 
 SPEECH, TEXT = "asr_audio_text", "instruction_pairs"
 SOURCES = {IMAGE: "images", VIDEO: "videos"}
 PACKED = ("budget_tokens", "pack_tokens")
 WINDOW_SECONDS = 30.0
-QUESTION_TOKENS = 64  # ours: a question with its choices
-ANSWER_TOKENS = 128  # ours: of speech some four tokens a second, of pictures a short description
 
 # What decides a step; rows of a study that differ in anything else take the same.
 _DECIDING = (
@@ -59,22 +53,15 @@ _DECIDING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """How large a sample and a batch to trace; None is what the rung says, or the kind of data.
+    """How large a sample and a batch to trace; None is what the rung says. A LabError where one is out of range."""
 
-    Raises:
-        LabError: a length or number out of range.
-    """
-
-    seconds: float | None = None
-    """Of audio in an utterance."""
-    question_tokens: int | None = None
-    """Of a question about what is seen."""
-    answer_tokens: int | None = None
-    """Of an answer; of packed text, of all answers of a pack, their ends included."""
+    seconds: float = WINDOW_SECONDS  # of audio in an utterance
+    question_tokens: int = 64  # ours: a question about what is seen, with its choices
+    answer_tokens: int | None = None  # of packed text, those of all answers of a pack, their ends included
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.seconds is not None and not 0 < self.seconds <= WINDOW_SECONDS:
+        if not 0 < self.seconds <= WINDOW_SECONDS:
             raise LabError(
                 f"seconds is {self.seconds:g}; expected above 0 and at most the encoder's {WINDOW_SECONDS:g}"
             )
@@ -82,13 +69,18 @@ class Asked:
             if (value := getattr(self, name)) is not None and value < least:
                 raise LabError(f"{name} is {value}; expected at least {least}")
 
-    def or_else(self, name: str, default: Any) -> Any:
-        """What was asked for, or the default."""
-        return default if getattr(self, name) is None else getattr(self, name)
+    @property
+    def answer(self) -> int:
+        """Tokens of an answer to a sound or picture; ours: of speech some four a second, of a picture a few words."""
+        return 128 if self.answer_tokens is None else self.answer_tokens
+
+    @property
+    def scored(self) -> int | str:
+        """Tokens of a pack of text that are of answers."""
+        return "all" if self.answer_tokens is None else self.answer_tokens
 
 
-@dataclass(frozen=True)
-class TrainedRoute:
+class TrainedRoute(NamedTuple):
     """A kind of data, the projector that it passes through (none: text), and the parts that train."""
 
     kind: str
@@ -98,37 +90,58 @@ class TrainedRoute:
 
 @dataclass(frozen=True)
 class TracedStep:
-    """One step of a cell on the largest batch of one kind of data; a scoring of it where nothing trains.
-
-    `limit` is the parameter that says how many tokens a batch or pack has, or at most a sample.
-    """
+    """One step of a cell on the largest batch of one kind of data; a scoring of it where nothing trains."""
 
     parameters: Any
-    """Of its cell, those that decide nothing of it as by default."""
+    """Of its cell, those that decide nothing of it as by default; of one that sees, as a cell of pictures and video."""
     leg: TrainedRoute
     limit: str
+    """The parameter that says how many tokens a batch or pack has, or at most a sample."""
+    tokens: int
+    """What it says."""
     asked: Asked
     precision: str
 
     @classmethod
     def of(cls, cell: Parameters, leg: TrainedRoute, limit: str, asked: Asked, precision: str) -> "TracedStep":
         """A step of the cell with these parameters."""
+        tokens = getattr(cell, limit)
+        cell = as_vision(cell) if isinstance(cell, PictureTuningParameters) else cell
         deciding = {name: value for name, value in cell.as_dict().items() if name in _DECIDING}
-        return cls(type(cell)(**deciding), leg, limit, asked, precision)
+        return cls(type(cell)(**deciding), leg, limit, tokens, asked, precision)
 
     @property
     def memory(self) -> Memory:
-        """What it takes; traced once.
-
-        Raises:
-            LabError: a part or source that is not known, nothing that could train, or a sample that no batch holds.
-        """
+        """What it takes, traced once; a LabError where nothing could train, or no batch holds a sample."""
         return _traced(self, checkpointing=False)
 
     @property
     def checkpointed(self) -> Memory:
         """What it takes where every layer of transformers' encoders and language models is computed again."""
         return _traced(self, checkpointing=True)
+
+    @property
+    def seen(self) -> Largest:
+        """Frames and their size of its largest sample."""
+        cell = self.parameters
+        sight = Sight(**{name: getattr(cell, name) for name in ("frame_size", "frames_per_second", "max_frames")})
+        source, is_video = getattr(cell, SOURCES[self.leg.kind]), self.leg.kind == VIDEO
+        size = build_encoders(cell)["vision_encoder"].image_size
+        return largest_sample(source, sight, is_video=is_video, image_size=size, max_tiles=cell.max_tiles)
+
+    @property
+    def frame_tokens(self) -> int:
+        """Tokens of a frame of its largest sample; 0 where nothing is seen."""
+        cell, seen = self.parameters, self.seen
+        encoder = build_encoders(cell)["vision_encoder"]
+        with torch.device("meta"):
+            view_grid = cell_visual_projector(cell, 1, 1).output_grid(*encoder.grid)
+        how = {"image_size": encoder.image_size, "view_grid": view_grid, **_tiling(cell)}
+        return len(token_order(*seen.frame_size, **how)) if seen.frames else 0
+
+
+def _tiling(cell: VisionParameters) -> dict[str, Any]:
+    return {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
 
 
 @cache
@@ -137,8 +150,8 @@ def _traced(step: TracedStep, *, checkpointing: bool) -> Memory:
     encoders = build_encoders(parameters)
     inside = {name: encoder for name, encoder in encoders.items() if name in step.leg.trained}
     return trace(
-        build_model(parameters, encoders, inside),
-        partial(_largest_batch, step, parameters, encoders),
+        _build_model(parameters, encoders, inside),
+        partial(_largest_batch, step, encoders),
         trained=step.leg.trained,
         precision=PRECISIONS[step.precision],
         packed=step.limit in PACKED,
@@ -158,11 +171,7 @@ class MelShapes(WhisperFeatureExtractor):
 
 
 def build_encoders(parameters: Any) -> dict[str, Any]:
-    """The encoders that a cell names, by part.
-
-    Raises:
-        LabError: one whose shape is not known, or that hears or sees nothing.
-    """
+    """The encoders that a cell names, by part; a LabError where one is unknown, or hears or sees nothing."""
     found: dict[str, Any] = {}
     if isinstance(parameters, SpeechParameters):
         name = parameters.audio_encoder
@@ -182,12 +191,8 @@ def build_encoders(parameters: Any) -> dict[str, Any]:
     return found
 
 
-def build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
-    """The model of a cell, with those of its encoders that are inside.
-
-    Raises:
-        LabError: a language model whose shape is not known, or a projector that cannot be built.
-    """
+def _build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
+    """The model of a cell, with those of its encoders that are inside."""
     name = parameters.language_model
     language_model = LanguageModel(name, language_model_without_weights(name), CharacterCodec(alphabet=""), "")
     width = language_model.hidden_size
@@ -198,84 +203,59 @@ def build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[st
             parts["audio_projector"] = AudioTokens(projector=projector)
         for branch in BRANCHES if "vision_encoder" in encoders else ():
             parts[branch] = VisualTokens(
-                projector=cell_projector(parameters, encoders["vision_encoder"].hidden_size, width),
+                projector=cell_visual_projector(parameters, encoders["vision_encoder"].hidden_size, width),
                 marks_places=parameters.marks_places,
-                newline=seen_as(parameters).newline,
+                newline=parameters.newline,
             )
     return OmniModel(language_model=language_model, positions="sequential", **parts, **inside)
 
 
-def _largest_batch(step: TracedStep, parameters: Any, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
-    asked, limit, kind = step.asked, getattr(parameters, step.limit), step.leg.kind
+def _largest_batch(step: TracedStep, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
+    asked, limit, kind, parameters = step.asked, step.tokens, step.leg.kind, step.parameters
     if kind == TEXT:
-        return _pack_of_text(limit, min(limit, parameters.max_tokens), asked.or_else("answer_tokens", limit))
+        scored = limit if asked.answer_tokens is None else asked.answer_tokens
+        return _pack_of_text(limit, min(limit, parameters.max_tokens), scored)
 
     def example(answer_tokens: int) -> Example:
         content: list[Segment]
         if kind == SPEECH:
-            content = [[0] * prompt_tokens(parameters), _sound(step, encoders["audio_encoder"])]
+            # Without the tokenizer, which would have to be fetched: some four letters a token.
+            content = [[0] * -(-len(parameters.prompt) // 4), _sound(step, encoders["audio_encoder"])]
         else:
-            question = [0] * asked.or_else("question_tokens", QUESTION_TOKENS)
-            content = [_seen(step, parameters, encoders["vision_encoder"], model), question]
+            content = [_seen(step, encoders["vision_encoder"], model), [0] * asked.question_tokens]
         return Example(content=content, answer=[0] * answer_tokens)
 
-    answer_tokens = asked.or_else("answer_tokens", ANSWER_TOKENS)
-    if (tokens := model.num_tokens(example(answer_tokens))) > limit:
+    if (tokens := model.num_tokens(example(asked.answer))) > limit:
         raise LabError(f"a sample of {kind} takes {tokens} tokens, more than {step.limit} ({limit})")
     given = 0 if step.limit in PACKED else parameters.batch_size
-    count = asked.or_else("batch_size", given) or max(1, round(limit / tokens))
+    count = asked.batch_size or given or max(1, round(limit / tokens))
     # The last is shorter, since some always are: where all are of one length a padded batch has no mask.
-    last = max(0, answer_tokens - (count > 1))
-    return [example(answer_tokens) for _ in range(count - 1)] + [example(last)]
-
-
-def prompt_tokens(parameters: SpeechParameters) -> int:
-    """Of a study of speech; without the tokenizer, which would have to be fetched: some four letters a token."""
-    return -(-len(parameters.prompt) // 4)
+    last = max(0, asked.answer - (count > 1))
+    return [example(asked.answer) for _ in range(count - 1)] + [example(last)]
 
 
 def _sound(step: TracedStep, encoder: AudioEncoder) -> Sound:
-    frames = round(step.asked.or_else("seconds", WINDOW_SECONDS) * encoder.frames_per_second)
+    frames = round(step.asked.seconds * encoder.frames_per_second)
     if "audio_encoder" not in step.leg.trained:
         return Sound(torch.empty(frames, encoder.hidden_size))
     with unset_fake_temporarily():  # a waveform is numpy's on its way to the front end
         return Sound(torch.empty(1).expand(frames * encoder.samples_per_frame))
 
 
-def seen_as(parameters: Any) -> VisionParameters:
-    """The parameters of a study that sees, as one of pictures and video."""
-    return vision_parameters(parameters) if isinstance(parameters, PictureTuningParameters) else parameters
-
-
-def largest_seen(parameters: Any, kind: str, image_size: int) -> Largest:
-    """Frames and their size of the largest sample of a kind.
-
-    Raises:
-        LabError: as `largest_sample`.
-    """
-    cell = seen_as(parameters)
-    sight = Sight(**{name: getattr(cell, name) for name in ("frame_size", "frames_per_second", "max_frames")})
-    source = getattr(cell, SOURCES[kind])
-    return largest_sample(source, sight, is_video=kind == VIDEO, image_size=image_size, max_tiles=cell.max_tiles)
-
-
-def _seen(step: TracedStep, parameters: Any, encoder: VisionEncoder, model: OmniModel) -> Seen:
+def _seen(step: TracedStep, encoder: VisionEncoder, model: OmniModel) -> Seen:
     branch: Any = step.leg.branch
-    inside = "vision_encoder" in step.leg.trained
-    cell, size = seen_as(parameters), encoder.image_size
-    seen = largest_seen(parameters, step.leg.kind, size)
+    size, seen = encoder.image_size, step.seen
     if not seen.frames and "language_model" not in step.leg.trained:
         raise LabError(f"nothing is seen, so nothing can train of: {', '.join(sorted(step.leg.trained))}")
-    grid = best_grid(*seen.frame_size, image_size=size, max_tiles=cell.max_tiles)
+    grid = best_grid(*seen.frame_size, image_size=size, max_tiles=step.parameters.max_tiles)
     count = seen.frames * num_views(grid)
     views = torch.empty(count, *encoder.grid, encoder.hidden_size)
-    if inside:
+    if "vision_encoder" in step.leg.trained:
         views = torch.empty(count, size, size, 3, dtype=torch.uint8)
     order = None
     if num_views(grid) > 1:
-        how: dict[str, Any] = {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
-        at = model.view_grid(branch, views)
-        order = token_order(*seen.frame_size, image_size=size, view_grid=at, **how)
+        how = {"image_size": size, "view_grid": model.view_grid(branch, views), **_tiling(step.parameters)}
+        order = token_order(*seen.frame_size, **how)
     return Seen(views=views, seconds=(0.0,) * seen.frames, branch=branch, grid=grid, order=order)
 
 

@@ -63,32 +63,31 @@ def lives(owner: Mapping[str, str]) -> bool:
     """Whether an owner (what `owner` yields) is still there."""
     path = owner_file(owner["owner"])
     if owner["host"] != socket.gethostname():
-        return not _is_silent(path)
+        return _beats(path)
     try:
         # Shared, so that two who ask at once are not taken for the owner, and a living one costs no waiting.
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
+    return False
 
 
-def _is_silent(path: Path) -> bool:
-    """Whether the heart of an owner on another host has stopped.
+def _beats(path: Path) -> bool:
+    """Whether the heart of an owner on another host beats.
 
     Its clock or ours may be wrong, or have jumped: what looks old is watched for some time by a clock that cannot.
     """
-    last = _last_beat(path)
-    if last is not None and abs(time.time() - last) < SILENT_SECONDS:
-        return False
+    last = now = _last_beat(path)
     ends = time.monotonic() + WATCH_SECONDS
-    while last is not None and time.monotonic() < ends:
+    while last is not None and now == last and abs(time.time() - last) >= SILENT_SECONDS:
+        if time.monotonic() >= ends:
+            return False
         time.sleep(WATCH_SECONDS / 15)
-        if (now := _last_beat(path)) != last:
-            return now is None
-    return True
+        now = _last_beat(path)
+    return now is not None
 
 
 def _last_beat(path: Path) -> float | None:
@@ -102,7 +101,7 @@ def _last_beat(path: Path) -> float | None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One at a time, on every host."""
+    """One at a time, on every host; a full disk or a folder that cannot be written is a LabError."""
     try:
         folder().mkdir(parents=True, exist_ok=True)
         with FileLock(paths.mlruns_dir() / "leases.lock"):
@@ -122,11 +121,7 @@ def _holder(key: str) -> dict[str, str] | None:
 
 
 def take(key: str, owner: Mapping[str, str]) -> bool:
-    """Take the cell of that key for `owner`; False where somebody who lives has it.
-
-    Raises:
-        LabError: a full disk, or a folder that cannot be written.
-    """
+    """Take the cell of that key for `owner`; False where somebody who lives has it."""
     dead = None
     while True:
         with _alone():
@@ -142,11 +137,7 @@ def take(key: str, owner: Mapping[str, str]) -> bool:
 
 
 def release(key: str, owner: Mapping[str, str]) -> None:
-    """Give the cell back, whatever became of it; nothing where it is another's.
-
-    Raises:
-        LabError: a folder that cannot be written.
-    """
+    """Give the cell back, whatever became of it; nothing where it is another's."""
     with _alone():
         if _holder(key) == dict(owner):
             (folder() / key).unlink()

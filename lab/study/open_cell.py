@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lab.study.identity import checkpoint_of
-from lab.study.live_curve import LiveCurve
 from lab.study.tracking import cell_run
 from lab.training.parameters import Parameters
 
@@ -41,16 +40,21 @@ class OpenCell:
     def __init__(self, notebook: str, parameters: Parameters, run_id: str) -> None:
         self.parameters = parameters
         self.run = cell_run(run_id, parameters.as_dict())
-        self._loss = LiveCurve(self.run, "loss")
-        self.told = {"checkpoint": checkpoint_of(notebook, parameters.as_dict()), "on_step": self._loss}
+        self._steps: set[int] = set()  # whose loss is written
+        self.told = {"checkpoint": checkpoint_of(notebook, parameters.as_dict()), "on_step": self._write_loss}
         """What a training is told: where an interrupted one is kept, and whom it tells its steps."""
+
+    def _write_loss(self, step: int, loss: float) -> None:
+        self._steps.add(step)
+        self.run.log_metrics({"loss": [(step, loss)]})
 
     def trained(self, record: "StagesRecord", **artifacts: Any) -> None:
         """Keep the curves of a training, where its weights come from, and artifacts that say something, as JSON."""
-        from lab.training.ancestry import as_json
+        from lab.training.stage_training import as_json
 
-        self._loss.finish(record.losses)
-        self.run.log_metrics({"learning_rate": enumerate(record.learning_rates)})
+        # Those before a checkpoint's were told to another run.
+        losses = [(step, loss) for step, loss in enumerate(record.losses) if step not in self._steps]
+        self.run.log_metrics({"loss": losses, "learning_rate": enumerate(record.learning_rates)})
         for name, value in {"ancestry": as_json(record.ancestry), **artifacts}.items():
             if value:
                 self.run.log_json(value, name)
@@ -84,7 +88,7 @@ class OpenCell:
 
         self.run.set_results(results)
         named = {part: (self._asked(part), made) for part, made in opened.items()}
-        save_model(model, self.run.artifact_folder("model"), by_name=named, cell=self.parameters.as_dict())
+        save_model(model, self.run.artifact("model"), by_name=named, cell=self.parameters.as_dict())
         self.run.finish()
         return dict(results)
 

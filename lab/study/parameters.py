@@ -57,12 +57,10 @@ def imported_modules(notebook: Path) -> list[str]:
     """The modules that a notebook's top-level imports name, in order, each once."""
     names: dict[str, None] = {}
     for cell in read_notebook(notebook)["cells"]:
-        if cell["cell_type"] != "code":
-            continue
         with suppress(SyntaxError):  # a line such as %matplotlib
-            for node in ast.parse(cell_source(cell)).body:
+            for node in ast.parse(cell_source(cell) if cell["cell_type"] == "code" else "").body:
                 if isinstance(node, ast.Import):
-                    names |= {alias.name: None for alias in node.names}
+                    names |= dict.fromkeys(alias.name for alias in node.names)
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     names[node.module] = None
     return list(names)
@@ -89,12 +87,14 @@ def notebook_parameters(path: Path) -> list[str]:
         statements = ast.parse(cell_source(_tagged(read_notebook(path), path))).body
     except SyntaxError as error:
         raise LabError(f"the parameters cell of {path.name} is not Python: {error}") from None
+    names = []
     for statement in statements:
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
             raise LabError(
                 f"line {statement.lineno} of the parameters cell of {path.name} is not of the form 'name: type = value'"
             )
-    return [ast.unparse(statement.target) for statement in statements if isinstance(statement, ast.AnnAssign)]
+        names.append(statement.target.id)
+    return names
 
 
 def check_notebook(notebook: Path, kind: type[Parameters]) -> None:
@@ -114,13 +114,7 @@ def check_notebook(notebook: Path, kind: type[Parameters]) -> None:
 
 
 def given_parameters(kind: type[P], namespace: Mapping[str, Any]) -> P:
-    """The parameters of a notebook, from its `globals()`.
-
-    Raises:
-        LabError: the notebook lacks one, or a value does not fit.
-    """
-    if missing := [name for name in kind.names() if name not in namespace]:
-        raise LabError(f"the notebook has no parameter {missing[0]!r}; `python -m lab.study.parameters` writes them")
+    """The parameters of a notebook, from its `globals()`; raises a LabError where a value does not fit."""
     return kind(**{name: namespace[name] for name in kind.names()})
 
 
@@ -155,8 +149,7 @@ def main() -> None:
     from lab.study.ablation import ablation_files, load_ablation
     from lab.study.cells import notebook_path
 
-    for name in ablation_files():
-        ablation = load_ablation(name)
+    for ablation in map(load_ablation, ablation_files()):
         write_parameters(notebook_path(ablation), type(ablation.base))
 
 

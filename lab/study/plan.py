@@ -8,7 +8,7 @@ from typing import Literal
 from lab.study.cells import Cell
 from lab.study.identity import changed_ingredients
 from lab.study.leases import is_abandoned
-from lab.study.store import PLAN_TAGS, RunRecord, read_ingredients, read_runs
+from lab.study.store import RunRecord, read_ingredients, read_runs
 
 State = Literal["done", "running", "failed", "killed", "stale", "missing"]
 
@@ -36,32 +36,31 @@ def plan(cells: Sequence[Cell], runs: Iterable[RunRecord] | None = None) -> list
     """
     by_key: dict[str, list[RunRecord]] = {}
     by_place: dict[tuple[str, ...], RunRecord] = {}
-    for run in read_runs(PLAN_TAGS) if runs is None else runs:
-        if run.tags.get("kind") != "cell":
-            continue
-        by_key.setdefault(run.tags.get("key", ""), []).append(run)
+    for run in read_runs() if runs is None else runs:
+        if run.tags.get("kind") == "cell":
+            by_key.setdefault(run.tags.get("key", ""), []).append(run)
+            if run.status == "FINISHED":
+                by_place[tuple(run.tags.get(name, "") for name in ("ablation", "row", "rung", "seed"))] = run
+    return [
+        _planned(cell, by_key.get(cell.key, []), by_place.get((cell.ablation, cell.row, cell.rung, str(cell.seed))))
+        for cell in cells
+    ]
+
+
+def _planned(cell: Cell, own: Sequence[RunRecord], former: RunRecord | None) -> PlannedCell:
+    """The state of a cell with these runs of its key, and a finished one of its place."""
+    for run in own:
         if run.status == "FINISHED":
-            by_place[tuple(run.tags.get(name, "") for name in ("ablation", "row", "rung", "seed"))] = run
-    planned = []
-    for cell in cells:
-        own = by_key.get(cell.key, [])
-        finished = next((run for run in own if run.status == "FINISHED"), None)
-        running = next((run for run in own if run.status == "RUNNING" and not is_abandoned(run)), None)
-        former = by_place.get((cell.ablation, cell.row, cell.rung, str(cell.seed)))
-        if finished:
-            planned.append(PlannedCell(cell=cell, state="done", run=finished))
-        elif running:
-            planned.append(PlannedCell(cell=cell, state="running", run=running))
-        elif own:
-            planned.append(
-                PlannedCell(cell=cell, state="failed" if own[-1].status == "FAILED" else "killed", run=own[-1])
-            )
-        elif former:
-            changed = tuple(changed_ingredients(read_ingredients(former), cell.ingredients))
-            planned.append(PlannedCell(cell=cell, state="stale", run=former, changed=changed))
-        else:
-            planned.append(PlannedCell(cell=cell, state="missing"))
-    return planned
+            return PlannedCell(cell=cell, state="done", run=run)
+    for run in own:
+        if run.status == "RUNNING" and not is_abandoned(run):
+            return PlannedCell(cell=cell, state="running", run=run)
+    if own:
+        return PlannedCell(cell=cell, state="failed" if own[-1].status == "FAILED" else "killed", run=own[-1])
+    if former:
+        changed = tuple(changed_ingredients(read_ingredients(former), cell.ingredients))
+        return PlannedCell(cell=cell, state="stale", run=former, changed=changed)
+    return PlannedCell(cell=cell, state="missing")
 
 
 def describe(planned: Sequence[PlannedCell]) -> str:
@@ -73,42 +72,31 @@ def describe(planned: Sequence[PlannedCell]) -> str:
 
 def reason(entry: PlannedCell) -> str:
     """Why a cell stands where it does, for people; empty where there is nothing to say."""
-    if entry.state == "stale" and entry.run is not None and not entry.changed and read_ingredients(entry.run):
-        return f"its adoption was interrupted; `lab adopt {entry.cell.ablation}` ends it"
+    run = entry.run
     if entry.state == "stale":
+        if not entry.changed and run is not None and read_ingredients(run):
+            return f"its adoption was interrupted; `lab adopt {entry.cell.ablation}` ends it"
         return "changed: " + ("; ".join(entry.changed) or "unknown, its artifacts are not here")
-    if entry.run is not None and entry.state == "done" and "adopted" in entry.run.tags:
-        return f"adopted {entry.run.tags['adopted']}"
-    if entry.run is not None and entry.state in ("failed", "killed"):
-        return entry.run.tags.get("error", "")
-    if entry.run is not None and entry.state == "running":
-        since = datetime.fromtimestamp(entry.run.start).astimezone().isoformat(" ", "seconds")
-        node = f", on node {entry.run.tags['node']}" if "node" in entry.run.tags else ""
-        return f"since {since} on {entry.run.tags.get('host', '?')}, process {entry.run.tags.get('pid', '?')}{node}"
-    return ""
+    if run is None:
+        return ""
+    if entry.state == "done":
+        return f"adopted {run.tags['adopted']}" if "adopted" in run.tags else ""
+    if entry.state == "running":
+        since = datetime.fromtimestamp(run.start).astimezone().isoformat(" ", "seconds")
+        node = f", on node {run.tags['node']}" if "node" in run.tags else ""
+        return f"since {since} on {run.tags.get('host', '?')}, process {run.tags.get('pid', '?')}{node}"
+    return run.tags.get("error", "")
 
 
 def record(entry: PlannedCell) -> dict[str, object]:
     """A cell's state for machines; times in seconds since 1970, what does not apply left out."""
-    told: dict[str, object] = {
-        "ablation": entry.cell.ablation,
-        "rung": entry.cell.rung,
-        "row": entry.cell.row,
-        "seed": entry.cell.seed,
-        "key": entry.cell.key,
-        "state": entry.state,
-    }
-    if entry.run is not None:
-        told |= {"run_id": entry.run.run_id, "start": entry.run.start}
-        if entry.state == "running":
-            told |= {name: entry.run.tags.get(name, "") for name in ("host", "pid")}
-        if entry.run.end is not None:
-            told["end"] = entry.run.end
+    told: dict[str, object] = {name: getattr(entry.cell, name) for name in ("ablation", "rung", "row", "seed", "key")}
+    told["state"] = entry.state
+    if (run := entry.run) is not None:
+        told |= {"run_id": run.run_id, "start": run.start}
+        told |= {} if run.end is None else {"end": run.end}
+        shown = {"running": ("host", "pid"), "failed": ("error",), "killed": ("error",)}.get(entry.state, ())
+        told |= {name: run.tags.get(name, "") for name in shown}
         if entry.state == "done":
-            told["results"] = entry.run.results
-            told |= {name: entry.run.tags[name] for name in ("adopted",) if name in entry.run.tags}
-        if entry.state in ("failed", "killed"):
-            told["error"] = entry.run.tags.get("error", "")
-    if entry.state == "stale":
-        told["changed"] = list(entry.changed)
-    return told
+            told |= {"results": run.results, **{name: run.tags[name] for name in ("adopted",) if name in run.tags}}
+    return told | ({"changed": list(entry.changed)} if entry.state == "stale" else {})

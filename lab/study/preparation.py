@@ -4,17 +4,22 @@ Corpora, features, views, instructions with their losses, language models: each 
 says what it needs of them. The project's own language models are pretrained in processes of their own meanwhile.
 """
 
+import hashlib
+import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab.data.fetch import sha256_of
+from filelock import FileLock
+
+from lab.data.fetch import packages, sha256_of
 from lab.errors import LabError, choose
-from lab.study.reach import reached_by_modules
-from lab.study.remembered import Ingredients, computed_with, folder_states, remembered, say, say_left_out
+from lab.paths import cache_dir, write_whole
+from lab.study.gpus import visible_gpus
+from lab.study.identity import package_versions, processor
+from lab.study.reach import sources_hash
 from lab.training.parameters import (
     Parameters,
     PictureTuningParameters,
@@ -28,8 +33,11 @@ from lab.training.parameters import (
 
 T = TypeVar("T")
 
+Ingredients = dict[str, Any]
+"""What a cell's data were made from, by parameter; of many cells by parameter and value."""
+
 Made = tuple[Ingredients, list[str]]
-"""What a cell's data were made from, by parameter and value, and the folders that must still be there."""
+"""Ingredients, and the folders that must still be there for them to count."""
 
 _FILTER = ("loss_filter", "k", "fitted_by")
 _TRAINING = ("steps", "warmup_steps", "checkpoint_every")
@@ -54,20 +62,39 @@ DECIDES_NOTHING: Mapping[type[Parameters], Sequence[str]] = {
 def prepare(cells: Sequence[Parameters]) -> Ingredients:
     """Check these cells, make ready what they need, and return what it was made from, by parameter and value.
 
+    It is remembered under a hash of everything that it depends on, so that a sweep with nothing to do need not import
+    torch.
+
     Raises:
         LabError: an unknown name of a component, source, device or precision; a number out of range; what cannot be
             fetched, read or trained; a full disk.
     """
     distinct = {repr({**cell.as_dict(), "seed": 0}): cell for cell in cells}
-
-    def make_all() -> Made:
+    folders = folder_states(name for cell in distinct.values() for name in _possible_folders(cell))
+    pinned = {name: package.sha256 for name, package in packages().items()}
+    # Processor and GPUs tell whether `auto` comes to the same as before, without asking torch.
+    machine = [package_versions(), processor(), visible_gpus()]
+    identity = json.dumps([*distinct, folders, sources_hash(), pinned, *machine], sort_keys=True)
+    memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else None
+    if known and all(Path(folder).exists() for folder in known["folders"]):
+        return dict(known["ingredients"])
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{memo}.lock"):
         for cell in distinct.values():
             check_cell(cell)
-        return _made(list(distinct.values()))
+        ingredients, needed = _made(list(distinct.values()))
+        write_whole(memo, json.dumps({"ingredients": ingredients, "folders": needed}))
+    return ingredients
 
-    folders = folder_states(name for cell in distinct.values() for name in _possible_folders(cell))
-    code = reached_by_modules([__name__], [cell.as_dict() for cell in distinct.values()]).definitions
-    return remembered([*distinct, folders], code, make_all)
+
+def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]:
+    """What tells whether a folder among the names has changed: its files, their sizes and when they were written."""
+    states = {}
+    for folder in (Path(name) for name in sorted({name for name in names if name and Path(name).is_dir()})):
+        files = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+        states[str(folder)] = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    return states
 
 
 def check_cell(cell: Parameters) -> None:
@@ -99,7 +126,7 @@ def _made(cells: Sequence[Any]) -> Made:
             made, own = _by_kind(MAKES, cell)(cell)
             folders += own
             for name, value in {**made, **computed_with(cell)}.items():
-                ingredients.setdefault(name, {}).update(value)
+                ingredients.setdefault(name, {})[getattr(cell, name)] = value
         return ingredients, folders
 
     ingredients, folders = _with_language_models(list(wanted), make)
@@ -124,7 +151,7 @@ def _by_kind(entries: Mapping[type[Parameters], T], cell: Parameters) -> T:
 
 def _with_language_models(wanted: Sequence[Any], make: Callable[[], Made]) -> Made:
     """What `make` makes, and the cells' language models, pretrained beside it where one is the project's own."""
-    from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model
+    from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model
 
     chosen = sorted({(cell.language_model, cell.pretraining_steps) for cell in wanted})
     # Asked here, so that what cannot be fetched is said before anything else is made.
@@ -143,8 +170,7 @@ def _with_language_models(wanted: Sequence[Any], make: Callable[[], Made]) -> Ma
             process.join()
     finally:
         for process in pretraining:
-            if process.is_alive():
-                process.terminate()
+            process.terminate()  # nothing where it has ended
     if any(process.exitcode for process in pretraining):
         raise LabError("a language model could not be pretrained; its own words stand above")
     ingredients["language_model"] = {
@@ -156,11 +182,38 @@ def _with_language_models(wanted: Sequence[Any], make: Callable[[], Made]) -> Ma
     return ingredients, [*folders, *map(str, own.values())]
 
 
+def computed_with(cell: TrainedParameters) -> Ingredients:
+    """Device and precision of a cell, where it says `auto` what that is on this machine: they move a result."""
+    from lab.training.loop import choose_device, choose_precision
+
+    device: str = cell.device
+    precision: str = cell.precision
+    if "auto" in (device, precision) or device != "cuda":  # cells that name all may be for another machine
+        chosen = choose_device(device)
+        device, precision = chosen.type, choose_precision(precision, chosen)
+    return {"device": device, "precision": precision}
+
+
+def say(what: str) -> Callable[..., None]:
+    """A progress call that prints a line at each twentieth of the work."""
+    said = -1
+
+    def print_line(done: int, total: int, loss: float | None = None) -> None:
+        nonlocal said
+        if done == total or done * 20 // total > said:
+            said = done * 20 // total
+            print(
+                f"preparing: {what} {done} of {total}" + (f", loss {loss:.3f}" if loss is not None else ""), flush=True
+            )
+
+    return print_line
+
+
 def _pretrain(name: str, steps: int) -> None:
     """Run in a process of its own, on one thread: batches are too small to share between two."""
     import torch
 
-    from lab.training.language_models import OWN_LANGUAGE_MODELS
+    from lab.training.named_parts import OWN_LANGUAGE_MODELS
 
     torch.set_num_threads(1)
     OWN_LANGUAGE_MODELS[name]().pretrain(steps=steps, progress=say(f"language model {name}, steps"))
@@ -169,7 +222,7 @@ def _pretrain(name: str, steps: int) -> None:
 def _check_language_model(name: str) -> None:
     """Refuse a name that no language model has; a hub's or folder's is let pass."""
     from lab.parts.language_models import LANGUAGE_MODELS
-    from lab.training.language_models import OWN_LANGUAGE_MODELS
+    from lab.training.named_parts import OWN_LANGUAGE_MODELS
 
     if "/" not in name and not Path(name).is_dir():
         forms = dict.fromkeys(("OWNER/NAME of a causal model on the hub", "a folder"))
@@ -177,15 +230,19 @@ def _check_language_model(name: str) -> None:
 
 
 def _check_trained(cell: TrainedParameters) -> None:
+    from lab.training.cell import cell_batches, cell_stages
+
     _check_language_model(cell.language_model)
     computed_with(cell)
+    cell_stages(cell)
+    cell_batches(cell)
 
 
 def _check_speech(cell: SpeechParameters) -> None:
     import torch
 
     from lab.data.normalizers import NORMALIZERS
-    from lab.training.speech import cell_audio_projector
+    from lab.training.cell import cell_audio_projector
 
     choose(NORMALIZERS, cell.normalizer, "normaliser")
     with torch.device("meta"):
@@ -197,62 +254,35 @@ def _check_sight(cell: SightedParameters) -> None:
     import torch
 
     from lab.data.sources import check_source
-    from lab.training.vision import check_vision_encoder
-    from lab.training.vision_cell import cell_projector
+    from lab.training.cell import cell_visual_projector
+    from lab.training.named_parts import check_vision_encoder
 
     check_vision_encoder(cell.vision_encoder)
     with torch.device("meta"):
         # As wide as the cpu rung's encoder and language model.
-        cell_projector(cell, hidden_size=112, output_size=192)
+        cell_visual_projector(cell, hidden_size=112, output_size=192)
     for source in filter(None, _sources(cell).values()):
         check_source(source)
 
 
-def _check_vision(cell: VisionParameters) -> None:
-    from lab.training.batches import BatchOptions
-    from lab.training.vision_cell import cell_stages
-
-    cell_stages(cell)
-    BatchOptions(tokens=cell.batch_tokens, size=cell.batch_size, packed=cell.packed)
-
-
 def _check_tuning(cell: TuningParameters) -> None:
-    from lab.training.instruction_filter import check_filter
+    from lab.training.tuning import check_tuning
 
-    check_filter(cell)
-    if not cell.k >= 0:
-        raise LabError(f"k is {cell.k}; expected at least 0 standard deviations")
+    check_tuning(cell)
 
 
 def _check_text(cell: TextTuningParameters) -> None:
-    from lab.training.curricula import instruction_stage
-
     _check_language_model(cell.scorer)
-    instruction_stage(steps=cell.steps, learning_rate=cell.learning_rate)
     if cell.num_choices < 2:
         raise LabError(f"num_choices is {cell.num_choices}; expected at least 2")
-    if cell.max_tokens > cell.budget_tokens:
-        raise LabError(
-            f"max_tokens is {cell.max_tokens} and budget_tokens {cell.budget_tokens}; a sample has to fit a pack"
-        )
-
-
-def _check_pictures(cell: PictureTuningParameters) -> None:
-    from lab.training.curricula import image_text_stages
-    from lab.training.image_text_data import check_image_text
-
-    check_image_text(cell)
-    image_text_stages(cell)
 
 
 CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {
     TrainedParameters: _check_trained,
     SpeechParameters: _check_speech,
     SightedParameters: _check_sight,
-    VisionParameters: _check_vision,
     TuningParameters: _check_tuning,
     TextTuningParameters: _check_text,
-    PictureTuningParameters: _check_pictures,
 }
 
 
@@ -260,28 +290,26 @@ def _make_speech(cell: SpeechParameters) -> Made:
     import torch
 
     from lab.data.normalizers import NORMALIZERS
-    from lab.training.speech import cell_data, open_corpus, open_encoder
+    from lab.training.cell import heard_data, open_corpus
+    from lab.training.named_parts import open_audio_encoder
 
     threads = torch.get_num_threads()
     if cell.language_model == "character":  # which is pretrained meanwhile, on one thread
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-    encoder = open_encoder(cell.audio_encoder, window=cell.encoder_window)
-    normalizer = NORMALIZERS[cell.normalizer]
-    data = cell_data(cell, encoder, keep=normalizer, progress=say("features, utterances"))
+    encoder = open_audio_encoder(cell.audio_encoder, window=cell.encoder_window)
+    data = heard_data(cell, encoder, progress=say("features, utterances"))
     torch.set_num_threads(threads)
-    corpora = {
-        name: open_corpus(name, num_utterances=cell.num_utterances) if name else None
-        for name in (cell.corpus, cell.out_of_domain_corpus)
-    }
-    made_of = {name: f"{corpus.name} {corpus.sha256}" if corpus else "none" for name, corpus in corpora.items()}
+    named = {"corpus": cell.corpus, "out_of_domain_corpus": cell.out_of_domain_corpus}
+    corpora = {key: open_corpus(name, num_utterances=cell.num_utterances) for key, name in named.items() if name}
+    made_of = {key: f"{corpus.name} {corpus.sha256}" for key, corpus in corpora.items()}
     ingredients = {
-        "corpus": {cell.corpus: made_of[cell.corpus]},
-        "out_of_domain_corpus": {cell.out_of_domain_corpus: made_of[cell.out_of_domain_corpus]},
-        "audio_encoder": {cell.audio_encoder: encoder.key},
-        "normalizer": {cell.normalizer: normalizer.version},
+        **dict.fromkeys(named, "none"),
+        **made_of,
+        "audio_encoder": encoder.key,
+        "normalizer": NORMALIZERS[cell.normalizer].version,
     }
     stores = [str(store.folder) for split in data.values() for store in split.heard]
-    return ingredients, [*(str(corpus.folder) for corpus in corpora.values() if corpus), *stores]
+    return ingredients, [*(str(corpus.folder) for corpus in corpora.values()), *stores]
 
 
 def _sources(cell: SightedParameters) -> dict[str, str]:
@@ -290,63 +318,56 @@ def _sources(cell: SightedParameters) -> dict[str, str]:
     return {"images": cell.images, **videos, "test_source": cell.test_source}
 
 
-def _seen(cell: SightedParameters) -> tuple[Any, Ingredients]:
-    """The vision encoder, and the ingredients of what it is shown."""
+def _made_of(cell: SightedParameters, encoder: Any) -> Ingredients:
+    """The ingredients of what a cell is shown, and its vision encoder."""
     from lab.data.sources import sources_sha256
-    from lab.training.vision import open_vision_encoder
 
-    name, told = cell.vision_encoder, say(f"{cell.vision_encoder}, steps")
-    encoder = open_vision_encoder(name, image_size=cell.image_size, stride=cell.stride, progress=told)
-    sources = {
-        parameter: {source: sources_sha256(source) if source else "none"}
-        for parameter, source in _sources(cell).items()
-    }
-    return encoder, {**sources, "vision_encoder": {name: encoder.weights_sha256}}
+    made_of = {key: sources_sha256(source) if source else "none" for key, source in _sources(cell).items()}
+    return {**made_of, "vision_encoder": encoder.weights_sha256}
 
 
-def _views(data: Mapping[str, Any]) -> list[str]:
-    """Where the views of splits are kept; what of their sources cannot be used is said."""
-    for split in data.values():
-        say_left_out(split.name, split.left_out)
-    return [str(split.store.folder) for split in data.values() if split.store]
+def _say_left_out(splits: Iterable[Any]) -> None:
+    """Print what of the splits' sources cannot be used, where there is any."""
+    from lab.data.filters.filtering import left_out_account
+
+    for split in splits:
+        if split.left_out:
+            print(f"preparing: {split.name}, {left_out_account(split.left_out)}", flush=True)
 
 
 def _make_vision(cell: VisionParameters) -> Made:
-    from lab.training.vision_cell import vision_cell_data
+    from lab.training.cell import seen_data
+    from lab.training.named_parts import open_vision_encoder
 
-    encoder, ingredients = _seen(cell)
-    data = vision_cell_data(cell, encoder, progress=say("pictures and frames, samples"))
-    return ingredients, _views(data)
+    name, told = cell.vision_encoder, say(f"{cell.vision_encoder}, steps")
+    encoder = open_vision_encoder(name, image_size=cell.image_size, stride=cell.stride, progress=told)
+    data = seen_data(cell, encoder, progress=say("pictures and frames, samples"))
+    _say_left_out(data.values())
+    return _made_of(cell, encoder), [str(split.store.folder) for split in data.values() if split.store]
 
 
 def _make_pictures(cell: PictureTuningParameters) -> Made:
-    from lab.training.curricula import IMAGE
-    from lab.training.image_text_data import open_image_text_data
-    from lab.training.image_text_model import image_text_splits, open_pretrained
-    from lab.training.language_models import open_language_model
+    from lab.data.sample import samples_sha256
+    from lab.training.tuning import picture_tuning
 
-    encoder, ingredients = _seen(cell)
-    splits = image_text_splits(cell, encoder, progress=say("pictures, samples"))
-    language_model = open_language_model(cell.language_model, pretraining_steps=cell.pretraining_steps)
-    told = say("pretrained model of pictures, steps")
-    pretrained = open_pretrained(cell, splits[IMAGE], encoder, language_model, progress=told)
-    data = open_image_text_data(cell, pretrained, progress=say("losses, examples"))
-    made_of = (ingredients["images"][cell.images], data.sha256, pretrained.scorer.sha256)
-    ingredients["images"] = {cell.images: " ".join(made_of)}
-    return ingredients, [*_views(splits), str(pretrained.folder), str(data.scores)]
+    tuning = picture_tuning(cell, say=say)
+    _say_left_out((tuning.train, *tuning.held_out.values()))
+    ingredients = _made_of(cell, tuning.opened["vision_encoder"])
+    ingredients["images"] += f" {samples_sha256(tuning.train.samples)} {tuning.scorer_sha256}"
+    return ingredients, [*map(str, tuning.folders)]
 
 
 def _make_text(cell: TextTuningParameters) -> Made:
-    from lab.training.instruction_data import open_instruction_data, open_reader, open_scorer
+    from lab.data.sample import samples_sha256
+    from lab.training.tuning import text_tuning
 
-    told = say("losses, instructions")
-    data = open_instruction_data(cell, open_reader(cell), partial(open_scorer, cell), progress=told)
+    tuning = text_tuning(cell, say=say)
     ingredients = {
-        "instructions": {cell.instructions: data.facts["train_sha256"]},
-        "test_instructions": {cell.test_instructions: data.facts["test_sha256"]},
-        "scorer": {cell.scorer: data.scorer_sha256},
+        "instructions": samples_sha256(tuning.train.samples),
+        "test_instructions": tuning.facts["test_sha256"],
+        "scorer": tuning.scorer_sha256,
     }
-    return ingredients, [str(data.folder), str(data.scores)]
+    return ingredients, [*map(str, tuning.folders)]
 
 
 MAKES: Mapping[type[Parameters], Callable[[Any], Made]] = {

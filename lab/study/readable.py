@@ -5,7 +5,6 @@ which is more than a small cell; what a cell's notebook holds (text, code, table
 """
 
 import base64
-import html
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,14 +17,10 @@ from markdown_it import MarkdownIt
 PAGE, FIGURE = "notebook.html", "figure-{number}.png"
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 1.5em auto;
-  padding: 0 1em; color: #222; background: #fff }
-pre { font: 13px/1.4 ui-monospace, monospace; margin: .4em 0; white-space: pre-wrap; overflow-wrap: anywhere }
-pre.code { background: #f4f5f7; border-left: 3px solid #0072b2; padding: .6em .8em }
-pre.error { background: #fdf0ea; border-left: 3px solid #d55e00; padding: .6em .8em }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 1.5em auto; padding: 0 1em }
+pre { font: 13px/1.4 ui-monospace, monospace; background: #f4f5f7; padding: .6em; white-space: pre-wrap }
 img { max-width: 100% }
 table { border-collapse: collapse; font-size: 13px } td, th { padding: .2em .6em; border-bottom: 1px solid #ddd }
-.out { overflow-x: auto; margin-bottom: 1em }
 """
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -53,35 +48,33 @@ def notebook_page(notebook: Mapping[str, Any]) -> str:
 
     Of an output the richest form is taken that needs no script: HTML (as pandas writes tables), PNG, or text.
     """
-    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     parts = []
     for cell in notebook["cells"]:
         source = _text(cell["source"])
-        if cell["cell_type"] == "markdown":
-            parts.append(markdown.render(source))
-        elif cell["cell_type"] == "code" and source.strip():
-            parts.append(f"<pre class='code'>{html.escape(source)}</pre>")
-            if shown := "".join(map(_output, cell["outputs"])):
-                parts.append(f"<div class='out'>{shown}</div>")
-    body = "\n".join(parts)
-    return f"<!doctype html><meta charset='utf-8'><title>Notebook</title><style>{_STYLE}</style>\n{body}\n"
+        parts.append(source if cell["cell_type"] == "markdown" else _as_is(source))
+        parts += map(_output, cell.get("outputs", []))
+    body = MarkdownIt("commonmark").enable("table").render("\n\n".join(parts))
+    return f"<!doctype html><meta charset='utf-8'><title>Notebook</title><style>{_STYLE}</style>\n{body}"
 
 
 def _output(output: Mapping[str, Any]) -> str:
     if output["output_type"] == "stream":
-        return _pre(_text(output["text"]))
+        return _as_is(_text(output["text"]))
     if output["output_type"] == "error":
-        return _pre("\n".join(output["traceback"]), "error")
+        return _as_is("\n".join(output["traceback"]))
     data = output.get("data", {})
     if "text/html" in data:
-        return _text(data["text/html"])
+        table = re.sub(r"\n\s*\n", "\n", _text(data["text/html"]))  # a blank line would end it
+        return f"<div>{table}</div>"
     if "image/png" in data:
         return f"<img alt='figure' src='data:image/png;base64,{_text(data['image/png']).strip()}'>"
-    return _pre(_text(data["text/plain"])) if "text/plain" in data else ""
+    return _as_is(_text(data.get("text/plain", "")))
 
 
-def _pre(words: str, kind: str = "") -> str:
-    return f"<pre class='{kind}'>{html.escape(_COLOURS.sub('', words))}</pre>"
+def _as_is(words: str) -> str:
+    """A block of Markdown that shows the words as they are, without a terminal's colours."""
+    words = _COLOURS.sub("", words)
+    return f"``````\n{words}\n``````" if words.strip() else ""
 
 
 def _text(source: str | list[str]) -> str:

@@ -71,13 +71,11 @@ def _line(ablation: Ablation, cell: Cell, run: store.RunRecord) -> Line:
 
 
 def _write(ablation: Ablation, rung: str, lines: Iterable[Line]) -> Path:
-    rungs = [entry.name for entry in ablation.rungs]
-    rows = [row.key for row in ablation.rows]
+    rungs = {rung.name: number for number, rung in enumerate(ablation.rungs)}
+    rows = {row.key: number for number, row in enumerate(ablation.rows)}
 
     def order(line: Line) -> tuple[int, int, int, str]:
-        rank_rung = rungs.index(line["rung"]) if line["rung"] in rungs else len(rungs)
-        rank_row = rows.index(line["row"]) if line["row"] in rows else len(rows)
-        return rank_rung, rank_row, int(line["seed"]), line["key"]
+        return rungs.get(line["rung"], len(rungs)), rows.get(line["row"], len(rows)), int(line["seed"]), line["key"]
 
     ordered = sorted(lines, key=order)
     head = [*PLACE, *ablation.varied]
@@ -95,68 +93,49 @@ def _write(ablation: Ablation, rung: str, lines: Iterable[Line]) -> Path:
     return paths.write_whole(path, text)
 
 
-def _current(ablation: Ablation, rung: str, prepared: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
-    """Every cell of the rung that has an identity with what was prepared."""
-    every = cells(ablation, rung, "all", seeds)
-    return identify([cell for cell in every if is_prepared(cell, prepared)], notebook_path(ablation), prepared)
-
-
-def _merge(ablation: Ablation, rung: str, prepared: Mapping[str, Any], lines: Sequence[Line]) -> list[Line]:
-    """`lines` with those of this rung brought up to date.
+def _merge(
+    ablation: Ablation,
+    rung: str,
+    prepared: Mapping[str, Any],
+    lines: Sequence[Line],
+    current: Sequence[Cell] | None = None,
+) -> list[Line]:
+    """`lines` with those of the rung's current cells brought up to date: of all that have an identity where None.
 
     A line of this rung stays where its cell is not among the store's done ones only if it has the cell's current key
-    (somebody else's run of the very same cell), or if this sweep prepared nothing that tells its key.
+    (somebody else's run of the very same cell), or if its cell is not among the current ones.
     """
-    runs = [run for run in store.read_runs(store.PLAN_TAGS) if run.tags.get("kind") == "cell"]
-    own = [run for run in runs if (run.tags.get("ablation"), run.tags.get("rung")) == (ablation.name, rung)]
-    seeds = sorted(
-        {
-            *ablation.seeds,
-            *(int(run.tags["seed"]) for run in own),
-            *(int(line["seed"]) for line in lines if line["rung"] == rung),
-        }
-    )
-    current = _current(ablation, rung, prepared, seeds)
-    identified = {(cell.row, str(cell.seed)): cell.key for cell in current}
+    if current is None:
+        own = [run.tags for run in store.tagged_runs("ablation", ablation.name) if run.tags.get("kind") == "cell"]
+        seeds = {int(known["seed"]) for known in (*lines, *own) if known["rung"] == rung}
+        every = cells(ablation, rung, "all", sorted(seeds.union(ablation.seeds)))
+        current = identify([cell for cell in every if is_prepared(cell, prepared)], notebook_path(ablation), prepared)
+    identified = {(cell.row, rung, str(cell.seed)): cell.key for cell in current}
     merged = {
-        (entry.cell.row, str(entry.cell.seed)): _line(ablation, entry.cell, entry.run)
-        for entry in plan(current, runs)
+        (entry.cell.row, rung, str(entry.cell.seed)): _line(ablation, entry.cell, entry.run)
+        for entry in plan(current)
         if entry.state == "done" and entry.run is not None
     }
-    known = {row.key for row in ablation.rows}
-    others = []
+    rows = {row.key for row in ablation.rows}
     for line in lines:
-        place = (line["row"], line["seed"])
-        if line["rung"] != rung:
-            others.append(line)
-        elif place not in merged and line["row"] in known and identified.get(place, line["key"]) == line["key"]:
-            merged[place] = line
-    return [*others, *merged.values()]
+        place = (line["row"], line["rung"], line["seed"])
+        of_the_rung = line["rung"] == rung
+        if not of_the_rung or (line["row"] in rows and identified.get(place, line["key"]) == line["key"]):
+            merged.setdefault(place, line)
+    return list(merged.values())
 
 
-def update_results(ablation: Ablation, rung: str, prepared: Mapping[str, Any]) -> Path | None:
-    """Write the rung's lines anew from the store, keep those of other rungs; None where there is no line at all.
-
-    Raises:
-        LabError: the file was changed by hand.
-    """
-    with _lock(ablation):
-        lines = _merge(ablation, rung, prepared, read_lines(ablation, rung))
-        return _write(ablation, rung, lines) if lines else None
-
-
-def renew_lines(ablation: Ablation, rung: str, done: Sequence[tuple[Cell, store.RunRecord]]) -> Path | None:
-    """Write the lines of these cells anew and keep all others as they are; None where there is no line at all.
+def update_results(
+    ablation: Ablation, rung: str, prepared: Mapping[str, Any], current: Sequence[Cell] | None = None
+) -> Path | None:
+    """Write the lines of the current cells anew from the store (see `_merge`); None where there is no line at all.
 
     Raises:
         LabError: the file was changed by hand.
     """
     with _lock(ablation):
-        renewed = {(cell.row, cell.rung, str(cell.seed)): _line(ablation, cell, run) for cell, run in done}
-        lines = [
-            line for line in read_lines(ablation, rung) if (line["row"], line["rung"], line["seed"]) not in renewed
-        ]
-        return _write(ablation, rung, [*lines, *renewed.values()]) if lines or renewed else None
+        merged = _merge(ablation, rung, prepared, read_lines(ablation, rung), current)
+        return _write(ablation, rung, merged) if merged else None
 
 
 def rebuild_results(ablation: Ablation) -> list[Path]:
@@ -165,19 +144,18 @@ def rebuild_results(ablation: Ablation) -> list[Path]:
     Raises:
         LabError: this machine has no tracked run of the ablation.
     """
-    by_path: dict[Path, tuple[str, list[Line]]] = {}
+    files: dict[Path, list[Line]] = {}
     for rung in (entry.name for entry in ablation.rungs):
         if study := tracking.find_study(ablation.name, rung):
-            path = results_path(ablation, rung)
-            _, lines = by_path.get(path, (rung, []))
-            by_path[path] = (rung, _merge(ablation, rung, json.loads(study.tags["prepared"]), lines))
-    if not any(lines for _, lines in by_path.values()):
+            before = files.get(results_path(ablation, rung), [])
+            files[results_path(ablation, rung)] = _merge(ablation, rung, json.loads(study.tags["prepared"]), before)
+    if not any(files.values()):
         raise LabError(
             f"{store.database()} has no tracked run of {ablation.name!r} to write results from; "
             f"run `lab reproduce {ablation.name}` first"
         )
     with _lock(ablation):
-        return [_write(ablation, rung, lines) for rung, lines in by_path.values() if lines]
+        return [_write(ablation, lines[0]["rung"], lines) for lines in files.values() if lines]
 
 
 def _lock(ablation: Ablation) -> FileLock:
@@ -199,13 +177,9 @@ def load_results(ablation: Ablation, rung: str) -> "pandas.DataFrame":
             f"there are no results of {ablation.name!r} at rung {rung!r}; "
             f"run `lab reproduce {ablation.name} --rung {rung}`"
         )
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(lines[0]))
-    writer.writeheader()
-    writer.writerows(lines)
-    buffer.seek(0)
+    text = pandas.DataFrame(lines).to_csv(index=False)
     # A key may consist of digits alone, or look like 12e34567.
-    return pandas.read_csv(buffer, dtype={"row": str, "rung": str, "key": str, "run_id": str})
+    return pandas.read_csv(io.StringIO(text), dtype={"row": str, "rung": str, "key": str, "run_id": str})
 
 
 def load_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None = None) -> "pandas.DataFrame":
@@ -225,12 +199,11 @@ def load_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None = 
         results = results[results["row"].isin(rows)]
     tables = []
     for line in results.to_dict("records"):
-        run_id = line["run_id"]
-        path = paths.mlruns_dir() / "artifacts" / run_id / "artifacts" / "utterances.parquet"
+        path = store.artifact(line["run_id"], "utterances.parquet")
         if not path.exists():
             raise LabError(
-                f"the utterances of {line['row']}, seed {line['seed']} (run {run_id}) are not in {paths.mlruns_dir()}; "
-                f"run `lab reproduce {ablation.name} --rung {rung}` to measure them here"
+                f"the utterances of {line['row']}, seed {line['seed']} (run {line['run_id']}) are not in "
+                f"{paths.mlruns_dir()}; run `lab reproduce {ablation.name} --rung {rung}` to measure them here"
             )
         own = {name: line[name] for name in ablation.varied if name in line}
         tables.append(read_items(path).assign(row=line["row"], seed=line["seed"], **own))

@@ -1,65 +1,46 @@
 """What a rung of a study needs, before it is rented: parameters, tokens, memory and operations by row, part and stage.
 
 Nothing is downloaded and nothing is given memory: `lab.study.largest_batch` builds the model and its largest batch on
-the meta device, and `lab.training.memory` traces a step. `lab.study.scale_table` prints it.
+the meta device, and `lab.training.memory` traces a step. Sizes are printed in GB of 1e9 bytes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, get_args
+from typing import Any
 
-import torch
+import pandas as pd
 
-from lab.data.video.reading import VIDEO_FRAME
 from lab.errors import LabError, choose
-from lab.parts.any_resolution import num_tokens
-from lab.parts.visual_projectors import Padding
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
-from lab.study.largest_batch import (
-    ANSWER_TOKENS,
-    QUESTION_TOKENS,
-    SOURCES,
-    SPEECH,
-    TEXT,
-    WINDOW_SECONDS,
-    Asked,
-    TracedStep,
-    TrainedRoute,
-    build_encoders,
-    largest_seen,
-    prompt_tokens,
-    seen_as,
-)
-from lab.training.curricula import IMAGE, VIDEO, image_text_stages
-from lab.training.instruction_data import scored_tokens
-from lab.training.memory import PRECISIONS, Memory
+from lab.study.largest_batch import SOURCES, SPEECH, TEXT, Asked, TracedStep, TrainedRoute
+from lab.training.cell import IMAGE, IMAGE_BRANCH, VIDEO, cell_branch, cell_stages
+from lab.training.memory import PRECISIONS, Memory, PartMemory
 from lab.training.parameters import (
     Parameters,
     PictureTuningParameters,
-    SightedParameters,
     SpeechParameters,
     TextTuningParameters,
     TuningParameters,
     VisionParameters,
 )
 from lab.training.stages import PAPER_STAGES
-from lab.training.vision_cell import IMAGE_BRANCH, cell_branch, cell_projector, cell_stages
+from lab.training.tuning import scored_tokens
 
-BRANCHES = {SPEECH: ("audio_projector",), IMAGE: ("visual_projector", "video_projector"), VIDEO: ("video_projector",)}
+PROJECTORS = {SPEECH: ("audio_projector",), IMAGE: ("visual_projector", "video_projector"), VIDEO: ("video_projector",)}
 """Kinds of data, and the projectors that they may pass through."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A kind of study: what of `Asked` it takes, what its cells train on, and what a batch of it is in words."""
+    """A kind of study: what of `Asked` it takes, what its cells train on, what limits a batch, what a batch is of."""
 
     name: str
     options: tuple[str, ...]
     legs: Callable[[Any], Iterable[TrainedRoute]]
     limit: str
-    batch: Callable[[Any, Asked], str]
+    batch: str
 
 
 def _hears(parameters: SpeechParameters) -> list[TrainedRoute]:
@@ -73,54 +54,37 @@ def _sees(parameters: VisionParameters) -> Iterable[TrainedRoute]:
         yield from (TrainedRoute(kind, branch, stage.trained) for kind in stage.data)
 
 
-def _utterances(parameters: SpeechParameters, asked: Asked) -> str:
-    return (
-        f"{asked.or_else('batch_size', parameters.batch_size)} utterances of "
-        f"{asked.or_else('seconds', WINDOW_SECONDS):g} s, each about {prompt_tokens(parameters)} tokens of prompt, the "
-        f"projector's, 1 start, {asked.or_else('answer_tokens', ANSWER_TOKENS)} of answer and its end"
-    )
-
-
-def _pictures(parameters: Any, asked: Asked) -> str:
-    tuned = isinstance(parameters, PictureTuningParameters)
-    size = asked.or_else("batch_size", 0 if tuned else parameters.batch_size)
-    tokens = parameters.budget_tokens if tuned else parameters.batch_tokens
-    return (
-        f"{size or f'about {tokens} tokens of'} samples as large as their source has them, each the projector's "
-        f"tokens, {asked.or_else('question_tokens', QUESTION_TOKENS)} of question, 1 start, "
-        f"{asked.or_else('answer_tokens', ANSWER_TOKENS)} of answer and its end"
-    )
-
-
-def _text(parameters: TextTuningParameters, asked: Asked) -> str:
-    tokens = parameters.budget_tokens
-    return f"one pack of {tokens:,} tokens, {asked.or_else('answer_tokens', tokens):,} of them answers'"
-
-
+_PICTURES = (
+    "samples as large as their source has them, with {0.question_tokens} tokens of question and {0.answer} of answer"
+)
 STUDIES: dict[type[Parameters], Study] = {
     SpeechParameters: Study(
-        "a study of speech", ("seconds", "answer_tokens", "batch_size"), _hears, "max_tokens", _utterances
+        "a study of speech",
+        ("seconds", "answer_tokens", "batch_size"),
+        _hears,
+        "max_tokens",
+        "utterances of {0.seconds:g} s, with a prompt of some 4 letters a token and {0.answer} tokens of answer",
     ),
     PictureTuningParameters: Study(
         "a study of packed instructions",
         ("question_tokens", "answer_tokens"),
-        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", image_text_stages(parameters)[1].trained)],
+        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", cell_stages(parameters)[1].trained)],
         "budget_tokens",
-        _pictures,
+        f"a pack of {_PICTURES}",
     ),
     VisionParameters: Study(
         "a study of pictures or video",
         ("question_tokens", "answer_tokens", "batch_size"),
         _sees,
         "batch_tokens",
-        _pictures,
+        _PICTURES,
     ),
     TextTuningParameters: Study(
         "a study of packed instructions",
         ("answer_tokens",),
         lambda parameters: [TrainedRoute(TEXT, "", ("language_model",))],
         "budget_tokens",
-        _text,
+        "a pack of samples as long as they may be, of which {0.scored} tokens are of answers",
     ),
 }
 """Kinds of studies, by their parameters."""
@@ -141,22 +105,21 @@ class Need:
     @property
     def shown(self) -> dict[str, str]:
         """What a table says of its batches, by title."""
-        leg, parameters = self.longest.leg, self.longest.parameters
-        if leg.kind == TEXT:
-            return {"tokens a pack": f"{getattr(parameters, self.longest.limit):,}"}
-        tokens = {"tokens a sample": f"{self.longest.memory.tokens:,}"}
-        if leg.kind == SPEECH:
-            return tokens
-        encoder = build_encoders(parameters)["vision_encoder"]
-        seen = largest_seen(parameters, leg.kind, encoder.image_size)
-        frame = _frame_tokens(seen_as(parameters), encoder, seen.frame_size) if seen.frames else 0
-        batch = f"{self.memory.batch_size} {self.dearest.leg.kind}"
-        return {"tokens a frame": f"{frame:,}", "frames": f"{seen.frames}", **tokens, "dearest batch": batch}
+        step = self.longest
+        tokens, batch = f"{step.memory.tokens:,}", f"{self.memory.batch_size} {self.dearest.leg.kind}"
+        frames = {}
+        if step.leg.kind in SOURCES:
+            frames = {"tokens a frame": f"{step.frame_tokens:,}", "frames": f"{step.seen.frames}"}
+        return {**frames, "tokens a sample": tokens, "dearest batch": batch}
+
+
+Counted = tuple[dict[str, Need], dict[str, str]]
+"""What rows or stages need, and why the others cannot be counted."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A rung counted: its rows, and by stage the row that needs most."""
+    """A rung counted."""
 
     ablation: str
     rung: str
@@ -167,11 +130,11 @@ class Scale:
     precision: str
 
     @cached_property
-    def _rows(self) -> tuple[dict[str, Need], dict[str, str]]:
+    def _rows(self) -> Counted:
         return self._counted({row: partial(self.study.legs, cell) for row, cell in self.cells.items()}, self.cells)
 
     @cached_property
-    def _stages(self) -> tuple[dict[str, Need], dict[str, str]]:
+    def _stages(self) -> Counted:
         cell = self.cells[self.dearest]
         kinds = [SPEECH] if isinstance(cell, SpeechParameters) else []
         kinds += [kind for kind, source in SOURCES.items() if getattr(cell, source, "")]
@@ -179,29 +142,14 @@ class Scale:
         legs: dict[str, Callable[[], Iterable[TrainedRoute]]] = {}
         for stage in PAPER_STAGES.values():
             trained = tuple(part for part in parts if part in stage.trained)
-            if own := [TrainedRoute(k, b, trained) for k in kinds for b in BRANCHES[k] if b in stage.parts]:
+            if own := [TrainedRoute(k, b, trained) for k in kinds for b in PROJECTORS[k] if b in stage.parts]:
                 legs[stage.name] = partial(list, own)
         return self._counted(legs, dict.fromkeys(legs, cell))
 
-    @property
-    def rows(self) -> Mapping[str, Need]:
-        """Those that can be built at this rung."""
-        return self._rows[0]
-
-    @property
-    def refused(self) -> Mapping[str, str]:
-        """Why a row cannot."""
-        return self._rows[1]
-
-    @property
-    def stages(self) -> Mapping[str, Need]:
-        """The stages of the paper in which the study's parts take part, with the dearest row's projector."""
-        return self._stages[0]
-
-    @property
-    def refused_stages(self) -> Mapping[str, str]:
-        """Why a stage cannot be counted with it."""
-        return self._stages[1]
+    rows = property(lambda self: self._rows[0], doc="Those that can be built at this rung.")
+    refused = property(lambda self: self._rows[1], doc="Why a row cannot.")
+    stages = property(lambda self: self._stages[0], doc="Those of the paper that have the parts of the dearest row.")
+    refused_stages = property(lambda self: self._stages[1], doc="Why a stage cannot be counted with it.")
 
     @cached_property
     def dearest(self) -> str:
@@ -209,33 +157,38 @@ class Scale:
         return max(self.rows, key=lambda row: self.rows[row].memory.total)
 
     @property
-    def heading(self) -> tuple[str, str]:
-        """What the models are made of, and what a step is."""
-
-        def values(name: str) -> str:
-            return " or ".join(dict.fromkeys(str(getattr(cell, name)) for cell in self.cells.values()))
-
-        shared = next(iter(self.cells.values()))
-        names = [name for name in ("audio_encoder", "vision_encoder", "language_model") if hasattr(shared, name)]
-        scored = f", scored by {values('scorer')}" if isinstance(shared, TextTuningParameters) else ""
-        return " and ".join(map(values, names)) + scored, self.study.batch(shared, self.asked)
+    def models(self) -> str:
+        """The names of what the rows are made of."""
+        names = ("audio_encoder", "vision_encoder", "language_model", "scorer")
+        there = [[getattr(cell, name) for cell in self.cells.values() if hasattr(cell, name)] for name in names]
+        return " and ".join(" or ".join(dict.fromkeys(values)) for values in there if values)
 
     @cached_property
-    def notes(self) -> tuple[str, ...]:
-        """What is to be said of the dearest row besides, a line each."""
+    def scoring(self) -> str:
+        """What scoring before the training of the dearest row takes, or why that cannot be said; empty without any."""
         cell = self.cells[self.dearest]
-        scoring = self._scoring_note(cell) if isinstance(cell, TuningParameters) else ""
-        frame = _frame_note(seen_as(cell)) if isinstance(cell, SightedParameters) else ""
-        return tuple(note for note in (scoring, frame) if note)
+        if not isinstance(cell, TuningParameters):
+            return ""
+        scorer = "the same model"
+        if isinstance(cell, TextTuningParameters):
+            scorer, tokens = cell.scorer, scored_tokens(cell)
+            cell = replace(cell, language_model=scorer, budget_tokens=tokens, max_tokens=tokens)
+        try:
+            memory = self._step(cell, self.rows[self.dearest].dearest.leg._replace(trained=())).memory
+        except LabError as error:
+            return f"Scoring before it cannot be counted: {error}"
+        count = sum(part.parameters for part in memory.parts if part.weights)
+        return (
+            f"Scoring before it: {scorer} ({_millions(count)} M parameters, {_gigabytes(memory.kept)} GB of weights), "
+            f"forward only, at most {_gigabytes(memory.total - memory.kept)} GB besides, in packs of "
+            f"{cell.budget_tokens:,} tokens."
+        )
 
     def _step(self, cell: Any, leg: TrainedRoute) -> TracedStep:
         limit = "pack_tokens" if getattr(cell, "pack_tokens", 0) else self.study.limit
         return TracedStep.of(cell, leg, limit, self.asked, self.precision)
 
-    def _counted(
-        self, legs: Mapping[str, Callable[[], Iterable[TrainedRoute]]], cells: Mapping[str, Any]
-    ) -> tuple[dict[str, Need], dict[str, str]]:
-        """What can be counted, and why the rest cannot."""
+    def _counted(self, legs: Mapping[str, Callable[[], Iterable[TrainedRoute]]], cells: Mapping[str, Any]) -> Counted:
         found: dict[str, Need] = {}
         refused: dict[str, str] = {}
         for name, of_cell in legs.items():
@@ -246,23 +199,6 @@ class Scale:
             except LabError as error:
                 refused[name] = str(error)
         return found, refused
-
-    def _scoring_note(self, cell: Any) -> str:
-        """What scoring takes: the scorer's weights, and a pack that passes forward; or why that cannot be said."""
-        scorer = "the same model"
-        if isinstance(cell, TextTuningParameters):
-            scorer, tokens = cell.scorer, scored_tokens(cell)
-            cell = replace(cell, language_model=scorer, budget_tokens=tokens, max_tokens=tokens)
-        try:
-            memory = self._step(cell, replace(self.rows[self.dearest].dearest.leg, trained=())).memory
-        except LabError as error:
-            return f"Scoring before it cannot be counted: {error}"
-        count = sum(part.parameters for part in memory.parts if part.weights)
-        return (
-            f"Scoring before it: {scorer} ({count / 1e6:,.1f} M parameters, {memory.kept / 1e9:,.2f} GB of weights), "
-            f"forward only, at most {(memory.total - memory.kept) / 1e9:,.2f} GB besides, in packs of "
-            f"{cell.budget_tokens:,} tokens."
-        )
 
 
 def scale(
@@ -286,8 +222,9 @@ def scale(
         kinds = ", ".join(kind.__name__ for kind in STUDIES)
         own = type(ablation.base).__name__
         raise LabError(f"{ablation.name!r} is of no kind that can be counted: it has {own}, none of: {kinds}")
+    asked = {name: value for name, value in asked.items() if value is not None}
     for name, value in asked.items():
-        if value is not None and name not in study.options:
+        if name not in study.options:
             raise LabError(f"{name} is {value:g}, but {study.name} has none; leave it out")
     chosen: dict[str, Any] = {cell.row: ablation.resolve(cell.row, rung) for cell in cells(ablation, rung, rows)}
     own = next(iter(chosen.values())).precision
@@ -300,21 +237,80 @@ def scale(
     return found
 
 
-def _frame_tokens(cell: VisionParameters, encoder: Any, size: tuple[int, int]) -> int:
-    with torch.device("meta"):
-        view_grid = cell_projector(cell, 1, 1).output_grid(*encoder.grid)
-    options: dict[str, Any] = {name: getattr(cell, name) for name in ("max_tiles", "fit", "unpad", "newline")}
-    return num_tokens(*size, image_size=encoder.image_size, view_grid=view_grid, **options)
+_WORDS = {
+    "float32": "float32",
+    "bfloat16": "products in bfloat16, weights in float32 (autocast, as the training loop)",
+    "bfloat16_weights": "weights in bfloat16, master copies and moments in float32 (not in the training loop)",
+}
 
 
-def _frame_note(cell: VisionParameters) -> str:
-    """What a frame of the paper's largest size takes, whole and in tiles, by what becomes of odd patches."""
-    encoder = build_encoders(cell)["vision_encoder"]
-    if encoder.image_size != VIDEO_FRAME[0]:
-        return ""
-    told = []
-    for padding in get_args(Padding) if cell.projector != "mlp" else ("",):
-        padded = replace(cell, padding=padding) if padding else cell
-        whole, tiled = (_frame_tokens(replace(padded, max_tiles=tiles), encoder, VIDEO_FRAME) for tiles in (1, 2))
-        told.append(f"{whole} or {tiled}" + (f" with padding {padding!r}" if padding else ""))
-    return f"Tokens of a frame of {VIDEO_FRAME[0]} x {VIDEO_FRAME[1]}, whole or with its tiles: {', '.join(told)}."
+_AT_WORST = {"passing": "more at the worst moment", "total": "total"}
+
+
+def table(found: Scale) -> str:
+    """By row, by part of the dearest row, and by stage of the paper, for a terminal."""
+    dearest = found.rows[found.dearest]
+    stages: list[str] = []
+    if found.stages or found.refused_stages:  # no stage of the paper has the parts of a study of text
+        stages = [
+            "",
+            f"By stage of the paper, with {found.dearest}'s projector; parts of other branches not counted",
+            *_aligned({name: _line(need) for name, need in found.stages.items()}),
+            *(f"{stage} cannot be counted with it: {reason}" for stage, reason in found.refused_stages.items()),
+        ]
+    lines = [
+        f"{found.ablation}, rung {found.rung}: {found.models}, {_WORDS[found.precision]}",
+        f"a step: {found.study.batch.format(found.asked)}",
+        "",
+        "By row, with the trained parameters of each part in millions",
+        *_aligned({row: _line(need) for row, need in found.rows.items()}),
+        *(f"{row} does not fit this rung: {reason}" for row, reason in found.refused.items()),
+        "",
+        f"By part, {found.dearest}, GB",
+        *_aligned(_by_part(dearest.memory, dearest.dearest.checkpointed)),
+        *stages,
+        "",
+        *filter(None, [found.scoring]),
+        "Not counted: the GPU's own context, fragmentation, workspaces, features as they are read. Checkpointed: what",
+        "recomputing every layer of encoder and language model leaves (`gradient_checkpointing` of the training loop).",
+    ]
+    return "\n".join(lines)
+
+
+def _line(need: Need) -> dict[str, str]:
+    memory = need.memory
+    return {
+        **need.shown,
+        **{f"{part.name} (M)": _millions(part.trained_parameters) for part in memory.parts},
+        "kept (GB)": _gigabytes(memory.kept),
+        "total (GB)": _gigabytes(memory.total),
+        "TFLOPs a step": f"{memory.flops / 1e12:,.1f}",
+    }
+
+
+def _by_part(memory: Memory, checkpointed: Memory) -> dict[str, dict[str, str]]:
+    def line(part: PartMemory, again: PartMemory) -> dict[str, str]:
+        counts = {"parameters (M)": part.parameters, "trained (M)": part.trained_parameters}
+        sizes = {"weights": part.weights, "gradients": part.gradients, "optimiser": part.optimizer}
+        sizes |= {"activations": part.activations, "checkpointed": again.activations}
+        return {name: _millions(count) for name, count in counts.items()} | {
+            name: _gigabytes(size) for name, size in sizes.items()
+        }
+
+    lines = {part.name: line(part, again) for part, again in zip(memory.parts, checkpointed.parts, strict=True)}
+    for name in ("passing", "total"):
+        sizes = {"activations": getattr(memory, name), "checkpointed": getattr(checkpointed, name)}
+        lines[_AT_WORST[name]] = {kind: _gigabytes(size) for kind, size in sizes.items()}
+    return lines
+
+
+def _aligned(lines: Mapping[str, Mapping[str, str]]) -> list[str]:
+    return pd.DataFrame.from_dict(lines, orient="index").fillna("").to_string().splitlines() if lines else []
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f}"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:,.2f}"

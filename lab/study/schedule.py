@@ -1,26 +1,26 @@
 """Sweeps at set times, as lines of the user's crontab: each runs `lab unattended`, which is safe to start at any time.
 
-Paths are quoted for the shell, and python-crontab escapes what cron would read itself. A line is known by its comment.
+A line ends with a comment, by which it is known: omni-lab, the study, the rung, the checkout.
 """
 
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from cronsim import CronSim, CronSimError
 
 from lab import paths
 from lab.errors import LabError
 from lab.study.ablation import Ablation
 from lab.study.cells import cells
 
-if TYPE_CHECKING:
-    from crontab import CronItem, CronTab
-
-MARK = "omni-lab"
+_LINE = re.compile(r"(?P<when>(?:\S+ ){4}\S+) (?P<command>.*) # omni-lab (?P<name>\S+) (?P<rung>\S+) (?P<checkout>.*)")
 FIELDS = "minute hour day-of-month month day-of-week, as in '0 2 * * *' (every night at two) or '30 1 * * mon-fri'"
 
 
@@ -46,29 +46,14 @@ def command_of(name: str, rung: str, rows: str, seeds: str | None, options: Sequ
     return f"cd {folder} && {where} {shlex.join([*words, *options])}"
 
 
-def check_when(when: str) -> str:
-    """The five fields of a cron line, blanks made single.
-
-    Raises:
-        LabError: another number of fields, or one that is out of its range or never comes.
-    """
-    from cronsim import CronSim, CronSimError
-
-    fields = when.split()
+def next_start(when: str, now: datetime | None = None) -> datetime:
+    """When a line of these five fields starts next, in the user's time zone, which is cron's; a LabError if never."""
     try:
-        if len(fields) != 5:
+        if len(when.split()) != 5:
             raise CronSimError("another number of fields")
-        next(CronSim(" ".join(fields), datetime.now().astimezone()))
+        return next(CronSim(when, now or datetime.now().astimezone()))
     except (CronSimError, StopIteration) as error:  # the second: a day that never comes
         raise LabError(f"{when!r} is no time for cron; expected five fields: {FIELDS}") from error
-    return " ".join(fields)
-
-
-def next_start(when: str, now: datetime | None = None) -> datetime:
-    """When a line starts next, in the user's time zone, which is cron's."""
-    from cronsim import CronSim
-
-    return next(CronSim(when, now or datetime.now().astimezone()))
 
 
 def add(
@@ -84,71 +69,67 @@ def add(
     """Add a line to the crontab (or to `tabfile`, for tests and other schedulers).
 
     Raises:
-        LabError: a wrong time, an unknown rung or row, a sweep of this study at this rung that is there already, or no
-            crontab on this machine.
+        LabError: a wrong time, an unknown rung or row, a sweep that is there already, or no crontab on this machine.
     """
-    when = check_when(when)
+    when = " ".join(when.split())
+    start = next_start(when)
     chosen = [int(seed) for seed in seeds.split(",")] if seeds else None
     cells(ablation, rung, rows if rows in ("main", "all") else rows.split(","), chosen)
-    tab = _open(tabfile)
-    if any(_is(item, ablation.name, rung) for item in tab):
+    if any((entry.name, entry.rung) == (ablation.name, rung) for entry in entries(tabfile)):
         raise LabError(
             f"{ablation.name} at rung {rung} is scheduled already; `lab schedule remove {ablation.name} --rung {rung}` "
             "takes it off"
         )
     command = command_of(ablation.name, rung, rows, seeds, options)
-    item = tab.new(command=command, comment=_comment(ablation.name, rung))
-    item.setall(when)
-    tab.write()
-    return _scheduled(item)
+    escaped = command.replace("%", r"\%")  # cron reads a bare one as the end of the line
+    line = f"{when} {escaped} # omni-lab {ablation.name} {rung} {paths.repository_root()}"
+    _write([*_read(tabfile), line], tabfile)
+    return Scheduled(name=ablation.name, rung=rung, when=when, command=command, next_start=start)
 
 
 def entries(tabfile: Path | None = None) -> list[Scheduled]:
     """The sweeps of this checkout that are scheduled."""
-    return [_scheduled(item) for item in _open(tabfile) if _is(item)]
+    return [found for line in _read(tabfile) if (found := _scheduled(line))]
 
 
 def remove(name: str, rung: str, tabfile: Path | None = None) -> None:
-    """Take a sweep off; every other line stays as it is.
-
-    Raises:
-        LabError: it is not scheduled; the message lists those that are.
-    """
-    tab = _open(tabfile)
-    found = [item for item in tab if _is(item, name, rung)]
-    if not found:
-        there = ", ".join(f"{entry.name} at rung {entry.rung}" for entry in entries(tabfile)) or "nothing"
+    """Take a sweep off; every other line stays as it is. A LabError lists what is scheduled where this is not."""
+    lines = [(line, _scheduled(line)) for line in _read(tabfile)]
+    left = [line for line, found in lines if not found or (found.name, found.rung) != (name, rung)]
+    if len(left) == len(lines):
+        there = ", ".join(f"{found.name} at rung {found.rung}" for _, found in lines if found) or "nothing"
         raise LabError(f"{name} at rung {rung} is not scheduled; scheduled is: {there}")
-    for item in found:
-        tab.remove(item)
-    tab.write()
+    _write(left, tabfile)
 
 
-def _open(tabfile: Path | None) -> "CronTab":
-    from crontab import CronTab
+def _scheduled(line: str) -> Scheduled | None:
+    """What a line of this checkout's schedules; None for any other line."""
+    found = _LINE.fullmatch(line)
+    if found is None or found["checkout"] != str(paths.repository_root()):
+        return None
+    command, start = found["command"].replace(r"\%", "%"), next_start(found["when"])
+    return Scheduled(name=found["name"], rung=found["rung"], when=found["when"], command=command, next_start=start)
 
-    if tabfile is None and shutil.which("crontab") is None:
+
+def _read(tabfile: Path | None) -> list[str]:
+    if tabfile:
+        return tabfile.read_text(encoding="utf-8").splitlines()
+    if shutil.which("crontab") is None:
         raise LabError(
             "there is no crontab command on this machine; install cron, or have another scheduler run "
             f"`{Path(sys.executable).with_name('lab')} unattended NAME` in {paths.repository_root()}"
         )
-    try:
-        return CronTab(tabfile=str(tabfile)) if tabfile else CronTab(user=True)
-    except OSError as error:
-        raise LabError(f"the crontab cannot be read ({error})") from None
+    told = subprocess.run(["crontab", "-l"], capture_output=True, text=True, check=False)
+    if told.returncode and "no crontab" not in told.stderr.lower():
+        raise LabError(f"the crontab cannot be read ({told.stderr.strip()})")
+    return told.stdout.splitlines()
 
 
-def _comment(name: str, rung: str) -> str:
-    return f"{MARK} {name} {rung} {paths.repository_root()}"
-
-
-def _is(item: "CronItem", name: str | None = None, rung: str | None = None) -> bool:
-    words = item.comment.split(" ", 3)
-    own = len(words) == 4 and words[0] == MARK and words[3] == str(paths.repository_root())
-    return own and (name is None or words[1] == name) and (rung is None or words[2] == rung)
-
-
-def _scheduled(item: "CronItem") -> Scheduled:
-    _, name, rung, _ = item.comment.split(" ", 3)
-    when = str(item.slices)
-    return Scheduled(name=name, rung=rung, when=when, command=item.command, next_start=next_start(when))
+def _write(lines: Sequence[str], tabfile: Path | None) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    if tabfile:
+        tabfile.write_text(text, encoding="utf-8")
+        return
+    done = subprocess.run(["crontab", "-"], input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"the crontab cannot be written ({done.stderr.strip()})")

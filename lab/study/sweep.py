@@ -1,11 +1,13 @@
-"""`reproduce`: run the cells of a study that are missing or changed, each in a kernel of its own.
+"""`reproduce`: run the cells of a study that are missing or changed, each in a process of its own.
 
 Order: the parameters are held against the notebook, data and weights are prepared once, every cell's identity is
 looked up in the store, and what is left goes to worker processes. A call that finds everything done imports neither
 mlflow nor papermill.
 """
 
+import io
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,16 +18,15 @@ from lab.errors import LabError
 from lab.study import golden, leases, preparation, results, store, tracking
 from lab.study.ablation import Ablation, load_module
 from lab.study.cells import Cell, cells, notebook_path, typed
-from lab.study.display import Display, make_display
+from lab.study.display import Display
 from lab.study.driver import Driver, interruptible
-from lab.study.forecast import Budget, Forecast, Meter, check_budget, in_order
+from lab.study.forecast import TRIAL, Budget, Forecast, Meter, check_budget, in_order, try_out
 from lab.study.identity import identify, is_prepared
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.parameters import check_notebook, imported_modules
 from lab.study.plan import PlannedCell, plan
 from lab.study.tracking_server import TrackingServer, check_store
-from lab.study.trial import KIND, Quiet, try_out
 from lab.study.worker import available_cores
 from lab.training.parameters import Parameters
 
@@ -104,8 +105,8 @@ def _history(ablation: Ablation, rung: str, runs: Sequence[store.RunRecord]) -> 
     seconds: dict[str, list[float]] = {}
     wanted = {"kind": "cell", "ablation": ablation.name, "rung": rung}
     for run in runs:
-        told = wanted.items() <= run.tags.items() and run.status == "FINISHED"
-        if told and run.seconds is not None and run.seconds > 0:  # a clock may have been set back
+        finished = wanted.items() <= run.tags.items() and run.status == "FINISHED"
+        if finished and run.seconds is not None and run.seconds > 0:  # a clock may have been set back
             seconds.setdefault(run.tags["row"], []).append(run.seconds)
     return seconds
 
@@ -114,116 +115,113 @@ def _study_tags(ablation: Ablation, prepared: Mapping[str, Any]) -> dict[str, st
     return {"prepared": json.dumps(prepared, sort_keys=True), "claim": ablation.claim}
 
 
-def _run(
-    ablation: Ablation,
-    rung: str,
-    todo: Sequence[Cell],
-    prepared: Mapping[str, Any],
-    workers: int | None,
-    machines: Machines,
-    limits: Limits,
-    meter: Meter,
-    display: Display,
-    kind: str = "cell",
-    goldens: Mapping[str, golden.Record] = golden.NONE,
-) -> tuple[dict[str, str], bool]:
-    """Run the cells, each with its row's golden record; returns why some failed, and whether the user stopped it."""
-    status, parent = "FAILED", ""
-    driver: Driver | None = None
-    server: TrackingServer | None = None
-    with leases.owner() as owner, interruptible():
-        # Workers import, and a server starts, while the parent run is made.
-        executor = machines.executor(workers, imported_modules(notebook_path(ablation)))
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs prepared cells of one study at one rung."""
+
+    ablation: Ablation
+    rung: str
+    prepared: Mapping[str, Any]
+    prepare: Prepare
+    machines: Machines = THIS_MACHINE
+    limits: Limits = DEFAULT_LIMITS
+    display: Display
+    room: int | None = None
+    """Cells at once, at most."""
+
+    def run(
+        self,
+        todo: Sequence[Cell],
+        workers: int | None,
+        budget: Budget | None = None,
+        *,
+        kind: str = "cell",
+        goldens: Mapping[str, golden.Record] = golden.NONE,
+    ) -> tuple[dict[str, str], bool]:
+        """Run the cells, each with its row's golden record; returns why some failed, and whether the user stopped it.
+
+        Of cells that are run for something else than their results, whose kind is another, no line is printed.
+        """
+        display, machines = self.display, self.machines
+        if kind != "cell":
+            display = Display(self.ablation, self.rung, file=io.StringIO())
+        meter, status, parent = Meter(budget, display.forecast), "FAILED", ""
+        driver: Driver | None = None
+        server: TrackingServer | None = None
+        with leases.owner() as owner, interruptible():
+            # Workers import, and a server starts, while the parent run is made.
+            executor = machines.executor(workers, imported_modules(notebook_path(self.ablation)))
+            try:
+                if machines.remote and not machines.tracking_uri:
+                    server = TrackingServer(executor.host)
+                recorder = tracking.Recorder()
+                tags = {**tracking.provenance(), **owner, **_study_tags(self.ablation, self.prepared)}
+                parent = recorder.study(self.ablation.name, self.rung, tags)
+                uri = server.wait() if server else machines.tracking_uri
+                if uri:
+                    check_store(uri, parent)
+                job = {
+                    "notebook": self.ablation.notebook,
+                    "parent": parent,
+                    "kind": kind,
+                    "limits": asdict(self.limits),
+                    "tracking_uri": uri,
+                    "experiment_id": recorder.experiment_id,
+                }
+                driver = Driver(executor, recorder, owner, job, workers, meter, display, goldens)
+                driver.run(todo)
+                # A golden run is no part of the study.
+                status = "FAILED" if driver.failed and kind != golden.KIND else "FINISHED"
+            except KeyboardInterrupt:
+                status = "KILLED"
+                self.display.say("stopping: what is done stays, the next call goes on from here")
+            finally:
+                executor.stop()
+                if driver:
+                    driver.close_what_ran()
+                if server:
+                    server.stop()
+                if parent:
+                    tracking.close_abandoned(recorder)
+                    recorder.close(parent, status)
+        return driver.failed if driver else {}, status == "KILLED"
+
+    def golden_records(
+        self, cells: Sequence[Cell], arithmetics: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, golden.Record], bool]:
+        """The golden records of the cells' rows, by row, those not there yet made; and whether Ctrl-C came.
+
+        A golden run that cannot be prepared or fails is left out, with a line that says so: it never fails a cell.
+        Golden runs have few samples, so they are prepared apart: what a cell was prepared from stands under its
+        source's name, and must not be mistaken for theirs. They are made by as many workers as the rung has by default,
+        however few they are: threads are shared out between workers, and their number moves the last bits of a loss.
+
+        `arithmetics` says by row on which arithmetic a record has to be made; any where None.
+        """
+        ablation, say = self.ablation, self.display.say
+        small = golden.golden_cells(ablation, cells)
+        if not small:
+            return {}, False
         try:
-            if machines.remote and not machines.tracking_uri:
-                server = TrackingServer(executor.host)
-            recorder = tracking.Recorder()
-            tags = {**tracking.provenance(), **owner, **_study_tags(ablation, prepared)}
-            parent = recorder.study(ablation.name, rung, tags)
-            uri = server.wait() if server else machines.tracking_uri
-            if uri:
-                check_store(uri, parent)
-            job = {
-                "notebook": ablation.notebook,
-                "parent": parent,
-                "kind": kind,
-                "limits": asdict(limits),
-                "tracking_uri": uri,
-                "experiment_id": recorder.experiment_id,
-            }
-            driver = Driver(executor, recorder, owner, job, workers, meter, display, goldens)
-            driver.run(todo)
-            # A golden run is no part of the study.
-            status = "FAILED" if driver.failed and kind != golden.KIND else "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            display.say("stopping: what is done stays, the next call goes on from here")
-        finally:
-            executor.stop()
-            if driver:
-                driver.close_what_ran()
-            if server:
-                server.stop()
-            display.close()
-            if parent:
-                tracking.close_abandoned(recorder)
-                recorder.close(parent, status)
-    return driver.failed if driver else {}, status == "KILLED"
+            ready = self.prepare(typed(ablation, small))
+            small = identify(small, notebook_path(ablation), dict(ready))
+        except Exception as error:  # whatever it is, the cells themselves were prepared and can run
+            say(f"no golden runs, as what they need could not be prepared: {error}")
+            return {}, False
 
+        def fits(row: str, record: golden.Record) -> bool:
+            return arithmetics is None or record["arithmetic"] == arithmetics[row]
 
-def golden_records(
-    ablation: Ablation,
-    rung: str,
-    cells: Sequence[Cell],
-    prepared: Mapping[str, Any],
-    *,
-    machines: Machines = THIS_MACHINE,
-    room: int | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    prepare: Prepare | None = None,
-    display: Display | None = None,
-    arithmetics: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, golden.Record], bool]:
-    """The golden records of the cells' rows, by row; those that are not there yet are made.
-
-    A golden run that cannot be prepared or fails is left out, with a line that says so: it never fails a cell. Golden
-    runs have few samples, so they are prepared apart: what a cell was prepared from stands under its source's name, and
-    must not be mistaken for theirs. They are made by as many workers as the rung has by default, however few they are:
-    threads are shared out between workers, and their number moves the last bits of a loss.
-
-    Args:
-        arithmetics: by row, on which arithmetic a record has to be made; any where None.
-
-    Returns:
-        Also whether Ctrl-C came meanwhile.
-    """
-    small = golden.golden_cells(ablation, cells)
-    if not small:
-        return {}, False
-    display = display or Display(ablation, rung)
-    try:
-        ready = (prepare or load_prepare(ablation.name))(typed(ablation, small))
-        small = identify(small, notebook_path(ablation), dict(ready))
-    except Exception as error:  # whatever it is, the cells themselves were prepared and can run
-        display.say(f"no golden runs, as what they need could not be prepared: {error}")
-        return {}, False
-
-    def fits(row: str, record: golden.Record) -> bool:
-        return arithmetics is None or record["arithmetic"] == arithmetics[row]
-
-    made, stopped = golden.made_records(small, ablation.golden), False
-    if missing := [cell for cell in small if not any(fits(cell.row, one) for one in made.get(cell.row, ()))]:
-        display.say(f"golden runs of {len(missing)} row{'s' * (len(missing) != 1)}, some seconds each")
-        meter, quiet = Meter(None, Forecast(ablation, 1, {})), Quiet(ablation, rung, file=display.file)
-        workers = room if machines.remote else _workers(ablation, rung, room)
-        failed, stopped = _run(
-            ablation, rung, missing, prepared, workers, machines, limits, meter, quiet, kind=golden.KIND
-        )
-        for title, reason in failed.items():
-            display.say(f"no golden run of {title}: {reason}")
-        made = golden.made_records(small, ablation.golden)
-    best = {row: [record for record in records if fits(row, record)] or records for row, records in made.items()}
-    return {row: records[-1] for row, records in best.items()}, stopped
+        made, stopped = golden.made_records(small, ablation.golden), False
+        if missing := [cell for cell in small if not any(fits(cell.row, one) for one in made.get(cell.row, ()))]:
+            say(f"golden runs of {len(missing)} row{'s' * (len(missing) != 1)}, some seconds each")
+            workers = self.room if self.machines.remote else _workers(ablation, self.rung, self.room)
+            failed, stopped = self.run(missing, workers, kind=golden.KIND)
+            for title, reason in failed.items():
+                say(f"no golden run of {title}: {reason}")
+            made = golden.made_records(small, ablation.golden)
+        best = {row: [record for record in records if fits(row, record)] or records for row, records in made.items()}
+        return {row: records[-1] for row, records in best.items()}, stopped
 
 
 def _workers(ablation: Ablation, rung: str, room: int | None) -> int:
@@ -263,61 +261,44 @@ def reproduce(
     if workers is not None and workers < 1:
         raise LabError(f"workers is the number of cells run at once, from 1; got {workers}")
     room, asked = machines.check(workers), workers
+    prepare = prepare or load_prepare(ablation.name)
     tracking.close_abandoned()
     chosen, prepared = prepare_cells(ablation, rung, rows, seeds, prepare)
     store.ensure_store()
-    runs = store.read_runs(store.PLAN_TAGS)
+    runs = store.read_runs()
     before = planned = plan(chosen, runs)
     todo = [entry.cell for entry in planned if entry.to_do]
     workers = max(1, min(_workers(ablation, rung, room) if workers is None else workers, len(todo)))
+    at_once = asked if machines.remote else workers
     history = _history(ablation, rung, runs) if todo else {}
+    display = display or Display(ablation, rung)
+    runner = Runner(
+        ablation=ablation,
+        rung=rung,
+        prepared=prepared,
+        prepare=prepare,
+        machines=machines,
+        limits=limits,
+        display=display,
+        room=room,
+    )
     if budget is not None and not history and todo and ablation.trial is not None:
-        at_once = asked if machines.remote else workers
-        run = partial(
-            _run,
-            ablation,
-            rung,
-            prepared=prepared,
-            workers=at_once,
-            machines=machines,
-            limits=limits,
-            kind=KIND,
-        )
-        history, budget = try_out(ablation, todo, prepared, run, display or Display(ablation, rung), budget)
+        run = partial(runner.run, workers=at_once, kind=TRIAL)
+        history, budget = try_out(ablation, ablation.trial, todo, prepared, run, display.say, budget)
     forecast = Forecast(ablation, workers, history)
     if budget is not None:
         budget = check_budget(todo, forecast, budget)
     todo = in_order(todo, forecast, budget)
     failed: dict[str, str] = {}
-    interrupted = False
+    interrupted, begun = False, time.monotonic()
     goldens: Mapping[str, golden.Record] = golden.NONE
     if ablation.rung(rung).recorded and todo:
-        goldens, interrupted = golden_records(
-            ablation,
-            rung,
-            todo,
-            prepared,
-            machines=machines,
-            room=room,
-            limits=limits,
-            prepare=prepare,
-            display=display,
-        )
-    display = display or make_display(ablation, rung)
+        goldens, interrupted = runner.golden_records(todo)
+    if budget is not None:  # golden runs are of it too; those of several rows at once count as one after another
+        budget = budget.less((time.monotonic() - begun) * (budget.gpus or 1.0))
     display.begin(planned, workers, history)
     if todo and not interrupted:
-        failed, interrupted = _run(
-            ablation,
-            rung,
-            todo,
-            prepared,
-            asked if machines.remote else workers,
-            machines,
-            limits,
-            Meter(budget, display.forecast),
-            display,
-            goldens=goldens,
-        )
+        failed, interrupted = runner.run(todo, at_once, budget, goldens=goldens)
         planned = plan(chosen)
     elif (study := tracking.find_study(ablation.name, rung)) is None or not (
         _study_tags(ablation, prepared).items() <= study.tags.items()
@@ -325,11 +306,10 @@ def reproduce(
         recorder = tracking.Recorder()
         tags = {**tracking.provenance(), **_study_tags(ablation, prepared)}
         recorder.close(recorder.study(ablation.name, rung, tags), "FINISHED")
-    written = results.update_results(ablation, rung, prepared)
     return Outcome(
         before=tuple(before),
         planned=tuple(planned),
         failed=failed,
         interrupted=interrupted,
-        results_file=written,
+        results_file=results.update_results(ablation, rung, prepared),
     )

@@ -6,7 +6,6 @@ there. A notebook opened by hand drives itself. Importing this module imports ne
 """
 
 import atexit
-import hashlib
 import json
 import math
 import os
@@ -16,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -25,12 +23,14 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import leases, store
 from lab.study.cells import Cell
+from lab.study.definitions import digest
 from lab.study.identity import PACKAGES, package_versions
 
 if TYPE_CHECKING:
     import pandas
-    from torch import Tensor
+    from mlflow.entities import RunTag
 
+PUBLISH_SECONDS = 2.0  # between two writings of a run made by hand: nobody looks more often
 MAX_PUBLISHED = 1000  # metric points MLflow takes in one call
 # Those of a cell that name data; the last that it has is what it is tested on.
 DATA_PARAMETERS = (
@@ -52,47 +52,32 @@ class CellRun:
         self._directory = store.spool_dir(run_id)
         self._recorder = recorder
         self._resources = resources
-        self._open = True
+        self._open, self._published = True, 0.0
         if recorder is not None:
             atexit.register(self.finish, "KILLED", "its kernel was shut down before finish()")
 
     def log_metrics(self, metrics: Mapping[str, Iterable[tuple[int, float]]]) -> None:
         """Add points (step, value) to curves, by name; thousands at once cost no more than one."""
         now = int(time.time() * 1000)
-        lines = [
-            json.dumps([name, int(step), float(value), now])
-            for name, points in metrics.items()
-            for step, value in points
-        ]
-        if lines:
+        points = ((name, int(step), float(value)) for name, curve in metrics.items() for step, value in curve)
+        if lines := "".join(f"{json.dumps([*point, now])}\n" for point in points):
             with (self._directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write("\n".join(lines) + "\n")
-        if self._recorder is not None:
+                file.write(lines)
+        if self._recorder is not None and time.monotonic() - self._published >= PUBLISH_SECONDS:
             self._recorder.publish(self.run_id)
+            self._published = time.monotonic()
+
+    def artifact(self, name: str) -> Path:
+        """Where to write the artifact of that name, a file or folder."""
+        return self._directory / "artifacts" / name
 
     def log_table(self, table: "pandas.DataFrame", name: str = "utterances") -> None:
         """Keep a table as the Parquet artifact `NAME.parquet`."""
-        table.to_parquet(self._directory / "artifacts" / f"{name}.parquet", index=False)
-
-    def log_weights(self, tensors: "Mapping[str, Tensor]", name: str) -> None:
-        """Keep tensors as the artifact `NAME.safetensors`, fractions in 16 bits: to look at, not to train on."""
-        import torch
-        from safetensors.torch import save_file
-
-        kept = {
-            key: tensor.detach().to("cpu", torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
-            for key, tensor in tensors.items()
-        }
-        save_file(kept, self._directory / "artifacts" / f"{name}.safetensors")
+        table.to_parquet(self.artifact(f"{name}.parquet"), index=False)
 
     def log_json(self, value: Any, name: str) -> None:
         """Keep something as the artifact `NAME.json`."""
-        text = json.dumps(value, indent=1) + "\n"
-        (self._directory / "artifacts" / f"{name}.json").write_text(text, encoding="utf-8")
-
-    def artifact_folder(self, name: str) -> Path:
-        """Where to write the artifact `NAME/`, a folder."""
-        return self._directory / "artifacts" / name
+        self.artifact(f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
     def set_results(self, results: Mapping[str, float]) -> None:
         """The cell's measured numbers, one line of the results file; a cell without them has failed.
@@ -117,9 +102,7 @@ class CellRun:
     def __enter__(self) -> "CellRun":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if kind is None:
             self.finish()
         else:
@@ -136,21 +119,23 @@ def cell_run(run_id: str | None, parameters: Mapping[str, Any]) -> CellRun:
         if not store.spool_dir(run_id).is_dir():
             raise LabError(f"no sweep drives the run {run_id!r}; leave run_id empty to start a run by hand")
         return CellRun(run_id=run_id)
-    resources = ExitStack()
-    recorder = Recorder()
-    tags = resources.enter_context(leases.owner()) | provenance() | {"kind": "by hand"}
     own = {name: value for name, value in parameters.items() if name != "run_id"}
-    return CellRun(run_id=recorder.start("by hand", own, tags), recorder=recorder, resources=resources)
+    return own_run("by hand", own, {"kind": "by hand"})
+
+
+def own_run(name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> CellRun:
+    """A run that no sweep drives: its process owns it and delivers what it keeps."""
+    resources, recorder = ExitStack(), Recorder()
+    every = resources.enter_context(leases.owner()) | provenance() | dict(tags)
+    return CellRun(run_id=recorder.start(name, parameters, every), recorder=recorder, resources=resources)
 
 
 def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(paths.repository_root()), *arguments]
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=paths.repository_root(), capture_output=True, text=True, check=False, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def provenance() -> dict[str, str]:
@@ -184,7 +169,7 @@ class Recorder:
         experiment_id: of that store, where it is known already.
 
     Raises:
-        LabError: the store cannot be read, made or migrated; from every method, that it cannot be written.
+        LabError: the store cannot be read or made; from every method, that it cannot be written.
     """
 
     def __init__(self, uri: str = "", experiment_id: str = "") -> None:
@@ -194,7 +179,8 @@ class Recorder:
         store.quiet_mlflow()
         from mlflow.tracking import MlflowClient
 
-        self._client = MlflowClient(tracking_uri=self._uri or store.store_uri())
+        with _writing():
+            self._client = MlflowClient(tracking_uri=self._uri or store.store_uri())
 
     @_writing()
     def start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str], parent: str = "") -> str:
@@ -231,10 +217,9 @@ class Recorder:
         for name in DATA_PARAMETERS:
             chosen, prepared = cell.parameters.get(name), cell.ingredients.get(f"prepared.{name}")
             if chosen and prepared:
-                digest = hashlib.sha256(str(prepared).encode()).hexdigest()[:16]
                 source = json.dumps({"name": chosen, "prepared": prepared})
-                tags = [InputTag("mlflow.data.context", name)]
-                inputs.append(DatasetInput(Dataset(str(chosen)[:500], digest, "omni-lab", source), tags))
+                data = Dataset(str(chosen)[:500], digest(str(prepared)), "omni-lab", source)
+                inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", name)]))
         if inputs:
             self._client.log_inputs(run_id, inputs)
 
@@ -248,8 +233,7 @@ class Recorder:
                 run_id = self.start(f"{ablation} ({rung})", {}, {**tags, **named})
                 store.remove_spool(run_id)
                 return run_id
-        for tag, value in tags.items():
-            self._client.set_tag(found.run_id, f"{store.PREFIX}{tag}", value)
+        self._client.log_batch(found.run_id, tags=_tags(tags))
         self._client.update_run(found.run_id, status="RUNNING")
         return found.run_id
 
@@ -261,14 +245,11 @@ class Recorder:
         source, mark = store.spool_dir(run_id) / "metrics.jsonl", store.spool_dir(run_id) / "published"
         if not source.exists():
             return
-        with source.open("rb") as file:
-            # Empty where a full disk, or a kill -9, came between the mark's opening and its writing.
-            begun = int(mark.read_text() or 0) if mark.exists() else 0
-            file.seek(begun)
-            data = file.read()
+        # Empty where a full disk, or a kill -9, came between the mark's opening and its writing.
+        begun = int(mark.read_text() or 0) if mark.exists() else 0
+        data = source.read_bytes()[begun:]
         data = data[: data.rfind(b"\n") + 1]  # the last line may be half written
-        lines = [json.loads(line) for line in data.splitlines()]
-        points = [Metric(name, value, timestamp, step) for name, step, value, timestamp in lines]
+        points = [Metric(name, value, at, step) for name, step, value, at in map(json.loads, data.splitlines())]
         for begin in range(0, len(points), MAX_PUBLISHED):
             self._client.log_batch(run_id, metrics=points[begin : begin + MAX_PUBLISHED])
         mark.write_text(str(begun + len(data)))
@@ -279,23 +260,20 @@ class Recorder:
 
         `status` is the one that it is to end with, should the word of it be lost on its way to whoever closes it.
         """
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric
 
         spool = store.spool_dir(run_id)
         self.publish(run_id)
         results: dict[str, float] = {}
         if (spool / "results.json").exists():
             results = json.loads((spool / "results.json").read_text(encoding="utf-8"))
-        now = int(time.time() * 1000)
         if (spool / "artifacts").is_dir():
             self._keep(run_id, str(spool / "artifacts"))
         linked = self._log_model(run_id) if (spool / "artifacts" / "model").is_dir() else {}
-        tags = {"results": json.dumps(results), "delivered": status}
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(name, results[name], now, 0, **linked) for name in results],
-            tags=[RunTag(f"{store.PREFIX}{tag}", value) for tag, value in tags.items()],
-        )
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, results[name], now, 0, **linked) for name in results]
+        tags = _tags({"results": json.dumps(results), "delivered": status})
+        self._client.log_batch(run_id, metrics=metrics, tags=tags)
         return results
 
     def _log_model(self, run_id: str) -> dict[str, str]:
@@ -372,27 +350,29 @@ class Recorder:
     @_writing()
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run, with our prefix: all of them or none."""
-        from mlflow.entities import RunTag
+        self._client.log_batch(run_id, tags=_tags(tags))
 
-        self._client.log_batch(run_id, tags=[RunTag(f"{store.PREFIX}{tag}", value) for tag, value in tags.items()])
+
+def _tags(tags: Mapping[str, str]) -> "list[RunTag]":
+    from mlflow.entities import RunTag
+
+    return [RunTag(f"{store.PREFIX}{tag}", value) for tag, value in tags.items()]
 
 
 def find_study(ablation: str, rung: str) -> store.RunRecord | None:
     """The parent run of an ablation at a rung, or None."""
-    wanted = {"kind": "study", "ablation": ablation, "rung": rung}
-    return next((run for run in store.study_runs() if wanted.items() <= run.tags.items()), None)
+    wanted = {"ablation": ablation, "rung": rung}
+    return next((run for run in store.tagged_runs("kind", "study") if wanted.items() <= run.tags.items()), None)
 
 
 def close_abandoned(recorder: Recorder | None = None) -> list[str]:
     """Close the runs whose process died, as KILLED; returns their ids. Without any, mlflow stays out."""
-    suspects = {run.run_id for run in store.running_runs() if leases.is_abandoned(run)}
-    if not suspects:
+    if not (suspects := {run.run_id for run in store.running_runs() if leases.is_abandoned(run)}):
         return []
     # An owner that ended well between reading its runs and asking for it had closed them before.
     abandoned = [run for run in store.running_runs() if run.run_id in suspects]
-    if abandoned:
+    for run in abandoned:
         recorder = recorder or Recorder()
-        for run in abandoned:
-            recorder.give_up(run, "KILLED", f"its process {run.tags['pid']} on {run.tags['host']} died")
-            leases.owner_file(run.tags["owner"]).unlink(missing_ok=True)
+        recorder.give_up(run, "KILLED", f"its process {run.tags['pid']} on {run.tags['host']} died")
+        leases.owner_file(run.tags["owner"]).unlink(missing_ok=True)
     return [run.run_id for run in abandoned]

@@ -1,19 +1,15 @@
 """The MLflow tracking server through which other machines write into this machine's store.
 
 It serves `mlruns/mlflow.db` and `mlruns/artifacts` and nothing else. A sweep starts one for as long as it runs, or uses
-one that the user started. `python -m lab.study.tracking_server HOST PORT` is the process that the sweep starts: it ends
-with its input, so that no server outlives a sweep, however that died.
+one that the user started.
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from contextlib import suppress
 
@@ -23,8 +19,10 @@ from lab.study import store
 
 START_SECONDS = 90.0
 CALL_SECONDS = 10.0
-STOP_SECONDS = 2.0  # SQLite takes a server's sudden end well
 
+# A server ends with this shell's input, so that none outlives a sweep, however that died; the shell with its server.
+# SQLite takes a server's sudden end well.
+_UNTIL_INPUT_ENDS = '{ "$@"; kill -9 0; } & cat > /dev/null; kill -9 0'
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a cluster is never behind the user's proxy
 
 
@@ -60,13 +58,12 @@ def check_server(uri: str) -> None:
     Raises:
         LabError: what was expected there.
     """
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise LabError(f"the tracking server is {uri!r}; expected an address such as http://HOST:5000")
     try:
         answer = call(f"{uri.rstrip('/')}/health").strip()
     except LabError as error:
-        raise LabError(f"no MLflow tracking server can be reached at {uri}: {error}") from None
+        raise LabError(
+            f"no MLflow tracking server can be reached at {uri}: {error}; expected an address such as http://HOST:5000"
+        ) from None
     if answer != b"OK":
         raise LabError(f"what answers at {uri} is no MLflow tracking server; expected one started with `mlflow server`")
 
@@ -94,6 +91,7 @@ class TrackingServer:
     """A server for the length of a sweep; it starts in the background, `wait` gives its address."""
 
     def __init__(self, host: str) -> None:
+        store.quiet_mlflow()
         with socket.socket() as free:
             free.bind((host, 0))
             port = free.getsockname()[1]
@@ -102,13 +100,13 @@ class TrackingServer:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lab.study.tracking_server", host, str(port)],
+                ["sh", "-c", _UNTIL_INPUT_ENDS, "sh", *command_line(host, port)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "OMNI_LAB_MLRUNS": str(paths.mlruns_dir().resolve())},
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 cwd=paths.mlruns_dir(),
-                start_new_session=True,  # a Ctrl-C is the sweep's to hand on
+                start_new_session=True,  # a Ctrl-C is the sweep's to hand on, and the shell ends its own group
             )
 
     def wait(self) -> str:
@@ -128,33 +126,5 @@ class TrackingServer:
     def stop(self) -> None:
         """End it, and all of its processes."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(STOP_SECONDS + 1)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
-def main() -> None:
-    """Serve until the input ends."""
-    store.quiet_mlflow()
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    server = subprocess.Popen(command_line(sys.argv[1], int(sys.argv[2])), stdin=subprocess.DEVNULL)
-
-    def follow() -> None:
-        server.wait()
-        os.killpg(0, signal.SIGKILL)  # whatever it started, and this process
-
-    threading.Thread(target=follow, daemon=True).start()
-    while os.read(0, 65536):
-        pass
-    server.terminate()
-    time.sleep(STOP_SECONDS)
-    os.killpg(0, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main()
+        self._process.stdin.close()
+        self._process.wait()

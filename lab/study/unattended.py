@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -38,17 +39,12 @@ def folder() -> Path:
 
 
 def run_unattended(
-    ablation: Ablation,
-    *,
-    rung: str,
-    sweep: Callable[..., Outcome] = reproduce,
-    **options: Any,
+    ablation: Ablation, *, rung: str, sweep: Callable[..., Outcome] = reproduce, **options: Any
 ) -> Report | None:
     """Bring a study up to date and report; None where another unattended sweep of it is still running.
 
-    Args:
-        sweep: what brings it up to date; `lab.study.adaptive.until_decided` with its question in place of `reproduce`.
-        options: the others of `sweep`.
+    `sweep` brings it up to date with the other options: `reproduce`, or `lab.study.adaptive.until_decided` with its
+    question.
 
     Raises:
         LabError: as `reproduce`; the report then says why, too.
@@ -58,31 +54,28 @@ def run_unattended(
     with stem.with_suffix(".log").open("a", encoding="utf-8", buffering=1) as log:
         begun = datetime.now().astimezone()
         print(f"{begun:%Y-%m-%d %H:%M:%S %Z} {ablation.name} ({rung}), process {os.getpid()}", file=log)
-        lock = FileLock(stem.with_suffix(".lock"), timeout=0)
         try:
-            lock.acquire()
+            with FileLock(stem.with_suffix(".lock"), timeout=0):
+                return _sweep_and_report(ablation, rung, partial(sweep, **options), begun, stem, log)
         except Timeout:
             print("left to the last one, which is still running", file=log)
             return None
-        try:
-            display = Display(ablation, rung, file=log)
-            outcome = sweep(ablation, rung=rung, display=display, **options)
-            display.say(describe(outcome.planned))
-            return _report(ablation, rung, outcome, begun, stem)
-        except LabError as error:
-            print(f"error: {error}", file=log)
-            text = f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n"
-            paths.write_whole(stem.with_suffix(".md"), text)
-            raise
-        finally:
-            lock.release()
 
 
-def _report(ablation: Ablation, rung: str, outcome: Outcome, begun: datetime, stem: Path) -> Report:
-    """Write the report, beside the log and into the study's run."""
-    ended = datetime.now().astimezone()
-    text = compose(ablation, rung, outcome, begun, ended)
-    path = paths.write_whole(stem.with_suffix(".md"), text)
+def _sweep_and_report(
+    ablation: Ablation, rung: str, sweep: Callable[..., Outcome], begun: datetime, stem: Path, log: TextIO
+) -> Report:
+    path = stem.with_suffix(".md")
+    display = Display(ablation, rung, file=log)
+    try:
+        outcome = sweep(ablation, rung=rung, display=display)
+    except LabError as error:
+        print(f"error: {error}", file=log)
+        paths.write_whole(path, f"{_title(ablation, rung, begun)}\n\n**It could not start:** {error}\n")
+        raise
+    display.say(describe(outcome.planned))
+    text = compose(ablation, rung, outcome, begun, datetime.now().astimezone())
+    paths.write_whole(path, text)
     study = tracking.find_study(ablation.name, rung)
     if study is not None:
         recorder, name = tracking.Recorder(), f"{begun:%Y%m%d-%H%M%S}"
@@ -93,30 +86,28 @@ def _report(ablation: Ablation, rung: str, outcome: Outcome, begun: datetime, st
 
 def compose(ablation: Ablation, rung: str, outcome: Outcome, begun: datetime, ended: datetime) -> str:
     """The report: how the cells stood before and stand now, what had changed, what ran, what failed."""
-    pairs = list(zip(outcome.before, outcome.planned, strict=True))
-    ran = [(was, now) for was, now in pairs if now.run is not None and now.run != was.run and now.state != "running"]
+    stopped = " It was stopped." if outcome.interrupted else ""
     lines = [
         _title(ablation, rung, begun),
         "",
         f"Took {clock((ended - begun).total_seconds())}. Before: {describe(outcome.before)}. "
-        f"Now: {describe(outcome.planned)}." + (" It was stopped." if outcome.interrupted else ""),
+        f"Now: {describe(outcome.planned)}.{stopped}",
     ]
-    changes = list(
-        dict.fromkeys(change for entry in outcome.before if entry.state == "stale" for change in entry.changed)
-    )
+    stale = [entry for entry in outcome.before if entry.state == "stale"]
+    changes = dict.fromkeys(f"- {change}" for entry in stale for change in entry.changed)
     lines += ["", "## Changed since the last sweep", ""]
-    lines += [f"- {change}" for change in changes] or ["Nothing that a cell had been made from."]
+    lines += list(changes) or ["Nothing that a cell had been made from."]
+    ran = [
+        f"| {now.cell.title} | {was.state} | {now.state} | {clock(now.run.seconds or 0.0)} |"
+        for was, now in zip(outcome.before, outcome.planned, strict=True)
+        if now.run is not None and now.run != was.run and now.state != "running"
+    ]
     if ran:
-        lines += ["", "## Run now", "", "| Cell | Was | Is | Took |", "| --- | --- | --- | ---: |"]
-    for was, now in ran:
-        took = clock(now.run.seconds or 0.0) if now.run else ""
-        lines.append(f"| {now.cell.title} | {was.state} | {now.state} | {took} |")
+        lines += ["", "## Run now", "", "| Cell | Was | Is | Took |", "| --- | --- | --- | ---: |", *ran]
     if outcome.notes:
         lines += ["", "## Looks at the claim", "", *(f"- {note}" for note in outcome.notes)]
-    failed = [entry for entry in outcome.planned if entry.state in ("failed", "killed")]
-    if failed:
-        lines += ["", "## Failed", ""]
-        lines += [f"- {entry.cell.title}: {reason(entry)}" for entry in failed]
+    if failed := [entry for entry in outcome.planned if entry.state in ("failed", "killed")]:
+        lines += ["", "## Failed", "", *(f"- {entry.cell.title}: {reason(entry)}" for entry in failed)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,7 @@
 """A process that runs cells, one after another: `Worker` is a handle of it, `python -m lab.study.worker` the process.
 
-It reads jobs as JSON lines and answers each with its result, a JSON line. The end of its input ends it and the kernel
-that runs, so that nothing of a cell outlives whoever asked for it, however that died. One process a notebook at a time,
-as papermill's `cwd=` changes the directory of the whole process.
+It reads jobs as JSON lines and answers each with its result, a JSON line. The end of its input ends it and the notebook
+that runs, so that nothing of a cell outlives whoever asked for it, however that died.
 """
 
 import json
@@ -20,9 +19,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from lab import paths
 from lab.errors import LabError
 from lab.study import store
+from lab.study.limits import family
 
 Job = dict[str, Any]
 """A cell to run once, and what its run needs (see `lab.study.driver`); JSON, as it goes to other machines."""
@@ -35,26 +37,25 @@ ALLOCATION = {
     "MALLOC_TOP_PAD_": str(64 << 20),
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-STOP_SECONDS = 2.0  # for a process to end its kernels, before it is killed
+STOP_SECONDS = 2.0  # for a process to end its notebook, before it is killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a job ended."""
+    """How a job ended.
 
-    status: str = "FAILED"
-    """FINISHED, FAILED or KILLED."""
+    `run_id` is empty where no run was made, or nobody knows of one; `node` is the other machine's name; `passing` says
+    that another try could end otherwise, `refused` that the node would have run another cell than the one asked for.
+    """
+
+    status: str = "FAILED"  # FINISHED, FAILED or KILLED
     error: str = ""
     run_id: str = ""
-    """Empty where no run was made, or nobody knows of one."""
     results: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     node: str = ""
-    """The other machine's name."""
     passing: bool = False
-    """Another try could end otherwise."""
     refused: bool = False
-    """The node would have run another cell than the one asked for."""
 
 
 def available_cores() -> int:
@@ -69,19 +70,20 @@ def available_cores() -> int:
 
 
 def worker_environment(workers: int) -> dict[str, str]:
-    """The environment of a worker and of its kernels: threads divided, nothing of the user's Jupyter set-up."""
+    """The environment of a worker and of its notebooks: threads divided, nothing of the user's IPython set-up."""
     threads = str(max(1, available_cores() // workers))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
         **ALLOCATION,
         **os.environ,
         **dict.fromkeys(names, threads),
-        "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not a `python3` of the user's
         "IPYTHONDIR": str(paths.mlruns_dir().resolve() / "ipython"),
         "OMNI_LAB_CHECKOUT": str(paths.repository_root().resolve()),
         "OMNI_LAB_MLRUNS": str(paths.mlruns_dir().resolve()),  # kernels start in another folder
         "OMNI_LAB_CACHE": str(paths.cache_dir().resolve()),
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        # Asking whether there is a GPU must not initialise CUDA in a process that forks.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
@@ -89,11 +91,8 @@ def worker_environment(workers: int) -> dict[str, str]:
 class Worker:
     """The process's handle: it starts at once, and anew where a job finds it dead.
 
-    Args:
-        workers: how many share the machine's cores.
-        modules: those that the notebooks import; the process imports them once, for all of its kernels. Without any,
-            each kernel is started afresh.
-        environment: variables of its own.
+    `workers` share the machine's cores; `modules` are what the notebooks import, imported once for all of them; the
+    `environment` has variables of this worker's own.
     """
 
     def __init__(
@@ -119,26 +118,18 @@ class Worker:
                 start_new_session=True,  # a Ctrl-C is the sweep's to hand on
             )
 
-    def wait(self) -> None:
-        """Wait until it is ready for jobs.
-
-        Raises:
-            LabError: it could not start; the message has the last line of its log.
-        """
-        if not self._ready and not self._pipes()[1].readline():
-            raise LabError(f"a worker could not start: {self._last_words()} (log: {self.log})")
-        self._ready = True
-
     def run(self, job: Job) -> Result:
         """Run the job's cell and wait for its end; that of the process, too, ends it.
 
         Raises:
-            LabError: the process could not start.
+            LabError: the process could not start; the message has the last line of its log.
         """
         if self.process.poll() is not None and not self._closed:
             self._start()
-        self.wait()
         stdin, stdout = self._pipes()
+        if not self._ready and not stdout.readline():
+            raise LabError(f"a worker could not start: {self._last_words()} (log: {self.log})")
+        self._ready = True
         begun = time.monotonic()
         with suppress(BrokenPipeError, ValueError):  # it has died, or was closed, and says no word below
             stdin.write(json.dumps(job).encode() + b"\n")
@@ -190,49 +181,33 @@ def run_once(job: Job, node: str, cells_at_once: int) -> Result:
 
 
 def kill_children(pid: int | None = None) -> None:
-    """Kill every process below `pid` (this one's where None); kernels have sessions of their own."""
-    import psutil
-
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+    """Kill every process below `pid`, this one's where None."""
+    for child in family(os.getpid() if pid is None else pid)[1:]:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def main() -> None:
     """Run the jobs that come in until the input ends."""
-    # Results go to the real output alone; whatever a library or a kernel prints goes to the log.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Jobs and results have these alone: a library or a notebook reads nothing, and what it prints goes to the log.
+    jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    jobs: queue.Queue[Job] = queue.Queue()
-    store.quiet_mlflow()
-    from lab.study.forked_kernels import use_forked_kernels
-
-    template = use_forked_kernels(sys.argv[1:], spare=True) if sys.argv[1:] else None
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
 
     def listen() -> None:
-        # Not sys.stdin: Python cannot exit while a thread holds its lock.
-        pending = b""
-        while chunk := os.read(0, 65536):
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                jobs.put(json.loads(line))
+        for line in jobs:
+            waiting.put(json.loads(line))
         kill_children()
-        if template is not None:
-            template.close()
-        kill_children()  # a kernel may just have been starting
+        kill_children()  # a notebook may just have been starting
         os._exit(0)  # exit handlers of the libraries cost 0.3 s
 
     threading.Thread(target=listen, daemon=True).start()
-    import papermill  # noqa: F401  (2.6 s, before the first cell's time counts)
-    import psutil
-
+    store.quiet_mlflow()
     from lab.study.execution import run_cell
+    from lab.study.kernels import warm
     from lab.study.tracking import Recorder
-
-    def kernels() -> list[psutil.Process]:
-        below = psutil.Process().children(recursive=True)
-        return [process for process in below if template is None or process.pid not in template.idle_pids()]
 
     def answer(what: dict[str, Any]) -> None:
         with suppress(BrokenPipeError):  # who asked is gone, and this process in a moment
@@ -240,16 +215,16 @@ def main() -> None:
             answers.flush()
 
     recorders: dict[str, Recorder] = {}
-    if template is not None:  # the first of many cells should not be the slow one
+    if modules := sys.argv[1:]:  # the first of many cells should not be the slow one
         recorders[""] = Recorder()
-        template.is_safe()
+    warm(modules)
     answer({"ready": True})
     while True:
-        job = jobs.get()
+        job = waiting.get()
         uri = job["tracking_uri"]
         if uri not in recorders:
             recorders[uri] = Recorder(uri, job["experiment_id"])
-        answer(asdict(run_cell(job, recorders[uri], kernels)))
+        answer(asdict(run_cell(job, recorders[uri])))
 
 
 if __name__ == "__main__":

@@ -5,42 +5,29 @@ the kind (unless a number of examples is asked for), so a mixing weight is a sha
 the length of another kind. Packed, a batch is one pack and nothing is padded at all.
 """
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lab.data.batching import batches_from, bucketed_epoch, padding_share
-from lab.data.mixture import mixture
-from lab.data.packing import PackedEpochs, PackingStatistics, TooLong
+from lab.data.packing import PackedEpochs, PackingStatistics, bucketed_epoch, mixture, padding_share
 from lab.errors import LabError, choose
-from lab.parts.audio_tokens import Sound
 from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.media_tokens import Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment
-from lab.parts.visual_tokens import Seen
-from lab.training.examples import Examples
-from lab.training.packing_certificate import PackingCertificate, certify
-from lab.training.packing_probe import NUM_SAMPLES, packing_probe
+from lab.training.packing_certificate import NUM_SAMPLES, PackingCertificate, certify
+from lab.training.samples import SampleExamples
 from lab.training.stages import Stage
-
-NONE_SEEN: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """What a batch holds: about `tokens`, or `size` examples none of which is longer; packed, one pack of `tokens`.
 
-    Args:
-        tokens: of the language model.
-        size: examples of a batch, where rows are to see equally many whatever their tokens; 0: as `tokens` gives.
-        packed: whether a batch is a pack (best-fit decreasing) instead of padded.
-        too_long: what happens to an example that fits no pack (see `pack_best_fit`).
-        attention: of packs, one of `PACKED_ATTENTION`, or `auto`.
+    With a `size`, rows of a study see equally many examples whatever their tokens; 0: as `tokens` gives.
 
     Raises:
         LabError: fewer than one token, fewer than no examples, or a number of examples asked of packs.
@@ -49,8 +36,6 @@ class BatchOptions:
     tokens: int = 4096
     size: int = 0
     packed: bool = False
-    too_long: TooLong = "refuse"
-    attention: str = "auto"
 
     def __post_init__(self) -> None:
         if self.tokens < 1 or self.size < 0:
@@ -87,47 +72,33 @@ class Batch:
         return Batch(self.kind, examples)
 
 
-class KindBatches(ABC):
-    """One kind of data in batches by their number, epoch after epoch."""
+class KindBatches:
+    """One kind of data in batches by their number, epoch after epoch: padded or packed.
 
-    def __init__(self, data: Examples, model: OmniModel, seed: int) -> None:
+    Padded, a batch is of examples of similar length. Packed, each example stands in one pack (best-fit decreasing), and
+    no pack is trained on before it is certified; an example that training makes longer than it is counted for may take
+    its pack over the budget.
+
+    Raises:
+        LabError: no examples, one that takes more tokens than a padded batch may have, or what `PackedEpochs` refuses.
+    """
+
+    def __init__(self, data: SampleExamples, model: OmniModel, options: BatchOptions, *, seed: int) -> None:
         self._data, self._seed = data, seed
         self.lengths = [data.num_tokens(index, model) for index in range(len(data))]
         if not self.lengths:
             raise LabError("there is no example to train on; expected at least one")
-
-    @abstractmethod
-    def indices(self, number: int) -> list[int]:
-        """The examples of a batch."""
-
-    @abstractmethod
-    def loss(self, model: OmniModel, examples: list[Example]) -> AnswerLoss:
-        """Losses of a batch, one an example."""
-
-    @abstractmethod
-    def padding_share(self) -> float:
-        """Share of the positions of the first epoch that are padding."""
-
-    def read(self, number: int, model: OmniModel) -> list[Example]:
-        """A batch's examples, changed at random where training does so."""
-        rng = np.random.default_rng([self._seed, number])
-        return [self._data.training_example(index, model, rng) for index in self.indices(number)]
-
-    def costs(self, number: int) -> tuple[int, int]:
-        """Tokens of a batch without padding, and the pictures and frames that it shows."""
-        chosen = self.indices(number)
-        return sum(self.lengths[i] for i in chosen), sum(map(self._data.shown_frames, chosen))
-
-
-class PaddedBatches(KindBatches):
-    """Batches of examples of similar length, padded to the longest of them.
-
-    Raises:
-        LabError: no examples, or one that takes more tokens than a batch may have.
-    """
-
-    def __init__(self, data: Examples, model: OmniModel, options: BatchOptions, *, seed: int) -> None:
-        super().__init__(data, model, seed)
+        self._packs: PackedEpochs | None = None
+        self._certified = ""
+        if options.packed:
+            self._packs = PackedEpochs(
+                # The end stands in no row: it is only ever a label.
+                lengths=[length - 1 for length in self.lengths],
+                budget=options.tokens,
+                seed=seed,
+                ids=data.ids,
+            )
+            return
         longest = int(np.argmax(self.lengths))
         if self.lengths[longest] > options.tokens:
             raise LabError(
@@ -135,79 +106,63 @@ class PaddedBatches(KindBatches):
                 "allow more tokens, choose a projector that gives fewer, or leave it out"
             )
         self._size = options.size or max(1, round(options.tokens / (sum(self.lengths) / len(self.lengths))))
-        self._order: Iterator[list[int]] = self._from(0)
-        self._next = 0
+        self._epoch = (0, self._drawn(0))
 
-    def _from(self, number: int) -> Iterator[list[int]]:
-        return batches_from(self.lengths, batch_size=self._size, seed=self._seed, first_step=number)
+    def _drawn(self, epoch: int) -> list[list[int]]:
+        return bucketed_epoch(self.lengths, batch_size=self._size, seed=self._seed, epoch=epoch)
 
-    def indices(self, number: int) -> list[int]:
-        """The examples of a batch."""
-        if number != self._next:
-            self._order = self._from(number)
-        self._next = number + 1
-        return next(self._order)
+    @property
+    def statistics(self) -> PackingStatistics:
+        """Of the packs."""
+        assert self._packs is not None
+        return self._packs.statistics
 
-    def loss(self, model: OmniModel, examples: list[Example]) -> AnswerLoss:
-        """Losses of a batch, one an example."""
-        loss: AnswerLoss = model(examples)
-        return loss
+    def certify(self, model: OmniModel, precision: str) -> PackingCertificate | None:
+        """The certificate of the shortest examples of the first pack, the same one again where there are too few.
 
-    def padding_share(self) -> float:
-        """Share of the positions of the first epoch that are padding."""
-        epoch = bucketed_epoch(self.lengths, batch_size=self._size, seed=self._seed, epoch=0)
-        return padding_share(self.lengths, epoch)
-
-
-class PackedBatches(KindBatches):
-    """Packs, each example in one (best-fit decreasing). None is trained on before they are certified.
-
-    An example that training makes longer than it is counted for may take its pack over the budget.
-
-    Raises:
-        LabError: what `PackedEpochs` refuses.
-    """
-
-    def __init__(self, data: Examples, model: OmniModel, options: BatchOptions, *, seed: int) -> None:
-        super().__init__(data, model, seed)
-        # The end stands in no row: it is only ever a label.
-        rows = [length - 1 for length in self.lengths]
-        self._packs = PackedEpochs(
-            lengths=rows, budget=options.tokens, seed=seed, too_long=options.too_long, ids=data.ids
-        )
-        self.statistics: PackingStatistics = self._packs.statistics
-        self._attention = options.attention
-        self._certified = ""
-
-    def certify(self, model: OmniModel, precision: str) -> PackingCertificate:
-        """The certificate of the shortest examples of the first pack; the same one again where there are too few.
-
-        Raises:
-            LabError: a leak, as `PackingCertificate.require` names it.
+        None where batches are padded. A leak is refused, as `PackingCertificate.require` names it.
         """
-        chosen = np.resize(self._packs.shortest_of(0), NUM_SAMPLES)
-        probe = packing_probe(model, [self._data.example(int(index), model) for index in chosen])
-        certificate = certify(model, probe, attention=self._attention, precision=precision).require()
+        if self._packs is None:
+            return None
+        chosen = np.resize(self._packs.pack(0)[::-1], NUM_SAMPLES)
+        examples = [self._data.example(int(index), model) for index in chosen]
+        certificate = certify(model, examples, precision=precision).require()
         self._certified = certificate.attention
         return certificate
 
     def indices(self, number: int) -> list[int]:
-        """The examples of a pack."""
-        return [int(index) for index in self._packs.pack(number)]
+        """The examples of a batch."""
+        if self._packs is not None:
+            return [int(index) for index in self._packs.pack(number)]
+        epoch, place = divmod(number, len(self._epoch[1]))
+        if epoch != self._epoch[0]:
+            self._epoch = (epoch, self._drawn(epoch))
+        return self._epoch[1][place]
+
+    def read(self, number: int, model: OmniModel) -> list[Example]:
+        """A batch's examples, changed at random where training does so."""
+        rng = np.random.default_rng([self._seed, number])
+        return [self._data.training_example(index, model, rng) for index in self.indices(number)]
 
     def loss(self, model: OmniModel, examples: list[Example]) -> AnswerLoss:
-        """Losses of a pack, one an example, with the attention that was certified.
-
-        Raises:
-            LabError: the packs are not certified yet.
-        """
+        """Losses of a batch, one an example; of a pack with the attention that was certified before."""
+        if self._packs is None:
+            loss: AnswerLoss = model(examples)
+            return loss
         if not self._certified:
             raise LabError("these packs are not certified; certify them before they are trained on")
         return model.packed(examples, attention=self._certified).loss
 
-    def padding_share(self) -> float:
-        """Share of the positions of the first epoch that are padding: none."""
-        return 0.0
+    def costs(self, number: int) -> tuple[int, int]:
+        """Tokens of a batch without padding, and the pictures and frames that it shows."""
+        chosen = self.indices(number)
+        return sum(self.lengths[i] for i in chosen), sum(map(self._data.shown_frames, chosen))
+
+    def padding_share(self, numbers: Iterable[int] | None = None) -> float:
+        """Share of the positions of some batches that are padding; of the first epoch's where None."""
+        if self._packs is not None:
+            return 0.0
+        return padding_share(self.lengths, self._drawn(0) if numbers is None else [self.indices(n) for n in numbers])
 
 
 class StageBatches:
@@ -224,22 +179,21 @@ class StageBatches:
 
     def __init__(
         self,
-        data: Mapping[str, Examples],
+        data: Mapping[str, SampleExamples],
         model: OmniModel,
         stage: Stage,
         options: BatchOptions,
         *,
         seed: int,
         accumulate: int = 1,
-        before: Mapping[str, int] = NONE_SEEN,
+        before: Mapping[str, int],
     ) -> None:
-        make = PackedBatches if options.packed else PaddedBatches
         self.of_kind: dict[str, KindBatches] = {}
         for kind in stage.mixing_shares:
             examples = choose(data, kind, "kind of data")
             if not len(examples):
                 raise LabError(f"stage {stage.name!r} has no example of {kind!r} to train on; keep at least one")
-            self.of_kind[kind] = make(examples, model, options, seed=seed)
+            self.of_kind[kind] = KindBatches(examples, model, options, seed=seed)
         self.kinds = mixture(stage.mixing_shares, stage.length() * accumulate, seed=seed)
         self.seen = Counter(before)
         """Batches of each kind that this stage and those before it saw."""
@@ -266,13 +220,9 @@ class StageBatches:
         return self.of_kind[batch.kind].loss(model, batch.examples)
 
     def certify(self, model: OmniModel, precision: str) -> dict[str, PackingCertificate]:
-        """The packing certificate of each kind of data; none where batches are padded.
-
-        Raises:
-            LabError: a leak, as `PackingCertificate.require` names it.
-        """
-        packs = {kind: own for kind, own in self.of_kind.items() if isinstance(own, PackedBatches)}
-        return {kind: own.certify(model, precision) for kind, own in packs.items()}
+        """The packing certificate of each kind of data; none where batches are padded. A leak is refused."""
+        made = {kind: own.certify(model, precision) for kind, own in self.of_kind.items()}
+        return {kind: certificate for kind, certificate in made.items() if certificate}
 
     def costs(self) -> tuple[int, int]:
         """Language-model tokens and decoded frames of all batches, padding left out."""
@@ -281,8 +231,4 @@ class StageBatches:
 
     def padding_share(self) -> float:
         """Share of the positions computed that are padding, the mean over all batches."""
-        padded = [
-            0.0 if isinstance(own := self.of_kind[kind], PackedBatches) else padding_share(own.lengths, [chosen])
-            for kind, chosen in map(self.indices, range(len(self)))
-        ]
-        return sum(padded) / len(padded)
+        return sum(self.of_kind[kind].padding_share([own]) for kind, own in self._places) / len(self)

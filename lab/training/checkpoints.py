@@ -1,12 +1,10 @@
 """Checkpoints of a run: trained weights, optimiser state and the curve so far as safetensors; whole or not at all."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,17 +12,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.errors import LabError
+from lab.paths import whole
 
 
-class Progress(NamedTuple):
-    """What a run has gone through in all its sittings: loss and learning rate of each step done, and seconds."""
+@dataclass
+class TrainingRecord:
+    """What a run gave: loss (nats a token) and learning rate of each step, seconds, and peak memory.
 
-    losses: list[float]
-    learning_rates: list[float]
-    seconds: float
+    All sittings of an interrupted run are in it, but for the memory, which is the last one's; that one began at
+    `first_step`.
+    """
 
-
-NOTHING_DONE = Progress([], [], 0.0)
+    losses: list[float] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    first_step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,45 +42,30 @@ class Checkpoint:
     earlier: Sequence[Mapping[str, Any]] = ()
     """What the stages that are done gave, for JSON."""
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress) -> None:
-        """Write weights, persistent buffers, the optimiser's state, the generators' and `progress`, in one move.
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, record: TrainingRecord) -> None:
+        """Write weights, persistent buffers, the optimiser's state, the generators' and the record, in one move.
 
         Raises:
             LabError: it cannot be written, as on a full disk; the previous checkpoint stays.
         """
         tensors = self._changed(model)
-        scalars: dict[str, float] = {}
         for index, state in (optimizer.state_dict()["state"] if optimizer else {}).items():
-            for name, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{index}.{name}"] = value
-                else:
-                    scalars[f"optimizer.{index}.{name}"] = value
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["generator.torch"] = torch.get_rng_state()
         if torch.cuda.is_initialized():
             tensors["generator.cuda"] = torch.cuda.get_rng_state()
-        tensors["progress"] = torch.tensor([progress.losses, progress.learning_rates], dtype=torch.float64)
-        metadata = {
-            "seconds": repr(progress.seconds),
-            "key": self.key,
-            "scalars": json.dumps(scalars),
-            "earlier": json.dumps(self.earlier),
-        }
-        try:
-            write_tensors(self.path, {n: tensor.detach().contiguous() for n, tensor in tensors.items()}, metadata)
-        except (SafetensorError, OSError) as error:
-            raise LabError(
-                f"checkpoint {self.path} cannot be written ({error}); the previous one, if any, is intact"
-            ) from error
+        tensors["progress"] = torch.tensor([record.losses, record.learning_rates], dtype=torch.float64)
+        metadata = {"seconds": repr(record.seconds), "key": self.key, "earlier": json.dumps(self.earlier)}
+        write_tensors(self.path, tensors, metadata)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingRecord:
         """Restore what was saved and return what the run has gone through; nothing where nothing was saved.
 
         Raises:
             LabError: the file is damaged, belongs to another run, or does not fit the model.
         """
         if not self.path.exists():
-            return NOTHING_DONE
+            return TrainingRecord()
         metadata, tensors = self._read()
         restored = self._changed(model)
         found = {name for name in tensors if name.startswith(("model.", "buffer."))}
@@ -90,8 +78,8 @@ class Checkpoint:
         with torch.no_grad():
             for name, tensor in restored.items():
                 tensor.copy_(tensors[name])
-        state: dict[int, dict[str, Tensor | float]] = {}
-        for name, value in [*tensors.items(), *json.loads(metadata["scalars"]).items()]:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, index, entry = name.split(".", 2)
                 state.setdefault(int(index), {})[entry] = value
@@ -100,7 +88,7 @@ class Checkpoint:
         if "generator.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["generator.cuda"])
         losses, learning_rates = tensors["progress"].tolist()
-        return Progress(losses, learning_rates, float(metadata["seconds"]))
+        return TrainingRecord(losses, learning_rates, float(metadata["seconds"]))
 
     def stages_done(self) -> list[dict[str, Any]] | None:
         """What stands there as `earlier`; None where nothing was saved.
@@ -114,12 +102,7 @@ class Checkpoint:
         return found
 
     def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
-        try:
-            metadata, tensors = read_tensors(self.path)
-        except (SafetensorError, OSError) as error:
-            raise LabError(
-                f"checkpoint {self.path} cannot be read ({error}); delete it to start this run again"
-            ) from error
+        metadata, tensors = read_tensors(self.path)
         if metadata.get("key") != self.key:
             raise LabError(
                 f"checkpoint {self.path} belongs to run {metadata.get('key')!r}, not to {self.key!r}; delete it to "
@@ -141,23 +124,30 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write a safetensors file whole or not at all, in place of the one that is there.
 
     Raises:
-        SafetensorError, OSError: it cannot be written; a full disk comes as the first, without errno.
+        LabError: it cannot be written, as on a full disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
-        unfinished = Path(scratch, path.name)
-        save_file(dict(tensors), unfinished, metadata=dict(metadata))
-        os.replace(unfinished, path)
+    try:
+        with whole(path) as unfinished:
+            plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            save_file(plain, unfinished, metadata=dict(metadata))
+    except (SafetensorError, OSError) as error:
+        raise LabError(f"{path} cannot be written ({error}); the previous one, if any, is intact") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file.
 
     Raises:
-        SafetensorError, OSError: it cannot be read.
+        LabError: it cannot be read.
     """
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return file.metadata() or {}, tensors
+    except (SafetensorError, OSError) as error:
+        raise LabError(
+            f"{path} cannot be read ({error}); delete it, or the folder of a model, to begin anew"
+        ) from error
 
 
 def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

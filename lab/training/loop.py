@@ -13,31 +13,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lab.errors import LabError
+from lab.errors import LabError, choose
 from lab.parts.joined_sequences import AnswerLoss
-from lab.training.checkpoints import NOTHING_DONE, Checkpoint, Progress, trained_parameters
+from lab.training.checkpoints import Checkpoint, TrainingRecord, trained_parameters
 from lab.training.parameters import TrainedParameters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
-B = TypeVar("B", covariant=True)
+PRECISIONS = ("auto", "float32", "bfloat16")
 # Processes that read for one GPU, where nobody says how many.
 WORKERS_OF_A_GPU = 4
-
-
-class Numbered(Protocol[B]):
-    """Batches by their number: the same batch for the same number, in whatever order and process they are asked for."""
-
-    def __getitem__(self, number: int, /) -> B: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,43 +71,25 @@ class TrainingOptions:
         )
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 0:
-            raise LabError(f"warmup_steps is {self.warmup_steps}; expected at least 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise LabError(f"weight_decay is {self.weight_decay}; expected at least 0")
-        if not self.max_grad_norm > 0:
-            raise LabError(f"max_grad_norm is {self.max_grad_norm}; expected a positive number")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise LabError(f"betas are {self.betas}; expected two numbers from 0 to below 1")
-        if self.checkpoint_every < 0:
-            raise LabError(f"checkpoint_every is {self.checkpoint_every}; expected 0 (never) or a number of steps")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise LabError(f"unknown precision {self.precision!r}; choose one of: auto, bfloat16, float32")
-        if self.accumulate < 1:
-            raise LabError(f"accumulate is {self.accumulate}; expected at least 1 batch a step")
-        if self.workers is not None and self.workers < 0:
-            raise LabError(f"workers is {self.workers}; expected 0 (none), a number of processes, or None")
+        choose(dict.fromkeys(PRECISIONS), self.precision, "precision")
+        ranges = {
+            "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
+            "max_grad_norm": (self.max_grad_norm > 0, "a positive number"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to below 1"),
+            "checkpoint_every": (self.checkpoint_every >= 0, "0 (never) or a number of steps"),
+            "accumulate": (self.accumulate >= 1, "at least 1 batch a step"),
+            "workers": (self.workers is None or self.workers >= 0, "0 (none), a number of processes, or None"),
+        }
+        for name, (fits, expected) in ranges.items():
+            if not fits:
+                raise LabError(f"{name} is {getattr(self, name)}; expected {expected}")
 
     def num_workers(self, device: torch.device) -> int:
         """The processes that read batches for a model on that device."""
         if self.workers is not None:
             return self.workers
         return WORKERS_OF_A_GPU if device.type == "cuda" else 0
-
-
-@dataclass
-class TrainingRecord:
-    """What a run gave: loss (nats a token) and learning rate of each step, seconds, and peak memory.
-
-    All sittings of an interrupted run are in it, but for the memory, which is the last one's; that one began at
-    `first_step`.
-    """
-
-    losses: list[float]
-    learning_rates: list[float]
-    seconds: float
-    peak_memory_bytes: int
-    first_step: int
 
 
 def train(
@@ -123,7 +99,7 @@ def train(
     *,
     steps: int,
     learning_rates: Callable[[int], Sequence[float]],
-    batches: Numbered[Any] | None = None,
+    batches: Callable[[int], Any] | None = None,
     groups: Sequence[dict[str, Any]] | None = None,
     clipped: Sequence[nn.Parameter] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -136,17 +112,13 @@ def train(
     after its step, with the same batches that it would have seen. It is not deleted.
 
     Args:
-        model: what holds all that trains.
-        loss_of: the losses of a batch.
-        options: of the loop.
-        steps: in all.
         learning_rates: each group's at a step, of which the highest is recorded.
-        batches: by number, of which step `s` sees `s * accumulate` and those after it; the numbers where None.
+        batches: a batch by its number, the same in whatever order and process it is asked for; step `s` sees number
+            `s * accumulate` and those after it. Where None, the numbers themselves.
         groups: of the optimiser, which hold all that trains; one where None.
         clipped: the parameters whose gradients are clipped by their common norm; all where None.
         checkpoint: where an interrupted run is kept.
         describe: names the run in messages.
-        on_step: told each step and its loss.
 
     Raises:
         LabError: a loss or gradient that is not finite (its step, `describe` and the learning rate are named), nothing
@@ -164,7 +136,7 @@ def train(
     optimizer = accelerator.prepare_optimizer(
         torch.optim.AdamW(groups, betas=options.betas, weight_decay=options.weight_decay, fused=options.fused)
     )
-    kept = checkpoint.load(model, optimizer) if checkpoint else NOTHING_DONE
+    kept = checkpoint.load(model, optimizer) if checkpoint else TrainingRecord()
     losses, rates, first = [*kept.losses], [*kept.learning_rates], len(kept.losses)
     numbers = range(first * options.accumulate, steps * options.accumulate)
     read = iter(numbers) if batches is None else _read(batches, numbers, options, device)
@@ -189,17 +161,13 @@ def train(
                 on_step(step, value)
             done = step + 1
             if checkpoint and options.checkpoint_every and done % options.checkpoint_every == 0 and done < steps:
-                checkpoint.save(model, optimizer, Progress(losses, rates, time.perf_counter() - started))
+                checkpoint.save(model, optimizer, TrainingRecord(losses, rates, time.perf_counter() - started))
     model.eval()
     return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
 
 
 def open_accelerator(device: torch.device, precision: str) -> "Accelerator":
-    """What places, casts, differentiates and clips, on that device and in that precision of `TrainingOptions`.
-
-    Raises:
-        LabError: it was launched as several processes.
-    """
+    """What places, casts, differentiates and clips, on that device and in that precision; one process is expected."""
     # Not before something is trained: with what it looks for, it takes seconds to import.
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -249,20 +217,22 @@ def _backward(
     return total / num_tokens
 
 
-class _Reading(Generic[B]):
+class _Reading:
     """What the DataLoader asks for a batch. An error of a worker is handed over, for it would come with a traceback."""
 
-    def __init__(self, batches: Numbered[B]) -> None:
+    def __init__(self, batches: Callable[[int], Any]) -> None:
         self.batches = batches
 
-    def __getitem__(self, number: int) -> B | LabError:
+    def __getitem__(self, number: int) -> Any:
         try:
-            return self.batches[number]
+            return self.batches(number)
         except LabError as error:
             return error
 
 
-def _read(batches: Numbered[Any], numbers: range, options: TrainingOptions, device: torch.device) -> Iterator[Any]:
+def _read(
+    batches: Callable[[int], Any], numbers: range, options: TrainingOptions, device: torch.device
+) -> Iterator[Any]:
     """The batches of these numbers, on the device."""
     from accelerate.utils import send_to_device
 
@@ -323,26 +293,13 @@ def mean_loss(loss: Float[Tensor, ""]) -> AnswerLoss:
     return AnswerLoss(loss.unsqueeze(0), torch.ones(1, dtype=torch.long, device=loss.device))
 
 
-class DrawnInOrder(Generic[T]):
-    """Batches that one generator draws one after another, by their step.
+def drawn_in_order(batches: Iterator[T]) -> Callable[[int], T]:
+    """Batches that one generator draws one after another, by their step, each asked for once.
 
     A run that goes on after an interruption draws the batches before its step again, which takes no training.
     """
-
-    def __init__(self, draw: Callable[[], Iterator[T]]) -> None:
-        self._draw = draw
-        self._batches = draw()
-        self._next = 0
-
-    def __call__(self, step: int) -> T:
-        """The batch of one step."""
-        if step < self._next:
-            self._batches, self._next = self._draw(), 0
-        while self._next < step:
-            next(self._batches)
-            self._next += 1
-        self._next += 1
-        return next(self._batches)
+    numbered = enumerate(batches)
+    return lambda step: next(batch for number, batch in numbered if number == step)
 
 
 def tell_recent_loss(
@@ -389,8 +346,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         LabError: unknown name, or no GPU where one is asked for.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise LabError(f"unknown device {name!r}; choose one of: auto, cpu, cuda")
+    choose(dict.fromkeys(("auto", "cpu", "cuda")), name, "device")
     if name == "cuda" and not torch.cuda.is_available():
         raise LabError("device is 'cuda', but torch finds no GPU; choose one of: auto, cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

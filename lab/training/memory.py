@@ -1,26 +1,22 @@
 """What a step of training or a pass of scoring takes, traced on tensors without memory: bytes by part, and operations.
 
-Section 3 of the paper (its hardware is not found). The model itself runs, on fake tensors: they have a shape, a type
-and a device, and nothing else, so that a 7B model is traced in seconds. Every storage that comes and goes is counted as
-a real one would be. The fake device is a CPU, whose attention keeps what a GPU's fused kernels keep (no table of
-scores) and whose autocast casts what a GPU's does.
+The model itself runs, on fake tensors, so that a 7B model is traced in seconds. Every storage that comes and goes is
+counted as a real one would be. The fake device is a CPU, whose attention keeps what a GPU's fused kernels keep (no
+table of scores) and whose autocast casts what a GPU's does. Torch's own MemTracker, a private package, does not tell
+what each part of a model leaves behind its forward pass.
 
 A step is one in the middle of a training: gradients of the step before and moments are there when the forward pass
 begins, as in `lab.training.loop`. Not counted: the device's own context, fragmentation, workspaces, and the features as
 they are read.
-
-Why a tracer of its own and not `torch.distributed._tools.mem_tracker.MemTracker`: that one tells kinds of memory and
-modules of a backward pass apart, in a private package of some thousand lines, and not what each part of a model leaves
-behind its forward pass.
 """
 
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +31,7 @@ from lab.training.loop import layers_computed_anew
 from lab.training.stages import PARTS
 
 
-@dataclass(frozen=True)
-class Precision:
+class Precision(NamedTuple):
     """Types of kept weights and of matrix products; weights below float32 have a copy in float32 that is trained."""
 
     weights: torch.dtype
@@ -107,14 +102,10 @@ def trace(
     Args:
         model: on the meta device, used up by this; a parameter of it that never trains requires no gradient.
         batch: makes the examples of the batch, with sounds and pictures that are tensors without memory.
-        trained: names of the model's parts.
-        precision: of weights and products.
+        trained: names of the model's parts, or a LabError.
         packed: as one pack, not padded side by side.
         checkpointing: the layers of transformers' models keep their inputs alone and are computed again.
         outside: parts whose features are computed once, by name: they have parameters, and no place in the step.
-
-    Raises:
-        LabError: an unknown part.
     """
     tracer = _Tracer()
     for name in trained:
@@ -142,7 +133,7 @@ def trace(
         parts = {name: _part(name, part, alive) for name, part in model.parts().items()}
         tokens = max(map(model.num_tokens, examples))
     for name, part in (outside or {}).items():
-        parts[name] = PartMemory(name=name, parameters=_count(part.parameters()))
+        parts[name] = PartMemory(name=name, parameters=_count(part))
     return Memory(
         parts=tuple(parts[name] for name in PARTS if name in parts),
         batch_size=len(examples),
@@ -235,14 +226,10 @@ def _keep(tracer: _Tracer, name: str, part: nn.Module, precision: Precision) -> 
 
 
 def _part(name: str, part: nn.Module, alive: Mapping[tuple[str, str], int]) -> PartMemory:
-    kinds = ("weights", "gradients", "optimizer", "activations")
-    return PartMemory(
-        name=name,
-        parameters=_count(part.parameters()),
-        trained_parameters=_count(parameter for parameter in part.parameters() if parameter.requires_grad),
-        **{kind: alive[name, kind] for kind in kinds},
-    )
+    sizes = {kind: alive[name, kind] for kind in ("weights", "gradients", "optimizer", "activations")}
+    trained = sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+    return PartMemory(name=name, parameters=_count(part), trained_parameters=trained, **sizes)
 
 
-def _count(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
+def _count(part: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())

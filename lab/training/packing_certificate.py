@@ -1,49 +1,56 @@
 """The packing certificate: proof, on a run's own model and samples, that packed samples do not touch each other.
 
-Section 3 of the paper packs its samples. A leak between them (attention, positions, labels, a strided convolution
-across a boundary, a modality's tokens in the wrong sample) trains on, and only the results are worse. So sample A is
-changed, in its text, its modality's features, its length, and everything of the others has to stay: positions, labels,
-embeddings, logits, losses, gradients. Each sample has to be what it is alone, and the packed loss the mean of the
-single ones with every scored token counting the same, which is the weighting of `lab.training.loop.train`.
+Sections 2 and 3 of the paper pack samples. A leak between them (attention, positions, labels, a strided convolution
+across a boundary, a modality's tokens in the wrong sample) trains on, and only the results are worse. So the middle one
+of three samples is changed, and everything of its neighbours has to stay: positions, labels, embeddings, logits,
+losses, gradients. The changes are `text` (every token of content and answer becomes another), `features` (of its sounds
+and pictures; their number stays) and `length` (answer and text a token longer, a sound or video a frame shorter, which
+moves every later sample and window). Each sample has to be what it is alone, and the packed loss the mean of the single
+ones with every scored token counting the same, which is the weighting of `lab.training.loop.train`.
 
-Where the same shapes are computed by the same exact kernels (`per_sample` and `sdpa` on a CPU in float32) nothing may
-differ by a bit; elsewhere by `TOLERANCES`, relative to the largest value compared. On every backend no gradient at all
-may reach another sample's embeddings.
+Where the same shapes are computed by the same exact kernels (`per_sample` on a CPU in float32) nothing may differ by a
+bit; elsewhere by `TOLERANCES`, relative to the largest value compared. On every backend no gradient at all may reach
+another sample's embeddings.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lab.errors import LabError
-from lab.parts.joined_sequences import AnswerLoss
-from lab.parts.omni_model import Example
+from lab.parts.any_resolution import num_views
+from lab.parts.joined_sequences import PackedAnswers
+from lab.parts.media_tokens import Seen, Sound
+from lab.parts.omni_model import Example, OmniModel, Segment, Tokens
 from lab.parts.packed_attention import choose_packed_attention
-from lab.parts.packed_sequences import PackedAnswers
 from lab.training.loop import choose_precision
-from lab.training.packing_traces import Check, compare_mean, compare_traces, difference, sample_traces
 
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-_EXACT = ("per_sample", "sdpa")
+NUM_SAMPLES = 3
+_CHANGED = 1
+# Of each parameter's gradient so many numbers are compared, evenly drawn: a 7B's would not fit several times.
+_KEPT_GRADIENTS = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """What is certified: examples, what each change makes of the one `changed`, and both paths to their losses.
+@dataclass(frozen=True)
+class Check:
+    """The greatest difference found of one thing, and how much it may be (0: not a bit)."""
 
-    `packed` takes examples and a backend of `PACKED_ATTENTION`; `padded` gives the same losses in a padded batch.
-    """
+    name: str
+    difference: float
+    tolerance: float
 
-    examples: Sequence[Example]
-    changed: int
-    changes: Mapping[str, Example]
-    packed: Callable[[Sequence[Example], str], PackedAnswers]
-    padded: Callable[[Sequence[Example]], AnswerLoss]
+    @property
+    def passed(self) -> bool:
+        """Whether it is small enough; a NaN is not."""
+        return self.difference <= self.tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,60 +102,54 @@ class PackingCertificate:
 
 
 def certify(
-    model: nn.Module, probe: Probe, *, attention: str = "auto", precision: str = "float32"
+    model: OmniModel,
+    examples: Sequence[Example],
+    *,
+    attention: str = "auto",
+    precision: str = "float32",
+    packed: Callable[..., PackedAnswers] | None = None,
 ) -> PackingCertificate:
     """Run the checks, in evaluation mode; the model's mode, gradients and weights stay what they were.
 
     Where nothing requires a gradient (a model that only scores), none is checked. It takes a forward pass for each
-    change and each sample, and for each pass a backward pass a sample.
-
-    Args:
-        model: whose parameters' gradients are compared.
-        probe: at least two samples.
-        attention: of `PACKED_ATTENTION`, or `auto`.
-        precision: as the training will have it (see `TrainingOptions`).
+    change and each of the three examples, and for each pass a backward pass an example. `attention` is of
+    `PACKED_ATTENTION` or `auto`, `precision` as the training will have it, and `packed` stands in for the model's own.
 
     Raises:
-        LabError: fewer than two samples, or what packing refuses (a backend, a model).
+        LabError: another number of examples, or what packing refuses (a backend, a model).
     """
-    if len(probe.examples) < 2 or not 0 <= probe.changed < len(probe.examples):
-        raise LabError(
-            "a packing certificate needs at least two samples and one of them to change, not "
-            f"{len(probe.examples)} and number {probe.changed}"
-        )
+    if len(examples) != NUM_SAMPLES:
+        raise LabError(f"a packing certificate needs {NUM_SAMPLES} samples, not {len(examples)}")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weight = next(model.parameters())
     device, cast = weight.device, choose_precision(precision, weight.device) == "bfloat16"
     dtype = torch.bfloat16 if cast else weight.dtype
-    backend = choose_packed_attention(attention, device=device, dtype=dtype, gradients=torch.is_grad_enabled())
+    backend = choose_packed_attention(attention, device=device, dtype=dtype)
     loose = TOLERANCES[dtype]
-    exact = 0.0 if backend in _EXACT and device.type == "cpu" and dtype == torch.float32 else loose
+    exact = 0.0 if backend == "per_sample" and device.type == "cpu" and dtype == torch.float32 else loose
+    pack = packed or model.packed
     checks: list[Check] = []
     idle: list[str] = []
     with _in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=cast):
-        answers = probe.packed(probe.examples, backend)
-        together = sample_traces(answers, parameters)
-        alone = [sample_traces(probe.packed([sample], backend), parameters)[0] for sample in probe.examples]
-        checks += compare_traces("alone", together, alone, loose)
-        checks += compare_mean(answers, alone, parameters, loose)
-        padded = probe.padded(probe.examples)
-        checks.append(Check("padded: loss", difference(answers.loss.loss, padded.loss), loose))
-        for name, replacement in probe.changes.items():
-            samples = [*probe.examples[: probe.changed], replacement, *probe.examples[probe.changed + 1 :]]
-            moved = sample_traces(probe.packed(samples, backend), parameters)
-            others = [index for index in range(len(samples)) if index != probe.changed]
-            before, after = together[probe.changed], moved[probe.changed]
+        answers = pack(examples, attention=backend)
+        together = _traces(answers, parameters)
+        alone = [_traces(pack([sample], attention=backend), parameters)[0] for sample in examples]
+        checks += _compare("alone", together, alone, loose)
+        checks += _compare_mean(answers, alone, parameters, loose)
+        checks.append(Check("padded: loss", _difference(answers.loss.loss, model(examples).loss), loose))
+        for name, replacement in _changes(model, examples[_CHANGED]).items():
+            samples = [*examples[:_CHANGED], replacement, *examples[_CHANGED + 1 :]]
+            moved = _traces(pack(samples, attention=backend), parameters)
+            before, after = together.pop(_CHANGED), moved.pop(_CHANGED)
             same_shape = before.logits.shape == after.logits.shape and len(before.positions) == len(after.positions)
             if same_shape and torch.equal(before.embeddings, after.embeddings):
                 idle.append(name)
-            tolerance = exact if same_shape else loose
-            checks += compare_traces(
-                f"{name} changed", [moved[i] for i in others], [together[i] for i in others], tolerance
-            )
+            checks += _compare(f"{name} changed", moved, together, exact if same_shape else loose)
+            together.insert(_CHANGED, before)
     return PackingCertificate(
         attention=backend,
         precision=str(dtype).removeprefix("torch."),
-        num_samples=len(probe.examples),
+        num_samples=len(examples),
         checks=tuple(checks),
         idle=tuple(idle),
     )
@@ -164,3 +165,145 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+# What is changed of a sample.
+
+
+def _changes(model: OmniModel, example: Example) -> Mapping[str, Example]:
+    """The example with each change."""
+    size = model.codec.vocab_size
+    content, answer = example.content, example.answer
+    changes = {
+        "text": Example(content=[_of_other_text(s, size) for s in content], answer=[(i + 1) % size for i in answer]),
+        "length": Example(content=[_of_other_length(s, model) for s in content], answer=[*answer, 0]),
+    }
+    if any(isinstance(segment, (Sound, Seen)) for segment in content):
+        changes["features"] = replace(example, content=[_of_other_numbers(segment) for segment in content])
+    return changes
+
+
+def _of_other_text(segment: Segment, vocab_size: int) -> Segment:
+    return segment if isinstance(segment, (Sound, Seen, Tokens)) else [(i + 1) % vocab_size for i in segment]
+
+
+def _of_other_numbers(segment: Segment) -> Segment:
+    if isinstance(segment, Sound):
+        return Sound(_turned(segment.values))
+    return replace(segment, views=_turned(segment.views)) if isinstance(segment, Seen) else segment
+
+
+def _turned(values: Tensor) -> Tensor:
+    """Of the same shape and about the same size: backwards and turned over, so that not one frame stays its own."""
+    return 255 - values.flip(0) if values.dtype == torch.uint8 else 0.5 - values.flip(0)
+
+
+def _of_other_length(segment: Segment, model: OmniModel) -> Segment:
+    if isinstance(segment, Sound):
+        return _of_other_frames(segment, model)
+    if isinstance(segment, Seen) and len(segment.seconds) > 1:
+        kept = len(segment.views) - num_views(segment.grid)
+        return replace(segment, views=segment.views[:kept], seconds=segment.seconds[:-1])
+    return segment if isinstance(segment, (Seen, Tokens)) else [*segment, 0]
+
+
+def _of_other_frames(sound: Sound, model: OmniModel) -> Sound:
+    """A frame less, but where that would leave no window: then one more."""
+    step = model.audio_encoder.samples_per_frame if sound.is_waveform and model.audio_encoder is not None else 1
+    values = sound.values
+    if len(values) - step >= step * model.part("audio_projector", "sounds").projector.downsample_rate:
+        return Sound(values[:-step])
+    return Sound(torch.cat([values, F.pad(values[:0], (0, 0) * (values.dim() - 1) + (0, step), value=0.5)]))
+
+
+# How far two samples differ.
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What one sample of a pack is and gives; `reach`: the greatest gradient of its loss on another's embeddings."""
+
+    positions: Int[Tensor, " length"]
+    labels: Int[Tensor, " scored"]
+    embeddings: Float[Tensor, "length hidden_size"]
+    logits: Float[Tensor, "scored vocab_size"]
+    loss: Float[Tensor, ""]
+    gradients: tuple[Tensor, ...]
+    reach: float
+
+
+def _traces(answers: PackedAnswers, parameters: Sequence[Tensor]) -> list[_Trace]:
+    """Take a pack apart, each sample's loss differentiated on its own."""
+    (embeddings, position_ids, boundaries), loss = answers.packed, answers.loss
+    lengths, counts = list(boundaries.lengths), loss.num_tokens.tolist()
+    pieces = zip(
+        position_ids[0].split(lengths),
+        answers.labels.split(counts),
+        embeddings[0].detach().split(lengths),
+        answers.logits.detach().split(counts),
+        loss.loss.detach(),
+        strict=True,
+    )
+    wanted = [embeddings, *parameters] if embeddings.requires_grad else list(parameters)
+    found = []
+    for index, piece in enumerate(pieces):
+        gradients = _gradients(loss.loss[index], wanted) if loss.loss.requires_grad else []
+        reach = 0.0
+        if gradients and embeddings.requires_grad:
+            by_sample = list(gradients[0][0].split(lengths))
+            gradients[0] = by_sample.pop(index)
+            reach = max((float(other.abs().max()) for other in by_sample), default=0.0)
+        found.append(_Trace(*piece, tuple(_drawn(gradient) for gradient in gradients), reach))
+    return found
+
+
+def _gradients(loss: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True, materialize_grads=True))
+
+
+def _drawn(gradient: Tensor) -> Tensor:
+    flat = gradient.detach().flatten()
+    return flat[:: -(-len(flat) // _KEPT_GRADIENTS)].clone()
+
+
+def _compare(where: str, found: Sequence[_Trace], expected: Sequence[_Trace], tolerance: float) -> list[Check]:
+    """One check a thing, over all samples; positions and labels are whole numbers and equal or not."""
+    pairs = list(zip(found, expected, strict=True))
+    allowed = {"positions": 0.0, "labels": 0.0, **dict.fromkeys(("embeddings", "logits", "loss"), tolerance)}
+    checks = [
+        Check(f"{where}: {thing}", max(_difference(getattr(a, thing), getattr(b, thing)) for a, b in pairs), most)
+        for thing, most in allowed.items()
+    ]
+    if all(a.gradients for a, _ in pairs):
+        gradients = max(_difference(torch.cat(a.gradients), torch.cat(b.gradients)) for a, b in pairs)
+        checks.append(Check(f"{where}: gradients", gradients, tolerance))
+        checks.append(Check(f"{where}: gradients on other samples", max(a.reach for a, _ in pairs), 0.0))
+    return checks
+
+
+def _compare_mean(
+    answers: PackedAnswers, alone: Sequence[_Trace], parameters: Sequence[Tensor], tolerance: float
+) -> list[Check]:
+    """The packed loss and its gradient against the mean of single ones, every scored token counting the same."""
+    total = answers.loss.num_tokens.sum()
+    mean = answers.loss.loss.sum() / total
+    checks = [Check("mean: loss", _difference(mean, torch.stack([s.loss for s in alone]).sum() / total), tolerance)]
+    if mean.requires_grad and parameters:
+        found = torch.cat([_drawn(gradient) for gradient in _gradients(mean, parameters)])
+        # The gradients on the embeddings, which stand before those on the parameters, are each sample's own.
+        singles = [torch.cat(sample.gradients[-len(parameters) :]) for sample in alone]
+        checks.append(Check("mean: gradients", _difference(found, torch.stack(singles).sum(0) / total), tolerance))
+    return checks
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The greatest difference, relative to the greatest value; whole numbers as they are, infinite between shapes."""
+    if found.shape != expected.shape:
+        return math.inf
+    if not found.numel():
+        return 0.0
+    if not found.is_floating_point():
+        return float((found - expected).abs().max())
+    found, expected = found.detach().float(), expected.detach().float()
+    greatest = float((found - expected).abs().max())
+    return greatest / max(float(expected.abs().max()), 1e-30) if greatest else 0.0

@@ -9,32 +9,32 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from lab.data.features import FeatureStore, Rows, joined, store_features
-from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.features import Encode, FeatureStore, Rows, joined, store_features
+from lab.data.sample import Audio, Image, Sample, Text, Video, samples_sha256
 from lab.data.speech.audio import change_speed
-from lab.data.video.moments import PAPER_SIGHT, Sight
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import Fit, image_views, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_tokens import Sound
-from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.language_models import ChatCodec
+from lab.parts.media_tokens import Branch, Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.parts.visual_tokens import Branch, Seen
-from lab.training.augmentation import UNCHANGED, Augmentation
-from lab.training.examples import Examples
-from lab.training.language_models import text_writer
+from lab.training.named_parts import writer_of
 
+T = TypeVar("T")
 # What stands for a part that is no text while a chat template is filled in; no text has it.
 _MARK = "\ufffc"
 _VIEWS_AT_ONCE = 256
+# Any, for mypy: of a cached function it knows no arguments.
+_order: Any = lru_cache(maxsize=4096)(token_order)
 NOT_READABLE = "not in the language model's alphabet"
 TOO_LONG = "longer than the budget"
 
@@ -51,8 +51,46 @@ class Tiling:
 NO_TILES = Tiling()
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """Changes of a sound's features; all of them off by default.
+
+    `num_time_masks` stretches of up to `time_mask_frames` frames are set to zero in each two seconds (SpecAugment's
+    time masking, Park et al. 2019); `noise` is the standard deviation of Gaussian noise, in standard deviations of a
+    channel; `shift` starts the first window up to `downsample_rate` - 1 frames early.
+    """
+
+    num_time_masks: int = 0
+    time_mask_frames: int = 0
+    noise: float = 0.0
+    shift: bool = False
+
+    def __call__(
+        self,
+        frames: Float[np.ndarray, "frames features"],
+        rng: np.random.Generator,
+        *,
+        mean: Float[np.ndarray, " features"],
+        std: Float[np.ndarray, " features"],
+        rate: int,
+    ) -> Float[np.ndarray, "augmented features"]:
+        """Augment one sound; masked and added frames are the channel means, which standardise to zero."""
+        if self.noise:
+            frames = frames + self.noise * std * rng.standard_normal(frames.shape, dtype=np.float32)
+        if self.num_time_masks and self.time_mask_frames:
+            frames = frames.copy()
+            for _ in range(self.num_time_masks * max(1, len(frames) // 100)):
+                length = int(rng.integers(0, self.time_mask_frames + 1))
+                start = int(rng.integers(0, max(1, len(frames) - length)))
+                frames[start : start + length] = mean
+        if self.shift and rate > 1:
+            early = int(rng.integers(0, rate))
+            frames = np.concatenate([np.broadcast_to(mean, (early, len(mean))), frames])
+        return np.ascontiguousarray(frames, dtype=np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
-class SampleExamples(Examples):
+class SampleExamples:
     """Samples in a fixed order, as examples of whatever model asks.
 
     A chat model reads the turns in its template; another one reads text and media one after the other.
@@ -73,24 +111,29 @@ class SampleExamples(Examples):
     """What is kept of pictures and videos; None: they are read each time."""
     heard: Sequence[FeatureStore] = ()
     """What is kept of sounds, one store for each speed; none: their waveforms are read each time."""
-    augmentation: Augmentation = UNCHANGED
+    augmentation: Augmentation = Augmentation()
     """Of sounds that are kept, in training."""
     image_size: int = 0
     """Pixels a side of the kept views; 0: of the model's own encoder."""
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Ids of what its source held and nobody could use, by reason."""
 
+    def __len__(self) -> int:
+        return len(self.samples)
+
     @property
     def ids(self) -> Sequence[str]:
         """The samples' own."""
         return [sample.id for sample in self.samples]
 
-    def example(self, index: int, model: OmniModel) -> Example:
-        """One sample, its media read.
+    @property
+    def sha256(self) -> str:
+        """The hash of all that the samples say, and of what is kept of their pictures and videos."""
+        kept = self.store.sha256 if self.store else ""
+        return hashlib.sha256(f"{kept}{samples_sha256(self.samples)}".encode()).hexdigest()
 
-        Raises:
-            LabError: media that cannot be read, or for which the model has no part; sample and source are named.
-        """
+    def example(self, index: int, model: OmniModel) -> Example:
+        """One sample, its media read; what cannot be read, or for which the model has no part, is named."""
         return self._example(self.samples[index], model, read=True)
 
     def training_example(self, index: int, model: OmniModel, rng: np.random.Generator) -> Example:
@@ -152,31 +195,13 @@ class SampleExamples(Examples):
     ) -> "SampleExamples":
         """The same samples with the views of their pictures and videos kept, computed where they are not there yet.
 
-        Args:
-            encoder: its frozen self where `features` are wanted; else only its image size counts.
-            key: everything that a sample's pictures depend on but its id and how they are cut.
-            features: what the frozen encoder gives; else pixels, for one that trains.
-            progress: told how many pictures and videos of how many are done.
-
-        Raises:
-            LabError: as `store_features`, or media that cannot be read; sample and source are named.
+        Kept is what the frozen encoder gives; without `features` pixels, for one that trains. `key` is everything that
+        a sample's pictures depend on but its id and how they are cut.
         """
         size, tiling = encoder.image_size, self.tiling
-        media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
-        seen = [(sample, key, part) for sample, key, part in media if not isinstance(part, Audio)]
-
-        def see(place: int) -> Rows:
-            sample, _, part = seen[place]
-            try:
-                return _cut(part, self.sight, tiling, size)
-            except LabError as error:
-                raise _of(sample, error) from error
-
         identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
-        store = store_features(
-            self.name,
-            [key for _, key, _ in seen],
-            see,
+        store = self._stored(
+            lambda part: _cut(part, self.sight, tiling, size),
             joined(encoder.encode) if features else None,
             key=hashlib.sha256(identity.encode()).hexdigest(),
             batch_size=_VIEWS_AT_ONCE,
@@ -195,39 +220,43 @@ class SampleExamples(Examples):
     ) -> "SampleExamples":
         """The same samples with what a frozen encoder hears kept, computed where it is not there yet.
 
-        Args:
-            encoder: frozen.
-            key: everything that a sample's sounds depend on but its id.
-            speeds: at which sounds are played, a store for each; at the first one outside of training.
-            progress: told how many sounds of how many are done.
-
-        Raises:
-            LabError: as `store_features`, or a sound that cannot be read; sample and source are named.
+        There is a store for each of the `speeds` at which sounds are played; outside of training the first one counts.
+        `key` is everything that a sample's sounds depend on but its id.
         """
-        media = [(sample, key, part) for sample in self.samples for key, part in _media(sample)]
-        sounds = [(sample, key, part) for sample, key, part in media if isinstance(part, Audio)]
-
-        def length(place: int) -> int:
-            sample, _, part = sounds[place]
-            try:
-                return part.num_samples
-            except LabError as error:
-                raise _of(sample, error) from error
-
-        order = sorted(range(len(sounds)), key=length)
 
         def stored(speed: float) -> FeatureStore:
-            return store_features(
-                self.name,
-                [key for _, key, _ in sounds],
-                lambda place: Rows(change_speed(sounds[place][2].read(), speed)),
+            return self._stored(
+                lambda part: Rows(change_speed(part.read(), speed)),
                 encoder.encode,
+                length=lambda part: part.num_samples,
                 key=json.dumps([key, encoder.key, speed]),
-                order=order,
                 progress=progress,
             )
 
-        return replace(self, heard=tuple(stored(speed) for speed in speeds))
+        return replace(self, heard=tuple(map(stored, speeds)))
+
+    def _stored(
+        self,
+        read: Callable[[Any], Rows],
+        encode: Encode | None,
+        *,
+        length: Callable[[Any], int] | None = None,
+        **options: Any,
+    ) -> FeatureStore:
+        """What is made of the sounds, shortest first, where a `length` tells how long one is; else of what is seen."""
+        parts = [(sample, name, part) for sample in self.samples for name, part in _media(sample)]
+        parts = [entry for entry in parts if isinstance(entry[2], Audio) == (length is not None)]
+
+        def asked(place: int, ask: Callable[[Any], T]) -> T:
+            sample, _, part = parts[place]
+            try:
+                return ask(part)
+            except LabError as error:
+                raise _of(sample, error) from error
+
+        order = None if length is None else sorted(range(len(parts)), key=lambda place: asked(place, length))
+        ids = [name for _, name, _ in parts]
+        return store_features(self.name, ids, lambda place: asked(place, read), encode, order=order, **options)
 
     def _example(
         self, sample: Sample, model: OmniModel, *, read: bool, rng: np.random.Generator | None = None
@@ -255,7 +284,7 @@ class SampleExamples(Examples):
             return self._sound(key, part, model, read, rng)
         branch = self.branch or ("visual_projector" if isinstance(part, Image) else "video_projector")
         size = self.image_size or model.part("vision_encoder", "pictures or videos").image_size
-        found = self._views(key, part, size)
+        found = self.store[key] if self.store else _cut(part, self.sight, self.tiling, size)
         kind = torch.uint8 if found.values.dtype == np.uint8 else torch.float32
         if read:
             # Half precision is for the disk: autocast on a CPU does not take it.
@@ -265,7 +294,9 @@ class SampleExamples(Examples):
         order = None
         if num_views(found.grid) > 1:
             newline = model.part(branch, "pictures or videos").newline is not None
-            order = _order(found.size, size, self.tiling, model.view_grid(branch, views), newline)
+            grid, tiling = model.view_grid(branch, views), self.tiling
+            cut = {"image_size": size, "max_tiles": tiling.max_tiles, "fit": tiling.fit, "unpad": tiling.unpad}
+            order = _order(*found.size, view_grid=grid, newline=newline, **cut)
         return Seen(views=views, seconds=found.seconds, branch=branch, grid=found.grid, order=order)
 
     def _sound(self, key: str, part: Audio, model: OmniModel, read: bool, rng: np.random.Generator | None) -> Sound:
@@ -280,17 +311,6 @@ class SampleExamples(Examples):
             mean, std = tokens.feature_mean.cpu().numpy(), tokens.feature_std.cpu().numpy()
             frames = self.augmentation(frames, rng, mean=mean, std=std, rate=tokens.projector.downsample_rate)
         return Sound(torch.from_numpy(frames))
-
-    def _views(self, key: str, part: Image | Video, image_size: int) -> Rows:
-        if self.store is not None:
-            return self.store[key]
-        return _cut(part, self.sight, self.tiling, image_size)
-
-
-def writer_of(language_model: LanguageModel) -> Callable[[str], str]:
-    """How a text is written for a language model, as its codec asks for."""
-    own = isinstance(language_model.codec, CharacterCodec)
-    return text_writer("character" if own else language_model.name)
 
 
 def _of(sample: Sample, error: LabError) -> LabError:
@@ -321,21 +341,6 @@ def _cut(part: Image | Video, sight: Sight, tiling: Tiling, size: int) -> Rows:
     cut = [image_views(frame, image_size=size, max_tiles=tiling.max_tiles, fit=tiling.fit) for frame in pixels]
     views = np.concatenate([view.pixels for view in cut]) if cut else np.zeros((0, size, size, 3), dtype=np.uint8)
     return Rows(views, seconds, (height, width), cut[0].grid if cut else (1, 1))
-
-
-@lru_cache(maxsize=4096)
-def _order(
-    size: tuple[int, int], image_size: int, tiling: Tiling, view_grid: tuple[int, int], newline: bool
-) -> Int[ndarray, " sequence"]:
-    return token_order(
-        *size,
-        image_size=image_size,
-        max_tiles=tiling.max_tiles,
-        view_grid=view_grid,
-        fit=tiling.fit,
-        unpad=tiling.unpad,
-        newline=newline,
-    )
 
 
 def _waveform(part: Audio, model: OmniModel) -> Sound:

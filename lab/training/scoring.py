@@ -1,105 +1,85 @@
 """The loss that a model has of every answer given what stands before it, and without it: what `lab score` writes.
 
-Section 3 of the paper (the pretrained model's loss on every sample), of text alone or beside pictures: what a sample is
-and how a model reads it, an `Answers` says. The losses are written in parts, each whole or not at all. In the metadata
-of each stand the model's name and hash, a key of all that decides its losses, and how many of its samples have none, by
-reason. Who is killed and started again goes on after the last part.
+Section 3 of the paper (the pretrained model's loss on every sample). The loss of a sample is the mean over its answer's
+tokens, end included; whether the paper means that or the sum is not found. Losses are written in parts, each whole or
+not at all. In the metadata of each stand the model's name and hash, a key of all that decides its losses, and how many
+of its samples have none, by reason. Who is killed and started again goes on after the last part.
 """
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
-from lab.data.instructions.tables import in_batches
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
+from lab.data.instructions.instructions import in_batches
+from lab.data.packing import pack_best_fit
 from lab.data.parquet import read_schema
-from lab.data.sample import Sample, samples_sha256
+from lab.data.sample import Sample
 from lab.errors import LabError
-from lab.parts.chat_codec import ChatCodec
-from lab.parts.language_models import LanguageModel
+from lab.parts.language_models import ChatCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.paths import whole, write_whole
-from lab.training.language_models import text_model
 from lab.training.loop import choose_precision
-from lab.training.packed_losses import ScoringOptions, losses_in_packs
 from lab.training.samples import SampleExamples
 
 _KEY, _SKIPPED, _MODEL = b"omni_lab_key", b"omni_lab_skipped", b"omni_lab_model"
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Whose losses they are."""
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """How samples are scored: in packs of `budget_tokens`, which the longest has to fit.
 
-    name: str
-    sha256: str
+    `without_prompt`: each answer without what is asked and seen too, as the filter `ifd` needs it. A kill loses
+    `part_samples` at most. `precision` is as of `TrainingOptions`.
 
-
-@dataclass(frozen=True)
-class ScoredRow:
-    """A sample as the model reads it, `whole` and with its answer `alone`; numbers are tokens, the end left out."""
-
-    id: str
-    whole: Callable[[], Example]
-    alone: Callable[[], Example]
-    num_tokens: int
-    alone_tokens: int
-    prompt_tokens: int
-    answer_tokens: int
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Answers as a model reads them after what is asked; `reads` tells how, its own samples are left aside.
-
-    Where an answer is scored without its prompt (for the filter `ifd`), nothing is asked and nothing is seen; of a chat
-    model the template of an empty prompt stays, so that the prompt's content alone is missing.
+    Raises:
+        LabError: a number below 1, or a budget below 4 tokens.
     """
 
-    reads: SampleExamples
+    budget_tokens: int = 1024
+    without_prompt: bool = False
+    part_samples: int = 2048
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.budget_tokens < 4 or self.part_samples < 1:
+            raise LabError(
+                f"budget_tokens and part_samples are {self.budget_tokens} and {self.part_samples}; expected at least "
+                "4 and 1"
+            )
+
+
+PLAIN = ScoringOptions()
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Whose losses they are, on its device; `reads` tells how it reads a sample, its own samples are left aside."""
+
     model: OmniModel
-    scorer: Scorer
-
-    def sha256(self, samples: Sequence[Sample]) -> str:
-        """The hash of all that the samples say, and of what is kept of them."""
-        kept = self.reads.store.sha256 if self.reads.store else ""
-        return hashlib.sha256(f"{kept}{samples_sha256(samples)}".encode()).hexdigest()
-
-    def row(self, sample: Sample, budget_tokens: int) -> ScoredRow | str:
-        """A sample as the model reads it, or why it cannot be scored; media are read when they are scored."""
-        codec, one = self.model.codec, replace(self.reads, samples=[sample])
-        if reason := one.why_not_readable(0, self.model, max_tokens=budget_tokens):
-            return reason
-        answer = one.answer_ids(sample.answer, self.model)
-        nothing = codec.ask("") if isinstance(codec, ChatCodec) else []
-        num_tokens = one.num_tokens(0, self.model) - 1
-        from_start = len(codec.start_ids) + len(answer)
-        return ScoredRow(
-            sample.id,
-            whole=lambda: one.example(0, self.model),
-            alone=lambda: Example(content=[nothing], answer=answer),
-            num_tokens=num_tokens,
-            alone_tokens=len(nothing) + from_start,
-            prompt_tokens=num_tokens - from_start,
-            answer_tokens=len(answer),
-        )
+    name: str
+    sha256: str
+    reads: SampleExamples = field(default_factory=lambda: SampleExamples(samples=()))
 
 
-def text_answers(language_model: LanguageModel, write: Callable[[str], str] = str.strip) -> Answers:
-    """Instructions as a language model alone reads them, in the form that `write` gives them."""
-    scorer = Scorer(language_model.name, language_model.sha256)
-    return Answers(SampleExamples(samples=(), write=write), text_model(language_model), scorer)
+def text_model(language_model: LanguageModel) -> OmniModel:
+    """The language model alone, reading text token after token."""
+    return OmniModel(language_model=language_model, positions="sequential").eval()
+
+
+def text_scorer(language_model: LanguageModel, device: torch.device) -> Scorer:
+    """A language model alone, on that device."""
+    return Scorer(text_model(language_model).to(device), language_model.name, language_model.sha256)
 
 
 @dataclass
@@ -114,45 +94,37 @@ class ScoringSummary:
 
 
 def score(
-    answers: Answers,
+    scorer: Scorer,
     samples: Iterable[Sample],
     folder: Path,
     *,
-    options: ScoringOptions | None = None,
+    options: ScoringOptions = PLAIN,
     progress: Callable[[int], None] | None = None,
 ) -> ScoringSummary:
     """Score a stream of samples into `folder`: parts of `LOSS_COLUMNS`, and `summary.json` when all are there.
 
-    Parts that are there are not made again. Of a sample that cannot be scored there is no line; it is counted, by
-    reason, in its part and in the summary.
-
-    Args:
-        answers: how they are read, by a model on the device on which it is to run.
-        samples: the same ones in the same order whenever it goes on.
-        folder: of this scoring alone.
-        options: of the scoring.
-        progress: told how many samples are done.
+    The samples must be the same ones in the same order whenever it goes on. One that cannot be scored has no line; it
+    is counted, by reason, in its part and in the summary. `progress` is told how many samples are done.
 
     Raises:
         LabError: a part of another model, other options or other samples; nothing to score; a loss that is not finite,
             whose sample is named; or a folder that cannot be written.
     """
-    chosen = options or ScoringOptions()
-    precision = choose_precision(chosen.precision, answers.model.device)
-    facts = [answers.scorer.sha256, chosen.budget_tokens, chosen.without_prompt, precision]
+    precision = choose_precision(options.precision, scorer.model.device)
     summary, seen = ScoringSummary(), 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            for number, some in enumerate(in_batches(samples, chosen.part_samples)):
+            for number, some in enumerate(in_batches(samples, options.part_samples)):
                 part = folder / f"part-{number:06d}.parquet"
-                key = json.dumps([*facts, answers.sha256(some)])
+                said = replace(scorer.reads, samples=some).sha256
+                key = json.dumps([scorer.sha256, options.budget_tokens, options.without_prompt, precision, said])
                 if part.exists():
                     _check_part(part, key)
                     summary.parts_found += 1
                 else:
                     (folder / SUMMARY).unlink(missing_ok=True)
-                    _write_part(part, *_scored(answers, some, chosen), key, answers.scorer)
+                    _write_part(part, *_scored(scorer, some, options), key, scorer)
                     summary.parts_made += 1
                 _count(part, summary)
                 seen += len(some)
@@ -160,64 +132,43 @@ def score(
                     progress(seen)
             if not summary.num_scored:
                 why = ", ".join(f"{count} {reason}" for reason, count in summary.skipped.items())
-                raise LabError(f"no sample can be scored by {answers.scorer.name!r}: {why or 'there are none'}")
-            told = {**vars(summary), "model": answers.scorer.name, "model_sha256": answers.scorer.sha256}
+                raise LabError(f"no sample can be scored by {scorer.name!r}: {why or 'there are none'}")
+            told = {**vars(summary), "model": scorer.name, "model_sha256": scorer.sha256}
             write_whole(folder / SUMMARY, json.dumps(told, indent=1) + "\n")
     except OSError as error:
         raise LabError(f"scores cannot be written to {folder} ({error.strerror or error}); free some disk") from error
     return summary
 
 
-def open_losses(
-    folder: Path,
-    open_answers: Callable[[], Answers],
-    samples: Sequence[Sample],
-    options: ScoringOptions,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Losses, Mapping[str, Any]]:
-    """The losses of a study's samples, of each one, and their summary; the first call scores.
+def _scored(scorer: Scorer, samples: Sequence[Sample], options: ScoringOptions) -> tuple[pa.Table, Counter[str]]:
+    model, read = scorer.model.eval(), replace(scorer.reads, samples=samples)
+    reasons = [read.why_not_readable(i, model, max_tokens=options.budget_tokens) for i in range(len(samples))]
+    fit = [i for i, reason in enumerate(reasons) if reason is None]
+    ids = [samples[i].id for i in fit]
+    answers = [read.answer_ids(samples[i].answer, model) for i in fit]
+    lengths = [read.num_tokens(i, model) - 1 for i in fit]
+    # Of a chat model the template of an empty prompt stays, so that the prompt's content alone is missing.
+    nothing = model.codec.ask("") if isinstance(model.codec, ChatCodec) else []
+    from_start = [len(model.codec.start_ids) + len(answer) for answer in answers]
 
-    Raises:
-        LabError: as `score`, or a sample that has no loss.
-    """
-    if not (folder / SUMMARY).exists():
-        told = (lambda done: progress(done, len(samples))) if progress else None
-        score(open_answers(), samples, folder, options=options, progress=told)
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    if skipped := summary["skipped"]:
-        raise LabError(
-            f"scorer {summary['model']!r} has no loss of {sum(skipped.values())} of {len(samples)} training "
-            f"instructions ({', '.join(skipped)}); choose another scorer, or lower max_tokens"
-        )
-    return read_losses(folder), summary
+    def losses(example: Callable[[int], Example], own: Sequence[int]) -> Float[ndarray, " samples"]:
+        return answer_losses(model, lambda at: list(map(example, at)), own, options, ids, scorer=scorer.name)
 
-
-def _scored(answers: Answers, samples: Sequence[Sample], options: ScoringOptions) -> tuple[pa.Table, Counter[str]]:
-    read = [answers.row(sample, options.budget_tokens) for sample in samples]
-    rows = [row for row in read if isinstance(row, ScoredRow)]
-    ids = [row.id for row in rows]
-    answers.model.eval()
-
-    def losses(examples: Sequence[Callable[[], Example]], lengths: Sequence[int]) -> Float[ndarray, " samples"]:
-        def at(places: Sequence[int]) -> list[Example]:
-            return [examples[place]() for place in places]
-
-        return answer_losses(answers.model, at, lengths, options, ids, scorer=answers.scorer.name)
-
-    without: Sequence[float | None] | ndarray = [None] * len(rows)
+    without: Sequence[float | None] | ndarray = [None] * len(fit)
     if options.without_prompt:
-        without = losses([row.alone for row in rows], [row.alone_tokens for row in rows])
+        alone = [Example(content=[nothing], answer=answer) for answer in answers]
+        without = losses(lambda at: alone[at], [len(nothing) + own for own in from_start])
     columns = {
         "id": ids,
-        "loss": losses([row.whole for row in rows], [row.num_tokens for row in rows]),
+        "loss": losses(lambda at: read.example(fit[at], model), lengths),
         "loss_without_prompt": without,
-        "num_tokens": [row.answer_tokens + 1 for row in rows],
-        "prompt_tokens": [row.prompt_tokens for row in rows],
+        "num_tokens": [len(answer) + 1 for answer in answers],
+        "prompt_tokens": [length - own for length, own in zip(lengths, from_start, strict=True)],
     }
-    return pa.table(columns, schema=LOSS_COLUMNS), Counter(row for row in read if isinstance(row, str))
+    return pa.table(columns, schema=LOSS_COLUMNS), Counter(reason for reason in reasons if reason)
 
 
+@torch.inference_mode()
 def answer_losses(
     model: OmniModel,
     examples: Callable[[Sequence[int]], Sequence[Example]],
@@ -227,27 +178,30 @@ def answer_losses(
     *,
     scorer: str,
 ) -> Float[ndarray, " samples"]:
-    """The mean loss of a token of each answer, nats, in packs of `budget_tokens`.
+    """The mean loss of a token of each answer, nats, in packs, by a model in evaluation mode.
 
-    Args:
-        model: in evaluation mode.
-        examples: gives those at some places; asked for a pack at a time, as pictures may be large.
-        lengths: tokens of each, the end left out.
-        options: of the scoring.
-        ids: name the samples in messages.
-        scorer: names the model there.
+    `examples` gives those at some places; it is asked for a pack at a time, as pictures may be large. `lengths` are
+    their tokens, the end left out. `ids` name the samples in messages, and `scorer` the model.
 
     Raises:
-        LabError: a loss that is not finite.
+        LabError: a sample longer than a pack, or a loss that is not finite, whose sample is named.
     """
-    return losses_in_packs(
-        lambda places: model.packed(examples(places)).loss,
-        lengths,
-        options,
-        ids=ids,
-        scorer=scorer,
-        device=model.device,
-    )
+    found = np.zeros(len(lengths))
+    if not len(lengths):
+        return found
+    bfloat16 = choose_precision(options.precision, model.device) == "bfloat16"
+    packs = pack_best_fit(list(lengths), options.budget_tokens, ids=ids)
+    for number in range(len(packs)):
+        pack = packs[number]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+            scored = model.packed(examples([int(place) for place in pack])).loss
+        found[pack] = (scored.loss.double() / scored.num_tokens).cpu().numpy()
+    if len(wrong := np.flatnonzero(~np.isfinite(found))):
+        raise LabError(
+            f"the loss of sample {ids[int(wrong[0])]!r} by {scorer!r} is {found[wrong[0]]}; try precision float32, or "
+            "leave the sample out"
+        )
+    return found
 
 
 def _check_part(part: Path, key: str) -> None:
@@ -259,7 +213,8 @@ def _check_part(part: Path, key: str) -> None:
 
 
 def _write_part(part: Path, table: pa.Table, skipped: Counter[str], key: str, scorer: Scorer) -> None:
-    facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: json.dumps(asdict(scorer))}
+    model = {"name": scorer.name, "sha256": scorer.sha256}
+    facts = {_KEY: key, _SKIPPED: json.dumps(skipped), _MODEL: json.dumps(model)}
     with whole(part) as unfinished:
         pq.write_table(table.replace_schema_metadata(facts), unfinished)
 

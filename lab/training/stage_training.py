@@ -1,30 +1,116 @@
 """The one way to train: stages one after the other, each from the weights of the last (section 3 of the paper).
 
 A cell is a list of stages, each with its mixture of data, and `train_stages`. One checkpoint holds all of an
-interrupted cell: weights, what the stages that are done gave, and how far the one that it was in has come.
+interrupted cell: weights, what the stages that are done gave, and how far the one that it was in has come. Where
+weights come from stands in a chain of links: a link is a stage's declaration, the weights of every part after it, and
+the links that it started from; its hash is over all of these, so that an ancestor cannot be exchanged unnoticed.
 """
 
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from lab.errors import LabError, choose
+from lab.errors import LabError
 from lab.parts.omni_model import OmniModel
-from lab.training.ancestry import Ancestry, as_json, declaration, from_json, with_stage
-from lab.training.batches import Batch, BatchOptions, StageBatches
-from lab.training.checkpoints import NOTHING_DONE, Checkpoint, trained_parameters
-from lab.training.examples import Examples
-from lab.training.loop import TrainingOptions, TrainingRecord, peak_memory_bytes, train
+from lab.training.batches import BatchOptions, StageBatches
+from lab.training.checkpoints import Checkpoint, TrainingRecord
+from lab.training.loop import TrainingOptions, peak_memory_bytes, train
+from lab.training.samples import SampleExamples
 from lab.training.stages import Stage, apply_stage
 
-NO_DATA: Mapping[str, Mapping[str, Examples]] = {}
+
+@dataclass(frozen=True, kw_only=True)
+class Ancestor:
+    """One link: a stage that was trained, and what came out of it."""
+
+    stage: str
+    declaration: Mapping[str, Any]
+    weights: Mapping[str, str]
+    """SHA-256 of each part's weights and buffers after the stage, the frozen parts' too."""
+    trained: tuple[str, ...]
+    """Parts that this stage or an ancestor trained."""
+    parents: tuple[str, ...]
+    """The links that it started from, by their `sha256`."""
+
+    @property
+    def sha256(self) -> str:
+        """Of all of the link, and so of all links behind it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+Ancestry = tuple[Ancestor, ...]
+"""Oldest first."""
+
+
+def as_json(ancestry: Ancestry) -> list[dict[str, Any]]:
+    """The chain for a JSON file, each link with its hash."""
+    return [{**asdict(link), "sha256": link.sha256} for link in ancestry]
+
+
+def from_json(entries: Iterable[Mapping[str, Any]], where: str) -> Ancestry:
+    """What `as_json` gave.
+
+    Raises:
+        LabError: its hashes do not fit; `where` names its file.
+    """
+    chain: list[Ancestor] = []
+    for entry in entries:
+        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entry.items()}
+        told = given.pop("sha256")
+        link = Ancestor(**given)
+        if link.sha256 != told or not set(link.parents) <= {ancestor.sha256 for ancestor in chain}:
+            raise LabError(
+                f"the ancestry in {where} does not fit itself at stage {link.stage!r}; train that stage anew"
+            )
+        chain.append(link)
+    return tuple(chain)
+
+
+def declaration(stage: Stage) -> dict[str, Any]:
+    """What of a stage decides its weights, as JSON has it."""
+    facts = {"trained": stage.trained, **vars(stage)}
+    del facts["name"], facts["paper"]
+    if not stage.starts_as:
+        # So that stages without it have the hashes that they had when there was no such thing.
+        del facts["starts_as"]
+    plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in facts.items()}
+    described: dict[str, Any] = json.loads(json.dumps(plain))
+    return described
+
+
+def with_stage(ancestry: Ancestry, stage: Stage, model_parts: Mapping[str, nn.Module]) -> Ancestry:
+    """The ancestry of what a stage made of the parts, the stage as its last link; `_check_order` passed it."""
+    youngest = {link.stage: link for link in ancestry}
+    parents = [youngest[name] for name in stage.parents()]
+    trained = {part for parent in parents for part in parent.trained} | set(stage.changed)
+    link = Ancestor(
+        stage=stage.name,
+        declaration=declaration(stage),
+        weights={part: _sha256(module.state_dict()) for part, module in model_parts.items()},
+        trained=tuple(part for part in model_parts if part in trained),
+        parents=tuple(parent.sha256 for parent in parents),
+    )
+    return (*ancestry, link)
+
+
+def _sha256(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        # reshape: a buffer without dimensions has no view as bytes.
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+NO_DATA: Mapping[str, Mapping[str, SampleExamples]] = {}
 
 
 @dataclass
@@ -61,13 +147,12 @@ class StagesRecord(TrainingRecord):
 def train_stages(
     model: OmniModel,
     stages: Sequence[Stage],
-    data: Mapping[str, Examples],
+    data: Mapping[str, SampleExamples],
     options: TrainingOptions,
     *,
     batches: BatchOptions,
     seed: int,
-    own_data: Mapping[str, Mapping[str, Examples]] = NO_DATA,
-    fixed: Collection[str] = (),
+    own_data: Mapping[str, Mapping[str, SampleExamples]] = NO_DATA,
     ancestry: Ancestry = (),
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
@@ -78,22 +163,17 @@ def train_stages(
     had not been interrupted; it is deleted when all stages are done.
 
     Args:
-        model: what holds the parts, and nothing else that would train.
         stages: in order; each starts from the one before it, the first from `ancestry`.
         data: examples by their kind.
         options: of the loop; a stage's warm-up is shorter where the stage is.
-        batches: what a batch holds.
         seed: of the mixtures, the order of examples, and their random changes.
         own_data: by stage and kind, what a stage sees in place of `data`.
-        fixed: parameters that never train (see `apply_stage`).
-        ancestry: of the weights that the model holds, as `load_stage` returned it.
-        checkpoint: where an interrupted cell is kept.
+        ancestry: of the weights that the model holds, as a record of their training has it.
         on_step: told each step, counted over all stages, and its loss.
 
     Raises:
-        LabError: a stage that does not start from the one before it, something outside the parts that would train, a
-            checkpoint of other stages, data or start, or what `StageBatches`, its `certify`, `apply_stage` and `train`
-            refuse.
+        LabError: a stage that does not start from the one before it, a checkpoint of other stages, data or start, or
+            what `StageBatches`, its `certify`, `apply_stage` and `train` refuse.
     """
     _check_order(stages, ancestry)
     parts, device = model.parts(), model.device
@@ -113,14 +193,14 @@ def train_stages(
             ancestry = from_json([*as_json(ancestry), done[number]["link"]], f"checkpoint {checkpoint}")
             continue
         steps_before = sum(len(facts["losses"]) for facts in done)
-        groups = apply_stage(parts, stage, fixed=fixed)
-        _check_strays(model, stage)
+        groups = apply_stage(parts, stage)
         point = Checkpoint(path=checkpoint, key=key, parts=tuple(changed), earlier=done) if checkpoint else None
         goes_on = kept is not None and number == len(kept)
         if not goes_on:
-            _start_as_others(parts, stage)
+            for part, other in stage.starts_as.items():
+                parts[part].load_state_dict(parts[other].state_dict())
             if point and number:
-                point.save(model, None, NOTHING_DONE)
+                point.save(model, None, TrainingRecord())
         certificates = here.certify(model, options.precision)
         own = train(
             model,
@@ -128,11 +208,11 @@ def train_stages(
             options,
             steps=stage.length(),
             learning_rates=stage.rates(options.warmup_steps),
-            batches=_Read(here, reader),
+            batches=partial(here.read, model=reader),
             groups=groups,
             checkpoint=point,
             describe=f"stage {stage.name!r}",
-            on_step=_told_after(steps_before, on_step),
+            on_step=partial(_tell, on_step, steps_before) if on_step else None,
         )
         if goes_on:
             first_step = steps_before + own.first_step
@@ -154,16 +234,6 @@ def train_stages(
     )
 
 
-class _Read:
-    """The batches of a stage as the loop asks for them."""
-
-    def __init__(self, batches: StageBatches, model: OmniModel) -> None:
-        self._batches, self._model = batches, model
-
-    def __getitem__(self, number: int) -> Batch:
-        return self._batches.read(number, self._model)
-
-
 def _without_weights(model: OmniModel) -> OmniModel:
     """What a process that reads batches needs of the model: shapes, codec and buffers, on the CPU."""
     instead: dict[int, Any] = {
@@ -173,44 +243,22 @@ def _without_weights(model: OmniModel) -> OmniModel:
     return copy.deepcopy(model, instead)
 
 
-def _told_after(steps: int, on_step: Callable[[int, float], None] | None) -> Callable[[int, float], None] | None:
-    """Told a stage's steps, it tells those of the cell."""
-    return None if on_step is None else lambda step, loss: on_step(steps + step, loss)
+def _tell(on_step: Callable[[int, float], None], before: int, step: int, loss: float) -> None:
+    """Of a stage's steps, those of the cell."""
+    on_step(before + step, loss)
 
 
 def _check_order(stages: Sequence[Stage], ancestry: Ancestry) -> None:
     known = {link.stage for link in ancestry}
     for before, stage in zip((None, *stages), stages, strict=False):
-        if stage.starts_from is None:
-            raise LabError(
-                f"what stage {stage.name!r} starts from is not found in the paper; give it with dataclasses.replace"
-            )
-        named = ", ".join(map(repr, stage.starts_from)) or "the pretrained parts alone"
+        named = ", ".join(map(repr, stage.parents())) or "the pretrained parts alone"
         if stage.name in known:
             raise LabError(f"stage {stage.name!r} is trained already, or twice in one list; names tell stages apart")
-        if not set(stage.starts_from) <= known or (before is not None and before.name not in stage.starts_from):
+        if not set(stage.parents()) <= known or (before is not None and before.name not in stage.parents()):
             have = ", ".join(map(repr, known)) or "nothing"
             last = f" and stands after {before.name!r}" if before else ""
             raise LabError(f"stage {stage.name!r} starts from {named}{last}; trained so far: {have}")
         known.add(stage.name)
-
-
-def _check_strays(model: nn.Module, stage: Stage) -> None:
-    for name, _ in trained_parameters(model):
-        if name.partition(".")[0] not in stage.trained:
-            raise LabError(
-                f"{name} would train in stage {stage.name!r} and belongs to no part; freeze it or name its part"
-            )
-
-
-def _start_as_others(parts: Mapping[str, nn.Module], stage: Stage) -> None:
-    for part, other in stage.starts_as.items():
-        mine, theirs = (choose(parts, name, f"part of the model, in stage {stage.name!r}:") for name in (part, other))
-        try:
-            mine.load_state_dict(theirs.state_dict())
-        except RuntimeError as error:
-            said = " ".join(str(error).split())
-            raise LabError(f"{part!r} cannot start as {other!r} in stage {stage.name!r}: {said}") from error
 
 
 def _key(stages: Sequence[Stage], batches: BatchOptions, accumulate: int, seed: int, ancestry: Ancestry) -> str:

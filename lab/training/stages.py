@@ -5,7 +5,7 @@ run only once every such value that it needs was given, by `dataclasses.replace`
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -47,18 +47,16 @@ class Stage:
 
     Raises:
         LabError: an unknown part or schedule (the choices are listed), a part both trained and frozen, nothing trained,
-            a trained part without a learning rate or a rate for another part, a number that is not positive, both steps
-            and tokens, or a stage that starts from itself.
+            a number that is not positive, both steps and tokens, or a stage that starts from itself.
     """
 
     name: str
     paper: str
     """The paper's section, and what of the stage is not the paper's own table."""
-    trained: tuple[str, ...]
+    learning_rates: Mapping[str, float | None]
+    """The peak of each part that trains."""
     frozen: tuple[str, ...] = ()
     """Parts that take part and do not change."""
-    learning_rates: Mapping[str, float | None]
-    """The peak of each trained part."""
     data: Mapping[str, float | None]
     """Mixing weights of the kinds of data, relative to each other."""
     steps: int | None = None
@@ -74,36 +72,32 @@ class Stage:
         for name in ("learning_rates", "data", "starts_as"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         where = f"stage {self.name!r}"
-        for part in (*self.trained, *self.frozen, *self.learning_rates, *self.starts_as, *self.starts_as.values()):
+        for part in (*self.parts, *self.starts_as, *self.starts_as.values()):
             choose(PARTS, part, f"part in {where}:")
         if not self.trained:
             raise LabError(f"{where} trains nothing; choose at least one of: {', '.join(PARTS)}")
         if both := sorted(set(self.trained) & set(self.frozen)):
             raise LabError(f"{where} both trains and freezes {', '.join(both)}")
-        if missing := [part for part in self.trained if part not in self.learning_rates]:
-            raise LabError(f"{where} trains {', '.join(missing)} without a learning rate; give one, or None: not found")
-        if others := sorted(set(self.learning_rates) - set(self.trained)):
-            raise LabError(
-                f"{where} has a learning rate for {', '.join(others)}; it trains only: {', '.join(self.trained)}"
-            )
-        self._check_numbers(where)
-        if self.schedule is not None:
-            choose(SCHEDULES, self.schedule, f"schedule in {where}:")
-        if self.name in (self.starts_from or ()):
-            raise LabError(f"{where} starts from itself; name an earlier stage")
-
-    def _check_numbers(self, where: str) -> None:
-        named = {
+        numbers = {
             **{f"learning rate of {part}": rate for part, rate in self.learning_rates.items()},
             **{f"mixing weight of {data}": weight for data, weight in self.data.items()},
             "number of steps": self.steps,
             "number of tokens": self.tokens,
         }
-        for name, value in named.items():
+        for name, value in numbers.items():
             if value is not None and not 0 < value < math.inf:
                 raise LabError(f"{name} in {where} is {value}; expected a positive number, or None: not found")
         if self.steps is not None and self.tokens is not None:
             raise LabError(f"{where} is as long as its steps or as its tokens; give one of them")
+        if self.schedule is not None:
+            choose(SCHEDULES, self.schedule, f"schedule in {where}:")
+        if self.name in (self.starts_from or ()):
+            raise LabError(f"{where} starts from itself; name an earlier stage")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The parts that train."""
+        return tuple(self.learning_rates)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -116,44 +110,34 @@ class Stage:
         return (*self.trained, *(part for part in self.starts_as if part not in self.trained))
 
     def length(self) -> int:
-        """Its steps.
-
-        Raises:
-            LabError: they are not given, as where it is as long as its tokens.
-        """
+        """Its steps; an error where they are not given, as where it is as long as its tokens."""
         if self.steps is None:
             raise LabError(f"stage {self.name!r} has no number of steps; give one with dataclasses.replace")
         return self.steps
 
-    def rates(self, warmup_steps: int) -> Callable[[int], list[float]]:
-        """The learning rate of each trained part at a step; at least one step comes after the warm-up.
-
-        Raises:
-            LabError: a rate or the schedule is not found.
-        """
-        schedule = choose(SCHEDULES, self.schedule or "not found", f"schedule of stage {self.name!r}:")
-        peaks = [self.peak(part) for part in self.trained]
-        length = {"steps": self.length(), "warmup_steps": min(warmup_steps, self.length() - 1)}
-        return lambda step: [schedule(step, peak, **length) for peak in peaks]
+    def parents(self) -> tuple[str, ...]:
+        """The stages that it starts from; an error where the paper does not say."""
+        if self.starts_from is None:
+            raise _not_found(self, "the start")
+        return self.starts_from
 
     def peak(self, part: str) -> float:
-        """The highest learning rate of a part.
-
-        Raises:
-            LabError: it is not found.
-        """
+        """The highest learning rate of a part; an error where the paper does not say."""
         rate = self.learning_rates[part]
         if rate is None:
             raise _not_found(self, f"learning rate of {part}")
         return rate
 
+    def rates(self, warmup_steps: int) -> Callable[[int], list[float]]:
+        """The learning rate of each trained part at a step; at least one step comes after the warm-up."""
+        schedule = choose(SCHEDULES, self.schedule or "not found", f"schedule of stage {self.name!r}:")
+        peaks = [self.peak(part) for part in self.trained]
+        length = {"steps": self.length(), "warmup_steps": min(warmup_steps, self.length() - 1)}
+        return lambda step: [schedule(step, peak, **length) for peak in peaks]
+
     @property
     def mixing_shares(self) -> dict[str, float]:
-        """The share of each kind of data; they sum to one.
-
-        Raises:
-            LabError: one of several weights is not found.
-        """
+        """The share of each kind of data, which sum to one; an error where one of several is not found."""
         if len(self.data) == 1:
             return dict.fromkeys(self.data, 1.0)
         found = {name: weight for name, weight in self.data.items() if weight is not None}
@@ -162,62 +146,35 @@ class Stage:
         return {name: weight / sum(found.values()) for name, weight in found.items()}
 
 
-def stages_by_name(stages: Iterable[Stage]) -> dict[str, Stage]:
-    """The stages by name, each behind those that it starts from.
-
-    Raises:
-        LabError: a name twice, a stage that starts from one that does not exist, or stages that start from each other.
-    """
-    given: dict[str, Stage] = {}
-    for stage in stages:
-        if stage.name in given:
-            raise LabError(f"there are two stages {stage.name!r}; names tell them apart")
-        given[stage.name] = stage
-    ordered: dict[str, Stage] = {}
-    for stage in given.values():
-        for name in stage.starts_from or ():
-            choose(given, name, f"stage that {stage.name!r} starts from:")
-    while waiting := [stage for name, stage in given.items() if name not in ordered]:
-        ready = {stage.name: stage for stage in waiting if set(stage.starts_from or ()) <= ordered.keys()}
-        if not ready:
-            raise LabError(f"stages start from each other in a circle: {', '.join(stage.name for stage in waiting)}")
-        ordered |= ready
-    return ordered
-
-
-def apply_stage(
-    model_parts: Mapping[str, nn.Module], stage: Stage, *, fixed: Collection[str] = ()
-) -> list[dict[str, Any]]:
+def apply_stage(model_parts: Mapping[str, nn.Module], stage: Stage) -> list[dict[str, Any]]:
     """Freeze all parts but the stage's, and return one optimiser group for each that trains: `params`, `lr`, `name`.
 
     A frozen part has no gradient and stays in evaluation mode whatever `train()` is called, on the model, the part or
     anything in it, so that batch norm's statistics do not change either; a later stage that trains it sets it free.
-
-    Args:
-        model_parts: the model's parts by name; they may be attributes of one model.
-        stage: what trains.
-        fixed: parameters or modules of trained parts that never train, as in `audio_encoder.whisper.embed_positions`.
+    Modules that a part names as `never_trained`, such as Whisper's positions, stay as they are when it trains.
 
     Raises:
-        LabError: a trained part that the model lacks, a learning rate that is not found, an unknown `fixed`, a
-            parameter of two parts of which one is frozen, or a part without anything to train. Nothing has changed.
+        LabError: a trained part that the model lacks, a learning rate that is not found, a parameter of two parts, or a
+            part without anything to train. Nothing has changed.
     """
     rates = {part: stage.peak(part) for part in stage.trained}
     for part in stage.trained:
         choose(model_parts, part, f"part of the model, trained in stage {stage.name!r}:")
-    held = [parameter for name in fixed for parameter in _fixed_parameters(model_parts, name)]
     learning: dict[str, list[nn.Parameter]] = {}
-    not_learning = {id(parameter) for parameter in held}
     owner: dict[int, str] = {}
     for part, module in model_parts.items():
+        held = {
+            id(parameter)
+            for name in getattr(module, "never_trained", ())
+            for parameter in module.get_submodule(name).parameters()
+        }
+        learning[part] = [p for p in module.parameters() if part in rates and id(p) not in held]
+        if part in rates and not learning[part]:
+            raise LabError(f"part {part!r} has nothing to train in stage {stage.name!r}")
         for parameter in module.parameters():
             other = owner.setdefault(id(parameter), part)
             if other != part:
                 raise LabError(f"parts {other!r} and {part!r} share a parameter; make them one part, or untie it")
-        if part in rates:
-            learning[part] = [p for p in module.parameters() if id(p) not in not_learning]
-            if not learning[part]:
-                raise LabError(f"part {part!r} has nothing to train in stage {stage.name!r}")
     for part, module in model_parts.items():
         for inner in module.modules():
             inner.__dict__.pop("train", None)
@@ -226,8 +183,10 @@ def apply_stage(
                 inner.__dict__["train"] = partial(_stay_in_evaluation_mode, inner)
         module.train(part in rates)
         for parameter in module.parameters():
-            parameter.requires_grad_(part in rates and id(parameter) not in not_learning)
+            parameter.requires_grad_(False)
             parameter.grad = None
+        for parameter in learning[part]:
+            parameter.requires_grad_(True)
     return [{"name": part, "params": learning[part], "lr": rate} for part, rate in rates.items()]
 
 
@@ -235,34 +194,19 @@ def _stay_in_evaluation_mode(module: nn.Module, mode: bool = True) -> nn.Module:
     return type(module).train(module, False)
 
 
-def _fixed_parameters(model_parts: Mapping[str, nn.Module], name: str) -> list[nn.Parameter]:
-    part, _, inside = name.partition(".")
-    module = choose(model_parts, part, f"part in fixed {name!r}:")
-    found = [p for key, p in module.named_parameters() if key == inside or key.startswith(f"{inside}.")]
-    if not found:
-        raise LabError(f"part {part!r} has no parameter {inside!r} to hold fixed")
-    return found
-
-
 def _not_found(stage: Stage, what: str) -> LabError:
     return LabError(f"{what} in stage {stage.name!r} is not found in the paper; give one with dataclasses.replace")
 
 
-def _same(parts: tuple[str, ...], rate: float | None) -> dict[str, float | None]:
-    return dict.fromkeys(parts, rate)
-
-
-_IMAGE = ("visual_projector", "vision_encoder", "language_model")
-_AUDIO = ("audio_encoder", "audio_projector")
 _VQA_DATA = ("vqa", "synthetic_ocr_and_chart_qa", "interleaved", "captions")
 _NOT_FOUND = "steps, schedule and mixing weights not found"
 
-PAPER_STAGES: dict[str, Stage] = stages_by_name(
-    (
+PAPER_STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
         Stage(
             name="image_1",
             paper=f"section 3, image-language branch, stage 1; {_NOT_FOUND}",
-            trained=("visual_projector",),
             frozen=("vision_encoder", "language_model"),
             learning_rates={"visual_projector": 1e-3},
             data={"captions": None},
@@ -270,24 +214,21 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         Stage(
             name="image_2",
             paper=f"section 3, image-language branch, stage 2 (130k of its samples synthetic); {_NOT_FOUND}",
-            trained=("visual_projector", "vision_encoder"),
             frozen=("language_model",),
-            learning_rates=_same(("visual_projector", "vision_encoder"), 1e-5),
+            learning_rates=dict.fromkeys(("visual_projector", "vision_encoder"), 1e-5),
             data=dict.fromkeys(_VQA_DATA),
             starts_from=("image_1",),
         ),
         Stage(
             name="image_3",
             paper=f"section 3, image-language branch, stage 3 ('all' are its own parts); {_NOT_FOUND}",
-            trained=_IMAGE,
-            learning_rates=_same(_IMAGE, 1e-5),
+            learning_rates=dict.fromkeys(("visual_projector", "vision_encoder", "language_model"), 1e-5),
             data=dict.fromkeys((*_VQA_DATA, "pure_text")),
             starts_from=("image_2",),
         ),
         Stage(
             name="video",
             paper=f"section 3, video-language branch, image-text first, then both; {_NOT_FOUND}, nor its start",
-            trained=("video_projector",),
             frozen=("vision_encoder", "language_model"),
             learning_rates={"video_projector": 4e-6},
             data={"image_text": None, "video_text": None},
@@ -296,9 +237,8 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         Stage(
             name="audio",
             paper="section 3, audio-language branch; learning rate, steps and start not found",
-            trained=_AUDIO,
             frozen=("language_model",),
-            learning_rates=_same(_AUDIO, None),
+            learning_rates=dict.fromkeys(("audio_encoder", "audio_projector")),
             data={"asr_audio_text": None},
             schedule="cosine",
             starts_from=None,
@@ -306,18 +246,16 @@ PAPER_STAGES: dict[str, Stage] = stages_by_name(
         Stage(
             name="omni_alignment",
             paper=f"section 3 and figure 4, of the three branches; learning rate, {_NOT_FOUND}",
-            trained=tuple(PARTS),
-            learning_rates=_same(tuple(PARTS), None),
+            learning_rates=dict.fromkeys(PARTS),
             data={"image_text": None, "video_text": None, "audio_text": None},
             starts_from=("image_3", "video", "audio"),
         ),
         Stage(
             name="sft",
             paper=f"section 3, about 600K pairs, packed; what trains is secondary; learning rate, {_NOT_FOUND}",
-            trained=tuple(PARTS),
-            learning_rates=_same(tuple(PARTS), None),
+            learning_rates=dict.fromkeys(PARTS),
             data={"instruction_pairs": None},
             starts_from=("omni_alignment",),
         ),
     )
-)
+}

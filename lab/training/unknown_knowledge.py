@@ -4,10 +4,10 @@ Section 3 of the paper. Differs from the paper: how it tells what the model does
 rule (Gekhman et al. 2024, "Does Fine-Tuning LLMs on New Knowledge Encourage Hallucinations?", EMNLP 2024, arXiv
 2405.05904): the model answers each question greedily and with answers drawn at a temperature, under several prompts;
 what none of them gets right is unknown. There the prompts are ten draws of four worked examples, 16 answers are drawn
-for each at temperature 0.5, and right is an exact match.
+for each at temperature 0.5. Right is an exact match, there and here, of what the normaliser leaves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -24,19 +24,6 @@ QUESTION = "{question}"
 DEFAULT_PROMPTS = ("Question: {question}\nAnswer:",)
 
 
-def exact(given: str, expected: str) -> bool:
-    """The answer and nothing else, both normalised."""
-    return given == expected
-
-
-def contains(given: str, expected: str) -> bool:
-    """The answer stands somewhere in what is given, as whole words; both normalised.
-
-    Where the language has no blanks (`chinese_characters`), anywhere.
-    """
-    return f" {expected} " in f" {given} " or (" " not in given and not expected.isascii() and expected in given)
-
-
 def measure_knowledge(
     language_model: LanguageModel,
     samples: Sequence[Sample],
@@ -45,7 +32,6 @@ def measure_knowledge(
     num_samples: int = 16,
     temperature: float = 0.5,
     max_new_tokens: int = 32,
-    match: str = "exact",
     normalizer: str = "lowercase_alphanumeric",
     batch_size: int = 8,
     seed: int = 0,
@@ -61,10 +47,9 @@ def measure_knowledge(
 
     Raises:
         LabError: an empty question, an answer that the normaliser leaves nothing of, or a prompt that is too long (the
-            sample is named), no prompt or one without `{question}`, an unknown match rule or normaliser, or a number
+            sample is named), no prompt or one without `{question}`, an unknown normaliser, or a number
             out of range.
     """
-    right = choose(ANSWER_MATCHES, match, "answer match")
     normalize = choose(NORMALIZERS, normalizer, "normaliser")
     if num_samples < 1 or batch_size < 1:
         raise LabError(f"num_samples and batch_size are {num_samples} and {batch_size}, expected at least 1 each")
@@ -99,7 +84,7 @@ def measure_knowledge(
         )
         for (i, number, _), tokens_of_answers in zip(batch, found, strict=True):
             texts = [codec.decode(tokens) for tokens in tokens_of_answers]
-            hits = [right(normalize(text), normalize(samples[i].answer)) for text in texts]
+            hits = [normalize(text) == normalize(samples[i].answer) for text in texts]
             greedy[i] += hits[0]
             drawn[i] += sum(hits[1:])
             if number == 0:
@@ -138,6 +123,3 @@ def unknown_knowledge(knowledge: pd.DataFrame, *, least_right: float = 0.0) -> F
     unsure = f"fewer than {least_right:g} of the drawn answers are right"
     reasons = first_reason({UNKNOWN: (knowledge["category"] == "unknown").to_numpy(), unsure: seldom.to_numpy()})
     return Filtered(list(knowledge["id"]), reasons, name="unknown_knowledge", parameters={"least_right": least_right})
-
-
-ANSWER_MATCHES: Mapping[str, Callable[[str, str], bool]] = {"exact": exact, "contains": contains}

@@ -6,7 +6,6 @@ installed.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from lab.data.fetch import fetch
@@ -17,27 +16,16 @@ from lab.data.splits import normalize_sentence
 from lab.errors import choose
 
 
-@dataclass(frozen=True)
-class Task:
-    """A folder of `bigbench/benchmark_tasks`, and what is asked, with `{}` where the example's own text stands."""
-
-    folder: str
-    asks: str = "{}"
-
-
 def instructions(names: str, left_out: LeftOut) -> Iterator[Sample]:
     """Yield the examples of the tasks, `TASK,TASK` of `TASKS` (all where empty), one task after the other.
 
     Of several right answers the first is taken, of scored choices the best. A group is a task's examples with one
     text: templates of a task are near each other by their making, so a split by nearness would leave one group a task.
-
-    Raises:
-        LabError: unknown task, or the package cannot be fetched.
     """
     wanted = [(name, choose(TASKS, name, "task of bigbench")) for name in (names.split(",") if names else TASKS)]
     root = fetch("bigbench") / "bigbench-1.0.0/bigbench/benchmark_tasks"
-    for name, task in wanted:
-        examples = json.loads((root / task.folder / "task.json").read_text(encoding="utf-8"))["examples"]
+    for name, (folder, asks) in wanted:
+        examples = json.loads((root / folder / "task.json").read_text(encoding="utf-8"))["examples"]
         for number, example in enumerate(examples):
             id = f"bigbench/{name}-{number:05d}"
             text, answer = str(example.get("input", "")).strip(), _answer(example)
@@ -46,7 +34,7 @@ def instructions(names: str, left_out: LeftOut) -> Iterator[Sample]:
                 continue
             yield instruction(
                 id=id,
-                prompt=task.asks.format(text) if text else "",
+                prompt=asks.format(text) if text else "",
                 answer=answer.strip(),
                 source=f"bigbench:{name}",
                 task=name,
@@ -64,12 +52,13 @@ def _answer(example: dict[str, Any]) -> str | None:
 
 
 TASKS = {
-    "facts": Task("natural_instructions/subtask040_qasc_question_generation", "Ask about this. {}"),
-    "wikidata": Task("qa_wikidata"),
-    "questions": Task("linguistic_mappings/question_formation_json", "Make a question. {}"),
-    "negations": Task("linguistic_mappings/sentence_negation_json", "Say that it is not so. {}"),
-    "pronouns": Task("linguistic_mappings/pronoun_replacement_json", "Put a pronoun. {}"),
-    "plurals": Task("linguistic_mappings/plural_json", "Plural of {}"),
-    "past": Task("linguistic_mappings/past_tense_json", "Past tense of {}"),
-    "situations": Task("social_iqa"),
+    "facts": ("natural_instructions/subtask040_qasc_question_generation", "Ask about this. {}"),
+    "wikidata": ("qa_wikidata", "{}"),
+    "questions": ("linguistic_mappings/question_formation_json", "Make a question. {}"),
+    "negations": ("linguistic_mappings/sentence_negation_json", "Say that it is not so. {}"),
+    "pronouns": ("linguistic_mappings/pronoun_replacement_json", "Put a pronoun. {}"),
+    "plurals": ("linguistic_mappings/plural_json", "Plural of {}"),
+    "past": ("linguistic_mappings/past_tense_json", "Past tense of {}"),
+    "situations": ("social_iqa", "{}"),
 }
+"""A folder of `bigbench/benchmark_tasks`, and what is asked, with `{}` where the example's own text stands."""

@@ -17,9 +17,6 @@ def instructions(language: str, left_out: LeftOut) -> Iterator[Sample]:
     """Yield the pairs of a language, the name of its folder (English where empty).
 
     A group holds near prompts, and all pairs of one conversation.
-
-    Raises:
-        LabError: the package cannot be fetched, or has no such language.
     """
     data = fetch("chatterbot-corpus") / "chatterbot_corpus/data"
     folder = choose({path.name: path for path in data.iterdir() if path.is_dir()}, language or "english", "language")

@@ -19,11 +19,7 @@ def kept_folder(room: str, stem: str, *made_of: Any) -> Path:
 
 
 def made_model(kept: Path, what: str, make: Callable[[Path, Path], None]) -> Path:
-    """The folder of a model; the first call has `make` fill it, with a checkpoint from which a killed one goes on.
-
-    Raises:
-        LabError: the folder cannot be written, as on a full disk; or as `make`.
-    """
+    """The folder of a model; the first call has `make` fill it, with a checkpoint from which a killed one goes on."""
     try:
         return make_folder(kept, lambda folder: make(folder, kept.with_suffix(".checkpoint")))
     except (OSError, SafetensorError) as error:

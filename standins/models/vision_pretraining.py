@@ -19,30 +19,37 @@ import transformers
 from lab.data.fetch import packages
 from lab.data.splits import Split
 from lab.errors import choose
-from lab.parts.vision_backbones import SiglipBackbone, VisionBackbone, check_timm, load_timm
-from lab.parts.vision_encoders import TIMM, VisionEncoder, load_vision_encoder
-from lab.training.vision import NamedEncoder
-from standins.models.contrastive import DEFAULT_STEPS, Pair, VisionPretrainingOptions, train_pair
+from lab.parts.vision_encoders import (
+    TIMM,
+    SiglipBackbone,
+    VisionBackbone,
+    VisionEncoder,
+    check_timm,
+    load_timm,
+    load_vision_encoder,
+)
+from lab.training.named_parts import NamedEncoder
+from standins.models.contrastive import (
+    DEFAULT_STEPS,
+    TIMM_FILE,
+    VISION_TOWERS,
+    WEIGHTS_FILE,
+    Pair,
+    VisionPretrainingOptions,
+    train_pair,
+)
 from standins.models.kept_model import kept_folder, made_model, write_description
-from standins.models.vision_towers import TIMM_FILE, VISION_TOWERS, WEIGHTS_FILE
-from standins.pictures import emoji as emoji_packages
-from standins.pictures import stamps as stamp_packages
-from standins.pictures.pictures import emoji, stamps
-from standins.pictures.things import Picture, picture_split, thing
+from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS, Picture, emoji, picture_split, stamps, thing
 
 # Raise it when the same options and pictures would give another tower.
 RECIPE_VERSION = 1
 TOWER_IMAGE_SIZE = 128  # where none is asked for
 DESCRIPTION_FILE = "tower.json"
-SOURCES = (stamp_packages.PACKAGE, emoji_packages.PICTURES, emoji_packages.NAMES)
+SOURCES = (STAMPS, EMOJI_PICTURES, EMOJI_NAMES)
 
 
 def tower_pictures(split: Split) -> list[Picture]:
-    """Return the stamps and emoji of one side of the split.
-
-    Raises:
-        LabError: a package cannot be fetched.
-    """
+    """Return the stamps and emoji of one side of the split."""
     return [picture for picture in (*stamps(), *emoji()) if picture_split(picture) == split]
 
 
@@ -77,9 +84,6 @@ def pretrained_vision_tower(
     A SigLIP lies there as transformers saves it, a timm model as `model.safetensors` with `timm.json`; both with
     `tower.json`, what it was trained on. No step at all is the untrained tower. `progress` is called with steps done,
     steps in all and the recent loss.
-
-    Raises:
-        LabError: unknown tower, a package that cannot be fetched, a loss that is not finite, a full disk.
     """
 
     def make(folder: Path, checkpoint: Path) -> None:
@@ -101,7 +105,7 @@ def _description(
         "options": asdict(options),
         "parameters": sum(parameter.numel() for parameter in pair.image_tower.parameters()),
         "training_pictures": counts,
-        "training_things": len({thing(picture.captions["en"]) for picture in pictures}),
+        "training_things": len({thing(picture.caption) for picture in pictures}),
         "sources": _sources(),
         "training_loss": None if math.isnan(loss) else loss,
     }
@@ -128,7 +132,6 @@ def _load(
     trained: bool,
     image_size: int,
     stride: int,
-    feature_index: int | None,
     progress: Callable[[int, int, float], None] | None,
 ) -> VisionEncoder:
     steps = DEFAULT_STEPS if trained else 0
@@ -140,7 +143,6 @@ def _load(
         f"{TIMM}{described['architecture']}",
         image_size=described["image_size"],
         stride=stride,
-        feature_index=feature_index,
         pretrained=False,
         weights=folder / WEIGHTS_FILE,
     )

@@ -1,10 +1,10 @@
 """Pretraining of the vision studies' small language model: questions about scenes that are told to it in symbols.
 
 The `cpu` rung's stand-in for what the paper's LLM (section 3) knows of the world before it sees any: what comes first,
-which way a thing goes, how many there were. It learns it from scenes of the training side told by
-`standins.scenes.symbols`, through a linear reader that is thrown away afterwards; no picture is seen, and none of the
-projectors that are studied. Differs from the paper, whose LLM learned this from text: a language model of three layers
-does not learn to compare moments from some thousand questions on features of an encoder.
+which way a thing goes, how many there were. It learns it from scenes of the training side told in symbols (what a
+projector would have to say if it saw perfectly), through a linear reader that is thrown away afterwards; no picture is
+seen, and none of the projectors that are studied. Differs from the paper, whose LLM learned this from text: a model of
+three layers does not learn to compare moments from some thousand questions on features of an encoder.
 """
 
 import json
@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float32
+from numpy import ndarray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
@@ -23,30 +25,33 @@ from transformers.utils.logging import disable_progress_bar
 
 from lab.data.fetch import packages
 from lab.data.splits import SPLITS
-from lab.data.video.moments import chosen_seconds
+from lab.data.video import chosen_seconds
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
 from lab.parts.language_models import LanguageModel, WordCodec
-from lab.parts.visual_tokens import NUM_WAVES, place_waves, token_places
-from lab.parts.weights import weights_sha256
+from lab.parts.media_tokens import NUM_WAVES, place_waves, token_places
+from lab.parts.part import weights_sha256
 from lab.training.checkpoints import Checkpoint
-from lab.training.language_models import OwnLanguageModel
-from lab.training.loop import DrawnInOrder, TrainingOptions, tell_recent_loss, train
+from lab.training.loop import TrainingOptions, drawn_in_order, tell_recent_loss, train
+from lab.training.named_parts import OwnLanguageModel
+from standins.models.character_model import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
 from standins.models.kept_model import kept_folder, made_model, write_description
-from standins.models.pretraining import CHECKPOINT_EVERY, PretrainingOptions, build_character_model
-from standins.scenes.questions import video_scene
-from standins.scenes.scene import Scene
+from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS
+from standins.scenes.casts import THING_CLASSES
+from standins.scenes.questions import still_scene, video_scene
+from standins.scenes.scene import THOUSAND, Scene
 from standins.scenes.stage import SceneOptions
-from standins.scenes.stills import still_scene
-from standins.scenes.symbols import NUM_SYMBOLS, scene_symbols
 from standins.texts import to_alphabet
 
 RECIPE_VERSION = 1
 # Beside transformers' own files: the words, and the layer by which the model was told where and when a token is.
 WORDS_FILE, MARKS_FILE = "words.json", "marks.safetensors"
-PICTURES = ("tuxpaint-stamps-default", "emoji-datasource-google", "emojibase-data")
 _VOCABULARY_SCENES = 1500
 NUM_WORDS = 66  # of `vocabulary`
+_CLASSES = tuple(THING_CLASSES)
+_LARGEST = 300  # about a thing's longer side, in thousandths of the frame
+NUM_SYMBOLS = len(_CLASSES) + 5
+"""A share of the cell for each class, then sine and cosine of the angle, the size, and how far off its centre is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,39 @@ class WorldOptions:
     # Scenes of the studies' training have seed 1, dev 2, test 3.
     scene_seed: int = 11
     seed: int = 0
+
+
+def scene_symbols(
+    scene: Scene, seconds: Float32[ndarray, " frames"], grid: int
+) -> Float32[ndarray, "frames rows columns symbols"]:
+    """Tell a scene at these moments on a grid of `grid` x `grid` cells; a later thing hides an earlier one.
+
+    A thing is taken for the square of its longer side; what it says of itself counts by the share of the cell that it
+    covers.
+    """
+    edges = np.linspace(0, THOUSAND, grid + 1, dtype=np.float32)
+    low, high, middle = edges[:-1], edges[1:], (edges[:-1] + edges[1:]) / 2
+    told = np.zeros((len(seconds), grid, grid, NUM_SYMBOLS), dtype=np.float32)
+    for actor in scene.actors:
+        states = [actor.state(round(float(moment) * THOUSAND)) for moment in seconds]
+        x, y, size, angle, visible = (
+            np.array([getattr(state, name) for state in states], dtype=np.float32)
+            for name in ("x", "y", "size", "angle", "visible")
+        )
+        across, down = (
+            np.clip(np.minimum(high, (at + size / 2)[:, None]) - np.maximum(low, (at - size / 2)[:, None]), 0, None)
+            for at in (x, y)
+        )
+        share = down[:, :, None] * across[:, None, :] * (visible * (grid / THOUSAND) ** 2)[:, None, None]
+        told *= 1 - share[..., None]
+        turned = np.deg2rad(angle)[:, None, None]
+        off_x, off_y = ((at[:, None] - middle) / (THOUSAND / 2) for at in (x, y))
+        told[..., _CLASSES.index(actor.word)] += share
+        for place, value in enumerate(
+            (np.sin(turned), np.cos(turned), (size / _LARGEST)[:, None, None], off_x[:, None, :], off_y[:, :, None])
+        ):
+            told[..., len(_CLASSES) + place] += share * value
+    return told
 
 
 class SymbolReader(nn.Module):
@@ -103,7 +141,7 @@ def vocabulary() -> tuple[str, ...]:
 def word_model_folder(steps: int) -> Path:
     """Where the model of that many steps lies, whether it is there yet or not."""
     options = _options(steps)
-    pinned = [packages()[name].sha256 for name in PICTURES]
+    pinned = [packages()[name].sha256 for name in (STAMPS, EMOJI_PICTURES, EMOJI_NAMES)]
     return kept_folder("language_models", "words", RECIPE_VERSION, asdict(options), pinned)
 
 
@@ -112,11 +150,7 @@ def _options(steps: int) -> WorldOptions:
 
 
 def pretrained_word_model(*, steps: int, progress: Callable[[int, int, float], None] | None = None) -> Path:
-    """Return the model's folder; the first call pretrains it.
-
-    Raises:
-        LabError: a package of pictures that cannot be fetched (their classes are needed), or a full disk.
-    """
+    """Return the model's folder; the first call pretrains it."""
 
     def make(folder: Path, checkpoint: Path) -> None:
         pretrain_word_model(folder, _options(steps), checkpoint=checkpoint, progress=progress)
@@ -150,7 +184,7 @@ def pretrain_word_model(
         warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
         return [options.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))]
 
-    batches = DrawnInOrder(draw)
+    batches = drawn_in_order(draw())
     train(
         nn.ModuleDict({"model": model, "reader": reader}),
         lambda step: _loss(model, reader, codec, batches(step)),
@@ -223,11 +257,7 @@ def _loss(model: Qwen3ForCausalLM, reader: SymbolReader, codec: WordCodec, scene
 
 
 def load_word_model(folder: Path) -> LanguageModel:
-    """Load what `pretrain_word_model` wrote.
-
-    Raises:
-        LabError: the folder holds no such model.
-    """
+    """Load what `pretrain_word_model` wrote."""
     try:
         words = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))["words"]
         marks = load_file(folder / MARKS_FILE)["marks"]

@@ -9,68 +9,43 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lab.errors import LabError
 from standins.drawn import Question, offered
-from standins.pages.chart_tables import NUM_LEVELS, Chart, chart_generator
+from standins.pages.charts import NUM_LEVELS, Chart, chart_generator
 
 # One purpose of a chart's random numbers.
 _QUESTIONS = 1
 
-WORDING: Mapping[str, Mapping[str, str]] = {
-    "en": {
-        "reading": "What is the value of {name}?",
-        "largest": "Which has the largest value?",
-        "smallest": "Which has the smallest value?",
-        "difference": "How much larger is {name} than {other}?",
-        "count": "How many values are above {threshold}?",
-        "comparison": "Which has the larger value, {name} or {other}?",
-        "total": "What do the parts of {name} add up to?",
-        "of series": "For {series}: ",
-        "of points": "By {series}: ",
-    },
-    "zh": {
-        "reading": "{name}的值是多少？",
-        "largest": "哪一个的值最大？",
-        "smallest": "哪一个的值最小？",
-        "difference": "{name}比{other}多多少？",
-        "count": "有几个值大于{threshold}？",
-        "comparison": "{name}和{other}，哪一个的值更大？",
-        "total": "{name}的各部分合计是多少？",
-        "of series": "在{series}中，",
-        "of points": "按{series}来看，",
-    },
+_WORDING = {
+    "reading": "What is the value of {name}?",
+    "largest": "Which has the largest value?",
+    "smallest": "Which has the smallest value?",
+    "difference": "How much larger is {name} than {other}?",
+    "count": "How many values are above {threshold}?",
+    "comparison": "Which has the larger value, {name} or {other}?",
+    "total": "What do the parts of {name} add up to?",
 }
+_NUM_CHOICES = 4
 
 
-def chart_questions(chart: Chart, *, num_choices: int = 4) -> tuple[Question, ...]:
+def chart_questions(chart: Chart) -> tuple[Question, ...]:
     """Ask one question of every kind that the chart has, each about one series of it, drawn.
 
-    A comparison has two choices, every other question `num_choices`.
-
-    Raises:
-        LabError: fewer than two choices or more than four: a chart may have no more names than that.
+    A comparison has two choices, every other question four.
     """
-    if not 2 <= num_choices <= 4:
-        raise LabError(f"a question about a chart has {num_choices} choices, expected 2 to 4")
     asked = []
     for place, (kind, ask) in enumerate(CHART_QUESTIONS.items()):
         if kind == "total" and chart.kind != "stacked_bar":
             continue
         rng = chart_generator(chart.seed, chart.index, chart.split, _QUESTIONS, place)
         row = int(rng.integers(len(chart.series)))
-        wording = WORDING[chart.settings.language]
-        before = "" if kind == "total" else _about(chart, row, wording)
+        before = ""
+        if kind != "total" and len(chart.series) > 1:
+            before = f"{'By' if chart.kind == 'scatter' else 'For'} {chart.series[row]}: "
         gaps, answer, others = ask(rng, chart, chart.values[row])
-        kept = [other for other in dict.fromkeys(others) if other != answer][: num_choices - 1]
-        text = before + wording[kind].format(**gaps)
+        kept = [other for other in dict.fromkeys(others) if other != answer][: _NUM_CHOICES - 1]
+        text = before + _WORDING[kind].format(**gaps)
         asked.append(Question(kind, text, offered(rng, answer, kept), answer))
     return tuple(asked)
-
-
-def _about(chart: Chart, row: int, wording: Mapping[str, str]) -> str:
-    if len(chart.series) == 1:
-        return ""
-    return wording["of points" if chart.kind == "scatter" else "of series"].format(series=chart.series[row])
 
 
 _Asked = tuple[dict[str, str], str, list[str]]

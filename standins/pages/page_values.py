@@ -5,7 +5,6 @@ Digits, letters and characters are uniform and independent, so that nothing but 
 
 import string
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,28 +14,12 @@ from lab.data.splits import Split, split_of
 from lab.errors import LabError, choose
 
 # Two signs for digits leave about 10 values to the test split, 5 to dev.
-MAX_DRAWS = 20_000
-
-
-@dataclass(frozen=True)
-class ValueKind:
-    """A kind of value: `draw(generator, language, length)` gives one.
-
-    `widest(language, length)` lists values among which there is a widest one, whatever the typeface.
-    """
-
-    draw: Callable[[np.random.Generator, str, int], str]
-    widest: Callable[[str, int], Collection[str]]
-    languages: tuple[str, ...] = ("en", "zh")
+_MAX_DRAWS = 20_000
 
 
 @cache
 def words(language: str) -> tuple[str, ...]:
-    """Read the words of a language, "en" or "zh", in the order of the file; word k of one means word k of the other.
-
-    Raises:
-        LabError: no words in this language.
-    """
+    """Read the words of a language, "en" or "zh", in the order of the file; word k of one means word k of the other."""
     column = choose({"en": 0, "zh": 1}, language, "language of words")
     lines = Path(__file__).with_name("reading_words.txt").read_text(encoding="utf-8").splitlines()
     return tuple(line.split()[column] for line in lines if line and not line.startswith("#"))
@@ -65,17 +48,13 @@ def draw_values(
     length: tuple[int, int] = (3, 4),
     apart_from: Collection[str] = (),
 ) -> list[str]:
-    """Draw different values of a split (of all splits for `None`); `length` is a range, and words ignore it.
-
-    Raises:
-        LabError: unknown kind, or too few such values.
-    """
+    """Draw different values of a split (of all splits for `None`); `length` is a range, and words ignore it."""
     chosen = choose(VALUES, kind, "kind of value")
     found: list[str] = []
-    for _ in range(MAX_DRAWS):
+    for _ in range(_MAX_DRAWS):
         if len(found) == count:
             return found
-        value = chosen.draw(rng, language, int(rng.integers(length[0], length[1] + 1)))
+        value = chosen(rng, language, int(rng.integers(length[0], length[1] + 1)))
         if value not in found and value not in apart_from and split in (None, split_of(value)):
             found.append(value)
     raise LabError(
@@ -88,20 +67,10 @@ def _joined(signs: str) -> Callable[[np.random.Generator, str, int], str]:
     return lambda rng, language, length: "".join(signs[i] for i in rng.integers(0, len(signs), length))
 
 
-def _repeated(signs: str) -> Callable[[str, int], Collection[str]]:
-    return lambda language, length: [sign * length for sign in signs]
-
-
-VALUES: Mapping[str, ValueKind] = {
-    "number": ValueKind(_joined(string.digits), _repeated(string.digits)),
-    "letters": ValueKind(_joined(string.ascii_lowercase), _repeated(string.ascii_lowercase)),
-    "word": ValueKind(
-        lambda rng, language, length: words(language)[int(rng.integers(len(words(language))))],
-        lambda language, length: words(language),
-    ),
-    "characters": ValueKind(
-        lambda rng, language, length: "".join(characters()[i] for i in rng.integers(0, len(characters()), length)),
-        lambda language, length: [characters()[0] * length],
-        languages=("zh",),
-    ),
+VALUES: Mapping[str, Callable[[np.random.Generator, str, int], str]] = {
+    "number": _joined(string.digits),
+    "letters": _joined(string.ascii_lowercase),
+    "word": lambda rng, language, length: words(language)[int(rng.integers(len(words(language))))],
+    "characters": lambda rng, language, length: _joined(characters())(rng, language, length),
 }
+"""What is drawn, given a language and a length."""

@@ -14,50 +14,26 @@ import numpy as np
 from fontTools.ttLib import TTFont
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from lab.data.cross_modal_text import break_places, is_han
+from lab.data.cross_modal import break_places, is_han
 from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
 from lab.data.sample import Image as Picture
 from lab.data.sample import Sample, Text
-from lab.errors import LabError, choose
+from lab.errors import LabError
 from standins.pages.fonts import TYPEFACES, row_extent, sized_font, typefaces_for
 
 QUESTION = {"en": "Do what the picture says.", "zh": "请按图片中的文字回答。"}
 # The highest and lowest signs: between two rows of these nothing touches.
 _TALL = {"en": "ÂÅbdfghjklpqy|()ç", "zh": "国Âgjpqy|()，"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptSettings:
-    """What rendered prompts look like; `typefaces` empty: one that has all signs is drawn.
-
-    Raises:
-        LabError: a size out of range, or an unknown typeface.
-    """
-
-    width: int = 384
-    margin: int = 16
-    text_height: tuple[int, int] = (9, 14)
-    max_height: int = 2048
-    typefaces: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        low, high = self.text_height
-        if not (64 <= self.width <= 4096 and 0 <= self.margin <= self.width // 4 and 5 <= low <= high <= 96):
-            raise LabError(
-                f"width {self.width}, margin {self.margin} and text_height {self.text_height} of a rendered prompt: "
-                "expected 64 to 4096, at most a quarter of the width, and a range inside 5 to 96"
-            )
-        for name in self.typefaces:
-            choose(TYPEFACES, name, "typeface")
+WIDTH, MARGIN, MAX_HEIGHT = 384, 16, 2048
+_TEXT_HEIGHT = (9, 14)
 
 
 @dataclass(frozen=True)
 class RenderedPrompt:
     """A prompt laid out: its lines joined are the prompt again, but for the blanks at the breaks."""
 
-    text: str
     lines: tuple[str, ...]
     typeface: str
     text_height: int
@@ -65,9 +41,7 @@ class RenderedPrompt:
     pixels: UInt8[ndarray, "height width 3"]
 
 
-def render_prompt(
-    text: str, *, sample: str = "", seed: int = 0, settings: PromptSettings = PromptSettings()
-) -> RenderedPrompt:
+def render_prompt(text: str, *, sample: str = "", seed: int = 0) -> RenderedPrompt:
     """Draw a prompt; typeface, text height and colours follow from its id, its text and the seed.
 
     Raises:
@@ -81,40 +55,25 @@ def render_prompt(
     digest = hashlib.sha256(repr((seed, sample, text)).encode()).digest()
     rng = np.random.default_rng(list(digest[:16]))
     language = "zh" if any(is_han(sign) for sign in text) else "en"
-    typeface = _drawn_typeface(rng, text, settings.typefaces or typefaces_for(language), what)
-    low, high = settings.text_height
+    typeface = _drawn_typeface(rng, text, typefaces_for(language), what)
+    low, high = _TEXT_HEIGHT
     # A Chinese character has more strokes than a letter: it is drawn larger, as on pages.
     text_height = int(rng.integers(low, high + 1)) + 4 * (language == "zh")
     font = sized_font(typeface, text_height)
-    room = settings.width - 2 * settings.margin
+    room = WIDTH - 2 * MARGIN
     lines = [line for paragraph in text.split("\n") for line in _wrapped(paragraph, font.getlength, room)]
     above, below = row_extent(typeface, text_height, _TALL[language])
     pitch = above + below + max(2, text_height // 3)
-    height = 2 * settings.margin + len(lines) * pitch
-    if height > settings.max_height:
-        raise LabError(
-            f"{what} needs {len(lines)} lines and {height} pixels, more than max_height ({settings.max_height}): "
-            "make the picture wider or the text smaller, or leave it out"
-        )
-    pixels = _drawn(lines, font, settings, (above, pitch, height), rng)
-    return RenderedPrompt(text, tuple(lines), typeface, text_height, language, pixels)
-
-
-def _drawn(
-    lines: list[str],
-    font: ImageFont.FreeTypeFont,
-    settings: PromptSettings,
-    rows: tuple[int, int, int],
-    rng: np.random.Generator,
-) -> UInt8[ndarray, "height width 3"]:
-    above, pitch, height = rows
-    paper, ink = (tuple(rng.integers(low, high, 3).tolist()) for low, high in ((225, 256), (0, 60)))
-    image = Image.new("RGB", (settings.width, height), paper)
+    height = 2 * MARGIN + len(lines) * pitch
+    if height > MAX_HEIGHT:
+        raise LabError(f"{what} needs {len(lines)} lines and {height} pixels, more than {MAX_HEIGHT}; leave it out")
+    paper, ink = (tuple(rng.integers(least, most, 3).tolist()) for least, most in ((225, 256), (0, 60)))
+    image = Image.new("RGB", (WIDTH, height), paper)
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
-        left = settings.margin - min(0, font.getbbox(line, anchor="ls")[0])
-        draw.text((left, settings.margin + number * pitch + above), line, font=font, fill=ink, anchor="ls")
-    return np.array(image)
+        left = MARGIN - min(0, font.getbbox(line, anchor="ls")[0])
+        draw.text((left, MARGIN + number * pitch + above), line, font=font, fill=ink, anchor="ls")
+    return RenderedPrompt(tuple(lines), typeface, text_height, language, np.array(image))
 
 
 def _drawn_typeface(rng: np.random.Generator, text: str, among: tuple[str, ...], what: str) -> str:
@@ -146,12 +105,7 @@ def _wrapped(text: str, length: Callable[[str], float], room: float) -> list[str
     return [*lines, text]
 
 
-PROMPTS = PromptSettings()
-
-
-def prompt_samples(
-    instructions: Iterable[Sample], left_out: LeftOut, *, seed: int = 0, settings: PromptSettings = PROMPTS
-) -> Iterator[Sample]:
+def prompt_samples(instructions: Iterable[Sample], left_out: LeftOut, *, seed: int = 0) -> Iterator[Sample]:
     """Draw the prompt of each instruction as a picture; the answer stays.
 
     Prompts that cannot be drawn (empty, too long, signs that no typeface has) are left out and named.
@@ -159,7 +113,7 @@ def prompt_samples(
 
     def make(instruction: Sample) -> Sample:
         try:
-            drawn = render_prompt(instruction.asked, sample=instruction.id, seed=seed, settings=settings)
+            drawn = render_prompt(instruction.asked, sample=instruction.id, seed=seed)
         except LabError as error:
             raise Dropped("prompt that cannot be drawn") from error
         content = (Picture(_png(drawn.pixels)), Text(QUESTION[drawn.language]))

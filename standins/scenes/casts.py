@@ -1,7 +1,7 @@
 """Who may stand together before which background: classes of things, and the sides of the split for all of it.
 
 The test set's things have never been seen in training, so no model can know their names; questions call a thing by its
-class. Three things are held out: the pictures (`standins.pictures.things.picture_split`), the colours of the
+class. Three things are held out: the pictures (`standins.pictures.pictures.picture_split`), the colours of the
 backgrounds, and which classes stand together (`combination_split`).
 """
 
@@ -14,8 +14,7 @@ import numpy as np
 
 from lab.data.splits import Split
 from lab.errors import LabError
-from standins.pictures.pictures import emoji, stamps
-from standins.pictures.things import Picture, picture_split, thing
+from standins.pictures.pictures import Picture, emoji, picture_split, stamps, thing
 from standins.scenes.scene import Background
 
 T = TypeVar("T")
@@ -85,7 +84,7 @@ class Dice:
 
 def thing_class(picture: Picture) -> str | None:
     """Return the class of what a picture shows, or `None` where it belongs to none."""
-    if thing(picture.captions["en"]) in NOT_OF_THEIR_CLASS:
+    if thing(picture.caption) in NOT_OF_THEIR_CLASS:
         return None
     names = (picture.id, f"{picture.source}/{picture.topic}")
     for word, beginnings in THING_CLASSES.items():
@@ -95,11 +94,7 @@ def thing_class(picture: Picture) -> str | None:
 
 
 def cast_of(pictures: Iterable[Picture], split: Split) -> dict[str, list[Picture]]:
-    """Group the pictures of one side of the split by class, each group in the order of the ids.
-
-    Raises:
-        LabError: a class has no picture there; the message counts them all.
-    """
+    """Group the pictures of one side of the split by class, each group in the order of the ids."""
     cast: dict[str, list[Picture]] = {word: [] for word in THING_CLASSES}
     for picture in sorted(pictures, key=lambda each: each.id):
         word = thing_class(picture)

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from lab.data.splits import Split
 from lab.errors import LabError
 from standins.drawn import Question
-from standins.pictures.things import Picture
+from standins.pictures.pictures import Picture
 from standins.scenes.casts import Cast, Dice, draw_words
 from standins.scenes.scene import THOUSAND, Actor, Key
 
-MAX_THINGS = 3
-MIN_EVENT_SECONDS = 0.5
 Spot = tuple[int, int]
 Span = tuple[int, int]
 
@@ -29,25 +27,16 @@ class SceneOptions:
     """The ranges, both ends included, that scenes are drawn from.
 
     `seconds` is a scene's length; it is raised for kinds whose events would not fit. `event_seconds` is how long one
-    event lasts, so a model that sees a frame every so many seconds misses the shorter ones. `still_things` counts the
-    things that only stand there (fewer where a scene would have more than three in all). `size` is the longer side of a
-    thing as a share of the frame.
-
-    Raises:
-        LabError: a range is empty or beyond what can be drawn.
+    event lasts, so a model that sees a frame every so many seconds misses the shorter ones.
     """
 
     seconds: tuple[float, float] = (8.0, 48.0)
     event_seconds: tuple[float, float] = (2.0, 6.0)
-    still_things: tuple[int, int] = (0, 2)
-    size: tuple[float, float] = (0.26, 0.33)
 
     def __post_init__(self) -> None:
         limits = {
             "seconds": (1.0, 3600.0),
-            "event_seconds": (MIN_EVENT_SECONDS, 600.0),
-            "still_things": (0, MAX_THINGS - 1),
-            "size": (0.1, 0.33),
+            "event_seconds": (0.5, 600.0),
         }
         for name, (lowest, highest) in limits.items():
             low, high = getattr(self, name)
@@ -80,19 +69,16 @@ class Stage:
         return draw_words(self.dice, count, self.split, among or list(self.cast))
 
     def still_count(self, others: int) -> int:
-        """Draw how many things only stand there, beside `others`."""
-        low, high = self.options.still_things
-        most = min(high, MAX_THINGS - others)
-        return self.dice.between(min(low, most), most)
+        """Draw how many things only stand there, beside `others`; three in all at most."""
+        return self.dice.between(0, min(2, 3 - others))
 
     def picture(self, word: str) -> Picture:
         """Draw a picture of a class."""
         return self.dice.pick(self.cast[word])
 
     def size(self) -> int:
-        """Draw the size of a thing."""
-        low, high = self.options.size
-        return self.dice.between(round(low * THOUSAND), round(high * THOUSAND))
+        """Draw the size of a thing, the longer side of it."""
+        return self.dice.between(260, 330)
 
     def events(self, count: int, longer: int = 0) -> tuple[int, list[Span]]:
         """Draw the length of a scene and `count` events, one after the other, somewhere in it.

@@ -1,19 +1,16 @@
-"""Still pictures of the same stage, for the image-text stage: what, where, how many, which is larger.
+"""Questions about stills of the same stage, for the image-text stage: what, where, how many, which is larger.
 
-A still is a scene of no length: `frame(scene, 0.0, size)` draws it. Groups of twins hold one still for each answer, so
-that no text tells it, as with the questions about time.
+A still is a scene of no length: `frame(scene, 0.0, size)` draws it. Each function makes a group of twins, one for each
+answer, as `standins.scenes.questions` says.
 """
 
-from lab.data.splits import Split
 from standins.drawn import Question
-from standins.scenes.casts import Cast
-from standins.scenes.orders import NUMBERS
-from standins.scenes.questions import Kind, scene_of
-from standins.scenes.scene import Actor, Scene
-from standins.scenes.stage import SceneOptions, Spot, Stage, Twin, standing
+from standins.scenes.courses import NUMBERS
+from standins.scenes.scene import Actor
+from standins.scenes.stage import Spot, Stage, Twin, standing
 
 PLACES: dict[str, Spot] = {"left": (200, 500), "right": (800, 500), "top": (500, 200), "bottom": (500, 800)}
-_CHOICES = 4
+CHOICES = 4
 _CORNERS: tuple[Spot, ...] = ((220, 220), (780, 220), (220, 780), (780, 780))
 _SHAKE = 50
 
@@ -22,9 +19,9 @@ def _shaken(stage: Stage, spot: Spot) -> Spot:
     return (spot[0] + stage.dice.between(-_SHAKE, _SHAKE), spot[1] + stage.dice.between(-_SHAKE, _SHAKE))
 
 
-def _what(stage: Stage) -> list[Twin]:
+def what(stage: Stage) -> list[Twin]:
     """One thing, large, to be named by its class."""
-    words = stage.dice.shuffled(stage.cast)[:_CHOICES]
+    words = stage.dice.shuffled(stage.cast)[:CHOICES]
     spot, size = _shaken(stage, (500, 500)), stage.dice.between(400, 800)
     text = stage.dice.pick(("What is in the picture?", "What is this?", "What can be seen here?"))
     return [
@@ -37,7 +34,7 @@ def _what(stage: Stage) -> list[Twin]:
     ]
 
 
-def _where(stage: Stage) -> list[Twin]:
+def where(stage: Stage) -> list[Twin]:
     """One thing at one of four sides, and perhaps others in the corners."""
     words = stage.words(1 + stage.still_count(1))
     picture, size = stage.picture(words[0]), stage.size()
@@ -55,7 +52,7 @@ def _where(stage: Stage) -> list[Twin]:
     return twins
 
 
-def _number(stage: Stage) -> list[Twin]:
+def number(stage: Stage) -> list[Twin]:
     """One to three things, each in a lane of its own."""
     words, spots = stage.words(3), stage.lane_spots()
     actors = [
@@ -68,7 +65,7 @@ def _number(stage: Stage) -> list[Twin]:
     ]
 
 
-def _larger(stage: Stage) -> list[Twin]:
+def larger(stage: Stage) -> list[Twin]:
     """Two things, one about twice the size of the other."""
     words = stage.words(2)
     pictures = [stage.picture(word) for word in words]
@@ -87,28 +84,3 @@ def _larger(stage: Stage) -> list[Twin]:
         ]
         twins.append(Twin(0, actors, Question("larger", text, (a, b), answer)))
     return twins
-
-
-STILL_KINDS: dict[str, Kind] = {
-    "what": Kind(_CHOICES, _what),
-    "where": Kind(len(PLACES), _where),
-    "number": Kind(len(NUMBERS), _number),
-    "larger": Kind(2, _larger),
-}
-
-
-def still_scene(
-    index: int,
-    *,
-    seed: int,
-    split: Split,
-    kinds: tuple[str, ...] = tuple(STILL_KINDS),
-    options: SceneOptions | None = None,
-    cast: Cast | None = None,
-) -> Scene:
-    """Describe still number `index`, as `standins.scenes.questions.video_scene` does; only its sizes and things matter.
-
-    Raises:
-        LabError: as there.
-    """
-    return scene_of(STILL_KINDS, index, seed=seed, split=split, kinds=kinds, options=options, cast=cast)

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import fetch, packages
-from lab.data.media import Drawn
+from lab.data.sample import Drawn
 from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import Reading, Recording, spoken
+from lab.data.speech.corpora import Reading, Recording, spoken
 from lab.data.splits import held_out_speakers, normalize_sentence
 from lab.errors import LabError
 
@@ -223,7 +223,4 @@ def _decode(game: GameFile, entry: str) -> Float[ndarray, " samples"]:
 
 def _open(folder: Path) -> GameFile:
     path = folder / GAME_FILE
-    try:
-        return GameFile(data=path.read_bytes(), path=str(path))
-    except OSError as error:
-        raise LabError(f"{path} cannot be read: {error.strerror}; delete {folder} to fetch it again") from error
+    return GameFile(data=path.read_bytes(), path=str(path))

@@ -4,12 +4,11 @@ import gzip
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 
 from lab.data.fetch import fetch, packages
-from lab.data.media import Drawn
-from lab.data.speech.audio import SAMPLING_RATE, read_audio
-from lab.data.speech.recordings import Reading, Recording, spoken
+from lab.data.sample import Drawn
+from lab.data.speech.audio import read_audio
+from lab.data.speech.corpora import Reading, Recording, spoken
 from lab.data.splits import is_reserved, normalize_sentence
 from lab.errors import LabError
 
@@ -42,7 +41,7 @@ def read() -> Reading:
     Raises:
         LabError: a sentence is not among the reserved ones, so that it might stand in training.
     """
-    prompts = transcripts(_texts())
+    prompts = transcripts(gzip.decompress((fetch(TEXTS) / TEXT_FILE).read_bytes()).decode("utf-8"))
     sounds = fetch(SOUNDS) / SOUND_FOLDER
     skipped: Counter[str] = Counter()
     missing = [text for text in prompts.values() if normalize_sentence(text) and not is_reserved(text)]
@@ -57,7 +56,7 @@ def read() -> Reading:
     def recordings() -> Iterator[Recording]:
         for name in sorted(prompts.keys() & present):
             path = sounds / f"{name}.g722"
-            audio = Drawn(partial(read_audio, format="g722", expected_rate=SAMPLING_RATE), (path,))
+            audio = Drawn(read_audio, (path,))
             yield spoken(name, prompts[name], audio, speaker=SPEAKER), "test"
 
     return Reading(
@@ -67,11 +66,3 @@ def read() -> Reading:
         recordings=recordings(),
         skipped=skipped,
     )
-
-
-def _texts() -> str:
-    path = fetch(TEXTS) / TEXT_FILE
-    try:
-        return gzip.decompress(path.read_bytes()).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} cannot be read ({error}); delete {fetch(TEXTS)} to fetch it again") from error

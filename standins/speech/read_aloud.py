@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from lab.data.fetch import packages
-from lab.data.media import Drawn
-from lab.data.speech.recordings import Reading, Recording, spoken
+from lab.data.sample import Drawn
+from lab.data.speech.corpora import Reading, Recording, spoken
 from lab.data.splits import held_out_speakers, split_of
 from lab.errors import LabError
 from standins.texts import TEXT_SOURCES
@@ -28,21 +28,9 @@ def read_aloud(
 ) -> Reading:
     """Have sentences said, in an order drawn from `seed`, again from the start where more are asked for than there are.
 
-    Args:
-        texts: the sentences.
-        voices: of which the share `held_out` speaks only, and alone, in dev and test.
-        say: is given a text and a voice, draws what else differs, and gives the sound.
-        prefix: of the ids.
-        num_utterances: to make.
-        seed: of the order, the voices and what `say` draws.
-        held_out: a share of the voices.
-        language: of the texts.
-        licence: of the speech.
-        sources: what the voices are made of, with its hash.
-        text_sources: names in `TEXT_SOURCES`.
-
-    Raises:
-        LabError: `num_utterances` below 1.
+    The share `held_out` of the voices speaks only, and alone, in dev and test. `say` is given a text and a voice, draws
+    what else differs, and gives the sound. `sources` is what the voices are made of, with its hash; `text_sources` are
+    names in `TEXT_SOURCES`.
     """
     if num_utterances < 1:
         raise LabError(f"num_utterances is {num_utterances}, expected at least 1")

@@ -75,7 +75,9 @@ class OpenNotebook:
     def pictures(self) -> list[str]:
         """The figures of the panels as they are shown, each as its bytes in base64."""
         return self.page.evaluate(
-            """async () => Promise.all([...document.querySelectorAll('.widget-image')].map(async one => {
+            """async () => Promise.all([
+                ...document.querySelectorAll('.widget-image, .widget-html img')
+            ].map(async one => {
                 const bytes = new Uint8Array(await (await fetch(one.src)).arrayBuffer());
                 return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ''));
             }))"""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instructions import read_instructions
 from lab.paths import repository_root
 from tests.speech import tiny_parameters

@@ -16,8 +16,8 @@ import soundfile
 from PIL import Image
 
 from lab.data.fetch import packages
-from lab.data.media import Drawn
-from lab.data.speech.recordings import Reading, Recording, spoken
+from lab.data.sample import Drawn
+from lab.data.speech.corpora import Reading, Recording, spoken
 from lab.data.splits import Split
 from lab.paths import cache_dir
 

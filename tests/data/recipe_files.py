@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab.data.filters.hashes import hash_all, hash_rows
 from lab.data.parquet import read_parquet
 from lab.data.recipes.recipe import Recipe, read_recipe
+from lab.data.recipes.run import hash_all, hash_rows
 
 HEAD = 'name = "toy"\nshard_rows = {shard_rows}\n'
 SOURCE = '[[source]]\nname = "{name}"\nfrom = "files"\npath = "{path}"\nlicence = "MIT"\n'

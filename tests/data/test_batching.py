@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lab.data.batching import batches_from, bucketed_epoch, padding_share
+from lab.data.packing import bucketed_epoch, padding_share
 from lab.errors import LabError
 
 
@@ -54,14 +54,6 @@ def test_batches_do_not_come_in_order_of_length():
     assert longest != sorted(longest)
 
 
-@pytest.mark.parametrize("first_step", [0, 1, 11, 12, 13, 40])
-def test_batches_from_any_step_are_those_of_an_undisturbed_run(first_step):
-    lengths = realistic_lengths(100)  # 12 batches an epoch
-    undisturbed = list(itertools.islice(batches_from(lengths, batch_size=8, seed=3), 60))
-    resumed = list(itertools.islice(batches_from(lengths, batch_size=8, seed=3, first_step=first_step), 20))
-    assert resumed == undisturbed[first_step : first_step + 20]
-
-
 def test_padding_share_of_a_worked_example():
     # The first batch computes 2 * 4 positions for 4 + 1, the second 3 for 3.
     assert padding_share([4, 1, 3], [[0, 1], [2]]) == pytest.approx(3 / 11)
@@ -76,6 +68,6 @@ def test_at_most_five_percent_of_realistic_batches_are_padding(count, seed):
 
 @pytest.mark.parametrize(("lengths", "batch_size"), [([], 4), ([3], 0)])
 def test_no_utterances_or_no_batch_size_are_refused(lengths, batch_size):
-    expected = f"utterances and a size of at least 1, not {len(lengths)} and {batch_size}"
+    expected = f"samples and a size of at least 1, not {len(lengths)} and {batch_size}"
     with pytest.raises(LabError, match=expected):
         bucketed_epoch(lengths, batch_size=batch_size, seed=0, epoch=0)

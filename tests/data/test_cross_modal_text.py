@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.data.cross_modal_text import break_places, is_han, num_units, split_quarter
+from lab.data.cross_modal import break_places, is_han, num_units, split_quarter
 from lab.errors import LabError
 
 CHINESE = "今天天气很好，我们一起去公园散步吧。他说：“好的！”"
@@ -14,7 +14,7 @@ def parts(quarter):
 
 def test_english_parts_at_the_blank_nearest_to_a_quarter():
     # 11.5 of 46 characters; blanks stand at 7 and 12.
-    assert parts(split_quarter("The dog runs over the green hill to its house.")) == (
+    assert parts(split_quarter("The dog runs over the green hill to its house.", sample="s")) == (
         "The dog runs",
         " ",
         "over the green hill to its house.",
@@ -22,7 +22,7 @@ def test_english_parts_at_the_blank_nearest_to_a_quarter():
 
 
 def test_chinese_parts_between_characters_and_nothing_is_lost():
-    spoken, blank, written = parts(split_quarter(CHINESE))
+    spoken, blank, written = parts(split_quarter(CHINESE, sample="s"))
     assert blank == ""
     assert spoken + written == CHINESE
     assert spoken == "今天天气很好，"  # 6.5 of 26 characters; a cut at 6 would tear off the comma
@@ -45,10 +45,10 @@ def test_units_are_words_and_chinese_characters_without_lone_marks(text, units):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.text(alphabet=" ab1.,-\n\t“”(今天，。\u3000\u0301", max_size=60), st.floats(0.05, 0.95))
-def test_the_three_parts_are_the_text_again_and_both_sides_say_something(text, share):
+@given(st.text(alphabet=" ab1.,-\n\t“”(今天，。\u3000\u0301", max_size=60))
+def test_the_three_parts_are_the_text_again_and_both_sides_say_something(text):
     try:
-        quarter = split_quarter(text, share=share, min_units=2)
+        quarter = split_quarter(text, sample="s")
     except LabError:
         return
     assert "".join(parts(quarter)) == text
@@ -60,23 +60,21 @@ def test_the_three_parts_are_the_text_again_and_both_sides_say_something(text, s
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.sampled_from(["a", "bcd", "efghij"]), min_size=4, max_size=30), st.floats(0.05, 0.95))
-def test_no_other_blank_is_nearer_to_the_share(words, share):
+@given(st.lists(st.sampled_from(["a", "bcd", "efghij"]), min_size=4, max_size=30))
+def test_no_other_blank_is_nearer_to_a_quarter(words):
     text = " ".join(words)
     ends = [place for place, sign in enumerate(text) if sign == " "]
-    spoken = split_quarter(text, share=share).spoken
-    assert abs(len(spoken) - share * len(text)) == min(abs(end - share * len(text)) for end in ends)
+    spoken = split_quarter(text, sample="s").spoken
+    assert abs(len(spoken) - 0.25 * len(text)) == min(abs(end - 0.25 * len(text)) for end in ends)
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "message"),
+    ("text", "message"),
     [
-        ("", {}, r"the text of 's1' has 0 words or Chinese characters, expected at least 4"),
-        ("one two three", {}, "has 3 words or Chinese characters, expected at least 4"),
-        ("word", {"min_units": 1}, "the text of 's1' has no place where it may be parted"),
-        ("a b c d", {"share": 1.0}, "the spoken share is 1.0, expected a fraction between 0 and 1"),
+        ("", r"the text of 's1' has 0 words or Chinese characters, expected at least 4"),
+        ("one two three", "has 3 words or Chinese characters, expected at least 4"),
     ],
 )
-def test_what_cannot_be_split_is_named(text, options, message):
+def test_what_cannot_be_split_is_named(text, message):
     with pytest.raises(LabError, match=message):
-        split_quarter(text, sample="s1", **options)
+        split_quarter(text, sample="s1")

@@ -154,12 +154,6 @@ def test_a_client_that_hangs_is_named(use):
         fetch("toy")
 
 
-def test_a_debian_mirror_that_moved_on_names_both_versions(use):
-    use(pinned("apt", version="1.0-1"), Client(download="E: Version '1.0-1' for 'toy' was not found"))
-    with pytest.raises(LabError, match=r"this Debian mirror has version 2.0-1, expected 1.0-1"):
-        fetch("toy")
-
-
 def test_missing_apt_lists_are_filled_without_root(use):
     client = Client("toy_1.0.deb", b"deb")
 
@@ -171,12 +165,6 @@ def test_missing_apt_lists_are_filled_without_root(use):
     use(pinned("apt", b"deb"), without_system_lists)
     assert (fetch("toy") / "data.txt").exists()
     assert any("update" in command for command in client.commands)
-
-
-def test_apt_lists_that_cannot_be_updated_are_said_so(use):
-    use(pinned("apt"), Client(download="E: Unable to locate package toy-package", update="Could not resolve host"))
-    with pytest.raises(LabError, match="apt's own lists are missing or old, and updating them failed too"):
-        fetch("toy")
 
 
 def test_a_broken_archive_is_named(use):
@@ -208,13 +196,11 @@ def test_an_unknown_package_lists_the_choices():
         fetch("fortune")
 
 
-def test_availability_tells_why_not(use):
+def test_what_cannot_be_fetched_is_not_available(use):
     use(pinned("pip"), Client())
     assert available("toy")
     use(pinned("pip", version="2.0"), Client(download="ConnectionError"))
-    absent = available("toy")
-    assert not absent
-    assert "no network" in str(absent.reason)
+    assert not available("toy")
 
 
 def test_a_source_archive_is_asked_for_with_its_hash_and_only_the_members_wanted_are_unpacked(use):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.data.mixture import mixture
+from lab.data.packing import mixture
 
 WEIGHTS = st.lists(st.integers(1, 50), min_size=1, max_size=5)
 

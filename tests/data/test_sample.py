@@ -6,12 +6,11 @@ import pytest
 import soundfile
 from PIL import Image as Picture
 
-from lab.data.media import Drawn
-from lab.data.sample import Audio, Image, Sample, Text, Video, each_answer, sample_of_messages, samples_sha256
-from lab.data.video.moments import Sight
+from lab.data.sample import Audio, Drawn, Image, Sample, Text, Video, each_answer, samples_sha256
+from lab.data.video import Sight
 from lab.errors import LabError
 from tests.data.fakes import tone
-from tests.data.films import film
+from tests.data.films import film, number_of
 
 SEVERAL_TURNS = Sample(
     id="s1",
@@ -31,20 +30,6 @@ SEVERAL_TURNS = Sample(
 )
 
 
-def test_several_turns_and_a_system_message_survive_messages_and_back():
-    messages = SEVERAL_TURNS.messages()
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
-    assert messages[1]["content"] == [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What is this?"}]
-    assert sample_of_messages(messages, id="s1", task="describe", source="hub:a/b", group="g") == SEVERAL_TURNS
-
-
-def test_messages_of_plain_text_and_without_an_answer():
-    sample = sample_of_messages([{"role": "user", "content": "Hello?"}], id="x")
-    assert sample == Sample(id="x", content=(Text("Hello?"),))
-    assert (sample.answer, sample.group) == ("", "x")
-    assert sample_of_messages(sample.messages(), id="x") == sample
-
-
 def test_media_are_read_when_they_are_asked_for(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.5), 16000)
     Picture.new("RGB", (5, 3), (1, 2, 3)).save(tmp_path / "b.png")
@@ -53,6 +38,9 @@ def test_media_are_read_when_they_are_asked_for(tmp_path):
     np.testing.assert_array_equal(Image((tmp_path / "b.png").read_bytes()).read(), np.full((3, 5, 3), (1, 2, 3)))
     video = Video(tmp_path / "c.mp4").read(Sight(max_frames=2))
     assert len(video.frames) == len(video.seconds) == 2
+    (middle,) = Video(tmp_path / "c.mp4").read(Sight(max_frames=1)).frames
+    assert number_of(middle) == 10
+    assert len(Video(tmp_path / "c.mp4").read(Sight(max_frames=0)).frames) == 0
     with pytest.raises(LabError, match=r"none\.wav is not there"):
         Audio(tmp_path / "none.wav").read()
 
@@ -62,7 +50,6 @@ def test_what_is_drawn_is_read_each_time_and_compared_by_value():
     assert one == same != other
     drawn = Sample(id="d", content=(Audio(one),))
     assert drawn.content[0].read().shape == (2, 3, 3)
-    assert sample_of_messages(drawn.messages(), id="d") == drawn
 
 
 def test_another_question_keeps_media_and_earlier_turns_and_has_no_choices():
@@ -78,26 +65,9 @@ def test_another_question_keeps_media_and_earlier_turns_and_has_no_choices():
     assert (asked.answer, asked.choices, asked.question) == ("Is it red?", (), "yes")
 
 
-@pytest.mark.parametrize(
-    ("messages", "message"),
-    [
-        (
-            [{"role": "narrator", "content": "x"}],
-            r"unknown role in sample 's': 'narrator'; choose one of: assistant, system, user",
-        ),
-        ([{"role": "user", "content": "x"}] * 2, "sample 's' has two messages of the user in a row; join them"),
-        ([{"role": "user", "content": [{"type": "smell"}]}], r"unknown type of content in sample 's': 'smell'"),
-        ([{"role": "user", "content": [{"type": "image"}]}], "of type 'image' has no 'image' in it"),
-        (
-            [{"role": "user", "content": "x"}, {"role": "assistant", "content": [{"type": "image", "image": "a.png"}]}],
-            "the answer of sample 's' is not one text",
-        ),
-        ([], "sample 's' has no content; give it text, a sound, a picture or a video"),
-    ],
-)
-def test_messages_that_are_no_sample_are_refused(messages, message):
-    with pytest.raises(LabError, match=message):
-        sample_of_messages(messages, id="s")
+def test_a_sample_without_content_is_refused():
+    with pytest.raises(LabError, match="sample 's' has no content; give it text, a sound, a picture or a video"):
+        Sample(id="s", content=())
 
 
 def test_an_answer_that_is_none_of_the_choices_is_refused():

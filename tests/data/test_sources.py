@@ -8,7 +8,7 @@ from lab.data.filters.filtering import left_out_account
 from lab.data.forms import FORMS
 from lab.data.sample import Audio, Image, Part, Sample, Text, Video
 from lab.data.sources import SAMPLE_SOURCES, Largest, largest_sample, open_samples
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
 from tests.data.films import film, number_of
 from tests.vision import coloured, draw_stand_ins, write_image_set, write_rows, write_video_set

@@ -7,8 +7,8 @@ import torch
 
 from lab.errors import LabError
 from lab.evaluation.answering import Choose, answer
-from lab.evaluation.crossed import crossed_errors
 from lab.evaluation.items import scores
+from lab.evaluation.statistics import resampled
 from tests.parts.tiny_vision import seeing_model
 from tests.training.vision_splits import example, split_of, various
 
@@ -114,7 +114,7 @@ def test_scores_are_named_by_split_and_kind_and_are_fractions():
 
 def test_the_table_is_what_an_error_rate_is_counted_from():
     found = answer(seeing_model(), split_of(examples()), Choose())
-    crossed = crossed_errors(found.assign(row="r", seed=0), "error_rate")
-    assert crossed.rates().item() == pytest.approx(found["wrong_answers"].mean())
-    assert 1 - crossed.rates().item() == pytest.approx(scores(found, "test")["test_accuracy"])
-    assert len(crossed.lengths) == found["group"].nunique()
+    crossed = resampled(found.assign(row="r", seed=0), "error_rate", 10)
+    assert crossed.rates.item() == pytest.approx(found["wrong_answers"].mean())
+    assert 1 - crossed.rates.item() == pytest.approx(scores(found, "test")["test_accuracy"])
+    assert crossed.num_sentences == found["group"].nunique()

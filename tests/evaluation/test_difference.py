@@ -6,10 +6,8 @@ import pytest
 from scipy import stats
 
 from lab.errors import LabError
-from lab.evaluation.contrasts import Difference, difference
-from lab.evaluation.crossed import METRICS, crossed_errors
-from lab.evaluation.statistics import bootstrap_interval, pairwise_comparisons
-from lab.evaluation.verdict import Verdict, judge_difference
+from lab.evaluation.statistics import METRICS, bootstrap_interval, pairwise_comparisons, resampled
+from lab.evaluation.verdict import MeasuredEffect, Verdict, difference, judge
 from tests.evaluation.results import results
 
 DIRECT, STAGED = "direct", "staged"
@@ -26,7 +24,7 @@ def answered(wrong: Mapping[str, Sequence[Sequence[int]]], of: int = 100, per_gr
     return pd.DataFrame(lines, columns=["row", "seed", "id", "group", "wrong_answers", "num_questions"])
 
 
-def alike(direct: Sequence[int], staged: Sequence[int], **options: float) -> Difference:
+def alike(direct: Sequence[int], staged: Sequence[int], **options: float) -> MeasuredEffect:
     """Four questions that are answered alike: only seeds differ."""
     frame = answered({DIRECT: [[count] * 4 for count in direct], STAGED: [[count] * 4 for count in staged]})
     return difference(frame, baseline=DIRECT, candidate=STAGED, **options)
@@ -44,7 +42,7 @@ def by_chance(per_group: int, num_questions: int = 40) -> pd.DataFrame:
 
 def test_advantage_is_what_the_baseline_errs_more_with_students_interval_over_seeds():
     result = alike([40, 42, 44], [30, 30, 30])
-    assert (result.rate_baseline, result.rate_candidate) == (pytest.approx(0.42), pytest.approx(0.30))
+    assert result.found.startswith("of the questions direct gets 58.00% right and staged 70.00%")
     spread = stats.t.ppf(0.975, 2) * 0.02 / np.sqrt(3)
     assert result.interval.estimate == pytest.approx(0.12)
     assert (result.interval.low, result.interval.high) == pytest.approx((0.12 - spread, 0.12 + spread), abs=3e-4)
@@ -96,14 +94,14 @@ def test_questions_of_one_group_are_no_independent_witnesses():
 
 def test_the_error_rate_pools_questions_and_has_an_interval_of_its_own():
     frame = by_chance(4)
-    crossed = crossed_errors(frame, "error_rate")
+    crossed = resampled(frame, "error_rate", 10)
     for at, row in enumerate(crossed.rows):
         of_row = frame[frame["row"] == row]
         expected = of_row.groupby("seed")["wrong_answers"].mean()
-        assert crossed.rates()[at].tolist() == pytest.approx(expected.tolist())
+        assert crossed.rates[at].tolist() == pytest.approx(expected.tolist())
         interval = bootstrap_interval(frame, row, metric="error_rate")
         assert interval.low < of_row["wrong_answers"].mean() < interval.high
-    assert len(crossed.lengths) == 10
+    assert crossed.num_sentences == 10
     assert METRICS["error_rate"].items == "questions"
 
 
@@ -135,7 +133,7 @@ def test_rows_that_are_one_or_missing_and_unknown_metrics_are_refused():
 
 
 def judged(direct: Sequence[int], staged: Sequence[int], **options: float) -> Verdict:
-    return judge_difference(alike(direct, staged), **options)
+    return judge(alike(direct, staged), **options)
 
 
 def test_the_claim_holds_where_the_candidate_errs_less():
@@ -172,17 +170,16 @@ def test_an_open_claim_says_how_many_seeds_would_decide_it():
 def test_questions_alone_may_leave_it_open():
     rng = np.random.default_rng(0)
     direct, staged = ([rng.integers(0, 90, 12).tolist()] * 3 for _ in range(2))
-    verdict = judge_difference(
-        difference(answered({DIRECT: direct, STAGED: staged}), baseline=DIRECT, candidate=STAGED)
-    )
+    verdict = judge(difference(answered({DIRECT: direct, STAGED: staged}), baseline=DIRECT, candidate=STAGED))
     assert verdict.sentence.endswith("; 12 questions leave it open however many seeds are run.")
 
 
 def test_other_rates_than_of_questions_are_called_by_their_name():
     frame = results({("pool", 2): 0.4, ("conv", 2): 0.2})
     found = difference(frame, baseline="pool 2", candidate="conv 2", metric="character_error_rate", num_resamples=500)
-    sentence = judge_difference(found).sentence
-    assert f"pool 2 has a character error rate of {100 * found.rate_baseline:.2f}% and conv 2 one of" in sentence
+    sentence = judge(found).sentence
+    pool, conv = (100 * bootstrap_interval(frame, row, num_resamples=10).estimate for row in ("pool 2", "conv 2"))
+    assert f"pool 2 has a character error rate of {pool:.2f}% and conv 2 one of {conv:.2f}%, a diff" in sentence
     assert "60 utterances" in sentence
 
 

@@ -2,16 +2,14 @@ import numpy as np
 import pytest
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.losses import Losses
-from lab.data.instructions.choices import with_choices
+from lab.data.instructions.instructions import with_choices
 from lab.errors import LabError
 from lab.evaluation.answering import Choose, answer
 from lab.evaluation.fault_removal import removal_scores, training_losses
 from lab.evaluation.items import scores as item_scores
-from lab.training.instruction_data import open_instruction_data
-from lab.training.instruction_filter import ScoredInstructions
-from lab.training.language_models import text_model
 from lab.training.samples import SampleExamples
+from lab.training.scoring import text_model
+from lab.training.tuning import text_tuning
 from tests.training.instructions import numbered, offline_models, tiny_model, tiny_parameters
 from tests.training.test_scoring import alone
 
@@ -58,11 +56,11 @@ def test_too_few_answers_and_choices_are_refused():
 
 @pytest.mark.usefixtures("offline_models")
 def test_what_was_removed_is_scored_and_shown_by_fault():
-    data = open_instruction_data(tiny_parameters(), tiny_model(), tiny_model)
+    data = text_tuning(tiny_parameters())
     reasons = ["high" if number < 10 else None for number in range(40)]
-    kept = Filtered([one.id for one in data.train], reasons, name="first", parameters={})
+    kept = Filtered(data.train.ids, reasons, name="first")
     found = sum(fault is not None for fault in data.faults[:10])
-    scores = removal_scores(kept, data)
+    scores = removal_scores(kept, data.faults)
     assert scores["removal_precision"] == pytest.approx(found / 10)
     assert scores["removal_recall"] == pytest.approx(found / 12)
     assert (scores["share_removed"], scores["num_kept"]) == (0.25, 30)
@@ -75,8 +73,7 @@ def test_what_was_removed_is_scored_and_shown_by_fault():
 def judged(removed: list[bool], faults: tuple[str | None, ...]) -> dict[str, float]:
     ids = [str(number) for number in range(len(removed))]
     kept = Filtered(ids, ["bad" if one else None for one in removed], name="made up")
-    losses = Losses([str(number) for number in range(len(faults))], np.ones(len(faults)))
-    return removal_scores(kept, ScoredInstructions(train=(), faults=faults, losses=losses))
+    return removal_scores(kept, faults)
 
 
 def test_precision_and_recall_are_counted_by_hand():

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.evaluation.crossed import crossed_errors
 from lab.evaluation.items import NAMES, read_items, scores
+from lab.evaluation.statistics import resampled
 
 
 def test_transcripts_of_a_former_run_are_read_with_todays_names(tmp_path: Path) -> None:
@@ -30,9 +30,9 @@ def test_transcripts_of_a_former_run_are_read_with_todays_names(tmp_path: Path) 
     assert (items["answer"][0], items["given"][0]) == ("The cat.", "the bat")
     assert set(items["task"]) == {"transcribe"}
     assert set(items["source"]) == {"actors"}
-    crossed = crossed_errors(items.assign(row="r", seed=0), "character_error_rate")
-    assert (crossed.num_utterances, len(crossed.lengths)) == (3, 2)
-    assert crossed.rates().item() == pytest.approx(1 / 19)
+    crossed = resampled(items.assign(row="r", seed=0), "character_error_rate", 10)
+    assert (crossed.num_utterances, crossed.num_sentences) == (3, 2)
+    assert crossed.rates.item() == pytest.approx(1 / 19)
 
 
 def test_choices_and_losses_of_a_former_run_are_read_with_todays_names(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data.filters.speech_agreement import keep_agreeing, listen
+from lab.data.filters.speech_agreement import filter_speech, listen
 from lab.data.kept import Kept
-from lab.data.media import Drawn
 from lab.data.normalizers import NORMALIZERS
-from lab.data.speech.recordings import spoken
+from lab.data.sample import Drawn
+from lab.data.speech.corpora import spoken
 from lab.errors import LabError
 from lab.evaluation import kept_transcripts as module
 from lab.evaluation.kept_transcripts import KeptTranscripts
@@ -80,7 +80,7 @@ def test_a_second_threshold_hears_nothing():
     assert again == heard
     assert (len(first.heard), second.batches) == (5, [])
     # One of two words is wrong of 2, 3 and 4.
-    assert [keep_agreeing(again, ENGLISH, max_error_rate=t).num_kept for t in (0.4, 0.5)] == [2, 5]
+    assert [filter_speech(again, ENGLISH, max_error_rate=t).num_kept for t in (0.4, 0.5)] == [2, 5]
 
 
 def test_a_clip_that_comes_twice_is_transcribed_once_and_new_ones_alone():

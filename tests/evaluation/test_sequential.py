@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from lab.errors import LabError
-from lab.evaluation.crossed import CrossedErrors, effect_of
 from lab.evaluation.sequential import ALPHA, look_level, look_sizes, resamples_at
+from lab.evaluation.statistics import drawn_rates, effect_of
 
 SIZES = [3, 6, 12, 24]
 SIGNS = np.array([1.0, -1.0, -1.0, 1.0])
@@ -93,15 +93,10 @@ def shares_of_studies(confidences: list[float], repeats: int) -> tuple[float, fl
         errors = rng.binomial(lengths[:, None, None].astype(int), np.clip(probabilities, 0, 1)).astype(float)
         lows, highs = [], []
         for size, confidence in zip(SIZES, confidences, strict=True):
-            crossed = CrossedErrors(
-                rows=("a", "b", "c", "d"),
-                seeds=tuple(range(size)),
-                num_utterances=60,
-                errors=errors[:, :, :size],
-                lengths=lengths,
-            )
-            resampled = np.einsum("r,brs->bs", SIGNS, crossed.resampled_rates(1_500, rng))
-            low, high = effect_of(SIGNS @ crossed.rates(), resampled, rng.permutation(1_500)).interval(confidence)
+            of_seeds = errors[:, :, :size]
+            resampled = np.einsum("r,brs->bs", SIGNS, drawn_rates(of_seeds, lengths, 1_500, rng))
+            rates = of_seeds.sum(axis=0) / lengths.sum()
+            low, high = effect_of(SIGNS @ rates, resampled, rng.permutation(1_500)).interval(confidence)
             lows.append(low)
             highs.append(high)
         above += max(lows) > 0

@@ -11,8 +11,8 @@ from lab import paths
 from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, answer
+from lab.evaluation.benchmarks.samples import SampleBenchmark
 from lab.evaluation.items import NAMES, character_error_rate, read_items
-from lab.evaluation.trained import TrainedModel
 from lab.paper.evaluating import model_and_benchmarks
 from lab.parts.omni_model import OmniModel
 from lab.parts.saved_model import save_model
@@ -20,8 +20,9 @@ from lab.study import store
 from lab.study.evaluations import Recorded, evaluate, read_evaluations
 from lab.study.models import open_model
 from lab.study.tracking import Recorder, cell_run
+from lab.training.cell import heard_data
+from lab.training.named_parts import open_audio_encoder
 from lab.training.parameters import SpeechParameters
-from lab.training.speech import cell_data, open_encoder
 from tests.speech import write_corpus
 from tests.test_cli import call
 from tests.training.test_speech import NORMALIZER, build, tiny_parameters
@@ -45,8 +46,8 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Callable[
     monkeypatch.setattr(paths, "repository_root", lambda: root)
     store_maker()
     cell = SpeechParameters(**{**tiny_parameters(tmp_path), **OWN})
-    encoder = open_encoder(cell.audio_encoder)
-    model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER))
+    encoder = open_audio_encoder(cell.audio_encoder)
+    model = build(cell, encoder, heard_data(cell, encoder))
     recorder = Recorder()
     run_id = recorder.start("r, seed 0", {"rate": 2}, {"kind": "cell", "ablation": "a", "row": "r", "seed": "0"})
     run = cell_run(run_id, {})
@@ -54,7 +55,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Callable[
         "language_model": ({"name": cell.language_model}, model.language),
         "audio_encoder": ({"name": cell.audio_encoder, "window": "cropped"}, encoder),
     }
-    save_model(model, run.artifact_folder("model"), by_name=named, cell=cell.as_dict())
+    save_model(model, run.artifact("model"), by_name=named, cell=cell.as_dict())
     run.set_results({"test_error": 0.5})
     recorder.deliver(run_id, "FINISHED")
     recorder.finish(run_id, "FINISHED")
@@ -67,7 +68,7 @@ def evaluated(model: str, source: str, *, limit: int | None = None, **options: s
 
 
 def test_a_kept_model_is_measured_on_any_corpus_as_its_cell_measures_it(kept: Kept, tmp_path: Path) -> None:
-    own = cell_data(kept.cell, open_encoder(kept.cell.audio_encoder), keep=NORMALIZER)["test"]
+    own = heard_data(kept.cell, open_audio_encoder(kept.cell.audio_encoder))["test"]
     items = answer(kept.model, own, Transcribe(normalizer=NORMALIZER, num_beams=2))
     done = evaluated(kept.run_id[:8], kept.cell.corpus)
     rates = {line.metric: line for line in done.lines}
@@ -132,7 +133,7 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
     described = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**described, "format_version": 99}))
     assert call(monkeypatch, "evaluate", kept.run_id, "asterisk") == 2
-    assert "has format version 99, and this version of the lab reads 1; save it anew" in capsys.readouterr().err
+    assert "has format version 99, and this version of the lab reads 2; save it anew" in capsys.readouterr().err
 
 
 def test_options_of_a_former_cell_have_defaults(kept: Kept) -> None:
@@ -140,8 +141,9 @@ def test_options_of_a_former_cell_have_defaults(kept: Kept) -> None:
     described = json.loads((folder / "model.json").read_text())
     del described["cell"]
     (folder / "model.json").write_text(json.dumps(described))
-    settings = TrainedModel(name=kept.cell.corpus, folder=folder).check("m", options={}).settings
+    benchmark = SampleBenchmark(name="own", data=kept.cell.corpus, source="own", folder=folder)
+    settings = benchmark.identify("m", {}).settings
     assert settings["num_beams"] == "1"
     assert f"normalizer.{NORMALIZERS['whisper_english'].name}" in settings
     with pytest.raises(LabError, match="option num_beams is '0'; expected a whole number from 1"):
-        TrainedModel(name=kept.cell.corpus, folder=folder).check("m", options={"num_beams": "0"})
+        benchmark.identify("m", {"num_beams": "0"})

@@ -3,14 +3,13 @@ import pandas as pd
 import pytest
 
 from lab.errors import LabError
-from lab.evaluation.contrasts import Interaction, interaction
-from lab.evaluation.verdict import Verdict, judge_interaction
+from lab.evaluation.verdict import MeasuredEffect, Verdict, interaction, judge
 from tests.evaluation.results import exact, results
 
 POOL, CONV = "mean_pool_mlp", "conv_gmlp"
 
 
-def growth(high_baseline: list[int], length: int = 100) -> Interaction:
+def growth(high_baseline: list[int], length: int = 100) -> MeasuredEffect:
     """Utterances are alike; both projectors make 20 errors of 100 at n = 2, the candidate 30 at n = 8."""
     seeds = len(high_baseline)
     cells = {
@@ -23,7 +22,7 @@ def growth(high_baseline: list[int], length: int = 100) -> Interaction:
 
 
 def judged(high_baseline: list[int], **options: float) -> Verdict:
-    return judge_interaction(growth(high_baseline), **options)
+    return judge(growth(high_baseline), **options)
 
 
 def test_claim_holds_where_the_interval_is_above_zero() -> None:
@@ -56,8 +55,8 @@ def test_claim_does_not_hold_where_the_smallest_effect_of_interest_is_ruled_out(
 
 def test_growth_above_zero_but_below_the_smallest_effect_is_not_what_is_claimed() -> None:
     result = growth([31, 31, 31])  # one point, in every seed
-    assert judge_interaction(result, smallest_effect=0.0).outcome == "holds"
-    assert judge_interaction(result, smallest_effect=0.02).outcome == "does not hold"
+    assert judge(result, smallest_effect=0.0).outcome == "holds"
+    assert judge(result, smallest_effect=0.02).outcome == "does not hold"
 
 
 def test_undecided_says_how_many_further_seeds_would_decide() -> None:
@@ -81,7 +80,7 @@ def test_undecided_by_utterances_alone_says_so() -> None:
     rng = np.random.default_rng(0)
     cells = {cell: [rng.integers(0, 9, 12).tolist()] * 3 for cell in [(POOL, 2), (CONV, 2), (POOL, 8), (CONV, 8)]}
     result = interaction(exact(cells), baseline=POOL, candidate=CONV, low_rate=2, high_rate=8)
-    verdict = judge_interaction(result)
+    verdict = judge(result)
     assert (verdict.outcome, verdict.further_seeds) == ("undecided", None)
     assert verdict.sentence.endswith("; 12 utterances leave it open however many seeds are run.")
 
@@ -97,7 +96,7 @@ def test_one_seed_never_decides() -> None:
 def test_sentence_is_one_line_of_plain_text_without_negative_zero() -> None:
     frame = results({(POOL, 2): 0.3, (CONV, 2): 0.3, (POOL, 8): 0.5, (CONV, 8): 0.4})
     result = interaction(frame, baseline=POOL, candidate=CONV, low_rate=2, high_rate=8, num_resamples=500)
-    sentence = judge_interaction(result).sentence
+    sentence = judge(result).sentence
     assert "\n" not in sentence
     assert "|" not in sentence
     assert "-0.00" not in judged([30, 30, 30], smallest_effect=0.0).sentence
@@ -110,7 +109,7 @@ def test_at_another_level_the_sentence_names_it_and_what_the_p_value_is_to_be_he
     result = interaction(
         pd.concat([frame, high]), baseline=POOL, candidate=CONV, low_rate=2, high_rate=8, confidence=1 - 0.045 / 4
     )
-    verdict = judge_interaction(result)
+    verdict = judge(result)
     # 12 +- t(0.994375; 2) / sqrt(3), t = 9.37: 6.59 to 17.41.
     assert verdict.interval == (pytest.approx(0.0659, abs=5e-4), pytest.approx(0.1741, abs=5e-4))
     assert "98.875% interval +6." in verdict.sentence

@@ -10,10 +10,9 @@ import pytest
 import soundfile
 from PIL import Image as Picture
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.instructions.instructions import instruction
-from lab.data.media import Drawn
-from lab.data.sample import Image, Sample, Text
+from lab.data.sample import Drawn, Image, Sample, Text
 from lab.errors import LabError
 from lab.explore import loss_filter
 from lab.explore.loss_filter import ScoredSamples, loss_filter_panel, row_saver, samples_of_scoring, samples_of_study
@@ -25,15 +24,17 @@ LOSSES = np.concatenate([LOSSES, LOSSES])
 FAULTS = ["echo", "clean", "clean", "clean", "swapped"] * 2
 
 
-def samples(**changes):
+def samples(seen=None, **changes):
     given = {
-        "ids": [f"s{i}" for i in range(10)],
-        "prompts": [f"ask <{i}>" for i in range(10)],
-        "answers": [f"answer {i}" for i in range(10)],
-        "losses": LOSSES,
-        "faults": FAULTS,
+        "id": [f"s{i}" for i in range(10)],
+        "asked": [f"ask <{i}>" for i in range(10)],
+        "answer": [f"answer {i}" for i in range(10)],
+        "loss": LOSSES,
+        "loss_without_prompt": np.nan,
+        "fault": FAULTS,
     }
-    return ScoredSamples(**{**given, **changes})
+    columns = {name: value for name, value in {**given, **changes}.items() if value is not None}
+    return ScoredSamples(frame=pd.DataFrame(columns), seen=seen or {})
 
 
 def test_the_account_the_figure_and_the_samples_follow_filter_and_k():
@@ -63,7 +64,7 @@ def picture(key, question="how many?"):
 
 def test_a_sample_is_shown_beside_the_picture_that_it_is_about():
     assert "<img" not in loss_filter_panel(samples()).shown[2]
-    read = loss_filter_panel(samples(seen=[picture(f"s{i}") for i in range(10)])).shown[2]
+    read = loss_filter_panel(samples(seen={f"s{i}": picture(f"s{i}") for i in range(10)})).shown[2]
     written = [io.BytesIO(base64.b64decode(one)) for one in re.findall("data:image/png;base64,([^']*)", read)]
     assert [np.asarray(Picture.open(one)).max() for one in written] == [0, 5]  # both dropped below
 
@@ -71,7 +72,7 @@ def test_a_sample_is_shown_beside_the_picture_that_it_is_about():
 def test_prompts_are_heard_each_in_a_timbre_of_its_own_and_always_the_same(monkeypatch, tmp_path):
     monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path))
     prompts = ["good morning", "one", "two", "three", "four", "good morning", *"abcd"]
-    panel = loss_filter_panel(samples(prompts=prompts))
+    panel = loss_filter_panel(samples(asked=prompts))
     assert "<audio" not in panel.shown[2]
     panel.controls["hear"].value = True
     heard = re.findall("data:audio/wav;base64,([^']*)", panel.shown[2])
@@ -79,14 +80,14 @@ def test_prompts_are_heard_each_in_a_timbre_of_its_own_and_always_the_same(monke
     assert len(sounds) == 2
     assert all(rate == 16000 and len(wave) > 8000 and np.abs(wave).max() > 0.05 for wave, rate in sounds)
     assert len(sounds[0][0]) != len(sounds[1][0])  # one text, two voices
-    again = loss_filter_panel(samples(prompts=prompts))
+    again = loss_filter_panel(samples(asked=prompts))
     again.controls["hear"].value = True
     assert again.shown[2] == panel.shown[2]
 
 
 def test_a_prompt_that_cannot_be_spoken_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path))
-    panel = loss_filter_panel(samples(prompts=[""] * 10), num_shown=1)
+    panel = loss_filter_panel(samples(asked=[""] * 10), num_shown=1)
     panel.controls["hear"].value = True
     assert panel.error == ""
     assert "eSpeak NG says nothing for" in panel.shown[2]
@@ -106,8 +107,9 @@ def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeyp
     lines["fault"] = ["swapped", "clean"]
     monkeypatch.setattr(loss_filter, "load_utterances", lambda *_: pd.DataFrame(lines))
     found = samples_of_study(images, "cpu")
-    assert [one.id for one in found.seen] == found.ids == ["s7", "s3"]
-    assert found.prompts == ["swapped", "how many?"]  # as it was scored, fault and all
+    assert found.frame["id"].tolist() == ["s7", "s3"]
+    assert set(found.seen) >= {"s7", "s3"}
+    assert found.frame["asked"].tolist() == ["swapped", "how many?"]  # as it was scored, fault and all
     base = images.base
     assert asked == [("stills", "train", base.num_pretraining + base.num_training)]
     assert found.sight.frame_size == base.frame_size
@@ -117,15 +119,15 @@ def test_pictures_of_a_study_and_of_a_scoring_are_those_that_were_scored(monkeyp
     pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "part-000000.parquet")
     (tmp_path / SUMMARY).write_text("{}")
     scored = samples_of_scoring(tmp_path, "stills")
-    assert [one.id for one in scored.seen] == ["s2", "s9"]
-    assert scored.prompts == ["how many?"] * 2
+    assert set(scored.seen) >= {"s2", "s9"}
+    assert scored.frame["asked"].tolist() == ["how many?"] * 2
 
 
 def test_a_filter_that_needs_more_than_there_is_says_so():
     panel = loss_filter_panel(samples())
     panel.controls["loss_filter"].value = "ifd"
-    assert "loss filter 'ifd' divides by the loss without the prompt" in panel.error
-    panel = loss_filter_panel(samples(losses_without_prompt=np.full(10, 3.5)))
+    assert "there is none without the prompt, by which 'ifd' divides" in panel.error
+    panel = loss_filter_panel(samples(loss_without_prompt=np.full(10, 3.5)))
     panel.controls["loss_filter"].value = "ifd"
     assert panel.error == ""
     assert "6 of 10 kept" in panel.shown[0]
@@ -133,7 +135,7 @@ def test_a_filter_that_needs_more_than_there_is_says_so():
 
 @pytest.mark.parametrize("name", ["log_gaussian", "median_mad", "none", "random", "gaussian_high"])
 def test_every_filter_is_drawn(name):
-    panel = loss_filter_panel(samples(faults=None))
+    panel = loss_filter_panel(samples(fault=None))
     panel.controls["loss_filter"].value = name
     assert panel.error == ""
     assert "precision" not in panel.shown[0]
@@ -165,12 +167,11 @@ def test_a_scoring_is_read_with_the_texts_of_its_source(monkeypatch, tmp_path):
     pq.write_table(pa.table(columns, schema=LOSS_COLUMNS), tmp_path / "part-000000.parquet")
     (tmp_path / SUMMARY).write_text("{}")
     found = samples_of_scoring(tmp_path, "x")
-    assert (list(found.prompts), list(found.answers), found.losses.tolist()) == (
-        ["ask 2", "ask 0"],
-        ["say 2", "say 0"],
-        [1.0, 2.0],
-    )
-    assert found.losses_without_prompt is None
+    assert found.frame[["asked", "answer", "loss"]].to_numpy().tolist() == [
+        ["ask 2", "say 2", 1.0],
+        ["ask 0", "say 0", 2.0],
+    ]
+    assert found.frame["loss_without_prompt"].isna().all()
     given.pop()
     with pytest.raises(LabError, match="'x' has no sample 's2', which was scored"):
         samples_of_scoring(tmp_path, "x")

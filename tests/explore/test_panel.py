@@ -4,8 +4,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lab.errors import LabError
-from lab.explore.html import table, text
-from lab.explore.panel import Panel, Playable
+from lab.explore.panel import Panel
+from lab.explore.shown import sound, table, text
 
 
 def counting(shown):
@@ -15,7 +15,7 @@ def counting(shown):
             raise LabError("number is 3; expected another")
         figure = Figure()
         figure.subplots().plot(range(number + 1))
-        return [figure, f"<p>{number}</p>", Playable(np.zeros(100), 16000, caption="<silence>")]
+        return [figure, f"<p>{number}</p>", sound(np.zeros(100), "<silence>")]
 
     return show
 
@@ -65,4 +65,4 @@ def test_tables_and_texts_say_what_they_are_given_and_are_no_html():
     assert "x &amp; y" in made
     assert made.count("<tr>") == 3
     assert table([]) == "<p>none</p>"
-    assert text('"') == "&quot;"
+    assert text('"') == "&#34;"

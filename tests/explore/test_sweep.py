@@ -30,7 +30,8 @@ def process(monkeypatch):
     made = SweepProcess(load_ablation("visual_projector"), "smoke", workers=2)
     yield made
     made.stop()
-    made.wait(10)
+    if made.process:
+        made.process.wait(10)
 
 
 def test_a_sweep_is_started_once_told_what_to_run_and_stopped_as_by_ctrl_c(process):
@@ -41,7 +42,7 @@ def test_a_sweep_is_started_once_told_what_to_run_and_stopped_as_by_ctrl_c(proce
     with pytest.raises(LabError, match="the sweep runs already"):
         process.start()
     process.stop()
-    assert process.wait(10)
+    process.process.wait(10)
     assert "KeyboardInterrupt" in process.last_lines()
     process.stop()  # nothing to stop any more
 
@@ -56,7 +57,7 @@ def test_the_panel_shows_cells_results_and_what_the_buttons_did(monkeypatch, pro
     panel.process = process
     panel.update()
     assert "12 cells: 12 missing; the sweep is not running from here" in panel.shown[0]
-    assert "there are no results of &#x27;visual_projector&#x27; at rung" in panel.shown[-1]
+    assert "there are no results of &#39;visual_projector&#39; at rung" in panel.shown[-1]
     start, stop, said = panel.children[0].children
     start.click()
     waiting(process, "began")
@@ -66,7 +67,7 @@ def test_the_panel_shows_cells_results_and_what_the_buttons_did(monkeypatch, pro
     start.click()
     assert "the sweep runs already" in said.value
     stop.click()
-    assert process.wait(10)
+    process.process.wait(10)
     panel.controls["rows"].value = "mean_pool, no_such"
     assert "unknown row of 'visual_projector' (or main, all): 'no_such'" in panel.error
     panel.controls["rows"].value = "mean_pool"

@@ -12,7 +12,6 @@ from lab.study import results
 from lab.study.ablation import Ablation, load_ablation
 
 NAME = "orders"
-README = f"<!-- lab:{NAME}:begin -->\n<!-- lab:{NAME}:end -->\n"
 DECLARATION = """
 from lab.paper.claims import Comparison
 from lab.study.ablation import Ablation, Column, Reported, Row, Rung
@@ -52,7 +51,6 @@ NUM_QUESTIONS, PER_GROUP = 80, 2
 def write_checkout(root: Path) -> None:
     (root / "ablations").mkdir(parents=True)
     (root / "ablations" / f"{NAME}.py").write_text(DECLARATION, encoding="utf-8")
-    (root / "README.md").write_text(README, encoding="utf-8")
 
 
 def cell_answers(accuracy: float, row: str, seed: int) -> pd.DataFrame:

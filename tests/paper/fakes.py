@@ -1,4 +1,4 @@
-"""A checkout with made-up results of a rate study: its declaration, its results file, its utterances, its README."""
+"""A checkout with made-up results of a rate study: its declaration, its results file, and its utterances."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,6 @@ from lab.study import results
 from lab.study.ablation import Ablation, load_ablation
 
 NAME = "conv_gmlp_rate"
-README = f"# A readme\n\n<!-- lab:{NAME}:begin -->\nnot run yet\n<!-- lab:{NAME}:end -->\n\nThe rest.\n"
 
 DECLARATION = """
 from lab.paper.claims import Contrast
@@ -79,7 +78,6 @@ GROWING_GAP: Rates = {
 def write_checkout(root: Path) -> None:
     (root / "ablations").mkdir(parents=True)
     (root / "ablations" / f"{NAME}.py").write_text(DECLARATION, encoding="utf-8")
-    (root / "README.md").write_text(README, encoding="utf-8")
 
 
 def cell_utterances(rate: float, projector: str, downsample_rate: int, seed: int, num: int = 50) -> pd.DataFrame:

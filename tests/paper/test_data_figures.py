@@ -11,10 +11,8 @@ from PIL import Image
 from lab import paths
 from lab.errors import LabError
 from lab.paper.architecture import architecture
-from lab.paper.diagram import rounded
-from lab.paper.figure_frame import draw_figure, facts_checksum, load_script
-from lab.paper.freshness import drawn_of_data
-from lab.paper.style import paper_style, save
+from lab.paper.figures import _names_facts, draw_figure, drawn, load_script
+from lab.paper.style import paper_style, rounded, save
 from lab.study import ablation
 from lab.study.ablation import Row, load_ablation
 from lab.training.stages import PAPER_STAGES
@@ -172,7 +170,7 @@ def test_files_name_the_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with Image.open(png) as image:
         description = image.text["Description"]
     for text in (svg.read_text(), description):
-        assert f"sha256 of the facts {facts_checksum(PIPELINE.facts())}" in text
+        assert _names_facts(PIPELINE.facts()) in text
         assert "no run of this project" in text
 
 
@@ -182,7 +180,7 @@ def test_a_rung_is_refused() -> None:
 
 
 def test_the_figures_in_the_repository_are_of_these_facts() -> None:
-    found = drawn_of_data()
+    found = drawn(["paper_radars", *NAMES])
     assert {one.path.stem for one in found} == {"paper_radars", *NAMES}
     assert {one.state for one in found} == {"matches"}
 
@@ -205,6 +203,6 @@ def test_a_figure_of_other_facts_or_none_is_noticed(tmp_path: Path, monkeypatch:
     (tmp_path / "figures" / "paper_pipeline.py").write_text(script)
     (tmp_path / "figures" / "paper_pipeline.svg").write_text("<svg>drawn from 0123456789abcdef</svg>")
     monkeypatch.setattr(paths, "repository_root", lambda: tmp_path)
-    assert [one.state for one in drawn_of_data(["paper_pipeline"])] == ["no longer matches", "missing"]
+    assert [one.state for one in drawn(["paper_pipeline"])] == ["no longer matches", "missing"]
     with pytest.raises(LabError, match="unknown figure 'paper_pie'"):
-        drawn_of_data(["paper_pie"])
+        drawn(["paper_pie"])

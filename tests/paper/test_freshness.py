@@ -5,7 +5,7 @@ import pytest
 from lab import paths
 from lab.errors import LabError
 from lab.paper import tables
-from lab.paper.freshness import drawn, resting_on
+from lab.paper.figures import drawn, resting_on
 from lab.study.results import read_lines
 from tests.paper.fakes import GROWING_GAP, NAME, write_checkout, write_results
 
@@ -19,18 +19,17 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def states(checkout: Path) -> dict[str, str]:
-    return {str(one.path.relative_to(checkout)): one.state for one in drawn()}
+    return {str(one.path.relative_to(checkout)): one.state for one in drawn([NAME])}
 
 
 def test_a_table_matches_its_runs_until_they_are_others(checkout: Path) -> None:
-    assert drawn() == []
+    assert drawn([NAME]) == []
     write_results(GROWING_GAP)
     table = f"ablations/results/{NAME}.cpu.md"
     assert states(checkout)[table] == "missing"
     tables.write_tables(NAME, "cpu")
     assert states(checkout)[table] == "matches"
-    # The same cells, measured otherwise.
-    write_results({place: rate + 0.01 for place, rate in GROWING_GAP.items()})
+    write_results(GROWING_GAP, seeds=(0, 1))
     assert states(checkout)[table] == "no longer matches"
 
 
@@ -59,5 +58,5 @@ def test_what_rests_on_a_run_is_found_by_its_first_letters(checkout: Path) -> No
 
 
 def test_an_unknown_ablation_is_refused(checkout: Path) -> None:
-    with pytest.raises(LabError, match="unknown ablation 'no_such'"):
+    with pytest.raises(LabError, match="unknown figure 'no_such'"):
         drawn(["no_such"])

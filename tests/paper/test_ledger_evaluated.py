@@ -2,13 +2,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 from lab import cli, paths
 from lab.errors import LabError
-from lab.evaluation.benchmarks.benchmark import Fills
+from lab.evaluation.benchmarks.benchmark import Fills, Options
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.paper.evaluating import options_of, print_benchmarks
 from lab.paper.ledger import evaluated
@@ -33,6 +34,10 @@ def guessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_maker: Calla
     benchmark = Guessing(cells=(MMLU,))
     monkeypatch.setitem(BENCHMARKS, "guessing", benchmark)
     return benchmark
+
+
+class Optionless(Guessing):
+    options: ClassVar[Options] = {}
 
 
 def ask(benchmark: Guessing, model: str = "m", **more: object) -> None:
@@ -65,7 +70,7 @@ def test_a_named_row_fills_its_cell_and_no_other(guessing: Guessing) -> None:
     assert judged[KEY].verdict == "not reproduced"  # 75.0 is not within 1% of 65.3
     assert {one.verdict for key, one in judged.items() if key != KEY} == {"not attempted"}
     (line,) = page.measured
-    assert line[:3] == [NAME, "65.3", "75.0 (50.0 to 90.0)"]
+    assert line[:3] == [f"{NAME}, MMLU", "65.3", "75.0 (50.0 to 90.0)"]
     assert any("guessing on m: accuracy of m@1" in note and "mood good" in note for note in page.notes)
 
 
@@ -121,7 +126,7 @@ def test_what_was_evaluated_is_shown_in_every_format(guessing: Guessing, capsys:
 
 
 def test_options_are_read_and_refused_early() -> None:
-    one, other = Guessing(), Guessing(name="other", options={})
+    one, other = Guessing(), Optionless(name="other")
     assert options_of([one, other], ["mood=bad=ly"]) == {"guessing": {"mood": "bad=ly"}, "other": {}}
     for given, message in [
         (["mood"], "--option is 'mood'; expected NAME=VALUE"),
@@ -168,7 +173,7 @@ def test_the_command_lists_benchmarks_and_refuses_early(guessing: Guessing) -> N
     assert listed.exit_code == 0
     for name in BENCHMARKS:
         assert name in listed.output
-    assert "--option judge_prompt=" in listed.output
+    assert "--option model_class=" in listed.output
     for arguments, message in [
         ([], "name a model and benchmarks"),
         (["m", "guesing"], "unknown benchmark 'guesing' (did you mean 'guessing'?)"),

@@ -4,7 +4,7 @@ import pytest
 
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.ours import JudgedClaim, Ours
-from lab.paper.ledger.pages import judge, judge_one
+from lab.paper.ledger.pages import Judged, judge_one
 
 CELL = table("table_9").cell("AnyRes", "InfographicVQA")  # printed as 62.80
 HOLDS = JudgedClaim(title="The claim", outcome="holds", sentence="Holds: it does.")
@@ -17,50 +17,33 @@ OURS = Ours(
     value=61.0,
     low=59.0,
     high=63.0,
-    over_seeds=True,
     seeds=(0, 1, 2),
     run_ids=("a" * 32, "b" * 32, "c" * 32),
-    same_test=True,
     claim=HOLDS,
 )
+EVALUATED = replace(OURS, claim=None, told="Ours, a benchmark on a checkpoint.")
 
 
 @pytest.mark.parametrize("rung", ["cpu", "espeak", "gpu"])
 def test_a_small_rung_never_counts_as_the_papers_number(rung: str) -> None:
     exact = replace(OURS, rung=rung, value=62.80, low=62.7, high=62.9)
     assert judge_one(CELL, exact) == "other scale"
-    assert judge(CELL, [exact]).verdict == "other scale"
+    assert Judged(cell=CELL, ours=[exact]).verdict == "other scale"
 
 
-def test_an_interval_that_covers_the_value_reproduces_it() -> None:
-    assert judge_one(CELL, OURS) == "reproduced"
-    assert judge_one(CELL, replace(OURS, high=62.5)) == "direction only"
-
-
-def test_an_interval_wider_than_a_tenth_of_the_value_confirms_nothing() -> None:
-    assert judge_one(CELL, replace(OURS, low=61.0 - 6.2, high=63.0)) == "reproduced"
-    assert judge_one(CELL, replace(OURS, low=61.0 - 6.3, high=63.0)) == "direction only"
-
-
-def test_an_interval_of_one_seed_does_not_reproduce_by_covering() -> None:
-    assert judge_one(CELL, replace(OURS, over_seeds=False)) == "direction only"
-
-
-def test_a_mean_within_one_in_a_hundred_reproduces_without_an_interval() -> None:
-    bare = replace(OURS, low=None, high=None)
-    assert judge_one(CELL, replace(bare, value=62.80 * 1.0099)) == "reproduced"
-    assert judge_one(CELL, replace(bare, value=62.80 * 1.0101)) == "direction only"
+def test_an_evaluation_within_one_in_a_hundred_reproduces() -> None:
+    assert judge_one(CELL, replace(EVALUATED, value=62.80 * 1.0099)) == "reproduced"
+    assert judge_one(CELL, replace(EVALUATED, value=62.80 * 1.0101)) == "not reproduced"
 
 
 def test_half_the_last_printed_digit_is_near_enough_for_a_small_value() -> None:
     small = table("table_5").cell("Baichuan-Omni 7B", "ActivityNet-QA", metric="score")  # printed as 3.7
-    bare = replace(OURS, low=None, high=None, claim=None)
-    assert judge_one(small, replace(bare, value=3.749)) == "reproduced"
-    assert judge_one(small, replace(bare, value=3.751)) == "not reproduced"
+    assert judge_one(small, replace(EVALUATED, value=3.749)) == "reproduced"
+    assert judge_one(small, replace(EVALUATED, value=3.751)) == "not reproduced"
 
 
-def test_another_test_set_reproduces_no_value_however_near() -> None:
-    assert judge_one(CELL, replace(OURS, value=62.80, same_test=False)) == "direction only"
+def test_a_study_reproduces_no_value_however_near() -> None:
+    assert judge_one(CELL, replace(OURS, value=62.80)) == "direction only"
 
 
 def test_without_a_claim_that_holds_there_is_no_direction() -> None:
@@ -78,14 +61,15 @@ def test_a_value_that_was_not_found_can_be_right_in_direction_alone() -> None:
 
 
 def test_a_cell_without_runs_is_not_attempted_and_a_dash_has_no_verdict() -> None:
-    assert judge(CELL, []).verdict == "not attempted"
+    assert Judged(cell=CELL, ours=[]).verdict == "not attempted"
     dash = table("table_2").cell("GPT-4o", "SEED-IMG")
-    assert judge(dash, []).verdict is None
-    assert judge(dash, [OURS]).verdict is None
+    assert Judged(cell=dash, ours=[]).verdict is None
+    assert Judged(cell=dash, ours=[OURS]).verdict is None
 
 
 def test_the_paper_rung_decides_where_there_are_several() -> None:
     small = replace(OURS, rung="cpu")
     failed = replace(OURS, value=40.0, low=39.0, high=41.0, claim=None)
-    assert judge(CELL, [small, failed]).verdict == "not reproduced"
-    assert judge(CELL, [failed, OURS, small]).verdict == "reproduced"
+    assert Judged(cell=CELL, ours=[small, failed]).verdict == "not reproduced"
+    assert Judged(cell=CELL, ours=[failed, OURS, small]).verdict == "direction only"
+    assert Judged(cell=CELL, ours=[failed, replace(EVALUATED, value=62.8), small]).verdict == "reproduced"

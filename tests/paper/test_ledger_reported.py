@@ -11,7 +11,6 @@ def test_a_printed_percentage_is_a_fraction_and_keeps_its_cell() -> None:
     assert entry.source.startswith("secondary: ")
     assert entry.note == "a note"
     assert entry.cell == "table_9 / Baseline / DocVQA / score"
-    assert not entry.same_test
 
 
 def test_a_score_that_is_no_percentage_stays_as_it_is() -> None:

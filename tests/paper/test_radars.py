@@ -7,7 +7,7 @@ from PIL import Image
 
 from lab import paths
 from lab.errors import LabError
-from lab.paper.figure_frame import draw_figure, facts_checksum, load_script
+from lab.paper.figures import _names_facts, draw_figure, load_script
 from lab.paper.style import paper_style
 from tests.paper.paper_tables import TEXT, printed, value
 from tests.test_figures import ROOT
@@ -94,7 +94,7 @@ def test_the_files_name_the_facts_and_the_same_facts_give_the_same_bytes(
     with Image.open(png) as image:
         description = image.text["Description"]
     for text in (svg.read_text(), description):
-        assert facts_checksum(figure.facts()) in text
+        assert _names_facts(figure.facts()) in text
     first = svg.read_bytes(), png.read_bytes()
     monkeypatch.setattr(paths, "repository_root", lambda: tmp_path / "other")
     assert tuple(path.read_bytes() for path in draw_figure(SCRIPT)) == first

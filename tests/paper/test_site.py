@@ -1,4 +1,4 @@
-"""The pages of components: all dicts of parts, data and training, every entry with words and a place in the paper."""
+"""The page of components: all dicts of parts, data and training, every entry with words and a place in the paper."""
 
 import re
 from collections.abc import Mapping
@@ -10,27 +10,15 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
-from lab.paper.site import (
-    NOT_IN_THE_PAPER,
-    ROOMS,
-    Components,
-    component_page,
-    components,
-    documented,
-    fields,
-    in_words,
-    modules,
-)
+from lab.paper.site import NOT_IN_THE_PAPER, Components, component_page, components, modules
 from lab.parts.audio_projectors import AUDIO_PROJECTORS
 from lab.training.stages import PAPER_STAGES
 
 NO_COMPONENTS = {
     "lab.data.fetch.CLIENTS": "programs that download",
-    "lab.data.filters.near_duplicates.SHINGLES": "an option of one step",
     "lab.data.recipes.engines.ENGINES": "where a recipe is worked on",
-    "lab.data.filters.step.KINDS": "kinds of columns",
     "lab.data.filters.step.LENGTHS": "units of one step",
-    "standins.scenes.rendering.PATTERNS": "backgrounds of scenes",
+    "standins.scenes.scene.PATTERNS": "backgrounds of scenes",
     "lab.training.memory.PRECISIONS": "bytes of numbers, for counting",
 }
 
@@ -42,7 +30,7 @@ def is_component(entry: Any) -> bool:
     return callable(entry) or is_dataclass(entry)
 
 
-def test_every_dict_of_components_has_a_page() -> None:
+def test_every_dict_of_components_is_on_the_page() -> None:
     shown = {f"{page.module}.{page.dict}" for page in components().values()}
     found = set()
     for name in modules():
@@ -58,17 +46,24 @@ def test_every_dict_of_components_has_a_page() -> None:
     assert len(found) > 30
 
 
+@pytest.fixture(scope="module")
+def sections() -> dict[str, list[str]]:
+    """The lines of entries by the anchor of their section."""
+    parts = re.split(r"^## .*\{#(\w+)\}$", component_page(), flags=re.MULTILINE)[1:]
+    return {
+        slug: [line for line in text.splitlines() if line.startswith("| `")]
+        for slug, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
 @pytest.mark.parametrize("slug", components())
-def test_no_component_is_left_without_words_place_or_definition(slug: str) -> None:
-    page = components()[slug]
-    lines = [line for line in component_page(slug).splitlines() if line.startswith("| `")]
-    assert [line.split("`")[1] for line in lines] == list(page.entries())
-    for line in lines:
+def test_no_component_is_left_without_words_or_place(slug: str, sections: dict[str, list[str]]) -> None:
+    assert [line.split("`")[1] for line in sections[slug]] == list(components()[slug].entries())
+    for line in sections[slug]:
         cells = re.split(r"(?<!\\)\|", line)[1:-1]
-        assert len(cells) == 4
+        assert len(cells) == 3
         assert all(cell.strip() for cell in cells), line
         assert " at 0x" not in line, line
-    assert page.room in ROOMS
 
 
 def test_a_part_of_the_paper_has_its_section_and_a_peer_is_not_said_to_be_in_it() -> None:
@@ -87,38 +82,25 @@ def test_a_stage_and_a_benchmark_say_themselves_where_the_paper_has_them() -> No
     assert benchmarks.place("amazon_queen", entries["amazon_queen"]) == NOT_IN_THE_PAPER
 
 
-def test_a_rule_of_another_publication_names_it() -> None:
-    page = components()["quality_rules"]
-    assert page.place("num_words", page.entries()["num_words"]).endswith("; this is Rae et al. 2021, A.1.1")
-
-
 @dataclass(frozen=True)
 class Held:
     size: int
     rates: Mapping[str, float | None]
-    label: str = "plain"
+    label: str = ""
 
 
-def test_data_is_said_by_the_fields_that_differ_from_the_defaults() -> None:
-    assert fields(Held(3, {"a": 1e-5, "b": None})) == "size: 3; rates: a 1e-05, b not found"
-    assert fields(Held(3, {"a": None}, "bold")) == "size: 3; rates: a (numbers not found); label: bold"
-    assert fields((Held(1, {}), Held(2, {}))) == "size: 1; size: 2"
-    assert documented(Held(3, {})) is None
-
-
-def test_a_configuration_is_said_by_its_sizes() -> None:
-    known = components()["known_configurations"].entries()["openai/whisper-large-v3"]
-    assert in_words(known).startswith("WhisperConfig; ")
-    assert {"num mel bins: 128", "d model: 1280", "encoder layers: 32"} <= set(in_words(known).split("; "))
+def test_data_is_said_by_the_fields_that_say_something() -> None:
+    page = components()["stages"]
+    assert page.what("mine", Held(3, {"a": 1e-5, "b": None})) == "size: 3; rates: a 1e-05, b not found"
+    assert page.what("mine", (Held(1, {}), Held(2, {}, "bold"))) == "size: 1, size: 2; label: bold"
 
 
 def test_words_about_an_entry_that_is_not_there_are_refused() -> None:
     page = Components(
-        slug="audio_projectors",
         title="Audio projectors",
         module="lab.parts.audio_projectors",
         dict="AUDIO_PROJECTORS",
         places=MappingProxyType({"lost": "section 9"}),
     )
-    with pytest.raises(LabError, match=r"speaks of lost of 'audio_projectors'.+it has conv_gmlp"):
+    with pytest.raises(LabError, match=r"speaks of lost, which .*AUDIO_PROJECTORS does not have; it has conv_gmlp"):
         page.entries()

@@ -163,12 +163,7 @@ def test_a_rate_larger_than_the_utterance_is_refused(name: str) -> None:
         projector.output_length(0)
 
 
-def test_wrong_shapes_are_refused() -> None:
-    projector = build("mean_pool_mlp", 2)
-    with pytest.raises(ValueError, match="a length of 9 frames exceeds the 4 frames given"):
-        projector(torch.zeros(1, 4, D), torch.tensor([9]))
-    with pytest.raises(ValueError, match="features are 5 wide; this projector was built for 12"):
-        projector(torch.zeros(1, 4, 5), torch.tensor([4]))
+def test_a_width_below_1_is_refused() -> None:
     with pytest.raises(LabError, match="output_size is 0; expected at least 1"):
         build("mean_pool_mlp", 2, output_size=0)
 
@@ -307,7 +302,7 @@ def test_mean_pooling_divides_the_last_window_by_its_real_frames() -> None:
 
 
 def test_conv1d_mlp_equals_a_convolution() -> None:
-    projector = build("conv1d_mlp", 3, intermediate_size=16)
+    projector = build("conv1d_mlp", 3)
     convolution = nn.Conv1d(D, D, 3, stride=3)
     with torch.no_grad():
         projector.conv_proj.weight.copy_(as_matrix(convolution, convolution.weight))
@@ -329,33 +324,22 @@ def test_frame_concat_mlp_equals_ultravoxs_formula() -> None:
 
 
 def test_q_former_attention_equals_a_loop_over_frames() -> None:
-    projector = build("q_former", 3, num_layers=1, num_attention_heads=2)
+    projector = build("q_former", 3)
+    projector.layers = projector.layers[:1]
     layer = projector.layers[0]
-    attention = layer.cross_attention
+    layer.num_attention_heads = 2
     features, lengths = batch_of([5])
     query = projector.queries[0]
     for window, frames in enumerate((features[0, 0:3], features[0, 3:5])):
         normed = projector.frames_norm(frames)
-        keys, values, asked = attention.k_proj(normed), attention.v_proj(normed), attention.q_proj(query)
+        keys, values, asked = layer.k_proj(normed), layer.v_proj(normed), layer.q_proj(query)
         mixed = []
         for head in (slice(0, 6), slice(6, 12)):
             weights = torch.softmax(torch.stack([asked[head] @ key[head] / 6**0.5 for key in keys]), dim=0)
             mixed.append(sum(weight * value[head] for weight, value in zip(weights, values, strict=True)))
-        hidden = layer.cross_attention_norm(query + attention.o_proj(torch.cat(mixed)))
+        hidden = layer.attention_norm(query + layer.o_proj(torch.cat(mixed)))
         hidden = layer.feed_forward_norm(hidden + layer.feed_forward(hidden))
         torch.testing.assert_close(projector(features, lengths)[0][0, window], projector.output_proj(hidden))
-
-
-def test_q_former_with_several_queries_gives_one_token_a_window() -> None:
-    projector = build("q_former", 4, num_queries=3)
-    features, lengths = batch_of([96])
-    tokens, _ = projector(features, lengths)
-    assert tokens.shape == (1, 24, OUTPUT)
-    (tokens * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in projector.parameters())
-    with FlopCounterMode(display=False) as counter:
-        projector(features, lengths)
-    assert projector.flops_per_audio_second(96) == counter.get_total_flops()
 
 
 # Building by name.
@@ -380,10 +364,7 @@ def test_a_missing_option_is_named() -> None:
     ("name", "options", "message"),
     [
         ("conv_gmlp", {"intermediate_size": 0}, "intermediate_size is 0; expected at least 1"),
-        ("conv1d_mlp", {"intermediate_size": 0}, "intermediate_size is 0; expected at least 1"),
-        ("frame_concat_mlp", {"intermediate_size": 7}, "intermediate_size is 7; .* expected an even number"),
-        ("q_former", {"num_attention_heads": 5}, "width 12 does not divide by 5 attention heads"),
-        ("q_former", {"num_queries": 0}, "0 queries and 2 layers; expected at least one of each"),
+        ("q_former", {"hidden_size": 200}, "width 200 does not divide by 3 attention heads"),
     ],
 )
 def test_an_option_out_of_range_is_refused(name: str, options: dict[str, int], message: str) -> None:

@@ -1,7 +1,6 @@
 from dataclasses import replace
 
-from lab.parts.chat_codec import ChatCodec, as_chat_model
-from lab.parts.language_models import SubwordCodec
+from lab.parts.language_models import ChatCodec, SubwordCodec, as_chat_model
 from tests.parts.test_language_models import tokenizer
 from tests.parts.tiny_models import language_model
 

@@ -1,7 +1,7 @@
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
-from lab.parts.key_value_cache import AppendingCache
+from lab.parts.decoding import AppendingLayer
 
 
 def filled(cache, states):
@@ -15,6 +15,11 @@ def states(rows, tokens, layers=2, seed=0):
     return [tuple(torch.randn(rows, 2, tokens, 4, generator=generator) for _ in range(2)) for _ in range(layers)]
 
 
+def caches():
+    ours = Cache(layer_class_to_replicate=AppendingLayer)
+    return filled(ours, states(3, 5)), filled(DynamicCache(), states(3, 5))
+
+
 def same(cache, reference):
     return all(
         torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
@@ -23,7 +28,10 @@ def same(cache, reference):
 
 
 def test_tokens_are_appended_as_in_transformers_own_past_the_room_that_was_made():
-    cache, reference = filled(AppendingCache(), states(3, 5)), filled(DynamicCache(), states(3, 5))
+    cache, reference = (
+        filled(Cache(layer_class_to_replicate=AppendingLayer), states(3, 5)),
+        filled(DynamicCache(), states(3, 5)),
+    )
     for step in range(150):
         filled(cache, states(3, 1, seed=step + 1))
         filled(reference, states(3, 1, seed=step + 1))
@@ -32,9 +40,12 @@ def test_tokens_are_appended_as_in_transformers_own_past_the_room_that_was_made(
 
 
 def test_rows_are_kept_in_the_order_asked_for_and_go_on():
-    cache, reference = filled(AppendingCache(), states(3, 5)), filled(DynamicCache(), states(3, 5))
+    cache, reference = (
+        filled(Cache(layer_class_to_replicate=AppendingLayer), states(3, 5)),
+        filled(DynamicCache(), states(3, 5)),
+    )
     for rows in ([2, 0], [1]):
-        cache.select_rows(torch.tensor(rows))
+        cache.batch_select_indices(torch.tensor(rows))
         reference.batch_select_indices(torch.tensor(rows))
         assert same(cache, reference)
         filled(cache, states(len(rows), 3, seed=len(rows)))

@@ -6,9 +6,10 @@ from transformers import masking_utils
 
 from lab.errors import LabError
 from lab.parts.audio_projectors import build_audio_projector
-from lab.parts.audio_tokens import AudioTokens, Sound
+from lab.parts.media_tokens import AudioTokens, Sound
 from lab.parts.omni_model import Example, OmniModel
-from lab.training.curricula import audio_stage
+from lab.training.cell import cell_stages
+from lab.training.parameters import SpeechParameters
 from lab.training.stages import apply_stage
 from tests.parts.tiny_models import (
     ARCHITECTURES,
@@ -180,7 +181,7 @@ def steps(model: OmniModel) -> dict[str, torch.Tensor]:
 
 def test_frozen_language_model_is_bit_equal_after_training_and_every_projector_weight_has_moved():
     model = hearing_model(train_language_model=True)
-    (group,) = apply_stage(model.parts(), audio_stage(steps=3, learning_rate=1e-3))
+    (group,) = apply_stage(model.parts(), cell_stages(SpeechParameters(steps=3))[0])
     assert {id(p) for p in group["params"]} == {id(p) for p in model.audio_projector.parameters()}
     before = steps(model)
     for name, value in model.state_dict().items():
@@ -227,9 +228,3 @@ def test_time_aligned_positions_need_a_language_model_that_knows_its_frames():
 def test_projector_of_another_width_is_refused():
     with pytest.raises(LabError, match="gives tokens 12 wide; language model 'tiny qwen3' takes 16"):
         build(width=12)
-
-
-def test_statistics_of_another_width_are_refused():
-    projector = build_audio_projector("mean_pool_mlp", hidden_size=NUM_FEATURES, output_size=4, downsample_rate=2)
-    with pytest.raises(LabError, match=r"feature_std has \(5,\) values; the projector takes 6 features"):
-        AudioTokens(projector=projector, feature_std=torch.ones(5))

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lab.errors import LabError
+from lab.parts.media_tokens import VisualTokens
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.visual_projectors import build_visual_projector
-from lab.parts.visual_tokens import VisualTokens
 from lab.training.stages import Stage, apply_stage
 from tests.parts.tiny_models import HIDDEN_SIZE, language_model
 from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, asked, seeing_model, tiny_encoder
@@ -122,7 +122,6 @@ def test_parts_are_named_as_stages_name_them_and_the_encoder_is_one_only_where_i
     stage = Stage(
         name="s",
         paper="none",
-        trained=("video_projector",),
         frozen=("language_model", "visual_projector"),
         learning_rates={"video_projector": 1e-3},
         data={"video_text": 1.0},

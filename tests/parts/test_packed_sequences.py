@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
-    AttentionInterface,
     BloomConfig,
     BloomForCausalLM,
     Gemma2Config,
@@ -17,11 +16,9 @@ from transformers import (
 )
 
 from lab.errors import LabError
-from lab.parts.joined_sequences import AnswerLoss, answer_loss, pad_left
-from lab.parts.packed_sequences import PackedSequence, pack_rows, packed_answers
-from tests.parts.tiny_models import ARCHITECTURES, HIDDEN_SIZE, SPREAD, language_model
+from lab.parts.joined_sequences import AnswerLoss, PackedSequence, answer_loss, pack_rows, packed_answers, pad_left
+from tests.parts.tiny_models import ARCHITECTURES, HIDDEN_SIZE, language_model
 
-BACKENDS = ("per_sample", "sdpa")  # those that train on a CPU
 WIDTH = {"vocab_size": 6, "hidden_size": HIDDEN_SIZE}
 SIZE = {**WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
 ANSWERS = [[0, 1, 2], [], [3], [2, 2, 1, 0]]
@@ -45,19 +42,18 @@ def test_layout_of_a_worked_example():
     rows, _ = rows_of([5, 4])
     packed = pack_rows(rows, [torch.arange(5), torch.arange(4)])
     assert packed.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3]]
-    assert packed.cu_seqlens.tolist() == [0, 5, 9]
-    assert packed.cu_seqlens.dtype == torch.int32
-    assert (packed.max_seqlen, packed.lengths) == (5, (5, 4))
+    assert packed.boundaries.cu_seqlens.tolist() == [0, 5, 9]
+    assert packed.boundaries.cu_seqlens.dtype == torch.int32
+    assert (packed.boundaries.max_seqlen, packed.boundaries.lengths) == (5, (5, 4))
     assert torch.equal(packed.embeddings[0, 5:], rows[1])
     assert isinstance(packed, PackedSequence)
 
 
-@pytest.mark.parametrize("attention", BACKENDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_losses_and_gradients_are_those_of_each_sample_alone_in_the_padded_path(architecture, attention):
+def test_losses_and_gradients_are_those_of_each_sample_alone_in_the_padded_path(architecture):
     model = language_model(architecture).model
     rows, positions = rows_of()
-    packed = packed_answer_loss(model, pack_rows(rows, positions), ANSWERS, end_id=END, attention=attention)
+    packed = packed_answer_loss(model, pack_rows(rows, positions), ANSWERS, end_id=END)
     assert packed.num_tokens.tolist() == [4, 1, 2, 5]
     parameters = [p for name, p in model.named_parameters() if "embed" not in name and "wte" not in name]
     for index, (row, own) in enumerate(zip(rows, positions, strict=True)):
@@ -78,30 +74,14 @@ def test_labels_stay_in_their_sample_and_the_head_runs_on_nothing_else():
     assert answers.logits.shape == (12, 6)
 
 
-def test_the_model_is_left_as_it_was_and_other_calls_never_meet_packed_attention():
+def test_other_calls_of_the_model_never_meet_packed_attention():
     model = language_model().model
     rows, positions = rows_of()
-    before = copy.deepcopy(model.config.to_dict()), model.config._attn_implementation
+    before = copy.deepcopy(model.config.to_dict())
     padded = answer_loss(model, pad_left(rows, positions), ANSWERS, end_id=END).loss
     packed_answer_loss(model, pack_rows(rows, positions), ANSWERS, end_id=END)
-    assert (model.config.to_dict(), model.config._attn_implementation) == before
+    assert model.config.to_dict() == before
     assert torch.equal(answer_loss(model, pad_left(rows, positions), ANSWERS, end_id=END).loss, padded)
-    with pytest.raises(LabError, match="a pack of 4 samples needs"):
-        packed_answer_loss(model, pack_rows(rows, positions), [], end_id=END)
-    assert model.config._attn_implementation == before[1]
-
-
-def test_boundaries_reach_the_attention_under_the_librarys_names(monkeypatch):
-    model, met = language_model().model, []
-    inner = AttentionInterface._global_mapping["omni_lab_packed_per_sample"]
-
-    def noting(*args, **kwargs):
-        met.append((kwargs["cu_seq_lens_q"].tolist(), kwargs["cu_seq_lens_k"].tolist(), kwargs["max_length_q"]))
-        return inner(*args, **kwargs)
-
-    monkeypatch.setitem(AttentionInterface._global_mapping, "omni_lab_packed_per_sample", noting)
-    packed_answer_loss(model, pack_rows(*rows_of()), ANSWERS, end_id=END)
-    assert met == [([0, 9, 10, 14, 27], [0, 9, 10, 14, 27], 13)] * 2
 
 
 def test_layers_computed_again_in_the_backward_pass_keep_samples_apart_too():
@@ -117,21 +97,20 @@ def test_layers_computed_again_in_the_backward_pass_keep_samples_apart_too():
     stored = gradients()
     model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
-    function = model.model.layers[0]._gradient_checkpointing_func
     again = gradients()
     assert all(torch.equal(a, b) for a, b in zip(stored, again, strict=True))
     assert not any(again[index].any() for index in (0, 1, 3))
-    assert model.model.layers[0]._gradient_checkpointing_func is function
-    model.activation_checkpointing_enable({"use_reentrant": True})
-    with pytest.raises(LabError, match="gradient checkpointing with use_reentrant=False"):
-        gradients()
 
 
-@pytest.mark.parametrize("kind", ["bloom", "mamba"])
-def test_a_model_that_does_not_go_through_the_attention_interface_is_refused(kind):
-    bloom, mamba = BloomConfig(**WIDTH, n_layer=2, n_head=2), MambaConfig(**WIDTH, num_hidden_layers=2, state_size=4)
-    model = BloomForCausalLM(bloom) if kind == "bloom" else MambaForCausalLM(mamba)
-    with pytest.raises(LabError, match="computes 2 of its 2 layers without transformers' attention interface"):
+@pytest.mark.parametrize("kind", ["bloom", "gemma2", "mamba"])
+def test_a_model_whose_attention_is_its_own_is_refused(kind):
+    if kind == "bloom":
+        model = BloomForCausalLM(BloomConfig(**WIDTH, n_layer=2, n_head=2))
+    elif kind == "gemma2":  # it caps its scores
+        model = Gemma2ForCausalLM(Gemma2Config(**SIZE, intermediate_size=24, num_key_value_heads=1, head_dim=8))
+    else:
+        model = MambaForCausalLM(MambaConfig(**WIDTH, num_hidden_layers=2, state_size=4))
+    with pytest.raises(LabError, match="computes its attention by 'eager', which cannot keep packed samples apart"):
         packed_answer_loss(model, pack_rows(*rows_of()), ANSWERS, end_id=END)
 
 
@@ -156,10 +135,7 @@ def test_a_window_is_allowed_where_no_sample_is_longer():
         packed_answer_loss(model, pack_rows(rows, positions), ANSWERS, end_id=END)
 
 
-def test_scores_with_other_terms_and_attention_to_what_comes_later_are_refused():
-    config = Gemma2Config(**SIZE, intermediate_size=24, num_key_value_heads=1, head_dim=8, initializer_range=SPREAD)
-    with pytest.raises(LabError, match="Gemma2Attention adds softcap to its scores"):
-        packed_answer_loss(Gemma2ForCausalLM(config), pack_rows(*rows_of()), ANSWERS, end_id=END)
+def test_attention_to_what_comes_later_is_refused():
     model = language_model().model
     model.model.layers[1].self_attn.is_causal = False
     with pytest.raises(LabError, match="Qwen3Attention is not causal"):
@@ -176,18 +152,6 @@ def test_under_autocast_attention_is_computed_in_its_precision():
     torch.testing.assert_close(low, high, rtol=5e-2, atol=5e-2)
 
 
-def test_what_cannot_be_packed_is_refused():
-    rows, positions = rows_of()
-    model = language_model().model
-    with pytest.raises(LabError, match="a pack needs rows, and positions for each, not 0 and 0"):
-        pack_rows([], [])
-    with pytest.raises(LabError, match="not 4 and 3"):
-        pack_rows(rows, positions[:3])
-    with pytest.raises(LabError, match=r"row 1 of a pack has 0 tokens and positions of shape \(0,\)"):
-        pack_rows([rows[0], rows[1][:0]], [positions[0], positions[1][:0]])
-    with pytest.raises(LabError, match=r"row 1 of a pack has 1 tokens and positions of shape \(2,\)"):
-        pack_rows(rows[:2], [positions[0], torch.arange(2)])
-    with pytest.raises(LabError, match="sample 1 of a pack has 1 tokens, too few for its answer of 1"):
-        packed_answers(model, pack_rows(rows, positions), [[0], [1], [2], [3]], end_id=END)
-    with pytest.raises(LabError, match="attention backend 'flex' cannot run here: it has no backward pass on cpu"):
-        packed_answers(model, pack_rows(rows, positions), ANSWERS, end_id=END, attention="flex")
+def test_a_backend_that_cannot_run_here_is_refused():
+    with pytest.raises(LabError, match="attention backend 'torch_varlen' cannot run here: it has no kernel for cpu"):
+        packed_answers(language_model().model, pack_rows(*rows_of()), ANSWERS, end_id=END, attention="torch_varlen")

@@ -7,8 +7,7 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from lab.errors import LabError
-from lab.parts.audio_encoders import AUDIO_ENCODERS
-from lab.parts.speech_recognizers import SpeechRecognizer, load_speech_recognizer
+from lab.parts.audio_encoders import AUDIO_ENCODERS, SpeechRecognizer, load_speech_recognizer
 
 SPECIAL = [
     "<|endoftext|>",
@@ -143,7 +142,7 @@ def test_foreign_models_are_named(tmp_path: Path):
     with pytest.raises(LabError, match="is a bert model; expected Whisper"):
         load_speech_recognizer(tmp_path)
     with pytest.raises(
-        LabError, match=r"cannot load speech recogniser .*nowhere.*choose one of: whisper_tiny_en, whisper_base"
+        LabError, match=r"cannot load speech recogniser .*nowhere.*expected one of whisper_tiny_en, whisper_base"
     ):
         load_speech_recognizer(tmp_path / "nowhere")
     assert set(AUDIO_ENCODERS) == {"whisper_tiny_en", "whisper_base"}

@@ -18,10 +18,9 @@ from transformers import (
 )
 
 from lab.errors import LabError
-from lab.parts import vision_backbones
+from lab.parts import vision_encoders
 from lab.parts.known_configurations import known_configuration
-from lab.parts.vision_backbones import SiglipBackbone
-from lab.parts.vision_encoders import VisionEncoder, load_vision_encoder
+from lab.parts.vision_encoders import SiglipBackbone, VisionEncoder, load_vision_encoder
 
 # timm's own models for tests, of the kinds that lay out their features differently.
 TIMM_MODELS = ("test_vit", "test_vit3", "test_vit_relpos", "test_efficientnet", "test_resnet", "test_convnext")
@@ -152,7 +151,6 @@ def test_the_key_changes_with_whatever_features_depend_on(siglip_folder: Path, t
         load_vision_encoder(str(tmp_path)),
         timm_encoder("test_vit"),
         timm_encoder("test_vit", seed=1),
-        timm_encoder("test_vit", feature_index=2),
         timm_encoder("test_efficientnet"),
         timm_encoder("test_efficientnet", stride=16),
         timm_encoder("test_efficientnet", image_size=96),
@@ -238,8 +236,8 @@ def test_what_is_no_siglip_is_refused(tmp_path: Path, siglip_folder: Path) -> No
     expected = "expected timm:NAME, a local folder, or a SigLIP on the Hugging Face hub"
     with pytest.raises(LabError, match=rf"cannot load vision encoder '.*nowhere'.* {expected}"):
         load_vision_encoder(str(tmp_path / "nowhere"))
-    for option in ({"stride": 16}, {"feature_index": 1}, {"pretrained": False}, {"weights": tmp_path}):
-        with pytest.raises(LabError, match="has no stride, feature_index, pretrained or weights; timm models have"):
+    for option in ({"stride": 16}, {"pretrained": False}, {"weights": tmp_path}):
+        with pytest.raises(LabError, match="has no stride, pretrained or weights; timm models have"):
             load_vision_encoder(str(siglip_folder), **option)
 
 
@@ -276,8 +274,7 @@ def test_a_stride_chooses_a_cnns_stage(stride: int, index: int) -> None:
     batch = pictures(64)
     expected = pyramid((batch.permute(0, 3, 1, 2) / 255 - mean) / std)[index].permute(0, 2, 3, 1)
     close(encoder(batch), expected)
-    assert timm_encoder("test_efficientnet", feature_index=index).key == encoder.key
-    assert timm_encoder("test_efficientnet", feature_index=index - 5).key == encoder.key
+    assert encoder.backbone.feature_index == index
 
 
 def timm_state(name: str) -> dict[str, Tensor]:
@@ -312,11 +309,11 @@ def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -
         ({**state, "extra": torch.zeros(1)}, "Unexpected"),
     ):
         torch.save(changed, tmp_path / "bad.pth")
-        with pytest.raises(LabError, match=rf"bad\.pth do not fit timm model 'test_vit': .*{complaint} key"):
+        with pytest.raises(LabError, match=rf"the weights .*bad\.pth of timm model 'test_vit': .*{complaint} key"):
             load_vision_encoder("timm:test_vit", weights=tmp_path / "bad.pth")
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     for name in ("broken.pth", "nowhere.pth"):
-        with pytest.raises(LabError, match=rf"cannot read the weights .*{name} of timm model 'test_vit'"):
+        with pytest.raises(LabError, match=rf"cannot load the weights .*{name} of timm model 'test_vit'"):
             load_vision_encoder("timm:test_vit", weights=tmp_path / name)
 
 
@@ -327,10 +324,7 @@ def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -
         ("qqqqqqqq", {}, r"timm has no model 'qqqqqqqq'; timm.list_models\(\) lists them all"),
         ("test_vit", {"stride": 8}, "'test_vit' has no features of stride 8; choose one of: 16"),
         ("test_resnet", {"stride": 3}, "has no features of stride 3; choose one of: 2, 4, 8, 16, 32"),
-        ("test_vit", {"feature_index": 6}, "'test_vit' has features 0 to 5; feature_index is 6"),
-        ("test_vit", {"feature_index": -7}, "'test_vit' has features 0 to 5; feature_index is -7"),
-        ("test_resnet", {"stride": 8, "feature_index": 1}, "stride 8 and feature_index 1 both choose a feature"),
-        ("test_vit", {"image_size": 63}, "'test_vit' cannot take pictures of 63 px: Input height"),
+        ("test_vit", {"image_size": 63}, "'test_vit' for pictures of 63 px: Input height"),
         ("test_vit", {"image_size": -1}, "image_size is -1 and stride 0; expected 0"),
         ("test_vit", {"stride": -1}, "image_size is 64 and stride -1; expected 0"),
     ],
@@ -344,7 +338,7 @@ def test_weights_that_the_hub_does_not_give_are_named(monkeypatch: pytest.Monkey
     def unreachable(*_: Any, **__: Any) -> nn.Module:
         raise OSError("no network")
 
-    monkeypatch.setattr(vision_backbones.timm, "create_model", unreachable)
+    monkeypatch.setattr(vision_encoders.timm, "create_model", unreachable)
     with pytest.raises(
         LabError, match=r"cannot load timm model 'test_vit': no network; .* pretrained=False for random"
     ):
@@ -355,7 +349,7 @@ def test_a_model_without_intermediate_features_is_refused() -> None:
     model = nn.Identity()
     model.pretrained_cfg = {"architecture": "odd"}
     with pytest.raises(LabError, match="timm model 'odd' gives no intermediate features"):
-        vision_backbones.TimmBackbone(model=model, image_size=8)
+        vision_encoders.TimmBackbone(model=model, image_size=8)
 
 
 # The packaged EfficientNet-Lite0, against a network written from its names.

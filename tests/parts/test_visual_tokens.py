@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lab.errors import LabError
 from lab.parts.any_resolution import NEWLINE, token_order
+from lab.parts.media_tokens import Seen, VisualTokens, token_places
 from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
-from lab.parts.visual_tokens import Seen, VisualTokens, token_places
 from tests.parts.tiny_vision import HIDDEN_SIZE, IMAGE_SIZE, NUM_CHANNELS, seen, tiny_tokens
 
 WIDE = (IMAGE_SIZE, 2 * IMAGE_SIZE)
@@ -130,25 +129,3 @@ def test_statistics_given_are_copied():
     part = VisualTokens(projector=projector, marks_places=False, feature_mean=mean)
     mean += 1
     assert not part.feature_mean.any()
-
-
-@pytest.mark.parametrize("name", ["feature_mean", "feature_std"])
-def test_statistics_of_another_width_are_refused(name):
-    projector = build_visual_projector("mlp", hidden_size=NUM_CHANNELS, output_size=3)
-    with pytest.raises(LabError, match=rf"{name} has \(5,\) values; the projector takes 6 features"):
-        VisualTokens(projector=projector, marks_places=False, **{name: torch.ones(5)})
-
-
-def test_views_that_are_not_those_of_the_frames_are_refused():
-    views = torch.zeros(4, 4, 4, NUM_CHANNELS)
-    with pytest.raises(LabError, match="2 frames of 1 views each are 2 views, but 4 were given"):
-        Seen(views=views, seconds=[0.0, 1.0])
-    with pytest.raises(LabError, match="2 frames of 3 views each are 6 views, but 4 were given"):
-        Seen(views=views, seconds=[0.0, 1.0], grid=(1, 2), order=np.arange(12))
-    with pytest.raises(LabError, match="frames of 3 views need the order of their tokens"):
-        Seen(views=views[:3], seconds=[0.0], grid=(2, 1))
-
-
-def test_an_order_with_newlines_needs_the_newline_token():
-    with pytest.raises(LabError, match="the order of tokens has newlines; expected a newline token"):
-        tiny_tokens(newline=False)([seen(1, WIDE)])

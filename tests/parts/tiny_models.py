@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from lab.parts.audio_projectors import build_audio_projector
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.media_tokens import AudioTokens, Sound
 from lab.parts.omni_model import Example, OmniModel
 
 HIDDEN_SIZE = 16

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lab.parts.any_resolution import num_views, token_order
+from lab.parts.media_tokens import Branch, Seen, VisualTokens
 from lab.parts.omni_model import BRANCHES as BRANCHES
 from lab.parts.omni_model import Example, OmniModel
-from lab.parts.vision_backbones import VisionBackbone
-from lab.parts.vision_encoders import VisionEncoder
+from lab.parts.vision_encoders import VisionBackbone, VisionEncoder
 from lab.parts.visual_projectors import build_visual_projector
-from lab.parts.visual_tokens import Branch, Seen, VisualTokens
 from tests.parts.tiny_models import HIDDEN_SIZE, SPREAD, language_model
 
 IMAGE_SIZE = 8

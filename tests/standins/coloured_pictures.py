@@ -1,6 +1,6 @@
 """Pictures that a tower can learn in a few steps: squares whose colour is their name."""
 
-from standins.pictures.things import Picture
+from standins.pictures.pictures import Picture
 from tests.data.fakes import drawing
 
 COLOURS = {"red": (255, 0, 0, 255), "green": (0, 255, 0, 255), "blue": (0, 0, 255, 255), "white": (255,) * 4}
@@ -14,5 +14,5 @@ def coloured_pictures(folder) -> list[Picture]:
         for shape in SHAPES:
             path = folder / f"{colour}-{shape}.png"
             path.write_bytes(drawing(value))
-            pictures.append(Picture(f"emoji/{path.stem}", path, {"en": f"{colour} {shape}"}, f"{colour}/all", "emoji"))
+            pictures.append(Picture(f"emoji/{path.stem}", path, f"{colour} {shape}", f"{colour}/all", "emoji"))
     return pictures

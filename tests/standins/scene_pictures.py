@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from lab.data.splits import SPLITS, split_of
-from standins.pictures.things import Picture
+from standins.pictures.pictures import Picture
 from standins.scenes.casts import THING_CLASSES
 
 PER_SPLIT = 3
@@ -14,7 +14,7 @@ PER_SPLIT = 3
 def picture(name: str, topic: str, path: Path = Path("none.png")) -> Picture:
     """A picture whose topic is `SOURCE/TOPIC` as in `THING_CLASSES`."""
     source, _, rest = topic.partition("/")
-    return Picture(f"{source}/{rest}/{name}", path, {"en": f"A {name}."}, rest.split("/")[0], source)
+    return Picture(f"{source}/{rest}/{name}", path, f"A {name}.", rest.split("/")[0], source)
 
 
 def stand_ins(folder: Path | None = None) -> list[Picture]:

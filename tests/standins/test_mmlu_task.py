@@ -4,7 +4,7 @@ from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.errors import LabError
 from standins.instructions import mmlu as mmlu_source
-from standins.mmlu_task import as_row, few_shot_questions
+from standins.instructions.mmlu import as_row, few_shot_questions
 
 ASKED = "Why is Mars red? (A) Rust. (B) Heat (of the sun). (C) Lava. (D) Ice."
 

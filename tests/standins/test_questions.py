@@ -6,16 +6,14 @@ import pytest
 from lab.data.sample import Sample
 from lab.data.sources import SAMPLE_SOURCES, open_samples
 from lab.data.splits import SPLITS
-from lab.data.video.moments import Sight
+from lab.data.video import Sight
 from lab.errors import LabError
-from standins.pages.page_questions import transcript
-from standins.pages.page_settings import PAGES
-from standins.pages.rendered_text import make_page, render
+from standins.pages.rendered_text import PAGES, make_page, render, transcript
 from standins.questions import FIRST_SEED
 from standins.scenes import casts as scene_casts
 from standins.scenes import questions as scene_questions
 from standins.scenes.casts import cast_of
-from standins.scenes.rendering import frame
+from standins.scenes.scene import frame
 from tests.standins.scene_pictures import stand_ins
 
 SIGHT = Sight(frame_size=16)

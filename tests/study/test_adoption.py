@@ -37,8 +37,7 @@ def toy() -> Ablation:
 
 
 def run_here(
-    ablation: Ablation,
-    rung: str,
+    runner: sweep.Runner,
     todo: Sequence[Cell],
     *given: Any,
     kind: str = "cell",
@@ -46,7 +45,8 @@ def run_here(
 ) -> tuple[dict[str, str], bool]:
     """What a sweep does with its workers, in this process."""
     recorder = tracking.Recorder()
-    recorder.finish(recorder.study(ablation.name, rung, sweep._study_tags(ablation, given[0])), "FINISHED")
+    ablation, prepared = runner.ablation, runner.prepared
+    recorder.finish(recorder.study(ablation.name, runner.rung, sweep._study_tags(ablation, prepared)), "FINISHED")
     notebook = json.loads((paths.repository_root() / "notebooks" / "toy.ipynb").read_text(encoding="utf-8"))
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     failed = {}
@@ -74,7 +74,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, store_maker: Callable[[],
     write_notebook(root / "notebooks" / "toy.ipynb", code=CODE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNI_LAB_MLRUNS", str(folder / "mlruns"))
-        patch.setattr(sweep, "_run", run_here)
+        patch.setattr(sweep.Runner, "run", run_here)
         use_checkout(root, patch)
         store_maker()
         assert reproduce(toy()).complete
@@ -92,7 +92,7 @@ def study(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         connection.execute("UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)", moved)
         connection.commit()
     tracking_utils._artifact_repos_cache.clear()  # MLflow remembers where each run's artifacts were
-    monkeypatch.setattr(sweep, "_run", run_here)
+    monkeypatch.setattr(sweep.Runner, "run", run_here)
     use_checkout(tmp_path / "checkout", monkeypatch)
     return tmp_path / "checkout"
 
@@ -232,8 +232,8 @@ def test_other_data_is_no_refactoring(study: Path) -> None:
     assert told[0].why == "more than code has changed: prepared.corpus: c0ffee -> c0ffef; it stays stale"
 
 
-def test_code_by_module_or_by_definition_is_code_and_a_package_is_none() -> None:
-    before = {"source.lab.x": "1", "notebook": "2", "package.torch": "2.14.1", "parameter.a": 1, "prepared.b": "3"}
+def test_definitions_and_the_notebook_are_code_and_a_package_is_none() -> None:
+    before = {"code.lab.x.g": "1", "notebook": "2", "package.torch": "2.14.1", "parameter.a": 1, "prepared.b": "3"}
     now = {"code.lab.x.f": "1", "notebook": "4", "package.torch": "2.15.0", "parameter.a": 1, "prepared.b": "3"}
     assert hindrances(before, now) == ["package.torch: 2.14.1 -> 2.15.0"]
 

@@ -1,7 +1,7 @@
 import io
 
 from lab.study.cells import cells
-from lab.study.display import Display, LiveDisplay, clock
+from lab.study.display import Display, clock
 from lab.study.plan import PlannedCell
 from tests.study.test_ablation import make
 
@@ -23,21 +23,3 @@ def test_plain_lines_name_the_cell_its_score_and_a_failures_reason() -> None:
     assert lines[0] == "toy (cpu): 4 cells: 4 missing"
     assert lines[1] == "  small, seed 0: done in 1:00, Error 0.125  [1 of 4, about 3:00 left]"
     assert lines[2].startswith("  small, seed 1: FAILED: the loss is nan  [2 of 4")
-
-
-def test_the_live_table_has_a_line_a_row_and_says_each_state_in_words() -> None:
-    from rich.console import Console
-
-    ablation = make()
-    chosen = cells(ablation, "cpu")
-    display = LiveDisplay(ablation, "cpu")
-    display._console = Console(file=io.StringIO(), width=100)
-    display.begin([PlannedCell(cell=cell, state="done") for cell in chosen[:1]], 1, {})
-    display.states[chosen[1].row, 1] = ("waiting", "")
-    display.started(chosen[2])
-    display.finished(chosen[3], "FAILED", "no", {}, 1.0)
-    shown = Console(file=io.StringIO(), width=100)
-    shown.print(display._table())
-    text = shown.file.getvalue()  # type: ignore[attr-defined]
-    for word in ("Small", "Large", "seed 0", "waiting", "running 0:00", "failed"):
-        assert word in text

@@ -15,7 +15,7 @@ from lab.study import driver, leases, store, sweep, tracking
 from lab.study.ablation import load_ablation
 from lab.study.cells import Cell
 from lab.study.display import Display
-from lab.study.driver import Driver, interruptible
+from lab.study.driver import Driver, Executor, interruptible
 from lab.study.forecast import Budget, Forecast, Meter
 from lab.study.limits import Limits
 from lab.study.worker import Job, Result
@@ -24,10 +24,8 @@ from tests.study.clusters import assert_nothing_is_open
 Answer = Callable[[Job], Result]
 
 
-class FakeExecutor:
+class FakeExecutor(Executor):
     """Answers each job at once, with the next of the prepared answers."""
-
-    host = "127.0.0.1"
 
     def __init__(self, *answers: Answer, others: bool = False) -> None:
         self.answers, self.others = list(answers), others
@@ -55,9 +53,6 @@ class Told(Display):
     def __init__(self) -> None:
         super().__init__(load_ablation("toy"), "cpu", file=io.StringIO())
         self.told: list[tuple[str, str]] = []
-
-    def started(self, cell: Cell) -> None:
-        self.told.append(("started", ""))
 
     def retrying(self, cell: Cell, error: str, seconds: float) -> None:
         self.told.append(("retrying", error))
@@ -181,19 +176,6 @@ def test_what_another_sweep_has_or_has_done_is_left_to_it(run: Any) -> None:
     assert run(FakeExecutor()) == [("elsewhere", "")]
     assert run(FakeExecutor(), seconds=0.0) == [("left_out", "")]
     assert_nothing_is_open()
-
-
-def test_a_cell_is_shown_as_started_once_its_run_has_begun(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "LOOK_SECONDS", 0.0)
-
-    class Slow(FakeExecutor):
-        def submit(self, job: Job) -> "Future[Result]":
-            future: Future[Result] = Future()
-            result = done(job)
-            threading.Timer(0.6, future.set_result, [result]).start()
-            return future
-
-    assert run(Slow()) == [("started", ""), ("FINISHED", "")]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, LabError])

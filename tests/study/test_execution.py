@@ -127,9 +127,9 @@ def test_a_worker_whose_input_ends_ends_itself_and_its_cell(checkout: Path, heal
 
 
 def test_a_worker_that_cannot_start_says_why_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "papermill.py").write_text("raise OSError('no papermill today')")
+    (tmp_path / "nbformat.py").write_text("raise OSError('no nbformat today')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with pytest.raises(LabError, match=r"a worker could not start: OSError: no papermill today \(log: .*log\)"):
+    with pytest.raises(LabError, match=r"a worker could not start: OSError: no nbformat today \(log: .*log\)"):
         Worker().run({})
 
 
@@ -151,7 +151,7 @@ def test_machines_that_make_no_sense_are_refused(fields: dict[str, Any], message
 
 def test_a_tracking_server_that_is_none_is_refused(healthy: str) -> None:
     for uri, message in [
-        ("localhost:5000", "the tracking server is 'localhost:5000'; expected an address such as http://HOST:5000"),
+        ("localhost:5000", "can be reached at localhost:5000: .*; expected an address such as http://HOST:5000"),
         ("http://127.0.0.1:9", "no MLflow tracking server can be reached at http://127.0.0.1:9: .*does not answer"),
         (healthy + "/elsewhere", "is no MLflow tracking server; expected one started with `mlflow server`"),
     ]:

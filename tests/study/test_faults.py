@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from lab.study.display import Display
 from lab.study.limits import Limits
 from lab.study.reach import reached_by_notebook
 from lab.study.sweep import _history, reproduce, status
+from tests.study.clusters import wait_for
 from tests.study.test_sweep import STUDY
 
 ONE = {"rows": ["small"], "seeds": [0], "workers": 1}
@@ -86,15 +88,14 @@ def test_a_disk_that_fills_while_a_cell_runs_fails_it_and_the_next_sweep_goes_on
     fillers: list[Path] = []
 
     def fill_when_it_runs() -> None:
-        if not fillers and any(run.tags.get("row") == "slow" for run in store.read_runs()):
-            fillers.append(fill(small_disk))
+        wait_for(lambda: [run for run in store.read_runs() if run.tags.get("row") == "slow"])
+        fillers.append(fill(small_disk))
 
-    class Filling(Display):
-        def tick(self) -> None:
-            fill_when_it_runs()
-
+    filling = threading.Thread(target=fill_when_it_runs)
+    filling.start()
     with pytest.raises((LabError, OSError), match=r"the disk is full|No space left"):
-        reproduce(toy, **sweep, display=Filling(toy, "cpu", file=open(os.devnull, "w")))  # noqa: SIM115
+        reproduce(toy, **sweep, display=Display(toy, "cpu", file=open(os.devnull, "w")))  # noqa: SIM115
+    filling.join()
     fillers[0].unlink()
     outcome = reproduce(toy, **ONE)
     assert outcome.complete

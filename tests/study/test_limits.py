@@ -9,8 +9,7 @@ import psutil
 import pytest
 
 from lab.errors import LabError
-from lab.study import limits
-from lab.study.limits import Limits, Watch, memory_of, parse_bytes, parse_seconds
+from lab.study.limits import Limits, memory_of, parse_bytes, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -46,42 +45,22 @@ def started(code: str) -> psutil.Process:
     return psutil.Process(subprocess.Popen([sys.executable, "-c", code]).pid)
 
 
-def ended(process: psutil.Process, seconds: float = 10.0) -> bool:
-    try:
-        process.wait(seconds)
-    except psutil.TimeoutExpired:
-        return False
-    return True
+def test_what_runs_longer_than_its_limit_is_over_it() -> None:
+    assert Limits(seconds=0.3).exceeded(os.getpid(), 0.4) == "it ran longer than its limit of 0.3 s"
+    assert Limits(seconds=0.3).exceeded(os.getpid(), 0.2) == Limits().exceeded(os.getpid(), 1e9) == ""
 
 
-def test_what_runs_longer_than_its_limit_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "WATCH_SECONDS", 0.05)
-    sleeper = started("import time; time.sleep(60)")
-    watch = Watch(Limits(seconds=0.3), lambda: [sleeper])
-    assert ended(sleeper)
-    watch.stop()
-    assert watch.why == "it ran longer than its limit of 0.3 s"
-
-
-def test_what_takes_more_memory_than_its_limit_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "WATCH_SECONDS", 0.05)
+def test_what_takes_more_memory_than_its_limit_is_over_it() -> None:
     hungry = started("import time; block = bytearray(300_000_000); time.sleep(60)")
-    watch = Watch(Limits(memory_bytes=200_000_000), lambda: [hungry])
-    assert ended(hungry)
-    watch.stop()
-    assert re.fullmatch(r"it used 0\.[23]\d GB of memory, more than its limit of 0\.20 GB", watch.why)
-
-
-def test_what_keeps_within_its_limits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "WATCH_SECONDS", 0.02)
-    modest = started("import time; time.sleep(60)")
-    for own in (Limits(), Limits(seconds=60, memory_bytes=10**9)):
-        watch = Watch(own, lambda: [modest])
-        time.sleep(0.3)
-        watch.stop()
-        assert watch.why == ""
-    assert modest.is_running()
-    modest.kill()
+    deadline = time.monotonic() + 30
+    while memory_of([hungry]) < 290_000_000 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    told = Limits(memory_bytes=200_000_000).exceeded(hungry.pid, 0.0)
+    assert re.fullmatch(r"it used 0\.3\d GB of memory, more than its limit of 0\.20 GB", told)
+    assert Limits(memory_bytes=10**9).exceeded(hungry.pid, 0.0) == ""
+    hungry.kill()
+    hungry.wait()
+    assert Limits(memory_bytes=1).exceeded(hungry.pid, 0.0) == ""
 
 
 def test_memory_that_a_fork_shares_is_not_counted_and_the_dead_count_nothing(tmp_path: Path) -> None:

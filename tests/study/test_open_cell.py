@@ -7,7 +7,6 @@ from lab.errors import LabError
 from lab.parts import saved_model
 from lab.study import identity, store
 from lab.study.open_cell import OpenCell
-from lab.study.reach import Reached
 from lab.training.parameters import VisionParameters
 from lab.training.stage_training import StagesRecord
 
@@ -17,7 +16,7 @@ def cell(tmp_path, monkeypatch) -> OpenCell:
     """A cell that a sweep drives."""
     monkeypatch.setenv("OMNI_LAB_MLRUNS", str(tmp_path))
     (store.spool_dir("r1") / "artifacts").mkdir(parents=True)
-    monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: Reached({}, ()))
+    monkeypatch.setattr(identity, "reached_by_notebook", lambda notebook: lambda parameters: {})
     return OpenCell("vision_language", VisionParameters(image_size=64, stride=8), "r1")
 
 
@@ -37,7 +36,8 @@ def test_a_checkpoint_is_of_the_notebook_and_its_parameters(cell):
 
 
 def test_of_a_training_its_curves_are_kept_and_what_says_something(cell):
-    cell.told["on_step"](0, 3.0)
+    cell.told["on_step"](1, 2.0)  # it went on from a checkpoint after the first step
+    assert store.read_curve("r1", "loss") == [(1, 2.0)]
     record = StagesRecord([3.0, 2.0], [0.1, 0.05], 1.0, 1, 0)
     cell.trained(record, pretrained=[{"stage": "one"}], packing_certificate=[])
     lines = [json.loads(line)[:3] for line in (store.spool_dir("r1") / "metrics.jsonl").read_text().splitlines()]

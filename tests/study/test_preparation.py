@@ -8,17 +8,16 @@ import torch
 from lab import paths
 from lab.data import fetch, sources
 from lab.errors import LabError
-from lab.study import preparation, remembered
-from lab.study.preparation import DECIDES_NOTHING, MAKES, prepare
-from lab.study.remembered import folder_states
-from lab.training import image_text_model, vision
-from lab.training.instruction_data import open_instruction_data
+from lab.study import preparation
+from lab.study.preparation import DECIDES_NOTHING, MAKES, folder_states, prepare
+from lab.training import tuning
+from lab.training.cell import seen_data
+from lab.training.named_parts import open_vision_encoder
 from lab.training.parameters import PictureTuningParameters, TextTuningParameters, VisionParameters
 from lab.training.samples import SampleExamples
-from lab.training.vision_cell import vision_cell_data
 from standins.models import packaged_efficientnet, vision_pretraining
 from tests.image_text import tiny_image_text
-from tests.training.instructions import offline_models, tiny_model, tiny_parameters
+from tests.training.instructions import offline_models, tiny_parameters
 from tests.vision import draw_stand_ins, tiny_cell, write_image_set, write_siglip
 
 __all__ = ["offline_models"]
@@ -73,7 +72,7 @@ def test_every_ingredient_is_named_by_the_parameters_value(cell):
     assert set(prepared["test_source"]) == {"", "stills"}
     assert prepared["test_source"][""] == "none"
     assert prepared["test_source"]["stills"] == prepared["images"]["stills"]
-    encoder = vision.open_vision_encoder(cell.vision_encoder)
+    encoder = open_vision_encoder(cell.vision_encoder)
     assert prepared["vision_encoder"] == {cell.vision_encoder: encoder.weights_sha256}
     assert set(prepared["language_model"]) == {cell.language_model}
     assert prepared["device"] == {"cpu": "cpu"}
@@ -104,7 +103,7 @@ def test_a_changed_package_gives_another_ingredient(cell, monkeypatch):
     before = prepare([cell])
     changed = fetch.packages()
     changed = {**changed, "emojibase-data": replace(changed["emojibase-data"], sha256="0" * 64)}
-    for module in (remembered, sources):
+    for module in (preparation, sources):
         monkeypatch.setattr(module, "packages", lambda: changed)
     after = prepare([cell])
     assert after["images"] != before["images"]
@@ -190,18 +189,19 @@ def noted(kind, cell, asked):
 
 def test_what_opening_the_data_looks_at_decides_what_is_prepared(cell):
     asked: set[str] = set()
-    data = vision_cell_data(noted(VisionParameters, cell, asked), vision.open_vision_encoder(cell.vision_encoder))
+    data = seen_data(noted(VisionParameters, cell, asked), open_vision_encoder(cell.vision_encoder))
     assert all(isinstance(split, SampleExamples) for split in data.values())
     assert asked >= {"images", "max_tiles"}
     assert not asked & set(DECIDES_NOTHING[VisionParameters])
-    assert not set(image_text_model._DECIDING) & set(DECIDES_NOTHING[PictureTuningParameters])
+    assert not set(tuning._DECIDING) & set(DECIDES_NOTHING[PictureTuningParameters])
 
 
 def test_what_opening_instructions_looks_at_decides_what_is_prepared(offline_models):
     asked: set[str] = set()
-    open_instruction_data(noted(TextTuningParameters, tiny_parameters(), asked), tiny_model(), tiny_model)
+    tuning.text_tuning(noted(TextTuningParameters, tiny_parameters(), asked))
     assert asked >= {"instructions", "scorer"}
-    assert not asked & set(DECIDES_NOTHING[TextTuningParameters])
+    # Of the held-out instructions nothing is kept: which are measured, and among how many choices, decides nothing.
+    assert asked & set(DECIDES_NOTHING[TextTuningParameters]) == {"num_choices", "measure_dev"}
 
 
 def test_cells_of_pictures_that_differ_in_filter_steps_and_seed_share_one_preparation(pictures, made):
@@ -224,7 +224,7 @@ def test_cells_of_pictures_that_differ_in_filter_steps_and_seed_share_one_prepar
         ({"fitted_by": "kind"}, "unknown fitted_by 'kind'"),
         ({"k": -1.0}, "k is -1.0; expected at least 0 standard deviations"),
         ({"fault_share": 1.5}, "fault_share is 1.5; expected 0 to below 1"),
-        ({"num_training": 0}, "num_pretraining and num_training are 16 and 0"),
+        ({"num_training": 0}, "num_training is 0; expected at least 2"),
         ({"steps": 0}, "number of steps in stage 'image_text_fine_tuning' is 0"),
         ({"scorer_steps": 0}, "number of steps in stage 'image_text_pretraining' is 0"),
         ({"language_model_learning_rate": -1.0}, "learning rate of language_model in stage .* is -1.0"),
@@ -250,7 +250,7 @@ def test_cells_of_text_that_differ_in_the_filter_share_one_preparation(without_m
     assert set(first["instructions"]) == set(first["test_instructions"]) == {"chatterbot"}
     assert prepare(cells) == first
     assert len(made) == 1
-    shutil.rmtree(paths.cache_dir() / "instructions")
+    shutil.rmtree(paths.cache_dir() / "scores")
     assert prepare(cells) == first
     assert len(made) == 2
 
@@ -261,7 +261,7 @@ def test_cells_of_text_that_differ_in_the_filter_share_one_preparation(without_m
         ({"loss_filter": "gausian"}, "unknown loss filter 'gausian'"),
         ({"k": -1.0}, "k is -1.0; expected at least 0 standard deviations"),
         ({"num_choices": 1}, "num_choices is 1; expected at least 2"),
-        ({"max_tokens": 500}, "max_tokens is 500 and budget_tokens 400; a sample has to fit a pack"),
+        ({"max_tokens": 500}, "max_tokens is 500 and budget_tokens 400; a pack has to hold a faulty sample too"),
         ({"steps": 0}, "number of steps in stage 'fine_tuning' is 0; expected a positive number"),
         ({"scorer": "smolm"}, "unknown language model 'smolm'"),
         ({"instructions": "chaterbot"}, "unknown source of instructions 'chaterbot'"),

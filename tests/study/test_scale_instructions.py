@@ -4,10 +4,9 @@ import pytest
 
 from lab.errors import LabError
 from lab.study.ablation import load_ablation
-from lab.study.scale import scale
-from lab.study.scale_table import table
-from lab.training.instruction_data import scored_tokens
+from lab.study.scale import scale, table
 from lab.training.parameters import TextTuningParameters
+from lab.training.tuning import scored_tokens
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +29,8 @@ def test_the_papers_rung_is_a_7b_model_and_packs_of_65536_tokens():
     # The logits in bfloat16, their logarithms of probabilities in float32, and the gradient of the second.
     assert memory.total - fewer.total == pytest.approx((2 + 4 + 4) * 45_536 * 152_064, rel=0.05)
     written = table(found)
-    assert "one pack of 65,536 tokens, 65,536 of them answers'" in written
-    assert "language model (M)" in written
+    assert "a pack of samples as long as they may be, of which all tokens are of answers" in written
+    assert "language_model (M)" in written
     assert "Scoring before it: Qwen/Qwen2.5-7B (7,615.6 M parameters, 30.46 GB" in written
     # At the loss: logits of 4,096 answers in 2 bytes and in 4, log-probabilities in 4; embeddings in float32.
     assert 4096 * (10 * 152_064 + 4 * 3584) == 6_287_261_696
@@ -50,7 +49,7 @@ def test_other_rungs_are_counted_too(rung):
 
 
 def test_a_scorer_of_unknown_size_is_said_and_hinders_no_row():
-    (note,) = scale(load_ablation("loss_filter"), "cpu", ["none"]).notes
+    note = scale(load_ablation("loss_filter"), "cpu", ["none"]).scoring
     assert note.startswith("Scoring before it cannot be counted: unknown configuration")
     assert "'smollm2_135m'" in note
 

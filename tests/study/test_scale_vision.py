@@ -6,8 +6,7 @@ import torch
 
 from lab.errors import LabError
 from lab.study.ablation import Ablation, load_ablation
-from lab.study.scale import scale
-from lab.study.scale_table import table
+from lab.study.scale import scale, table
 
 STUDIES = ("video_pretraining", "video_frames", "visual_projector", "visual_encoder", "anyres")
 WIDTH = 1152
@@ -26,7 +25,7 @@ def nothing_is_fetched(monkeypatch):
     for name in (
         "huggingface_hub.file_download.hf_hub_download",
         "transformers.modeling_utils.PreTrainedModel.from_pretrained",
-        "lab.training.language_models.fetch",
+        "lab.training.named_parts.fetch",
         "standins.models.packaged_efficientnet.fetch",
         "standins.models.vision_pretraining.train_pair",
         "standins.models.character_model.pretrain_character_model",
@@ -64,7 +63,7 @@ def test_a_number_of_samples_of_the_rung_is_a_batch():
     study = changed(load_ablation("visual_projector"), batch_size=7)
     found = scale(study, "cpu", ["mean_pool"])
     assert found.rows["mean_pool"].memory.batch_size == 7
-    assert found.heading[1].startswith("7 samples as large as their source has them")
+    assert found.rows["mean_pool"].shown["dearest batch"] == "7 image_text"
 
 
 @pytest.mark.slow
@@ -75,18 +74,6 @@ def test_frames_and_tiles_of_video_are_the_papers():
     assert (whole.shown["tokens a frame"], whole.longest.memory.tokens) == ("169", 48 * 169 + 194)
     # 384 x 768: two tiles and the whole view.
     assert tiled.shown["tokens a frame"] == f"{3 * 169}"
-
-
-@pytest.mark.slow
-def test_the_note_gives_a_frame_by_every_padding_of_the_projector():
-    (note,) = scale(load_ablation("video_pretraining"), "paper", ["direct"]).notes
-    for tokens in (
-        "169 or 507 with padding 'none'",
-        "182 or 546 with padding 'columns'",
-        "196 or 588 with padding 'both'",
-    ):
-        assert tokens in note
-    assert "tiles: 729 or 2187." in scale(load_ablation("visual_projector"), "paper", ["mlp"]).notes[0]
 
 
 @pytest.mark.slow
@@ -192,13 +179,13 @@ def test_smaller_batches_and_shorter_texts_take_less():
 @pytest.mark.slow
 def test_table_shows_rows_parts_and_stages():
     text = table(scale(load_ablation("video_pretraining"), "paper", ["direct", "text_only"]))
-    for line in ("By row", "By part, ", "By stage of the paper", "about 131072 tokens of samples", "64 of question"):
+    for line in ("By row", "By part, ", "By stage of the paper", "samples as large as", "64 tokens of question"):
         assert line in text
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
-    assert lines["direct"][:7] == ["22.3", "169", "48", "8,306", "16", "video_text", "22.3"]
+    assert lines["direct"][:9] == ["169", "48", "8,306", "16", "video_text", "0.0", "0.0", "22.3", "0.0"]
     # 4 bytes a weight.
     assert lines["language_model"][:5] == ["7,615.6", "0.0", "30.46", "0.00", "0.00"]
-    assert lines["image_3"][3:7] == ["413.0", "22.3", "0.0", "7,615.6"]
+    assert lines["image_3"][5:9] == ["413.0", "22.3", "0.0", "7,615.6"]
     assert max(map(len, text.splitlines())) < 200
 
 

@@ -91,7 +91,7 @@ def test_without_a_crontab_the_other_ways_are_named(toy_project: Path, monkeypat
 
 CRONTAB = """#!/bin/sh
 # A crontab command that keeps its table in a file.
-if [ "$1" = -l ]; then cat "$TABLE" 2>/dev/null || { echo "no crontab for me" >&2; exit 1; }; else cp "$1" "$TABLE"; fi
+if [ "$1" = -l ]; then cat "$TABLE" 2>/dev/null || { echo "no crontab for me" >&2; exit 1; }; else cat > "$TABLE"; fi
 """
 
 

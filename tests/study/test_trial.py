@@ -10,9 +10,8 @@ from lab.study import results, store
 from lab.study.ablation import Trial, load_ablation
 from lab.study.cells import cells
 from lab.study.display import Display
-from lab.study.forecast import Budget, OverBudget
+from lab.study.forecast import Budget, OverBudget, extrapolate, trial_cells, try_out
 from lab.study.sweep import reproduce
-from lab.study.trial import extrapolate, trial_cells, try_out
 from tests.study.test_ablation import make
 
 
@@ -45,15 +44,8 @@ def test_a_trial_never_does_more_than_the_cell_that_it_stands_for() -> None:
     assert [cell.parameters["steps"] for cell in pair] == [1, 2]
     nothing = Trial(parameter="steps", values=(2, 50))
     assert trial_cells(make(), chosen, nothing)[0] == []
-    toy = make(trial=nothing)
     budget = Budget(seconds=1)
-    assert try_out(toy, chosen, {}, lambda **given: ({}, False), Display(toy, "smoke"), budget) == ({}, budget)
-
-
-def test_an_ablation_without_a_trial_has_none() -> None:
-    toy = make()
-    with pytest.raises(LabError, match="ablation 'toy' declares no trial"):
-        try_out(toy, [], {}, lambda **given: ({}, False), Display(toy, "cpu"), Budget(seconds=1))
+    assert try_out(make(), nothing, chosen, {}, lambda cells: ({}, False), print, budget) == ({}, budget)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +63,10 @@ def test_an_ablation_without_a_trial_has_none() -> None:
 def test_a_trial_without_times_gives_no_forecast(
     toy_project: Path, ended: tuple[dict[str, str], bool], error: type[BaseException], message: str
 ) -> None:
-    toy = replace(load_ablation("toy"), trial=Trial(parameter="steps", values=(1, 2)))
+    toy, trial = load_ablation("toy"), Trial(parameter="steps", values=(1, 2))
     todo = cells(toy, "cpu", ["small"], [0])
-    display = Display(toy, "cpu", file=io.StringIO())
     with pytest.raises(error, match=message):
-        try_out(toy, todo, {"corpus": "c0ffee"}, lambda **given: ended, display, Budget(seconds=9))
+        try_out(toy, trial, todo, {"corpus": "c0ffee"}, lambda cells: ended, print, Budget(seconds=9))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from lab.data.instructions.instructions import instruction
 from lab.data.sample import Sample
 from lab.parts.language_models import LanguageModel
 from lab.study.ablation import load_ablation
-from lab.training import instruction_data
+from lab.training import tuning
 from tests.data.fakes import installed
 from tests.parts.tiny_models import language_model
 
@@ -45,7 +45,7 @@ def tiny_model() -> LanguageModel:
 def offline_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every language model is the tiny one, and the conversations are there."""
     talks()
-    monkeypatch.setattr(instruction_data, "open_language_model", lambda name, pretraining_steps: tiny_model())
+    monkeypatch.setattr(tuning, "open_language_model", lambda name, pretraining_steps: tiny_model())
 
 
 def numbered(count: int) -> list[Sample]:

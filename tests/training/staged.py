@@ -10,10 +10,9 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training.batches import BatchOptions
-from lab.training.examples import Examples
 from lab.training.loop import TrainingOptions
 from lab.training.stage_training import StagesRecord, train_stages
-from lab.training.stages import Stage, stages_by_name
+from lab.training.stages import Stage
 
 NAMES = ("vision_encoder", "visual_projector", "language_model")
 
@@ -46,7 +45,7 @@ class Staged(nn.Module):
         return AnswerLoss(error, torch.ones(len(rows)))
 
 
-class Rows(Examples):
+class Rows:
     """Rows of four numbers by their names, of which training changes one at random; `refused` cannot be read."""
 
     def __init__(self, count: int = 40, refused: int | None = None) -> None:
@@ -57,9 +56,16 @@ class Rows(Examples):
         """By number."""
         return [f"row {number}" for number in range(self.count)]
 
+    def __len__(self) -> int:
+        return self.count
+
     def num_tokens(self, index: int, model: Any) -> int:
         """All alike."""
         return 1
+
+    def shown_frames(self, index: int) -> int:
+        """None."""
+        return 0
 
     def example(self, index: int, model: Any) -> Any:
         """The row of that number."""
@@ -74,10 +80,35 @@ class Rows(Examples):
         return row
 
 
+class Ready(Rows):
+    """Examples at hand."""
+
+    def __init__(self, examples: Sequence[Any]) -> None:
+        super().__init__(len(examples))
+        self.examples = examples
+
+    @property
+    def ids(self) -> list[str]:
+        """By number."""
+        return [f"t{number}" for number in range(self.count)]
+
+    def num_tokens(self, index: int, model: Any) -> int:
+        """Positions of one."""
+        return model.num_tokens(self.examples[index])
+
+    def example(self, index: int, model: Any) -> Any:
+        """The example of that number."""
+        return self.examples[index]
+
+    def training_example(self, index: int, model: Any, rng: np.random.Generator) -> Any:
+        """The same."""
+        return self.examples[index]
+
+
 ROWS = {"captions": Rows()}
 
 
-def run(model: Staged, *stages: Stage, data: Mapping[str, Examples] = ROWS, **arguments: Any) -> StagesRecord:
+def run(model: Staged, *stages: Stage, data: Mapping[str, Any] = ROWS, **arguments: Any) -> StagesRecord:
     """Train the stages on eight rows a step."""
     loop = {name: arguments.pop(name) for name in ("warmup_steps", "accumulate", "workers") if name in arguments}
     options = TrainingOptions(precision="float32", checkpoint_every=2, **loop)
@@ -89,7 +120,6 @@ def stage(name: str = "one", **changes: object) -> Stage:
     values = {
         "name": name,
         "paper": "a test's",
-        "trained": ("visual_projector",),
         "frozen": ("vision_encoder", "language_model"),
         "learning_rates": {"visual_projector": 1e-2},
         "data": {"captions": 1.0},
@@ -101,19 +131,17 @@ def stage(name: str = "one", **changes: object) -> Stage:
 
 def three_stages() -> Mapping[str, Stage]:
     """Each starts from the last; the first trains one part, the second two, the third all."""
-    return stages_by_name(
-        [
-            stage("one"),
-            stage(
-                "two",
-                trained=("visual_projector", "vision_encoder"),
-                frozen=("language_model",),
-                learning_rates={"visual_projector": 1e-2, "vision_encoder": 1e-3},
-                starts_from=("one",),
-            ),
-            stage("three", trained=NAMES, frozen=(), learning_rates=dict.fromkeys(NAMES, 1e-3), starts_from=("two",)),
-        ]
+    stages = (
+        stage("one"),
+        stage(
+            "two",
+            frozen=("language_model",),
+            learning_rates={"visual_projector": 1e-2, "vision_encoder": 1e-3},
+            starts_from=("one",),
+        ),
+        stage("three", frozen=(), learning_rates=dict.fromkeys(NAMES, 1e-3), starts_from=("two",)),
     )
+    return {one.name: one for one in stages}
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,22 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
+from lab.parts.joined_sequences import pack_rows
 from lab.parts.omni_model import Example, OmniModel
-from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
-from lab.parts.packed_attention_kernels import SampleBoundaries
-from lab.parts.packed_sequences import pack_rows
-from lab.training.batches import BatchOptions, PackedBatches, PaddedBatches, StageBatches
-from lab.training.examples import ReadyExamples
+from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention, SampleBoundaries
+from lab.training.batches import BatchOptions, KindBatches, StageBatches
+from lab.training.cell import AUDIO, heard_data
+from lab.training.named_parts import open_audio_encoder
 from lab.training.parameters import SpeechParameters
-from lab.training.samples import SampleExamples
-from lab.training.speech import cell_data, open_encoder
+from lab.training.samples import Augmentation, SampleExamples
 from lab.training.stage_training import _without_weights
 from lab.training.stages import Stage
 from tests.parts.tiny_models import language_model
 from tests.parts.tiny_vision import seeing_model
 from tests.speech import tiny_parameters
+from tests.training.staged import Ready
 from tests.training.test_speech import build
 from tests.training.vision_splits import split_of, various
 
@@ -30,10 +29,10 @@ PROMPTS = [RNG.integers(0, 4, n).tolist() for n in RNG.integers(0, 12, 40)]
 ANSWERS = [RNG.integers(0, 4, n).tolist() for n in RNG.integers(0, 6, 40)]
 
 
-def texts(model, prompts=PROMPTS, answers=ANSWERS, **options) -> PackedBatches:
+def texts(model, prompts=PROMPTS, answers=ANSWERS, **options) -> KindBatches:
     examples = [Example(content=[prompt], answer=answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    data = ReadyExamples(examples, [f"t{number}" for number in range(len(examples))])
-    return PackedBatches(data, model, BatchOptions(packed=True, **{"tokens": 48, **options}), seed=1)
+    data = Ready(examples)
+    return KindBatches(data, model, BatchOptions(packed=True, **{"tokens": 48, **options}), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_no_pack_is_trained_on_without_its_certificate(reader, monkeypatch):
         whole = SampleBoundaries((len(query),), torch.tensor([0, len(query)]))
         return inner.attend(query, key, value, whole, scale, dropout)
 
-    monkeypatch.setitem(PACKED_ATTENTION, "per_sample", PackedAttention(everywhere, inner.missing))
+    monkeypatch.setitem(PACKED_ATTENTION, "per_sample", PackedAttention(everywhere))
     with pytest.raises(LabError, match="packed samples are not kept apart"):
         batches.certify(reader, "float32")
 
@@ -82,22 +81,20 @@ def test_no_pack_is_trained_on_without_its_certificate(reader, monkeypatch):
 def test_what_cannot_be_packed_is_refused(reader):
     with pytest.raises(LabError, match="sample 't0' has 60 tokens, more than the budget of 48"):
         texts(reader, prompts=[[0] * 59], answers=[[]])
-    dropped = texts(reader, prompts=[*PROMPTS, [0] * 59], answers=[*ANSWERS, []], too_long="drop")
-    assert dropped.statistics.num_dropped == 1
 
 
 def test_a_padded_batch_has_as_many_examples_as_asked_for_or_as_have_its_tokens_together(reader):
-    data = ReadyExamples([Example(content=[[0] * 7], answer=[1])] * 20, [str(number) for number in range(20)])
+    data = Ready([Example(content=[[0] * 7], answer=[1])] * 20)
 
     def sizes(**options) -> set[int]:
-        batches = PaddedBatches(data, reader, BatchOptions(**options), seed=0)
+        batches = KindBatches(data, reader, BatchOptions(**options), seed=0)
         return {len(batches.indices(number)) for number in range(6)}
 
     assert sizes(size=3) == {3}
     # Ten tokens each: prompt, start, answer and end.
     assert sizes(tokens=52) == {5}
     with pytest.raises(LabError, match="there is no example to train on"):
-        PaddedBatches(ReadyExamples([], []), reader, BatchOptions(), seed=0)
+        KindBatches(Ready([]), reader, BatchOptions(), seed=0)
 
 
 @pytest.fixture
@@ -107,10 +104,10 @@ def cell(tmp_path, monkeypatch):
 
 
 def test_utterances_in_packs_have_the_losses_of_the_padded_path(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
-    model = build(cell, encoder, {"train": data})
-    batches = PackedBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = replace(heard_data(cell, encoder)[AUDIO], augmentation=Augmentation())
+    model = build(cell, encoder, {AUDIO: data})
+    batches = KindBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
     assert batches.certify(model, "float32").passed
     seen: list[int] = []
     for number in range(batches.statistics.num_packs):
@@ -124,10 +121,10 @@ def test_utterances_in_packs_have_the_losses_of_the_padded_path(cell):
 
 def test_utterances_whose_encoder_trains_are_certified_through_it(cell):
     cell = replace(cell, train_encoder=True)
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZERS["whisper_english"])["train"]
-    model = build(cell, encoder, {"train": data}, train_encoder=True)
-    batches = PackedBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)[AUDIO]
+    model = build(cell, encoder, {AUDIO: data})
+    batches = KindBatches(data, model, BatchOptions(tokens=120, packed=True), seed=0)
     certificate = batches.certify(model, "float32")
     assert certificate.passed
     assert "features" not in certificate.idle
@@ -143,7 +140,6 @@ def stage(steps: int, **weights: float) -> Stage:
     return Stage(
         name="s",
         paper="none",
-        trained=("video_projector",),
         learning_rates={"video_projector": 1e-3},
         data=weights,
         steps=steps,

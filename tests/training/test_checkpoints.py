@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from lab.errors import LabError
 from lab.training import checkpoints
-from lab.training.checkpoints import NOTHING_DONE, Checkpoint, Progress, trained_parameters
+from lab.training.checkpoints import Checkpoint, TrainingRecord, trained_parameters
 from tests.training.runs import Regression
 
-PROGRESS = Progress([0.1, 1 / 3], [1e-3, 2e-4], 12.345678901234567)
+PROGRESS = TrainingRecord([0.1, 1 / 3], [1e-3, 2e-4], 12.345678901234567)
 
 
 def trained(steps: int = 2) -> tuple[Regression, torch.optim.Optimizer]:
@@ -33,7 +33,7 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
-def load(path: Path, key: str = "run 1") -> tuple[Regression, torch.optim.Optimizer, Progress]:
+def load(path: Path, key: str = "run 1") -> tuple[Regression, torch.optim.Optimizer, TrainingRecord]:
     model, optimizer = trained(0)
     return model, optimizer, Checkpoint(path=path, key=key).load(model, optimizer)
 
@@ -100,7 +100,7 @@ def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint(saved, monk
 @pytest.mark.parametrize("kept", [0, 7, 200])
 def test_damaged_checkpoint_is_named(saved, kept):
     saved.write_bytes(saved.read_bytes()[:kept])
-    with pytest.raises(LabError, match=r"checkpoint .*cell\.safetensors cannot be read .*delete it to start this run"):
+    with pytest.raises(LabError, match=r"cell\.safetensors cannot be read .*delete it"):
         load(saved)
 
 
@@ -134,7 +134,7 @@ def test_checkpoint_of_another_model_is_refused_and_changes_nothing(saved, chang
 def test_where_nothing_was_saved_nothing_is_done(tmp_path):
     model, optimizer = trained()
     nothing = Checkpoint(path=tmp_path / "none", key="run 1")
-    assert nothing.load(model, optimizer) == NOTHING_DONE
+    assert nothing.load(model, optimizer) == TrainingRecord()
     assert nothing.stages_done() is None
 
 
@@ -143,8 +143,8 @@ def test_parts_that_do_not_train_are_kept_where_they_are_named_and_earlier_stage
     kept = Checkpoint(path=tmp_path / "cell", key="run 1", parts=("frozen", "trained"), earlier=[{"losses": [0.1]}])
     with torch.no_grad():
         model.frozen.weight += 1
-    kept.save(model, None, NOTHING_DONE)
+    kept.save(model, None, TrainingRecord())
     again, optimizer = trained(0)
-    assert kept.load(again, optimizer) == NOTHING_DONE
+    assert kept.load(again, optimizer) == TrainingRecord()
     assert torch.equal(again.frozen.weight, model.frozen.weight)
     assert kept.stages_done() == [{"losses": [0.1]}]

@@ -10,15 +10,8 @@ from torch import nn
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
 from lab.training import loop
-from lab.training.checkpoints import Checkpoint
-from lab.training.loop import (
-    TrainingOptions,
-    TrainingRecord,
-    has_fast_bfloat16,
-    open_accelerator,
-    peak_memory_bytes,
-    train,
-)
+from lab.training.checkpoints import Checkpoint, TrainingRecord
+from lab.training.loop import TrainingOptions, has_fast_bfloat16, open_accelerator, peak_memory_bytes, train
 from tests.parts.tiny_models import heard, hearing_model
 from tests.training.runs import Regression, counted
 
@@ -237,7 +230,7 @@ class Drawn:
     def __init__(self, refused: int | None = None) -> None:
         self.refused = refused
 
-    def __getitem__(self, number: int) -> torch.Tensor:
+    def __call__(self, number: int) -> torch.Tensor:
         if number == self.refused:
             raise LabError(f"recording {number} cannot be read")
         return torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
@@ -328,9 +321,9 @@ def test_a_run_without_steps_is_refused():
         ({"warmup_steps": -1}, "warmup_steps is -1; expected at least 0"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; expected at least 0"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; expected a positive number"),
-        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); expected two numbers from 0 to below 1"),
+        ({"betas": (0.9, 1.0)}, r"betas is \(0.9, 1.0\); expected two numbers from 0 to below 1"),
         ({"checkpoint_every": -1}, r"checkpoint_every is -1; expected 0 \(never\)"),
-        ({"precision": "float16"}, "unknown precision 'float16'; choose one of: auto, bfloat16, float32"),
+        ({"precision": "float16"}, "unknown precision .float16..*choose one of: auto, bfloat16, float32"),
         ({"accumulate": 0}, "accumulate is 0; expected at least 1 batch a step"),
         ({"workers": -1}, r"workers is -1; expected 0 \(none\), a number of processes, or None"),
     ],

@@ -25,19 +25,15 @@ from lab.errors import LabError
 from lab.parts.any_resolution import token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
-from lab.parts.audio_tokens import AudioTokens, Sound
 from lab.parts.language_models import CharacterCodec, LanguageModel
+from lab.parts.media_tokens import AudioTokens, Seen, Sound, VisualTokens
 from lab.parts.omni_model import Example, OmniModel
-from lab.parts.vision_backbones import SiglipBackbone, load_timm
-from lab.parts.vision_encoders import VisionEncoder
+from lab.parts.vision_encoders import SiglipBackbone, VisionEncoder, load_timm
 from lab.parts.visual_projectors import VISUAL_PROJECTORS, build_visual_projector
-from lab.parts.visual_tokens import Seen, VisualTokens
 from lab.study.largest_batch import MelShapes
-from lab.training.language_models import text_model
 from lab.training.loop import TrainingOptions, train
 from lab.training.memory import PRECISIONS, Memory, trace
-from lab.training.packed_losses import losses_in_packs
-from lab.training.scoring import ScoringOptions, answer_losses
+from lab.training.scoring import ScoringOptions, answer_losses, text_model
 from lab.training.stages import Stage, apply_stage
 
 VOCABULARY, WIDTH, INNER, LAYERS, HEADS = 300, 96, 200, 3, 6
@@ -179,9 +175,8 @@ def real_peak(
     model: OmniModel, batch: Batch, trained: Sequence[str], precision: str, *, packed: bool, checkpointing: bool = False
 ) -> int:
     """The most bytes that are alive at once in two steps of the real loop."""
-    stage = Stage(name="s", paper="", trained=tuple(trained), learning_rates=dict.fromkeys(trained, 1e-4), data={})
-    fixed = ["audio_encoder.whisper.embed_positions"] if "audio_encoder" in trained else []
-    groups = apply_stage(model.parts(), stage, fixed=fixed)
+    stage = Stage(name="s", paper="", learning_rates=dict.fromkeys(trained, 1e-4), data={})
+    groups = apply_stage(model.parts(), stage)
     examples = batch(model)
     live = LiveBytes([*model.parameters(), *model.buffers()])
     with live:
@@ -302,7 +297,7 @@ def test_layers_that_are_computed_again_take_what_is_traced(packed, precision):
 @PRECISE
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize(("tokens", "answer"), [(64, 60), (256, 20)])
-def test_scoring_takes_what_is_traced(kind, precision, tokens, answer, monkeypatch):
+def test_scoring_takes_what_is_traced(kind, precision, tokens, answer):
     def batch(model: OmniModel) -> list[Example]:
         return [Example(content=[[1] * (tokens - answer - 1)], answer=[2] * answer)]
 
@@ -311,12 +306,12 @@ def test_scoring_takes_what_is_traced(kind, precision, tokens, answer, monkeypat
     memory = trace(model, batch, trained=(), precision=PRECISIONS[precision], packed=True)
     scorer = language_model(kind)
     scorer.model.eval().requires_grad_(False)
-    # Without inference mode, which hides the insides of operations.
-    monkeypatch.setattr("lab.training.scoring.losses_in_packs", losses_in_packs.__wrapped__)
     options = ScoringOptions(budget_tokens=tokens, precision=precision)
     live = LiveBytes([*scorer.model.parameters(), *scorer.model.buffers()])
+    # Without inference mode, which hides the insides of operations.
     with torch.no_grad(), live:
-        answer_losses(text_model(scorer), lambda places: batch(model), [tokens], options, ["a"], scorer="tiny")
+        score = answer_losses.__wrapped__
+        score(text_model(scorer), lambda places: batch(model), [tokens], options, ["a"], scorer="tiny")
     assert memory.total == pytest.approx(live.peak, rel=0.05)
     assert sum(part.gradients + part.optimizer for part in memory.parts) == 0
 

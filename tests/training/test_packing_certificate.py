@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +12,14 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lab.errors import LabError
 from lab.parts import omni_model
 from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
-from lab.parts.audio_tokens import AudioTokens
-from lab.parts.joined_sequences import AnswerLoss
+from lab.parts.joined_sequences import AnswerLoss, PackedAnswers
 from lab.parts.language_models import CharacterCodec, LanguageModel, WordCodec
+from lab.parts.media_tokens import AudioTokens
 from lab.parts.omni_model import Example, OmniModel
-from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention
-from lab.parts.packed_attention_kernels import SampleBoundaries
-from lab.parts.packed_sequences import PackedAnswers
+from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention, SampleBoundaries
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
-from lab.training.packing_certificate import PackingCertificate, Probe, certify
-from lab.training.packing_probe import packing_probe
-from lab.training.packing_traces import Check
-from standins.models.pretraining import PretrainingOptions, build_character_model
+from lab.training.packing_certificate import Check, PackingCertificate, certify
+from standins.models.character_model import PretrainingOptions, build_character_model
 from tests.parts.tiny_models import (
     ARCHITECTURES,
     HIDDEN_SIZE,
@@ -102,10 +99,10 @@ def assert_bit_equal_where_shapes_are(certificate: PackingCertificate) -> None:
 @pytest.mark.parametrize("attention", PACKED_ATTENTION)
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_every_language_model_is_certified_with_every_backend(name, attention):
-    if why := PACKED_ATTENTION[attention].missing(torch.device("cpu"), torch.float32, True):
+    if why := PACKED_ATTENTION[attention].missing(torch.device("cpu"), torch.float32):
         pytest.skip(f"{attention}: {why}")
     model = reads(LANGUAGE_MODELS[name]())
-    certificate = certify(model, packing_probe(model, TEXTS), attention=attention).require()
+    certificate = certify(model, TEXTS, attention=attention).require()
     assert (certificate.attention, certificate.precision, certificate.idle) == (attention, "float32", ())
     assert_bit_equal_where_shapes_are(certificate)
     things = {check.name.partition(": ")[2] for check in certificate.checks}
@@ -118,18 +115,17 @@ def test_every_language_model_is_certified_with_every_backend(name, attention):
 def test_every_backend_is_certified_on_a_gpu(attention):
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU")
-    if why := PACKED_ATTENTION[attention].missing(torch.device("cuda"), torch.bfloat16, True):
+    if why := PACKED_ATTENTION[attention].missing(torch.device("cuda"), torch.bfloat16):
         pytest.skip(f"{attention}: {why}")
     model = reads(character()).to("cuda")
-    certificate = certify(model, packing_probe(model, TEXTS), attention=attention, precision="bfloat16").require()
+    certificate = certify(model, TEXTS, attention=attention, precision="bfloat16").require()
     assert certificate.precision == "bfloat16"
 
 
-@pytest.mark.slow
-def test_a_backend_without_a_backward_pass_is_certified_for_a_model_that_only_scores():
+def test_a_model_that_only_scores_is_certified_without_gradients():
     model = reads(language_model()).requires_grad_(False)
     with torch.no_grad():
-        certificate = certify(model, packing_probe(model, TEXTS), attention="flex").require()
+        certificate = certify(model, TEXTS).require()
     assert not any("gradients" in check.name for check in certificate.checks)
 
 
@@ -141,7 +137,7 @@ def test_every_audio_projector_is_certified(name, rate):
     sizes = {"hidden_size": NUM_FEATURES, "output_size": HIDDEN_SIZE, "downsample_rate": rate}
     projector = build_audio_projector(name, **sizes, **budget)
     model = OmniModel(language_model=language_model(), audio_projector=AudioTokens(projector=projector))
-    certificate = certify(model, packing_probe(model, utterances())).require()
+    certificate = certify(model, utterances()).require()
     assert certificate.idle == ()
     assert_bit_equal_where_shapes_are(certificate)
 
@@ -154,7 +150,7 @@ def test_every_visual_projector_is_certified(name, trained_encoder):
     if name == "mlp":
         samples = [*samples[:2], replace(samples[0], answer=[3])]
     model = seeing_model(encoder=tiny_encoder() if trained_encoder else None, projector=name)
-    certificate = certify(model, packing_probe(model, samples)).require()
+    certificate = certify(model, samples).require()
     assert certificate.idle == ()
     assert_bit_equal_where_shapes_are(certificate)
 
@@ -162,8 +158,8 @@ def test_every_visual_projector_is_certified(name, trained_encoder):
 # A leak of each kind.
 
 
-def failures(model: nn.Module, probe: Probe) -> set[str]:
-    certificate = certify(model, probe)
+def failures(model: nn.Module, samples: list[Example], **options: Any) -> set[str]:
+    certificate = certify(model, samples, **options)
     assert not certificate.passed
     assert certificate.tags()["packing_certificate"] == "failed"
     with pytest.raises(LabError, match="packed samples are not kept apart with attention 'per_sample' in float32"):
@@ -178,9 +174,9 @@ def test_attention_across_samples_is_found(monkeypatch):
         whole = SampleBoundaries((len(query),), torch.tensor([0, len(query)]))
         return inner.attend(query, key, value, whole, scale, dropout)
 
-    monkeypatch.setitem(PACKED_ATTENTION, "per_sample", PackedAttention(everywhere, inner.missing))
+    monkeypatch.setitem(PACKED_ATTENTION, "per_sample", PackedAttention(everywhere))
     model = reads(language_model())
-    found = failures(model, packing_probe(model, TEXTS))
+    found = failures(model, TEXTS)
     assert {"text changed: logits", "text changed: gradients on other samples", "alone: loss"} <= found
     assert "alone: positions" not in found
 
@@ -195,19 +191,18 @@ def test_positions_that_do_not_start_anew_are_found(monkeypatch):
     monkeypatch.setattr(omni_model, "pack_rows", running_on)
     # Rotary positions are relative: no logit tells, so the positions themselves have to be looked at.
     model = reads(language_model("qwen3", frames_per_token=None))
-    found = failures(model, packing_probe(model, TEXTS))
+    found = failures(model, TEXTS)
     assert found == {"alone: positions", "length changed: positions"}
     model = reads(language_model("gpt2", frames_per_token=None))
-    assert {"alone: positions", "alone: logits"} <= failures(model, packing_probe(model, TEXTS))
+    assert {"alone: positions", "alone: logits"} <= failures(model, TEXTS)
 
 
 def test_labels_shifted_across_a_boundary_are_found():
     model = reads(language_model())
-    probe = packing_probe(model, TEXTS)
 
     def shifted(samples: list[Example], attention: str) -> PackedAnswers:
         """The last token of a sample is scored on the first of the next one, not on the end."""
-        answers = probe.packed(samples, attention)
+        answers = model.packed(samples, attention=attention)
         labels = answers.labels.clone()
         lasts = answers.loss.num_tokens.cumsum(0) - 1
         following = [[*s.content[0], *model.codec.start_ids][0] for s in samples[1:]]
@@ -216,7 +211,7 @@ def test_labels_shifted_across_a_boundary_are_found():
         loss = AnswerLoss(torch.stack([own.sum() for own in losses]), answers.loss.num_tokens)
         return answers._replace(labels=labels, loss=loss)
 
-    found = failures(model, replace(probe, packed=shifted))
+    found = failures(model, TEXTS, packed=shifted)
     assert {"alone: labels", "alone: loss", "padded: loss", "mean: loss", "text changed: labels"} <= found
 
 
@@ -234,7 +229,7 @@ def test_a_convolution_across_a_boundary_is_found(monkeypatch):
         return nn.utils.rnn.pad_sequence(tokens[0].split(counts.tolist()), batch_first=True), counts
 
     monkeypatch.setattr(projector, "forward", over_all)
-    found = failures(model, packing_probe(model, utterances()))
+    found = failures(model, utterances())
     assert {"alone: embeddings", "features changed: embeddings", "features changed: loss"} <= found
     assert "text changed: embeddings" not in found
 
@@ -251,21 +246,20 @@ def test_tokens_of_a_modality_in_the_wrong_sample_are_found(monkeypatch):
     monkeypatch.setattr(model, "read", exchanged)
     samples = [asked([0, 1], "visual_projector", answer, frames=1) for answer in ([1, 2], [1], [3])]
     samples[1] = asked([0, 1], "visual_projector", [1], frames=1, seed=9)
-    found = failures(model, packing_probe(model, samples))
+    found = failures(model, samples)
     assert {"alone: embeddings", "features changed: embeddings", "features changed: logits"} <= found
     assert "alone: positions" not in found
 
 
 def test_a_loss_that_weighs_samples_alike_is_not_the_mean_of_tokens():
     model = reads(language_model())
-    probe = packing_probe(model, TEXTS)
 
     def weighed(samples: list[Example], attention: str) -> PackedAnswers:
-        answers = probe.packed(samples, attention)
+        answers = model.packed(samples, attention=attention)
         loss = answers.loss.loss / answers.loss.num_tokens * (2 if len(samples) > 1 else 1)
         return answers._replace(loss=answers.loss._replace(loss=loss))
 
-    assert {"mean: loss", "mean: gradients", "padded: loss"} <= failures(model, replace(probe, packed=weighed))
+    assert {"mean: loss", "mean: gradients", "padded: loss"} <= failures(model, TEXTS, packed=weighed)
 
 
 # The certificate itself.
@@ -276,7 +270,7 @@ def test_a_certificate_leaves_the_model_as_it_was():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
-    certify(model, packing_probe(model, utterances()))
+    certify(model, utterances())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -285,7 +279,7 @@ def test_a_certificate_leaves_the_model_as_it_was():
 
 def test_what_a_run_logs_of_it():
     model = reads(language_model())
-    certificate = certify(model, packing_probe(model, TEXTS))
+    certificate = certify(model, TEXTS)
     assert certificate.tags() == {
         "packing_certificate": "passed",
         "attention": "per_sample",
@@ -299,7 +293,7 @@ def test_what_a_run_logs_of_it():
 
 def test_in_bfloat16_the_stated_tolerance_is_larger():
     model = reads(character())
-    certificate = certify(model, packing_probe(model, TEXTS), precision="bfloat16").require()
+    certificate = certify(model, TEXTS, precision="bfloat16").require()
     assert certificate.precision == "bfloat16"
     assert {check.tolerance for check in certificate.checks} == {0.0, 5e-2}
 
@@ -307,11 +301,9 @@ def test_in_bfloat16_the_stated_tolerance_is_larger():
 def test_a_change_that_nothing_shows_is_named():
     model = reads(language_model())
     samples = [TEXTS[0], Example(content=[[]]), TEXTS[2]]
-    assert certify(model, packing_probe(model, samples)).idle == ("text",)
+    assert certify(model, samples).idle == ("text",)
 
 
 def test_a_single_sample_certifies_nothing():
-    model = reads(language_model())
-    probe = replace(packing_probe(model, TEXTS), examples=TEXTS[:1])
-    with pytest.raises(LabError, match="needs at least two samples and one of them to change, not 1 and number 1"):
-        certify(model, probe)
+    with pytest.raises(LabError, match="a packing certificate needs 3 samples, not 1"):
+        certify(reads(language_model()), TEXTS[:1])

@@ -4,14 +4,9 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
-from lab.training.image_text_model import vision_parameters
-from lab.training.parameters import (
-    PictureTuningParameters,
-    SpeechParameters,
-    TextTuningParameters,
-    VisionParameters,
-)
-from lab.training.speech import cell_audio_projector
+from lab.training.cell import cell_audio_projector
+from lab.training.parameters import PictureTuningParameters, SpeechParameters, TextTuningParameters, VisionParameters
+from lab.training.tuning import as_vision
 
 KINDS = (SpeechParameters, VisionParameters, TextTuningParameters, PictureTuningParameters)
 
@@ -66,6 +61,6 @@ def test_an_option_of_a_projectors_class_is_given_by_its_name() -> None:
 
 def test_a_cell_of_tuned_pictures_is_one_of_images_alone() -> None:
     tuned = PictureTuningParameters(num_pretraining=3, num_training=4, image_size=64, budget_tokens=500)
-    seen = vision_parameters(tuned)
+    seen = as_vision(tuned)
     assert (seen.curriculum, seen.videos, seen.num_images, seen.batch_tokens) == ("image", "", 7, 500)
     assert (seen.image_size, seen.steps, seen.learning_rate) == (64, tuned.steps, tuned.learning_rate)

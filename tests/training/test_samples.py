@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.media import Drawn
-from lab.data.sample import Image, Sample, Text, Video
-from lab.data.video.moments import Sight
+from lab.data.sample import Drawn, Image, Sample, Text, Video
+from lab.data.video import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import image_views, num_views, token_order
+from lab.parts.media_tokens import Seen
 from lab.parts.omni_model import OmniModel
-from lab.parts.visual_tokens import Seen
 from lab.training.samples import SampleExamples, Tiling
 from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, seeing_model, tiny_encoder
 from tests.training.vision_splits import SQUARE, example, noise, split_of, various

@@ -9,18 +9,15 @@ from hypothesis import given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, read_losses
-from lab.data.instructions.instructions import instruction
-from lab.data.instructions.tables import write_instructions
+from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, read_losses
+from lab.data.instructions.instructions import instruction, write_instructions
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
 from lab.training import scored_sources, scoring
-from lab.training.language_models import text_model
-from lab.training.packed_losses import ScoringOptions
 from lab.training.samples import NOT_READABLE, TOO_LONG, SampleExamples
 from lab.training.scored_sources import score_source
-from lab.training.scoring import text_answers
+from lab.training.scoring import Scorer, ScoringOptions, text_model
 from tests.parts.tiny_models import ARCHITECTURES, language_model
 
 FLOAT32 = {"precision": "float32"}
@@ -41,7 +38,9 @@ def some(count=7):
 
 
 def score_instructions(instructions, language_model, folder, *, write=str.strip, **rest):
-    return scoring.score(text_answers(language_model, write), instructions, folder, **rest)
+    reads = SampleExamples(samples=(), write=write)
+    scorer = Scorer(text_model(language_model), language_model.name, language_model.sha256, reads)
+    return scoring.score(scorer, instructions, folder, **rest)
 
 
 def alone(llm: LanguageModel, prompt: str, answer: str) -> float:
@@ -179,11 +178,6 @@ def test_nothing_to_score_and_numbers_out_of_range_are_refused(tmp_path):
             ScoringOptions(**wrong)
 
 
-def test_the_answer_alone_keeps_its_tokens():
-    row = text_answers(language_model()).row(some()[4], 20)
-    assert (row.alone().content, row.alone().answer) == ([[]], row.whole().answer)
-
-
 def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(scored_sources, "open_language_model", lambda name: language_model())
     table = tmp_path / "some.parquet"
@@ -195,6 +189,6 @@ def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, 
         )
         assert expected in said[-3]
         assert said[-2] == "left out: 1 empty answer"
-        assert "a Gaussian has 31.7%" in said[-1]
+        assert "from the Gaussian" in said[-1]
     with pytest.raises(LabError, match="limit is 0"):
         score_source(str(table), tmp_path / "out", model="smollm2_135m", limit=0)

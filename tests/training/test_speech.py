@@ -4,30 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.media import Drawn
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import Audio, Sample, Text
+from lab.data.sample import Audio, Drawn, Sample, Text
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, _batches, answer
 from lab.evaluation.costs import hearing_costs
 from lab.evaluation.items import NAMES, scores
-from lab.parts.audio_projectors import build_audio_projector
-from lab.parts.audio_tokens import AudioTokens
-from lab.parts.omni_model import OmniModel
-from lab.training.augmentation import Augmentation
-from lab.training.batches import BatchOptions, PaddedBatches
-from lab.training.curricula import AUDIO, audio_stage
-from lab.training.language_models import open_language_model, transcript_writer
+from lab.training.batches import BatchOptions, KindBatches
+from lab.training.cell import AUDIO, cell_batches, cell_stages, heard_data, hearing_model, open_corpus, open_split
 from lab.training.loop import TrainingOptions
+from lab.training.named_parts import open_audio_encoder, open_language_model, transcript_writer
 from lab.training.parameters import SpeechParameters
-from lab.training.samples import SampleExamples
-from lab.training.speech import (
-    cell_data,
-    feature_statistics,
-    open_corpus,
-    open_encoder,
-    open_split,
-)
+from lab.training.samples import Augmentation, SampleExamples
 from lab.training.stage_training import StagesRecord, _without_weights, train_stages
 from tests.data.fakes import tone
 from tests.speech import tiny_parameters, write_corpus, write_whisper
@@ -41,35 +29,23 @@ def cell(tmp_path, monkeypatch):
     return SpeechParameters(**tiny_parameters(tmp_path))
 
 
-def build(cell, encoder, data, *, rate=2, train_encoder=False):
+def build(cell, encoder, data):
     language_model = open_language_model(cell.language_model)
     torch.manual_seed(0)
-    mean, std = (None, None) if train_encoder else feature_statistics(data["train"])
-    projector = build_audio_projector(
-        "conv_gmlp", hidden_size=16, output_size=language_model.hidden_size, downsample_rate=rate
-    )
-    model = OmniModel(
-        language_model=language_model,
-        audio_projector=AudioTokens(projector=projector, feature_mean=mean, feature_std=std),
-        audio_encoder=encoder if train_encoder else None,
-    )
-    return model
+    return hearing_model(cell, encoder, language_model, data)
 
 
-def trained(data, model, augmentation=None, **stage) -> StagesRecord:
-    utterances = data if augmentation is None else replace(data, augmentation=augmentation)
-    given = {"batches": BatchOptions(size=4), "seed": 0, "fixed": ["audio_encoder.whisper.embed_positions"]}
-    if not stage.get("train_encoder"):
-        del given["fixed"]
-    return train_stages(model, [audio_stage(**stage)], {AUDIO: utterances}, TrainingOptions(), **given)
+def trained(cell, model, data, **options) -> StagesRecord:
+    given = {"batches": cell_batches(cell), "seed": 0, **options}
+    return train_stages(model, cell_stages(cell), data, TrainingOptions(), **given)
 
 
 def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZER)
-    assert {name: len(split) for name, split in data.items()} == {"train": 12, "dev": 3, "test": 3}
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)
+    assert {name: len(split) for name, split in data.items()} == {AUDIO: 12, "dev": 3, "test": 3}
     model = build(cell, encoder, data)
-    record = trained(data["train"], model, Augmentation(1, 5, 0.1, True), steps=20, learning_rate=3e-3)
+    record = trained(replace(cell, steps=20, learning_rate=3e-3), model, data)
     assert np.mean(record.losses[-5:]) < np.mean(record.losses[:5])
     how = Transcribe(normalizer=NORMALIZER, num_beams=2)
     table = answer(model, data["test"], replace(how, batch_size=2))
@@ -88,13 +64,13 @@ def test_a_cell_trains_and_is_measured_on_every_utterance(cell):
 
 
 def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZER)
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)
     model = build(cell, encoder, data)
 
     def losses(steps):
-        utterances = replace(data["train"], augmentation=Augmentation(1, 5, 0.1, True))
-        batches = PaddedBatches(utterances, model, BatchOptions(size=4), seed=3)
+        utterances = replace(data[AUDIO], augmentation=Augmentation(1, 5, 0.1, True))
+        batches = KindBatches(utterances, model, BatchOptions(size=4), seed=3)
         return [batches.loss(model, batches.read(step, model)).loss.tolist() for step in steps]
 
     in_order = losses(range(7))
@@ -104,12 +80,12 @@ def test_the_same_step_gives_the_same_loss_in_whatever_order_steps_are_asked_for
 
 def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_do_not(cell):
     cell = replace(cell, train_encoder=True)
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZER)
-    assert data["train"].heard == ()
-    model = build(cell, encoder, data, train_encoder=True)
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)
+    assert data[AUDIO].heard == ()
+    model = build(cell, encoder, data)
     before = {name: value.clone() for name, value in encoder.named_parameters()}
-    trained(data["train"], model, steps=2, learning_rate=1e-2, train_encoder=True)
+    trained(replace(cell, steps=2, learning_rate=1e-2), model, data)
     changed = {name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])}
     assert any("fc1" in name for name in changed)
     assert not any("embed_positions" in name for name in changed)
@@ -117,9 +93,9 @@ def test_an_encoder_trained_with_the_projector_changes_and_its_fixed_positions_d
 
 
 def test_stored_features_are_what_the_encoder_gives(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZER)["test"]
-    model = build(cell, encoder, {"train": data})
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)["test"]
+    model = build(cell, encoder, {AUDIO: data})
     live = encoder.encode([one.sound.read() for one in data.samples])
     for index, frames in enumerate(live):
         example = data.example(index, model)
@@ -130,18 +106,19 @@ def test_stored_features_are_what_the_encoder_gives(cell):
 
 
 def test_the_prompt_stands_before_every_sound(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZER, prompt="abc")["train"]
-    model = build(cell, encoder, {"train": data})
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(replace(cell, prompt="abc"), encoder)[AUDIO]
+    model = build(cell, encoder, {AUDIO: data})
     prompt, sound = data.example(0, model).content
     assert prompt == model.codec.encode("abc")
     assert len(sound.values) == data.num_frames(0, model)
-    assert data.num_tokens(0, model) == cell_data(cell, encoder, keep=NORMALIZER)["train"].num_tokens(0, model) + 3
+    assert data.num_tokens(0, model) == heard_data(cell, encoder)[AUDIO].num_tokens(0, model) + 3
 
 
 def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
+    corpus = open_corpus(write_corpus(tmp_path / "speech"))
+    encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
     drawn = open_split(corpus, "train", encoder, limit=5, features=False).ids
     order = [u.id for u in corpus.split("train")]
     assert len(drawn) == 5
@@ -151,7 +128,8 @@ def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_p
 
 def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    corpus, encoder = open_corpus(write_corpus(tmp_path / "speech")), open_encoder(write_whisper(tmp_path / "whisper"))
+    corpus = open_corpus(write_corpus(tmp_path / "speech"))
+    encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
     kept = open_split(corpus, "train", encoder, keep=lambda text: text if "anna" in text else "", features=False)
     assert {"anna" in one.answer for one in kept.samples} == {True}
     with pytest.raises(LabError, match="has no usable utterance in its train split"):
@@ -159,15 +137,15 @@ def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(
 
 
 def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    data = cell_data(cell, encoder, keep=NORMALIZER)
+    encoder = open_audio_encoder(cell.audio_encoder)
+    data = heard_data(cell, encoder)
     model = build(cell, encoder, data)
     with pytest.raises(LabError, match=r"example '.*' takes \d+ tokens, more than 20"):
-        PaddedBatches(data["train"], model, BatchOptions(tokens=20), seed=0)
+        KindBatches(data[AUDIO], model, BatchOptions(tokens=20), seed=0)
 
 
 def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_path):
-    encoder = open_encoder(write_whisper(tmp_path / "whisper"))
+    encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
     good = Sample(id="a", content=(Audio(Drawn(tone, (0.5,))),), answer="x", source="toy")
     bad = Sample(id="b", content=(Audio(b"no sound"),), answer="x", source="toy")
     with pytest.raises(LabError, match="sample 'b' of 'toy': audio bytes is not audio that can be read"):
@@ -175,16 +153,16 @@ def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_pa
 
 
 def test_a_sound_longer_than_the_window_is_not_heard_where_there_are_no_weights(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER), train_encoder=True)
+    encoder = open_audio_encoder(cell.audio_encoder)
+    model = build(replace(cell, train_encoder=True), encoder, {})
     long = Sample(id="a", content=(Audio(Drawn(tone, (31.0,))),), answer="x", source="toy")
     with pytest.raises(LabError, match=r"sample 'a' of 'toy': a sound of 496000 samples is longer .* with workers 0"):
         SampleExamples(samples=[long], write=str.strip).example(0, _without_weights(model))
 
 
 def test_sounds_of_any_source_are_kept_with_pictures_and_texts_around_them(cell):
-    encoder = open_encoder(cell.audio_encoder)
-    model = build(cell, encoder, cell_data(cell, encoder, keep=NORMALIZER))
+    encoder = open_audio_encoder(cell.audio_encoder)
+    model = build(cell, encoder, heard_data(cell, encoder))
     sounds = [Audio(Drawn(tone, (seconds,))) for seconds in (0.7, 0.5)]
     mixed = Sample(id="a", content=(Text("abc"), sounds[0], Text("or"), sounds[1]), answer="x", source="toy")
     kept = SampleExamples(samples=[mixed], name="toy", write=str.strip).heard_by(encoder, key="k", speeds=(1.0, 2.0))

@@ -9,9 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lab.errors import LabError
-from lab.training.ancestry import Ancestry, load_stage, save_stage
 from lab.training.batches import BatchOptions
-from lab.training.stage_training import StagesRecord
+from lab.training.stage_training import Ancestry, StagesRecord
 from lab.training.stages import PAPER_STAGES, Stage
 from tests.training.staged import Rows, Staged, equal, run, stage, state, three_stages
 
@@ -112,19 +111,17 @@ def test_a_step_of_several_batches_sees_as_many_and_its_loss_is_their_mean():
 
 
 def test_a_killed_stage_goes_on_only_from_the_weights_that_it_started_from(tmp_path):
-    stages, file, checkpoint = three_stages(), tmp_path / "one.safetensors", tmp_path / "two.part"
-    first = Staged()
-    save_stage(file, first.parts(), run(first, stages["one"]).ancestry)
+    stages, checkpoint = three_stages(), tmp_path / "two.part"
 
     def follows() -> tuple[Staged, Ancestry]:
         model = Staged()
-        return model, load_stage(stages["two"], model.parts(), {"one": file}, stages)
+        torch.manual_seed(0)
+        return model, run(model, stages["one"]).ancestry
 
     model, ancestry = follows()
     with pytest.raises(Killed):
         run(model, stages["two"], ancestry=ancestry, checkpoint=checkpoint, on_step=killed(3))
-    other = load_stage(stages["two"], Staged().parts(), {"one": file}, stages)
-    other = (replace(other[0], weights={**other[0].weights, "visual_projector": "another"}),)
+    other = (replace(ancestry[0], weights={**ancestry[0].weights, "visual_projector": "another"}),)
     with pytest.raises(LabError, match=r"checkpoint .*two\.part belongs to run 'two-[0-9a-f]+', not to 'two-"):
         run(Staged(), stages["two"], ancestry=other, checkpoint=checkpoint)
     with pytest.raises(LabError, match=r"belongs to run 'two-[0-9a-f]+', not to 'two-"):
@@ -160,13 +157,6 @@ def test_what_cannot_be_read_stops_the_stage_in_one_sentence(workers):
     assert str(raised.value) == "row 7 cannot be read"
 
 
-def test_what_would_train_and_belongs_to_no_part_is_named():
-    model = Staged()
-    model.stray = torch.nn.Linear(2, 2)
-    with pytest.raises(LabError, match=r"stray\.weight would train in stage 'one' and belongs to no part"):
-        run(model, stage())
-
-
 def test_stages_out_of_order_are_refused():
     one, two, three = three_stages().values()
     with pytest.raises(LabError, match="stage 'two' starts from 'one'; trained so far: nothing"):
@@ -177,7 +167,7 @@ def test_stages_out_of_order_are_refused():
         run(Staged(), one, stage("apart"))
     with pytest.raises(LabError, match="stage 'one' is trained already, or twice in one list"):
         run(Staged(), one, one)
-    with pytest.raises(LabError, match="what stage 'one' starts from is not found in the paper"):
+    with pytest.raises(LabError, match="the start in stage 'one' is not found in the paper"):
         run(Staged(), stage(starts_from=None))
 
 
@@ -208,16 +198,6 @@ def test_a_part_may_start_as_another_and_goes_its_own_way(tmp_path):
     resumed = Staged()
     run(resumed, one, two, checkpoint=checkpoint)
     assert equal(state(resumed.language_model), state(model.language_model))
-
-
-def test_a_part_of_another_make_cannot_start_as_another():
-    model = Staged()
-    model.language_model = torch.nn.Linear(4, 4)
-    chosen = stage(starts_as={"language_model": "visual_projector"})
-    with pytest.raises(
-        LabError, match=r"'language_model' cannot start as 'visual_projector' in stage 'one': .*0\.weight"
-    ):
-        run(model, chosen)
 
 
 def test_no_stages_train_nothing():

@@ -8,15 +8,11 @@ from transformers import SiglipVisionModel
 
 from lab.errors import LabError
 from lab.parts.vision_encoders import VisionEncoder
-from lab.training import vision
-from lab.training.vision import (
-    check_vision_encoder,
-    open_vision_encoder,
-    vision_backbone_without_weights,
-)
+from lab.training import named_parts
+from lab.training.named_parts import check_vision_encoder, open_vision_encoder, vision_backbone_without_weights
 from standins.models import vision_pretraining
+from standins.models.contrastive import build_image_tower
 from standins.models.vision_pretraining import TOWER_IMAGE_SIZE, pretrained_vision_tower, vision_tower_folder
-from standins.models.vision_towers import build_image_tower
 from tests.standins.coloured_pictures import coloured_pictures
 from tests.standins.models.test_packaged_efficientnet import install, packaged_state
 
@@ -148,7 +144,7 @@ def test_a_name_that_no_encoder_has_is_refused_before_anything_is_trained(
     monkeypatch.setattr(
         vision_pretraining, "pretrained_vision_tower", lambda *a, **o: pytest.fail("a tower was trained")
     )
-    monkeypatch.setattr(vision, "load_vision_encoder", lambda *a, **o: pytest.fail("an encoder was looked for"))
+    monkeypatch.setattr(named_parts, "load_vision_encoder", lambda *a, **o: pytest.fail("an encoder was looked for"))
     with pytest.raises(LabError, match=message):
         open_vision_encoder(name)
 

@@ -8,12 +8,9 @@ import torch
 from lab.errors import LabError
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.study.ablation import load_ablation
-from lab.training.curricula import IMAGE, VIDEO
-from lab.training.language_models import open_language_model
-from lab.training.stages import stages_by_name
-from lab.training.vision import open_vision_encoder
-from lab.training.vision_cell import build_vision_model, cell_branch, cell_stages, vision_cell_data
-from standins.scenes.stills import STILL_KINDS
+from lab.training.cell import IMAGE, VIDEO, cell_branch, cell_stages, seeing_model, seen_data
+from lab.training.named_parts import open_language_model, open_vision_encoder
+from standins.scenes.questions import STILL_KINDS
 from tests.vision import IMAGE_SIZE, PATCH_SIZE, draw_stand_ins, tiny_cell, write_image_set
 
 BRANCH = {"video_projector_start": "image_projector", "image_branch_steps": 3}
@@ -28,13 +25,13 @@ def cell(tmp_path, monkeypatch):
 def opened(cell):
     """Encoder, language model and data of a cell."""
     encoder = open_vision_encoder(cell.vision_encoder)
-    return encoder, open_language_model(cell.language_model), vision_cell_data(cell, encoder)
+    return encoder, open_language_model(cell.language_model), seen_data(cell, encoder)
 
 
 def built(cell):
     encoder, language_model, data = opened(cell)
     torch.manual_seed(cell.seed)
-    return build_vision_model(cell, encoder, language_model, data), data
+    return seeing_model(cell, encoder, language_model, data), data
 
 
 def test_a_staged_cell_trains_the_video_projector_on_images_and_then_on_both(cell):
@@ -73,7 +70,7 @@ def test_an_image_branch_comes_before_the_curriculum_and_costs_steps_of_its_own(
     assert [stage.name for stage in rest] == [stage.name for stage in alone]
     assert sum(stage.steps for stage in rest) == cell.steps
     assert rest[0].starts_from == ("image_branch",)
-    assert list(stages_by_name([before, *rest])) == ["image_branch", "staged_1", "staged_2"]
+    assert [stage.name for stage in rest] == ["staged_1", "staged_2"]
 
 
 @pytest.mark.parametrize(
@@ -98,15 +95,15 @@ def test_unknown_names_of_a_cell_are_refused(cell):
         cell_stages(replace(cell, curriculum="stage"))
     encoder = open_vision_encoder(cell.vision_encoder)
     with pytest.raises(LabError, match=r"unknown source of pictures or video 'still'.*did you mean 'stills'"):
-        vision_cell_data(replace(cell, images="still"), encoder)
+        seen_data(replace(cell, images="still"), encoder)
 
 
 def test_a_cell_opens_the_data_that_its_curriculum_needs_and_no_other(cell):
     encoder = open_vision_encoder(cell.vision_encoder)
-    data = vision_cell_data(replace(cell, measure_dev=True), encoder)
+    data = seen_data(replace(cell, measure_dev=True), encoder)
     assert {name: len(split) for name, split in data.items()} == {IMAGE: 24, VIDEO: 18, "test": 9, "dev": 9}
-    assert set(vision_cell_data(replace(cell, curriculum="direct"), encoder)) == {VIDEO, "test"}
-    with_branch = vision_cell_data(replace(cell, **BRANCH, curriculum="direct"), encoder)
+    assert set(seen_data(replace(cell, curriculum="direct"), encoder)) == {VIDEO, "test"}
+    with_branch = seen_data(replace(cell, **BRANCH, curriculum="direct"), encoder)
     assert set(with_branch) == {IMAGE, VIDEO, "test"}
     ids = [{sample.id for sample in data[name].samples} for name in (VIDEO, "test", "dev")]
     assert not ids[0] & ids[1]
@@ -119,20 +116,20 @@ def test_a_curriculum_without_its_data_is_refused(cell, curriculum, missing):
     encoder = open_vision_encoder(cell.vision_encoder)
     source = {"image_text": "images", "video_text": "videos"}[missing]
     with pytest.raises(LabError, match=f"curriculum '{curriculum}' needs {missing}, but this cell names no such"):
-        vision_cell_data(replace(cell, curriculum=curriculum, **{source: ""}), encoder)
+        seen_data(replace(cell, curriculum=curriculum, **{source: ""}), encoder)
 
 
 def test_another_source_may_be_tested_on_and_dev_stays_with_the_training_source(cell, tmp_path):
     encoder = open_vision_encoder(cell.vision_encoder)
     asked = f"image_choices@{write_image_set(tmp_path / 'set')}"
-    data = vision_cell_data(replace(cell, test_source=asked, num_test=3, measure_dev=True), encoder)
+    data = seen_data(replace(cell, test_source=asked, num_test=3, measure_dev=True), encoder)
     assert [sample.task for sample in data["test"].samples] == ["image_choices"] * 3
     assert not {sample.task for sample in data["dev"].samples} & {"image_choices", *STILL_KINDS}
 
 
 def test_a_character_model_reads_its_own_alphabet(cell):
-    split = vision_cell_data(replace(cell, curriculum="direct"), open_vision_encoder(cell.vision_encoder))[VIDEO]
-    written = split.write("Which one, then? 3 Cats!")
+    model, data = built(replace(cell, curriculum="direct"))
+    written = data[VIDEO].written("Which one, then? 3 Cats!", model)
     assert written == written.lower()
     assert not set(written) & set(",?!")
 
@@ -175,9 +172,9 @@ def test_every_projector_is_built_for_both_branches_and_pools_as_asked(cell, nam
 
 def test_what_a_cell_stores_lies_in_the_cache_and_is_not_made_again(cell, monkeypatch):
     encoder = open_vision_encoder(cell.vision_encoder)
-    first = vision_cell_data(cell, encoder)
+    first = seen_data(cell, encoder)
     monkeypatch.setattr(type(encoder), "forward", lambda *arguments: pytest.fail("features were computed again"))
-    again = vision_cell_data(cell, encoder)
+    again = seen_data(cell, encoder)
     for name, split in first.items():
         assert split.store.folder == again[name].store.folder
         assert Path(split.store.folder, "manifest.json").is_file()

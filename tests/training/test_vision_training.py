@@ -6,19 +6,20 @@ import torch
 
 from lab.parts.omni_model import OmniModel
 from lab.training import stage_training
-from lab.training.batches import BatchOptions
-from lab.training.curricula import CURRICULA, IMAGE, VIDEO
-from lab.training.language_models import open_language_model
-from lab.training.loop import TrainingOptions, TrainingRecord
-from lab.training.stage_training import StagesRecord, train_stages
-from lab.training.vision import open_vision_encoder
-from lab.training.vision_cell import (
-    build_vision_model,
+from lab.training.cell import (
+    CURRICULA,
+    IMAGE,
+    VIDEO,
+    cell_batches,
     cell_stages,
     image_branch_data,
-    stages_to_train,
-    vision_cell_data,
+    seeing_model,
+    seen_data,
 )
+from lab.training.checkpoints import TrainingRecord
+from lab.training.loop import TrainingOptions
+from lab.training.named_parts import open_language_model, open_vision_encoder
+from lab.training.stage_training import StagesRecord, train_stages
 from tests.training.staged import equal, state
 from tests.vision import draw_stand_ins, tiny_cell
 
@@ -39,15 +40,15 @@ def checkpoint(tmp_path):
 def trained(cell, checkpoint, **options) -> tuple[OmniModel, StagesRecord]:
     """A cell from its start, as the notebook does it."""
     encoder = open_vision_encoder(cell.vision_encoder)
-    data = vision_cell_data(cell, encoder)
+    data = seen_data(cell, encoder)
     torch.manual_seed(cell.seed)
-    model = build_vision_model(cell, encoder, open_language_model(cell.language_model), data)
+    model = seeing_model(cell, encoder, open_language_model(cell.language_model), data)
     given = {
-        "batches": BatchOptions(tokens=cell.batch_tokens, size=cell.batch_size, packed=cell.packed),
+        "batches": cell_batches(cell),
         "own_data": image_branch_data(data),
         "seed": cell.seed,
     }
-    stages = stages_to_train(cell)
+    stages = cell_stages(cell)
     record = train_stages(model, stages, data, TrainingOptions.of(cell), checkpoint=checkpoint, **given, **options)
     return model, record
 
@@ -191,16 +192,10 @@ def test_a_stage_goes_on_in_the_epoch_of_those_before_it(cell, checkpoint):
 def test_a_baseline_that_sees_nothing_or_one_frame_is_trained_too(cell, checkpoint, frames, expected):
     cell = replace(cell, curriculum="direct", max_frames=frames)
     model, record = trained(cell, checkpoint)
-    data = vision_cell_data(cell, open_vision_encoder(cell.vision_encoder))
+    data = seen_data(cell, open_vision_encoder(cell.vision_encoder))
     assert {len(data[VIDEO].store[sample.id].seconds) for sample in data[VIDEO].samples} == {expected}
     read = model.read([data["test"].example(i, model) for i in range(2)])
     # 4 x 4 patches a frame, pooled to 2 x 2.
     assert [len(example.content[0].values) for example in read] == [4 * expected] * 2
     assert len(record.losses) == cell.steps
     assert (record.costs()["decoded_frames"] == 0) == (frames == 0)
-
-
-def test_a_baseline_that_sees_nothing_with_a_frozen_language_model_is_not_trained(cell):
-    blind = replace(cell, curriculum="direct", max_frames=0, train_language_model=False)
-    assert stages_to_train(blind) == ()
-    assert stages_to_train(cell) == cell_stages(cell)

@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from lab.data.media import Drawn
-from lab.data.sample import Sample, Text, Video
-from lab.data.video.moments import Sight
-from lab.data.video.reading import VideoFrames
-from lab.parts.visual_tokens import Branch
+from lab.data.sample import Drawn, Sample, Text, Video
+from lab.data.video import Sight, VideoFrames
+from lab.parts.media_tokens import Branch
 from lab.training.samples import SampleExamples, Tiling
 from tests.parts.tiny_vision import IMAGE_SIZE, tiny_encoder
 

@@ -4,8 +4,7 @@ From Gopher (Rae et al. 2021, arXiv 2112.11446, appendix A.1.1 and table A1) and
 section 2.2), with their limits as defaults. Differs from the paper: which rules it uses, if any, is not found. The
 limits were set for pages of English: an instruction is shorter and Chinese has other words, so give limits of your own
 or leave rules out. C4 drops single lines, this the whole text: half an instruction is none. (Early versions of the C4
-paper print 5 sentences, the last and its code 3.) Words are those of `lab.data.filters.words`, lines those with
-something on them.
+paper print 5 sentences, the last and its code 3.) Lines are those with something on them; words are `words`.
 """
 
 import math
@@ -14,19 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pyarrow as pa
+from pydantic import Field
 
 from lab.data.filters.filtering import Reasons
-from lab.data.filters.step import Columns, Step, joined
-from lab.data.filters.words import words
-from lab.errors import LabError, choose
+from lab.data.filters.step import Columns, Step, joined, one_of
+from lab.errors import LabError
 
-Limits = tuple[float, ...]
+Limits = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class QualityRule:
     """What is measured, and the least and the most of it that its source lets pass."""
 
@@ -35,47 +34,23 @@ class QualityRule:
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quality(Step):
-    """Drop rows whose texts in `columns` break one of `rules`, keys of `QUALITY_RULES`; the first broken is the reason.
-
-    `limits` replace those of the rules' sources, by name: least and most, both included.
-    """
-
-    rules: tuple[str, ...]
-    limits: Mapping[str, Limits] = field(default_factory=dict)
-    columns: Columns = ("answer",)
-    use: ClassVar[str] = "quality"
-
-    def __post_init__(self) -> None:
-        for rule in self.rules:
-            choose(QUALITY_RULES, rule, "quality rule")
-        if not self.rules:
-            raise LabError(f"step quality has no rules; choose some of: {', '.join(QUALITY_RULES)}")
-        for rule, limits in self.limits.items():
-            if rule not in self.rules:
-                raise LabError(
-                    f"limits are given for {rule!r}, which is none of the rules used: {', '.join(self.rules)}"
-                )
-            if len(limits) != 2 or not limits[0] <= limits[1]:
-                raise LabError(f"rule {rule!r} has limits {list(limits)}, expected two numbers, the least first")
-
-    def judge(self, rows: pa.Table) -> Reasons:
-        """All columns' texts as one."""
-        return [next(self._broken(text), None) for text in joined(rows, self.columns).to_pylist()]
-
-    def _broken(self, text: str) -> Iterator[str]:
-        for name in self.rules:
-            least, most = self.limits.get(name, QUALITY_RULES[name].limits)
-            if not least <= QUALITY_RULES[name].score(text) <= most:
-                yield name
-
-
+# Scripts without blanks between words: Han, Kana. Each of their characters is a word of its own here.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+(?:['’][^\\W_{_UNSPACED}]+)*")
 _STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 _BULLETS = ("•", "‣", "▪", "*", "-")
 _ELLIPSES = ("...", "…")
 _TERMINAL = ('"', ".", "!", "?", "”", "。", "\uff01", "\uff1f")
 _SENTENCE_END = re.compile(r"[.!?](?=[\s\"')\]]|$)|[。\uff01\uff1f]")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, without punctuation, as they are written.
+
+    >>> words("It's 5 o'clock: 你好!")
+    ["It's", '5', "o'clock", '你', '好']
+    """
+    return _WORD.findall(text)
 
 
 def num_words(text: str) -> float:
@@ -174,29 +149,57 @@ def _share(text: str, holds: Callable[[str], bool]) -> float:
     return sum(map(holds, lines)) / len(lines) if lines else 0.0
 
 
-_GOPHER = "Rae et al. 2021, A.1.1"
-_TABLE_A1 = "Rae et al. 2021, table A1"
-_C4 = "Raffel et al. 2020, 2.2"
-_ANY = math.inf
+_GOPHER, _TABLE_A1, _C4 = "Rae et al. 2021, A.1.1", "Rae et al. 2021, table A1", "Raffel et al. 2020, 2.2"
 QUALITY_RULES = {
-    "num_words": QualityRule(score=num_words, limits=(50, 100_000), source=_GOPHER),
-    "mean_word_length": QualityRule(score=mean_word_length, limits=(3, 10), source=_GOPHER),
-    "symbols_per_word": QualityRule(score=symbols_per_word, limits=(0, 0.1), source=_GOPHER),
-    "bullet_lines": QualityRule(score=bullet_lines, limits=(0, 0.9), source=_GOPHER),
-    "ellipsis_lines": QualityRule(score=ellipsis_lines, limits=(0, 0.3), source=_GOPHER),
-    "alphabetic_words": QualityRule(score=alphabetic_words, limits=(0.8, 1), source=_GOPHER),
-    "different_stop_words": QualityRule(score=different_stop_words, limits=(2, _ANY), source=_GOPHER),
-    "repeated_lines": QualityRule(score=repeated_lines, limits=(0, 0.3), source=_TABLE_A1),
-    "repeated_line_characters": QualityRule(score=repeated_line_characters, limits=(0, 0.2), source=_TABLE_A1),
+    "num_words": QualityRule(num_words, (50, 100_000), _GOPHER),
+    "mean_word_length": QualityRule(mean_word_length, (3, 10), _GOPHER),
+    "symbols_per_word": QualityRule(symbols_per_word, (0, 0.1), _GOPHER),
+    "bullet_lines": QualityRule(bullet_lines, (0, 0.9), _GOPHER),
+    "ellipsis_lines": QualityRule(ellipsis_lines, (0, 0.3), _GOPHER),
+    "alphabetic_words": QualityRule(alphabetic_words, (0.8, 1), _GOPHER),
+    "different_stop_words": QualityRule(different_stop_words, (2, math.inf), _GOPHER),
+    "repeated_lines": QualityRule(repeated_lines, (0, 0.3), _TABLE_A1),
+    "repeated_line_characters": QualityRule(repeated_line_characters, (0, 0.2), _TABLE_A1),
     **{
-        f"commonest_{n}_gram": QualityRule(score=partial(commonest_n_gram, size=n), limits=(0, most), source=_TABLE_A1)
+        f"commonest_{n}_gram": QualityRule(partial(commonest_n_gram, size=n), (0, most), _TABLE_A1)
         for n, most in {2: 0.2, 3: 0.18, 4: 0.16}.items()
     },
     **{
-        f"repeated_{n}_grams": QualityRule(score=partial(repeated_n_grams, size=n), limits=(0, most), source=_TABLE_A1)
+        f"repeated_{n}_grams": QualityRule(partial(repeated_n_grams, size=n), (0, most), _TABLE_A1)
         for n, most in {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}.items()
     },
-    "unfinished_lines": QualityRule(score=unfinished_lines, limits=(0, 0), source=_C4),
-    "num_sentences": QualityRule(score=num_sentences, limits=(3, _ANY), source=_C4),
-    "code_signs": QualityRule(score=code_signs, limits=(0, 0), source=_C4),
+    "unfinished_lines": QualityRule(unfinished_lines, (0, 0), _C4),
+    "num_sentences": QualityRule(num_sentences, (3, math.inf), _C4),
+    "code_signs": QualityRule(code_signs, (0, 0), _C4),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality(Step):
+    """Drop rows whose texts in `columns` break one of `rules`, keys of `QUALITY_RULES`; the first broken is the reason.
+
+    `limits` replace those of the rules' sources, by name: least and most, both included.
+    """
+
+    rules: Annotated[tuple[Annotated[str, one_of(QUALITY_RULES, "quality rule")], ...], Field(min_length=1)]
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    columns: Columns = ("answer",)
+    use: ClassVar[str] = "quality"
+
+    def __post_init__(self) -> None:
+        for rule, (least, most) in self.limits.items():
+            if rule not in self.rules or least > most:
+                raise LabError(
+                    f"limits of {rule!r} are {[least, most]}; expected one of the rules used ({', '.join(self.rules)}) "
+                    "and the least first"
+                )
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """All columns' texts as one."""
+        return [next(self._broken(text), None) for text in joined(known, self.columns).to_pylist()]
+
+    def _broken(self, text: str) -> Iterator[str]:
+        for name in self.rules:
+            least, most = self.limits.get(name, QUALITY_RULES[name].limits)
+            if not least <= QUALITY_RULES[name].score(text) <= most:
+                yield name

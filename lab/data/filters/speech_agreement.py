@@ -7,17 +7,16 @@ the normaliser reports no words (Chinese).
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.data.error_rates import text_errors
 from lab.data.filters.filtering import Dropped, Filtered
-from lab.data.instructions.tables import in_batches
-from lab.data.normalizers import Normalizer
+from lab.data.instructions.instructions import in_batches
+from lab.data.normalizers import Normalizer, text_errors
 from lab.data.sample import Sample
 from lab.data.speech.audio import SAMPLING_RATE
 from lab.errors import LabError
@@ -92,38 +91,29 @@ def _clip(recording: Sample, normalizer: Normalizer) -> Float[ndarray, " samples
     return samples
 
 
-def keep_agreeing(heard: Sequence[Heard], normalizer: Normalizer, *, max_error_rate: float) -> Filtered:
-    """Keep speech whose transcript has an error rate of at most `max_error_rate` against its text.
-
-    Raises:
-        LabError: a threshold below 0, or not a number.
-    """
-    _check("max_error_rate", max_error_rate)
-    reasons = [one.reason or ("transcript disagrees" if one.error_rate > max_error_rate else None) for one in heard]
-    return _account("keep_agreeing", heard, reasons, normalizer, max_error_rate=max_error_rate)
-
-
-def drop_easy(heard: Sequence[Heard], normalizer: Normalizer, *, min_error_rate: float) -> Filtered:
-    """Drop the samples that the recogniser already gets right: error rate below `min_error_rate`.
-
-    Raises:
-        LabError: a threshold below 0, or not a number.
-    """
-    _check("min_error_rate", min_error_rate)
-    reasons = [one.reason or ("easy" if one.error_rate < min_error_rate else None) for one in heard]
-    return _account("drop_easy", heard, reasons, normalizer, min_error_rate=min_error_rate)
-
-
-def _check(name: str, threshold: float) -> None:
-    if not threshold >= 0:
-        raise LabError(f"{name} is {threshold}, expected at least 0 (a fraction: 0.2 is one word wrong in five)")
-
-
-def _account(
-    name: str, heard: Sequence[Heard], reasons: Sequence[str | None], normalizer: Normalizer, **threshold: float
+def filter_speech(
+    heard: Sequence[Heard], normalizer: Normalizer, *, min_error_rate: float = 0.0, max_error_rate: float = math.inf
 ) -> Filtered:
-    settings = {"unit": f"{_unit(normalizer)}s", "normalizer": f"{normalizer.name} {normalizer.version}"}
-    return Filtered([one.id for one in heard], reasons, name=name, parameters=threshold | settings)
+    """Keep speech whose error rate lies within two bounds, both included.
 
+    At most so much keeps speech whose transcript agrees with its text; at least so much drops what is already easy.
 
-SPEECH_FILTERS: Mapping[str, Callable[..., Filtered]] = {"keep_agreeing": keep_agreeing, "drop_easy": drop_easy}
+    Raises:
+        LabError: a bound below 0, or not a number.
+    """
+    for name, bound in (("min_error_rate", min_error_rate), ("max_error_rate", max_error_rate)):
+        if not bound >= 0:
+            raise LabError(f"{name} is {bound}, expected at least 0 (a fraction: 0.2 is one word wrong in five)")
+    reasons = [
+        one.reason
+        or ("transcript disagrees" if one.error_rate > max_error_rate else None)
+        or ("easy" if one.error_rate < min_error_rate else None)
+        for one in heard
+    ]
+    parameters = {
+        "min_error_rate": min_error_rate,
+        "max_error_rate": max_error_rate,
+        "unit": f"{_unit(normalizer)}s",
+        "normalizer": f"{normalizer.name} {normalizer.version}",
+    }
+    return Filtered([one.id for one in heard], reasons, name="speech_agreement", parameters=parameters)

@@ -1,22 +1,153 @@
-"""The filters of a recipe by name: what `use` of a step may say. A further one is a class and a line here."""
+"""The filters of a recipe by name, and the plain ones: empty texts, lengths, exact duplicates, a random draw, packs.
+
+None needs more memory than a shard and a hash of 16 bytes a row.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from lab.data.filters.loss_step import LossFilterStep
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int
+from numpy import ndarray
+from pydantic import Field
+
+from lab.data.filters.filtering import Reasons, first_reason
+from lab.data.filters.loss_filters import LossFilterStep
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
-from lab.data.filters.rows import ExactDuplicates, LengthBetween, NotEmpty, Pack, RandomSample
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
-from lab.data.filters.step import Step
+from lab.data.filters.step import LENGTHS, Columns, Step, hash_texts, one_of, text_lengths
+from lab.data.packing import pack_best_fit
+from lab.errors import LabError
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotEmpty(Step):
+    """Drop rows of which one of `columns` is null, empty or blank."""
+
+    columns: Columns = ("prompt", "answer")
+    use: ClassVar[str] = "not_empty"
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """The first column that is empty; nothing but blanks is empty."""
+        return first_reason({f"empty {name}": text_lengths(known, [name], "words") == 0 for name in self.columns})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthBetween(Step):
+    """Keep rows whose texts in `columns` have together at least `least` and at most `most` of `unit`.
+
+    `unit` is a key of `LENGTHS`.
+    """
+
+    least: Annotated[int, Field(ge=0)] = 1
+    most: int
+    unit: Annotated[str, one_of(LENGTHS, "unit")] = "words"
+    columns: Columns = ("answer",)
+    use: ClassVar[str] = "length_between"
+
+    def __post_init__(self) -> None:
+        if self.least > self.most:
+            raise LabError(f"least and most are {self.least} and {self.most}, expected least <= most")
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """Too short and too long are counted apart."""
+        lengths = text_lengths(known, self.columns, self.unit)
+        short, long = f"below {self.least} {self.unit}", f"above {self.most} {self.unit}"
+        return first_reason({short: lengths < self.least, long: lengths > self.most})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactDuplicates(Step):
+    """Of rows with the same texts in `columns`, keep the first; 16 bytes a row are held."""
+
+    columns: Columns = ("prompt", "answer")
+    use: ClassVar[str] = "exact_duplicates"
+    whole_corpus: ClassVar[bool] = True
+
+    def sketch(self, rows: pa.Table) -> pa.Table:
+        """128 bits of hash."""
+        hashes = hash_texts(rows, self.columns)
+        return pa.table({"one": hashes[:, 0], "other": hashes[:, 1]})
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """The first of equal ones stays."""
+        return first_reason({"the same as an earlier row": known.to_pandas().duplicated().to_numpy()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSample(Step):
+    """Draw `num_samples` rows at random; the same ids and the same seed give the same rows, wherever they stand."""
+
+    num_samples: Annotated[int, Field(ge=1)]
+    seed: Seed = 0
+    use: ClassVar[str] = "sample"
+    whole_corpus: ClassVar[bool] = True
+
+    def sketch(self, rows: pa.Table) -> pa.Table:
+        """A hash of the id, chosen by the seed, stands for a draw from 0 to 1."""
+        return pa.table({"draw": hash_texts(rows, ["id"], seed=self.seed)[:, 0]})
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """The smallest draws stay."""
+        draws = known["draw"].to_numpy()
+        if len(draws) < self.num_samples:
+            raise LabError(f"{self.num_samples} rows are asked for and only {len(draws)} are left; ask for fewer")
+        left = np.ones(len(draws), dtype=bool)
+        left[np.argsort(draws, kind="stable")[: self.num_samples]] = False
+        return first_reason({"not drawn": left})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack(Step):
+    """Join rows to packs of at most `budget`: rows of one pack become neighbours, with its number in `pack`.
+
+    A row's length is that of its `columns` in `unit` (a key of `LENGTHS`) and `extra` for what a template adds. Rows
+    longer than the budget are dropped, and so are those of length 0. Packs do not cross shards, so that a pack is read
+    in one piece: `pack` counts from 0 in each shard.
+    """
+
+    budget: Annotated[int, Field(ge=1)]
+    unit: Annotated[str, one_of(LENGTHS, "unit")] = "characters"
+    columns: Columns = ("prompt", "answer")
+    extra: Annotated[int, Field(ge=0)] = 0
+    use: ClassVar[str] = "pack"
+    ends: ClassVar[bool] = True
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """A row that fills a pack alone stays; none is cut short."""
+        lengths, long = self._lengths(known), f"longer than the budget of {self.budget} {self.unit}"
+        return first_reason({"nothing in it": lengths <= 0, long: lengths > self.budget})
+
+    def arrange(self, kept: pa.Table) -> tuple[pa.Table, dict[str, float]]:
+        """Rows by pack, in a pack as they stood."""
+        if not kept.num_rows:
+            return kept.append_column("pack", pa.array([], pa.int64())), {"packs": 0, "used": 0, "places": 0}
+        lengths = self._lengths(kept)
+        packs = pack_best_fit(lengths, self.budget)
+        numbers = np.repeat(np.arange(len(packs)), np.diff(packs.starts))
+        arranged = kept.take(packs.samples).append_column("pack", pa.array(numbers, pa.int64()))
+        return arranged, {"packs": len(packs), "used": int(lengths.sum()), "places": len(packs) * self.budget}
+
+    def _lengths(self, rows: pa.Table) -> Int[ndarray, " rows"]:
+        return text_lengths(rows, self.columns, self.unit) + self.extra
+
 
 STEPS: Mapping[str, type[Step]] = {
-    "not_empty": NotEmpty,
-    "length_between": LengthBetween,
-    "exact_duplicates": ExactDuplicates,
-    "near_duplicates": NearDuplicates,
-    "semantic_duplicates": SemanticDuplicates,
-    "quality": Quality,
-    "loss_filter": LossFilterStep,
-    "sample": RandomSample,
-    "pack": Pack,
+    step.use: step
+    for step in (
+        NotEmpty,
+        LengthBetween,
+        ExactDuplicates,
+        NearDuplicates,
+        SemanticDuplicates,
+        Quality,
+        LossFilterStep,
+        RandomSample,
+        Pack,
+    )
 }

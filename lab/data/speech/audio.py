@@ -4,14 +4,13 @@ import io
 import math
 import struct
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.signal import firwin, resample_poly
+from scipy.signal import resample_poly
 
 from lab.errors import LabError
 
@@ -29,11 +28,7 @@ class Clip:
     num_samples: int
 
     def read(self) -> Float[ndarray, " samples"]:
-        """Its samples, float32.
-
-        Raises:
-            LabError: the file is gone or cut off.
-        """
+        """Its samples, float32."""
         try:
             found = np.fromfile(self.file, dtype="<i2", count=self.num_samples, offset=2 * self.start)
         except OSError as error:
@@ -46,26 +41,22 @@ class Clip:
 
 
 def read_audio(
-    source: Path | str | bytes,
-    sampling_rate: int = SAMPLING_RATE,
-    *,
-    name: str | None = None,
-    format: str | None = None,
-    expected_rate: int | None = None,
-    expected_channels: int | None = None,
+    source: Path | bytes, *, name: str | None = None, format: str | None = None
 ) -> Float[ndarray, " samples"]:
-    """Decode, mix to mono and resample to `sampling_rate`.
+    """Decode, mix to mono and resample to 16 kHz.
 
     `name` stands for the audio in messages (a path names itself); `format` is FFmpeg's name of a container that
-    cannot be told from its bytes (`"g722"`); `expected_rate` and `expected_channels` are what the file itself has to
-    have, before resampling.
+    cannot be told from its bytes (`"g722"`).
 
     Raises:
-        LabError: missing, empty, truncated or broken, not audio, without samples, of another rate or channel count.
-            A compressed stream without its length in the header, such as MP3, can lose whole frames at its end unseen.
+        LabError: missing, empty, truncated or broken, not audio, or without samples. A compressed stream without its
+            length in the header, such as MP3, can lose whole frames at its end unseen.
     """
-    name = name or (str(source) if not isinstance(source, bytes) else "audio bytes")
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
+    name = name or ("audio bytes" if isinstance(source, bytes) else str(source))
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise LabError(f"{name} cannot be read: {error.strerror}; expected an audio file") from error
     if not data:
         raise LabError(f"{name} is empty; expected an audio file")
     _refuse_truncated_wave(data, name)
@@ -75,30 +66,23 @@ def read_audio(
         with av.open(io.BytesIO(data), mode="r", format=format) as container:
             if not container.streams.audio:
                 raise LabError(f"{name} holds no audio stream; expected an audio file")
-            stream = container.streams.audio[0]
-            _refuse_unknown_codec(stream, name)
-            _check(name, "sampling rate", stream.rate, expected_rate, " Hz")
-            _check(name, "number of channels", stream.channels, expected_channels, "")
-            return decode_audio(container, stream, sampling_rate, name=name)
+            return decode_audio(container, container.streams.audio[0], name=name)
     except av.error.FFmpegError as error:
         raise LabError(f"{name} is not audio that can be read ({error.strerror})") from error
 
 
 def decode_audio(
-    container: av.container.InputContainer, stream: av.AudioStream, sampling_rate: int = SAMPLING_RATE, *, name: str
+    container: av.container.InputContainer, stream: av.AudioStream, *, name: str
 ) -> Float[ndarray, " samples"]:
-    """Decode one stream of an open container, from where it stands, as `read_audio` does with a whole file.
-
-    Raises:
-        LabError: truncated, broken, without samples, of an unknown codec.
-    """
-    _refuse_unknown_codec(stream, name)
+    """Decode one stream of an open container, from where it stands, as `read_audio` does with a whole file."""
+    if stream.codec_context is None:
+        raise LabError(f"{name} has sound that is coded in a way that FFmpeg does not know")
     # A FLAC header says how long the audio is; for most others FFmpeg guesses from the size of the file.
     declared = None
     if stream.codec.name == "flac" and stream.duration and stream.time_base:
         declared = float(stream.duration * stream.time_base)
     # FFmpeg mixes stereo to mono by 0.71, not by half, which clips; so the channels stay and their mean is taken here.
-    resampler = av.AudioResampler(format="fltp", rate=sampling_rate)
+    resampler = av.AudioResampler(format="fltp", rate=SAMPLING_RATE)
     blocks: list[ndarray] = []
     seconds = 0.0
     try:
@@ -114,23 +98,6 @@ def decode_audio(
     if declared is not None and seconds < 0.99 * declared:
         raise LabError(f"{name} is truncated: {seconds:.2f} of {declared:.2f} seconds are there")
     return np.clip(samples.astype(np.float32, copy=False), -1.0, 1.0)
-
-
-def _read_bytes(path: Path, name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise LabError(f"{name} cannot be read: {error.strerror}; expected an audio file") from error
-
-
-def _check(name: str, what: str, found: int, expected: int | None, unit: str) -> None:
-    if expected is not None and found != expected:
-        raise LabError(f"{name} has {what} {found}{unit}, expected {expected}{unit}")
-
-
-def _refuse_unknown_codec(stream: av.AudioStream, name: str) -> None:
-    if stream.codec_context is None:
-        raise LabError(f"{name} has sound that is coded in a way that FFmpeg does not know")
 
 
 def _refuse_truncated_wave(data: bytes, name: str) -> None:
@@ -156,8 +123,7 @@ def resample(
     if from_rate == to_rate or not samples.size:
         return samples.astype(np.float32, copy=False)
     common = math.gcd(from_rate, to_rate)
-    up, down = to_rate // common, from_rate // common
-    resampled = resample_poly(samples.astype(np.float32, copy=False), up, down, window=_low_pass(max(up, down)))
+    resampled = resample_poly(samples.astype(np.float32, copy=False), to_rate // common, from_rate // common)
     return np.clip(resampled, -1.0, 1.0)
 
 
@@ -165,9 +131,6 @@ def change_speed(samples: Float[ndarray, " samples"], speed: float) -> Float[nda
     """Play faster (speed > 1) or slower, pitch with it, by linear interpolation: the usual speed perturbation.
 
     Ko et al. 2015, "Audio augmentation for speech recognition", is where factors of 0.9 and 1.1 come from.
-
-    Raises:
-        LabError: a speed that is not positive.
     """
     if not 0 < speed < math.inf:
         raise LabError(f"speed is {speed}, expected a positive number")
@@ -175,9 +138,3 @@ def change_speed(samples: Float[ndarray, " samples"], speed: float) -> Float[nda
         return samples
     positions = np.arange(0, len(samples) - 1, speed)
     return np.interp(positions, np.arange(len(samples)), samples).astype(np.float32)
-
-
-@cache
-def _low_pass(factor: int) -> ndarray:
-    """Build the filter that `resample_poly` builds anew at every call."""
-    return firwin(20 * factor + 1, 1.0 / factor, window=("kaiser", 5.0)).astype(np.float32)

@@ -10,8 +10,8 @@ import inspect
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,31 +20,58 @@ import numpy as np
 import pandas as pd
 
 from lab.data.fetch import available, packages
-from lab.data.sample import Audio, Sample
+from lab.data.filters.filtering import LeftOut
+from lab.data.forms import FORMS
+from lab.data.hub import NEWEST, open_splits, parse_name
+from lab.data.sample import Audio, Drawn, Sample
 from lab.data.speech.audio import PCM_SCALE, SAMPLING_RATE, Clip
-from lab.data.speech.recordings import Reading, read_hub
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, make_folder
 
 # Raise it when preparing changes, so that corpora prepared by older code are prepared again.
 FORMAT_VERSION = 1
-MIN_SECONDS = 0.2
-UNREADABLE = "audio that cannot be read"
+_MIN_SECONDS = 0.2
 _NUM_PROBLEMS = 5
+_OWN_SPLITS: dict[str, Split] = {"train": "train", "dev": "dev", "valid": "dev", "eval": "test", "test": "test"}
+
+# A sample with one sound, and its split where the source itself has splits; else the sentence decides.
+Recording = tuple[Sample, Split | None]
+
+
+@dataclass
+class Reading:
+    """A corpus as its reader sees it.
+
+    `sources` maps a package or file to its SHA-256; `skipped` counts by reason what the reader could not pair and goes
+    on counting while `recordings` is consumed; what `held_out_speakers` say never stands in training.
+    """
+
+    language: str
+    licence: str
+    sources: dict[str, str]
+    recordings: Iterator[Recording]
+    held_out_speakers: frozenset[str] = frozenset()
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def spoken(id: str, text: str, sound: Drawn, *, speaker: str) -> Sample:
+    """A sentence and the sound of it, which is made or decoded when it is read."""
+    return Sample(id=id, content=(Audio(sound, speaker=speaker),), answer=text, task="transcribe")
 
 
 class Corpus:
     """A prepared corpus: samples of one sound and its text; `sha256` covers the sounds and the texts.
 
-    Samples of one sentence are one group. Of an id that comes again, the later samples have a number behind it.
+    `manifest` has what it is: counts, per split too, sources, licence, what was skipped and why. Samples of one
+    sentence are one group. Of an id that comes again, the later samples have a number after it.
     """
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder
         audio = folder / "audio.i16"
         try:
-            self._manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             table = pd.read_parquet(folder / "utterances.parquet")
             size = audio.stat().st_size
         except (OSError, ValueError) as error:
@@ -53,11 +80,8 @@ class Corpus:
             ) from error
         if size != 2 * table["num_samples"].sum():
             raise LabError(f"the prepared corpus {folder} is damaged (audio.i16); delete it to make it again")
-        self.name: str = self._manifest["name"]
-        self.language: str = self._manifest["language"]
-        self.licence: str = self._manifest["licence"]
-        self.sources: dict[str, str] = self._manifest["sources"]
-        self.sha256: str = self._manifest["sha256"]
+        self.name: str = self.manifest["name"]
+        self.sha256: str = self.manifest["sha256"]
         self._splits: list[Split] = table["split"].tolist()
         rows = zip(unique(table["id"]), table.to_dict("records"), strict=True)
         self.samples = [
@@ -73,17 +97,8 @@ class Corpus:
         ]
 
     def split(self, name: Split) -> list[Sample]:
-        """Return the samples of one split.
-
-        Raises:
-            LabError: `name` is not train, dev or test.
-        """
-        choose(dict.fromkeys(SPLITS), name, "split")
+        """Return the samples of one split."""
         return [sample for sample, split in zip(self.samples, self._splits, strict=True) if split == name]
-
-    def manifest(self) -> dict[str, Any]:
-        """Return what the corpus is: counts, per split too, sources, licence, SHA-256, what was skipped and why."""
-        return json.loads(json.dumps(self._manifest))
 
 
 def unique(ids: Iterable[str]) -> list[str]:
@@ -102,16 +117,15 @@ def unique(ids: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class CorpusKind:
-    """How a corpus is read; the hashes of `sources` and the versions of the `installed` packages are part of its key.
+    """How a corpus is read; the hashes of `sources` and the versions of `installed` packages are part of its key.
 
-    `resolve_text_sources` turns the text sources asked for into those that this machine has, so that they are in the
-    key too.
+    `text_sources` asks what this machine has of the texts that voices read, where none are named.
     """
 
     read: Callable[..., Reading]
     sources: tuple[str, ...] = ()
-    resolve_text_sources: Callable[[Sequence[str] | None], tuple[str, ...]] | None = None
     installed: tuple[str, ...] = ()
+    text_sources: Callable[[], tuple[str, ...]] | None = None
 
 
 def load_corpus(name: str, **options: Any) -> Corpus:
@@ -124,9 +138,9 @@ def load_corpus(name: str, **options: Any) -> Corpus:
     kind = choose(CORPORA, base, "corpus")()
     if dataset:
         options = {"dataset": dataset, **options}
+    if kind.text_sources is not None and "text_sources" not in options:
+        options = {"text_sources": kind.text_sources(), **options}
     resolved = _resolve(kind.read, name, options)
-    if kind.resolve_text_sources is not None:
-        resolved["text_sources"] = kind.resolve_text_sources(resolved["text_sources"])
     root = cache_dir() / "corpora"
     folder = root / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', name)}-{_key(name, kind, resolved)}"
     try:
@@ -137,16 +151,13 @@ def load_corpus(name: str, **options: Any) -> Corpus:
         raise LabError(f"corpus {name!r} cannot be prepared in {root}: {why}") from error
 
 
-def default_corpus() -> tuple[str, str]:
-    """Return the corpus a study takes when none is named, and why: recorded speech where it can be fetched."""
+def default_corpus() -> str:
+    """The corpus a study takes when none is named: recorded speech where it can be fetched."""
     (package,) = amazon_queen().sources
-    found = available(package)
-    if found:
-        return "amazon_queen", f"recorded speech ({package}) can be fetched"
-    return "espeak", f"recorded speech is out of reach: {found.reason}"
+    return "amazon_queen" if available(package) else "espeak"
 
 
-def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, Any] | None = None) -> None:
+def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, Any]) -> None:
     """Write a corpus into a folder: splits given, audio decoded, unusable recordings left out and counted.
 
     Left out: a text that is empty after normalisation, audio that fails (the manifest's `problems` name the first) or
@@ -155,23 +166,25 @@ def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, 
     """
     skipped = reading.skipped
     kept: list[tuple[Sample, Split]] = []
-    for sample, own_split in reading.recordings:
+    for sample, own in reading.recordings:
         if not normalize_sentence(sample.answer):
             skipped["text empty after normalisation"] += 1
             continue
         held_out = sample.sound.speaker in reading.held_out_speakers
-        split, reason = assign_split(sample.answer, own_split=own_split, held_out_speaker=held_out)
+        split, reason = assign_split(sample.answer, own_split=own, held_out_speaker=held_out)
         if split is None:
             skipped[reason] += 1
         else:
             kept.append((sample, split))
-    kept = _without_own_test_sentences(kept, skipped)
-    folder.mkdir(parents=True, exist_ok=True)
+    tested = {normalize_sentence(sample.answer) for sample, split in kept if split == "test"}
+    clean = [one for one in kept if one[1] == "test" or normalize_sentence(one[0].answer) not in tested]
+    skipped["sentence of this corpus's own test split"] += len(kept) - len(clean)
     problems: list[str] = []
-    rows, audio_digest = _write_audio(folder / "audio.i16", name, kept, skipped, problems)
+    rows, audio_digest = _write_audio(folder / "audio.i16", name, clean, skipped, problems)
+    counted = {reason: count for reason, count in sorted(skipped.items()) if count}
     if not rows:
-        why = f"; {problems[0]}" if problems else ""
-        raise LabError(f"corpus {name!r} has no usable utterance; skipped: {_reasons(skipped)}{why}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counted.items()) or "none"
+        raise LabError("; ".join([f"corpus {name!r} has no usable utterance; skipped: {reasons}", *problems[:1]]))
     pd.DataFrame(rows).to_parquet(folder / "utterances.parquet", index=False)
     manifest = {
         "name": name,
@@ -182,20 +195,13 @@ def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, 
         **_counts(rows),
         "splits": {split: _counts([row for row in rows if row["split"] == split]) for split in SPLITS},
         "held_out_speakers": sorted(reading.held_out_speakers),
-        "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
+        "skipped": counted,
         "problems": problems[:_NUM_PROBLEMS],
-        "options": dict(options or {}),
+        "options": options,
         "audio_sha256": audio_digest,
         "sha256": hashlib.sha256((json.dumps(rows) + audio_digest).encode()).hexdigest(),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _without_own_test_sentences(kept: list[tuple[Sample, Split]], skipped: Counter[str]) -> list[tuple[Sample, Split]]:
-    tested = {normalize_sentence(sample.answer) for sample, split in kept if split == "test"}
-    clean = [one for one in kept if one[1] == "test" or normalize_sentence(one[0].answer) not in tested]
-    skipped["sentence of this corpus's own test split"] += len(kept) - len(clean)
-    return clean
 
 
 def _write_audio(
@@ -211,11 +217,11 @@ def _write_audio(
             try:
                 samples = sound.read()
             except LabError as error:
-                skipped[UNREADABLE] += 1
+                skipped["audio that cannot be read"] += 1
                 problems.append(f"sample {sample.id!r} of corpus {name!r}: {error}")
                 continue
-            if samples.size < MIN_SECONDS * SAMPLING_RATE:
-                skipped[f"shorter than {MIN_SECONDS} seconds"] += 1
+            if samples.size < _MIN_SECONDS * SAMPLING_RATE:
+                skipped[f"shorter than {_MIN_SECONDS} seconds"] += 1
                 continue
             pcm = np.clip(np.rint(samples * PCM_SCALE), -32768, 32767).astype("<i2").tobytes()
             file.write(pcm)
@@ -235,10 +241,6 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _reasons(skipped: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count) or "none"
-
-
 def _resolve(read: Callable[..., Reading], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in the defaults, so that a changed default is another corpus."""
     parameters = inspect.signature(read).parameters
@@ -255,6 +257,53 @@ def _key(name: str, kind: CorpusKind, options: Mapping[str, Any]) -> str:
     pinned.update({package: version(package) for package in kind.installed})
     identity = json.dumps([FORMAT_VERSION, name, options, pinned], sort_keys=True, default=str)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def read_hub(
+    *,
+    dataset: str,
+    limit: int | None = None,
+    language: str = "en",
+    revision: str | None = None,
+) -> Reading:
+    """Stream a data set of the hub, or a folder of the same form; at most `limit` recordings of each split.
+
+    Rows are of the form `transcribe`; `revision` pins a commit. The own splits of a data set hold (`validation` is dev,
+    all that begins with `test` is test); one without splits is split by sentence.
+    """
+    splits = open_splits(dataset, revision=revision)
+    only = parse_name(dataset)[2]
+    chosen = [opened for name, opened in splits.items() if only in (None, name)]
+    left_out = LeftOut()
+    skipped: Counter[str] = Counter()
+    form = FORMS["transcribe"]
+    streams = [(opened.split, opened.samples(form, left_out, limit=limit)) for opened in chosen]
+    # One split alone that says nothing but "train" is a data set without splits.
+    alone = set(splits) == {"train"}
+
+    def recordings() -> Iterator[Recording]:
+        for split, stream in streams:
+            for sample in stream:
+                yield sample, None if alone else own_split(split)
+        skipped.update(left_out.counts())
+
+    return Reading(
+        language=language,
+        licence=chosen[0].licence,
+        sources={dataset: revision or NEWEST},
+        recordings=recordings(),
+        skipped=skipped,
+    )
+
+
+def own_split(name: str) -> Split:
+    """Map a data set's split to train, dev or test: `validation.clean` is dev, `test_net` and `eval` are test."""
+    for start, split in _OWN_SPLITS.items():
+        if name.lower().startswith(start):
+            return split
+    raise LabError(
+        f"split {name!r} is of no known kind; expected a name that begins with one of: {', '.join(_OWN_SPLITS)}"
+    )
 
 
 def amazon_queen() -> CorpusKind:
@@ -276,7 +325,7 @@ def espeak() -> CorpusKind:
     from standins import texts
     from standins.speech import espeak
 
-    return CorpusKind(espeak.read, (), texts.resolve_text_sources, ("espeakng-loader",))
+    return CorpusKind(espeak.read, (), ("espeakng-loader",), texts.spoken_text_sources)
 
 
 def kokoro() -> CorpusKind:
@@ -284,7 +333,7 @@ def kokoro() -> CorpusKind:
     from standins import texts
     from standins.speech import kokoro
 
-    return CorpusKind(kokoro.read, kokoro.SOURCES, texts.resolve_text_sources, ("espeakng-loader",))
+    return CorpusKind(kokoro.read, kokoro.SOURCES, ("espeakng-loader",), texts.spoken_text_sources)
 
 
 def data_set() -> CorpusKind:

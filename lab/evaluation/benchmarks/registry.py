@@ -1,43 +1,27 @@
-"""Every public benchmark by name, as `benchmarks.toml` tells them; a kind of questions is a class here."""
+"""Every public benchmark by name, as `benchmarks.toml` tells them; what asks is a class here."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lab.errors import LabError, choose
-from lab.evaluation.benchmarks.benchmark import Benchmark
+from lab.evaluation.benchmarks.benchmark import Benchmark, Fills
 from lab.evaluation.benchmarks.language import LanguageBenchmark
-from lab.evaluation.benchmarks.lmms_eval_benchmarks import LmmsEvalBenchmark
-from lab.evaluation.benchmarks.open_answers import OpenAnswers
-from lab.evaluation.benchmarks.speech import SpeechBenchmark
-from lab.evaluation.benchmarks.translation import Translation
+from lab.evaluation.benchmarks.multimodal import MultimodalBenchmark
+from lab.evaluation.benchmarks.samples import SampleBenchmark
 
 KINDS: dict[str, type[Benchmark]] = {
     "language": LanguageBenchmark,
-    "speech": SpeechBenchmark,
-    "translation": Translation,
-    "open": OpenAnswers,
-    "multimodal": LmmsEvalBenchmark,
+    "speech": SampleBenchmark,
+    "multimodal": MultimodalBenchmark,
 }
+
+
+def _benchmark(name: str, table: Mapping[str, Any]) -> Benchmark:
+    told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    cells = tuple(Fills(*places) for places in told.pop("fills", ()))
+    return KINDS[told.pop("kind")](name=name, cells=cells, **told)
+
+
 _TABLES = tomllib.loads(Path(__file__).with_name("benchmarks.toml").read_text(encoding="utf-8"))
-BENCHMARKS = {name: choose(KINDS, table["kind"], "kind").from_table(name, table) for name, table in _TABLES.items()}
-
-
-def names_of(tasks: str) -> list[str]:
-    """The names of a list separated by commas; each once.
-
-    Raises:
-        LabError: no name.
-    """
-    names = list(dict.fromkeys(part.strip() for part in tasks.split(",") if part.strip()))
-    if not names:
-        raise LabError(f"no benchmark was named; choose from: {', '.join(sorted(BENCHMARKS))}")
-    return names
-
-
-def chosen(tasks: str) -> list[Benchmark]:
-    """The benchmarks of a list of names.
-
-    Raises:
-        LabError: no name, or an unknown one; the message lists the choices.
-    """
-    return [choose(BENCHMARKS, name, "benchmark") for name in names_of(tasks)]
+BENCHMARKS = {name: _benchmark(name, table) for name, table in _TABLES.items()}

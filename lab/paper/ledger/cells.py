@@ -1,14 +1,13 @@
 """The cells of the paper's tables, read from `cells.csv` and `tables.toml` beside this file (sections 4 and 4.5).
 
 A cell is one number, or its absence: a place of a printed table that holds two of them (WER and CER, or what a model's
-owners report and what the paper's authors ran) is two cells of one row and column. An ablation declares the paper's
-numbers by naming their rows here (`reported`), so that each has one home.
+owners report and what the paper's authors ran) is two cells. An ablation names their rows here (`reported`).
 """
 
 import csv
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -69,16 +68,16 @@ class Table:
     name: str
     label: str
     title: str
-    corner: str
-    """The heading of its rows."""
-    models: Literal["rows", "columns"]
-    """Where it has its models, or what an ablation compares; the benchmarks are on the other side."""
-    settings: Mapping[str, Mapping[str, str]]
-    """Further columns that hold words, by row: the frames of a video model."""
-    notes: tuple[str, ...]
-    inconsistencies: tuple[str, ...]
-    """Where the paper contradicts itself."""
     cells: tuple[PaperCell, ...]
+    corner: str = "Model"
+    """The heading of its rows."""
+    models: Literal["rows", "columns"] = "rows"
+    """Where it has its models, or what an ablation compares; the benchmarks are on the other side."""
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Further columns that hold words, by row: the frames of a video model."""
+    notes: Sequence[str] = ()
+    inconsistencies: Sequence[str] = ()
+    """Where the paper contradicts itself."""
 
     @property
     def rows(self) -> list[str]:
@@ -91,21 +90,13 @@ class Table:
         return list(dict.fromkeys(cell.column for cell in self.cells))
 
     def at(self, row: str, column: str) -> list[PaperCell]:
-        """The cells of one place: more than one where two metrics, or two who measured, share it.
-
-        Raises:
-            LabError: the table has no such row or column; the message lists those that it has.
-        """
+        """The cells of one place: more than one where two metrics, or two who measured, share it."""
         choose(dict.fromkeys(self.rows), row, f"row in {self.label}:")
         choose(dict.fromkeys(self.columns), column, f"column in {self.label}:")
         return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
 
     def cell(self, row: str, column: str, *, metric: str = "", measured_by: str = "") -> PaperCell:
-        """The one cell of a place; `metric` and `measured_by` choose where it has several.
-
-        Raises:
-            LabError: as `at`, or none or more than one fits; the message lists those of the place.
-        """
+        """The one cell of a place; `metric` and `measured_by` choose where it has several."""
         there = self.at(row, column)
         found = [cell for cell in there if metric in ("", cell.metric) and measured_by in ("", cell.measured_by)]
         if len(found) != 1:
@@ -120,26 +111,13 @@ class Table:
 @cache
 def tables() -> Mapping[str, Table]:
     """Every table by name, in the paper's order."""
-    heads = _heads()
     cells: dict[str, list[PaperCell]] = {}
     with CELLS.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             printed = line.pop("value")
             cells.setdefault(line["table"], []).append(PaperCell(**line, printed=printed))  # type: ignore[arg-type]
     return {
-        name: Table(
-            name=name,
-            label=head["label"],
-            title=head["title"],
-            corner=head.get("corner", "Model"),
-            models=head.get("models", "rows"),
-            settings=head.get("settings", {}),
-            notes=tuple(head.get("notes", ())),
-            inconsistencies=tuple(head.get("inconsistencies", ())),
-            cells=tuple(cells[name]),
-        )
-        for name, head in heads.items()
-        if name != "trust"
+        name: Table(name=name, cells=tuple(cells[name]), **head) for name, head in _heads().items() if name != "trust"
     }
 
 
@@ -150,23 +128,18 @@ def _heads() -> Mapping[str, dict[str, Any]]:
 
 
 def table(name: str) -> Table:
-    """The table of that name; an unknown one raises a LabError that lists the choices."""
+    """The table of that name."""
     return choose(tables(), name, "table of the paper")
 
 
 def chosen(names: Sequence[str]) -> list[Table]:
-    """The tables of these names, all where none is named; each once.
-
-    Raises:
-        LabError: as `table`.
-    """
+    """The tables of these names, each once; all where none is named."""
     return [table(name) for name in dict.fromkeys(names)] or list(tables().values())
 
 
 def source(cell: PaperCell) -> str:
     """How far a cell can be trusted, in words; "not found" where nothing was."""
-    trust: dict[str, str] = _heads()["trust"]
-    return f"{cell.trust}: {trust[cell.trust]}" if cell.trust else NOT_FOUND
+    return f"{cell.trust}: {_heads()['trust'][cell.trust]}" if cell.trust else NOT_FOUND
 
 
 def reported(
@@ -176,48 +149,32 @@ def reported(
     columns: str | Sequence[str],
     metric: str = "test_accuracy",
     note: str = "",
-    same_test: bool = False,
 ) -> tuple[Reported, ...]:
     """What the ledger has in `columns` of table `name`, for an ablation's rows.
 
-    Args:
-        rows: the key of a row of the ablation -> the row of the table that it stands for.
-        columns: one or more; where there are several, each value's note is its column.
-        metric: of the ablation, in which a value is given as a fraction where it is printed in percent.
-        note: what the values are of; left out where a value is not found.
-        same_test: at rung `paper` the metric is measured on the very test set of the cells; else no value of theirs
-            can be reproduced, only its direction.
-
-    Raises:
-        LabError: the table, a row or a column is not in the ledger.
+    `rows` has the key of a row of the ablation -> the row of the table that it stands for. A value of `metric` is given
+    as a fraction where it is printed in percent. `note` says what the values are of; of several columns it is theirs.
     """
     asked = [columns] if isinstance(columns, str) else list(columns)
     found = []
-    for key, row in rows.items():
-        for column in asked:
-            cell = table(name).cell(row, column)
-            scale = 100 if cell.unit == "%" else 1  # rates are fractions in every file
-            told = note if len(asked) == 1 else column
-            found.append(
-                Reported(
-                    row=key,
-                    metric=metric,
-                    value=None if cell.value is None else float(cell.value / scale),
-                    source=source(cell),
-                    note=told if cell.value is not None else "",
-                    cell=cell.key,
-                    same_test=same_test,
-                )
+    for key, cell in ((key, table(name).cell(row, column)) for key, row in rows.items() for column in asked):
+        scale = 100 if cell.unit == "%" else 1  # rates are fractions in every file
+        told = note if len(asked) == 1 else cell.column
+        found.append(
+            Reported(
+                row=key,
+                metric=metric,
+                value=None if cell.value is None else float(cell.value / scale),
+                source=source(cell),
+                note="" if cell.value is None else told,
+                cell=cell.key,
             )
+        )
     return tuple(found)
 
 
 def printed(name: str, row: str, column: str) -> str:
-    """A value as it is printed, for a note.
-
-    Raises:
-        LabError: as `reported`; or it is not found, which a note should say in words of its own.
-    """
+    """A value as it is printed, for a note; a LabError where it is not found."""
     cell = table(name).cell(row, column)
     if cell.value is None:
         raise LabError(f"{cell.key} is {cell.printed!r}; a note that wants its number has to say so itself")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import Benchmark, Fills
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from lab.paper.ledger.cells import PaperCell, Table, table
+from lab.paper.ledger.cells import PaperCell, table
 from lab.paper.ledger.ours import Ours
 from lab.study.evaluations import Evaluation, read_evaluations
 
@@ -35,7 +35,7 @@ def cells_of(fills: Fills, row: str) -> list[PaperCell]:
     Raises:
         LabError: the table has no such model or place.
     """
-    found: Table = table(fills.table)
+    found = table(fills.table)
     row_column = (row, fills.place) if found.models == "rows" else (fills.place, row)
     return [cell for cell in found.at(*row_column) if cell.metric == fills.metric]
 
@@ -81,6 +81,7 @@ def filling(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
 
 
 def _ours(line: Evaluation, benchmark: Benchmark, cell: PaperCell) -> Ours:
+    settings = ", ".join(f"{name} {value}" for name, value in json.loads(line.settings).items())
     scale = 100.0 if cell.unit == "%" and line.unit == "fraction" else 1.0
     return Ours(
         ablation=f"lab evaluate, {line.benchmark}",
@@ -91,18 +92,12 @@ def _ours(line: Evaluation, benchmark: Benchmark, cell: PaperCell) -> Ours:
         value=line.value * scale,
         low=None if line.low is None else line.low * scale,
         high=None if line.high is None else line.high * scale,
-        over_seeds=False,
         seeds=(),
         run_ids=(line.run_id,),
-        same_test=True,
         claim=None,
         told=f"Ours, {line.benchmark} on {line.model}: {line.metric} of {line.model_key}, the 95% interval over "
-        f"{line.num_items} items; {benchmark.source}; {_settings(line)}.",
+        f"{line.num_items} items; {benchmark.source}; {settings}.",
     )
-
-
-def _settings(line: Evaluation) -> str:
-    return ", ".join(f"{name} {value}" for name, value in json.loads(line.settings).items())
 
 
 def grid(lines: Sequence[Evaluation] | None = None) -> list[list[str]]:

@@ -7,8 +7,9 @@ so that the ledger and a study's own table never say two things.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
-from lab.errors import LabError
+from lab.errors import choose
 from lab.evaluation.verdict import Outcome
 from lab.paper.claims import load_contrasts
 from lab.paper.tables import Written, read_written
@@ -33,7 +34,6 @@ class Ours:
     ablation: str
     row: str
     label: str
-    """What the row is called in the ablation's table."""
     measure: str
     """What was measured: label and unit of the ablation's column."""
     rung: str
@@ -42,15 +42,11 @@ class Ours:
     low: float | None
     high: float | None
     """The ends of the 95% interval over new seeds and new test items; None where there is none."""
-    over_seeds: bool
-    """The interval is over seeds too, not over the test items of a single one."""
     seeds: tuple[int, ...]
     run_ids: tuple[str, ...]
-    same_test: bool
-    """Measured on the very test set of the paper's number, if the rung is `paper`."""
     claim: JudgedClaim | None
     told: str = ""
-    """What it is, in one sentence, where it is no row of an ablation but an evaluation of a checkpoint."""
+    """Where it is no row of an ablation but an evaluation of a checkpoint: what it is, in one sentence."""
 
 
 def tracked(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
@@ -64,61 +60,43 @@ def tracked(keys: Iterable[str]) -> Mapping[str, list[Ours]]:
     """
     wanted = set(keys)
     found: dict[str, list[Ours]] = {}
-    for name in ablation_files():
-        ablation = load_ablation(name)
+    for ablation in map(load_ablation, ablation_files()):
         entries = [entry for entry in ablation.reported if entry.cell in wanted]
         for rung in (rung.name for rung in ablation.rungs if rung.recorded and entries):
-            for key, ours in _of_rung(ablation, rung, entries):
-                found.setdefault(key, []).append(ours)
+            lines = [line for line in results.read_lines(ablation, rung) if line["rung"] == rung]
+            written = read_written(ablation, rung, [line["run_id"] for line in lines])
+            for entry in entries:
+                columns = {column.metric: column for column in ablation.columns}
+                column = choose(columns, entry.metric, f"metric in `reported` of {ablation.name!r}:")
+                mine = [line for line in lines if line["row"] == entry.row and line.get(entry.metric)]
+                if mine:
+                    found.setdefault(entry.cell, []).append(_ours(ablation, rung, entry, column, mine, written))
     return found
 
 
-def _of_rung(ablation: Ablation, rung: str, entries: list[Reported]) -> list[tuple[str, Ours]]:
-    lines = [line for line in results.read_lines(ablation, rung) if line["rung"] == rung]
-    columns = {entry.metric: _column(ablation, entry.metric) for entry in entries}
-    found = []
-    written: Written | None = None
-    for entry in entries:
-        mine = [line for line in lines if line["row"] == entry.row and line.get(entry.metric)]
-        if not mine:
-            continue
-        written = written or read_written(ablation, rung, lines)
-        column = columns[entry.metric]
-        values = [float(line[entry.metric]) * column.scale for line in mine]
-        interval = written.interval(entry.row, column)
-        ours = Ours(
-            ablation=ablation.name,
-            row=entry.row,
-            label=ablation.row(entry.row).label,
-            measure=f"{column.label} ({column.unit})" if column.unit else column.label,
-            rung=rung,
-            value=sum(values) / len(values),
-            low=interval[0] if interval else None,
-            high=interval[1] if interval else None,
-            over_seeds=bool(interval and interval[2]),
-            seeds=tuple(int(line["seed"]) for line in mine),
-            run_ids=tuple(line["run_id"] for line in mine),
-            same_test=entry.same_test,
-            claim=_claim(ablation, rung, entry.row, written),
-        )
-        found.append((entry.cell, ours))
-    return found
-
-
-def _column(ablation: Ablation, metric: str) -> Column:
-    found = [column for column in ablation.columns if column.metric == metric]
-    if not found:
-        raise LabError(
-            f"`reported` of {ablation.name!r} names the metric {metric!r}, which is no column of it; its columns: "
-            f"{', '.join(column.metric for column in ablation.columns)}"
-        )
-    return found[0]
+def _ours(
+    ablation: Ablation, rung: str, entry: Reported, column: Column, lines: list[results.Line], written: Written
+) -> Ours:
+    low, high = written.interval(entry.row, column)
+    return Ours(
+        ablation=ablation.name,
+        row=entry.row,
+        label=ablation.row(entry.row).label,
+        measure=f"{column.label} ({column.unit})" if column.unit else column.label,
+        rung=rung,
+        value=fmean(float(line[entry.metric]) * column.scale for line in lines),
+        low=low,
+        high=high,
+        seeds=tuple(int(line["seed"]) for line in lines),
+        run_ids=tuple(line["run_id"] for line in lines),
+        claim=_claim(ablation, rung, entry.row, written),
+    )
 
 
 def _claim(ablation: Ablation, rung: str, row: str, written: Written) -> JudgedClaim | None:
     """The first of the contrasts that the row takes part in."""
     for contrast in load_contrasts(ablation.name):
-        if row in contrast.rows(ablation, rung):
+        if row in contrast.rows:
             outcome, sentence = written.claim(contrast.title)
             unwritten = f"Not judged yet: `lab tables {ablation.name} --rung {rung}` has not seen these results."
             return JudgedClaim(title=contrast.title, outcome=outcome, sentence=sentence or unwritten)

@@ -5,25 +5,17 @@ All formats show the same page; nothing is decided in them. What the tracked run
 `not attempted`: no tracked run stands for the cell.
 
 `other scale`: runs stand for it, but at no rung `paper`. A small rung's number is never the paper's, however near it
-is: its model, data and test set are others. What its own claim says (holds, does not hold, undecided) is given beside
-it, and stays the small rung's.
+is. What its own claim says (holds, does not hold, undecided) is given beside it, and stays the small rung's.
 
 At rung `paper`, and there alone:
 
-`reproduced`: the value itself. The runs are measured on the very test set of the cell (`same_test` where the ablation
-declares it), and its printed value lies either
+`reproduced`: the value itself, by an evaluation of a checkpoint (`lab evaluate --as`), which alone is measured on the
+test set of the cell: it is within `TOLERANCE` of the value, or half of its last printed digit where that is more.
 
-- within the 95% interval, which is over seeds too, and no wider to either side than `WIDEST` of the value: an interval
-  that is wide enough covers everything and confirms nothing; or
-- within `TOLERANCE` of the value, or half of its last printed digit where that is more, of the mean over seeds.
-
-`direction only`: not the value, or none was found, or another test set; but the claim that the row takes part in (the
-first of the ablation's `contrasts` that names it) holds at this rung.
+`direction only`: not the value, which is of another test set; but the claim that the row takes part in (the first of
+the ablation's `contrasts` that names it) holds at this rung.
 
 `not reproduced`: neither. The claim does not hold, is undecided, or there is none.
-
-An evaluation of a checkpoint (`lab evaluate --as`) counts as a run at rung `paper`. Nothing is trained for it, so no
-seed is drawn: it reproduces a value by `TOLERANCE` alone, and has no claim.
 
 A dash in the paper's table is nothing to be reproduced and has no verdict.
 """
@@ -31,7 +23,7 @@ A dash in the paper's table is nothing to be reproduced and has no verdict.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lab.paper.ledger.cells import DASH, PaperCell, Table, source
 from lab.paper.ledger.evaluated import filling
@@ -39,10 +31,9 @@ from lab.paper.ledger.ours import Ours, tracked
 from lab.study.ablation import load_ablation
 
 Reproduction = Literal["reproduced", "direction only", "not reproduced", "other scale", "not attempted"]
+_RANK = get_args(Reproduction)
 
 PAPER = "paper"
-WIDEST = 0.1
-"""Of the reported value: half an interval that is wider than this confirms nothing."""
 TOLERANCE = 0.01
 """Of the reported value."""
 
@@ -52,55 +43,27 @@ class Judged:
     """A cell with what was measured for it, by rung."""
 
     cell: PaperCell
-    ours: tuple[Ours, ...]
-    verdict: Reproduction | None
-    """Of the cell as a whole: of the rung `paper` where it was run; None for a dash."""
+    ours: Sequence[Ours]
 
-
-def judge(cell: PaperCell, ours: Sequence[Ours]) -> Judged:
-    """The verdict on one cell."""
-    verdict: Reproduction | None
-    if cell.printed == DASH:
-        verdict = None
-    elif not ours:
-        verdict = "not attempted"
-    else:
-        verdict = min((judge_one(cell, one) for one in ours), key=_RANK.index)
-    return Judged(cell=cell, ours=tuple(ours), verdict=verdict)
+    @property
+    def verdict(self) -> Reproduction | None:
+        """Of all that stands for it the best at rung `paper`, which no small one hides; None for a dash."""
+        verdicts: list[Reproduction] = ["not attempted", *(judge_one(self.cell, one) for one in self.ours)]
+        return None if self.cell.printed == DASH else min(verdicts, key=_RANK.index)
 
 
 def judge_one(cell: PaperCell, ours: Ours) -> Reproduction:
     """The verdict that one row at one rung gives."""
     if ours.rung != PAPER:
         return "other scale"
-    if ours.same_test and (_covers(cell, ours) or _is_near(cell, ours)):
-        return "reproduced"
-    if ours.claim and ours.claim.outcome == "holds":
-        return "direction only"
-    return "not reproduced"
+    if ours.told and cell.value is not None:
+        last_digit = 10.0 ** int(cell.value.as_tuple().exponent)
+        if abs(ours.value - float(cell.value)) <= max(TOLERANCE * float(cell.value), last_digit / 2):
+            return "reproduced"
+    return "direction only" if ours.claim and ours.claim.outcome == "holds" else "not reproduced"
 
 
-# Of several ablations that stand for one cell, the best at rung `paper` counts; a small rung never hides it.
-_RANK: tuple[Reproduction, ...] = ("reproduced", "direction only", "not reproduced", "other scale", "not attempted")
-
-
-def _covers(cell: PaperCell, ours: Ours) -> bool:
-    if cell.value is None or ours.low is None or ours.high is None or not ours.over_seeds:
-        return False
-    value = float(cell.value)
-    reach = max(ours.high - ours.value, ours.value - ours.low)
-    return ours.low <= value <= ours.high and reach <= WIDEST * value
-
-
-def _is_near(cell: PaperCell, ours: Ours) -> bool:
-    if cell.value is None:
-        return False
-    exponent = cell.value.as_tuple().exponent
-    last_digit = 10.0**exponent if isinstance(exponent, int) else 0.0
-    return abs(ours.value - float(cell.value)) <= max(TOLERANCE * float(cell.value), last_digit / 2)
-
-
-MEASURED = ("Cell", "Reported", "Ours (95% interval)", "Study", "Rung", "Run", "Verdict")
+MEASURED = ["Cell", "Reported", "Ours (95% interval)", "Study", "Rung", "Run", "Verdict"]
 _MEANING = {
     "owner": "* officially reported by the model's owners",
     "leaderboard": "◇ taken from a leaderboard",
@@ -135,22 +98,7 @@ class Page:
     @property
     def measured(self) -> list[list[str]]:
         """A line for every cell and rung that a tracked run stands for, without a head; none where there is no run."""
-        lines = []
-        for judged in (judged for judged in self.judged if judged.ours):
-            cell = judged.cell
-            name = cell.row if self._measured_column else f"{cell.row}, {cell.column}"
-            lines += [[name, cell.marked, *_ours(cell, ours)] for ours in judged.ours]
-        return lines
-
-    @property
-    def measured_title(self) -> str:
-        """What stands over these lines: the column as well, where they are all of one."""
-        return f"Measured here: {self._measured_column}" if self._measured_column else "Measured here"
-
-    @property
-    def _measured_column(self) -> str:
-        columns = {judged.cell.column for judged in self.judged if judged.ours}
-        return columns.pop() if len(columns) == 1 else ""
+        return [_ours(judged.cell, ours) for judged in self.judged for ours in judged.ours]
 
     @property
     def summary(self) -> str:
@@ -168,32 +116,29 @@ class Page:
         notes += self.table.notes
         notes += [f"Inconsistent in the paper: {told}" for told in self.table.inconsistencies]
         every = [ours for judged in self.judged for ours in judged.ours]
-        notes += dict.fromkeys(_study(ours) for ours in every)
-        notes += dict.fromkeys(_claim(ours) for ours in every if ours.claim)
+        notes += dict.fromkeys(map(_study, every))
+        claims = ((ours.claim, f"{ours.ablation} at rung {ours.rung}") for ours in every)
+        notes += dict.fromkeys(f"{claim.title} ({where}): {claim.sentence}" for claim, where in claims if claim)
         return notes
 
 
 def pages(chosen: Sequence[Table]) -> list[Page]:
-    """These tables with what tracked runs say of each of their cells.
-
-    Raises:
-        LabError: as `lab.paper.ledger.ours.tracked` and `lab.paper.ledger.evaluated.filling`.
-    """
+    """These tables with what tracked runs say of each of their cells."""
     keys = [cell.key for table in chosen for cell in table.cells]
     found, evaluated = tracked(keys), filling(keys)
 
     def judged(cell: PaperCell) -> Judged:
-        return judge(cell, (*found.get(cell.key, ()), *evaluated.get(cell.key, ())))
+        return Judged(cell=cell, ours=[*found.get(cell.key, ()), *evaluated.get(cell.key, ())])
 
-    return [Page(table=table, judged=tuple(judged(cell) for cell in table.cells)) for table in chosen]
+    return [Page(table=table, judged=tuple(map(judged, table.cells))) for table in chosen]
 
 
 def summary(judged: Sequence[Judged]) -> str:
     """How many cells have which verdict, and what stands in brackets where a run is of another scale."""
-    counts = Counter(one.verdict for one in judged if one.verdict)
+    counts = Counter(one.verdict for one in judged)
+    dashes = counts.pop(None, 0)
     said = [f"{count} {verdict}" for verdict, count in counts.items()]
-    if dashes := sum(one.verdict is None for one in judged):
-        said.append(f"{dashes} with a dash in the paper")
+    said += [f"{dashes} with a dash in the paper"] if dashes else []
     claims = any(ours.claim and ours.rung != PAPER for one in judged for ours in one.ours)
     brackets = " In brackets: what the small rung's runs say of the claim, at their scale." if claims else ""
     return f"{len(judged)} cells: {', '.join(said)}.{brackets}"
@@ -214,7 +159,8 @@ def _ours(cell: PaperCell, ours: Ours) -> list[str]:
     if ours.claim and verdict == "other scale":
         verdict += f" ({ours.claim.outcome or 'not judged'})"
     run = f"{ours.run_ids[0][:_RUN_LETTERS]}{more}"
-    return [f"{ours.value:.1f}{interval}", ours.ablation, ours.rung, run, verdict]
+    place = f"{cell.row}, {cell.column}"
+    return [place, cell.marked, f"{ours.value:.1f}{interval}", ours.ablation, ours.rung, run, verdict]
 
 
 def _study(ours: Ours) -> str:
@@ -222,8 +168,3 @@ def _study(ours: Ours) -> str:
         return ours.told
     rung = load_ablation(ours.ablation).rung(ours.rung)
     return f"Ours, {ours.ablation} at rung {ours.rung}: {ours.measure}, means over seeds; {rung.description}."
-
-
-def _claim(ours: Ours) -> str:
-    assert ours.claim is not None
-    return f"{ours.claim.title} ({ours.ablation} at rung {ours.rung}): {ours.claim.sentence}"

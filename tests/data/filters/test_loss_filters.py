@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data.filters.filtering import Filtered
-from lab.data.filters.loss_filters import LOSS_FILTERS, RANDOM, filter_losses, filter_losses_by_group, loss_bounds
-from lab.data.filters.losses import LOSS_COLUMNS, SUMMARY, Losses, read_losses
+from lab.data.filters.loss_filters import (
+    LOSS_COLUMNS,
+    LOSS_FILTERS,
+    RANDOM,
+    SUMMARY,
+    Losses,
+    filter_losses,
+    filter_losses_by_group,
+    loss_bounds,
+    read_losses,
+)
 from lab.data.instructions.planted_faults import plant_faults
 from lab.errors import LabError
 from tests.data.instructions.test_planted_faults import clean
@@ -153,11 +162,11 @@ def test_other_bad_input_is_named(tmp_path):
     source = losses_of([0.0, 2.0])
     with pytest.raises(LabError, match=r"unknown loss filter 'gausian' .*did you mean 'gaussian'.*random"):
         filter_losses(source, "gausian")
-    with pytest.raises(LabError, match="the loss of sample 's0' is 0 and has no logarithm"):
+    with pytest.raises(LabError, match=r"the loss of sample 's0' is 0\.0 and has no logarithm"):
         loss_bounds(source, "log_gaussian")
-    with pytest.raises(LabError, match="'ifd' divides by the loss without the prompt, which sample 's0' has not"):
+    with pytest.raises(LabError, match=r"'s0' is 0\.0, and there is none without the prompt, by which 'ifd' divides"):
         loss_bounds(source, "ifd")
-    with pytest.raises(LabError, match="which sample 's1' has not"):
+    with pytest.raises(LabError, match=r"sample 's1' is 2\.0, and there is none without"):
         filter_losses(read_losses(write(tmp_path / "i.parquet", [1.0, 2.0], without=[1.0, None])), "ifd")
     with pytest.raises(LabError, match="there are 1 losses for 2 samples"):
         Losses(["a", "b"], np.ones(1))
@@ -214,5 +223,5 @@ def test_a_group_that_cannot_be_fitted_and_groups_that_do_not_fit_are_named():
         filter_losses_by_group(Losses(IDS, LOSSES), [*GROUPS[:-1], "rare"], "gaussian")
     with pytest.raises(LabError, match="there are 3 groups for 120 losses"):
         filter_losses_by_group(Losses(IDS, LOSSES), GROUPS[:3], "gaussian")
-    with pytest.raises(LabError, match="group 'easy': loss filter 'ifd' divides by the loss without the prompt"):
+    with pytest.raises(LabError, match=r"group 'easy': the loss of sample .* and there is none without the prompt"):
         filter_losses_by_group(Losses(IDS, LOSSES), GROUPS, "ifd")

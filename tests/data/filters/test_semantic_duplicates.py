@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lab.data.filters import semantic_duplicates as module
 from lab.data.filters.semantic_duplicates import SemanticDuplicates, first_of_like, share_of_clusters
-from lab.errors import LabError
+from lab.data.filters.step import as_column
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -41,6 +41,10 @@ def slow_stays(rows: np.ndarray, threshold: float, groups: list[str] | None = No
     return stays
 
 
+def known(rows: np.ndarray, groups: list[str]) -> pa.Table:
+    return pa.table({"embedding": as_column(rows.astype(np.float32)), "group": pa.array(groups, pa.string())})
+
+
 def test_of_a_chain_only_the_middle_goes():
     assert first_of_like(on_a_circle(0, 20, 40, 170), threshold=0.9).tolist() == [True, False, True, True]
 
@@ -53,7 +57,8 @@ def test_the_first_by_order_stays_whatever_stands_between():
 def test_groups_are_deduplicated_apart():
     rows = on_a_circle(0, 1, 0, 1, 90)
     step = SemanticDuplicates(threshold=0.95, within="group")
-    reasons = step.decide([rows[:3], rows[3:]], pa.array(["film 1", "film 1", "film 2", "film 2", "film 1"]))
+    groups = ["film 1", "film 1", "film 2", "film 2", "film 1"]
+    reasons = step.judge(pa.concat_tables([known(rows[:3], groups[:3]), known(rows[3:], groups[3:])]))
     assert [reason is None for reason in reasons] == [True, False, True, False, True]
 
 
@@ -67,7 +72,7 @@ def test_blocks_and_groups_give_what_one_by_one_does(seed, block, threshold):
         patch.setattr(module, "_BLOCK", block)
         assert first_of_like(rows, threshold=threshold).tolist() == slow_stays(rows, threshold)
         step = SemanticDuplicates(threshold=threshold, within="group")
-        assert [reason is None for reason in step.decide([rows], groups)] == slow_stays(rows, threshold, groups)
+        assert [reason is None for reason in step.judge(known(rows, groups))] == slow_stays(rows, threshold, groups)
 
 
 def test_clusters_find_nearly_all_that_all_pairs_find(monkeypatch):
@@ -97,9 +102,4 @@ def test_of_a_corpus_of_one_text_the_first_stays(monkeypatch):
 def test_none_and_one_sample_stay(count):
     rows = on_a_circle(*[10.0] * count)
     assert first_of_like(rows, threshold=0.9).tolist() == [True] * count
-    assert SemanticDuplicates(within="group").decide([rows], ["g"] * count).tolist() == [None] * count
-
-
-def test_a_threshold_that_is_no_cosine_is_refused():
-    with pytest.raises(LabError, match=r"threshold is 1\.0, expected a cosine between 0 and 1"):
-        SemanticDuplicates(threshold=1.0)
+    assert SemanticDuplicates(within="group").judge(known(rows, ["g"] * count)).tolist() == [None] * count

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lab.data.filters import sentence_encoders as module
-from lab.data.filters.sentence_encoders import SentenceEncoder, sentence_embeddings
+from lab.data.filters import semantic_duplicates as module
+from lab.data.filters.semantic_duplicates import SentenceEncoder, sentence_embeddings
 from lab.errors import LabError
 from lab.paths import cache_dir
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from lab.data.filters.sentence_encoders import SENTENCE_ENCODERS, load_sentence_encoder
+from lab.data.filters.semantic_duplicates import SENTENCE_ENCODERS, load_sentence_encoder
 from lab.errors import LabError
 from lab.paths import cache_dir
 from tests.data.fakes import installed
@@ -18,6 +18,7 @@ TEXTS = ["what is this?", "你好吗", "a much longer question of many words abo
 def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    load_sentence_encoder.cache_clear()
 
 
 @torch.no_grad()

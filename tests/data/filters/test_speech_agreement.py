@@ -6,21 +6,18 @@ import numpy as np
 import pytest
 
 from lab.data.filters.speech_agreement import (
-    SPEECH_FILTERS,
     UNREADABLE,
     UNSCORED,
     Heard,
-    drop_easy,
-    keep_agreeing,
+    filter_speech,
     listen,
 )
-from lab.data.media import Drawn
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import Sample
+from lab.data.sample import Drawn, Sample
 from lab.data.speech.audio import read_audio
-from lab.data.speech.recordings import spoken
+from lab.data.speech.corpora import spoken
 from lab.errors import LabError
-from lab.parts.speech_recognizers import load_speech_recognizer
+from lab.parts.audio_encoders import load_speech_recognizer
 from tests.data.fakes import encoded, tone
 
 ENGLISH, CHINESE = NORMALIZERS["whisper_english"], NORMALIZERS["chinese_characters"]
@@ -69,7 +66,7 @@ def test_errors_of_planted_cases_are_those_counted_by_hand():
     [(0.0, 1), (0.24, 1), (0.25, 2), (0.5, 3), (1.0, 5), (5.0, 6)],
 )
 def test_speech_is_kept_where_the_transcript_agrees_at_most_so_closely(threshold, kept):
-    result = keep_agreeing(heard(), ENGLISH, max_error_rate=threshold)
+    result = filter_speech(heard(), ENGLISH, max_error_rate=threshold)
     order = ["right", "one word of four", "cut off", "another sentence", "nothing heard", "more heard than said"]
     expected = set(order[:kept])
     assert {h.id for h, keep in zip(heard(), result.keep, strict=True) if keep} == expected
@@ -78,15 +75,15 @@ def test_speech_is_kept_where_the_transcript_agrees_at_most_so_closely(threshold
 
 
 def test_easy_samples_are_those_that_are_heard_right():
-    result = drop_easy(heard(), ENGLISH, min_error_rate=0.25)
+    result = filter_speech(heard(), ENGLISH, min_error_rate=0.25)
     assert result.dropped == {"easy": 1}
     assert result.examples["easy"] == ("right",)
-    assert drop_easy(heard(), ENGLISH, min_error_rate=0.0).keep.all()
+    assert filter_speech(heard(), ENGLISH, min_error_rate=0.0).keep.all()
 
 
 def test_the_two_filters_at_one_threshold_part_what_has_errors_near_it():
-    agreeing = keep_agreeing(heard(), ENGLISH, max_error_rate=0.4).keep
-    hard = drop_easy(heard(), ENGLISH, min_error_rate=0.4).keep
+    agreeing = filter_speech(heard(), ENGLISH, max_error_rate=0.4).keep
+    hard = filter_speech(heard(), ENGLISH, min_error_rate=0.4).keep
     assert (agreeing != hard).all()
 
 
@@ -94,7 +91,7 @@ def test_chinese_is_counted_in_characters():
     said = [recording("a", "今天天气很好。", partial(clip, 0.1))]
     (found,) = listen(said, lambda clips: ["今天 天汽很好"], CHINESE)
     assert found.error_rate == 1 / 6
-    assert keep_agreeing([found], CHINESE, max_error_rate=0.2).parameters["unit"] == "characters"
+    assert filter_speech([found], CHINESE, max_error_rate=0.2).parameters["unit"] == "characters"
 
 
 def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(tmp_path):
@@ -119,10 +116,7 @@ def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(t
     assert "gone.wav cannot be read: No such file" in problems["gone.wav"]
     assert problems["nan"] == "nan: audio samples that are not finite numbers"
     assert problems["sound"] == "sound: the normaliser 'whisper_english' leaves nothing of '[a door]'"
-    for name, judge in SPEECH_FILTERS.items():
-        threshold = {"keep_agreeing": {"max_error_rate": 9.0}, "drop_easy": {"min_error_rate": 0.0}}[name]
-        report = judge(found, ENGLISH, **threshold)
-        assert report.dropped == {UNREADABLE: 5, UNSCORED: 1}
+    assert filter_speech(found, ENGLISH, max_error_rate=9.0).dropped == {UNREADABLE: 5, UNSCORED: 1}
     assert all(np.isnan(h.error_rate) for h in found if h.reason)
 
 
@@ -140,16 +134,16 @@ def test_listening_streams_and_holds_one_batch():
 
 
 def test_more_is_kept_as_the_threshold_grows():
-    kept = [keep_agreeing(heard(), ENGLISH, max_error_rate=most).num_kept for most in (0.0, 0.25, 0.5, 1.0, 5.0)]
+    kept = [filter_speech(heard(), ENGLISH, max_error_rate=most).num_kept for most in (0.0, 0.25, 0.5, 1.0, 5.0)]
     assert kept == [1, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize("threshold", [-0.1, float("nan")])
 def test_impossible_thresholds_are_refused(threshold):
     with pytest.raises(LabError, match=f"max_error_rate is {threshold}, expected at least 0"):
-        keep_agreeing([], ENGLISH, max_error_rate=threshold)
+        filter_speech([], ENGLISH, max_error_rate=threshold)
     with pytest.raises(LabError, match=f"min_error_rate is {threshold}, expected at least 0"):
-        drop_easy([], ENGLISH, min_error_rate=threshold)
+        filter_speech([], ENGLISH, min_error_rate=threshold)
 
 
 @pytest.mark.slow
@@ -164,5 +158,5 @@ def test_recorded_speech_agrees_with_its_text_and_not_with_another(user_cache_di
     recognizer = load_speech_recognizer("whisper_tiny_en")
     swapped = [replace(one, answer=other.answer) for one, other in zip(found, [*found[1:], found[0]], strict=True)]
     right, wrong = (list(listen(these, recognizer.transcribe, ENGLISH)) for these in (found, swapped))
-    assert keep_agreeing(right, ENGLISH, max_error_rate=0.5).keep.mean() >= 0.5
-    assert not keep_agreeing(wrong, ENGLISH, max_error_rate=0.5).keep.any()
+    assert filter_speech(right, ENGLISH, max_error_rate=0.5).keep.mean() >= 0.5
+    assert not filter_speech(wrong, ENGLISH, max_error_rate=0.5).keep.any()

@@ -2,25 +2,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.instructions.instructions import instruction
-from lab.data.instructions.tables import in_batches, read_instruction_table, write_instructions
+from lab.data.instructions.instructions import in_batches, instruction, read_instruction_table, write_instructions
 from lab.data.sample import Audio, Sample, Text
 from lab.errors import LabError
 
 
-def some(count, start=0):
-    return [
-        instruction(id=f"i{n}", prompt=f"p{n}", answer="好", source="s", group=f"g{n}")
-        for n in range(start, start + count)
-    ]
+def some(count):
+    return [instruction(id=f"i{n}", prompt=f"p{n}", answer="好", source="s", group=f"g{n}") for n in range(count)]
 
 
 def test_what_is_written_is_read(tmp_path):
-    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
-    assert write_instructions(first, iter(some(5))) == 5
-    write_instructions(second, some(2, start=5))
-    assert list(read_instruction_table(first, second)) == some(7)
-    assert pq.read_schema(first).names == ["id", "prompt", "answer", "source", "group", "task", "messages"]
+    write_instructions(tmp_path / "a.parquet", iter(some(5)))
+    assert list(read_instruction_table(tmp_path / "a.parquet")) == some(5)
+    assert pq.read_schema(tmp_path / "a.parquet").names == [
+        "id",
+        "prompt",
+        "answer",
+        "source",
+        "group",
+        "task",
+        "messages",
+    ]
 
 
 def test_a_conversation_and_its_system_message_are_read_as_they_were(tmp_path):
@@ -61,14 +63,12 @@ def test_batches_hold_everything_once():
     assert [one for batch in in_batches(iter(some(7)), 3) for one in batch] == some(7)
 
 
-def test_mixed_schemas_and_cut_files_are_named_before_anything_is_read(tmp_path):
+def test_another_schema_and_a_cut_file_are_named_before_anything_is_read(tmp_path):
     good, other, cut = (tmp_path / f"{name}.parquet" for name in ("good", "other", "cut"))
     write_instructions(good, some(3))
     pq.write_table(pa.table({"id": [1], "prompt": ["p"], "answer": ["a"], "source": ["s"], "group": ["g"]}), other)
     cut.write_bytes(good.read_bytes()[:-20])
     with pytest.raises(LabError, match=r"column 'id' of .*other\.parquet is int64, expected string"):
-        read_instruction_table(good, other)
+        read_instruction_table(other)
     with pytest.raises(LabError, match=r"cut\.parquet cannot be read as Parquet"):
-        read_instruction_table(good, cut)
-    with pytest.raises(LabError, match="no table of instructions is given"):
-        read_instruction_table()
+        read_instruction_table(cut)

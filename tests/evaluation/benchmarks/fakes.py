@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pandas as pd
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Kind, Progress, Score, sampled
+from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Options, Progress, Score, sampled
 
 NUM_ITEMS = 20
 
@@ -16,11 +17,12 @@ class Guessing(Benchmark):
     """Every fourth answer is wrong; a model called `broken` breaks while it is asked."""
 
     name: str = "guessing"
-    kind: Kind = "language"
-    models: str = "any"
     source: str = "made up"
-    options: Mapping[str, str] = field(default_factory=lambda: {"mood": "good or bad"})
     asked: list[str] = field(default_factory=list)
+
+    kind = "language"
+    models = "any"
+    options: ClassVar[Options] = {"mood": "good or bad"}
 
     def identify(self, model: str, options: Mapping[str, str]) -> Identity:
         if model == "unknown":
@@ -43,6 +45,29 @@ class Guessing(Benchmark):
         score = Score(metric="accuracy", value=value, low=0.5, high=0.9, better="higher", num_items=len(places))
         points = Score(metric="points", value=2.5, unit="points", better="higher", num_items=len(places))
         return (score, points), answers, {"signature": "x|y"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `Benchmark.identify` and `ask` give."""
+
+    model_key: str
+    settings: Mapping[str, str]
+    scores: tuple[Score, ...]
+    answers: pd.DataFrame
+
+
+def asked(
+    benchmark: Benchmark,
+    model: str,
+    options: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Found:
+    """Ask a model, tracking nothing."""
+    identity = benchmark.identify(model, options or {})
+    scores, answers, told = benchmark.ask(model, identity, options or {}, limit, progress)
+    return Found(identity.model_key, {**identity.settings, **told}, scores, answers)
 
 
 def silent(done: int, total: int) -> None:

@@ -12,16 +12,16 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks import language
-from lab.evaluation.benchmarks.language import leaves, manager_of, place_of_data
+from lab.evaluation.benchmarks import language, revisions
 from lab.evaluation.benchmarks.registry import BENCHMARKS
-from standins import mmlu_task
-from tests.evaluation.benchmarks.fakes import silent
+from standins.instructions import mmlu
+from tests.evaluation.benchmarks.fakes import asked
 from tests.parts.tiny_models import llama
 
 PROMPT = "The following are multiple choice questions with answers about Answer which of these is red blue green"
 VOCABULARY = {word: place for place, word in enumerate(["<eos>", "<unk>", *"ABCD", *".:?()", *PROMPT.split()])}
 FEW_SHOT = BENCHMARKS["mmlu_few_shot_questions"]
+CPU = {"device": "cpu"}
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
     from datasets import Dataset
 
     made = [question(number) for number in range(10)]
-    monkeypatch.setattr(mmlu_task, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
+    monkeypatch.setattr(mmlu, "few_shot_questions", lambda **_: {"test": Dataset.from_list(made)})
     return made
 
 
@@ -82,9 +82,7 @@ def likeliest(model: str, row: dict[str, object]) -> str:
 @pytest.mark.slow
 def test_the_answer_is_the_likeliest_letter_of_a_plain_forward_pass(model, questions):
     seen: list[tuple[int, int]] = []
-    found = FEW_SHOT.evaluate(
-        model, options={"device": "cpu"}, limit=None, progress=lambda done, total: seen.append((done, total))
-    )
+    found = asked(FEW_SHOT, model, CPU, progress=lambda done, total: seen.append((done, total)))
     expected = [likeliest(model, row) for row in questions]
     assert found.answers["given"].tolist() == expected
     right = sum(letter == "ABCD"[int(str(row["answer"]))] for letter, row in zip(expected, questions, strict=True))
@@ -113,17 +111,17 @@ def test_a_run_that_was_stopped_asks_only_what_is_left(model, questions, monkeyp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        FEW_SHOT.evaluate(model, options={"device": "cpu"}, limit=None, progress=stop)
+        asked(FEW_SHOT, model, CPU, progress=stop)
     before = sum(calls)
     assert 5 <= before < 10
     calls.clear()
-    whole = FEW_SHOT.evaluate(model, options={"device": "cpu"}, limit=None, progress=silent)
+    whole = asked(FEW_SHOT, model, CPU)
     assert sum(calls) == 10 - 4  # the fifth lacks three of its choices
     calls.clear()
-    again = FEW_SHOT.evaluate(model, options={"device": "cpu"}, limit=None, progress=silent)
+    again = asked(FEW_SHOT, model, CPU)
     assert calls == []
     assert again.answers.equals(whole.answers)
-    part = FEW_SHOT.evaluate(model, options={"device": "cpu"}, limit=4, progress=silent)
+    part = asked(FEW_SHOT, model, CPU, 4)
     assert (calls, len(part.answers)) == ([], 4)
     assert set(part.answers["id"]) < set(whole.answers["id"])
 
@@ -145,73 +143,86 @@ def write_mmlu(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mmlu_is_lm_evals_own_task_on_a_folder_of_the_hubs_layout(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(language, "leaves", lambda manager, task: [f"{task}_{one}" for one in SUBJECTS])
-    write_mmlu(tmp_path / "hub" / "cais" / "mmlu")
-    mmlu, options = BENCHMARKS["mmlu"], {"device": "cpu", "data": str(tmp_path / "hub")}
-    found = mmlu.evaluate(model, options=options, limit=None, progress=silent)
+def test_a_group_of_lm_eval_is_asked_whole_and_its_accuracy_is_over_all_questions(model, tmp_path, monkeypatch):
+    """lm-eval's own `mmlu`, of three subjects, with data laid out as `cais/mmlu` is on the hub."""
+    from lm_eval import tasks
+
+    write_mmlu(tmp_path / "mmlu")
+    own = tmp_path / "tasks" / "mmlu"
+    own.mkdir(parents=True)
+    template = yaml.safe_load((Path(tasks.__file__).parent / "mmlu/default/_default_template_yaml").read_text())
+    for subject in SUBJECTS:
+        task = {**template, "dataset_path": str(tmp_path / "mmlu"), "dataset_name": subject}
+        task |= {"task": f"mmlu_{subject}", "description": f"The following are about {subject}.\n\n"}
+        (own / f"{subject}.yaml").write_text(yaml.safe_dump({**task, "num_fewshot": 5}))
+    group = {"group": "mmlu", "task": [f"mmlu_{subject}" for subject in SUBJECTS]}
+    (own / "mmlu.yaml").write_text(yaml.safe_dump(group))
+    monkeypatch.setattr(tasks, "__file__", str(tmp_path / "tasks" / "__init__.py"))
+    monkeypatch.setattr(revisions, "data_revision", lambda name: "c0ffee")
+    mmlu = BENCHMARKS["mmlu"]
+    found = asked(mmlu, model, CPU)
     assert len(found.answers) == 2 * 3
     (score,) = found.scores
     assert score.value == pytest.approx(found.answers["score"].mean())
     first = found.answers.set_index("id").loc["mmlu_high_school_physics/1"]
-    assert first["asked"].startswith(
-        "The following are multiple choice questions (with answers) about high school physics."
-    )
-    assert first["given"] == likeliest(model, question(1, "high school physics"))
-    assert found.settings["data"].startswith("cais/mmlu @ folder ")
-    assert found.settings["num_fewshot"] == "0"
-    assert len(mmlu.evaluate(model, options=options, limit=5, progress=silent).answers) == 5
+    assert first["asked"].startswith("The following are about high_school_physics.")
+    assert first["asked"].count("Answer:") == 1  # zero-shot
+    assert found.settings["data"] == "cais/mmlu @ c0ffee"
+    assert len(asked(mmlu, model, CPU, 1).answers) == 3  # one of each
 
 
 @pytest.mark.slow
-def test_groups_come_down_to_the_tasks_of_the_paper():
+def test_the_papers_tasks_are_groups_of_lm_eval():
+    from lm_eval import tasks
+
     for name, number in [("mmlu", 57), ("cmmlu", 67), ("ceval", 52), ("agieval", 21)]:
         benchmark = BENCHMARKS[name]
-        manager = manager_of(benchmark.task)
-        found = list(leaves(manager, benchmark.task))
-        assert len(found) == len(set(found)) == number
-        revisions = dict.fromkeys(benchmark.datasets, "c0ffee")
-        changes = [place_of_data(manager, leaf, None, revisions) for leaf in found]
-        assert {changed["dataset_kwargs"]["revision"] for changed in changes} == {"c0ffee"}
-        assert {str((manager.task_index[leaf].cfg or {})["dataset_path"]) for leaf in found} == set(benchmark.datasets)
-    with pytest.raises(LabError, match="'mmlu_astronomy' reads cais/mmlu, of which no revision is known"):
-        place_of_data(manager_of("mmlu"), "mmlu_astronomy", None, {"other/set": "1"})
+        assert isinstance(benchmark, language.LanguageBenchmark)
+        folder = Path(tasks.__file__).parent / benchmark.task.partition("-")[0]
+        manager = tasks.TaskManager(include_defaults=False, include_path=str(folder))
+        assert benchmark.task in manager.all_tasks
+        read = {str((manager.task_index[one].cfg or {}).get("dataset_path")) for one in manager.all_subtasks}
+        assert set(benchmark.datasets) <= read
+        assert len(manager.all_subtasks) >= number
 
 
 @pytest.mark.slow
-def test_data_that_is_no_data_set_is_named(model, tmp_path):
-    broken = tmp_path / "hub" / "cais" / "mmlu"
-    broken.mkdir(parents=True)
-    (broken / "notes.txt").write_text("nothing")
-    options = {"device": "cpu", "data": str(tmp_path / "hub")}
-    with pytest.raises(LabError, match=r"the data of lm-eval's task 'mmlu' cannot be read from the folder .*/hub: "):
-        BENCHMARKS["mmlu"].evaluate(model, options=options, limit=None, progress=silent)
+def test_what_lm_eval_cannot_ask_is_said_in_one_sentence(model, questions, monkeypatch):
+    def gone(**_: object) -> object:
+        raise OSError("no route to the hub\nmore")
+
+    monkeypatch.setattr(mmlu, "few_shot_questions", gone)
+    with pytest.raises(LabError, match=r"cannot ask .* its task 'mmlu_few_shot_questions': no route to the hub; "):
+        asked(FEW_SHOT, model, CPU)
 
 
-def test_bad_input_is_refused_before_anything_is_loaded(model, tmp_path, monkeypatch):
-    mmlu = BENCHMARKS["mmlu"]
-    for benchmark, name, options, message in [
-        (FEW_SHOT, "smollm", {}, "unknown model 'smollm'; expected one of smollm2_135m, a local folder"),
-        (FEW_SHOT, "character", {}, "model 'character' reads only the letters of its alphabet"),
-        (FEW_SHOT, model, {"batch_size": "0"}, "option batch_size is '0'; expected a whole number from 1"),
-        (FEW_SHOT, model, {"precision": "int8"}, "option precision is 'int8'; choose one of: float32, bfloat16, auto"),
-        (FEW_SHOT, model, {"device": "tpu"}, "unknown device 'tpu'"),
-        (FEW_SHOT, model, {"data": "x"}, "unknown option of benchmark 'mmlu_few_shot_questions' 'data'"),
-        (mmlu, model, {"data": str(tmp_path)}, f"the folder {tmp_path} has no cais/mmlu/, which benchmark 'mmlu'"),
+def test_an_endpoints_model_is_known_by_its_class_and_name():
+    options = {**CPU, "model_class": "local-completions", "model_args": "base_url=http://localhost:1/v1/completions"}
+    found = FEW_SHOT.identify("own-model", options)
+    assert found.model_key == "local-completions:own-model"
+    assert found.settings["model_args"] == "base_url=http://localhost:1/v1/completions"
+
+
+def test_bad_input_is_refused_before_anything_is_loaded(model, monkeypatch):
+    for name, options, message in [
+        ("smollm", {}, "unknown model 'smollm'; expected one of smollm2_135m, a local folder"),
+        (model, {"batch_size": "0"}, "option batch_size is '0'; expected a whole number from 1"),
+        (model, {"precision": "int8"}, "unknown precision 'int8'; choose one of: auto, bfloat16, float32"),
+        (model, {"device": "tpu"}, "unknown device 'tpu'"),
+        (model, {"model_args": "x"}, "option model_args is 'x'; expected NAME=VALUE"),
     ]:
         with pytest.raises(LabError) as refused:
-            benchmark.check(name, options=options)
+            FEW_SHOT.identify(name, options)
         assert message in str(refused.value)
-    with pytest.raises(LabError, match="limit is 0"):
-        FEW_SHOT.evaluate(model, options={}, limit=0, progress=silent)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lm_eval" else find(name))
     with pytest.raises(LabError, match=r"needs lm-eval, which is not installed; .* pip install 'omni-lab\[evaluate\]'"):
-        FEW_SHOT.check(model, options={})
+        FEW_SHOT.identify(model, {})
 
 
 def test_precision_and_weights_are_part_of_the_identity(model):
-    auto = FEW_SHOT.check(model, options={"device": "cpu"})
-    assert auto == FEW_SHOT.check(model, options={"device": "cpu", "precision": "float32", "batch_size": "4"})
-    assert auto.settings != FEW_SHOT.check(model, options={"device": "cpu", "precision": "bfloat16"}).settings
-    assert FEW_SHOT.check("smollm2_135m", options={}).model_key.startswith("smollm2_135m@")
+    auto = FEW_SHOT.identify(model, CPU)
+    assert auto == FEW_SHOT.identify(model, {**CPU, "precision": "float32", "batch_size": "4"})
+    assert auto.settings != FEW_SHOT.identify(model, {**CPU, "precision": "bfloat16"}).settings
+    assert FEW_SHOT.identify("smollm2_135m", {}).model_key.startswith("smollm2_135m@")
+    assert FEW_SHOT.identify("smollm2_135m", CPU).key(FEW_SHOT, None) == "a8d116d58a2b13aa"  # as tracked

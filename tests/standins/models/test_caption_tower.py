@@ -1,6 +1,6 @@
 import torch
 
-from standins.models.caption_tower import NUM_BUCKETS, CaptionTower, buckets
+from standins.models.contrastive import NUM_BUCKETS, CaptionTower, buckets
 
 
 def test_a_caption_is_its_words_and_their_letter_triples():

@@ -33,9 +33,9 @@ def test_the_loss_asks_of_every_pair_on_its_own():
 def test_no_batch_holds_a_thing_twice_and_an_epoch_draws_every_thing(pictures):
     twice = [*pictures, *(replace(p, id=f"{p.id}-again") for p in pictures)]
     batches = _batches(twice, 8, np.random.default_rng(0))
-    epoch = [[twice[index].captions["en"] for index in next(batches)] for _ in range(4)]
+    epoch = [[twice[index].caption for index in next(batches)] for _ in range(4)]
     assert all(len(set(batch)) == 8 for batch in epoch)
-    assert {name for batch in epoch for name in batch} == {p.captions["en"] for p in pictures}
+    assert {name for batch in epoch for name in batch} == {p.caption for p in pictures}
 
 
 def test_fewer_things_than_a_batch_are_one_batch(pictures):
@@ -43,7 +43,7 @@ def test_fewer_things_than_a_batch_are_one_batch(pictures):
 
 
 def test_the_topic_is_added_to_a_text_only_where_asked_for(pictures):
-    picture = replace(pictures[0], captions={"en": "A red door."}, topic="animals-nature/animal-mammal")
+    picture = replace(pictures[0], caption="A red door.", topic="animals-nature/animal-mammal")
     assert training_text(picture) == "red door"
     assert training_text(picture, with_topic=True) == "red door animals nature animal mammal"
 
@@ -94,14 +94,14 @@ def test_one_picture_is_refused(pictures):
 
 
 def test_the_fake_pictures_have_one_caption_each(pictures):
-    assert len({picture.captions["en"] for picture in pictures}) == len(pictures) == 8 * len(COLOURS)
+    assert len({picture.caption for picture in pictures}) == len(pictures) == 8 * len(COLOURS)
 
 
 @pytest.mark.parametrize(("share", "lowest", "highest"), [(0.0, 0, 0), (0.5, 10, 38), (1.0, 48, 48)])
 def test_the_topic_is_added_to_the_share_of_captions_that_is_asked_for(pictures, monkeypatch, share, lowest, highest):
     asked = []
     monkeypatch.setattr(
-        contrastive, "training_text", lambda picture, *, with_topic: asked.append(with_topic) or picture.captions["en"]
+        contrastive, "training_text", lambda picture, *, with_topic: asked.append(with_topic) or picture.caption
     )
     train_pair(NAME, pictures, replace(TINY, batch_size=16, topic_share=share))
     assert len(asked) == 3 * 16

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lab.data.fetch import packages
 from lab.errors import LabError
-from lab.training.vision import check_vision_encoder, open_vision_encoder
+from lab.training.named_parts import check_vision_encoder, open_vision_encoder
 from standins.models.packaged_efficientnet import FILE, PACKAGE, with_timm_names
 from tests.data.fakes import installed
 
@@ -118,7 +118,7 @@ def test_every_name_of_the_package_is_one_of_timms_and_none_is_missing() -> None
 @pytest.mark.parametrize("name", ["_blocks.16._bn1.weight", "other.weight"])
 def test_an_unknown_name_in_the_package_is_not_hidden(name: str) -> None:
     install({**packaged_state(), name: torch.zeros(1)})
-    with pytest.raises(LabError, match=f"do not fit timm model 'tf_efficientnet_lite0'.*Unexpected key.*{name}"):
+    with pytest.raises(LabError, match=f"of timm model 'tf_efficientnet_lite0'.*Unexpected key.*{name}"):
         open_vision_encoder("efficientnet_lite0")
 
 

@@ -10,8 +10,8 @@ import torch
 
 from lab.errors import LabError
 from lab.parts.language_models import CharacterCodec, load_language_model
-from standins.models import pretraining
-from standins.models.pretraining import (
+from standins.models import character_model
+from standins.models.character_model import (
     ALPHABET,
     PhonemeReader,
     PretrainingOptions,
@@ -56,7 +56,7 @@ def test_a_pretraining_that_was_interrupted_goes_on_to_the_same_weights(tmp_path
     options = {"options": TINY, "text_manifest": {}, "checkpoint": checkpoint}
     run = partial(pretrain_character_model, TRAINING, HELD_OUT, **options)
     with monkeypatch.context() as patch:
-        interrupt(pretraining, "_loss", 4, patch)
+        interrupt(character_model, "_loss", 4, patch)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "never")
     assert checkpoint.exists()
@@ -141,8 +141,8 @@ def test_no_usable_sentence_is_refused(tmp_path, training, held_out):
 
 
 def test_loss_that_is_not_finite_stops_before_anything_is_written(tmp_path, monkeypatch):
-    broken = pretraining._loss
-    monkeypatch.setattr(pretraining, "_loss", lambda *arguments: broken(*arguments) * np.nan)
+    broken = character_model._loss
+    monkeypatch.setattr(character_model, "_loss", lambda *arguments: broken(*arguments) * np.nan)
     with pytest.raises(LabError, match=r"the loss is nan at step 0 of the character model, learning rate 0\.001"):
         pretrain(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []

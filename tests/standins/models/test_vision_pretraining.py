@@ -7,8 +7,8 @@ from lab.errors import LabError
 from lab.paths import cache_dir
 from standins.models import contrastive
 from standins.models import vision_pretraining as module
+from standins.models.contrastive import TimmTower, build_image_tower
 from standins.models.vision_pretraining import pretrained_vision_tower, tower_pictures, vision_tower_folder
-from standins.models.vision_towers import TimmTower, build_image_tower
 from tests.standins.coloured_pictures import coloured_pictures
 
 NAME = "timm:test_convnext"

@@ -5,7 +5,7 @@ import torch
 from transformers import SiglipVisionModel
 
 from lab.errors import LabError
-from standins.models.vision_towers import VISION_TOWERS, build_image_tower
+from standins.models.contrastive import VISION_TOWERS, build_image_tower
 
 NAMES = [*VISION_TOWERS, "timm:test_vit", "timm:test_convnext", "timm:test_resnet"]
 PIXELS = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

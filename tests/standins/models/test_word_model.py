@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from lab.errors import LabError
 from lab.parts.language_models import WordCodec
-from lab.parts.visual_tokens import NUM_WAVES
+from lab.parts.media_tokens import NUM_WAVES
 from standins.models.world_pretraining import MARKS_FILE, WORDS_FILE, load_word_model
 from tests.parts.tiny_models import HIDDEN_SIZE, qwen3
 
@@ -20,7 +20,7 @@ def test_a_word_is_one_token_and_start_and_end_stand_behind_all_of_them() -> Non
 
 
 def test_an_unknown_word_is_named_with_what_to_do() -> None:
-    message = "word 'dog' in 'a dog' is not among the language model's 2 words; ask in these, or choose a language"
+    message = "'dog' in 'a dog' is not in the language model's 2 words; ask in these, or choose a language"
     with pytest.raises(LabError, match=message):
         WordCodec(words=("a", "cat")).encode("a dog")
 

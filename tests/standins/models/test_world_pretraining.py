@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from lab.parts.media_tokens import Seen, VisualTokens
 from lab.parts.visual_projectors import build_visual_projector
-from lab.parts.visual_tokens import Seen, VisualTokens
-from lab.training.language_models import OWN_LANGUAGE_MODELS, open_language_model, text_writer, transcript_writer
+from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model, transcript_writer, writer_of
 from standins.models import world_pretraining
 from standins.models.world_pretraining import (
     SymbolReader,
@@ -20,8 +20,8 @@ from standins.models.world_pretraining import (
 )
 from standins.scenes import casts as scene_casts
 from standins.scenes.casts import cast_of
-from standins.scenes.questions import video_scene
-from standins.scenes.stills import still_scene
+from standins.scenes.questions import still_scene, video_scene
+from tests.parts.tiny_models import language_model as tiny_language_model
 from tests.standins.scene_pictures import stand_ins
 from tests.training.runs import interrupt
 
@@ -118,7 +118,8 @@ def test_words_are_opened_by_their_name_and_pretrained_for_as_many_steps_as_are_
 
 
 def test_texts_are_written_as_each_language_model_writes() -> None:
-    assert text_writer("words")("What moves?") == "what moves"
-    assert text_writer("character")("Room 12, twice.") == "room 12 twice"
+    characters = tiny_language_model(alphabet="ab")
+    assert writer_of(replace(characters, codec=None, name="words"))("What moves?") == "what moves"
+    assert writer_of(characters)("Room 12, twice.") == "room 12 twice"
     assert transcript_writer("character")("Room 12, twice.") == ""
-    assert text_writer("Qwen/Qwen2.5-0.5B")(" What moves? ") == "What moves?"
+    assert writer_of(replace(characters, codec=None, name="Qwen/Qwen2.5-0.5B"))(" What moves? ") == "What moves?"

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from lab.data.filters.filtering import LeftOut
 from lab.data.sample import Sample, Text
 from lab.errors import LabError
+from standins.pages import rendered_prompts
 from standins.pages.fonts import sized_font, typefaces_for
-from standins.pages.rendered_prompts import PromptSettings, prompt_samples, render_prompt
+from standins.pages.rendered_prompts import MARGIN, WIDTH, prompt_samples, render_prompt
 
 PROMPT = "Write a short story about a dog that learns to swim, and explain in two sentences why the water was cold."
 
@@ -20,31 +21,31 @@ def test_a_prompt_is_the_same_picture_again_and_another_one_for_another_seed():
 
 
 @pytest.mark.parametrize("name", typefaces_for("en"))
-def test_all_text_lies_inside_the_margins(name):
-    chosen = PromptSettings(width=200, margin=10, typefaces=(name,))
-    pixels = render_prompt("fjord (gypsy), JQ| " * 6, settings=chosen).pixels.astype(int)
+def test_all_text_lies_inside_the_margins(name, monkeypatch):
+    monkeypatch.setattr(rendered_prompts, "typefaces_for", lambda language: (name,))
+    pixels = render_prompt("fjord (gypsy), JQ| " * 12).pixels.astype(int)
     ink = np.abs(pixels - pixels[0, 0]).sum(-1) > 0
     rows, columns = ink.any(1).nonzero()[0], ink.any(0).nonzero()[0]
     assert ink.any()
     # A slanted foot may reach a pixel beyond its letter's place.
-    assert columns[0] >= 9
-    assert columns[-1] < 191
-    assert rows[0] >= 10
-    assert rows[-1] < len(pixels) - 10
+    assert columns[0] >= MARGIN - 1
+    assert columns[-1] < WIDTH - MARGIN + 1
+    assert rows[0] >= MARGIN
+    assert rows[-1] < len(pixels) - MARGIN
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(alphabet="abcij,.", min_size=1, max_size=60), min_size=1, max_size=12))
 def test_the_lines_are_the_prompt_again_and_none_is_wider_than_the_picture(words):
     text = " ".join(words)
-    drawn = render_prompt(text, settings=PromptSettings(width=160, margin=8, typefaces=("dejavu_sans",)))
+    drawn = render_prompt(text)
     assert "".join("".join(drawn.lines).split()) == "".join(words)
-    font = sized_font("dejavu_sans", drawn.text_height)
-    assert all(font.getlength(line) <= 160 - 16 for line in drawn.lines)
+    font = sized_font(drawn.typeface, drawn.text_height)
+    assert all(font.getlength(line) <= WIDTH - 2 * MARGIN for line in drawn.lines)
 
 
 def test_paragraphs_stay_apart_and_blanks_are_drawn_once():
-    drawn = render_prompt("  One.\n\n2.\tTwo   words \n", settings=PromptSettings(typefaces=("stix",)))
+    drawn = render_prompt("  One.\n\n2.\tTwo   words \n")
     assert drawn.lines == ("One.", "", "2. Two words")
 
 
@@ -60,30 +61,17 @@ def test_only_typefaces_with_all_signs_are_drawn():
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "message"),
+    ("text", "message"),
     [
-        ("  \n ", {}, "the prompt of 's1' is empty; expected some text to draw"),
-        ("a \U0001f408 cat", {}, "the prompt of 's1' has signs that no typeface of dejavu_sans, .* has: \U0001f408"),
-        (PROMPT, {"max_height": 50}, r"the prompt of 's1' needs \d lines and \d+ pixels, more than max_height \(50\)"),
+        ("  \n ", "the prompt of 's1' is empty; expected some text to draw"),
+        ("a \U0001f408 cat", "the prompt of 's1' has signs that no typeface of dejavu_sans, .* has: \U0001f408"),
+        (PROMPT, r"the prompt of 's1' needs \d lines and \d+ pixels, more than 50"),
     ],
 )
-def test_what_cannot_be_drawn_is_named(text, options, message):
+def test_what_cannot_be_drawn_is_named(text, message, monkeypatch):
+    monkeypatch.setattr(rendered_prompts, "MAX_HEIGHT", 50)
     with pytest.raises(LabError, match=message):
-        render_prompt(text, sample="s1", settings=PromptSettings(**options))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"width": 10}, "width 10, margin 16"),
-        ({"margin": 200}, "margin 200"),
-        ({"text_height": (14, 9)}, r"text_height \(14, 9\)"),
-        ({"typefaces": ("arial",)}, "unknown typeface 'arial'"),
-    ],
-)
-def test_impossible_settings_are_refused(changes, message):
-    with pytest.raises(LabError, match=message):
-        PromptSettings(**changes)
+        render_prompt(text, sample="s1")
 
 
 def test_chinese_wraps_between_characters(user_cache_dir, monkeypatch):
@@ -91,8 +79,8 @@ def test_chinese_wraps_between_characters(user_cache_dir, monkeypatch):
         pytest.skip("fonts-wqy-microhei is not in the cache; `lab.data.fetch.fetch` brings it")
     monkeypatch.setenv("OMNI_LAB_CACHE", str(user_cache_dir))
     sized_font.cache_clear()
-    text = "今天天气很好，我们一起去公园散步吧，他说好的，然后走了。"
-    drawn = render_prompt(text, settings=PromptSettings(width=200))
+    text = "今天天气很好，我们一起去公园散步吧，他说好的，然后走了。" * 3
+    drawn = render_prompt(text)
     assert drawn.language == "zh"
     assert len(drawn.lines) > 1
     assert "".join(drawn.lines) == text

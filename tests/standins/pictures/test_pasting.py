@@ -3,15 +3,15 @@ import pytest
 from PIL import Image
 
 from lab.errors import LabError
-from standins.pictures.pasting import cutouts, ground, paste
-from standins.pictures.things import Picture
+from standins.models.contrastive import cut_out, ground, paste
+from standins.pictures.pictures import Picture
 from tests.data.fakes import drawing
 
 MARK = (255, 0, 0)
 
 
 def picture(path) -> Picture:
-    return Picture("stamps/x", path, {"en": "x"}, "x", "stamps")
+    return Picture("stamps/x", path, "x", "x", "stamps")
 
 
 def test_the_whole_picture_is_in_sight_in_every_paste():
@@ -50,17 +50,17 @@ def test_a_black_drawing_seldom_stands_on_a_black_ground():
 def test_cutouts_lose_their_empty_border_and_are_made_no_larger_than_asked(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(drawing(size=16))
-    assert [cutout.size for cutout in cutouts([picture(path)], longest_side=64)] == [(8, 8)]
-    assert [cutout.size for cutout in cutouts([picture(path)], longest_side=4)] == [(4, 4)]
+    assert cut_out(picture(path), longest_side=64).size == (8, 8)
+    assert cut_out(picture(path), longest_side=4).size == (4, 4)
 
 
 def test_a_picture_without_a_visible_pixel_stays_whole(tmp_path):
     Image.new("RGBA", (6, 4)).save(tmp_path / "x.png")
-    assert cutouts([picture(tmp_path / "x.png")], longest_side=64)[0].size == (6, 4)
+    assert cut_out(picture(tmp_path / "x.png"), longest_side=64).size == (6, 4)
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(b"no picture")
     with pytest.raises(LabError, match=r"x.png is not an image that can be read"):
-        cutouts([picture(path)], longest_side=64)
+        cut_out(picture(path), longest_side=64)

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from lab.data.splits import split_of
-from standins.pictures.things import Picture, caption_name, picture_split, thing
+from standins.pictures.pictures import Picture, caption_name, picture_split, thing
 
 
 def picture(caption: str, source: str = "emoji") -> Picture:
-    return Picture(f"{source}/x", Path("x.png"), {"en": caption}, "food", source)
+    return Picture(f"{source}/x", Path("x.png"), caption, "food", source)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from tests.standins.scene_pictures import PER_SPLIT, picture, stand_ins
 def test_a_picture_has_the_class_of_its_folder_or_group(name, topic, expected):
     made = picture(name, topic)
     if topic.startswith("emoji"):
-        made = type(made)(made.id, made.path, made.captions, topic.partition("/")[2], "emoji")
+        made = type(made)(made.id, made.path, made.caption, topic.partition("/")[2], "emoji")
     assert thing_class(made) == expected
 
 

@@ -6,8 +6,7 @@ from lab.errors import LabError
 from standins.drawn import Question
 from standins.scenes.casts import cast_of
 from standins.scenes.questions import video_scene
-from standins.scenes.rendering import PATTERNS, frame, frames
-from standins.scenes.scene import Actor, Background, Key, Scene
+from standins.scenes.scene import PATTERNS, Actor, Background, Key, Scene, frame, frames
 from tests.standins.scene_pictures import picture, stand_ins
 
 BLUE, WHITE, RED = (0, 0, 255), (255, 255, 255), (255, 0, 0)

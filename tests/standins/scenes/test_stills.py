@@ -5,7 +5,7 @@ import pytest
 from lab.errors import LabError
 from standins.drawn import Question
 from standins.scenes.casts import THING_CLASSES, cast_of
-from standins.scenes.stills import STILL_KINDS, still_scene
+from standins.scenes.questions import STILL_KINDS, still_scene
 from tests.standins.scene_pictures import stand_ins
 
 CASTS = {split: cast_of(stand_ins(), split) for split in ("train", "test")}
@@ -64,11 +64,6 @@ def test_things_do_not_leave_the_frame():
             for state in scene.states(0.0):
                 assert min(state.x, state.y) >= state.size // 2 - 60
                 assert max(state.x, state.y) <= 1060 - state.size // 2
-
-
-def test_kinds_of_videos_are_no_kinds_of_stills():
-    with pytest.raises(LabError, match=r"unknown kind of question 'turns'; choose one of: larger, number, what, where"):
-        still_scene(0, seed=0, split="train", kinds=("turns",), cast=CASTS["train"])
 
 
 def test_an_answer_has_to_be_a_choice():

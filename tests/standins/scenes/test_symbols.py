@@ -1,9 +1,9 @@
 import numpy as np
 
 from standins.drawn import Question
+from standins.models.world_pretraining import NUM_SYMBOLS, scene_symbols
 from standins.scenes.casts import THING_CLASSES, cast_of
 from standins.scenes.scene import Actor, Background, Key, Scene
-from standins.scenes.symbols import NUM_SYMBOLS, scene_symbols
 from tests.standins.scene_pictures import stand_ins
 
 CAST = cast_of(stand_ins(), "train")

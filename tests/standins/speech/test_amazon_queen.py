@@ -101,8 +101,8 @@ def test_the_corpus_is_decoded_and_labelled():
         assert one in corpus.split(split_of(one.answer))
         assert one.sound.num_samples / 16000 == pytest.approx(0.5, abs=0.15)
         assert abs(one.sound.read()).max() == pytest.approx(0.3, abs=0.05)
-    assert corpus.language == "en"
-    assert list(corpus.sources) == [PACKAGE]
+    assert corpus.manifest["language"] == "en"
+    assert list(corpus.manifest["sources"]) == [PACKAGE]
 
 
 def test_minor_characters_are_held_out_of_training():
@@ -114,11 +114,11 @@ def test_minor_characters_are_held_out_of_training():
         entries.update({f"{key}{number:04X}P1.SB": clip for number in many})
     installed(PACKAGE, {GAME_FILE: game_file(entries)})
     corpus = load_corpus("amazon_queen", minor_share=0.5)
-    (held_out,) = corpus.manifest()["held_out_speakers"]
+    (held_out,) = corpus.manifest["held_out_speakers"]
     assert {u.sound.speaker for u in corpus.split("train")} == {"ANN", "BEN"} - {held_out}
     tested = {u.sound.speaker for name in ("dev", "test") for u in corpus.split(name)}
     assert held_out in tested
-    assert corpus.manifest()["skipped"]["training sentence of a held-out speaker"] == sum(
+    assert corpus.manifest["skipped"]["training sentence of a held-out speaker"] == sum(
         split_of(text.removesuffix("*02")) == "train" for text in many.values()
     )
 
@@ -126,9 +126,3 @@ def test_minor_characters_are_held_out_of_training():
 def test_transcripts_need_no_audio():
     installed(PACKAGE, {GAME_FILE: game()})
     assert "Does she" in transcripts()
-
-
-def test_a_package_without_the_game_file_is_named():
-    installed(PACKAGE, {"usr/share/other": b""})
-    with pytest.raises(LabError, match=r"queen.1c cannot be read: No such file.*to fetch it again"):
-        transcripts()

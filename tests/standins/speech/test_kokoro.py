@@ -86,7 +86,7 @@ def test_the_corpus_holds_voices_out_of_training(session):
         installed(part, {"part.bin": b""})
     chatterbot_package([f"Sentence number {n} of the day." for n in range(60)])
     corpus = load_corpus("kokoro", num_utterances=60, text_sources=("chatterbot",))
-    held_out = set(corpus.manifest()["held_out_speakers"])
+    held_out = set(corpus.manifest["held_out_speakers"])
     assert len(held_out) == round(0.2 * 28)
     for split in SPLITS:
         assert all((u.sound.speaker in held_out) == (split != "train") for u in corpus.split(split))
@@ -98,7 +98,7 @@ def test_mandarin_is_spoken_by_mandarin_voices(session, monkeypatch):
     chatterbot_package([f"你好世界{n}" for n in range(30)], "chinese")
     monkeypatch.setattr(kokoro, "_mandarin", lambda: lambda text: ("ni hau", None))
     corpus = load_corpus("kokoro", num_utterances=30, language="zh", text_sources=("chatterbot",))
-    assert corpus.language == "zh"
+    assert corpus.manifest["language"] == "zh"
     assert {u.sound.speaker for u in corpus.samples} <= set(MANDARIN_VOICES)
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from standins.models.character_model import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
 from standins.speech.espeak import PHONEMES, VOWELS, WORD_BOUNDARY, phonemes
-from standins.speech.pronunciation import NUM_PHONEMES, Pronunciation, pronounce, stack_frames
 
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 
