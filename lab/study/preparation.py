@@ -290,7 +290,8 @@ def _make_speech(cell: SpeechParameters) -> Made:
     import torch
 
     from lab.data.normalizers import NORMALIZERS
-    from lab.training.cell import heard_data, open_corpus
+    from lab.data.speech.corpora import load_corpus
+    from lab.training.cell import heard_data
     from lab.training.named_parts import open_audio_encoder
 
     threads = torch.get_num_threads()
@@ -300,7 +301,7 @@ def _make_speech(cell: SpeechParameters) -> Made:
     data = heard_data(cell, encoder, progress=say("features, utterances"))
     torch.set_num_threads(threads)
     named = {"corpus": cell.corpus, "out_of_domain_corpus": cell.out_of_domain_corpus}
-    corpora = {key: open_corpus(name, num_utterances=cell.num_utterances) for key, name in named.items() if name}
+    corpora = {key: load_corpus(name, num_utterances=cell.num_utterances) for key, name in named.items() if name}
     made_of = {key: f"{corpus.name} {corpus.sha256}" for key, corpus in corpora.items()}
     ingredients = {
         **dict.fromkeys(named, "none"),

@@ -18,7 +18,7 @@ from lab.data.features import FeatureStore
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Text
 from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
-from lab.data.speech.corpora import Corpus, default_corpus, load_corpus
+from lab.data.speech.corpora import Corpus, load_corpus
 from lab.data.splits import Split
 from lab.data.video import Sight
 from lab.errors import LabError, choose
@@ -44,7 +44,6 @@ from lab.training.stages import Stage
 
 IMAGE, VIDEO, AUDIO, INSTRUCTIONS = "image_text", "video_text", "asr_audio_text", "instructions"
 """Kinds of data that stages mix; under these names a cell's data hold what is trained on."""
-DEFAULT_CORPUS = "default"
 # Shorter utterances hold no window of the largest rate that a study compares.
 MIN_FRAMES = 16
 # Of the training data, from which channels are standardised.
@@ -68,17 +67,6 @@ CURRICULA: dict[str, tuple[tuple[str, ...], ...]] = {
 All have the same number of steps, and a step has the same number of language-model tokens whatever its data, so they
 cost the same; an image gives fewer decoded frames a token than a video, which is counted and reported.
 """
-
-
-def open_corpus(name: str, *, num_utterances: int = 0) -> Corpus:
-    """Load a corpus; `default` is recorded speech where it can be fetched, else synthetic.
-
-    `num_utterances` is for the corpora that are spoken on demand (0: their default).
-    """
-    if name == DEFAULT_CORPUS:
-        name = default_corpus()
-    options = {"num_utterances": num_utterances} if num_utterances and name in ("espeak", "kokoro") else {}
-    return load_corpus(name, **options)
 
 
 def open_split(
@@ -134,7 +122,7 @@ def heard_data(
         prompt=parameters.prompt,
         progress=progress,
     )
-    corpus = open_corpus(parameters.corpus, num_utterances=parameters.num_utterances)
+    corpus = load_corpus(parameters.corpus, num_utterances=parameters.num_utterances)
     speeds = (1.0, *(float(speed) for speed in parameters.speeds.split(",") if speed))
     utterances = open_one(corpus, "train", limit=parameters.max_training_utterances, speeds=speeds)
     augmentation = Augmentation(
@@ -146,7 +134,7 @@ def heard_data(
         "test": open_one(corpus, "test", limit=parameters.max_test_utterances),
     }
     if parameters.out_of_domain_corpus:
-        other = open_corpus(parameters.out_of_domain_corpus)
+        other = load_corpus(parameters.out_of_domain_corpus)
         data["out_of_domain"] = open_one(other, "test", limit=parameters.max_out_of_domain_utterances)
     return data
 

@@ -6,12 +6,13 @@ import torch
 
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Audio, Drawn, Sample, Text
+from lab.data.speech.corpora import load_corpus
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, _batches, answer
 from lab.evaluation.costs import hearing_costs
 from lab.evaluation.items import NAMES, scores
 from lab.training.batches import BatchOptions, KindBatches
-from lab.training.cell import AUDIO, cell_batches, cell_stages, heard_data, hearing_model, open_corpus, open_split
+from lab.training.cell import AUDIO, cell_batches, cell_stages, heard_data, hearing_model, open_split
 from lab.training.loop import TrainingOptions
 from lab.training.named_parts import open_audio_encoder, open_language_model, transcript_writer
 from lab.training.parameters import SpeechParameters
@@ -117,7 +118,7 @@ def test_the_prompt_stands_before_every_sound(cell):
 
 def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    corpus = open_corpus(write_corpus(tmp_path / "speech"))
+    corpus = load_corpus(write_corpus(tmp_path / "speech"))
     encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
     drawn = open_split(corpus, "train", encoder, limit=5, features=False).ids
     order = [u.id for u in corpus.split("train")]
@@ -128,7 +129,7 @@ def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_p
 
 def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    corpus = open_corpus(write_corpus(tmp_path / "speech"))
+    corpus = load_corpus(write_corpus(tmp_path / "speech"))
     encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
     kept = open_split(corpus, "train", encoder, keep=lambda text: text if "anna" in text else "", features=False)
     assert {"anna" in one.answer for one in kept.samples} == {True}

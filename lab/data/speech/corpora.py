@@ -31,6 +31,7 @@ from lab.paths import cache_dir, make_folder
 
 # Raise it when preparing changes, so that corpora prepared by older code are prepared again.
 FORMAT_VERSION = 1
+DEFAULT_CORPUS = "default"
 _MIN_SECONDS = 0.2
 _NUM_PROBLEMS = 5
 _OWN_SPLITS: dict[str, Split] = {"train": "train", "dev": "dev", "valid": "dev", "eval": "test", "test": "test"}
@@ -128,18 +129,23 @@ class CorpusKind:
     text_sources: Callable[[], tuple[str, ...]] | None = None
 
 
-def load_corpus(name: str, **options: Any) -> Corpus:
+def load_corpus(name: str, *, num_utterances: int = 0, **options: Any) -> Corpus:
     """Open a corpus by name; the first call prepares it. `options` are those of its reader.
+
+    `default` is recorded speech where it can be fetched, else synthetic. `num_utterances` is for the corpora that are
+    spoken on demand (0: their default).
 
     Raises:
         LabError: unknown corpus or option, a source that cannot be fetched, no usable utterance, disk full.
     """
+    name = default_corpus() if name == DEFAULT_CORPUS else name
     base, _, dataset = name.partition(":")
     kind = choose(CORPORA, base, "corpus")()
     if dataset:
         options = {"dataset": dataset, **options}
-    if kind.text_sources is not None and "text_sources" not in options:
-        options = {"text_sources": kind.text_sources(), **options}
+    if kind.text_sources is not None:
+        number = {"num_utterances": num_utterances} if num_utterances else {}
+        options = {"text_sources": kind.text_sources(), **number, **options}
     resolved = _resolve(kind.read, name, options)
     root = cache_dir() / "corpora"
     folder = root / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', name)}-{_key(name, kind, resolved)}"
