@@ -14,7 +14,7 @@ from lab import paths
 from lab.study import identity, store
 from lab.study.ablation import load_ablation
 from lab.study.definitions import digest
-from lab.study.display import Display
+from lab.study.plan import Display
 from lab.study.sweep import Outcome, reproduce
 
 TOY_ABLATION = """

@@ -48,8 +48,12 @@ def read_notebook(path: Path) -> dict[str, Any]:
 
 
 def cell_source(cell: Mapping[str, Any]) -> str:
-    """A notebook cell's text (nbformat allows a list of lines)."""
-    source = cell["source"]
+    """A notebook cell's text."""
+    return whole_text(cell["source"])
+
+
+def whole_text(source: str | list[str]) -> str:
+    """A notebook keeps long text as one string or as its lines."""
     return source if isinstance(source, str) else "".join(source)
 
 
@@ -146,8 +150,7 @@ def write_parameters(notebook: Path, kind: type[Parameters]) -> None:
 
 def main() -> None:
     """Write those of every study's notebook."""
-    from lab.study.ablation import ablation_files, load_ablation
-    from lab.study.cells import notebook_path
+    from lab.study.ablation import ablation_files, load_ablation, notebook_path
 
     for ablation in map(load_ablation, ablation_files()):
         write_parameters(notebook_path(ablation), type(ablation.base))

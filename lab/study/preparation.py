@@ -17,8 +17,8 @@ from filelock import FileLock
 from lab.data.fetch import packages, sha256_of
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, write_whole
-from lab.study.gpus import visible_gpus
 from lab.study.identity import package_versions, processor
+from lab.study.limits import visible_gpus
 from lab.study.reach import sources_hash
 from lab.training.parameters import (
     Parameters,

@@ -17,8 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from lab import paths
 from lab.errors import LabError
-from lab.study.ablation import Ablation
-from lab.study.cells import cells
+from lab.study.ablation import Ablation, cells
 
 _LINE = re.compile(r"(?P<when>(?:\S+ ){4}\S+) (?P<command>.*) # omni-lab (?P<name>\S+) (?P<rung>\S+) (?P<checkout>.*)")
 FIELDS = "minute hour day-of-month month day-of-week, as in '0 2 * * *' (every night at two) or '30 1 * * mon-fri'"

@@ -22,7 +22,7 @@ from filelock import FileLock
 from lab import paths
 from lab.errors import LabError
 from lab.study import leases, store
-from lab.study.cells import Cell
+from lab.study.ablation import Cell
 from lab.study.definitions import digest
 from lab.study.identity import PACKAGES, package_versions
 

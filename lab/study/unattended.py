@@ -19,8 +19,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import tracking
 from lab.study.ablation import Ablation
-from lab.study.display import Display, clock
-from lab.study.plan import describe, reason
+from lab.study.plan import Display, clock, describe, reason
 from lab.study.sweep import Outcome, reproduce
 
 
