@@ -211,11 +211,7 @@ def ablation_files() -> dict[str, Path]:
 
 
 def load_module(name: str) -> ModuleType:
-    """Import `ablations/NAME.py`, which holds `ablation` and `prepare`.
-
-    Raises:
-        LabError: there is no such file (the message lists those there are), or it declares no `ablation`.
-    """
+    """Import `ablations/NAME.py`, which holds `ablation` and `prepare`; a LabError where it does not."""
     path = choose(ablation_files(), name, "ablation")
     # Read anew each time; declarations import what they share, `ablations._vision`, from the checkout's own folder.
     for module in [module for module in sys.modules if module.partition(".")[0] == "ablations"]:
@@ -244,11 +240,7 @@ def own_rows_file(name: str) -> Path:
 
 
 def read_own_rows(name: str) -> tuple[Row, ...]:
-    """The rows of the ablation's file, in its order; none where there is no file.
-
-    Raises:
-        LabError: it is no TOML, or a row has other entries than `label` and `changes`.
-    """
+    """The rows of the ablation's file, in its order, none without one; a LabError where it is not of that form."""
     path = own_rows_file(name)
     if not path.exists():
         return ()
@@ -264,12 +256,7 @@ def read_own_rows(name: str) -> tuple[Row, ...]:
 
 
 def load_ablation(name: str) -> Ablation:
-    """The `ablation` that `ablations/NAME.py` declares, and after its rows those of `ablations/NAME.rows.toml`.
-
-    Raises:
-        LabError: as `load_module` and `read_own_rows`, or what `Ablation` refuses of a row (a key twice, an unknown
-            parameter, the parameters of another row).
-    """
+    """The `ablation` that `ablations/NAME.py` declares, with the rows of `NAME.rows.toml`, else a LabError."""
     ablation: Ablation = load_module(name).ablation
     own = read_own_rows(name)
     return replace(ablation, rows=(*ablation.rows, *own)) if own else ablation
@@ -374,10 +361,6 @@ def typed(ablation: Ablation, cells: Sequence[Cell]) -> list[Parameters]:
 
 
 def notebook_path(ablation: Ablation) -> Path:
-    """`notebooks/NOTEBOOK.ipynb` of the checkout.
-
-    Raises:
-        LabError: it is not there; the message lists the notebooks.
-    """
+    """`notebooks/NOTEBOOK.ipynb` of the checkout; a LabError that lists those there are."""
     folder = paths.repository_root() / "notebooks"
     return choose({path.stem: path for path in sorted(folder.glob("*.ipynb"))}, ablation.notebook, "notebook")

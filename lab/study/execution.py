@@ -102,11 +102,7 @@ def _notebook(job: Job) -> Path:
 
 
 def check_identity(job: Mapping[str, Any]) -> None:
-    """Refuse a cell that would be another one on this machine than on the driver's.
-
-    Raises:
-        LabError: something that decides the result differs from the driver's; the message says what.
-    """
+    """Refuse a cell that would be another one on this machine than on the driver's, with a LabError that says why."""
     from lab.study.sweep import load_prepare
 
     asked, notebook = Cell(**job["cell"]), _notebook(dict(job))

@@ -98,11 +98,7 @@ def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]
 
 
 def check_cell(cell: Parameters) -> None:
-    """Refuse a cell that cannot be, before anything is fetched or made.
-
-    Raises:
-        LabError: an unknown name, with the choices, or numbers that do not fit.
-    """
+    """Refuse a cell that cannot be, before anything is fetched or made: unknown names, numbers that do not fit."""
     _by_kind(MAKES, cell)
     for kind, check in CHECKS.items():
         if isinstance(cell, kind):

@@ -149,11 +149,7 @@ def update_results(
 
 
 def rebuild_results(ablation: Ablation) -> list[Path]:
-    """Write the files from the tracked runs alone, whatever stands in them now.
-
-    Raises:
-        LabError: this machine has no tracked run of the ablation.
-    """
+    """Write the files from the tracked runs alone, whatever stands in them now; a LabError where there is no run."""
     files: dict[Path, list[Line]] = {}
     for rung in (entry.name for entry in ablation.rungs):
         if study := tracking.find_study(ablation.name, rung):
@@ -169,11 +165,7 @@ def rebuild_results(ablation: Ablation) -> list[Path]:
 
 
 def load_results(ablation: Ablation, rung: str) -> "pandas.DataFrame":
-    """The lines of one rung, numbers as numbers, `None` for an empty string.
-
-    Raises:
-        LabError: the file was changed by hand, or has no line of the rung.
-    """
+    """The lines of one rung, numbers as numbers, `None` for an empty string; a LabError where there is none."""
     import pandas
 
     lines = [line for line in read_lines(ablation, rung) if line["rung"] == rung]

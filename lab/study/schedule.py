@@ -65,11 +65,7 @@ def add(
     options: Sequence[str] = (),
     tabfile: Path | None = None,
 ) -> Scheduled:
-    """Add a line to the crontab (or to `tabfile`, for tests and other schedulers).
-
-    Raises:
-        LabError: a wrong time, an unknown rung or row, a sweep that is there already, or no crontab on this machine.
-    """
+    """Add a line to the crontab (or to `tabfile`, for tests and other schedulers); a LabError where it cannot be."""
     when = " ".join(when.split())
     start = next_start(when)
     chosen = [int(seed) for seed in seeds.split(",")] if seeds else None

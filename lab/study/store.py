@@ -248,11 +248,7 @@ class KeptModel:
 
 
 def find_model(name: str) -> KeptModel | None:
-    """The saved model of a folder, or of the run whose id begins with `name`; None where `name` is neither.
-
-    Raises:
-        LabError: more than one run begins so, or the run has kept no model.
-    """
+    """The saved model of a folder, or of the one run whose id begins with `name`; None where `name` is neither."""
     if (Path(name) / DESCRIPTION).is_file():
         return KeptModel(Path(name), name)
     if len(name) < _LEAST_LETTERS:
@@ -269,11 +265,7 @@ def find_model(name: str) -> KeptModel | None:
 
 
 def open_model(name: str) -> KeptModel:
-    """As `find_model`; there has to be one.
-
-    Raises:
-        LabError: as `find_model`, or there is neither such a run nor such a folder; the message lists the choices.
-    """
+    """As `find_model`; there has to be one, else a LabError lists the choices."""
     if (kept := find_model(name)) is None:
         raise LabError(f"there is no folder {name} with a saved model, and no run whose id begins so; {kept_models()}")
     return kept

@@ -252,9 +252,6 @@ def reproduce(
         prepare: the function of `ablations/NAME.py` where None.
 
     A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
-
-    Raises:
-        LabError: see `prepare_cells` and `Machines.check`; or a worker could not start.
     """
     if workers is not None and workers < 1:
         raise LabError(f"workers is the number of cells run at once, from 1; got {workers}")

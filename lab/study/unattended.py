@@ -44,9 +44,6 @@ def run_unattended(
 
     `sweep` brings it up to date with the other options: `reproduce`, or `lab.study.adaptive.until_decided` with its
     question.
-
-    Raises:
-        LabError: as `reproduce`; the report then says why, too.
     """
     stem = folder() / f"{ablation.name}-{rung}"
     stem.parent.mkdir(parents=True, exist_ok=True)
