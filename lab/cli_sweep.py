@@ -193,7 +193,7 @@ def unattended(**asked: Any) -> None:
     Does nothing where the last one still runs. Exits with 1 where a cell failed.
     """
     sweep, arguments = _asked_sweep(asked)
-    from lab.study.unattended import run_unattended
+    from lab.study.schedule import run_unattended
 
     report = run_unattended(asked["ablation"], **arguments, sweep=sweep)
     if report is None:

@@ -7,10 +7,10 @@ from filelock import FileLock
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import sweep, tracking, unattended
+from lab.study import schedule, sweep, tracking
 from lab.study.ablation import load_ablation
+from lab.study.schedule import run_unattended
 from lab.study.sweep import Outcome
-from lab.study.unattended import run_unattended
 
 
 @pytest.mark.slow
@@ -48,10 +48,10 @@ def test_one_that_is_still_running_is_left_alone(toy_project: Path) -> None:
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("must not run")
 
-    unattended.folder().mkdir(parents=True)
-    with FileLock(unattended.folder() / "toy-cpu.lock"):
+    schedule.folder().mkdir(parents=True)
+    with FileLock(schedule.folder() / "toy-cpu.lock"):
         assert run_unattended(load_ablation("toy"), rung="cpu", sweep=never) is None
-    assert "left to the last one, which is still running" in (unattended.folder() / "toy-cpu.log").read_text()
+    assert "left to the last one, which is still running" in (schedule.folder() / "toy-cpu.log").read_text()
 
 
 def test_a_sweep_that_cannot_start_says_so_in_its_report(toy_project: Path) -> None:
@@ -60,8 +60,8 @@ def test_a_sweep_that_cannot_start_says_so_in_its_report(toy_project: Path) -> N
 
     with pytest.raises(LabError, match="cannot be fetched"):
         run_unattended(load_ablation("toy"), rung="cpu", sweep=refused)
-    assert "**It could not start:** package 'x' cannot be fetched" in (unattended.folder() / "toy-cpu.md").read_text()
-    with FileLock(unattended.folder() / "toy-cpu.lock", timeout=0):
+    assert "**It could not start:** package 'x' cannot be fetched" in (schedule.folder() / "toy-cpu.md").read_text()
+    with FileLock(schedule.folder() / "toy-cpu.lock", timeout=0):
         pass  # the lock is free again
 
 
@@ -69,7 +69,7 @@ def test_a_sweep_with_nothing_to_do_reports_that_nothing_changed(toy_project: Pa
     toy = load_ablation("toy")
     begun = datetime.now().astimezone()
     outcome = Outcome(before=(), planned=(), failed={}, interrupted=True, results_file=None)
-    text = unattended.compose(toy, "cpu", outcome, begun, begun + timedelta(seconds=65))
+    text = schedule.compose(toy, "cpu", outcome, begun, begun + timedelta(seconds=65))
     assert "Took 1:05." in text
     assert "It was stopped." in text
     assert "Nothing that a cell had been made from." in text
