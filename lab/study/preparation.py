@@ -265,12 +265,8 @@ def _check_tuning(cell: TuningParameters) -> None:
     from lab.training.tuning import check_tuning
 
     check_tuning(cell)
-
-
-def _check_text(cell: TextTuningParameters) -> None:
-    _check_language_model(cell.scorer)
-    if cell.num_choices < 2:
-        raise LabError(f"num_choices is {cell.num_choices}; expected at least 2")
+    if isinstance(cell, TextTuningParameters):
+        _check_language_model(cell.scorer)
 
 
 CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {
@@ -278,7 +274,6 @@ CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {
     SpeechParameters: _check_speech,
     SightedParameters: _check_sight,
     TuningParameters: _check_tuning,
-    TextTuningParameters: _check_text,
 }
 
 

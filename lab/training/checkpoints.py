@@ -19,15 +19,13 @@ from lab.paths import whole
 class TrainingRecord:
     """What a run gave: loss (nats a token) and learning rate of each step, seconds, and peak memory.
 
-    All sittings of an interrupted run are in it, but for the memory, which is the last one's; that one began at
-    `first_step`.
+    All sittings of an interrupted run are in it, but for the memory, which is the last one's.
     """
 
     losses: list[float] = field(default_factory=list)
     learning_rates: list[float] = field(default_factory=list)
     seconds: float = 0.0
     peak_memory_bytes: int = 0
-    first_step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,7 +160,7 @@ def train(
             if checkpoint and options.checkpoint_every and done % options.checkpoint_every == 0 and done < steps:
                 checkpoint.save(model, optimizer, TrainingRecord(losses, rates, time.perf_counter() - started))
     model.eval()
-    return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device), first)
+    return TrainingRecord(losses, rates, time.perf_counter() - started, peak_memory_bytes(device))
 
 
 def open_accelerator(device: torch.device, precision: str) -> "Accelerator":

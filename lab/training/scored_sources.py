@@ -18,7 +18,7 @@ from lab.training.loop import choose_device
 from lab.training.named_parts import open_language_model
 from lab.training.parameters import PictureTuningParameters
 from lab.training.scoring import PLAIN, Scorer, ScoringOptions, score, text_scorer
-from lab.training.tuning import as_vision, open_pretrained, picture_scorer
+from lab.training.tuning import as_vision, open_pretrained, picture_scorer, quiet
 
 TABLE = ".parquet"
 PRETRAINS = "opening the model; one of the project's own is pretrained first, in some minutes, where it is not there"
@@ -93,7 +93,7 @@ def _of_pictures(source: str, limit: int | None, cell: PictureTuningParameters, 
         if done % 50 == 0 or done == total:
             say(f"pretrained model: step {done} of {total}, loss {loss:.3f}")
 
-    start = open_pretrained(cell, say=lambda what: told if what.startswith("pretrained") else None)
+    start = open_pretrained(cell, say=lambda what: told if what.startswith("pretrained") else quiet(what))
     scorer, count = picture_scorer(cell, start), limit or cell.num_training
     if source == cell.images:
         return replace(scorer, reads=replace(start.train, samples=start.train.samples[:count]))

@@ -176,7 +176,7 @@ def train_stages(
     reader = _without_weights(model) if options.num_workers(device) else model
     key = _key(stages, batches, options.accumulate, seed, ancestry)
     kept = Checkpoint(path=checkpoint, key=key).stages_done() if checkpoint else None
-    done, first_step = list(kept or ()), 0
+    done = list(kept or ())
     of_stages: list[StageBatches] = []
     changed: dict[str, None] = {}
     for number, stage in enumerate(stages):
@@ -191,8 +191,7 @@ def train_stages(
         steps_before = sum(len(facts["losses"]) for facts in done)
         groups = apply_stage(parts, stage)
         point = Checkpoint(path=checkpoint, key=key, parts=tuple(changed), earlier=done) if checkpoint else None
-        goes_on = kept is not None and number == len(kept)
-        if not goes_on:
+        if kept is None or number != len(kept):
             for part, other in stage.starts_as.items():
                 parts[part].load_state_dict(parts[other].state_dict())
             if point and number:
@@ -210,8 +209,6 @@ def train_stages(
             describe=f"stage {stage.name!r}",
             on_step=partial(_tell, on_step, steps_before) if on_step else None,
         )
-        if goes_on:
-            first_step = steps_before + own.first_step
         ancestry = with_stage(ancestry, stage, parts)
         facts = {"losses": own.losses, "learning_rates": own.learning_rates, "seconds": own.seconds}
         told = [{"stage": stage.name, "kind": kind, **one.artifact()} for kind, one in certificates.items()]
@@ -223,7 +220,6 @@ def train_stages(
         learning_rates=[rate for facts in done for rate in facts["learning_rates"]],
         seconds=sum(facts["seconds"] for facts in done),
         peak_memory_bytes=peak_memory_bytes(device),
-        first_step=first_step,
         ancestry=ancestry,
         batches=of_stages,
         certificates=[one for facts in done for one in facts["certificates"]],

@@ -60,12 +60,13 @@ _DECIDING = (
     *("budget_tokens", "learning_rate", "language_model_learning_rate", "weight_decay"),
 )
 
-Say = Callable[[str], Callable[..., None] | None]
-"""Given what is counted, what is to be told how much of it is done; None: nobody is told."""
+Say = Callable[[str], Callable[..., None]]
+"""Given what is counted, what is to be told how much of it is done."""
 
 
-def quiet(what: str) -> None:
+def quiet(what: str) -> Callable[..., None]:
     """Nobody is told."""
+    return lambda *done: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,8 @@ def check_tuning(parameters: TuningParameters) -> None:
         raise LabError(f"num_training is {parameters.num_training}; expected at least 2")
     if isinstance(parameters, PictureTuningParameters) and parameters.num_pretraining < 1:
         raise LabError(f"num_pretraining is {parameters.num_pretraining}; expected at least 1")
+    if isinstance(parameters, TextTuningParameters) and parameters.num_choices < 2:
+        raise LabError(f"num_choices is {parameters.num_choices}; expected at least 2")
     if not 0 <= parameters.fault_share < 1:
         raise LabError(f"fault_share is {parameters.fault_share}; expected 0 to below 1")
     if not 0 < 2 * parameters.max_tokens <= parameters.budget_tokens:
@@ -214,7 +217,7 @@ def _scored(
     start: Start,
     scorer_key: str,
     open_scorer: Callable[[], Scorer],
-    progress: Callable[..., None] | None,
+    progress: Callable[..., None],
     *,
     budget_tokens: int,
     part_samples: int,
@@ -229,8 +232,7 @@ def _scored(
     identity = json.dumps([scorer_key, train.sha256, budget_tokens, *computed])
     folder = cache_dir() / "scores" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if not (folder / SUMMARY).exists():
-        told = (lambda done: progress(done, len(train))) if progress else None
-        score(open_scorer(), train.samples, folder, options=options, progress=told)
+        score(open_scorer(), train.samples, folder, options=options, progress=lambda done: progress(done, len(train)))
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     if skipped := summary["skipped"]:
         raise LabError(
@@ -316,7 +318,7 @@ def open_pretrained(parameters: PictureTuningParameters, *, say: Say = quiet) ->
             batches=cell_batches(parameters),
             seed=parameters.scorer_seed,
             checkpoint=folder.with_suffix(".checkpoint"),
-            on_step=(lambda step, loss: told(step + 1, parameters.scorer_steps, loss)) if told else None,
+            on_step=lambda step, loss: told(step + 1, parameters.scorer_steps, loss),
         )
         # Cloned: tied weights share their memory, which safetensors refuses.
         trained = {name: own.clone() for name, own in model.state_dict().items() if name.split(".")[0] in stage.trained}

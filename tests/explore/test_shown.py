@@ -53,7 +53,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
     kept = Filtered(["a", "b"], [None, "empty"], name="not_empty", parameters={"least": 1})
     packs = pack_best_fit([7, 6, 4, 3, 2], 10)
     leak = Check(name="other text: logits", difference=0.5, tolerance=0.0)
-    certificate = PackingCertificate(attention="sdpa", precision="float32", num_samples=2, checks=(leak,))
+    certificate = PackingCertificate(attention="sdpa", precision="float32", checks=(leak,))
     interval = Interval(
         estimate=0.356,
         low=0.325,
