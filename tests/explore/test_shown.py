@@ -74,9 +74,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
     )
     picture = Image(Drawn(lambda sight: FRAMES[0], ()))
     sample = Sample(id="1", task="colour", content=(picture, Text("Which?")), choices=("red", "blue"), answer="blue")
-    record = TrainingRecord(
-        losses=[2.0, 1.0], learning_rates=[1.0, 1.0], seconds=3.0, peak_memory_bytes=10**9, first_step=0
-    )
+    record = TrainingRecord(losses=[2.0, 1.0], learning_rates=[1.0, 1.0], seconds=3.0, peak_memory_bytes=10**9)
     return {
         "lab.study.ablation.Ablation": (study, (study.rows[0].label, "downsample_rate = 2", "0<br>1<br>2")),
         "lab.study.ablation.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
