@@ -79,7 +79,7 @@ def ask(
     from lab.data.video import Sight
     from lab.evaluation.answering import ask as ask_model
     from lab.evaluation.benchmarks.samples import open_saved
-    from lab.study.models import open_model
+    from lab.study.store import open_model
     from lab.training.samples import Tiling
 
     given: dict[str, Any] = {

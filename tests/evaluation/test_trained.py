@@ -18,7 +18,7 @@ from lab.parts.omni_model import OmniModel
 from lab.parts.saved_model import save_model
 from lab.study import store
 from lab.study.evaluations import Recorded, evaluate, read_evaluations
-from lab.study.models import open_model
+from lab.study.store import open_model
 from lab.study.tracking import Recorder, cell_run
 from lab.training.cell import heard_data
 from lab.training.named_parts import open_audio_encoder
