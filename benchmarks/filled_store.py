@@ -17,7 +17,7 @@ from typing import Any
 
 from lab import paths
 from lab.study import store
-from lab.study.cells import Cell
+from lab.study.ablation import Cell
 from lab.study.tracking import Recorder
 
 

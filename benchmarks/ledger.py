@@ -23,8 +23,7 @@ from pathlib import Path
 from lab import paths
 from lab.errors import LabError
 from lab.study import leases
-from lab.study.ablation import load_ablation
-from lab.study.cells import Cell, cells, notebook_path, typed
+from lab.study.ablation import Cell, cells, load_ablation, notebook_path, typed
 from lab.study.definitions import digest
 from lab.study.identity import identify
 from lab.study.sweep import _study_tags, load_prepare

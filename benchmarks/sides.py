@@ -14,8 +14,7 @@ from typing import Any
 from lab import paths
 from lab.errors import LabError
 from lab.study import store
-from lab.study.ablation import Ablation, Rung
-from lab.study.cells import Cell
+from lab.study.ablation import Ablation, Cell, Rung
 from lab.study.parameters import cell_source, notebook_parameters, read_notebook
 from lab.study.sweep import prepare_cells, reproduce
 from lab.study.worker import worker_environment

@@ -38,8 +38,7 @@ from pathlib import Path
 
 from lab.errors import LabError, choose
 from lab.paths import repository_root
-from lab.study.ablation import Ablation, load_ablation
-from lab.study.cells import Cell, cells
+from lab.study.ablation import Ablation, Cell, cells, load_ablation
 from lab.study.worker import available_cores
 
 sys.path.insert(0, str(repository_root()))  # `benchmarks` is no installed package

@@ -25,9 +25,8 @@ from pathlib import Path
 from lab import paths
 from lab.errors import LabError
 from lab.study import identity
-from lab.study.ablation import Ablation, Column, Row, Rung
-from lab.study.cells import Cell
-from lab.study.display import Display
+from lab.study.ablation import Ablation, Cell, Column, Row, Rung
+from lab.study.plan import Display
 from lab.study.sweep import reproduce
 from lab.study.worker import worker_environment
 from lab.training.parameters import Parameters

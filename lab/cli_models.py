@@ -79,7 +79,7 @@ def ask(
     from lab.data.video import Sight
     from lab.evaluation.answering import ask as ask_model
     from lab.evaluation.benchmarks.samples import open_saved
-    from lab.study.models import open_model
+    from lab.study.store import open_model
     from lab.training.samples import Tiling
 
     given: dict[str, Any] = {
@@ -135,7 +135,7 @@ def evaluate(
     What was evaluated before is shown from there; a run that was stopped goes on where it was.
     """
     from lab.paper import evaluating
-    from lab.paper.ledger.evaluated import check_row
+    from lab.paper.ledger.ours import check_row
 
     if show_list:
         evaluating.print_benchmarks()

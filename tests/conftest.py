@@ -14,7 +14,7 @@ from lab import paths
 from lab.study import identity, store
 from lab.study.ablation import load_ablation
 from lab.study.definitions import digest
-from lab.study.display import Display
+from lab.study.plan import Display
 from lab.study.sweep import Outcome, reproduce
 
 TOY_ABLATION = """
@@ -224,3 +224,21 @@ def swept(finished_sweep: tuple[Path, Outcome, str], monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OMNI_LAB_MLRUNS", str(folder / "mlruns"))
     use_checkout(folder / "checkout", monkeypatch)
     return folder
+
+
+CRONTAB = """#!/bin/sh
+# A crontab command that keeps its table in a file.
+if [ "$1" = -l ]; then cat "$TABLE" 2>/dev/null || { echo "no crontab for me" >&2; exit 1; }; else cat > "$TABLE"; fi
+"""
+
+
+@pytest.fixture
+def crontab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The table of a crontab command that stands in for the machine's; it is not there yet."""
+    program, table = tmp_path / "bin" / "crontab", tmp_path / "table"
+    program.parent.mkdir()
+    program.write_text(CRONTAB)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TABLE", str(table))
+    return table

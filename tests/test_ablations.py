@@ -8,8 +8,7 @@ from lab.paper.claims import load_contrasts
 from lab.parts.audio_projectors import AUDIO_PROJECTORS
 from lab.parts.visual_projectors import VISUAL_PROJECTORS
 from lab.paths import repository_root
-from lab.study.ablation import load_ablation
-from lab.study.cells import cells, notebook_path
+from lab.study.ablation import cells, load_ablation, notebook_path
 from lab.study.parameters import cell_source, check_notebook, parameters_cell, read_notebook
 from lab.training.cell import CURRICULA, IMAGE, VIDEO, cell_audio_projector, cell_kinds, cell_stages
 from lab.training.named_parts import check_vision_encoder

@@ -27,8 +27,7 @@ from lab.parts.media_tokens import AudioTokens, Sound
 from lab.parts.omni_model import Example, OmniModel
 from lab.paths import repository_root
 from lab.study import leases, store
-from lab.study.ablation import Rung, load_ablation
-from lab.study.cells import Cell, cells
+from lab.study.ablation import Cell, Rung, cells, load_ablation
 from lab.study.parameters import notebook_parameters
 from lab.study.tracking import Recorder, provenance
 from lab.training.samples import Augmentation

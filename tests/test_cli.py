@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from lab import cli, cli_sweep
-from lab.study import schedule
 
 COMMANDS = ("reproduce", "status", "results", "prepare", "scale", "tables", "figures")
 
@@ -175,12 +174,8 @@ def test_a_study_that_is_done_says_so_and_exits_with_0(
 
 
 def test_options_of_a_scheduled_sweep_are_read_before_the_line_is_written(
-    toy_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    toy_project: Path, crontab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tab = tmp_path / "crontab"
-    tab.write_text("")
-    add = schedule.add
-    monkeypatch.setattr(schedule, "add", lambda *given, **options: add(*given, **options, tabfile=tab))
     nightly = ("schedule", "add", "toy", "0 2 * * *")
     for options, told in (
         ("--time-limit 2", "--time-limit is '2'; expected a number with its unit"),
@@ -196,9 +191,11 @@ def test_options_of_a_scheduled_sweep_are_read_before_the_line_is_written(
     ):
         assert call(monkeypatch, *nightly, "--options", options) == 2
         assert told in capsys.readouterr().err
-        assert tab.read_text() == ""
+        assert not crontab.exists()
     assert call(monkeypatch, *nightly, "--options", "--time-limit 2h --retries 3 --budget 6h --fit") == 0
-    assert "unattended toy --rung cpu --rows main --time-limit 2h --retries 3 --budget 6h --fit #" in tab.read_text()
+    assert (
+        "unattended toy --rung cpu --rows main --time-limit 2h --retries 3 --budget 6h --fit #" in crontab.read_text()
+    )
 
 
 def test_score_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,9 +26,8 @@ from lab.paper.tables import rows_by_rate
 from lab.parts.media_tokens import AudioTokens
 from lab.parts.saved_model import load_part
 from lab.study.ablation import Ablation
-from lab.study.models import FOLDER
 from lab.study.results import load_results, load_utterances, summary
-from lab.study.store import artifact
+from lab.study.store import MODEL, artifact
 from lab.training.cell import heard_data
 from lab.training.named_parts import open_audio_encoder
 from lab.training.parameters import SpeechParameters
@@ -78,7 +77,7 @@ class StudiedCells:
 
     def projector(self, row: str) -> AudioTokens:
         """A row's trained projector, with the statistics that its features are standardised by."""
-        folder = artifact(self._runs[row], FOLDER)
+        folder = artifact(self._runs[row], MODEL)
         if not folder.is_dir():
             raise LabError(f"row {row!r} has no weights here ({folder} is missing); run it again")
         tokens: AudioTokens = load_part(folder, "audio_projector")

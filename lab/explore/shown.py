@@ -16,7 +16,7 @@ from markupsafe import escape as text
 
 SHOWN: dict[str, tuple[str, ...]] = {
     "lab.study.ablation.Ablation": ("name", "paper", "claim", "seeds", "rows"),
-    "lab.study.cells.Cell": ("ablation", "title", "rung", "parameters"),
+    "lab.study.ablation.Cell": ("ablation", "title", "rung", "parameters"),
     "lab.training.stages.Stage": (
         *("name", "paper", "learning_rates", "frozen", "data", "steps", "tokens", "schedule", "starts_from"),
     ),

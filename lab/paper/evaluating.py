@@ -15,10 +15,10 @@ from lab.evaluation.benchmarks.benchmark import Benchmark, Options
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.evaluation.benchmarks.samples import SampleBenchmark
 from lab.paper.ledger.cells import table
-from lab.paper.ledger.evaluated import HEAD, grid
 from lab.paper.ledger.formats import WORDS, put, terminal_table
+from lab.paper.ledger.ours import HEAD, grid
 from lab.study.evaluations import Recorded
-from lab.study.models import find_model, kept_models
+from lab.study.store import find_model, kept_models
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 

@@ -1,4 +1,4 @@
-"""An ablation of the paper declared as data: rows, rungs, columns, and the numbers that the paper reports.
+"""An ablation of the paper declared as data: rows, rungs, columns, reported numbers; and its cells.
 
 A parameter's value is looked up in three places: `base`, then the rung (how large the study is run), then the row (what
 is compared); the seed is added last. A row and a rung may not change the same parameter: whichever won, either the
@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
@@ -211,11 +211,7 @@ def ablation_files() -> dict[str, Path]:
 
 
 def load_module(name: str) -> ModuleType:
-    """Import `ablations/NAME.py`, which holds `ablation` and `prepare`.
-
-    Raises:
-        LabError: there is no such file (the message lists those there are), or it declares no `ablation`.
-    """
+    """Import `ablations/NAME.py`, which holds `ablation` and `prepare`; a LabError where it does not."""
     path = choose(ablation_files(), name, "ablation")
     # Read anew each time; declarations import what they share, `ablations._vision`, from the checkout's own folder.
     for module in [module for module in sys.modules if module.partition(".")[0] == "ablations"]:
@@ -244,11 +240,7 @@ def own_rows_file(name: str) -> Path:
 
 
 def read_own_rows(name: str) -> tuple[Row, ...]:
-    """The rows of the ablation's file, in its order; none where there is no file.
-
-    Raises:
-        LabError: it is no TOML, or a row has other entries than `label` and `changes`.
-    """
+    """The rows of the ablation's file, in its order, none without one; a LabError where it is not of that form."""
     path = own_rows_file(name)
     if not path.exists():
         return ()
@@ -264,12 +256,7 @@ def read_own_rows(name: str) -> tuple[Row, ...]:
 
 
 def load_ablation(name: str) -> Ablation:
-    """The `ablation` that `ablations/NAME.py` declares, and after its rows those of `ablations/NAME.rows.toml`.
-
-    Raises:
-        LabError: as `load_module` and `read_own_rows`, or what `Ablation` refuses of a row (a key twice, an unknown
-            parameter, the parameters of another row).
-    """
+    """The `ablation` that `ablations/NAME.py` declares, with the rows of `NAME.rows.toml`, else a LabError."""
     ablation: Ablation = load_module(name).ablation
     own = read_own_rows(name)
     return replace(ablation, rows=(*ablation.rows, *own)) if own else ablation
@@ -307,3 +294,73 @@ def free_key(ablation: Ablation, wanted: str) -> str:
     stem = re.sub(r"[^a-z0-9]+", "_", wanted.lower()).strip("_") or "row"
     taken = {row.key for row in ablation.rows}
     return next(key for key in chain([stem], (f"{stem}_{number}" for number in count(2))) if key not in taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training and measuring of the notebook; `key` and `ingredients` come from `identity.identify`."""
+
+    ablation: str
+    row: str
+    rung: str
+    seed: int
+    parameters: Mapping[str, Any]
+    key: str = ""
+    ingredients: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """How a message names the cell."""
+        return f"{self.row}, seed {self.seed}"
+
+
+def cells(
+    ablation: Ablation,
+    rung: str,
+    rows: str | Sequence[str] = "main",
+    seeds: Sequence[int] | None = None,
+) -> list[Cell]:
+    """The chosen cells in the order of the declaration, the seeds of a row together.
+
+    Args:
+        rows: "main", "all", or the keys of the rows.
+        seeds: the ablation's own where None.
+
+    Raises:
+        LabError: an unknown rung or row (the choices are listed), a negative or repeated seed, or no cell at all.
+    """
+    ablation.rung(rung)
+    known = {row.key: row for row in ablation.rows}
+    sets = {"main": [row.key for row in ablation.rows if row.main], "all": list(known)}
+    chosen = sets.get(rows, [rows]) if isinstance(rows, str) else list(rows)
+    for key in chosen:
+        choose(known, key, f"row of {ablation.name!r} (or main, all):")
+    used = tuple(ablation.seeds if seeds is None else seeds)
+    if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in used):
+        raise LabError(f"seeds are whole numbers from 0, separated by commas; got {', '.join(map(str, used))}")
+    if len(set(used)) < len(used):
+        raise LabError(f"a seed is given twice: {', '.join(map(str, used))}")
+    if not chosen or not used:
+        raise LabError(f"no cell of {ablation.name!r} is chosen: give at least one row and one seed")
+    every = ((row.key, seed) for row in ablation.rows if row.key in chosen for seed in used)
+    return [
+        Cell(
+            ablation=ablation.name,
+            row=row,
+            rung=rung,
+            seed=seed,
+            parameters=ablation.resolve(row, rung, seed).as_dict(),
+        )
+        for row, seed in every
+    ]
+
+
+def typed(ablation: Ablation, cells: Sequence[Cell]) -> list[Parameters]:
+    """The parameters of cells as code takes them."""
+    return [replace(ablation.base, **cell.parameters) for cell in cells]
+
+
+def notebook_path(ablation: Ablation) -> Path:
+    """`notebooks/NOTEBOOK.ipynb` of the checkout; a LabError that lists those there are."""
+    folder = paths.repository_root() / "notebooks"
+    return choose({path.stem: path for path in sorted(folder.glob("*.ipynb"))}, ablation.notebook, "notebook")

@@ -20,17 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock
-
 from lab import paths
 from lab.errors import LabError
 from lab.evaluation.sequential import look_level, look_sizes
 from lab.study import tracking
-from lab.study.ablation import Ablation
-from lab.study.cells import cells
-from lab.study.display import Display
+from lab.study.ablation import Ablation, cells
 from lab.study.forecast import Budget, OverBudget
-from lab.study.results import results_path
+from lab.study.plan import Display
+from lab.study.results import changed_by_hand, lock, results_path
 from lab.study.sweep import Outcome, prepare_cells, reproduce
 
 if TYPE_CHECKING:
@@ -66,11 +63,7 @@ def read_looks(ablation: Ablation, rung: str) -> tuple[Look, ...]:
     path = looks_path(ablation, rung)
     in_file = _parse(path)
     if in_file is None:
-        shown = path.relative_to(paths.repository_root()) if path.is_relative_to(paths.repository_root()) else path
-        raise LabError(
-            f"{shown} was changed by hand (its checksum does not fit); it is left as it is. Restore it with `git "
-            f"checkout {shown}`, or remove it where the study's run in MLflow has the looks as well"
-        )
+        raise changed_by_hand(path, ", or remove it where the study's run in MLflow has the looks as well")
     study = tracking.find_study(ablation.name, rung)
     kept = _parse(study.artifact("looks.json")) if study else None
     return max(in_file, kept or (), key=len)
@@ -100,8 +93,7 @@ def record_look(ablation: Ablation, rung: str, look: Look) -> tuple[Look, ...]:
     another one, and this is not the next, it is a LabError.
     """
     path = looks_path(ablation, rung)
-    paths.mlruns_dir().mkdir(parents=True, exist_ok=True)
-    with FileLock(paths.mlruns_dir() / f"looks-{ablation.name}-{rung}.lock"):
+    with lock(f"looks-{ablation.name}-{rung}"):
         taken = read_looks(ablation, rung)
         if taken and taken[-1].data == look.data:
             return taken

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lab.study import results, store, tracking
-from lab.study.ablation import Ablation
-from lab.study.cells import Cell
-from lab.study.display import Display
+from lab.study.ablation import Ablation, Cell
 from lab.study.golden import Record, difference, kept_record
 from lab.study.identity import changed_ingredients
-from lab.study.plan import PlannedCell, plan
+from lab.study.plan import Display, PlannedCell, plan
 from lab.study.sweep import Prepare, Runner, load_prepare, prepare_cells
 
 ARTIFACT = "adopted.json"

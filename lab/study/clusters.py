@@ -258,11 +258,7 @@ def run_job(job: Job, cells_at_once: int) -> Result:
 
 
 class SlurmExecutor(Executor):
-    """Slurm, or submitit's local executor in its place.
-
-    Raises:
-        LabError: no package, no Slurm on this machine, or an option that submitit does not know.
-    """
+    """Slurm, or submitit's local executor in its place; a LabError where submitit or Slurm refuses."""
 
     def __init__(self, kind: str, options: tuple[str, ...], gpus: float) -> None:
         self._executor = _submitit_executor(kind, _parameters(options), gpus)

@@ -19,10 +19,10 @@ from typing import Any
 
 from lab import paths
 from lab.study import golden, leases, store
-from lab.study.cells import Cell
-from lab.study.display import Display
+from lab.study.ablation import Cell
 from lab.study.forecast import Meter
 from lab.study.limits import PAUSES
+from lab.study.plan import Display
 from lab.study.tracking import Recorder
 from lab.study.worker import Job, Result
 

@@ -5,23 +5,19 @@ of benchmark, version, weights, settings and limit, and by its metric. What has 
 line is written over.
 """
 
-import csv
-import hashlib
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from pydantic import TypeAdapter
 
 from lab import paths
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Benchmark, Options, Progress, Score
-from lab.study.results import MARK
+from lab.study.results import lock, read_table, write_table
 from lab.study.tracking import own_run
 
 
@@ -65,21 +61,9 @@ def evaluations_path() -> Path:
 
 
 def read_evaluations() -> list[Evaluation]:
-    """Every line, in the order in which they were measured; none where there is no file.
-
-    Raises:
-        LabError: the file was changed by hand. It is left as it is.
-    """
-    path = evaluations_path()
-    if not path.exists():
-        return []
-    head, _, body = path.read_text(encoding="utf-8").partition("\n")
-    if not head.startswith(MARK) or head.removeprefix(MARK).strip() != hashlib.sha256(body.encode()).hexdigest():
-        raise LabError(
-            f"{path.relative_to(paths.repository_root())} was changed by hand (its checksum does not fit); it is left "
-            "as it is. Restore it with `git checkout`, for it holds what was measured"
-        )
-    return [_read(line) for line in csv.DictReader(io.StringIO(body))]
+    """Every line, in the order in which they were measured, as `lab.study.results.read_table`."""
+    lines = read_table(evaluations_path(), ", for it holds what was measured")
+    return [_LINE.validate_python({**line, **{x: line[x] or None for x in ("low", "high", "limit")}}) for line in lines]
 
 
 def evaluate(
@@ -123,7 +107,7 @@ def evaluate(
     facts: dict[str, Any] = {"key": key, "run_id": run.run_id, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     written = json.dumps(settings, ensure_ascii=False, sort_keys=True)
     lines = [Evaluation(**asked, **asdict(score), **facts, settings=written) for score in scores]
-    with _lock():
+    with lock("evaluations"):
         there = read_evaluations()
         if all(line.key != key for line in there):  # else another process was first
             _write([*there, *lines])
@@ -137,7 +121,7 @@ def _numbers(score: Score) -> dict[str, float]:
 
 def _named(key: str, as_row: str) -> tuple[Evaluation, ...]:
     """The lines of a key, which stand for `as_row` from now on where it is one."""
-    with _lock():
+    with lock("evaluations"):
         every = read_evaluations()
         mine = [line for line in every if line.key == key]
         other = next((line.as_row for line in mine if line.as_row and line.as_row != as_row), "")
@@ -152,22 +136,8 @@ def _named(key: str, as_row: str) -> tuple[Evaluation, ...]:
     return tuple(line for line in every if line.key == key)
 
 
-def _lock() -> FileLock:
-    paths.mlruns_dir().mkdir(parents=True, exist_ok=True)
-    return FileLock(paths.mlruns_dir() / "evaluations.lock")
-
-
 def _write(lines: Sequence[Evaluation]) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in fields(Evaluation)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if x is None else x for name, x in asdict(line).items()} for line in lines)
-    body = buffer.getvalue()
-    paths.write_whole(evaluations_path(), f"{MARK}{hashlib.sha256(body.encode()).hexdigest()}\n{body}")
-
-
-def _read(line: Mapping[str, str]) -> Evaluation:
-    return _LINE.validate_python({**line, **{name: line[name] or None for name in ("low", "high", "limit")}})
+    write_table(evaluations_path(), [field.name for field in fields(Evaluation)], map(asdict, lines))
 
 
 _LINE = TypeAdapter(Evaluation)

@@ -2,31 +2,46 @@
 
 The run's last status is the driver's to give, so that a node that is cut off cannot finish a cell that has meanwhile
 been given to another.
+
+MLflow shows a notebook as the JSON that it is, so that a page is kept beside it. nbconvert would take a worker about
+two seconds to make one, which is more than a small cell.
 """
 
+import base64
 import json
 import os
+import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from markdown_it import MarkdownIt
+
 from lab import paths
 from lab.errors import LabError
 from lab.study import golden, leases, store, tracking
-from lab.study.ablation import load_ablation
-from lab.study.cells import Cell, typed
+from lab.study.ablation import Cell, load_ablation, typed
 from lab.study.identity import changed_ingredients, identify
 from lab.study.kernels import DIED, execute, reason_of
 from lab.study.limits import Limits
-from lab.study.readable import write_readable
+from lab.study.parameters import cell_source, whole_text
 from lab.study.tracking_server import check_server
 from lab.study.worker import Job, Result, kill_children
 
+PAGE, FIGURE = "notebook.html", "figure-{number}.png"
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 1.5em auto; padding: 0 1em }
+pre { font: 13px/1.4 ui-monospace, monospace; background: #f4f5f7; padding: .6em; white-space: pre-wrap }
+img { max-width: 100% }
+table { border-collapse: collapse; font-size: 13px } td, th { padding: .2em .6em; border-bottom: 1px solid #ddd }
+"""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 PUBLISH_SECONDS = 5.0
 # What can pass by itself. A wrong parameter or a loss that is not finite would come again.
 PASSING = {DIED, "ConnectionError", "ConnectionResetError", "ConnectTimeout", "ReadTimeout", "HTTPError"}
@@ -87,11 +102,7 @@ def _notebook(job: Job) -> Path:
 
 
 def check_identity(job: Mapping[str, Any]) -> None:
-    """Refuse a cell that would be another one on this machine than on the driver's.
-
-    Raises:
-        LabError: something that decides the result differs from the driver's; the message says what.
-    """
+    """Refuse a cell that would be another one on this machine than on the driver's, with a LabError that says why."""
     from lab.study.sweep import load_prepare
 
     asked, notebook = Cell(**job["cell"]), _notebook(dict(job))
@@ -141,3 +152,55 @@ class Publisher:
         """All has been measured."""
         self._done.set()
         self._thread.join()
+
+
+def write_readable(notebook: Path, folder: Path) -> None:
+    """Write the page and the figures into the folder; nothing where the notebook was not written whole."""
+    with suppress(OSError, ValueError, KeyError):
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+        page = notebook_page(content)
+        for number, picture in enumerate(figures(content), 1):
+            (folder / FIGURE.format(number=number)).write_bytes(picture)
+        (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def figures(notebook: Mapping[str, Any]) -> Iterator[bytes]:
+    """The pictures (PNG) among the outputs, from the first to the last."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                yield base64.b64decode(whole_text(picture))
+
+
+def notebook_page(notebook: Mapping[str, Any]) -> str:
+    """The notebook as a page that needs nothing beside it.
+
+    Of an output the richest form is taken that needs no script: HTML (as pandas writes tables), PNG, or text.
+    """
+    parts = []
+    for cell in notebook["cells"]:
+        source = cell_source(cell)
+        parts.append(source if cell["cell_type"] == "markdown" else _as_is(source))
+        parts += map(_shown, cell.get("outputs", []))
+    body = MarkdownIt("commonmark").enable("table").render("\n\n".join(parts))
+    return f"<!doctype html><meta charset='utf-8'><title>Notebook</title><style>{_STYLE}</style>\n{body}"
+
+
+def _shown(output: Mapping[str, Any]) -> str:
+    if output["output_type"] == "stream":
+        return _as_is(whole_text(output["text"]))
+    if output["output_type"] == "error":
+        return _as_is("\n".join(output["traceback"]))
+    data = output.get("data", {})
+    if "text/html" in data:
+        table = re.sub(r"\n\s*\n", "\n", whole_text(data["text/html"]))  # a blank line would end it
+        return f"<div>{table}</div>"
+    if "image/png" in data:
+        return f"<img alt='figure' src='data:image/png;base64,{whole_text(data['image/png']).strip()}'>"
+    return _as_is(whole_text(data.get("text/plain", "")))
+
+
+def _as_is(words: str) -> str:
+    """A block of Markdown that shows the words as they are, without a terminal's colours."""
+    words = _COLOURS.sub("", words)
+    return f"``````\n{words}\n``````" if words.strip() else ""

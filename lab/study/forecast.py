@@ -15,8 +15,7 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.study import store
-from lab.study.ablation import Ablation, Trial
-from lab.study.cells import Cell, notebook_path
+from lab.study.ablation import Ablation, Cell, Trial, notebook_path
 from lab.study.identity import identify
 
 TRIAL = "trial"

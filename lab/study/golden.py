@@ -18,10 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 from lab.study import store
-from lab.study.ablation import Ablation
-from lab.study.cells import Cell
-from lab.study.gpus import visible_gpus
+from lab.study.ablation import Ablation, Cell
 from lab.study.identity import package_versions, processor
+from lab.study.limits import visible_gpus
 
 Record = dict[str, Any]
 """`arithmetic`, `changes` (the `golden` of the ablation), `losses` of the first and the last steps, by step, and

@@ -22,7 +22,7 @@ from typing import Any
 
 from lab import paths
 from lab.errors import LabError
-from lab.study.cells import Cell
+from lab.study.ablation import Cell
 from lab.study.definitions import code_hash, digest
 from lab.study.reach import notebook_code, our_modules, reached_by_notebook
 

@@ -5,7 +5,7 @@ window, sizes of pictures and numbers of frames follow from the sources' names, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -22,10 +22,10 @@ from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
-from lab.parts.media_tokens import AudioTokens, Seen, Sound, VisualTokens
-from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
+from lab.parts.media_tokens import Seen, Sound
+from lab.parts.omni_model import Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.training.cell import IMAGE, VIDEO, cell_audio_projector, cell_visual_projector
+from lab.training.cell import IMAGE, VIDEO, cell_visual_projector, hearing_model, seeing_model
 from lab.training.memory import PRECISIONS, Memory, trace
 from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
 from lab.training.parameters import (
@@ -35,6 +35,7 @@ from lab.training.parameters import (
     SpeechParameters,
     VisionParameters,
 )
+from lab.training.scoring import text_model
 from lab.training.tuning import as_vision
 
 SPEECH, TEXT = "asr_audio_text", "instruction_pairs"
@@ -148,15 +149,14 @@ def _tiling(cell: VisionParameters) -> dict[str, Any]:
 def _traced(step: TracedStep, *, checkpointing: bool) -> Memory:
     parameters = step.parameters
     encoders = build_encoders(parameters)
-    inside = {name: encoder for name, encoder in encoders.items() if name in step.leg.trained}
     return trace(
-        _build_model(parameters, encoders, inside),
+        _build_model(parameters, encoders, step.leg.trained),
         partial(_largest_batch, step, encoders),
         trained=step.leg.trained,
         precision=PRECISIONS[step.precision],
         packed=step.limit in PACKED,
         checkpointing=checkpointing,
-        outside={name: encoder for name, encoder in encoders.items() if name not in inside},
+        outside={name: encoder for name, encoder in encoders.items() if name not in step.leg.trained},
     )
 
 
@@ -191,23 +191,17 @@ def build_encoders(parameters: Any) -> dict[str, Any]:
     return found
 
 
-def _build_model(parameters: Any, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
-    """The model of a cell, with those of its encoders that are inside."""
+def _build_model(parameters: Any, encoders: Mapping[str, Any], trained: tuple[str, ...]) -> OmniModel:
+    """The model of a cell, with its encoder inside where that trains."""
     name = parameters.language_model
     language_model = LanguageModel(name, language_model_without_weights(name), CharacterCodec(alphabet=""), "")
-    width = language_model.hidden_size
-    parts: dict[str, Any] = {}
+    if not encoders:
+        return text_model(language_model)
+    ((part, encoder),) = encoders.items()
+    build: Any = hearing_model if part == "audio_encoder" else seeing_model
     with torch.device("meta"):
-        if "audio_encoder" in encoders:
-            projector = cell_audio_projector(parameters, encoders["audio_encoder"].hidden_size, width)
-            parts["audio_projector"] = AudioTokens(projector=projector)
-        for branch in BRANCHES if "vision_encoder" in encoders else ():
-            parts[branch] = VisualTokens(
-                projector=cell_visual_projector(parameters, encoders["vision_encoder"].hidden_size, width),
-                marks_places=parameters.marks_places,
-                newline=parameters.newline,
-            )
-    return OmniModel(language_model=language_model, positions="sequential", **parts, **inside)
+        model: OmniModel = build(replace(parameters, train_encoder=part in trained), encoder, language_model, {})
+    return model
 
 
 def _largest_batch(step: TracedStep, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.errors import LabError
 from lab.study.driver import Executor
-from lab.study.gpus import VARIABLE, check_gpus, shares
+from lab.study.limits import GPUS, check_gpus, shares
 from lab.study.worker import Job, Result, Worker
 
 
@@ -19,7 +19,7 @@ class LocalExecutor(Executor):
     """
 
     def __init__(self, workers: int, modules: Sequence[str] = (), gpus: float = 0.0) -> None:
-        devices = [{VARIABLE: device} for device in shares(gpus, workers)] if gpus else [{}] * workers
+        devices = [{GPUS: device} for device in shares(gpus, workers)] if gpus else [{}] * workers
         self._workers = [Worker(workers, modules, own) for own in devices]
         self._threads = ThreadPoolExecutor(workers)
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()

@@ -32,9 +32,6 @@ class OpenCell:
         notebook: its stem.
         parameters: of the cell.
         run_id: of the run that a sweep opened; empty for a run of its own.
-
-    Raises:
-        LabError: no sweep is waiting for that run.
     """
 
     def __init__(self, notebook: str, parameters: Parameters, run_id: str) -> None:

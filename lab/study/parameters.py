@@ -31,11 +31,7 @@ P = TypeVar("P", bound=Parameters)
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
-    """The notebook as JSON.
-
-    Raises:
-        LabError: it is missing or is no notebook.
-    """
+    """The notebook as JSON; a LabError where it is missing or is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -48,8 +44,12 @@ def read_notebook(path: Path) -> dict[str, Any]:
 
 
 def cell_source(cell: Mapping[str, Any]) -> str:
-    """A notebook cell's text (nbformat allows a list of lines)."""
-    source = cell["source"]
+    """A notebook cell's text."""
+    return whole_text(cell["source"])
+
+
+def whole_text(source: str | list[str]) -> str:
+    """A notebook keeps long text as one string or as its lines."""
     return source if isinstance(source, str) else "".join(source)
 
 
@@ -78,11 +78,7 @@ def _tagged(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def notebook_parameters(path: Path) -> list[str]:
-    """The names that the cell tagged `parameters` declares.
-
-    Raises:
-        LabError: no cell or several are tagged, or the cell holds anything but `name: type = value`.
-    """
+    """The names that the one cell tagged `parameters` declares, each line as `name: type = value`, else a LabError."""
     try:
         statements = ast.parse(cell_source(_tagged(read_notebook(path), path))).body
     except SyntaxError as error:
@@ -98,11 +94,7 @@ def notebook_parameters(path: Path) -> list[str]:
 
 
 def check_notebook(notebook: Path, kind: type[Parameters]) -> None:
-    """Refuse a notebook that would run on defaults of its own.
-
-    Raises:
-        LabError: what its parameters cell lacks, or has besides those of its kind of study.
-    """
+    """Refuse a notebook whose parameters are not those of its kind of study, which would run on defaults of its own."""
     declared, wanted = notebook_parameters(notebook), [*kind.names(), *DRIVER_PARAMETERS]
     problems = [f"{name!r} is missing" for name in wanted if name not in declared]
     problems += [f"{name!r} is none of them" for name in declared if name not in wanted]
@@ -146,8 +138,7 @@ def write_parameters(notebook: Path, kind: type[Parameters]) -> None:
 
 def main() -> None:
     """Write those of every study's notebook."""
-    from lab.study.ablation import ablation_files, load_ablation
-    from lab.study.cells import notebook_path
+    from lab.study.ablation import ablation_files, load_ablation, notebook_path
 
     for ablation in map(load_ablation, ablation_files()):
         write_parameters(notebook_path(ablation), type(ablation.base))

@@ -17,8 +17,8 @@ from filelock import FileLock
 from lab.data.fetch import packages, sha256_of
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, write_whole
-from lab.study.gpus import visible_gpus
 from lab.study.identity import package_versions, processor
+from lab.study.limits import visible_gpus
 from lab.study.reach import sources_hash
 from lab.training.parameters import (
     Parameters,
@@ -98,11 +98,7 @@ def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]
 
 
 def check_cell(cell: Parameters) -> None:
-    """Refuse a cell that cannot be, before anything is fetched or made.
-
-    Raises:
-        LabError: an unknown name, with the choices, or numbers that do not fit.
-    """
+    """Refuse a cell that cannot be, before anything is fetched or made: unknown names, numbers that do not fit."""
     _by_kind(MAKES, cell)
     for kind, check in CHECKS.items():
         if isinstance(cell, kind):

@@ -17,8 +17,7 @@ from filelock import FileLock
 from lab import paths
 from lab.errors import LabError
 from lab.study import store, tracking
-from lab.study.ablation import Ablation
-from lab.study.cells import Cell, cells, notebook_path
+from lab.study.ablation import Ablation, Cell, cells, notebook_path
 from lab.study.identity import identify, is_prepared
 from lab.study.plan import plan
 
@@ -37,27 +36,50 @@ def results_path(ablation: Ablation, rung: str) -> Path:
     return folder / "results" / f"{ablation.name}.csv"
 
 
-def _checksum(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()
-
-
-def read_lines(ablation: Ablation, rung: str) -> list[Line]:
-    """The lines of every rung in that rung's file; none where there is no file.
-
-    Raises:
-        LabError: the file was changed by hand. It is left as it is.
-    """
-    path = results_path(ablation, rung)
+def read_table(path: Path, otherwise: str = "") -> list[Line]:
+    """The lines of a checksummed file, none where there is no file; a LabError where it was changed by hand."""
     if not path.exists():
         return []
     head, _, body = path.read_text(encoding="utf-8").partition("\n")  # universal newlines: git may have turned them
-    if not head.startswith(MARK) or head.removeprefix(MARK).strip() != _checksum(body):
-        shown = path.relative_to(paths.repository_root()) if path.is_relative_to(paths.repository_root()) else path
-        raise LabError(
-            f"{shown} was changed by hand (its checksum does not fit); it is left as it is. Restore it with `git "
-            f"checkout {shown}`, or write it anew from the tracked runs with `lab results {ablation.name} --rebuild`"
-        )
+    if f"{head}\n" != _head(body):
+        raise changed_by_hand(path, otherwise)
     return list(csv.DictReader(io.StringIO(body)))
+
+
+def changed_by_hand(path: Path, otherwise: str) -> LabError:
+    """The refusal of a tracked file whose checksum does not fit; `otherwise` is what helps besides git."""
+    shown = path.relative_to(paths.repository_root()) if path.is_relative_to(paths.repository_root()) else path
+    return LabError(
+        f"{shown} was changed by hand (its checksum does not fit); it is left as it is. Restore it with `git "
+        f"checkout {shown}`{otherwise}"
+    )
+
+
+def write_table(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> Path:
+    """Write a checksummed file whole; one that says the same is left alone."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    text = _head(buffer.getvalue()) + buffer.getvalue()
+    same = path.exists() and path.read_text(encoding="utf-8") == text
+    return path if same else paths.write_whole(path, text)
+
+
+def _head(body: str) -> str:
+    return f"{MARK}{hashlib.sha256(body.encode()).hexdigest()}\n"
+
+
+def lock(name: str) -> FileLock:
+    """Held while a file of results is read and written anew."""
+    paths.mlruns_dir().mkdir(parents=True, exist_ok=True)
+    return FileLock(paths.mlruns_dir() / f"{name}.lock")
+
+
+def read_lines(ablation: Ablation, rung: str) -> list[Line]:
+    """The lines of every rung in that rung's file, as `read_table`."""
+    rebuild = f", or write it anew from the tracked runs with `lab results {ablation.name} --rebuild`"
+    return read_table(results_path(ablation, rung), rebuild)
 
 
 def _number(value: float) -> str:
@@ -82,15 +104,7 @@ def _write(ablation: Ablation, rung: str, lines: Iterable[Line]) -> Path:
     measured = {name for line in ordered for name in line} - set(head)
     shown = [column.metric for column in ablation.columns if column.metric in measured]
     head += [*shown, *sorted(measured - set(shown))]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, head, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(ordered)
-    text = f"{MARK}{_checksum(buffer.getvalue())}\n{buffer.getvalue()}"
-    path = results_path(ablation, rung)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return path
-    return paths.write_whole(path, text)
+    return write_table(results_path(ablation, rung), head, ordered)
 
 
 def _merge(
@@ -128,22 +142,14 @@ def _merge(
 def update_results(
     ablation: Ablation, rung: str, prepared: Mapping[str, Any], current: Sequence[Cell] | None = None
 ) -> Path | None:
-    """Write the lines of the current cells anew from the store (see `_merge`); None where there is no line at all.
-
-    Raises:
-        LabError: the file was changed by hand.
-    """
-    with _lock(ablation):
+    """Write the lines of the current cells anew from the store (see `_merge`); None where there is no line at all."""
+    with lock(f"results-{ablation.name}"):
         merged = _merge(ablation, rung, prepared, read_lines(ablation, rung), current)
         return _write(ablation, rung, merged) if merged else None
 
 
 def rebuild_results(ablation: Ablation) -> list[Path]:
-    """Write the files from the tracked runs alone, whatever stands in them now.
-
-    Raises:
-        LabError: this machine has no tracked run of the ablation.
-    """
+    """Write the files from the tracked runs alone, whatever stands in them now; a LabError where there is no run."""
     files: dict[Path, list[Line]] = {}
     for rung in (entry.name for entry in ablation.rungs):
         if study := tracking.find_study(ablation.name, rung):
@@ -154,21 +160,12 @@ def rebuild_results(ablation: Ablation) -> list[Path]:
             f"{store.database()} has no tracked run of {ablation.name!r} to write results from; "
             f"run `lab reproduce {ablation.name}` first"
         )
-    with _lock(ablation):
+    with lock(f"results-{ablation.name}"):
         return [_write(ablation, lines[0]["rung"], lines) for lines in files.values() if lines]
 
 
-def _lock(ablation: Ablation) -> FileLock:
-    paths.mlruns_dir().mkdir(parents=True, exist_ok=True)
-    return FileLock(paths.mlruns_dir() / f"results-{ablation.name}.lock")
-
-
 def load_results(ablation: Ablation, rung: str) -> "pandas.DataFrame":
-    """The lines of one rung, numbers as numbers, `None` for an empty string.
-
-    Raises:
-        LabError: the file was changed by hand, or has no line of the rung.
-    """
+    """The lines of one rung, numbers as numbers, `None` for an empty string; a LabError where there is none."""
     import pandas
 
     lines = [line for line in read_lines(ablation, rung) if line["rung"] == rung]

@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lab.errors import LabError, choose
-from lab.study.ablation import Ablation
-from lab.study.cells import cells
+from lab.study.ablation import Ablation, cells
 from lab.study.largest_batch import SOURCES, SPEECH, TEXT, Asked, TracedStep, TrainedRoute
 from lab.training.cell import IMAGE, IMAGE_BRANCH, VIDEO, cell_branch, cell_stages
 from lab.training.memory import PRECISIONS, Memory, PartMemory

@@ -17,8 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from lab import paths
 from lab.errors import LabError
-from lab.study.ablation import Ablation
-from lab.study.cells import cells
+from lab.study.ablation import Ablation, cells
 
 _LINE = re.compile(r"(?P<when>(?:\S+ ){4}\S+) (?P<command>.*) # omni-lab (?P<name>\S+) (?P<rung>\S+) (?P<checkout>.*)")
 FIELDS = "minute hour day-of-month month day-of-week, as in '0 2 * * *' (every night at two) or '30 1 * * mon-fri'"
@@ -64,9 +63,8 @@ def add(
     rows: str,
     seeds: str | None = None,
     options: Sequence[str] = (),
-    tabfile: Path | None = None,
 ) -> Scheduled:
-    """Add a line to the crontab (or to `tabfile`, for tests and other schedulers).
+    """Add a line to the user's crontab.
 
     Raises:
         LabError: a wrong time, an unknown rung or row, a sweep that is there already, or no crontab on this machine.
@@ -75,7 +73,7 @@ def add(
     start = next_start(when)
     chosen = [int(seed) for seed in seeds.split(",")] if seeds else None
     cells(ablation, rung, rows if rows in ("main", "all") else rows.split(","), chosen)
-    if any((entry.name, entry.rung) == (ablation.name, rung) for entry in entries(tabfile)):
+    if any((entry.name, entry.rung) == (ablation.name, rung) for entry in entries()):
         raise LabError(
             f"{ablation.name} at rung {rung} is scheduled already; `lab schedule remove {ablation.name} --rung {rung}` "
             "takes it off"
@@ -83,23 +81,23 @@ def add(
     command = command_of(ablation.name, rung, rows, seeds, options)
     escaped = command.replace("%", r"\%")  # cron reads a bare one as the end of the line
     line = f"{when} {escaped} # omni-lab {ablation.name} {rung} {paths.repository_root()}"
-    _write([*_read(tabfile), line], tabfile)
+    _write([*_read(), line])
     return Scheduled(name=ablation.name, rung=rung, when=when, command=command, next_start=start)
 
 
-def entries(tabfile: Path | None = None) -> list[Scheduled]:
+def entries() -> list[Scheduled]:
     """The sweeps of this checkout that are scheduled."""
-    return [found for line in _read(tabfile) if (found := _scheduled(line))]
+    return [found for line in _read() if (found := _scheduled(line))]
 
 
-def remove(name: str, rung: str, tabfile: Path | None = None) -> None:
+def remove(name: str, rung: str) -> None:
     """Take a sweep off; every other line stays as it is. A LabError lists what is scheduled where this is not."""
-    lines = [(line, _scheduled(line)) for line in _read(tabfile)]
+    lines = [(line, _scheduled(line)) for line in _read()]
     left = [line for line, found in lines if not found or (found.name, found.rung) != (name, rung)]
     if len(left) == len(lines):
         there = ", ".join(f"{found.name} at rung {found.rung}" for _, found in lines if found) or "nothing"
         raise LabError(f"{name} at rung {rung} is not scheduled; scheduled is: {there}")
-    _write(left, tabfile)
+    _write(left)
 
 
 def _scheduled(line: str) -> Scheduled | None:
@@ -111,9 +109,7 @@ def _scheduled(line: str) -> Scheduled | None:
     return Scheduled(name=found["name"], rung=found["rung"], when=found["when"], command=command, next_start=start)
 
 
-def _read(tabfile: Path | None) -> list[str]:
-    if tabfile:
-        return tabfile.read_text(encoding="utf-8").splitlines()
+def _read() -> list[str]:
     if shutil.which("crontab") is None:
         raise LabError(
             "there is no crontab command on this machine; install cron, or have another scheduler run "
@@ -125,11 +121,8 @@ def _read(tabfile: Path | None) -> list[str]:
     return told.stdout.splitlines()
 
 
-def _write(lines: Sequence[str], tabfile: Path | None) -> None:
+def _write(lines: Sequence[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
-    if tabfile:
-        tabfile.write_text(text, encoding="utf-8")
-        return
     done = subprocess.run(["crontab", "-"], input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"the crontab cannot be written ({done.stderr.strip()})")

@@ -29,6 +29,10 @@ from lab.errors import LabError
 EXPERIMENT = "omni-lab"
 PREFIX = "omni_lab."
 """Of every tag that the sweep reads back."""
+MODEL, DESCRIPTION = "model", "model.json"
+"""The artifact of a run that kept its model, and the file by which a folder is known as one."""
+# Of ids in messages, enough of one to name a run, and runs in a message.
+_LETTERS, _LEAST_LETTERS, _SHOWN = 8, 4, 10
 FULL_BYTES = 1_000_000  # with less than that free, a database cannot be written any more
 
 
@@ -233,3 +237,56 @@ def read_ingredients(run: RunRecord) -> dict[str, Any]:
         return dict(json.loads(run.artifact("ingredients.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return {}
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A saved model: its folder, and what it is called in messages and results."""
+
+    folder: Path
+    title: str
+
+
+def find_model(name: str) -> KeptModel | None:
+    """The saved model of a folder, or of the one run whose id begins with `name`; None where `name` is neither."""
+    if (Path(name) / DESCRIPTION).is_file():
+        return KeptModel(Path(name), name)
+    if len(name) < _LEAST_LETTERS:
+        return None
+    found = [run for run in read_runs() if run.run_id.startswith(name)]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise LabError(f"{len(found)} runs begin with {name!r}: {', '.join(map(_title, found[:_SHOWN]))}; write more")
+    kept = _kept(found[0])
+    if kept is None:
+        raise LabError(f"run {_title(found[0])} has kept no model ({found[0].status}); {kept_models()}")
+    return kept
+
+
+def open_model(name: str) -> KeptModel:
+    """As `find_model`; there has to be one, else a LabError lists the choices."""
+    if (kept := find_model(name)) is None:
+        raise LabError(f"there is no folder {name} with a saved model, and no run whose id begins so; {kept_models()}")
+    return kept
+
+
+def kept_models() -> str:
+    """The runs that kept a model, the newest first, as the rest of a sentence."""
+    runs = [run for run in reversed(read_runs()) if _kept(run) is not None]
+    if not runs:
+        return f"no run in {database().parent} has kept one: train a cell with `lab reproduce`"
+    more = f", and {len(runs) - _SHOWN} more" if len(runs) > _SHOWN else ""
+    return f"runs that kept one: {', '.join(map(_title, runs[:_SHOWN]))}{more}"
+
+
+def _kept(run: RunRecord) -> KeptModel | None:
+    folder = run.artifact(MODEL)
+    return KeptModel(folder, _title(run)) if (folder / DESCRIPTION).is_file() else None
+
+
+def _title(run: RunRecord) -> str:
+    named = [run.tags[name] for name in ("ablation", "row") if run.tags.get(name)]
+    seed = [f"seed {run.tags['seed']}"] if "seed" in run.tags else []
+    told = ", ".join([*named, *seed]) or run.tags.get("kind", "by hand")
+    return f"{run.run_id[:_LETTERS]} ({told})"

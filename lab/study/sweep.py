@@ -16,16 +16,14 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.study import golden, leases, preparation, results, store, tracking
-from lab.study.ablation import Ablation, load_module
-from lab.study.cells import Cell, cells, notebook_path, typed
-from lab.study.display import Display
+from lab.study.ablation import Ablation, Cell, cells, load_module, notebook_path, typed
 from lab.study.driver import Driver, interruptible
 from lab.study.forecast import TRIAL, Budget, Forecast, Meter, check_budget, in_order, try_out
 from lab.study.identity import identify, is_prepared
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.parameters import check_notebook, imported_modules
-from lab.study.plan import PlannedCell, plan
+from lab.study.plan import Display, PlannedCell, plan
 from lab.study.tracking_server import TrackingServer, check_store
 from lab.study.worker import available_cores
 from lab.training.parameters import Parameters
@@ -254,9 +252,6 @@ def reproduce(
         prepare: the function of `ablations/NAME.py` where None.
 
     A failing cell never stops the others. Ctrl-C stops all of them within some seconds and leaves no run open.
-
-    Raises:
-        LabError: see `prepare_cells` and `Machines.check`; or a worker could not start.
     """
     if workers is not None and workers < 1:
         raise LabError(f"workers is the number of cells run at once, from 1; got {workers}")

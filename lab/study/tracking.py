@@ -22,7 +22,7 @@ from filelock import FileLock
 from lab import paths
 from lab.errors import LabError
 from lab.study import leases, store
-from lab.study.cells import Cell
+from lab.study.ablation import Cell
 from lab.study.definitions import digest
 from lab.study.identity import PACKAGES, package_versions
 
@@ -80,11 +80,7 @@ class CellRun:
         self.artifact(f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
     def set_results(self, results: Mapping[str, float]) -> None:
-        """The cell's measured numbers, one line of the results file; a cell without them has failed.
-
-        Raises:
-            LabError: one of them is not a finite number.
-        """
+        """The cell's measured numbers, finite, one line of the results file; a cell without them has failed."""
         own = {name: float(value) for name, value in results.items()}
         if wrong := [f"{name} = {value}" for name, value in own.items() if not math.isfinite(value)]:
             raise LabError(f"a result is not a finite number: {', '.join(wrong)}")
@@ -110,11 +106,7 @@ class CellRun:
 
 
 def cell_run(run_id: str | None, parameters: Mapping[str, Any]) -> CellRun:
-    """The run to record into: the sweep's own where it handed a `run_id`, else a new one, made by hand.
-
-    Raises:
-        LabError: no sweep is waiting for that run.
-    """
+    """The run to record into: the waiting sweep's own where it handed a `run_id`, else a new one, made by hand."""
     if run_id:
         if not store.spool_dir(run_id).is_dir():
             raise LabError(f"no sweep drives the run {run_id!r}; leave run_id empty to start a run by hand")

@@ -37,11 +37,7 @@ def command_line(host: str, port: int) -> list[str]:
 
 
 def call(url: str, *, data: bytes | None = None) -> bytes:
-    """What that address answers; with `data`, which is put there.
-
-    Raises:
-        LabError: nothing answers, or not as MLflow's server does.
-    """
+    """What that address answers; with `data`, which is put there. A LabError where nothing answers, or an error."""
     request = urllib.request.Request(url, data=data, method="GET" if data is None else "PUT")
     try:
         with _DIRECT.open(request, timeout=CALL_SECONDS) as answer:
@@ -53,11 +49,7 @@ def call(url: str, *, data: bytes | None = None) -> bytes:
 
 
 def check_server(uri: str) -> None:
-    """Refuse an address that no MLflow server answers at.
-
-    Raises:
-        LabError: what was expected there.
-    """
+    """Refuse an address that no MLflow server answers at."""
     try:
         answer = call(f"{uri.rstrip('/')}/health").strip()
     except LabError as error:
@@ -69,11 +61,7 @@ def check_server(uri: str) -> None:
 
 
 def check_store(uri: str, run_id: str) -> None:
-    """Refuse a server that serves another store than ours, seen by a run of ours and an artifact put there.
-
-    Raises:
-        LabError: how the server has to be started.
-    """
+    """Refuse a server that serves another store than ours, seen by a run of ours and an artifact put there."""
     uri = uri.rstrip("/")
     probe = store.artifact(run_id, "reachable.txt")
     expected = " ".join(command_line("HOST", 5000)[1:])
@@ -110,11 +98,7 @@ class TrackingServer:
             )
 
     def wait(self) -> str:
-        """Its address, once it answers.
-
-        Raises:
-            LabError: it does not start; the message names its log.
-        """
+        """Its address, once it answers; a LabError that names its log where it does not."""
         deadline = time.monotonic() + START_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:
             with suppress(LabError):

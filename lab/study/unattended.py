@@ -19,8 +19,7 @@ from lab import paths
 from lab.errors import LabError
 from lab.study import tracking
 from lab.study.ablation import Ablation
-from lab.study.display import Display, clock
-from lab.study.plan import describe, reason
+from lab.study.plan import Display, clock, describe, reason
 from lab.study.sweep import Outcome, reproduce
 
 
@@ -45,9 +44,6 @@ def run_unattended(
 
     `sweep` brings it up to date with the other options: `reproduce`, or `lab.study.adaptive.until_decided` with its
     question.
-
-    Raises:
-        LabError: as `reproduce`; the report then says why, too.
     """
     stem = folder() / f"{ablation.name}-{rung}"
     stem.parent.mkdir(parents=True, exist_ok=True)

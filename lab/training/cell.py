@@ -234,9 +234,9 @@ def hearing_model(
 ) -> OmniModel:
     """The model of a cell that hears, its projector afresh; seed torch before.
 
-    Features are standardised by those of the training data; a trained encoder's are left as they are.
+    Features are standardised by those of the training data; a trained encoder's, or without data, are left as they are.
     """
-    kept = None if parameters.train_encoder else data[AUDIO].heard[0]
+    kept = data[AUDIO].heard[0] if data and not parameters.train_encoder else None
     statistics = _statistics(kept, max_rows=_STATISTICS_FRAMES)
     projector = cell_audio_projector(parameters, encoder.hidden_size, language_model.hidden_size)
     return OmniModel(
@@ -253,12 +253,9 @@ def seeing_model(
     language_model: LanguageModel,
     data: Mapping[str, SampleExamples],
 ) -> OmniModel:
-    """The model of a cell that sees, its projectors afresh; seed torch before.
-
-    Features are standardised by those of the training data; a trained encoder's are left as they are.
-    """
+    """The model of a cell that sees, its projectors afresh; else as `hearing_model`."""
     stores = [split.store for kind, split in data.items() if kind in (IMAGE, VIDEO) and split.store is not None]
-    kept = None if parameters.train_encoder or not parameters.max_frames else stores[-1]
+    kept = stores[-1] if data and parameters.max_frames and not parameters.train_encoder else None
     statistics = _statistics(kept, max_rows=_STATISTICS_VIEWS, spread=True)
 
     def tokens() -> VisualTokens:

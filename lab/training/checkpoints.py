@@ -91,11 +91,7 @@ class Checkpoint:
         return TrainingRecord(losses, learning_rates, float(metadata["seconds"]))
 
     def stages_done(self) -> list[dict[str, Any]] | None:
-        """What stands there as `earlier`; None where nothing was saved.
-
-        Raises:
-            LabError: the file is damaged, or belongs to another run.
-        """
+        """What stands there as `earlier`; None where nothing was saved, a LabError where it is another run's."""
         if not self.path.exists():
             return None
         found: list[dict[str, Any]] = json.loads(self._read()[0]["earlier"])
@@ -121,11 +117,7 @@ class Checkpoint:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole or not at all, in place of the one that is there.
-
-    Raises:
-        LabError: it cannot be written, as on a full disk.
-    """
+    """Write a safetensors file in place of the one that is there, whole or, with a LabError, not at all."""
     try:
         with whole(path) as unfinished:
             plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -135,11 +127,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file.
-
-    Raises:
-        LabError: it cannot be read.
-    """
+    """Metadata and tensors of a safetensors file; a LabError where it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -44,9 +44,6 @@ class TrainingOptions:
     after the other, as if they were one large batch. `gradient_checkpointing` computes the layers of transformers'
     models anew in the backward pass instead of keeping what is inside them: less memory, a third more time. `workers`
     are processes that read batches ahead; where None, there are none on a CPU and `WORKERS_OF_A_GPU` on a GPU.
-
-    Raises:
-        LabError: a value outside its range.
     """
 
     warmup_steps: int = 0
@@ -341,11 +338,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one.
-
-    Raises:
-        LabError: unknown name, or no GPU where one is asked for.
-    """
+    """The device of that name; `auto` is a GPU where there is one. A LabError where there is no such device."""
     choose(dict.fromkeys(("auto", "cpu", "cuda")), name, "device")
     if name == "cuda" and not torch.cuda.is_available():
         raise LabError("device is 'cuda', but torch finds no GPU; choose one of: auto, cpu")

@@ -87,11 +87,7 @@ class PackingCertificate:
         return {**self.tags(), "num_samples": self.num_samples, "idle_changes": list(self.idle), "checks": checks}
 
     def require(self) -> "PackingCertificate":
-        """Itself, where it passed.
-
-        Raises:
-            LabError: it did not; the first three leaks are named.
-        """
+        """Itself, where it passed, else a LabError that names the first three leaks."""
         if self.failed:
             found = "; ".join(f"{c.name} by {c.difference:.3g}, at most {c.tolerance:.3g}" for c in self.failed[:3])
             raise LabError(

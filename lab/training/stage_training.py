@@ -56,11 +56,7 @@ def as_json(ancestry: Ancestry) -> list[dict[str, Any]]:
 
 
 def from_json(entries: Iterable[Mapping[str, Any]], where: str) -> Ancestry:
-    """What `as_json` gave.
-
-    Raises:
-        LabError: its hashes do not fit; `where` names its file.
-    """
+    """What `as_json` gave; a LabError that names its file, `where`, if its hashes do not fit."""
     chain: list[Ancestor] = []
     for entry in entries:
         given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entry.items()}

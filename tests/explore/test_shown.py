@@ -17,8 +17,7 @@ from lab.data.video import VideoFrames
 from lab.evaluation.statistics import Interval
 from lab.evaluation.verdict import Verdict
 from lab.explore.shown import MAX_PICTURES, SHOWN, curve, facts, html_of, register
-from lab.study.ablation import load_ablation
-from lab.study.cells import cells
+from lab.study.ablation import cells, load_ablation
 from lab.study.scale import scale
 from lab.training.checkpoints import TrainingRecord
 from lab.training.packing_certificate import Check, PackingCertificate
@@ -80,7 +79,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
     )
     return {
         "lab.study.ablation.Ablation": (study, (study.rows[0].label, "downsample_rate = 2", "0<br>1<br>2")),
-        "lab.study.cells.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
+        "lab.study.ablation.Cell": (cells(study, "cpu")[0], ("conv_gmlp_2, seed 0", "learning_rate")),
         "lab.training.stages.Stage": (PAPER_STAGES["image_1"], ("visual_projector = 0.001", "image_1")),
         "lab.training.checkpoints.TrainingRecord": (record, ("<svg", "2 to 1 in 2 steps", "1,000,000,000")),
         "lab.training.memory.Memory": (counted.rows["none"].memory, ("language_model", "flops")),

@@ -5,8 +5,19 @@ from typing import Any
 import pytest
 
 from lab.errors import LabError
-from lab.study.ablation import Ablation, Column, Reported, Row, Rung, Trial, load_ablation, load_module
-from lab.study.cells import cells, notebook_path, typed
+from lab.study.ablation import (
+    Ablation,
+    Column,
+    Reported,
+    Row,
+    Rung,
+    Trial,
+    cells,
+    load_ablation,
+    load_module,
+    notebook_path,
+    typed,
+)
 from lab.training.parameters import Parameters
 
 

@@ -15,12 +15,10 @@ from lab.evaluation.sequential import look_level
 from lab.evaluation.verdict import Verdict
 from lab.paper.claims import ClaimQuestion, question_of
 from lab.study import adaptive
-from lab.study.ablation import Ablation, load_ablation
+from lab.study.ablation import Ablation, Cell, cells, load_ablation
 from lab.study.adaptive import seeds_of, until_decided
-from lab.study.cells import Cell, cells
-from lab.study.display import Display
 from lab.study.forecast import Budget, OverBudget
-from lab.study.plan import PlannedCell
+from lab.study.plan import Display, PlannedCell
 from lab.study.store import RunRecord
 from lab.study.sweep import Outcome
 from tests.paper.fakes import GROWING_GAP, NAME, Rates, write_checkout, write_results

@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from lab import paths
 from lab.cli import app
 from lab.study import results, store, sweep, tracking
-from lab.study.ablation import Ablation, load_ablation
+from lab.study.ablation import Ablation, Cell, load_ablation
 from lab.study.adoption import Adoption, adopt, hindrances
-from lab.study.cells import Cell
 from lab.study.golden import arithmetic, kept_record
 from lab.study.plan import plan, reason, record
 from lab.study.sweep import prepare_cells, reproduce, status

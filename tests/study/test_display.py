@@ -1,8 +1,7 @@
 import io
 
-from lab.study.cells import cells
-from lab.study.display import Display, clock
-from lab.study.plan import PlannedCell
+from lab.study.ablation import cells
+from lab.study.plan import Display, PlannedCell, clock
 from tests.study.test_ablation import make
 
 

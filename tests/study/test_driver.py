@@ -12,12 +12,11 @@ import pytest
 
 from lab.errors import LabError
 from lab.study import driver, leases, store, sweep, tracking
-from lab.study.ablation import load_ablation
-from lab.study.cells import Cell
-from lab.study.display import Display
+from lab.study.ablation import Cell, load_ablation
 from lab.study.driver import Driver, Executor, interruptible
 from lab.study.forecast import Budget, Forecast, Meter
 from lab.study.limits import Limits
+from lab.study.plan import Display
 from lab.study.worker import Job, Result
 from tests.study.clusters import assert_nothing_is_open
 

@@ -14,8 +14,8 @@ from lab import cli, paths
 from lab.errors import LabError
 from lab.study import identity, leases, store, tracking
 from lab.study.ablation import load_ablation
-from lab.study.display import Display
 from lab.study.limits import Limits
+from lab.study.plan import Display
 from lab.study.reach import reached_by_notebook
 from lab.study.sweep import _history, reproduce, status
 from tests.study.clusters import wait_for

@@ -4,7 +4,7 @@ import pytest
 
 from lab.errors import LabError
 from lab.study import forecast as forecasts
-from lab.study.cells import cells
+from lab.study.ablation import cells
 from lab.study.forecast import Budget, Forecast, Meter, OverBudget, check_budget, in_order
 from tests.study.test_ablation import make
 

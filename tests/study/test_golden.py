@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 from lab.errors import LabError
-from lab.study.cells import cells
-from lab.study.display import Display
+from lab.study.ablation import cells
 from lab.study.golden import KEPT_STEPS, Record, arithmetic, difference, golden_cells, golden_record
+from lab.study.plan import Display
 from lab.study.sweep import Runner
 from tests.study.test_ablation import make
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.study import gpus
-from lab.study.gpus import check_gpus, shares, visible_gpus
+from lab.study import limits
+from lab.study.limits import check_gpus, shares, visible_gpus
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, float("nan"), 2.25])
@@ -59,6 +59,6 @@ def test_more_cells_than_the_gpus_hold_or_no_gpu_at_all_are_refused(monkeypatch:
         shares(1, 3)
     with pytest.raises(LabError, match=r"1 cell at once with 4 GPUs each .* lower --workers or --gpus"):
         shares(4)
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: [])
+    monkeypatch.setattr(limits, "visible_gpus", lambda: [])
     with pytest.raises(LabError, match="this machine shows no GPU"):
         shares(1)

@@ -6,7 +6,7 @@ import pytest
 
 from lab.errors import LabError
 from lab.study import identity
-from lab.study.cells import Cell
+from lab.study.ablation import Cell
 from lab.study.definitions import code_hash
 from lab.study.reach import decides, our_modules
 from tests.conftest import TOY_CODE, write_notebook

@@ -1,6 +1,6 @@
 import pytest
 
-from lab.study.cells import Cell
+from lab.study.ablation import Cell
 from lab.study.plan import PlannedCell, State, reason, record
 from lab.study.store import RunRecord
 

@@ -11,8 +11,7 @@ import pytest
 from lab import paths
 from lab.errors import LabError
 from lab.study import identity, reach
-from lab.study.ablation import Ablation, load_ablation
-from lab.study.cells import Cell, cells, notebook_path
+from lab.study.ablation import Ablation, Cell, cells, load_ablation, notebook_path
 from lab.study.plan import PlannedCell, reason
 from tests.conftest import write_notebook
 

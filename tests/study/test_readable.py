@@ -1,7 +1,7 @@
 import base64
 import json
 
-from lab.study.readable import figures, notebook_page, write_readable
+from lab.study.execution import figures, notebook_page, write_readable
 
 PNG = b"\x89PNG\r\n\x1a\nof a test"
 

@@ -17,13 +17,11 @@ import pytest
 from lab import paths
 from lab.errors import LabError
 from lab.study import identity, leases, machines, store, sweep, tracking
-from lab.study.ablation import load_ablation
-from lab.study.cells import cells
-from lab.study.display import Display
+from lab.study.ablation import cells, load_ablation
 from lab.study.forecast import Budget
 from lab.study.limits import Limits
 from lab.study.machines import Machines
-from lab.study.plan import describe, plan, reason
+from lab.study.plan import Display, describe, plan, reason
 from lab.study.sweep import Outcome, reproduce
 from lab.study.worker import STOP_SECONDS, available_cores, worker_environment
 from tests.conftest import TOY_CODE, write_notebook

@@ -7,10 +7,9 @@ import pytest
 
 from lab.errors import LabError
 from lab.study import results, store
-from lab.study.ablation import Trial, load_ablation
-from lab.study.cells import cells
-from lab.study.display import Display
+from lab.study.ablation import Trial, cells, load_ablation
 from lab.study.forecast import Budget, OverBudget, extrapolate, trial_cells, try_out
+from lab.study.plan import Display
 from lab.study.sweep import reproduce
 from tests.study.test_ablation import make
 
