@@ -20,7 +20,7 @@ from lab.data.sample import Drawn, Sample
 from lab.data.speech.corpora import spoken
 from lab.data.speech.spoken_prompts import ENGINES, Speakers, timbres
 from lab.errors import LabError
-from lab.evaluation.kept_transcripts import KeptTranscripts
+from lab.evaluation.benchmarks.samples import KeptTranscripts
 from lab.parts.audio_encoders import load_speech_recognizer
 from standins.texts import chatterbot_sentences, sentences
 
@@ -112,8 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for problem in [h.problem for found in heard.values() for h in found if h.problem][:5]:
         print(problem)
     print(f"spoken (or read back) {len(recordings) / spoken:.1f} clips a second; ", end="")
-    print(f"heard (or read back) {len(SPOILED) * len(recordings) / listened:.2f} clips a second, ", end="")
-    print(f"{recognizer.kept.num_made} clips of them transcribed now")
+    print(f"heard (or read back) {len(SPOILED) * len(recordings) / listened:.2f} clips a second")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def evaluate(
     What was evaluated before is shown from there; a run that was stopped goes on where it was.
     """
     from lab.paper import evaluating
-    from lab.paper.ledger.evaluated import check_row
+    from lab.paper.ledger.ours import check_row
 
     if show_list:
         evaluating.print_benchmarks()

@@ -26,8 +26,8 @@ def paper(
     reproduced and direction only need runs at rung paper; what a smaller rung says is always other scale.
     """
     from lab.paper.ledger.cells import chosen
-    from lab.paper.ledger.evaluated import grid
     from lab.paper.ledger.formats import FORMATS, print_terminal
+    from lab.paper.ledger.ours import grid
     from lab.paper.ledger.pages import pages
 
     write = choose({"terminal": None, **FORMATS}, form, "format")

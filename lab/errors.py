@@ -28,6 +28,11 @@ def choose(choices: Mapping[str, T], name: str, what: str) -> T:
     raise LabError(f"unknown {what} {name!r}{hint}; choose one of: {', '.join(sorted(choices))}")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def name_values(given: Iterable[str], option: str, example: str) -> dict[str, str]:
     """The NAME=VALUE words of a repeatable option; a LabError where one is of another form, or given twice."""
     values: dict[str, str] = {}

@@ -3,6 +3,7 @@
 What is asked of test data was never trained on: things, backgrounds, combinations, words.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,8 @@ def _still(scene: Scene, sight: Sight) -> Pixels:
     return picture
 
 
-def _page(page: Page, sight: Sight) -> Pixels:
-    return render(page)
-
-
-def _chart(chart: Chart, sight: Sight) -> Pixels:
-    return render_chart(chart)
+def _own_size(draw: Callable[[Any], Pixels], given: Page | Chart, sight: Sight) -> Pixels:
+    return draw(given)
 
 
 def scene_samples(
@@ -82,7 +79,7 @@ def page_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sampl
     found = []
     for index, page in enumerate(_pages(split, count, pages)):
         asked = questions(page)
-        found.append(_asking(asked[index % len(asked)], Image(Drawn(_page, (page,))), page.id))
+        found.append(_asking(asked[index % len(asked)], Image(Drawn(_own_size, (render, page))), page.id))
     return found
 
 
@@ -90,7 +87,7 @@ def transcript_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list
     """The same pages, to be written down from the top to the bottom."""
     found = []
     for page in _pages(split, count, pages):
-        content = (Image(Drawn(_page, (page,))), Text(TRANSCRIBE[page.settings.language]))
+        content = (Image(Drawn(_own_size, (render, page))), Text(TRANSCRIBE[page.settings.language]))
         found.append(
             Sample(id=f"{page.id}-text", group=page.id, task="write", content=content, answer=transcript(page))
         )
@@ -111,7 +108,7 @@ def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:
         chart = make_chart(chosen, seed=seed, index=index, split=split)
         asked = chart_questions(chart)
         one = asked[index // len(chosen) % len(asked)]  # so that every kind of chart is asked everything
-        found.append(_asking(one, Image(Drawn(_chart, (chart,))), chart.id))
+        found.append(_asking(one, Image(Drawn(_own_size, (render_chart, chart))), chart.id))
     return found
 
 

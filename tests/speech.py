@@ -1,6 +1,7 @@
 """A speech study small enough for a test: spoken tones, a random Whisper, a character model of a few steps."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import soundfile
@@ -18,8 +19,8 @@ TINY_LANGUAGE_MODEL = PretrainingOptions(
 )
 
 
-def write_corpus(root: Path, *, train: int = 12, held_out: int = 3) -> str:
-    """A data set folder of the hub's form, one tone a sentence; returns its corpus name."""
+def write_corpus(root: Path, *, train: int = 12, held_out: int = 3, spelled: Callable[[str], str] = str.strip) -> str:
+    """A data set folder of the hub's form, one tone a sentence as it is `spelled`; returns its corpus name."""
     free = [s for s in SENTENCES if split_of(s) != "test"]
     texts = {"train": free[:train], "validation": free[train : train + held_out]}
     texts["test"] = [s for s in SENTENCES if split_of(s) == "test"][:held_out]
@@ -29,7 +30,7 @@ def write_corpus(root: Path, *, train: int = 12, held_out: int = 3) -> str:
         for number, text in enumerate(sentences):
             samples = tone(0.5 + 0.05 * number, hertz=200 + 40 * number)
             soundfile.write(root / split / f"clip{number}.wav", samples, 16000)
-            lines.append(json.dumps({"file_name": f"clip{number}.wav", "transcription": text}))
+            lines.append(json.dumps({"file_name": f"clip{number}.wav", "transcription": spelled(text)}))
         (root / split / "metadata.jsonl").write_text("\n".join(lines))
     return f"hub:{root}"
 

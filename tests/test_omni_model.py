@@ -285,11 +285,6 @@ def test_a_part_that_the_model_lacks_is_named(sample: Sample, lacking: str, mess
     assert model([text]).loss.isfinite().all()
 
 
-def test_an_example_without_content_is_refused() -> None:
-    with pytest.raises(LabError, match="an example has no content"):
-        Example(content=[])
-
-
 def test_a_sound_longer_than_a_window_is_heard_window_by_window(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", tone(31.0), 16000)
     model = build()

@@ -2,21 +2,27 @@
 
 Name: `hub:DATASET[:CONFIG[:SPLIT]]`, the split one of the data set's own. What is made of a row is a form
 (`lab.data.forms`). Videos mostly lie in archives beside the rows: unpack them into `lab.paths.media_dir()/OWNER/NAME`.
+Which state of a data set or a model is read is told before it is loaded: the newest commit of its repository, the
+SHA-256 of all files of a folder, or the pinned SHA-256 of a package.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lab.data.fetch import packages, sha256_of
 from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.forms import FORMS, Form, Row
 from lab.data.sample import Part, Sample, Video
-from lab.errors import LabError, choose
+from lab.errors import LabError, choose, first_line
 from lab.paths import media_dir
 
 PREFIX = "hub:"
 NEWEST = "newest revision when it was read"
+LETTERS = 16
+"""Of a state's name, where it stands in a key."""
 
 
 @dataclass
@@ -57,7 +63,7 @@ class HubSplit:
             return list(self.stream.features or next(iter(self.stream.take(1)), {}))
         except Exception as error:  # `datasets` raises whatever its readers and the network raise
             raise LabError(
-                f"data set {self.name} cannot be read: {_first_line(error)}; check access and network"
+                f"data set {self.name} cannot be read: {first_line(error)}; check access and network"
             ) from error
 
     def rows(self, limit: int | None = None) -> Iterator[Row]:
@@ -71,7 +77,7 @@ class HubSplit:
                 number += 1
         except Exception as error:  # as above
             raise LabError(
-                f"data set {self.name} broke off at row {number}: {_first_line(error)}; check the network"
+                f"data set {self.name} broke off at row {number}: {first_line(error)}; check the network"
             ) from error
 
     def samples(self, form: Form, left_out: LeftOut, *, limit: int | None = None) -> Iterator[Sample]:
@@ -131,7 +137,7 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
         streams = datasets.load_dataset(dataset, config, streaming=True, revision=revision)
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
         raise LabError(
-            f"data set {dataset!r} cannot be opened: {_first_line(error)}; expected a hub name, with access and "
+            f"data set {dataset!r} cannot be opened: {first_line(error)}; expected a hub name, with access and "
             "network, or a folder"
         ) from error
     splits = {str(own): HubSplit(dataset, str(own), stream) for own, stream in streams.items()}
@@ -165,5 +171,70 @@ def _video_name(part: Part) -> str:
     return str(part.source) if isinstance(part, Video) and not isinstance(part.source, bytes) else ""
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def weights_key(name: str, known: Mapping[str, Sequence[str]]) -> str:
+    """Tell which weights `name` stands for: one of `known` (our names -> their packages), a folder, or a hub's name.
+
+    A hub's name stands for its newest commit, or without network for the commit in the hub's cache.
+
+    Raises:
+        LabError: it is none of these; the message lists them.
+    """
+    if name in known:
+        return f"{name}@{_hashed([packages()[package].sha256 for package in known[name]])}"
+    if (folder := Path(name)).is_dir():
+        if not any(folder.rglob("config.json")):
+            raise LabError(f"model folder {name} has no config.json; expected one that transformers saved")
+        return f"folder@{files_sha256(folder)}"
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise LabError(
+            f"unknown model {name!r}; expected one of {', '.join(sorted(known))}, a local folder, or OWNER/NAME on the "
+            "Hugging Face hub"
+        )
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        return f"{name}@{str(HfApi().model_info(name, timeout=20).sha)[:LETTERS]}"
+    except Exception as error:  # the hub's client raises whatever its network raises
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return f"{name}@{Path(cached).parent.name[:LETTERS]}"  # .../snapshots/COMMIT/config.json
+        raise _unreachable("model", name, error) from error
+
+
+def data_revision(name: str) -> str:
+    """The newest commit of a hub's data set (of a branch of it: NAME@BRANCH), or "folder SHA-256" of a folder.
+
+    Raises:
+        LabError: neither is there.
+    """
+    if Path(name).is_dir():
+        return f"folder {files_sha256(Path(name))}"
+    from huggingface_hub import HfApi
+
+    repository, _, branch = name.partition("@")
+    try:
+        return str(HfApi().dataset_info(repository, revision=branch or None, timeout=20).sha)
+    except Exception as error:  # the hub's client raises whatever its network raises
+        raise _unreachable("data set", name, error) from error
+
+
+def data_state(datasets: Sequence[str]) -> str:
+    """The data sets with their revisions, in words."""
+    return "; ".join(f"{name} @ {data_revision(name)}" for name in datasets)
+
+
+def files_sha256(folder: Path) -> str:
+    """A hash of all files of a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return _hashed([f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in files])
+
+
+def _hashed(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:LETTERS]
+
+
+def _unreachable(what: str, name: str, error: Exception) -> LabError:
+    return LabError(
+        f"{what} {name!r} cannot be had from the Hugging Face hub: {first_line(error)}; expected its name, with access "
+        "and network, or a local folder of the same form"
+    )

@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.paths import cache_dir
 
 FORMAT_VERSION = 3
-T = TypeVar("T")
+T = TypeVar("T", str, bytes)
 
 
 class Kept:
@@ -31,21 +31,13 @@ class Kept:
     def __init__(self, kind: str, *maker: str, what: str) -> None:
         identity = json.dumps([FORMAT_VERSION, *maker])
         self.folder = cache_dir() / kind / hashlib.sha256(identity.encode()).hexdigest()[:32]
-        self.num_made = 0
-        """Values that were not on disk, since this was made."""
         self._what = what
 
-    def values(
-        self,
-        keys: Sequence[bytes],
-        make: Callable[[list[int]], Iterable[tuple[int, T]]],
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[T]:
+    def values(self, keys: Sequence[bytes], make: Callable[[list[int]], Iterable[tuple[int, T]]]) -> list[T]:
         """The value under each key, in their order; an empty one is kept as any.
 
         `keys` are SHA-256 of what the values are made from; a key that stands twice is made once. `make` is given the
-        places in `keys` of what is missing, and gives each with its value, in any order. What is neither text nor bytes
-        (a refusal) is returned and not kept. `progress` is told how many are there, of how many.
+        places in `keys` of what is missing, and gives each with its value, in any order.
 
         Raises:
             LabError: the folder cannot be read or written; or as `make`, after what it had given was kept.
@@ -54,17 +46,12 @@ class Kept:
             read = ((key, self._store.get(key, retry=True)) for key in set(keys))
             found: dict[bytes, T] = {key: value for key, value in read if value is not None}
         missing = sorted({key: place for place, key in reversed([*enumerate(keys)]) if key not in found}.values())
-        tell, done = progress or (lambda done, total: None), len(keys) - len(missing)
-        tell(done, len(keys))
-        for made, (place, value) in enumerate(make(missing) if missing else (), done + 1):
-            found[keys[place]] = self._kept(keys[place], value) if isinstance(value, str | bytes) else value
-            tell(made, len(keys))
+        for place, value in make(missing) if missing else ():
+            key = keys[place]
+            with self._disk():
+                new = self._store.add(key, value, retry=True)
+                found[key] = value if new else cast(T, self._store.get(key, retry=True))
         return [found[key] for key in keys]
-
-    def _kept(self, key: bytes, value: T) -> T:
-        self.num_made += 1
-        with self._disk():
-            return value if self._store.add(key, value, retry=True) else cast(T, self._store.get(key, retry=True))
 
     @cached_property
     def _store(self) -> diskcache.Cache:

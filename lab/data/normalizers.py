@@ -4,6 +4,7 @@ A normaliser moves an error rate as much as an ablation does, so its name and ve
 """
 
 import functools
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,18 +51,31 @@ def whisper_english(text: str) -> str:
     numbers become digits (so a lone "oh" becomes "0", as in Whisper's own).
 
     Differs from Whisper's: its table of British and American spellings is part of the tokenizer on the hub and not of
-    transformers, so it is left empty here ("colour" and "color" differ); the version says `no_spelling_map`.
+    transformers, so it is left empty here ("colour" and "color" differ); the version says `no_spelling_map`. A word
+    without a letter or digit goes: Whisper's own leaves the last dot of "well..." standing, a word that nobody can say.
+    The typographer's apostrophe is the plain one.
     """
-    return " ".join(_english_text_normalizer()(text).split())
+    words = _english_text_normalizer()(text.replace("’", "'")).split()
+    return " ".join(word for word in words if any(map(str.isalnum, word)))
+
+
+@functools.cache
+def _simplified() -> Callable[[str], str]:
+    from opencc import OpenCC
+
+    convert: Callable[[str], str] = OpenCC("t2s").convert
+    return convert
 
 
 def chinese_characters(text: str) -> str:
-    """NFKC (full-width forms become plain), lower case, without punctuation, symbols and white space.
+    """NFKC (full-width forms become plain), lower case, simplified characters, without punctuation and white space.
 
-    The unit is the character, so only a character error rate is reported. Numbers stay as they are written.
+    The unit is the character, so only a character error rate is reported. Numbers stay as they are written, and so does
+    the point within one ("3.5" is not "35").
     """
-    folded = unicodedata.normalize("NFKC", text).lower()
-    return "".join(c for c in folded if unicodedata.category(c)[0] not in "PSZC")
+    folded = _simplified()(unicodedata.normalize("NFKC", text).lower())
+    points = {found.start() for found in re.finditer(r"(?<=\d)\.(?=\d)", folded)}
+    return "".join(c for at, c in enumerate(folded) if at in points or unicodedata.category(c)[0] not in "PSZC")
 
 
 def lowercase_alphanumeric(text: str) -> str:
@@ -77,13 +91,13 @@ _TRANSFORMERS_MAJOR = version("transformers").split(".")[0]
 NORMALIZERS = {
     "whisper_english": Normalizer(
         name="whisper_english",
-        version=f"1-transformers{_TRANSFORMERS_MAJOR}-no_spelling_map",
+        version=f"2-transformers{_TRANSFORMERS_MAJOR}-no_spelling_map",
         language="en",
         reports=("wer", "cer"),
         normalize=whisper_english,
     ),
     "chinese_characters": Normalizer(
-        name="chinese_characters", version="1", language="zh", reports=("cer",), normalize=chinese_characters
+        name="chinese_characters", version="2", language="zh", reports=("cer",), normalize=chinese_characters
     ),
     "lowercase_alphanumeric": Normalizer(
         name="lowercase_alphanumeric",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab.errors import LabError
+from lab.errors import LabError, first_line
 
 
 @contextmanager
@@ -23,9 +23,8 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise LabError(f"{path} is not there") from None
     except (pa.ArrowInvalid, OSError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise LabError(
-            f"{path} cannot be read as Parquet, it is damaged or cut short ({first}); expected a whole file"
+            f"{path} cannot be read as Parquet, it is damaged or cut short ({first_line(error)}); expected a whole file"
         ) from error
 
 

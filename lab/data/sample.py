@@ -17,7 +17,7 @@ from numpy import ndarray
 from lab.data.images import read_image
 from lab.data.speech.audio import Clip, read_audio
 from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video
-from lab.errors import LabError
+from lab.errors import LabError, first_line
 from lab.paths import cache_dir, media_dir, write_whole
 
 Role = Literal["system", "user", "assistant"]
@@ -68,8 +68,7 @@ def _downloaded(address: str) -> bytes:
         with xopen(address, "rb") as file:
             return bytes(file.read())
     except Exception as error:  # whatever the network raises
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LabError(f"{address} cannot be read: {why}; check the network and the address") from error
+        raise LabError(f"{address} cannot be read: {first_line(error)}; check the network and the address") from error
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,7 @@ class Write:
         return self.max_new_tokens
 
     def answers(self, model: OmniModel, asked: SampleExamples, told: Progress) -> pd.DataFrame:
-        """Decode and score every sample.
-
-        Raises:
-            LabError: as `decode` and `text_errors`.
-        """
+        """Decode and score every sample."""
         sizes = self.sizes(model, asked)
         given, losses, counts = [""] * len(asked), [0.0] * len(asked), [0] * len(asked)
         for batch in _batches(sizes, [1] * len(asked), self.batch_tokens, self.batch_size):
@@ -180,9 +176,6 @@ def answer(model: OmniModel, asked: SampleExamples, how: How, *, progress: Progr
     """Ask a model about every sample; one line each, in their order, with the columns of `lab.evaluation.items`.
 
     `progress` is told how many are answered, and of how many.
-
-    Raises:
-        LabError: as the `answers` of `how`, or a sample that the model cannot read.
     """
     model.eval()
     facts = [
@@ -209,11 +202,7 @@ def ask(
     num_beams: int = 1,
     max_new_tokens: int = 128,
 ) -> str:
-    """What a model that has its encoders inside answers to a sample, whose right answer need not be known.
-
-    Raises:
-        LabError: as `SampleExamples.example` and `decode`.
-    """
+    """What a model that has its encoders inside answers to a sample, whose right answer need not be known."""
     example = SampleExamples(samples=[sample], sight=sight, tiling=tiling).example(0, model)
     (tokens,) = decode(model, [example], max_new_tokens=max_new_tokens, num_beams=num_beams)
     return model.codec.decode(tokens)

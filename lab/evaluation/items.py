@@ -55,6 +55,8 @@ def read_items(path: Path) -> pd.DataFrame:
 def pooled(items: pd.DataFrame, errors: str, length: str) -> float:
     """All errors over all that they are counted in, so that a long item weighs more than a short one; a fraction.
 
+    Above 1 where more is inserted than was said.
+
     Raises:
         LabError: there is nothing to count.
     """
@@ -65,24 +67,6 @@ def pooled(items: pd.DataFrame, errors: str, length: str) -> float:
             "that reports them"
         )
     return int(items[errors].sum()) / total
-
-
-def character_error_rate(items: pd.DataFrame) -> float:
-    """Character errors over characters of the right answers; above 1 where more is inserted than was said.
-
-    Raises:
-        LabError: no item.
-    """
-    return pooled(items, "character_errors", "num_characters")
-
-
-def word_error_rate(items: pd.DataFrame) -> float:
-    """Word errors over words of the right answers.
-
-    Raises:
-        LabError: no words: no item, or a normaliser that reports characters only.
-    """
-    return pooled(items, "word_errors", "num_words")
 
 
 def scores(items: pd.DataFrame, split: str) -> dict[str, float]:
@@ -98,7 +82,7 @@ def scores(items: pd.DataFrame, split: str) -> dict[str, float]:
         measured[f"{split}_chance"] = float((1 / items["num_choices"]).mean())
         of_tasks = right.groupby(items["task"]).mean()
         return measured | {f"{split}_accuracy_{task}": float(value) for task, value in of_tasks.items()}
-    measured[f"{split}_character_error_rate"] = character_error_rate(items)
+    measured[f"{split}_character_error_rate"] = pooled(items, "character_errors", "num_characters")
     if items["num_words"].any():
-        measured[f"{split}_word_error_rate"] = word_error_rate(items)
+        measured[f"{split}_word_error_rate"] = pooled(items, "word_errors", "num_words")
     return measured

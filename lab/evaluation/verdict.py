@@ -103,13 +103,13 @@ def difference(
     rates = dict(zip(two.rows, two.rates.mean(axis=1), strict=True))
     if metric == "error_rate":
         found = (
-            f"of the {METRICS[metric].items} {baseline} gets {_points(1 - rates[baseline])}% right and {candidate} "
-            f"{_points(1 - rates[candidate])}%"
+            f"of the {METRICS[metric].items} {baseline} gets {points(1 - rates[baseline])}% right and {candidate} "
+            f"{points(1 - rates[candidate])}%"
         )
     else:  # many errors an item: none is right or wrong as a whole
         found = (
-            f"{baseline} has a {metric.replace('_', ' ')} of {_points(rates[baseline])}% and {candidate} one of "
-            f"{_points(rates[candidate])}%"
+            f"{baseline} has a {metric.replace('_', ' ')} of {points(rates[baseline])}% and {candidate} one of "
+            f"{points(rates[candidate])}%"
         )
     words = (f"{candidate} is better", f"{candidate} is worse", "an advantage")
     weights = [1.0 if row == baseline else -1.0 for row in two.rows]
@@ -151,7 +151,7 @@ def interaction(
     baseline_high, candidate_high, baseline_low, candidate_low = four.rates[places].mean(axis=1)
     found = (
         f"from n = {low_rate} to n = {high_rate} the gap between {baseline} and {candidate} goes from "
-        f"{_points(baseline_low - candidate_low)} to {_points(baseline_high - candidate_high)} percentage points of "
+        f"{points(baseline_low - candidate_low)} to {points(baseline_high - candidate_high)} percentage points of "
         f"{metric.replace('_', ' ')}, a change of"
     )
     words = ("the gap grows", "the gap shrinks", "growth")
@@ -203,7 +203,7 @@ def judge(result: MeasuredEffect, *, smallest_effect: float = 0.01) -> Verdict:
         outcome, tail = "undecided", f"{reason}: run at least three"
     elif high < smallest_effect:
         outcome = "does not hold"
-        too_small = f"{effect} of {_points(smallest_effect)} points, the smallest that would matter, is ruled out"
+        too_small = f"{effect} of {points(smallest_effect)} points, the smallest that would matter, is ruled out"
         tail = below if high < 0 else too_small
     elif low > 0:
         outcome, tail = "holds", above
@@ -231,11 +231,11 @@ def _evidence(result: MeasuredEffect) -> str:
     seeds = "1 seed" if interval.num_seeds == 1 else f"{interval.num_seeds} seeds"
     confidence = f"{round(100 * interval.confidence, 3):g}%"
     return (
-        f"{_points(interval.estimate, '+')} ({confidence} interval {_points(interval.low, '+')} to "
-        f"{_points(interval.high, '+')}; {p_value}; {seeds}, {interval.num_utterances} {METRICS[result.metric].items})"
+        f"{points(interval.estimate, '+')} ({confidence} interval {points(interval.low, '+')} to "
+        f"{points(interval.high, '+')}; {p_value}; {seeds}, {interval.num_utterances} {METRICS[result.metric].items})"
     )
 
 
-def _points(fraction: float, sign: str = "") -> str:
+def points(fraction: float, sign: str = "") -> str:
     """Percentage points with two decimals, and never "-0.00"."""
     return f"{round(100 * fraction, 2) + 0.0:{sign}.2f}"

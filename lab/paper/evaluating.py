@@ -15,8 +15,8 @@ from lab.evaluation.benchmarks.benchmark import Benchmark, Options
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.evaluation.benchmarks.samples import SampleBenchmark
 from lab.paper.ledger.cells import table
-from lab.paper.ledger.evaluated import HEAD, grid
 from lab.paper.ledger.formats import WORDS, put, terminal_table
+from lab.paper.ledger.ours import HEAD, grid
 from lab.study.evaluations import Recorded
 from lab.study.store import find_model, kept_models
 

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from lab import paths
 from lab.paper.figures import drawn, figure_stem
 from lab.paper.ledger.cells import chosen, tables
-from lab.paper.ledger.evaluated import grid
 from lab.paper.ledger.formats import FORMATS
+from lab.paper.ledger.ours import grid
 from lab.paper.ledger.pages import pages
 from lab.paper.tables import CLAIM, table_path, written_claims
 from lab.study.ablation import Ablation, ablation_files, load_ablation

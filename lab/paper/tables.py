@@ -14,7 +14,7 @@ from typing import get_args
 
 from lab import paths
 from lab.errors import LabError
-from lab.evaluation.verdict import Outcome
+from lab.evaluation.verdict import Outcome, points
 from lab.paper.claims import (
     Comparison,
     Contrast,
@@ -272,7 +272,9 @@ def _form_and_size(measured: Measured, claim: Contrast, control: Contrast) -> st
         intervals = [pair.effect(shared).interval for pair in (claim, control, of_size)]
     except LabError:
         return ""
-    whole, form, size = (f"{_points(i.estimate)} ({_points(i.low)} to {_points(i.high)})" for i in intervals)
+    whole, form, size = (
+        f"{points(i.estimate, '+')} ({points(i.low, '+')} to {points(i.high, '+')})" for i in intervals
+    )
     on = f", on seeds {_first_seeds(measured)} alone" if measured.looks else ""
     return (
         f"**Form and size.** In percentage points with 95% intervals{on}: of the growth of the gap to "
@@ -317,20 +319,15 @@ def _compared(measured: Measured, pairs: Mapping[tuple[str, str], list[str]], he
     lines = [[*head, "95% interval", "p (Holm)"]]
     left = [name for name in head[:2] if name != "n"]
     for words, line in zip(pairs.values(), table.to_dict("records"), strict=True):
-        interval = f"{_points(line['low'])} to {_points(line['high'])}"
+        interval = f"{points(line['low'], '+')} to {points(line['high'], '+')}"
         p_value = "< 0.001" if line["p_value_holm"] < 0.001 else f"{line['p_value_holm']:.3f}"
-        lines.append([*words, _points(line["difference"]), interval, p_value])
+        lines.append([*words, points(line["difference"], "+"), interval, p_value])
     seeds = int(table["num_seeds"].iloc[0])
     chosen = f" ({_first_seeds(measured)}, which no look chose)" if measured.looks else ""
     return (
         f"{markdown(lines, left)}\n\nOn the same {METRICS[metric].items} and {seeds} seed{'s' * (seeds > 1)}{chosen}; "
         f"above 0 the candidate makes fewer errors; p corrected for the {len(table)} comparisons, intervals not."
     )
-
-
-def _points(fraction: float) -> str:
-    """Percentage points with their sign, and never "-0.00"."""
-    return f"{round(100 * fraction, 2) + 0.0:+.2f}"
 
 
 def _first_seeds(measured: Measured) -> str:

@@ -108,9 +108,6 @@ def token_order(
     one 8 to 11: 0 1 2 3, then 4 5 8 9 and 6 7 10 11, each of the two with a newline after it where wanted.
 
     A token stands for its equal share of a view; `unpad` drops those whose share is padding alone, in the tiles only.
-
-    Raises:
-        LabError: a size is below 1, or an unknown `fit`.
     """
     choose(_FITS, fit, "fit")
     grid = best_grid(height, width, image_size=image_size, max_tiles=max_tiles)

@@ -369,11 +369,7 @@ EXPECTED = f"one of {', '.join(AUDIO_ENCODERS)}, a local folder, or a Whisper on
 
 
 def load_audio_encoder(name_or_path: str | Path, *, window: Window) -> AudioEncoder:
-    """Load a Whisper encoder by name, as `load_whisper` does.
-
-    Raises:
-        LabError: the weights are missing, damaged, or not Whisper's; the message names the choices.
-    """
+    """Load a Whisper encoder by name, as `load_whisper` does."""
     whisper, feature_extractor = load_whisper(name_or_path, "audio encoder")
     return AudioEncoder(whisper=whisper.model.encoder, feature_extractor=feature_extractor, window=window).eval()
 

@@ -71,9 +71,6 @@ class AudioProjector(Built, nn.Module, ABC):
         """Project a right-padded batch; frames from `lengths` on are padding and their content is ignored.
 
         Returns the tokens (zeros past an utterance's own) and how many each utterance has.
-
-        Raises:
-            LabError: an utterance is shorter than one window.
         """
         batch, num_frames, hidden_size = features.shape
         rate = self.downsample_rate
@@ -361,9 +358,5 @@ AUDIO_PROJECTORS: dict[str, type[AudioProjector]] = {
 
 
 def build_audio_projector(name: str, **options: Any) -> AudioProjector:
-    """Build a projector of `AUDIO_PROJECTORS` from its own constructor's options.
-
-    Raises:
-        LabError: an unknown projector, an option it does not have, or a missing one; the message lists the choices.
-    """
+    """Build a projector of `AUDIO_PROJECTORS` from its own constructor's options."""
     return build_by_name(AUDIO_PROJECTORS, name, "audio projector", options)

@@ -32,11 +32,7 @@ class _ListedCodec(Built):
         self.vocab_size = len(symbols) + 2
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text.
-
-        Raises:
-            LabError: something that is not in the vocabulary.
-        """
+        """Token ids of a text."""
         try:
             return [self._ids[symbol] for symbol in (text.split() if self._blank else text)]
         except KeyError as error:

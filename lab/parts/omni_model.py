@@ -54,18 +54,11 @@ Segment = Sequence[int] | Sound | Seen | Tokens
 class Example:
     """What the model is given, in the order in which it is read, and the answer (token ids, without start and end).
 
-    Text without tokens is content: it says that nothing is asked on purpose.
-
-    Raises:
-        LabError: no content at all.
+    A `Sample` has seen to it that there is content; text without tokens says that nothing is asked on purpose.
     """
 
     content: Sequence[Segment]
     answer: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        if not self.content:
-            raise LabError("an example has no content; give it text, a sound, a picture or a video")
 
 
 class OmniModel(nn.Module):
@@ -181,11 +174,7 @@ class OmniModel(nn.Module):
         return len(segment.values) if isinstance(segment, Tokens) else len(segment)
 
     def read(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples with their sounds and pictures as tokens, which may then stand in several examples.
-
-        Raises:
-            LabError: an example holds what the model has no part for.
-        """
+        """The examples with their sounds and pictures as tokens, which may then stand in several examples."""
         segments = [segment for example in examples for segment in example.content]
         made = {
             **self._sound_tokens({id(s): s for s in segments if isinstance(s, Sound)}),
@@ -299,11 +288,7 @@ class OmniModel(nn.Module):
         )
 
     def packed(self, examples: Sequence[Example], *, attention: str = "auto") -> PackedAnswers:
-        """What `forward` computes, with the examples packed: encoders and projectors see what they see there.
-
-        Raises:
-            LabError: as `packed_answers`.
-        """
+        """What `forward` computes, with the examples packed: encoders and projectors see what they see there."""
         answers = [example.answer for example in examples]
         packed = self.pack(examples)
         return packed_answers(self.language_model, packed, answers, end_id=self.codec.end_id, attention=attention)

@@ -50,11 +50,7 @@ def build_by_name(choices: Mapping[str, Callable[..., T]], name: str, what: str,
 
 
 def check_positive(**sizes: int) -> None:
-    """Refuse a size below 1 by its name.
-
-    Raises:
-        LabError: a size is below 1.
-    """
+    """Refuse a size below 1 by its name."""
     for name, size in sizes.items():
         if size < 1:
             raise LabError(f"{name} is {size}; expected at least 1")
@@ -62,11 +58,7 @@ def check_positive(**sizes: int) -> None:
 
 @contextmanager
 def loading(what: str, expected: str) -> Iterator[None]:
-    """Name what a library could not load, why, and what is `expected` instead.
-
-    Raises:
-        LabError: in place of the errors with which libraries refuse files and names.
-    """
+    """Name what a library could not load, why, and what is `expected` instead."""
     try:
         yield
     except _REFUSALS as error:

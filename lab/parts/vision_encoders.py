@@ -187,9 +187,6 @@ class VisionEncoder(Built, nn.Module):
         """Features of many pictures, float32, `batch_size` at a time.
 
         On a CPU 32 at a time took 1.7 times as long as 16: every large buffer is asked of the system anew.
-
-        Raises:
-            LabError: pixels are no bytes, or of another size.
         """
         features = np.empty((len(pixels), *self.grid, self.hidden_size), dtype=np.float32)
         for start in range(0, len(pixels), batch_size):
@@ -199,11 +196,7 @@ class VisionEncoder(Built, nn.Module):
 
 
 def check_timm(name: str) -> None:
-    """Refuse a name that timm does not have.
-
-    Raises:
-        LabError: the name.
-    """
+    """Refuse a name that timm does not have."""
     if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -258,10 +251,6 @@ def load_vision_encoder(
 
     An `image_size` (pixels on a side) of 0 is the model's own. The other options are those of `load_timm` and
     `TimmBackbone`.
-
-    Raises:
-        LabError: an unknown name, weights that are missing or do not fit, or an option out of range; the message names
-            the choices.
     """
     if image_size < 0 or stride < 0:
         raise LabError(f"image_size is {image_size} and stride {stride}; expected 0 (the default) or more")

@@ -188,9 +188,5 @@ VISUAL_PROJECTORS: dict[str, type[VisualProjector]] = {
 
 
 def build_visual_projector(name: str, **options: Any) -> VisualProjector:
-    """Build a projector of `VISUAL_PROJECTORS` from its own constructor's options.
-
-    Raises:
-        LabError: an unknown projector, an option it does not have, or a missing one; the message lists the choices.
-    """
+    """Build a projector of `VISUAL_PROJECTORS` from its own constructor's options."""
     return build_by_name(VISUAL_PROJECTORS, name, "visual projector", options)

@@ -91,7 +91,9 @@ def open_split(
     Raises:
         LabError: nothing is left.
     """
-    chosen = [one for one in corpus.split(split) if write(one.answer) and keep(one.answer)]
+    # The right answer is what the language model can write of it: a perfect transcript has no error.
+    chosen = [replace(one, answer=write(one.answer)) for one in corpus.split(split)]
+    chosen = [one for one in chosen if one.answer and keep(one.answer)]
     chosen = [one for one in chosen if encoder.num_frames(one.sound.num_samples) >= MIN_FRAMES]
     if limit:
         # By hash, because corpora are in the order of their recording: the first would not stand for the rest.

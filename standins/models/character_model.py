@@ -298,7 +298,6 @@ def pretrain_character_model(
 
     Raises:
         LabError: no sentence in the alphabet and within `longest_limit`, or a loss that is not finite.
-        OSError, SafetensorError: the folder cannot be written, as on a full disk.
     """
     codec = CharacterCodec(alphabet=ALPHABET)
     usable = sorted(_in_alphabet(training_sentences, options.longest_limit), key=lambda s: (len(s), s))

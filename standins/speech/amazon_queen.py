@@ -96,9 +96,6 @@ def dialogue(name: str, data: bytes) -> Iterator[Line]:
 
     A clip is the dialogue's key, the line's id (`SSSS` for id 0, the opening of the first talk; `XXXX` for a later
     one), `J` or `P`, and the segment. Id 0 in the other person's list repeats Joe's later opening and has no clip.
-
-    Raises:
-        struct.error, IndexError: the file ends before its lines do.
     """
     body = data[HEADER_BYTES:]
     levels, key, num_joe, num_other, other_lines, openings = (
@@ -128,9 +125,6 @@ def cutscene(name: str, data: bytes) -> Iterator[Line]:
 
     A clip is the file's name filled up to five characters with `_`, the string's number, the segment. Who speaks stands
     in a part of the file that is not read, so all lines share one label; a held-out character may be among them.
-
-    Raises:
-        struct.error, IndexError: the file ends before its strings do.
     """
     body = data[HEADER_BYTES:]
     position, end = struct.unpack_from(">2H", body, 8)

@@ -36,11 +36,7 @@ def transcripts(text: str) -> dict[str, str]:
 
 
 def read() -> Reading:
-    """Read the corpus; every utterance is test.
-
-    Raises:
-        LabError: a sentence is not among the reserved ones, so that it might stand in training.
-    """
+    """Read the corpus; every utterance is test, and its sentence a reserved one, which stands in no training."""
     prompts = transcripts(gzip.decompress((fetch(TEXTS) / TEXT_FILE).read_bytes()).decode("utf-8"))
     sounds = fetch(SOUNDS) / SOUND_FOLDER
     skipped: Counter[str] = Counter()

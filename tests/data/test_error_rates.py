@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lab.data.normalizers import NORMALIZERS, text_errors
 from lab.errors import LabError
-from lab.evaluation.items import character_error_rate, word_error_rate
+from lab.evaluation.items import pooled
 
 PLAIN = NORMALIZERS["lowercase_alphanumeric"]
 
@@ -49,14 +49,14 @@ def test_errors_are_as_counted_by_hand(
 def test_rates_are_pooled_over_utterances_and_not_averaged() -> None:
     # Characters: 1 of 3 and 0 of 7, so 1/10, not the mean of 1/3 and 0. Words: 1 of 1 and 0 of 2, so 1/3.
     frame = text_errors(["cat", "the dog"], ["bat", "the dog"], PLAIN, ["u1", "u2"])
-    assert character_error_rate(frame) == pytest.approx(1 / 10)
-    assert word_error_rate(frame) == pytest.approx(1 / 3)
+    assert pooled(frame, "character_errors", "num_characters") == pytest.approx(1 / 10)
+    assert pooled(frame, "word_errors", "num_words") == pytest.approx(1 / 3)
 
 
 def test_all_hypotheses_empty_is_a_rate_of_one() -> None:
     frame = text_errors(["cat", "the dog"], ["", ""], PLAIN, ["u1", "u2"])
-    assert character_error_rate(frame) == 1.0
-    assert word_error_rate(frame) == 1.0
+    assert pooled(frame, "character_errors", "num_characters") == 1.0
+    assert pooled(frame, "word_errors", "num_words") == 1.0
 
 
 def test_columns_keep_raw_and_normalised_text_in_the_order_given() -> None:
@@ -70,9 +70,9 @@ def test_columns_keep_raw_and_normalised_text_in_the_order_given() -> None:
 def test_chinese_counts_characters_and_no_words() -> None:
     # 今天天气好 against 今天天汽: one substituted, one deleted, of five.
     frame = text_errors(["今天，天气好。"], ["今天天汽"], NORMALIZERS["chinese_characters"], ["u"])
-    assert character_error_rate(frame) == pytest.approx(2 / 5)
+    assert pooled(frame, "character_errors", "num_characters") == pytest.approx(2 / 5)
     with pytest.raises(LabError, match="num_words is 0 in all of 1 items"):
-        word_error_rate(frame)
+        pooled(frame, "word_errors", "num_words")
 
 
 @settings(deadline=None, max_examples=40)
@@ -103,6 +103,6 @@ def test_reference_empty_after_normalisation_is_refused_by_name() -> None:
 def test_rates_of_no_utterances_are_refused() -> None:
     frame = text_errors([], [], PLAIN, [])
     with pytest.raises(LabError, match="no rate of character_errors: num_characters is 0 in all of 0 items"):
-        character_error_rate(frame)
+        pooled(frame, "character_errors", "num_characters")
     with pytest.raises(LabError, match="no rate of word_errors"):
-        word_error_rate(frame)
+        pooled(frame, "word_errors", "num_words")

@@ -12,7 +12,7 @@ from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, answer
 from lab.evaluation.benchmarks.samples import SampleBenchmark
-from lab.evaluation.items import NAMES, character_error_rate, read_items
+from lab.evaluation.items import NAMES, pooled, read_items
 from lab.paper.evaluating import model_and_benchmarks
 from lab.parts.omni_model import OmniModel
 from lab.parts.saved_model import save_model
@@ -74,7 +74,7 @@ def test_a_kept_model_is_measured_on_any_corpus_as_its_cell_measures_it(kept: Ke
     rates = {line.metric: line for line in done.lines}
     assert set(rates) == {"word_error_rate", "character_error_rate"}
     line = rates["character_error_rate"]
-    assert line.value == character_error_rate(items)
+    assert line.value == pooled(items, "character_errors", "num_characters")
     assert line.low <= line.value <= line.high
     assert (line.num_items, line.model) == (3, f"{kept.run_id[:8]} (a, r, seed 0)")
     settings = json.loads(line.settings)

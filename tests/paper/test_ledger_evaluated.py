@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Fills, Options
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from lab.paper.evaluating import options_of, print_benchmarks
-from lab.paper.ledger import evaluated
+from lab.paper.ledger import ours as evaluated
 from lab.paper.ledger.cells import table
 from lab.paper.ledger.formats import as_json, latex, markdown, print_terminal
 from lab.paper.ledger.pages import pages

@@ -10,7 +10,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, read_losses
-from lab.data.instructions.instructions import instruction, write_instructions
+from lab.data.instructions.instructions import instruction, table_of
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import LanguageModel
@@ -181,7 +181,7 @@ def test_nothing_to_score_and_numbers_out_of_range_are_refused(tmp_path):
 def test_the_command_scores_a_table_says_what_it_left_out_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(scored_sources, "open_language_model", lambda name: language_model())
     table = tmp_path / "some.parquet"
-    write_instructions(table, [*some(), instruction(id="x", prompt="a", answer="", source="s")])
+    pq.write_table(table_of([*some(), instruction(id="x", prompt="a", answer="", source="s")]), table)
     for expected in ("0 of 1 parts were there", "1 of 1 parts were there"):
         said = []
         score_source(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.normalizers import NORMALIZERS
+from lab.data.normalizers import NORMALIZERS, text_errors
 from lab.data.sample import Audio, Drawn, Sample, Text
 from lab.data.speech.corpora import load_corpus
 from lab.errors import LabError
@@ -14,7 +14,7 @@ from lab.evaluation.items import NAMES, scores
 from lab.training.batches import BatchOptions, KindBatches
 from lab.training.cell import AUDIO, cell_batches, cell_stages, heard_data, hearing_model, open_split
 from lab.training.loop import TrainingOptions
-from lab.training.named_parts import open_audio_encoder, open_language_model, transcript_writer
+from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_audio_encoder, open_language_model, transcript_writer
 from lab.training.parameters import SpeechParameters
 from lab.training.samples import Augmentation, SampleExamples
 from lab.training.stage_training import StagesRecord, _without_weights, train_stages
@@ -125,6 +125,24 @@ def test_a_limit_draws_the_same_utterances_each_time_and_keeps_their_order(tmp_p
     assert len(drawn) == 5
     assert drawn == sorted(drawn, key=order.index)
     assert drawn == open_split(corpus, "train", encoder, limit=5, features=False).ids
+
+
+@pytest.mark.parametrize("language_model", [*OWN_LANGUAGE_MODELS, "OWNER/NAME"])
+@pytest.mark.parametrize("spelled", ["{}...", "({}!) Well . . .", "“{}’s”", "{} -- *really*", "{}, 3.5%", "oh {}"])
+def test_a_perfect_transcript_has_no_error(tmp_path, monkeypatch, language_model, spelled):
+    """Whatever the corpus's spelling, the language model that writes it and the normaliser."""
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    corpus = load_corpus(write_corpus(tmp_path / "speech", spelled=lambda text: spelled.format(text.capitalize())))
+    encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
+    write = transcript_writer(language_model)
+    for normalizer in NORMALIZERS.values():
+        if not any(write(one.answer) for one in corpus.split("test")):
+            continue  # digits, which a model of letters cannot write, are left out
+        found = open_split(corpus, "test", encoder, write=write, keep=normalizer, features=False)
+        answers = [one.answer for one in found.samples]
+        written = [write(answer) for answer in answers]
+        items = text_errors(answers, written, normalizer, found.ids)
+        assert items[["character_errors", "word_errors", "wrong_answers"]].to_numpy().sum() == 0
 
 
 def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(tmp_path, monkeypatch):

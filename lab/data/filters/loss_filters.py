@@ -95,11 +95,7 @@ def loss_files(path: Path) -> list[Path]:
 
 
 def read_losses(path: Path) -> Losses:
-    """The losses of a scoring: 16 bytes a sample, and its id.
-
-    Raises:
-        LabError: as `loss_files`, or a damaged file.
-    """
+    """The losses of a scoring: 16 bytes a sample, and its id."""
     table = read_parquet(loss_files(path), ["id", "loss", "loss_without_prompt"])
     # A null becomes a NaN, which is named as such where it is looked at.
     return Losses(table["id"], table["loss"].to_numpy(), table["loss_without_prompt"].to_numpy())
@@ -165,11 +161,7 @@ def filter_losses_by_group(losses: Losses, groups: Sequence[str], name: str, *, 
 
 
 def loss_bounds(losses: Losses, name: str, *, k: float = 1.0) -> Bounds:
-    """Between which values of a filter samples stay: minus or plus infinity where a side drops nothing.
-
-    Raises:
-        LabError: as `filter_losses`.
-    """
+    """Between which values of a filter samples stay: minus or plus infinity where a side drops nothing."""
     if not 0 <= k < math.inf:
         raise LabError(f"k is {k}; expected at least 0 standard deviations")
     chosen = choose({**LOSS_FILTERS, RANDOM: LOSS_FILTERS["none"]}, name, "loss filter")

@@ -63,11 +63,7 @@ class NearDuplicates(Step):
     whole_corpus: ClassVar[bool] = True
 
     def sketch(self, rows: pa.Table) -> pa.Table:
-        """The texts, and one number for each band of each signature: equal for equal bands, and hardly ever otherwise.
-
-        Raises:
-            LabError: a row has no text.
-        """
+        """The texts, and one number for each band of each signature: equal for equal bands, hardly ever otherwise."""
         texts = joined(rows, self.columns)
         if (row := pc.index(pc.equal(pc.utf8_trim_whitespace(texts), ""), True).as_py()) >= 0:
             raise LabError(

@@ -29,7 +29,7 @@ from lab.data.fetch import fetch
 from lab.data.filters.filtering import Reasons, first_reason
 from lab.data.filters.step import Columns, Step, as_array, as_column, joined
 from lab.data.kept import Kept
-from lab.errors import LabError
+from lab.errors import LabError, first_line
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -86,9 +86,8 @@ def load_sentence_encoder(name_or_path: str) -> SentenceEncoder:
     try:
         return SentenceEncoder(name_or_path, SentenceTransformer(place))
     except Exception as error:  # the library lets through whatever hub, tokenizer and weights raise
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise LabError(
-            f"sentence encoder {name_or_path!r} cannot be loaded: {why}; expected one of "
+            f"sentence encoder {name_or_path!r} cannot be loaded: {first_line(error)}; expected one of "
             f"{', '.join(SENTENCE_ENCODERS)}, a local folder, or a sentence-transformers name on the hub"
         ) from error
 

@@ -2,7 +2,7 @@
 
 Prompts made by TTS stay where an ASR transcript matches them (the paper's threshold: not found, so it is a parameter);
 a separate ASR set loses the samples that are already easy. Judging is apart from listening, so that many thresholds
-cost one pass, which `lab.evaluation.kept_transcripts` keeps for the next run. Errors count words, or characters where
+cost one pass, which `KeptTranscripts` keeps for the next run. Errors count words, or characters where
 the normaliser reports no words (Chinese).
 """
 

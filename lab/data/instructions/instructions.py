@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lab.data.fetch import packages
 from lab.data.filters.filtering import LeftOut
@@ -25,7 +24,6 @@ from lab.data.parquet import open_parquet, read_schema
 from lab.data.sample import Sample, Text, each_answer
 from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
 from lab.errors import LabError, choose
-from lab.paths import whole
 
 JOIN = "+"
 _FORMS = ("messages", "pair")
@@ -154,13 +152,6 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     content = tuple(Text(turn["content"] or "", turn["role"]) for turn in row["messages"])
     del told["prompt"]
     return Sample(content=content, **told)
-
-
-def write_instructions(path: Path, samples: Iterable[Sample]) -> None:
-    """Write instructions, whole or not at all, a batch in memory at a time."""
-    with whole(path) as unfinished, pq.ParquetWriter(unfinished, COLUMNS) as writer:
-        for batch in in_batches(samples, _BATCH_ROWS):
-            writer.write_table(table_of(batch))
 
 
 def read_instruction_table(path: Path) -> Iterator[Sample]:

@@ -86,11 +86,7 @@ def _declared(choices: Mapping[str, type[T]], entries: Any, what: str, key: str,
 
 
 def _made(kind: type[T], given: Mapping[str, Any], what: str, folder: Path) -> T:
-    """Make a dataclass of parameters of the types that it declares; paths stand beside the recipe.
-
-    Raises:
-        LabError: one that is unknown, missing or of another type, or what the class itself refuses.
-    """
+    """Make a dataclass of parameters of the types that it declares; paths stand beside the recipe."""
     parameters = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for name in given:
         choose(dict.fromkeys(parameters), name, f"parameter of {what}:")

@@ -93,9 +93,6 @@ def plan(recipe: Recipe) -> list[tuple[str, str]]:
     """What a build would do, stage by stage: its name, and whether its rows are in the cache; runs nothing.
 
     What comes after the first stage that is not in the cache is not known before that one has run.
-
-    Raises:
-        LabError: all that `check_recipe` finds.
     """
     check_recipe(recipe)
     found, missing = [], "to do"

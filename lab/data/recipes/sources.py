@@ -4,7 +4,6 @@ All rows have the columns `lab.data.instructions.instructions.COLUMNS`, so that 
 further kind of source is a class and a line at the foot, a further kind of file a function and a line.
 """
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from pydantic import Field
 from lab.data.fetch import sha256_of
 from lab.data.filters.filtering import LeftOut
 from lab.data.filters.step import one_of
-from lab.data.hub import NEWEST, SampleReading, parse_name
+from lab.data.hub import NEWEST, SampleReading, data_revision, parse_name
 from lab.data.instructions.instructions import COLUMNS, in_batches, read_instructions, table_of
 from lab.data.parquet import open_parquet
 from lab.errors import LabError, choose
@@ -56,11 +55,7 @@ class Source(ABC):
 
 
 def parquet(path: Path, most: int) -> Iterator[pa.Table]:
-    """Rows of a Parquet file, at most so many at a time.
-
-    Raises:
-        LabError: the file is damaged or cut short.
-    """
+    """Rows of a Parquet file, at most so many at a time."""
     with open_parquet(path) as file:
         for batch in file.iter_batches(batch_size=most, use_threads=False):
             yield pa.Table.from_batches([batch])
@@ -182,7 +177,7 @@ class Instructions(Source):
     def identity(self, part: str) -> str:
         """The packages' hashes and the hub's revisions, and the limit."""
         pinned = [
-            f"{name} {_newest(parse_name(name)[0]) if version == NEWEST else version}"
+            f"{name} {data_revision(parse_name(name)[0]) if version == NEWEST else version}"
             for name, version in self._read().sources.items()
         ]
         return f"{part}: {', '.join(pinned)}" + (f" (first {self.limit})" if self.limit else "")
@@ -195,21 +190,6 @@ class Instructions(Source):
 
     def _read(self) -> SampleReading:
         return read_instructions(self.corpus, limit=self.limit, revision=self.revision)
-
-
-def _newest(dataset: str) -> str:
-    """The commit that the hub has today, or the hash of a folder's files."""
-    if Path(dataset).is_dir():
-        files = sorted(file for file in Path(dataset).rglob("*") if file.is_file())
-        return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
-    from huggingface_hub import HfApi
-
-    try:
-        return str(HfApi().dataset_info(dataset).sha)
-    except Exception as error:  # whatever the network raises
-        raise LabError(
-            f"the newest revision of data set {dataset!r} cannot be asked for ({error}); pin one with revision"
-        ) from error
 
 
 FILE_READERS: Mapping[str, Callable[[Path, int], Iterator[pa.Table]]] = {

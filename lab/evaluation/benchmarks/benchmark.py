@@ -8,8 +8,8 @@ neither torch nor lm-eval.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lab.errors import LabError
@@ -100,16 +100,61 @@ class Benchmark(ABC):
     ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
         """The scores, a line an answer (`id`, `asked`, `answer`, `given`, `score`), and settings that only a run tells.
 
-        Args:
-            model: as `models` says.
-            identity: what `identify` gave of it and of these options.
-            options: those of `self.options`.
-            limit: items at most, the same ones every time (of a harness: of each of its tasks); None for all.
-            progress: told how far it is.
+        `identity` is what `identify` gave of the model and these options. `limit` is items at most, the same ones every
+        time (of a harness: of each of its tasks); None for all.
 
         Raises:
             LabError: the data or the model turn out to be none. What was answered until then is kept.
         """
+
+
+def mean_score(
+    values: Sequence[float], groups: Sequence[str] | None = None, *, metric: str = "accuracy", unit: Unit = "fraction"
+) -> Score:
+    """The mean of `values`, one an item: 1 where it is right, else 0; or points. A group is drawn together."""
+    import pandas as pd
+
+    names = [str(place) for place in range(len(values))]
+    counted = {"wrong_answers": list(map(float, values)), "num_questions": 1.0}
+    items = pd.DataFrame({"id": names, "group": groups or names, **counted})
+    return replace(error_rate_score(items, "error_rate"), metric=metric, unit=unit, better="higher")
+
+
+def error_rate_score(items: "pandas.DataFrame", counted: str) -> Score:
+    """A pooled rate of an item table, a key of `METRICS`; its interval is the studies' bootstrap over groups of items.
+
+    A checkpoint is one, so that nothing is drawn but the items; there is no interval where they are of one group.
+
+    Raises:
+        LabError: no item, or a normaliser that does not report the rate.
+    """
+    from lab.evaluation.statistics import METRICS, bootstrap_interval
+
+    how = METRICS[counted]
+    if items.empty:
+        raise LabError(f"there is nothing to score: no {how.items} were answered")
+    if items["group"].nunique() < 2:
+        rate = float(items[how.errors].sum() / items[how.length].sum())
+        return Score(metric=counted, value=rate, better="lower", num_items=len(items))
+    found = bootstrap_interval(items.assign(row="model", seed=0), "model", metric=counted)
+    # The ends are quantiles of draws; of a rate of 0 or 1 they are that very number, but for its last digits.
+    low, high = min(found.low, found.estimate), max(found.high, found.estimate)
+    return Score(metric=counted, value=found.estimate, low=low, high=high, better="lower", num_items=len(items))
+
+
+def scores_of_items(items: "pandas.DataFrame") -> tuple[Score, ...]:
+    """Of an item table: accuracy where there were choices (of each task too, where there are several), else rates."""
+    from lab.evaluation.items import TRANSCRIBE
+
+    def accuracy(items: "pandas.DataFrame", metric: str) -> Score:
+        return mean_score((1 - items["wrong_answers"]).tolist(), items["group"].tolist(), metric=metric)
+
+    if items["num_choices"].gt(0).all():
+        of_task = list(items.groupby("task", sort=False)) if items["task"].nunique() > 1 else []
+        return (accuracy(items, "accuracy"), *(accuracy(own, f"accuracy/{task}") for task, own in of_task))
+    rates = ["word_error_rate", "character_error_rate"] if items["num_words"].any() else ["character_error_rate"]
+    exact = () if set(items["task"]) == {TRANSCRIBE} else (accuracy(items, "exact_match"),)
+    return (*exact, *(error_rate_score(items, rate) for rate in rates))
 
 
 def whole_number(options: Options, name: str, default: int) -> int:

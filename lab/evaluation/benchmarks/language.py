@@ -18,17 +18,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lab.errors import LabError, choose
+from lab.data.hub import data_state, weights_key
+from lab.errors import LabError, choose, first_line
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
     Identity,
     Options,
     Progress,
     Score,
+    mean_score,
     model_arguments,
     whole_number,
 )
-from lab.evaluation.benchmarks.revisions import data_state, first_line, weights_key
 from lab.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -95,8 +96,6 @@ class LanguageBenchmark(Benchmark):
         """Ask lm-eval's questions; what a stopped run has asked is not asked again."""
         import pandas as pd
         from lm_eval import evaluate
-
-        from lab.evaluation.benchmarks.scores import mean_score
 
         # Its warnings of few-shot settings and chat templates say nothing of what is asked here.
         logging.getLogger("lm_eval").setLevel(logging.ERROR)

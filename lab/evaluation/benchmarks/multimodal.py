@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lab import paths
+from lab.data.hub import data_state, weights_key
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import (
     Benchmark,
@@ -40,10 +41,10 @@ from lab.evaluation.benchmarks.benchmark import (
     Progress,
     Score,
     Unit,
+    mean_score,
     model_arguments,
     whole_number,
 )
-from lab.evaluation.benchmarks.revisions import data_state, weights_key
 
 if TYPE_CHECKING:
     import pandas
@@ -304,13 +305,7 @@ def _score(
     *,
     whole: bool,
 ) -> Score | None:
-    """The mean of the tasks' numbers; None where a sample (not `whole`) has no item of it: MME's cognition comes last.
-
-    Raises:
-        LabError: a task or the metric is not there, or is no number.
-    """
-    from lab.evaluation.benchmarks.scores import mean_score
-
+    """The mean of the tasks' numbers; None where a sample (not `whole`) has no item: MME's cognition comes last."""
     values: list[float] = []
     lines: list[Line] = []
     error = None
@@ -393,13 +388,8 @@ def find_lmms_eval(python: str | None = None) -> tuple[list[str], dict[str, str]
 def run_lmms_eval(command: Sequence[str], log: Path, progress: Progress, environment: Mapping[str, str]) -> None:
     """Run it to its end; its bar over the model's answers becomes `progress`. What it started ends with this process.
 
-    Args:
-        command: with all its arguments.
-        log: gets all that it says, but for keys and tokens.
-        progress: told how far it is.
-        environment: variables that it gets beside this process's.
-
-    Exit status 0 is no proof of success: without `--verbosity DEBUG` it prints its error and ends with 0.
+    `log` gets all that it says, but for keys and tokens; `environment` has variables beside this process's own. Exit
+    status 0 is no proof of success: without `--verbosity DEBUG` it prints its error and ends with 0.
 
     Raises:
         LabError: it ends with another status, or cannot be started.

@@ -18,27 +18,41 @@ CER is; for Fleurs test-zh and KeSpeech, whose one rate the table calls WER and 
 are counted.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from lab.data.hub import LETTERS, data_revision, files_sha256, weights_key
+from lab.data.kept import Kept
 from lab.data.normalizers import NORMALIZERS, Normalizer
 from lab.errors import LabError, choose
-from lab.evaluation.benchmarks.benchmark import Benchmark, Identity, Options, Progress, Score, sampled, whole_number
-from lab.evaluation.benchmarks.revisions import LETTERS, data_revision, files_sha256, weights_key
+from lab.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Identity,
+    Options,
+    Progress,
+    Score,
+    sampled,
+    scores_of_items,
+    whole_number,
+)
 from lab.training.parameters import Parameters, SpeechParameters, TextTuningParameters, VisionParameters
 
 if TYPE_CHECKING:
     import pandas
+    from jaxtyping import Float
+    from numpy import ndarray
 
     from lab.data.speech.corpora import Corpus
     from lab.evaluation.answering import How
+    from lab.parts.audio_encoders import SpeechRecognizer
     from lab.parts.omni_model import OmniModel
     from lab.training.samples import SampleExamples
 
 HUB = "hub:"
-_CHUNK = 32  # clips between two reports; each is kept as it is transcribed
+_CHUNK = 32  # clips heard together and kept before the next: what a kill loses at most
 P = TypeVar("P", bound=Parameters)
 
 
@@ -103,7 +117,6 @@ class SampleBenchmark(Benchmark):
         if self.folder is None:
             return self._transcribed(model, self._data(options), limit, progress)
         from lab.evaluation.answering import answer
-        from lab.evaluation.benchmarks.scores import scores_of_items
 
         loaded = open_saved(self.folder, device=options.get("device", "auto"))
         source = self._data(options)
@@ -147,7 +160,6 @@ class SampleBenchmark(Benchmark):
     def _transcribed(
         self, model: str, data: str, limit: int | None, progress: Progress
     ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
-        from lab.evaluation.kept_transcripts import KeptTranscripts
         from lab.parts.audio_encoders import load_speech_recognizer
 
         corpus = _open_corpus(data, self.language)
@@ -170,6 +182,25 @@ class SampleBenchmark(Benchmark):
         return scores, answers.assign(source=corpus.name), {"corpus_sha256": corpus.sha256, "left_out": left_out}
 
 
+class KeptTranscripts:
+    """The transcripts of a recogniser called `name`: each clip (known by its samples) is heard once, whoever asks."""
+
+    def __init__(self, recognizer: "SpeechRecognizer", *, name: str) -> None:
+        self.kept = Kept("transcripts", name, recognizer.key, what=f"the transcripts of {name!r}")
+        self._recognizer = recognizer
+
+    def transcribe(self, waveforms: "Sequence[Float[ndarray, ' samples']]") -> list[str]:
+        """The transcript of each 16 kHz clip, in their order; all that are new are heard before the first is kept."""
+
+        def make(missing: list[int]) -> Iterable[tuple[int, str]]:
+            # From short to long: the recogniser puts clips of one length in a batch.
+            order = sorted(missing, key=lambda place: len(waveforms[place]))
+            return zip(order, self._recognizer.transcribe([waveforms[place] for place in order]), strict=True)
+
+        keys = [hashlib.sha256(f"{clip.dtype.str}\n".encode() + clip.tobytes()).digest() for clip in waveforms]
+        return self.kept.values(keys, make)
+
+
 def normalizers_of(language: str) -> tuple[Normalizer, ...]:
     """Those that a language's transcripts are scored with, the one that counts first.
 
@@ -190,7 +221,6 @@ def score_transcripts(said: list[tuple[str, str, str]], language: str) -> "tuple
         LabError: no utterance is left.
     """
     from lab.data.normalizers import text_errors
-    from lab.evaluation.benchmarks.scores import scores_of_items
     from lab.evaluation.items import TRANSCRIBE
 
     normalizers = normalizers_of(language)
@@ -211,11 +241,7 @@ def score_transcripts(said: list[tuple[str, str, str]], language: str) -> "tuple
 
 
 def open_saved(folder: Path, *, device: str = "auto") -> "OmniModel":
-    """A saved model on its device.
-
-    Raises:
-        LabError: as `load_model` and `choose_device`.
-    """
+    """A saved model on its device."""
     from lab.parts.saved_model import load_model
     from lab.training.loop import choose_device
     from lab.training.named_parts import open_audio_encoder, open_language_model, open_vision_encoder
@@ -295,7 +321,7 @@ def _open_corpus(source: str, language: str) -> "Corpus":
     if not source.startswith(HUB):
         return load_corpus(source)
     revision = data_revision(source.removeprefix(HUB).partition(":")[0])
-    pinned = {} if revision.startswith("folder ") else {"revision": revision}
+    pinned: dict[str, Any] = {} if revision.startswith("folder ") else {"revision": revision}
     return load_corpus(source, language=language, **pinned)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.paper.ledger.cells import source
-from lab.paper.ledger.evaluated import HEAD, NOTE, TITLE
+from lab.paper.ledger.ours import HEAD, NOTE, TITLE
 from lab.paper.ledger.pages import MEASURED, Page, judge_one, summary
 from lab.paper.tables import markdown as markdown_table
 
@@ -25,7 +25,7 @@ Sheet = tuple[Sequence[tuple[str, Lines, Collection[str]]], Sequence[str]]
 
 
 def sheets(pages: Sequence[Page], evaluated: Lines = ()) -> Iterator[Sheet]:
-    """The pages, and after them what `lab.paper.ledger.evaluated.grid` gives, where it gives anything."""
+    """The pages, and after them what `lab.paper.ledger.ours.grid` gives, where it gives anything."""
     for page in pages:
         grids = [(page.title, page.grid, (page.table.corner, *page.table.settings))]
         if page.measured:

@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lab.paper.ledger.cells import DASH, PaperCell, Table, source
-from lab.paper.ledger.evaluated import filling
-from lab.paper.ledger.ours import Ours, tracked
+from lab.paper.ledger.ours import Ours, filling, tracked
 from lab.study.ablation import load_ablation
 
 Reproduction = Literal["reproduced", "direction only", "not reproduced", "other scale", "not attempted"]

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lab.data.instructions.instructions import in_batches, instruction, read_instruction_table, write_instructions
+from lab.data.instructions.instructions import in_batches, instruction, read_instruction_table, table_of
 from lab.data.sample import Audio, Sample, Text
 from lab.errors import LabError
 
@@ -12,7 +12,7 @@ def some(count):
 
 
 def test_what_is_written_is_read(tmp_path):
-    write_instructions(tmp_path / "a.parquet", iter(some(5)))
+    pq.write_table(table_of(some(5)), tmp_path / "a.parquet")
     assert list(read_instruction_table(tmp_path / "a.parquet")) == some(5)
     assert pq.read_schema(tmp_path / "a.parquet").names == [
         "id",
@@ -28,7 +28,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_a_conversation_and_its_system_message_are_read_as_they_were(tmp_path):
     turns = (Text("Be kind.", "system"), Text("Hi"), Text("Hello", "assistant"), Text("Why?"))
     talk = Sample(id="a", content=turns, answer="So.", source="s", group="g", task="instruct")
-    write_instructions(tmp_path / "a.parquet", [talk, *some(1)])
+    pq.write_table(table_of([talk, *some(1)]), tmp_path / "a.parquet")
     assert list(read_instruction_table(tmp_path / "a.parquet")) == [talk, *some(1)]
     assert pq.read_table(tmp_path / "a.parquet")["prompt"].to_pylist()[0] == "Be kind.\nHi\nHello\nWhy?"
 
@@ -42,20 +42,9 @@ def test_a_table_of_somebody_elses_needs_no_more_than_five_columns(tmp_path):
     ]
 
 
-def test_a_sample_that_is_more_than_text_has_no_row(tmp_path):
+def test_a_sample_that_is_more_than_text_has_no_row():
     with pytest.raises(LabError, match="sample 'a' of 's' holds audio; a table has text alone"):
-        write_instructions(tmp_path / "a.parquet", [Sample(id="a", content=(Audio(b""),), source="s")])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_stream_that_breaks_off_leaves_no_file(tmp_path):
-    def broken():
-        yield from some(3)
-        raise RuntimeError("no more")
-
-    with pytest.raises(RuntimeError):
-        write_instructions(tmp_path / "a.parquet", broken())
-    assert list(tmp_path.iterdir()) == []
+        table_of([Sample(id="a", content=(Audio(b""),), source="s")])
 
 
 def test_batches_hold_everything_once():
@@ -65,7 +54,7 @@ def test_batches_hold_everything_once():
 
 def test_another_schema_and_a_cut_file_are_named_before_anything_is_read(tmp_path):
     good, other, cut = (tmp_path / f"{name}.parquet" for name in ("good", "other", "cut"))
-    write_instructions(good, some(3))
+    pq.write_table(table_of(some(3)), good)
     pq.write_table(pa.table({"id": [1], "prompt": ["p"], "answer": ["a"], "source": ["s"], "group": ["g"]}), other)
     cut.write_bytes(good.read_bytes()[:-20])
     with pytest.raises(LabError, match=r"column 'id' of .*other\.parquet is int64, expected string"):

@@ -11,8 +11,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from lab.data import hub
 from lab.errors import LabError
-from lab.evaluation.benchmarks import language, revisions
+from lab.evaluation.benchmarks import language
 from lab.evaluation.benchmarks.registry import BENCHMARKS
 from standins.instructions import mmlu
 from tests.evaluation.benchmarks.fakes import asked
@@ -158,7 +159,7 @@ def test_a_group_of_lm_eval_is_asked_whole_and_its_accuracy_is_over_all_question
     group = {"group": "mmlu", "task": [f"mmlu_{subject}" for subject in SUBJECTS]}
     (own / "mmlu.yaml").write_text(yaml.safe_dump(group))
     monkeypatch.setattr(tasks, "__file__", str(tmp_path / "tasks" / "__init__.py"))
-    monkeypatch.setattr(revisions, "data_revision", lambda name: "c0ffee")
+    monkeypatch.setattr(hub, "data_revision", lambda name: "c0ffee")
     mmlu = BENCHMARKS["mmlu"]
     found = asked(mmlu, model, CPU)
     assert len(found.answers) == 2 * 3

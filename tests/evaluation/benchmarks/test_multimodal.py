@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.data import hub
 from lab.errors import LabError
-from lab.evaluation.benchmarks import revisions
 from lab.evaluation.benchmarks.multimodal import (
     VARIABLE,
     Metric,
@@ -374,7 +374,7 @@ def test_what_is_wrong_is_said_before_anything_is_asked(stand_in: StandIn, model
     def gone(name: str) -> str:
         raise LabError(f"data set {name!r} cannot be had")
 
-    monkeypatch.setattr(revisions, "data_revision", gone)
+    monkeypatch.setattr(hub, "data_revision", gone)
     with pytest.raises(LabError, match="data set 'lmms-lab-encoder/RealWorldQA' cannot be had"):
         check(model, options(stand_in))
     assert stand_in.asked() == []

@@ -5,7 +5,7 @@ import pytest
 
 from lab.data.normalizers import NORMALIZERS, text_errors
 from lab.errors import LabError
-from lab.evaluation.benchmarks.scores import error_rate_score, mean_score
+from lab.evaluation.benchmarks.benchmark import error_rate_score, mean_score
 
 
 def test_an_accuracy_has_nearly_the_interval_of_a_binomial():
@@ -34,12 +34,12 @@ def test_all_right_is_one_and_a_single_item_has_no_interval():
 def test_a_pooled_error_rate_weighs_utterances_by_their_words():
     table = text_errors(["a b c d", "e"], ["a b c d", "x"], NORMALIZERS["lowercase_alphanumeric"], ["1", "2"])
     table = table.assign(group=table["answer_normalized"])
-    score = error_rate_score(table, "word_error_rate", metric="word_error_rate")
+    score = error_rate_score(table, "word_error_rate")
     assert score.value == pytest.approx(1 / 5)
     assert 0.0 <= score.low <= score.value <= score.high <= 1.0
     assert (score.better, score.num_items) == ("lower", 2)
     with pytest.raises(LabError, match="nothing to score: no utterances were answered"):
-        error_rate_score(pd.DataFrame(table.iloc[:0]), "word_error_rate", metric="word_error_rate")
+        error_rate_score(pd.DataFrame(table.iloc[:0]), "word_error_rate")
 
 
 def test_points_have_their_mean_and_an_interval_of_items():

