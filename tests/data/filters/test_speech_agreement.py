@@ -71,7 +71,7 @@ def test_speech_is_kept_where_the_transcript_agrees_at_most_so_closely(threshold
     expected = set(order[:kept])
     assert {h.id for h, keep in zip(heard(), result.keep, strict=True) if keep} == expected
     assert result.num_dropped == 6 - kept
-    assert result.parameters["normalizer"].startswith("whisper_english 1-")
+    assert result.parameters["normalizer"].startswith("whisper_english 2-")
 
 
 def test_easy_samples_are_those_that_are_heard_right():
