@@ -38,7 +38,7 @@ def test_a_checkpoint_is_of_the_notebook_and_its_parameters(cell):
 def test_of_a_training_its_curves_are_kept_and_what_says_something(cell):
     cell.told["on_step"](1, 2.0)  # it went on from a checkpoint after the first step
     assert store.read_curve("r1", "loss") == [(1, 2.0)]
-    record = StagesRecord([3.0, 2.0], [0.1, 0.05], 1.0, 1, 0)
+    record = StagesRecord([3.0, 2.0], [0.1, 0.05], 1.0, 1)
     cell.trained(record, pretrained=[{"stage": "one"}], packing_certificate=[])
     lines = [json.loads(line)[:3] for line in (store.spool_dir("r1") / "metrics.jsonl").read_text().splitlines()]
     assert sorted(lines) == [["learning_rate", 0, 0.1], ["learning_rate", 1, 0.05], ["loss", 0, 3.0], ["loss", 1, 2.0]]

@@ -441,7 +441,7 @@ def test_a_change_of_the_training_loop_makes_every_row_of_every_study_stale(copy
 @pytest.mark.slow
 def test_a_change_of_one_projector_makes_its_own_rows_stale_alone(copy: Path) -> None:
     before = keys()
-    change(copy / "lab" / "parts" / "window_q_former.py", "self", "itself")
+    change(copy / "lab" / "parts" / "audio_projectors.py", "queries.flatten(1)", "queries.flatten(start_dim=1)")
     after = keys()
     changed = {place for place in before if before[place] != after[place]}
     assert changed
