@@ -108,10 +108,9 @@ def siglip() -> SiglipBackbone:
 
 def sees(*, name: str = "mean_pool", inside: bool, build: Any = siglip, newline: bool = False) -> OmniModel:
     backbone = build()
-    options: dict[str, Any] = {"depth": 1} if name == "c_abstractor" else {}
 
     def tokens() -> VisualTokens:
-        projector = build_visual_projector(name, hidden_size=backbone.hidden_size, output_size=WIDTH, **options)
+        projector = build_visual_projector(name, hidden_size=backbone.hidden_size, output_size=WIDTH)
         return VisualTokens(projector=projector, marks_places=True, newline=newline)
 
     encoder = VisionEncoder(backbone=backbone, name="tiny", mean=[0.5] * 3, std=[0.5] * 3) if inside else None

@@ -143,7 +143,7 @@ def test_all_curricula_cost_the_same_and_the_frames_say_what_they_saw(cell, chec
     monkeypatch.setattr(
         stage_training,
         "train",
-        lambda *_, steps, **__: TrainingRecord([1.0] * steps, [1e-3] * steps, 1.0, 1, 0),
+        lambda *_, steps, **__: TrainingRecord([1.0] * steps, [1e-3] * steps, 1.0, 1),
     )
     tokens, frames = {}, {}
     for curriculum in CURRICULA:
