@@ -67,6 +67,7 @@ def test_a_number_of_samples_of_the_rung_is_a_batch():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_frames_and_tiles_of_video_are_the_papers():
     found: Any = scale(load_ablation("video_frames"), "paper", ["frames_48", "anyres_8"]).rows
     whole, tiled = found["frames_48"], found["anyres_8"]
