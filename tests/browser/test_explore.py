@@ -35,7 +35,7 @@ def test_tiles_change_with_their_slider(opened, screenshot):
     notebook = opened("explore_vision")
     before = notebook.pictures()
     notebook.push_slider("tiles", times=4)
-    after = notebook.wait_for_other(before)
+    notebook.wait_for_other(before)
     notebook.control("tiles").scroll_into_view_if_needed()
     screenshot("explore_vision_tiles")
     assert notebook.errors() == []
