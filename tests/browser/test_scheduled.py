@@ -25,7 +25,12 @@ def test_a_notebook_is_scheduled_from_the_menu_and_runs_to_its_end(jupyter, page
     workbench.set_parameters("scheduled_sweep", study=STUDY, rung=RUNG, rows=",".join(ROWS), workers=1)
     before = {job["job_id"] for job in jupyter.ask("scheduler/jobs")["jobs"]}
     page.goto(f"{jupyter.url}lab/tree/notebooks/README.md?token={jupyter.token}&reset")
-    page.locator(".jp-DirListing-item", has_text="scheduled_sweep.ipynb").click(button="right")
+    # The page that opens is selected in the list once it is there; a job takes what is selected.
+    page.get_by_role("heading", name="To explore in").wait_for()
+    listed = page.locator(".jp-DirListing-item", has_text="scheduled_sweep.ipynb")
+    listed.click()
+    page.locator(".jp-DirListing-item.jp-mod-selected", has_text="scheduled_sweep.ipynb").wait_for()
+    listed.click(button="right")
     page.locator(".lm-Menu-itemLabel", has_text="Create Job").click()
     page.get_by_role("button", name="Create", exact=True).wait_for()
     screenshot("scheduler_form")
