@@ -279,6 +279,8 @@ class SlurmExecutor(Executor):
         return self._threads.submit(self._wait, handle)
 
     def _wait(self, handle: Any) -> Result:
+        from submitit.core.utils import UncompletedJobError
+
         asked = time.monotonic()
         # submitit by itself asks Slurm every ten minutes; one question is for all jobs.
         while not handle.done(force_check=(ask := time.monotonic() - asked > ASK_SECONDS)):
@@ -288,7 +290,7 @@ class SlurmExecutor(Executor):
         self._handles.remove(handle)
         try:
             result: Result = handle.result()  # waits a little, as a shared disk may show it late
-        except Exception:
+        except UncompletedJobError:  # it failed, or left nothing
             state = handle.state
             error = f"its job {handle.job_id} ended as {state} (log: {handle.paths.stderr})"
             return Result(error=error, passing=not any(word in state for word in HOPELESS))
