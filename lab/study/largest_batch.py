@@ -149,9 +149,11 @@ def _tiling(cell: VisionParameters) -> dict[str, Any]:
 def _traced(step: TracedStep, *, checkpointing: bool) -> Memory:
     parameters = step.parameters
     encoders = build_encoders(parameters)
+    # Found before the trace, in which timm could build no network: it reads numbers out of tensors.
+    seen = step.seen if step.leg.kind in SOURCES else None
     return trace(
         _build_model(parameters, encoders, step.leg.trained),
-        partial(_largest_batch, step, encoders),
+        partial(_largest_batch, step, encoders, seen),
         trained=step.leg.trained,
         precision=PRECISIONS[step.precision],
         packed=step.limit in PACKED,
@@ -204,7 +206,9 @@ def _build_model(parameters: Any, encoders: Mapping[str, Any], trained: tuple[st
     return model
 
 
-def _largest_batch(step: TracedStep, encoders: Mapping[str, Any], model: OmniModel) -> list[Example]:
+def _largest_batch(
+    step: TracedStep, encoders: Mapping[str, Any], seen: Largest | None, model: OmniModel
+) -> list[Example]:
     asked, limit, kind, parameters = step.asked, step.tokens, step.leg.kind, step.parameters
     if kind == TEXT:
         scored = limit if asked.answer_tokens is None else asked.answer_tokens
@@ -212,11 +216,11 @@ def _largest_batch(step: TracedStep, encoders: Mapping[str, Any], model: OmniMod
 
     def example(answer_tokens: int) -> Example:
         content: list[Segment]
-        if kind == SPEECH:
+        if seen:
+            content = [_seen(step, seen, encoders["vision_encoder"], model), [0] * asked.question_tokens]
+        else:
             # Without the tokenizer, which would have to be fetched: some four letters a token.
             content = [[0] * -(-len(parameters.prompt) // 4), _sound(step, encoders["audio_encoder"])]
-        else:
-            content = [_seen(step, encoders["vision_encoder"], model), [0] * asked.question_tokens]
         return Example(content=content, answer=[0] * answer_tokens)
 
     if (tokens := model.num_tokens(example(asked.answer))) > limit:
@@ -236,9 +240,9 @@ def _sound(step: TracedStep, encoder: AudioEncoder) -> Sound:
         return Sound(torch.empty(1).expand(frames * encoder.samples_per_frame))
 
 
-def _seen(step: TracedStep, encoder: VisionEncoder, model: OmniModel) -> Seen:
+def _seen(step: TracedStep, seen: Largest, encoder: VisionEncoder, model: OmniModel) -> Seen:
     branch: Any = step.leg.branch
-    size, seen = encoder.image_size, step.seen
+    size = encoder.image_size
     if not seen.frames and "language_model" not in step.leg.trained:
         raise LabError(f"nothing is seen, so nothing can train of: {', '.join(sorted(step.leg.trained))}")
     grid = best_grid(*seen.frame_size, image_size=size, max_tiles=step.parameters.max_tiles)

@@ -22,9 +22,15 @@ DRIVER = [sys.executable, "-c", "from lab import cli; cli.main()"]
 
 
 def write_checkout(root: Path, seconds: float = 1.0) -> Path:
-    """The toy's checkout; its cells take some time, and write a line into notebooks/finished.txt when they end."""
+    """The toy's checkout; its cells take some time, and write a line into notebooks/finished.txt when they end.
+
+    None ends while there is a file notebooks/hold.
+    """
     write_toy_project(root)
-    code = TOY_CODE.replace("run.finish()", f"time.sleep({seconds})\nrun.finish()\n")
+    code = TOY_CODE.replace(
+        "run.finish()",
+        f'time.sleep({seconds})\nwhile Path("hold").exists():\n    time.sleep(0.1)\nrun.finish()\n',
+    )
     trace = 'with open("finished.txt", "a") as file:\n    file.write(f"{size} {seed}\\n")\n'
     write_notebook(root / "notebooks" / "toy.ipynb", code=code + trace)
     return root

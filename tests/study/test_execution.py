@@ -178,7 +178,7 @@ def test_a_server_of_another_store_is_refused_and_none_outlives_its_sweep(
             tracking_server.check_store(server.uri, run_id)
     finally:
         server.stop()
-    assert not processes(server.uri.rpartition(":")[2])
+    wait_for(lambda: not processes(server.uri.rpartition(":")[2]), 10)  # they are killed, and have to be gone
 
 
 def test_a_cell_that_the_driver_has_closed_or_left_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
