@@ -20,6 +20,7 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
+from lab.data.kept import Kept
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, make_folder
 
@@ -91,6 +92,18 @@ def sha256_of(path: Path) -> str:
     """Hash a file without reading it whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_hashes(files: Sequence[Path]) -> list[str]:
+    """Hash files, in their order; one that is as long and as old as when it was read last is not read again."""
+
+    def state(path: Path) -> bytes:
+        status = path.stat()
+        told = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return hashlib.sha256(repr(told).encode()).digest()
+
+    kept = Kept("file_hashes", what="the hashes of files")
+    return kept.values(list(map(state, files)), lambda missing: ((place, sha256_of(files[place])) for place in missing))
 
 
 def _fetch_into(package: Package, unpacked: Path) -> None:

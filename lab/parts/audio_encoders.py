@@ -54,7 +54,7 @@ class AudioEncoder(Built, nn.Module):
     is `margin_frames` of silence and a position table cut to match, which is many times faster and not quite the same
     (attention no longer sees the rest of the silence). The margin keeps the reflection with which the spectrogram
     begins and ends out of the audio, and gives the encoder the silence it was trained to find. Either way only the
-    clip's own frames are returned, and a clip's features do not depend on what else stands in its batch.
+    clip's own frames are returned, and a clip's features depend on what else stands in its batch by rounding alone.
 
     Raises:
         LabError: the front end has another number of mel bins than the encoder, or the window is unknown.
