@@ -85,23 +85,24 @@ def prepare(cells: Sequence[Parameters]) -> Ingredients:
         for cell in distinct.values():
             check_cell(cell)
         ingredients, needed = _made(list(distinct.values()))
-        pins = _pins(name for cell in distinct.values() for name in _possible_folders(cell))
-        made = sorted({os.path.relpath(path, cache_dir()) for path in (*needed, *pins)})
+        needed += _pins(name for cell in distinct.values() for name in _possible_folders(cell))
+        made = sorted({os.path.relpath(path, cache_dir()) for path in needed})
         write_whole(memo, json.dumps({"ingredients": ingredients, "made": made}))
     return ingredients
 
 
-def _pins(names: Iterable[str]) -> set[Path]:
+def _pins(names: Iterable[str]) -> list[str]:
     """Where it is kept at which commit data sets of the hub are read: another commit, or none, is prepared again."""
     from lab.data.hub import pin
 
-    return {pin(name) for name in names if name and pin(name).is_file()}
+    return [str(pin(name)) for name in names if os.path.isfile(pin(name))]
 
 
 def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]:
     """What tells whether a folder among the names has changed: its files, their sizes and when they were written."""
     states = {}
-    for folder in (Path(name) for name in sorted({name for name in names if name and Path(name).is_dir()})):
+    # Not Path's own, which raises an error of a name that is too long, as a prompt may be.
+    for folder in (Path(name) for name in sorted({name for name in names if name and os.path.isdir(name)})):
         files = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
         states[str(folder)] = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
     return states

@@ -160,7 +160,7 @@ def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
     folder = tmp_path / "folder"
     (folder / "inner").mkdir(parents=True)
     (folder / "inner" / "a.txt").write_text("one")
-    names = [str(folder), "", "google/siglip", str(folder / "inner" / "a.txt")]
+    names = [str(folder), "", "google/siglip", str(folder / "inner" / "a.txt"), "a long prompt " * 400]
     before = folder_states(names)
     assert before.keys() == {str(folder)}
     assert [entry[:2] for entry in before[str(folder)]] == [("inner/a.txt", 3)]

@@ -318,7 +318,7 @@ def _open_corpus(source: str, language: str) -> "Corpus":
     """A corpus; of the hub's the state that the settings name."""
     from lab.data.speech.corpora import load_corpus
 
-    return load_corpus(source, **({"language": language} if source.startswith(HUB) else {}))
+    return load_corpus(source, language=language) if source.startswith(HUB) else load_corpus(source)
 
 
 def _utterances(source: str, model: "OmniModel", cell: SavedCell, count: int) -> "tuple[SampleExamples, How]":
