@@ -186,8 +186,8 @@ def _rope_reaches(config: Any) -> Iterator[tuple[int, str]]:
     for rope in (given, *given.values()):
         kind = str(rope.get("rope_type")) if isinstance(rope, Mapping) else ""
         if kind == "longrope" or "dynamic" in kind:
-            told = rope.get("original_max_position_embeddings") if kind == "longrope" else None
-            reach = int(told or getattr(config, "max_position_embeddings", 0))
+            told: Any = rope.get("original_max_position_embeddings") if kind == "longrope" else None
+            reach = told or getattr(config, "max_position_embeddings", 0)
             yield reach, f"has {kind!r} positions, whose frequencies change with the largest beyond {reach}"
 
 
