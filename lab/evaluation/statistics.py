@@ -20,7 +20,7 @@ roughly normal, which three seeds cannot show. Simulated (tests/evaluation/test_
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,15 @@ class Effect:
         tail = (1 - confidence) / 2
         low, high = np.quantile(self.draws(num_seeds), [tail, 1 - tail])
         return float(low), float(high)
+
+    def ends(self, confidence: float) -> "tuple[Effect, Effect]":
+        """The effect as seeds without end may show it at these sentences: at the low and high end of its seeds' part.
+
+        That part alone is Student's interval over seeds. It needs two seeds or more.
+        """
+        quantile = stats.t.ppf((1 + confidence) / 2, df=self.num_seeds - 1)
+        half = float(quantile * np.sqrt(self.seed_variance / self.num_seeds))
+        return replace(self, estimate=self.estimate - half), replace(self, estimate=self.estimate + half)
 
     def p_value(self) -> float:
         """Two-sided, of an effect of 0: the smallest level at which the interval leaves 0 out (at least 2 / draws)."""
