@@ -33,6 +33,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def reason(error: BaseException) -> str:
+    """What an error of the system or of FFmpeg says, without number and file; of another one its first line."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 def name_values(given: Iterable[str], option: str, example: str) -> dict[str, str]:
     """The NAME=VALUE words of a repeatable option; a LabError where one is of another form, or given twice."""
     values: dict[str, str] = {}

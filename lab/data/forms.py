@@ -15,8 +15,12 @@
 
 More of speech: `google/fleurs:cmn_hans_cn`, `AISHELL/AISHELL-1` (or a copy of it in Parquet), `wenet-e2e/wenetspeech`
 (gated; ask for access first), `TwinkStart/KeSpeech` (a copy; the original is by application).
+
+What a row holds as text is looked at here and nowhere else (`as_text`): what is no text is never written out as some.
 """
 
+import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Dropped
+from lab.data.parquet import NOT_UTF8
 from lab.data.sample import Audio, Image, Media, Part, Role, Sample, Text, Video
 
 _VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")
@@ -77,17 +82,57 @@ def _first(row: Row, names: Sequence[str]) -> Any:
     return next((row[name] for name in names if name in row), None)
 
 
+def is_null(value: Any) -> bool:
+    """Whether a row holds nothing there; NaN is how pandas writes null."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def as_text(value: Any, what: str) -> str:
+    """What a row holds as text, a number as it is written, nothing of null; `what` is it, for the reason.
+
+    >>> as_text("a cat", "caption"), as_text(7, "answer"), as_text(float("nan"), "caption")
+    ('a cat', '7', '')
+
+    Raises:
+        Dropped: it is a list or something else that is no text, or has half a character (a surrogate without its pair).
+    """
+    if is_null(value):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+        raise Dropped(f"{what} that is no text")
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Dropped(f"{what} with half a character") from None
+    return text
+
+
+def as_row(given: Any) -> Row:
+    """A row, or that of a line of JSON; a `Dropped` where it is none, or None stands for a row of broken text."""
+    if given is None:
+        raise Dropped(NOT_UTF8)
+    try:
+        row = json.loads(given) if isinstance(given, bytes) else given
+    except (ValueError, RecursionError):
+        raise Dropped("line that is no JSON") from None
+    if not isinstance(row, Mapping):
+        raise Dropped("line that is no JSON object")
+    return row
+
+
 def _transcribe(row: Row, root: Path) -> Sample:
-    speaker = _first(row, _SPEAKERS)
-    sound = Audio(_media(_first(row, _AUDIO), root), speaker="unknown" if speaker is None else str(speaker))
-    return _sample((sound,), str(_first(row, _TRANSCRIPTS) or ""))
+    speaker = as_text(_first(row, _SPEAKERS), "speaker") or "unknown"
+    sound = Audio(_media(_first(row, _AUDIO), root), speaker=speaker)
+    return _sample((sound,), as_text(_first(row, _TRANSCRIPTS), "transcript"))
 
 
 def _pair(row: Row, root: Path) -> Sample:
-    prompt, answer = _first(row, PROMPTS), _first(row, ANSWERS)
-    if not isinstance(prompt, str) or not isinstance(answer, str):
+    asked, answered = _first(row, PROMPTS), _first(row, ANSWERS)
+    if is_null(asked) or is_null(answered):
         raise Dropped("a row of another shape")
-    about = next((str(row[name]).strip() for name in _ABOUT if row.get(name)), "")
+    prompt, answer = as_text(asked, "prompt"), as_text(answered, "answer")
+    about = next((as_text(row[name], name).strip() for name in _ABOUT if row.get(name)), "")
     return _sample((Text("\n".join(filter(None, (prompt.strip(), about)))),), answer.strip())
 
 
@@ -97,9 +142,9 @@ def _media(value: Any, root: Path, *, suffixes: Sequence[str] = ()) -> Media:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
         return value
-    if value is None or value in ("", b""):
+    name = "" if value == b"" else as_text(value, "name of a sound, image or video")
+    if not name:
         raise Dropped("no sound, image or video in the row")
-    name = str(value)
     if "://" in name:
         return name
     path = root / name
@@ -114,7 +159,7 @@ def _video(value: Any, root: Path) -> Video:
 
 
 def _text(row: Row, column: str) -> str:
-    text = str(row[column] if row[column] is not None else "").strip()
+    text = as_text(row[column], column).strip()
     if not text:
         raise Dropped(f"empty {column}")
     return text
@@ -127,7 +172,7 @@ def _turns(row: Row) -> list[Text]:
         role = _ROLES.get(str(turn.get("from") or turn.get("role")))
         if role is None:
             raise Dropped("turns that are not questions and answers in alternation")
-        turns.append(Text(str(turn.get("value") or turn.get("content") or "").strip(), role))
+        turns.append(Text(as_text(turn.get("value") or turn.get("content"), "turn").strip(), role))
     turns = turns[:-1] if turns and turns[-1].role == "user" else turns
     roles = [turn.role for turn in turns if turn.role != "system"]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
@@ -194,7 +239,7 @@ def _activitynet_qa(row: Row, root: Path) -> Sample:
 def _next_qa(row: Row, root: Path) -> Sample:
     content = (_video(row["video"], root), Text(_text(row, "question")))
     answer = _text(row, "answer")
-    choices = tuple(str(row[f"a{k}"]) for k in range(5) if row.get(f"a{k}") is not None)
+    choices = tuple(as_text(row[f"a{k}"], "choice") for k in range(5) if not is_null(row.get(f"a{k}")))
     if choices:
         if not answer.isdecimal() or int(answer) >= len(choices):
             raise Dropped("an answer that is no number of a choice")
@@ -205,7 +250,7 @@ def _next_qa(row: Row, root: Path) -> Sample:
 def _image_choices(row: Row, root: Path) -> Sample:
     """A list of choices with the number of the right one, or columns A, B, ... with its letter (MMBench)."""
     listed = row.get("choices")
-    choices = tuple(map(str, listed)) if listed else tuple(str(row[c]) for c in "ABCDE" if _is_choice(row.get(c)))
+    choices = tuple(as_text(one, "choice") for one in listed or (row[c] for c in "ABCDE" if _is_choice(row.get(c))))
     answer = _text(row, "answer")
     number = int(answer) if answer.isdecimal() else "ABCDE".find(answer) if len(answer) == 1 else -1
     if not 0 <= number < len(choices):
@@ -215,7 +260,7 @@ def _image_choices(row: Row, root: Path) -> Sample:
 
 
 def _is_choice(value: Any) -> bool:
-    return value is not None and str(value).strip().lower() not in ("", "nan")
+    return not is_null(value) and str(value).strip().lower() not in ("", "nan")
 
 
 FORMS: Mapping[str, Form] = {

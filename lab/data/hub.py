@@ -8,20 +8,30 @@ read it (`revisions/` in the cache), and `OWNER/NAME@COMMIT` names another one.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from lab.data.fetch import files_hashes, packages
 from lab.data.filters.filtering import Dropped, LeftOut
-from lab.data.forms import FORMS, Form, Row
+from lab.data.forms import FORMS, Form, Row, as_row, as_text
+from lab.data.parquet import rows_of
 from lab.data.sample import Part, Sample, Video
 from lab.errors import LabError, choose, first_line
 from lab.paths import cache_dir, media_dir, write_whole
 
 PREFIX = "hub:"
+_METADATA = "metadata.jsonl"
+_FILE_NAME = "file_name"
+# Rows that are looked at for the names of columns.
+_FIRST_ROWS = 1000
+_ROWS_AT_ONCE = 16
 LETTERS = 16
 """Of a state's name, where it stands in a key."""
 
@@ -42,13 +52,22 @@ class SampleReading:
 
 @dataclass(frozen=True)
 class HubSplit:
-    """One split of a data set, opened as a stream."""
+    """One split of a data set, opened as a stream; or its JSON `files`, which are read here.
+
+    `datasets` refuses a file of JSON for one line that is none, and writes a column anew whose values are of several
+    types. In metadata beside media, columns are named after the kind of `media`.
+    """
 
     dataset: str
     split: str
     revision: str
     """A commit, or "folder SHA-256"."""
-    stream: Any
+    info: Any
+    stream: Any = None
+    files: tuple[str, ...] = ()
+    media: str = ""
+    tables: bool = False
+    """Whether the stream is made of tables, of which a row can be broken without the others."""
 
     @property
     def name(self) -> str:
@@ -58,30 +77,66 @@ class HubSplit:
     @property
     def licence(self) -> str:
         """As the data set's card has it."""
-        return self.stream.info.license or "see the data set's card"
+        return self.info.license or "see the data set's card"
 
     def columns(self) -> list[str]:
         """The names of its columns, asked before a row is read."""
         try:
+            if self.files:
+                seen: dict[str, None] = {}
+                for row in islice(self._json_rows(), _FIRST_ROWS):
+                    with suppress(Dropped):
+                        seen |= dict.fromkeys(as_row(row))
+                return list(seen)
             return list(self.stream.features or next(iter(self.stream.take(1)), {}))
         except Exception as error:  # `datasets` raises whatever its readers and the network raise
             raise LabError(
                 f"data set {self.name} cannot be read: {first_line(error)}; check access and network"
             ) from error
 
-    def rows(self, limit: int | None = None) -> Iterator[Row]:
-        """Its rows, at most `limit`, as they are stored: media are bytes or a path, never decoded."""
-        # With features, `datasets` wants torchcodec even for audio that it is told not to decode.
-        self.stream.info.features = None
+    def rows(self, limit: int | None = None) -> Iterator[Any]:
+        """Its rows, at most `limit`, as they are stored, for `as_row`: media are bytes or a path, never decoded."""
         number = 0
         try:
-            for row in self.stream if limit is None else self.stream.take(limit):
+            for row in islice(self._json_rows() if self.files else self._streamed(), limit):
                 yield row
                 number += 1
         except Exception as error:  # as above
             raise LabError(
                 f"data set {self.name} broke off at row {number}: {first_line(error)}; check the network"
             ) from error
+
+    def _streamed(self) -> Iterator[Row | None]:
+        # With features, `datasets` wants torchcodec even for audio that it is told not to decode.
+        self.stream.info.features = None
+        if not self.tables:
+            return iter(self.stream)
+        return chain.from_iterable(map(rows_of, self.stream.with_format("arrow").iter(_ROWS_AT_ONCE)))
+
+    def _json_rows(self) -> Iterator[Row | bytes]:
+        """The lines of the files, and the rows of those that hold one list of all."""
+        from datasets import StreamingDownloadManager
+        from datasets.utils.file_utils import xopen
+
+        manager = StreamingDownloadManager()
+        for file in manager.iter_files(manager.extract(list(self.files))):
+            with xopen(file, "rb") as lines:
+                for number, line in enumerate(lines):
+                    if not number and line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                        yield from _one_list(line + lines.read())
+                    elif line.strip():
+                        yield self._with_media(line, file) if self.media else line
+
+    def _with_media(self, line: bytes, file: str) -> Row | bytes:
+        """A line of metadata: files that it names lie beside it."""
+        try:
+            row = dict(as_row(line))
+        except Dropped:
+            return line
+        for name in [name for name in row if name.endswith(_FILE_NAME)]:
+            column, place = name.removesuffix(_FILE_NAME).rstrip("_") or self.media, row.pop(name)
+            row[column] = {"path": f"{file.removesuffix(_METADATA)}{place}" if isinstance(place, str) else place}
+        return row
 
     def samples(self, form: Form, left_out: LeftOut, *, limit: int | None = None) -> Iterator[Sample]:
         """Make a sample of each row, of `limit` rows at most; one that does not fit the form is named in `left_out`.
@@ -102,19 +157,29 @@ class HubSplit:
 
         def samples() -> Iterator[Sample]:
             for number, row in enumerate(self.rows(limit)):
-                own_id = next((row[column] for column in form.ids if row.get(column) is not None), None)
-                key = f"{self.split}-{number:08d}" if own_id is None else str(own_id)
+                key = f"{self.split}-{number:08d}"
                 try:
-                    made = form.read(row, root)
+                    told = as_row(row)
+                    own_id = next((told[column] for column in form.ids if told.get(column) is not None), None)
+                    key = as_text(own_id, "id") or key
+                    made = form.read(told, root)
                 except Dropped as error:
                     left_out.add(str(error), key)
-                except (AttributeError, IndexError, KeyError, TypeError, LabError):
+                except Exception:  # whatever a row may hold
                     left_out.add("a row of another shape", key)
                 else:
                     group = next(filter(None, map(_video_name, made.content)), key)
                     yield replace(made, id=key, source=f"{PREFIX}{self.name}", group=group)
 
         return samples()
+
+
+def _one_list(content: bytes) -> list[Any]:
+    """The rows of a file that holds one list; its lines where it only looks like one."""
+    try:
+        return list(json.loads(content))
+    except ValueError:
+        return content.splitlines()
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:
@@ -139,16 +204,36 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
     state = revision or pinned_revision(named)
     dataset, commit = (named, None) if Path(named).is_dir() else (named.partition("@")[0], state)
     try:
-        streams = datasets.load_dataset(dataset, config, streaming=True, revision=commit)
+        builder = datasets.load_dataset_builder(dataset, config, revision=commit)
+        files, media = _json_files(builder)
+        streams = {} if files else builder.as_streaming_dataset()
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
         raise LabError(
             f"data set {dataset!r} cannot be opened: {first_line(error)}; expected a hub name, with access and "
             "network, or a folder"
         ) from error
-    splits = {str(own): HubSplit(dataset, str(own), state, stream) for own, stream in streams.items()}
+    opened = partial(HubSplit, dataset, revision=state)
+    splits = {own: opened(own, info=builder.info, files=named, media=media) for own, named in files.items()}
+    tables = isinstance(builder, datasets.ArrowBasedBuilder)
+    for own, stream in streams.items():
+        splits[str(own)] = opened(str(own), info=stream.info, stream=stream, tables=tables)
     if split is not None:
         choose(splits, split, f"split of data set {dataset!r}:")
     return splits
+
+
+def _json_files(builder: Any) -> tuple[dict[str, tuple[str, ...]], str]:
+    """The JSON files of each split, and of metadata beside media the kind of these; none where rows stand in others."""
+    from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+    from datasets.packaged_modules.json.json import Json
+
+    named = {str(own): tuple(files) for own, files in (builder.config.data_files or {}).items()}
+    if isinstance(builder, Json) and builder.config.field is None:
+        return named, ""
+    found = {own: tuple(file for file in files if file.endswith(f"/{_METADATA}")) for own, files in named.items()}
+    if isinstance(builder, FolderBasedBuilder) and all(found.values()):
+        return found, builder.BASE_COLUMN_NAME
+    return {}, ""
 
 
 def open_split(name: str, *, revision: str | None = None, default: str | None = None) -> HubSplit:

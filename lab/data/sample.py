@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from lab.data.fetch import files_hashes
 from lab.data.images import read_image
-from lab.data.speech.audio import Clip, read_audio
+from lab.data.speech.audio import Clip, checked, read_audio
 from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video
 from lab.errors import LabError, first_line
 from lab.paths import cache_dir, media_dir, write_whole
@@ -48,10 +48,16 @@ def media_file(media: Path | bytes | str) -> Path:
     """A path to a picture, sound or video; bytes and what a web address leads to are kept in the cache, once.
 
     Raises:
-        LabError: there is no such file, or the address cannot be read.
+        LabError: there is no such file, what is named can be no file, or the address cannot be read.
     """
     if isinstance(media, Path):
-        if not media.exists():
+        try:
+            there = media.exists()
+        except OSError as error:  # a name that is too long is a file's content, or a folder is closed
+            raise LabError(
+                f"{str(media)[:80]} cannot be read: {error.strerror}; expected the path of a file"
+            ) from error
+        if not there:
             unpacked = f"; expected the data set's unpacked files in its folder under {media_dir()} (OMNI_LAB_MEDIA)"
             raise LabError(f"{media} is not there{unpacked if media.is_relative_to(media_dir()) else ''}")
         return media
@@ -94,8 +100,7 @@ class Audio:
     def read(self) -> Float[ndarray, " samples"]:
         """Its samples, 16 kHz, mono."""
         if isinstance(self.source, Drawn | Clip):
-            drawn: Float[ndarray, " samples"] = self.source.read()
-            return drawn
+            return checked(self.source.read(), "the sound")
         return read_audio(self.source if isinstance(self.source, bytes) else media_file(self.source))
 
     @property

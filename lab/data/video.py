@@ -27,7 +27,7 @@ from PIL.Image import Image
 
 from lab.data.images import MAX_PIXELS, as_rgba, fit_within, on_white, open_image, read_image
 from lab.data.speech.audio import decode_audio
-from lab.errors import LabError
+from lab.errors import LabError, reason
 
 VIDEO_FRAME = (384, 768)
 """The most pixels of a frame, high and wide (section 2)."""
@@ -112,14 +112,14 @@ def read_video(path: Path, sight: Sight = PAPER_SIGHT) -> VideoFrames:
     if sight.max_frames == 0:
         return VideoFrames(frames=np.zeros((0, 1, 1, 3), dtype=np.uint8), seconds=np.zeros(0), duration_seconds=0.0)
 
-    if path.is_dir():
-        return _read_folder(path, sight)
-    if _is_animation(path):
-        return _read_animation(path, sight)
     try:
-        return _read_stream(path, sight)
-    except (av.error.FFmpegError, OSError) as error:
-        raise LabError(f"{path} is not a video that can be read ({error.strerror or error})") from error
+        if path.is_dir():
+            return _read_folder(path, sight)
+        return _read_animation(path, sight) if _is_animation(path) else _read_stream(path, sight)
+    except LabError:
+        raise
+    except Exception as error:  # of broken bytes PyAV raises more than FFmpeg's errors
+        raise LabError(f"{path} is not a video that can be read ({reason(error)})") from error
 
 
 def read_sound(path: Path) -> Float[ndarray, " samples"] | None:
@@ -130,14 +130,16 @@ def read_sound(path: Path) -> Float[ndarray, " samples"] | None:
     Raises:
         LabError: missing, neither a video nor a sound, or a track that is truncated, broken or without samples.
     """
-    if path.is_dir() or _is_animation(path):
-        return None
     try:
+        if path.is_dir() or _is_animation(path):
+            return None
         with av.open(f"file:{path}", metadata_errors="replace") as container:
             tracks = container.streams.audio
             return decode_audio(container, tracks[0], name=str(path)) if tracks else None
-    except (av.error.FFmpegError, OSError) as error:
-        raise LabError(f"{path} is neither a video nor a sound that can be read ({error.strerror or error})") from error
+    except LabError:
+        raise
+    except Exception as error:  # as above
+        raise LabError(f"{path} is neither a video nor a sound that can be read ({reason(error)})") from error
 
 
 def _is_animation(path: Path) -> bool:

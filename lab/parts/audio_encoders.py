@@ -51,10 +51,12 @@ class AudioEncoder(Built, nn.Module):
     """Whisper's front end and encoder: 16 kHz waveforms in, 50 frames a second out.
 
     `window` says what stands after a clip shorter than 30 s: `padded` is silence up to 30 s, as in the paper; `cropped`
-    is `margin_frames` of silence and a position table cut to match, which is many times faster and not quite the same
-    (attention no longer sees the rest of the silence). The margin keeps the reflection with which the spectrogram
-    begins and ends out of the audio, and gives the encoder the silence it was trained to find. Either way only the
-    clip's own frames are returned, and a clip's features depend on what else stands in its batch by rounding alone.
+    is `margin_frames` of silence and a position table cut to match, which is many times faster and not the same, since
+    attention no longer sees the rest of the silence: of recorded speech a frame's features are 25 to 44% of their
+    distance from the clip's mean away from the padded ones (medians; cosine 0.90 to 0.97; `benchmarks/cropped.py`). The
+    margin keeps the reflection with which the spectrogram begins and ends out of the audio, and gives the encoder the
+    silence it was trained to find. Either way only the clip's own frames are returned, and a clip's features depend on
+    what else stands in its batch by rounding alone.
 
     Raises:
         LabError: the front end has another number of mel bins than the encoder, or the window is unknown.

@@ -7,7 +7,7 @@ Windows of encoder frames in, one language-model token a window out. Axes: `batc
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.errors import LabError
+from lab.errors import LabError, choose
 from lab.parts.part import Built, build_by_name, check_positive
 
 Count = TypeVar("Count", int, Tensor)
 Windows = Float[Tensor, "windows rate hidden_size"]
 FramesInWindow = Int[Tensor, " windows"]
 TokenOfWindow = Float[Tensor, "windows output_size"]
+LastWindow = Literal["padded", "dropped"]
 MAX_DOWNSAMPLE_RATE = 32
 ULTRAVOX_NORM_INIT = 0.4
 _INITIALIZER_RANGE = 0.02
@@ -34,9 +35,14 @@ class AudioProjector(Built, nn.Module, ABC):
     so the last window may hold fewer real frames than the others: 7 frames at rate 3 are the windows (0 1 2), (3 4 5),
     (6 . .), so 3 tokens. Windows that are wholly padding are never computed; their tokens are zeros.
 
+    Where `last_window` is "dropped", a last window that is not full has no token, as in Baichuan-Omni-1.5: 7 frames at
+    rate 3 are 2 tokens. `build_audio_projector` takes it for every projector.
+
     Raises:
         LabError: the rate is not a whole number from 1 to 32, or a width is not positive.
     """
+
+    last_window: LastWindow = "padded"
 
     def __init__(self, *, hidden_size: int, output_size: int, downsample_rate: int) -> None:
         super().__init__()
@@ -50,9 +56,9 @@ class AudioProjector(Built, nn.Module, ABC):
         self.downsample_rate = downsample_rate
 
     def output_length(self, num_frames: Count) -> Count:
-        """Tokens for `num_frames` encoder frames: ceil(frames / rate), because the last window is padded, not dropped.
+        """Tokens for `num_frames` encoder frames: ceil(frames / rate), or floor where the last window is dropped.
 
-        Differs from the paper: 30 s at n = 8 are 188 tokens here, where its figures give 187 (1500 / 8 = 187.5).
+        Differs from the paper: 30 s at n = 8 are 188 tokens by default, where its figures give 187 (1500 / 8 = 187.5).
 
         Raises:
             LabError: an utterance is shorter than one window.
@@ -63,7 +69,8 @@ class AudioProjector(Built, nn.Module, ABC):
                 f"downsample_rate {self.downsample_rate} is larger than an utterance of {shortest} encoder frames; "
                 f"choose a rate of at most {shortest} or leave that utterance out"
             )
-        return (num_frames + self.downsample_rate - 1) // self.downsample_rate
+        padding = self.downsample_rate - 1 if self.last_window == "padded" else 0
+        return (num_frames + padding) // self.downsample_rate
 
     def forward(
         self, features: Float[Tensor, "batch frames hidden_size"], lengths: Int[Tensor, " batch"]
@@ -76,6 +83,8 @@ class AudioProjector(Built, nn.Module, ABC):
         rate = self.downsample_rate
         token_lengths = self.output_length(lengths)
         num_tokens = self.output_length(num_frames)
+        if self.last_window == "dropped":
+            lengths = token_lengths * rate
 
         starts = torch.arange(num_tokens, device=features.device) * rate
         frames_in_window = (lengths.to(features.device)[:, None] - starts).clamp(0, rate).flatten()
@@ -357,6 +366,14 @@ AUDIO_PROJECTORS: dict[str, type[AudioProjector]] = {
 }
 
 
-def build_audio_projector(name: str, **options: Any) -> AudioProjector:
-    """Build a projector of `AUDIO_PROJECTORS` from its own constructor's options."""
-    return build_by_name(AUDIO_PROJECTORS, name, "audio projector", options)
+def build_audio_projector(name: str, *, last_window: LastWindow = "padded", **options: Any) -> AudioProjector:
+    """Build a projector of `AUDIO_PROJECTORS` from its own constructor's options.
+
+    Raises:
+        LabError: as `build_by_name`, or an unknown `last_window`.
+    """
+    choose(dict.fromkeys(get_args(LastWindow)), last_window, "last_window")
+    projector = build_by_name(AUDIO_PROJECTORS, name, "audio projector", options)
+    projector.last_window = last_window
+    projector.built_with = options if last_window == "padded" else {**options, "last_window": last_window}
+    return projector

@@ -8,6 +8,7 @@ and pictures themselves.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AudioEncoder
-from lab.parts.audio_projectors import AUDIO_PROJECTORS
+from lab.parts.audio_projectors import AUDIO_PROJECTORS, build_audio_projector
 from lab.parts.language_models import CharacterCodec, ChatCodec, LanguageModel, SubwordCodec, WordCodec
 from lab.parts.media_tokens import AudioTokens, VisualTokens
 from lab.parts.omni_model import OmniModel
@@ -208,10 +209,10 @@ _CLASSES: Mapping[str, Callable[..., Any]] = {
         for one in (
             *(AudioEncoder, AudioTokens, VisionEncoder, VisualTokens, SiglipBackbone, WhisperFeatureExtractor),
             *(CharacterCodec, ChatCodec, SubwordCodec, WordCodec),
-            *AUDIO_PROJECTORS.values(),
             *VISUAL_PROJECTORS.values(),
         )
     },
+    **{one.__name__: partial(build_audio_projector, name) for name, one in AUDIO_PROJECTORS.items()},
     "TimmBackbone": lambda **options: load_timm(**options, pretrained=False),
     "WhisperEncoder": lambda config: WhisperEncoder(WhisperConfig(**config)),
     "SiglipVisionModel": lambda config: SiglipVisionModel(SiglipVisionConfig(**config)),

@@ -178,8 +178,9 @@ def until_decided(
 ) -> Outcome:
     """Bring a study up to date, then add seeds to the rows of `question` until it is decided or something ends it.
 
-    It ends where the claim is decided, a cell failed, the budget or the seeds are used up, the forecast says that no
-    number of seeds would decide, or with Ctrl-C. `notes` of the outcome has a line a look, and why it ended.
+    It ends where the claim is decided, a cell failed, the budget or the seeds are used up, no number of seeds would
+    decide it wherever those that were run allow the effect to be, or with Ctrl-C. `notes` of the outcome has a line a
+    look, and why it ended.
 
     Args:
         most_seeds: of a row; 24 where None, or as many as were looked at already.
@@ -236,7 +237,7 @@ def until_decided(
             if look.outcome != "undecided":
                 return f"the claim is decided: it {look.outcome}"
             if hopeless:
-                return f"if the effect stays as estimated no number of seeds would decide it: {hopeless}"
+                return f"no number of seeds would decide it: {hopeless}"
         return f"the next look would be at {2 * len(seeds)} seeds, more than the {most} allowed"
 
     try:
@@ -266,7 +267,7 @@ def _ended(outcome: Outcome) -> str:
 
 def _look(ablation: Ablation, rung: str, question: Question, seeds: Sequence[int], plan: int) -> tuple[Look, str]:
     """Look at the claim, or take the last look again where the data are its own; also why no number of seeds would
-    decide it, empty where one may."""
+    decide it, empty where one may: what the present estimate alone leaves open, more seeds may decide."""
     taken = read_looks(ablation, rung)
     data = question.data(seeds)
     if taken and taken[-1].data == data:
@@ -288,8 +289,7 @@ def _look(ablation: Ablation, rung: str, question: Question, seeds: Sequence[int
             when=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         look = record_look(ablation, rung, look)[-1]
-    hopeless = verdict.reason if verdict.outcome == "undecided" and verdict.further_seeds is None else ""
-    return look, hopeless
+    return look, verdict.reason if verdict.hopeless else ""
 
 
 def describe_look(look: Look) -> str:

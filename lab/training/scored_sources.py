@@ -74,7 +74,8 @@ def _instructions(source: str, limit: int | None) -> tuple[Iterable[Sample], Lef
     if is_source(source):
         raise LabError(f"source {source!r} is of pictures or video, which a language model cannot see; add --images")
     if source.endswith(TABLE):
-        return islice(read_instruction_table(Path(source)), limit), LeftOut()
+        left_out = LeftOut()
+        return islice(read_instruction_table(Path(source), left_out), limit), left_out
     if Path(source).is_file():
         raise LabError(f"{source} is no Parquet table; expected a file that ends with {TABLE}, or a source by name")
     reading = read_instructions(source, limit=limit)

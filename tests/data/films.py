@@ -38,9 +38,14 @@ def film(
     picture: np.ndarray | None = None,
     sound: np.ndarray | None = None,
     sound_rate: int = 22050,
+    sound_layout: str = "mono",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a video; `stamps` are the frames' times in milliseconds, `picture` one picture for all frames."""
+    """Write a video; `stamps` are the frames' times in milliseconds, `picture` one picture for all frames.
+
+    Every channel of the `sound_layout` has the same sound.
+    """
+    channels = av.AudioLayout(sound_layout).nb_channels
     with av.open(str(path), "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = width, height
@@ -52,7 +57,11 @@ def film(
             stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation is not None or mirrored:
             stream.set_display_rotation(rotation or 0, hflip=mirrored)
-        track = None if sound is None else output.add_stream("aac", rate=sound_rate, layout="mono")
+        track = (
+            None
+            if sound is None
+            else output.add_stream("aac" if channels <= 8 else "pcm_f32le", rate=sound_rate, layout=sound_layout)
+        )
         for number in range(num_frames):
             pixels = np.full((height, width, 3), brightness(number), np.uint8) if picture is None else picture
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -62,7 +71,8 @@ def film(
         output.mux(stream.encode(None))
         if track is not None and sound is not None:
             for begin in range(0, len(sound), 1024):
-                block = av.AudioFrame.from_ndarray(sound[None, begin : begin + 1024], format="fltp", layout="mono")
+                samples = sound[begin : begin + 1024].repeat(channels)[None]
+                block = av.AudioFrame.from_ndarray(samples, format="flt", layout=sound_layout)
                 block.sample_rate, block.pts, block.time_base = sound_rate, begin, Fraction(1, sound_rate)
                 output.mux(track.encode(block))
             output.mux(track.encode(None))

@@ -1,8 +1,10 @@
+import gzip
 import io
 import json
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
@@ -120,6 +122,108 @@ def test_a_row_of_another_shape_is_counted(folder):
     samples, skipped = samples_of(folder([{"conversations": ["Hello."]}]), "conversation")
     assert samples == []
     assert skipped == {"a row of another shape": 1}
+
+
+NO_TEXT = {
+    '["a cat"]': "no text",
+    '{"bytes": ["a cat"]}': "no text",
+    "true": "no text",
+    "Infinity": "no text",
+    '"half of \\ud83d an emoji"': "half a character",
+}
+
+
+@pytest.mark.parametrize("wrong", NO_TEXT)
+@pytest.mark.parametrize(
+    ("form", "column", "row"),
+    [
+        ("transcribe", "transcript", '{"file": "a.wav", "text": %s}'),
+        ("transcribe", "speaker", '{"file": "a.wav", "text": "a", "speaker": %s}'),
+        ("transcribe", "name of a sound, image or video", '{"file": %s, "text": "a"}'),
+        ("transcribe", "id", '{"file": "a.wav", "text": "a", "id": %s}'),
+        ("pair", "prompt", '{"prompt": %s, "answer": "a"}'),
+        ("pair", "answer", '{"prompt": "a", "answer": %s}'),
+        ("pair", "input", '{"prompt": "a", "input": %s, "answer": "a"}'),
+        ("messages", "turn", '{"messages": [{"role": "user", "content": %s}, {"role": "assistant", "content": "a"}]}'),
+        ("image_caption", "caption", '{"image": "a.png", "caption": %s}'),
+        ("image_choices", "choice", '{"image": "a.png", "question": "a", "answer": 0, "choices": [%s]}'),
+        ("image_choices", "question", '{"image": "a.png", "question": %s, "answer": 0, "choices": ["a"]}'),
+        ("sharegpt4video", "caption", '{"video_path": "a.mp4", "captions": [{"idx": -1, "content": %s}]}'),
+        ("webvid", "name", '{"video": "a.mp4", "name": %s}'),
+        ("activitynet_qa", "answer", '{"video_name": "a", "question": "a", "answer": %s}'),
+        ("next_qa", "choice", '{"video": 3, "question": "a", "answer": 0, "a0": "a", "a1": %s}'),
+    ],
+)
+def test_what_is_no_text_is_left_out_and_never_written_as_some(tmp_path, form, column, row, wrong):
+    """One such value in a column neither changes the others' nor ends the reading."""
+    good = row % '"good"' if column != "choice" else row % '"b"'
+    (tmp_path / "train.jsonl").write_text("\n".join([good, row % wrong, good]))
+    reading = read_samples(f"hub:{tmp_path}", form=form)
+    samples = list(reading.samples)
+    assert len(samples) == 2
+    assert samples[0].content == samples[1].content
+    problem = f"{column} that is {NO_TEXT[wrong]}" if NO_TEXT[wrong] == "no text" else f"{column} with {NO_TEXT[wrong]}"
+    assert list(reading.left_out) == [problem]
+    json.dumps(reading.left_out, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("nothing", ["null", "NaN"])
+def test_nan_is_nothing_as_null_is(tmp_path, nothing):
+    rows = [f'{{"image": "a.png", "caption": {text}}}' for text in ('"nan"', nothing, "7")]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    samples, left_out = samples_of(f"hub:{tmp_path}", "image_caption")
+    assert [sample.answer for sample in samples] == ["nan", "7"]
+    assert left_out == {"empty caption": 1}
+
+
+def test_a_line_that_is_no_json_is_left_out_and_the_others_stay_as_they_are(tmp_path):
+    good = b'{"prompt": "3", "answer": "[4]"}'
+    broken = [b'{"prompt": "a", "ans', b"[1]", b'{"prompt": "\xff", "answer": "a"}', b"7", b"null"]
+    (tmp_path / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n".join([good, *broken, b"", good]) + b"\n")
+    reading = read_samples(f"hub:{tmp_path}", form="pair")
+    assert [(sample.id, sample.question, sample.answer) for sample in reading.samples] == [
+        ("train-00000000", "3", "[4]"),
+        ("train-00000006", "3", "[4]"),
+    ]
+    assert reading.left_out == {
+        "line that is no JSON": ["train-00000001", "train-00000003"],
+        "line that is no JSON object": ["train-00000002", "train-00000004", "train-00000005"],
+    }
+
+
+def test_rows_in_one_list_and_compressed_rows_are_read(tmp_path):
+    rows = [{"prompt": f"p{n}", "answer": "a"} for n in range(3)]
+    for name, data in (
+        ("list/train.json", json.dumps([*rows[:2], "a row"], indent=1).encode()),
+        ("zipped/train.jsonl.gz", gzip.compress("\n".join(map(json.dumps, rows[:2])).encode())),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(data)
+        samples, left_out = samples_of(f"hub:{(tmp_path / name).parent}", "pair")
+        assert [sample.question for sample in samples] == ["p0", "p1"]
+        assert left_out == ({"line that is no JSON object": 1} if "list" in name else {})
+    (tmp_path / "list/train.json").write_text("[1]\n" + json.dumps(rows[0]))
+    samples, left_out = samples_of(f"hub:{tmp_path / 'list'}", "pair")
+    assert ([sample.question for sample in samples], left_out) == (["p0"], {"line that is no JSON object": 1})
+
+
+def test_a_row_of_a_table_whose_text_is_not_utf_8_is_left_out(tmp_path):
+    texts = pa.array([b"a", b"\xff\xfe", b"b"])
+    answers = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
+    parquet.write_table(pa.table({"prompt": ["p"] * 3, "answer": answers}), tmp_path / "train.parquet")
+    reading = read_samples(f"hub:{tmp_path}", form="pair")
+    assert [sample.answer for sample in reading.samples] == ["a", "b"]
+    assert reading.left_out == {"text that is not UTF-8": ["train-00000001"]}
+
+
+def test_content_that_stands_where_a_file_is_named_is_the_samples_own_error(folder):
+    (sample,), _ = samples_of(
+        folder([{"image": "data:image/png;base64," + "A" * 5000, "caption": "a"}]), "image_caption"
+    )
+    with pytest.raises(
+        LabError, match=r"data/data:image/.* cannot be read: File name too long; expected the path of a file"
+    ):
+        sample.content[0].read()
 
 
 def test_images_and_a_video_in_one_row_are_left_out(folder):
@@ -261,9 +365,16 @@ class Stream:
         return Stream(self.rows[:count], self.breaks_after)
 
 
+def streaming(rows, breaks_after):
+    """What opens a data set of that stream."""
+    opened = SimpleNamespace(config=SimpleNamespace(data_files=None), info=datasets.DatasetInfo())
+    opened.as_streaming_dataset = lambda: {"train": Stream(rows, breaks_after)}
+    return lambda *_, **__: opened
+
+
 def test_a_network_that_fails_is_named_with_the_row(monkeypatch):
     rows = [next_qa(f"answer {n}") for n in range(5)]
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"train": Stream(rows, 3)})
+    monkeypatch.setattr(datasets, "load_dataset_builder", streaming(rows, 3))
     reading = read_samples("hub:lmms-lab/NExTQA:OE", form="next_qa")
     assert [next(reading.samples).answer for _ in range(3)] == ["answer 0", "answer 1", "answer 2"]
     with pytest.raises(LabError, match=r"lmms-lab/NExTQA:train broke off at row 3: Couldn't reach the hub; check"):
@@ -271,7 +382,7 @@ def test_a_network_that_fails_is_named_with_the_row(monkeypatch):
 
 
 def test_a_network_that_fails_before_the_first_row_is_named(monkeypatch):
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"train": Stream([next_qa("a")], 0)})
+    monkeypatch.setattr(datasets, "load_dataset_builder", streaming([next_qa("a")], 0))
     with pytest.raises(
         LabError, match=r"NExTQA:train cannot be read: Couldn't reach the hub; check access and network"
     ):
@@ -282,7 +393,7 @@ def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch):
     def refuse(*args, **options):
         raise ConnectionError("Couldn't reach 'lmms-lab/NExTQA' on the Hub")
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     with pytest.raises(LabError, match=r"'lmms-lab/NExTQA' cannot be opened: Couldn't reach .*access and network"):
         read_samples("hub:lmms-lab/NExTQA:MC:test", form="next_qa")
 

@@ -98,6 +98,30 @@ def test_a_sound_that_cannot_be_read_is_counted_and_named_with_its_corpus(datase
     assert "is not audio that can be read" in problem
 
 
+def test_a_line_of_metadata_that_cannot_be_used_is_its_recordings_own(dataset):
+    root = dataset(splits=("test",))
+    lines = (root / "test" / "metadata.jsonl").read_text().splitlines()
+    lines[1] = json.dumps({"file_name": "gone.wav", "transcription": "A file that is not there."})
+    lines[2] = lines[2].replace('"This is test sentence number 2."', "NaN")
+    lines[3] = lines[3].replace('"This is test sentence number 3."', '["a", "list"]')
+    lines[4] = lines[4].replace("sentence", "\\ud83d")
+    lines[5] = lines[5][:20]
+    lines[6] = lines[6].replace('"clip6.wav"', "null")
+    (root / "test" / "metadata.jsonl").write_text("\n".join(lines))
+    corpus = load_corpus(f"hub:{root}")
+    assert [u.answer for u in corpus.samples] == [TEXTS["test"][n] for n in (0, 7, 8, 9, 10, 11)]
+    assert corpus.manifest["skipped"] == {
+        "audio that cannot be read": 1,
+        "line that is no JSON": 1,
+        "no sound, image or video in the row": 1,
+        "text empty after normalisation": 1,
+        "transcript that is no text": 1,
+        "transcript with half a character": 1,
+    }
+    (problem,) = corpus.manifest["problems"]
+    assert problem.endswith("test/gone.wav is not there")
+
+
 def test_a_split_that_is_not_there_lists_the_choices(dataset):
     with pytest.raises(LabError, match=r"unknown split of data set .*: 'dev'; choose one of: .*validation"):
         load_corpus(f"hub:{dataset()}::dev")
@@ -180,13 +204,13 @@ def test_a_folder_that_was_deleted_is_not_served_from_the_cache(dataset, monkeyp
 
 def test_a_commit_can_be_named_and_is_the_one_that_is_read(dataset, monkeypatch):
     root, asked = dataset(splits=("test",)), []
-    real = datasets.load_dataset
+    real = datasets.load_dataset_builder
 
     def load(name, config, *, revision, **options):
         asked.append((name, config, revision))
         return real(str(root), **options)
 
-    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load)
     first, second = (load_corpus(name) for name in ("hub:owner/name", "hub:owner/name@c0ffee:en"))
     commits = ["commit of owner/name", "commit of owner/name@c0ffee"]
     assert asked == [("owner/name", None, commits[0]), ("owner/name", "en", commits[1])]

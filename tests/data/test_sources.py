@@ -79,8 +79,8 @@ def test_a_single_frame_is_the_one_in_the_middle(tmp_path):
 def test_files_that_rows_name_are_looked_for_in_the_media_folder_of_the_data_set(tmp_path, monkeypatch):
     monkeypatch.setenv("OMNI_LAB_MEDIA", str(tmp_path / "media"))
     write_rows(tmp_path / "set", {"train": [{"id": 1, "image": "nested/red-40.png", "caption": "red"}]})
-    real = datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **options: real(str(tmp_path / "set"), **options))
+    real = datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **options: real(str(tmp_path / "set"), **options))
     (example,) = opened("image_caption", "hub:owner/name", "train", 1)
     with pytest.raises(LabError, match=r"owner/name/nested/red-40.png is not there; .*OMNI_LAB_MEDIA"):
         pixels_of(example)

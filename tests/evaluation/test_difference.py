@@ -164,6 +164,7 @@ def test_an_open_claim_says_how_many_seeds_would_decide_it():
     assert "; 4 further seeds would decide it if" in verdict.sentence
     one = judged([90], [10])
     assert (one.outcome, one.further_seeds) == ("undecided", None)
+    assert not one.hopeless
     assert one.sentence.endswith("one seed does not show how much seeds differ: run at least three.")
 
 
@@ -171,7 +172,8 @@ def test_questions_alone_may_leave_it_open():
     rng = np.random.default_rng(0)
     direct, staged = ([rng.integers(0, 90, 12).tolist()] * 3 for _ in range(2))
     verdict = judge(difference(answered({DIRECT: direct, STAGED: staged}), baseline=DIRECT, candidate=STAGED))
-    assert verdict.sentence.endswith("; 12 questions leave it open however many seeds are run.")
+    assert verdict.hopeless
+    assert "; 12 questions leave it open however many seeds are run, unless more of them move" in verdict.sentence
 
 
 def test_other_rates_than_of_questions_are_called_by_their_name():

@@ -161,13 +161,22 @@ def test_no_number_of_seeds_decides_what_utterances_leave_open() -> None:
     errors = {cell: [rng.integers(0, 9, 12).tolist()] * 3 for cell in CELLS}
     found = interaction(exact(errors), **CLAIM)
     assert found.interval.low < 0 < found.interval.high
-    assert found.seeds_to_decide() == (None, "12 utterances leave it open however many seeds are run")
+    assert found.seeds_to_decide() == (
+        None,
+        "12 utterances leave it open however many seeds are run, unless more of them move the effect further than the "
+        "spread of these 3 allows",
+    )
 
 
 def test_effect_that_is_tiny_beside_the_seeds_needs_more_than_any_plan() -> None:
     errors = {(POOL, 2): [30, 30, 30], (CONV, 2): [30, 30, 30], (POOL, 8): [1, 31, 59], (CONV, 8): [30, 30, 30]}
     found = interaction(same_in_every_utterance(errors), **CLAIM)
-    assert found.seeds_to_decide() == (None, "more than 1000 seeds would be needed")
+    assert found.seeds_to_decide() == (
+        None,
+        "up to 1000 seeds would not decide it if the effect and the spread between seeds stay as estimated, but more "
+        "may move both",
+    )
+    assert not found.hopeless()
 
 
 def test_one_seed_gives_an_interval_over_utterances_and_no_plan() -> None:

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from lab.errors import LabError
+from lab.evaluation.statistics import Interval, effect_of
 from lab.evaluation.verdict import MeasuredEffect, Verdict, interaction, judge
 from tests.evaluation.results import exact, results
 
@@ -82,7 +83,73 @@ def test_undecided_by_utterances_alone_says_so() -> None:
     result = interaction(exact(cells), baseline=POOL, candidate=CONV, low_rate=2, high_rate=8)
     verdict = judge(result)
     assert (verdict.outcome, verdict.further_seeds) == ("undecided", None)
-    assert verdict.sentence.endswith("; 12 utterances leave it open however many seeds are run.")
+    assert verdict.hopeless
+    assert verdict.sentence.endswith(
+        "; 12 utterances leave it open however many seeds are run, unless more of them move the effect further than "
+        "the spread of these 3 allows."
+    )
+
+
+def test_open_at_the_present_estimate_is_not_hopeless_where_the_seeds_allow_another() -> None:
+    # Four utterances differ, so that 0 and 5 points at the two seeds leave 2.5 open for ever, but the truth may be 34.
+    cells = {
+        (POOL, 2): [[20] * 4] * 2,
+        (CONV, 2): [[20] * 4] * 2,
+        (POOL, 8): [[10, 50, 20, 40], [15, 55, 25, 45]],
+        (CONV, 8): [[30] * 4] * 2,
+    }
+    result = interaction(exact(cells, 100), baseline=POOL, candidate=CONV, low_rate=2, high_rate=8)
+    verdict = judge(result)
+    assert (verdict.outcome, verdict.further_seeds, verdict.hopeless) == ("undecided", None, False)
+    assert verdict.sentence.endswith(
+        "; up to 1000 seeds would not decide it if the effect and the spread between seeds stay as estimated, but "
+        "more may move both."
+    )
+
+
+def simulated(truth: float, first: int, seed_spread: float, repeats: int = 250) -> tuple[int, int, int, int]:
+    """How many studies the estimate at `first` seeds leaves open for ever and are hopeless, each with those decided.
+
+    Of 400 utterances that differ by 0.12, and by 0.12 more in each seed; decided is what 24 seeds decide.
+    """
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(400, np.full(400, 1 / 400), 1_000) / 400
+    order = rng.permutation(1_000)
+
+    def measured(values: np.ndarray) -> MeasuredEffect:
+        effect = effect_of(values.mean(axis=0), weights @ values, order)
+        low, high = effect.interval(0.95)
+        sizes = {"num_seeds": values.shape[1], "num_utterances": 400, "num_sentences": 400}
+        interval = Interval(estimate=effect.estimate, low=low, high=high, confidence=0.95, **sizes)
+        words = ("grows", "shrinks", "growth")
+        return MeasuredEffect(metric="error_rate", interval=interval, p_value=0.5, found="", words=words, effect=effect)
+
+    told, hopeless, decided = np.zeros((3, repeats), bool)
+    for study in range(repeats):
+        of_seeds, of_utterances = seed_spread * rng.normal(size=24), 0.12 * rng.normal(size=(400, 1))
+        values = truth + of_seeds + of_utterances + 0.12 * rng.normal(size=(400, 24))
+        result = measured(values[:, :first])
+        verdict = judge(result)
+        low, high = result.effect.interval(0.95, np.inf)
+        told[study] = verdict.outcome == "undecided" and low <= 0 and high >= 0.01
+        hopeless[study] = verdict.hopeless
+        decided[study] = judge(measured(values)).outcome != "undecided"
+    return told.sum(), (told & decided).sum(), hopeless.sum(), (hopeless & decided).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truth", [0.02, 0.03])
+def test_no_study_that_24_seeds_decide_is_called_hopeless_at_three(truth: float) -> None:
+    told, decided, hopeless, _ = simulated(truth, 3, 0.028)
+    assert decided > told / 3 > 8  # told "never" by the present estimate alone
+    assert hopeless == 0
+
+
+@pytest.mark.slow
+def test_what_is_hopeless_without_an_effect_is_still_told_and_stays_open() -> None:
+    _, _, hopeless, decided = simulated(0.0, 12, 0.006)
+    assert hopeless > 20
+    assert decided == 0
 
 
 def test_one_seed_never_decides() -> None:

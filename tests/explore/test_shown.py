@@ -69,6 +69,7 @@ def made(folder: Path) -> dict[str, tuple[Any, tuple[str, ...]]]:
         interval=(-0.01, 0.05),
         p_value=0.1,
         further_seeds=1,
+        hopeless=False,
         reason="",
         sentence="the gap goes from 1 < 2",
     )

@@ -247,6 +247,32 @@ def test_thirty_seconds_at_the_papers_rates() -> None:
     assert [build("conv_gmlp", rate).output_length(1500) for rate in (2, 4, 8)] == [750, 375, 188]
 
 
+@every_projector
+@every_rate
+def test_a_dropped_last_window_leaves_the_other_tokens_as_they_are(name: str, rate: int) -> None:
+    torch.manual_seed(0)
+    padded = build(name, rate).double()
+    dropped = build(name, rate, last_window="dropped").double()
+    dropped.load_state_dict(padded.state_dict())
+    features, lengths = batch_of(LENGTHS[rate])
+    tokens, counts = dropped(features.double(), lengths)
+    assert counts.tolist() == [length // rate for length in LENGTHS[rate]]
+    assert tokens.shape[1] == features.shape[1] // rate == dropped.output_length(features.shape[1])
+    for own, before, count in zip(tokens, padded(features.double(), lengths)[0], counts.tolist(), strict=True):
+        torch.testing.assert_close(own[:count], before[:count])
+        assert not own[count:].any()
+
+
+def test_thirty_seconds_of_the_papers_successor() -> None:
+    counts = [build("conv_gmlp", rate, last_window="dropped").output_length(1500) for rate in (2, 4, 8)]
+    assert counts == [750, 375, 187]
+
+
+def test_an_unknown_last_window_lists_the_choices() -> None:
+    with pytest.raises(LabError, match=r"unknown last_window 'cut'.*choose one of: dropped, padded"):
+        build("conv_gmlp", 2, last_window="cut")
+
+
 def test_conv_gmlp_starts_from_normal_weights_of_std_0_02() -> None:
     torch.manual_seed(0)
     projector = build("conv_gmlp", 4, hidden_size=64, output_size=128)

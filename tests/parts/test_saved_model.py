@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,15 +25,19 @@ def assert_loads_again(model: OmniModel, folder: Path) -> OmniModel:
     return loaded
 
 
+@pytest.mark.parametrize("window", [{}, {"last_window": "dropped"}])
 @pytest.mark.parametrize("name", AUDIO_PROJECTORS)
-def test_every_audio_projector_is_built_again_with_its_options_and_statistics(name: str, tmp_path: Path) -> None:
-    sizes = {"hidden_size": NUM_FEATURES, "output_size": HIDDEN_SIZE, "downsample_rate": 2}
+def test_every_audio_projector_is_built_again_with_its_options_and_statistics(
+    name: str, window: dict[str, Any], tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": NUM_FEATURES, "output_size": HIDDEN_SIZE, "downsample_rate": 2, **window}
     budget = {"parameter_budget": 4000} if name == "conv_gmlp_budget" else {}
     projector = build_audio_projector(name, **sizes, **budget)
     tokens = AudioTokens(projector=projector, feature_mean=torch.arange(float(NUM_FEATURES)))
     loaded = assert_loads_again(OmniModel(language_model=language_model(), audio_projector=tokens), tmp_path)
     assert type(loaded.audio_projector.projector) is AUDIO_PROJECTORS[name]
     assert loaded.audio_projector.projector.built_with == {**sizes, **budget}
+    assert loaded.audio_projector.projector.output_length(7) == (3 if window else 4)
 
 
 @pytest.mark.parametrize("name", VISUAL_PROJECTORS)

@@ -269,12 +269,17 @@ def test_ctrl_c_between_rounds_ends_it_with_what_is_done(study: Any, monkeypatch
 
 def test_it_ends_where_the_sentences_leave_it_open_whatever_seeds_are_added(study: Any) -> None:
     study(NO_GAP)
-    outcome = decide(fixed={"outcome": "undecided", "further_seeds": None, "reason": "50 utterances leave it open"})
+    none_said = {"outcome": "undecided", "further_seeds": None, "reason": "50 utterances leave it open"}
+    outcome = decide(fixed={**none_said, "hopeless": True})
     assert len(outcome.notes) == 2
-    assert outcome.notes[-1] == (
-        "no more seeds: if the effect stays as estimated no number of seeds would decide it: "
-        "50 utterances leave it open"
-    )
+    assert outcome.notes[-1] == "no more seeds: no number of seeds would decide it: 50 utterances leave it open"
+
+
+def test_it_goes_on_where_only_the_present_estimate_says_that_no_number_of_seeds_would_decide(study: Any) -> None:
+    study(NO_GAP)
+    outcome = decide(fixed={"outcome": "undecided", "further_seeds": None, "hopeless": False})
+    assert len(outcome.notes) == 5
+    assert outcome.notes[-1] == "no more seeds: the next look would be at 48 seeds, more than the 24 allowed"
 
 
 def test_what_cannot_be_decided_is_refused_before_anything_runs(study: Any) -> None:

@@ -134,8 +134,8 @@ def test_a_data_set_of_ones_own_is_prepared_again_when_it_changes(cell, made, tm
 
 def test_a_data_set_of_the_hub_is_prepared_again_when_its_commit_was_forgotten(cell, made, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "data_revision", lambda name: f"commit of {name}")
-    folder, real = write_image_set(tmp_path / "set").removeprefix("hub:"), datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **options: real(folder, streaming=True))
+    folder, real = write_image_set(tmp_path / "set").removeprefix("hub:"), datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **options: real(folder))
     asked = replace(cell, curriculum="direct", test_source="image_choices@hub:owner/name")
     before = prepare([asked])
     assert prepare([asked]) == before

@@ -9,6 +9,8 @@ from torch import nn
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss
+from lab.paths import repository_root
+from lab.study.ablation import load_ablation
 from lab.training import loop
 from lab.training.checkpoints import Checkpoint, TrainingRecord
 from lab.training.loop import TrainingOptions, has_fast_bfloat16, open_accelerator, peak_memory_bytes, train
@@ -82,6 +84,27 @@ def test_one_step_is_the_optimisers_own_with_the_gradient_clipped():
     # Seen in the gradient itself: AdamW's first step hides its size.
     total = math.sqrt(sum(float(p.grad.square().sum()) for p in model.trained.parameters()))
     assert total == pytest.approx(0.01, rel=1e-3)
+
+
+def test_norms_and_biases_decay_as_other_weights_do():
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    nn.init.constant_(model[1].bias, 1.0)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    # A loss that depends on none of them: what is left of a weight is the decay's doing.
+    run(model, lambda step: AnswerLoss(sum(p.sum() * 0 for p in model.parameters())[None], torch.ones(1)), 1)
+    shares = [float((now.detach() / old).mean()) for now, old in zip(model.parameters(), before, strict=True)]
+    assert shares == pytest.approx([1 - 0.05 * options().weight_decay] * 4)
+
+
+@pytest.mark.parametrize(("rung", "most"), [("cpu", 0.012), ("paper", 0.1)])
+def test_decay_takes_little_off_a_weight_over_a_whole_run(rung, most):
+    taken = []
+    for study in sorted(path.stem for path in (repository_root() / "ablations").glob("[a-z]*.py")):
+        ablation = load_ablation(study)
+        for row in ablation.rows:
+            cell = ablation.resolve(row.key, rung)
+            taken.append(cell.steps * cell.learning_rate * cell.weight_decay)
+    assert max(taken) == pytest.approx(most)
 
 
 def test_gradients_below_the_norm_are_left_alone():

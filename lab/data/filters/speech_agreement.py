@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -84,8 +83,6 @@ def _clip(recording: Sample, normalizer: Normalizer) -> Float[ndarray, " samples
         samples = recording.sound.read()
         if (seconds := len(samples) / SAMPLING_RATE) < MIN_SECONDS:
             raise LabError(f"{seconds:.3f} seconds of audio, expected at least {MIN_SECONDS}")
-        if not np.isfinite(samples).all():
-            raise LabError("audio samples that are not finite numbers")
     except LabError as error:
         raise Dropped(UNREADABLE) from error
     return samples

@@ -20,7 +20,7 @@ from lab.data.fetch import packages
 from lab.data.filters.filtering import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import PREFIX, HubSplit, SampleReading, open_split
-from lab.data.parquet import open_parquet, read_schema
+from lab.data.parquet import read_schema, text_batches
 from lab.data.sample import Sample, Text, UniqueIds, each_answer
 from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
 from lab.errors import LabError, choose
@@ -160,8 +160,8 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     return Sample(content=content, **told)
 
 
-def read_instruction_table(path: Path) -> Iterator[Sample]:
-    """Stream the instructions of a Parquet file; further columns are let pass.
+def read_instruction_table(path: Path, left_out: LeftOut) -> Iterator[Sample]:
+    """Stream the instructions of a Parquet file; further columns are let pass, a row of broken text is left out.
 
     Raises:
         LabError: it is cut off or damaged, or lacks a column or has it in another type: then nothing is read.
@@ -174,13 +174,8 @@ def read_instruction_table(path: Path) -> Iterator[Sample]:
                 f"column {name!r} of {path} is {found}, expected string; a table of instructions has the "
                 f"columns {', '.join(NEEDED)}"
             )
-    return _read(path, [name for name in COLUMNS.names if name in schema.names])
-
-
-def _read(path: Path, columns: list[str]) -> Iterator[Sample]:
-    with open_parquet(path) as opened:
-        for batch in opened.iter_batches(_BATCH_ROWS, columns=columns):
-            yield from map(_sample, batch.to_pylist())
+    columns = [name for name in COLUMNS.names if name in schema.names]
+    return (_sample(row) for table in text_batches(path, _BATCH_ROWS, left_out, columns) for row in table.to_pylist())
 
 
 def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *, num_choices: int) -> list[Sample]:

@@ -82,8 +82,11 @@ def page(card: Mapping[str, Any]) -> str:
             f"| {source['name']} ({source['kind']}) | {source['rows']:,} | {source['licence']} | {shown} | "
             f"{_counts(source['skipped'])} |"
         )
-    lines += ["", "| step | parameters | in | out | dropped |", "|---|---|---|---|---|"]
     details: list[str] = []
+    for source in card["sources"]:
+        for reason, names in source["left_out"].items():
+            details += ["", f"Left out by {source['name']}, {reason}:", "", *(f"- `{name}`" for name in names)]
+    lines += ["", "| step | parameters | in | out | dropped |", "|---|---|---|---|---|"]
     for number, step in enumerate(card["steps"], 1):
         settings = ", ".join(f"{name} = {_shown(value)}" for name, value in step["parameters"].items())
         lines.append(

@@ -25,7 +25,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from lab.data.filters.filtering import LeftOut
+from lab.data.filters.filtering import LeftOut, left_out_account
 from lab.data.filters.step import Step
 from lab.data.filters.steps import STEPS
 from lab.data.recipes.sources import SOURCES, Source
@@ -112,8 +112,10 @@ def check_recipe(recipe: Recipe) -> None:
     """
     for source in recipe.sources:
         parts = source.parts()
-        first = [next(source.tables(part, LeftOut(), recipe.shard_rows), None) for part in parts]
+        left_out = LeftOut()
+        first = [next(source.tables(part, left_out, recipe.shard_rows), None) for part in parts]
         if not any(first):
-            raise LabError(f"source {source.name!r} has no rows in {', '.join(parts) or 'anything'}")
+            told = f"; {left_out_account(left_out)}" if left_out else ""
+            raise LabError(f"source {source.name!r} has no rows in {', '.join(parts) or 'anything'}{told}")
     for step in recipe.steps:
         step.identity()

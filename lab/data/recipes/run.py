@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from lab.data.filters.filtering import NUM_EXAMPLES, Filtered, LeftOut, Reasons
+from lab.data.filters.filtering import NUM_EXAMPLES, Filtered, LeftOut, Reasons, left_out_account
 from lab.data.filters.step import Step
 from lab.data.parquet import read_parquet
 from lab.data.recipes.card import check_free, make_card, publish
@@ -35,7 +35,7 @@ from lab.data.recipes.sources import Source
 from lab.errors import LabError, choose
 from lab.paths import UNFINISHED, cache_dir, mlruns_dir, whole
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 STAGE = "stage.json"
 # In a stage's folder: what its later tasks read. It goes when the stage is whole.
 SKETCHES = "sketches"
@@ -168,12 +168,18 @@ def _read_sources(recipe: Recipe, do: Do, folder: Path) -> tuple[list[dict[str, 
     tasks = {path: partial(read_part, source, part, recipe.shard_rows) for source, part, path in parts}
     accounts = do("reading", tasks)
     # What a source itself leaves out is no row yet, and so not among the dropped.
-    by_source: dict[str, Any] = {source.name: {"rows": 0, "skipped": Counter()} for source in recipe.sources}
+    by_source: dict[str, Any] = {
+        source.name: {"rows": 0, "skipped": Counter(), "left_out": {}} for source in recipe.sources
+    }
     for (source, _, _), account in zip(parts, accounts, strict=True):
         by_source[source.name]["rows"] += sum(shard["rows"] for shard in account["shards"])
         by_source[source.name]["skipped"].update(account["skipped"])
-    if empty := [name for name, told in by_source.items() if not told["rows"]]:
-        raise LabError(f"source {empty[0]!r} has no rows")
+        for reason, names in account["left_out"].items():
+            shown = by_source[source.name]["left_out"].setdefault(reason, [])
+            shown += names[: NUM_EXAMPLES - len(shown)]
+    for name, told in by_source.items():
+        if not told["rows"]:
+            raise LabError(f"source {name!r} has no rows; {left_out_account(told['left_out'])}")
     shards = [shard for account in accounts for shard in account["shards"]]
     # Scores are joined by id, and what a card says of a row has to mean one row.
     ids = read_parquet([folder / f"{shard['name']}.parquet" for shard in shards], ["id"])["id"]
@@ -235,7 +241,8 @@ def read_part(source: Source, part: str, shard_rows: int, path: Path) -> Account
         if not shard.exists():
             _write_shard(shard, rows)
         shards.append({"name": shard.stem, "rows": rows.num_rows, "hash": hash_rows(rows)})
-    return {"shards": shards, "skipped": left_out.counts()}
+    named = {reason: ids[:NUM_EXAMPLES] for reason, ids in left_out.items()}
+    return {"shards": shards, "skipped": left_out.counts(), "left_out": named}
 
 
 def sketch_shard(step: Step, shard: Path, path: Path) -> Account:

@@ -4,23 +4,23 @@ All rows have the columns `lab.data.instructions.instructions.COLUMNS`, so that 
 further kind of source is a class and a line at the foot, a further kind of file a function and a line.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from lab.data.fetch import sha256_of
-from lab.data.filters.filtering import LeftOut
+from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.filters.step import one_of
+from lab.data.forms import as_row, as_text, is_null
 from lab.data.hub import SampleReading
 from lab.data.instructions.instructions import COLUMNS, in_batches, read_instructions, table_of
-from lab.data.parquet import open_parquet
+from lab.data.parquet import text_batches
 from lab.errors import LabError, choose
 
 Column = Annotated[str, one_of(dict.fromkeys(COLUMNS.names), "column of a recipe's rows")]
@@ -54,40 +54,40 @@ class Source(ABC):
         """
 
 
-def parquet(path: Path, most: int) -> Iterator[pa.Table]:
-    """Rows of a Parquet file, at most so many at a time."""
-    with open_parquet(path) as file:
-        for batch in file.iter_batches(batch_size=most, use_threads=False):
-            yield pa.Table.from_batches([batch])
+def parquet(path: Path, most: int, types: Mapping[str, pa.DataType], left_out: LeftOut) -> Iterator[pa.Table]:
+    """Rows of a Parquet file, at most so many at a time; what is no finite number is null."""
+    for table in text_batches(path, most, left_out):
+        for place, name in enumerate(table.column_names):
+            column = table[name]
+            if name in types and pa.types.is_floating(column.type):
+                table = table.set_column(place, name, pc.if_else(pc.is_finite(column), column, None))
+        yield table
 
 
-def json_lines(path: Path, most: int) -> Iterator[pa.Table]:
-    """Rows of a JSON object a line; blank lines are passed over.
-
-    Raises:
-        LabError: a line is no JSON object, or a column is of more than one type in a batch.
-    """
+def json_lines(path: Path, most: int, types: Mapping[str, pa.DataType], left_out: LeftOut) -> Iterator[pa.Table]:
+    """Rows of a JSON object a line; blank lines are passed over, one that is none or has no text is left out."""
     with path.open("rb") as file:
-        for lines in in_batches(enumerate(file, 1), most):
-            if not (rows := [_row(line, number, path) for number, line in lines if line.strip()]):
-                continue
-            try:
-                yield pa.Table.from_struct_array(pa.array(rows))
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                raise LabError(
-                    f"{path}, lines {lines[0][0]} to {lines[-1][0]}: a column is of more than one type ({error}); "
-                    "expected one type in all rows"
-                ) from error
+        for lines in in_batches(((number, line) for number, line in enumerate(file, 1) if line.strip()), most):
+            rows: list[dict[str, Any]] = []
+            for number, line in lines:
+                try:
+                    rows.append({name: _typed(value, types.get(name), name) for name, value in as_row(line).items()})
+                except Dropped as dropped:
+                    left_out.add(str(dropped), f"{path}, line {number}")
+            if rows:
+                seen = {name: types.get(name, pa.null()) for row in rows for name in row}
+                yield pa.Table.from_pylist(rows, pa.schema(seen))
 
 
-def _row(line: bytes, number: int, path: Path) -> dict[str, object]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise LabError(f"line {number} of {path} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise LabError(f'line {number} of {path} is no JSON object, such as {{"prompt": "..."}}')
-    return row
+def _typed(value: Any, kind: pa.DataType | None, name: str) -> Any:
+    """A value of a JSON object as its column has it: text, turns, or nothing of a column that is left."""
+    if kind is None or is_null(value):
+        return None
+    if kind == pa.string():
+        return as_text(value, name)
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        raise Dropped(f"{name} that are no turns")
+    return [{key: as_text(turn.get(key), "turn") for key in ("role", "content")} for turn in value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Files(Source):
 
     `columns` has the files' names of our columns. A prompt and an answer have to be there; a row without an id gets one
     of the source's name and its place, one without a source that name, one without a group is its own. Further columns
-    are left. The licence has to be told: nothing in such a file does.
+    are left. The licence has to be told: nothing in such a file does. A row whose text is none is left out and counted.
     """
 
     path: Path
@@ -125,7 +125,8 @@ class Files(Source):
     def tables(self, part: str, left_out: LeftOut, most: int) -> Iterator[pa.Table]:
         """The rows of one file."""
         first = 0
-        for table in FILE_READERS[Path(part).suffix](Path(part), most):
+        types = {self.columns.get(name, name): kind for name, kind in zip(COLUMNS.names, COLUMNS.types, strict=True)}
+        for table in FILE_READERS[Path(part).suffix](Path(part), most, types, left_out):
             yield self._with_our_columns(table, part, first)
             first += table.num_rows
 
@@ -190,7 +191,7 @@ class Instructions(Source):
         return read_instructions(self.corpus, limit=self.limit, revision=self.revision)
 
 
-FILE_READERS: Mapping[str, Callable[[Path, int], Iterator[pa.Table]]] = {
+FILE_READERS: Mapping[str, Callable[[Path, int, Mapping[str, pa.DataType], LeftOut], Iterator[pa.Table]]] = {
     ".parquet": parquet,
     ".jsonl": json_lines,
     ".ndjson": json_lines,

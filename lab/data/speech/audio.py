@@ -12,11 +12,16 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.signal import resample_poly
 
-from lab.errors import LabError
+from lab.errors import LabError, reason
 
 SAMPLING_RATE = 16000
 PCM_SCALE = 32768.0
-_UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)
+# Who writes WAV into a pipe does not know its size: FFmpeg says 0xffffffff, SoX 0x7ffff000 rounded to whole samples.
+_UNKNOWN_WAVE_SIZE = 0x7FFF0000
+# A sum of channels or a lossy codec passes 1 by little; samples that count to 32768 are another scale.
+_MAX_PEAK = 10.0
+# Of the energies of two mixes: 20 dB.
+_CANCELLED = 100.0
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,22 @@ def read_audio(
 ) -> Float[ndarray, " samples"]:
     """Decode, mix to mono and resample to 16 kHz.
 
+    The mix is the mean of the channels, however many there are. Where they cancel out (one wire of a stereo pair was
+    turned over), it is the mean with every second channel turned: where that has 100 times the energy (20 dB).
+
     `name` stands for the audio in messages (a path names itself); `format` is FFmpeg's name of a container that
     cannot be told from its bytes (`"g722"`).
 
     Raises:
-        LabError: missing, empty, truncated or broken, not audio, or without samples. A compressed stream without its
-            length in the header, such as MP3, can lose whole frames at its end unseen.
+        LabError: missing, empty, truncated or broken, not audio, without samples, or with samples that are not finite
+            or far outside [-1, 1]. A compressed stream without its length in the header, such as MP3, can lose whole
+            frames at its end unseen.
     """
     name = name or ("audio bytes" if isinstance(source, bytes) else str(source))
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
-        raise LabError(f"{name} cannot be read: {error.strerror}; expected an audio file") from error
+        raise LabError(f"{name} cannot be read: {error.strerror or error}; expected an audio file") from error
     if not data:
         raise LabError(f"{name} is empty; expected an audio file")
     _refuse_truncated_wave(data, name)
@@ -67,8 +76,10 @@ def read_audio(
             if not container.streams.audio:
                 raise LabError(f"{name} holds no audio stream; expected an audio file")
             return decode_audio(container, container.streams.audio[0], name=name)
-    except av.error.FFmpegError as error:
-        raise LabError(f"{name} is not audio that can be read ({error.strerror})") from error
+    except LabError:
+        raise
+    except Exception as error:  # of broken bytes PyAV raises more than FFmpeg's errors
+        raise LabError(f"{name} is not audio that can be read ({reason(error)})") from error
 
 
 def decode_audio(
@@ -81,23 +92,43 @@ def decode_audio(
     declared = None
     if stream.codec.name == "flac" and stream.duration and stream.time_base:
         declared = float(stream.duration * stream.time_base)
-    # FFmpeg mixes stereo to mono by 0.71, not by half, which clips; so the channels stay and their mean is taken here.
-    resampler = av.AudioResampler(format="fltp", rate=SAMPLING_RATE)
+    # FFmpeg mixes stereo to mono by 0.71, not by half, which clips; so the channels stay and are mixed here. One beside
+    # the other: of 8 and more channels apart, PyAV reads planes that are not there.
+    resampler = av.AudioResampler(format="flt", rate=SAMPLING_RATE)
     blocks: list[ndarray] = []
     seconds = 0.0
     try:
         for frame in container.decode(stream):
             seconds += frame.samples / frame.sample_rate
-            blocks.extend(block.to_ndarray().mean(0) for block in resampler.resample(frame))
-        blocks.extend(block.to_ndarray().mean(0) for block in resampler.resample(None))
-    except av.error.FFmpegError as error:
-        raise LabError(f"{name} is truncated or broken after {seconds:.2f} seconds ({error.strerror})") from error
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if not samples.size:
+            blocks.extend(map(_mixes, resampler.resample(frame)))
+        blocks.extend(map(_mixes, resampler.resample(None)))
+        mixes = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
+    except Exception as error:  # as in `read_audio`
+        raise LabError(f"{name} is truncated or broken after {seconds:.2f} seconds ({reason(error)})") from error
+    if not mixes.size:
         raise LabError(f"{name} holds zero audio samples")
     if declared is not None and seconds < 0.99 * declared:
         raise LabError(f"{name} is truncated: {seconds:.2f} of {declared:.2f} seconds are there")
+    plain, turned = (float(np.vdot(mixes[at], mixes[at])) for at in (0, -1))
+    samples = checked(mixes[-1 if turned > _CANCELLED * plain else 0], name)
     return np.clip(samples.astype(np.float32, copy=False), -1.0, 1.0)
+
+
+def _mixes(block: av.AudioFrame) -> Float[ndarray, "mixes samples"]:
+    """The mean of a block's channels, and where there are several, that with every second one turned over."""
+    channels = block.to_ndarray().reshape(-1, block.layout.nb_channels)
+    if channels.shape[1] == 1:
+        return channels.T
+    turned = channels * np.where(np.arange(channels.shape[1]) % 2, -1, 1).astype(np.float32)
+    return np.stack([channels.mean(1), turned.mean(1)])
+
+
+def checked(samples: Float[ndarray, " samples"], name: str) -> Float[ndarray, " samples"]:
+    """The same samples; a LabError where one is not a finite number, or they are of another scale."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not peak <= _MAX_PEAK:
+        raise LabError(f"{name} has samples of up to {peak:g}; expected finite numbers from -1 to 1")
+    return samples
 
 
 def _refuse_truncated_wave(data: bytes, name: str) -> None:
@@ -109,7 +140,7 @@ def _refuse_truncated_wave(data: bytes, name: str) -> None:
         chunk, size = struct.unpack_from("<4sI", data, position)
         if chunk == b"data":
             present = len(data) - position - 8
-            if size not in _UNKNOWN_RIFF_SIZES and present < size:
+            if 0 < size < _UNKNOWN_WAVE_SIZE and present < size:
                 raise LabError(f"{name} is truncated: {present} of {size} bytes of audio are there")
             return
         position += 8 + size + size % 2

@@ -114,7 +114,7 @@ def test_what_cannot_be_read_or_scored_is_named_counted_and_never_ends_the_run(t
     assert "text.mp3 is not audio that can be read" in problems["text.mp3"]
     assert problems["short.wav"] == "short.wav: 0.050 seconds of audio, expected at least 0.1"
     assert "gone.wav cannot be read: No such file" in problems["gone.wav"]
-    assert problems["nan"] == "nan: audio samples that are not finite numbers"
+    assert problems["nan"] == "nan: the sound has samples of up to nan; expected finite numbers from -1 to 1"
     assert problems["sound"] == "sound: the normaliser 'whisper_english' leaves nothing of '[a door]'"
     assert filter_speech(found, ENGLISH, max_error_rate=9.0).dropped == {UNREADABLE: 5, UNSCORED: 1}
     assert all(np.isnan(h.error_rate) for h in found if h.reason)

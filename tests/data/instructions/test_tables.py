@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import in_batches, instruction, read_instruction_table, table_of
 from lab.data.sample import Audio, Sample, Text
 from lab.errors import LabError
@@ -13,7 +14,7 @@ def some(count):
 
 def test_what_is_written_is_read(tmp_path):
     pq.write_table(table_of(some(5)), tmp_path / "a.parquet")
-    assert list(read_instruction_table(tmp_path / "a.parquet")) == some(5)
+    assert list(read_instruction_table(tmp_path / "a.parquet", LeftOut())) == some(5)
     assert pq.read_schema(tmp_path / "a.parquet").names == [
         "id",
         "prompt",
@@ -29,7 +30,7 @@ def test_a_conversation_and_its_system_message_are_read_as_they_were(tmp_path):
     turns = (Text("Be kind.", "system"), Text("Hi"), Text("Hello", "assistant"), Text("Why?"))
     talk = Sample(id="a", content=turns, answer="So.", source="s", group="g", task="instruct")
     pq.write_table(table_of([talk, *some(1)]), tmp_path / "a.parquet")
-    assert list(read_instruction_table(tmp_path / "a.parquet")) == [talk, *some(1)]
+    assert list(read_instruction_table(tmp_path / "a.parquet", LeftOut())) == [talk, *some(1)]
     assert pq.read_table(tmp_path / "a.parquet")["prompt"].to_pylist()[0] == "Be kind.\nHi\nHello\nWhy?"
 
 
@@ -37,9 +38,20 @@ def test_a_table_of_somebody_elses_needs_no_more_than_five_columns(tmp_path):
     row = {"id": ["a"], "prompt": ["p"], "answer": [None], "source": ["s"], "group": [""], "more": [1]}
     answer = {"answer": pa.array([None], pa.string())}
     pq.write_table(pa.table({**row, **answer}), tmp_path / "a.parquet")
-    assert list(read_instruction_table(tmp_path / "a.parquet")) == [
+    assert list(read_instruction_table(tmp_path / "a.parquet", LeftOut())) == [
         instruction(id="a", prompt="p", answer="", source="s", group="a")
     ]
+
+
+def test_a_row_whose_text_is_not_utf_8_is_left_out_and_named(tmp_path):
+    table = table_of(some(4))
+    texts = pa.array([b"a", b"\xff", b"b", b"\xc3"])
+    broken = pa.Array.from_buffers(pa.string(), 4, texts.buffers())
+    pq.write_table(table.set_column(table.column_names.index("answer"), "answer", broken), tmp_path / "a.parquet")
+    left_out = LeftOut()
+    read = read_instruction_table(tmp_path / "a.parquet", left_out)
+    assert [(one.id, one.answer) for one in read] == [("i0", "a"), ("i2", "b")]
+    assert left_out == {"text that is not UTF-8": [f"{tmp_path}/a.parquet, row {n}" for n in (1, 3)]}
 
 
 def test_a_sample_that_is_more_than_text_has_no_row():
@@ -58,6 +70,6 @@ def test_another_schema_and_a_cut_file_are_named_before_anything_is_read(tmp_pat
     pq.write_table(pa.table({"id": [1], "prompt": ["p"], "answer": ["a"], "source": ["s"], "group": ["g"]}), other)
     cut.write_bytes(good.read_bytes()[:-20])
     with pytest.raises(LabError, match=r"column 'id' of .*other\.parquet is int64, expected string"):
-        read_instruction_table(other)
+        read_instruction_table(other, LeftOut())
     with pytest.raises(LabError, match=r"cut\.parquet cannot be read as Parquet"):
-        read_instruction_table(cut)
+        read_instruction_table(cut, LeftOut())

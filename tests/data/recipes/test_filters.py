@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lab.data.filters.filtering import LeftOut
 from lab.data.filters.loss_filters import LOSS_COLUMNS, LOSS_FILTERS, RANDOM, Losses, filter_losses
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
@@ -176,7 +177,7 @@ def test_what_is_built_reads_as_samples_again_with_their_turns(tmp_path: Path, m
         '[[source]]\nname = "talk"\nfrom = "instructions"\ncorpus = "chats"\n[[step]]\nuse = "not_empty"\n'
     )
     out, _ = build(read_recipe(tmp_path / "toy.toml"), workers=1)
-    assert list(read_instruction_table(out / "shard-00000.parquet")) == [talk]
+    assert list(read_instruction_table(out / "shard-00000.parquet", LeftOut())) == [talk]
 
 
 def test_an_unknown_source_of_instructions_is_told_before_anything_is_fetched(tmp_path: Path) -> None:

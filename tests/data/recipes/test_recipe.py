@@ -157,15 +157,41 @@ def test_a_truncated_parquet_file_is_told_before_anything_starts(folder: Path) -
         check_recipe(toy_recipe(folder, paths=("rows.parquet",)))
 
 
-def test_lines_that_are_no_json_are_told_with_their_number(folder: Path) -> None:
-    for text, message in [
-        ('{"prompt": "a"}\n\n{"prompt": \n', r"line 3 of .*bad\.jsonl is no JSON"),
-        ('{"prompt": "a"}\n["prompt"]\n', r"line 2 of .*bad\.jsonl is no JSON object"),
-        ('{"prompt": "a"}\n{"prompt": 3}\n', r"bad\.jsonl, lines 1 to 2: a column is of more than one type"),
-    ]:
-        (folder / "bad.jsonl").write_text(text)
-        with pytest.raises(LabError, match=message):
-            check_recipe(toy_recipe(folder, paths=("bad.jsonl",)))
+BAD_LINES = (
+    ('{"prompt": ', "line that is no JSON"),
+    ('["prompt"]', "line that is no JSON object"),
+    ('{"prompt": ["a list"], "answer": "b"}', "prompt that is no text"),
+    ('{"prompt": "a", "answer": "half of \\ud83d"}', "answer with half a character"),
+    ('{"prompt": "a", "answer": "b", "messages": "turns"}', "messages that are no turns"),
+)
+
+
+def test_lines_that_are_no_row_are_left_out_and_named_with_their_number(folder: Path) -> None:
+    good = '{"prompt": "a", "answer": 3, "more": %s}'
+    lines = [good % 1, *(line for line, _ in BAD_LINES), "", good % '"of another type"', good % "[]"]
+    (folder / "bad.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    recipe = toy_recipe(folder, paths=("bad.jsonl",))
+    (source,), left_out = recipe.sources, LeftOut()
+    (table,) = source.tables(source.parts()[0], left_out, 1000)
+    assert [(row["prompt"], row["answer"]) for row in table.to_pylist()] == [("a", "3")] * 3
+    assert left_out == {
+        reason: [f"{folder}/bad.jsonl, line {number}"] for number, (_, reason) in enumerate(BAD_LINES, 2)
+    }
+    (folder / "bad.jsonl").write_text(BAD_LINES[0][0])
+    with pytest.raises(
+        LabError, match=r"'s0' has no rows in .*; left out: 1 line that is no JSON \(.*bad\.jsonl, line 1\)"
+    ):
+        check_recipe(toy_recipe(folder, paths=("bad.jsonl",)))
+
+
+def test_rows_of_a_table_whose_text_is_none_are_left_out_or_nothing(folder: Path) -> None:
+    answers = pa.Array.from_buffers(pa.string(), 3, pa.array([b"b", b"\xff", b"c"]).buffers())
+    pq.write_table(pa.table({"prompt": [1.0, 2.0, float("nan")], "answer": answers}), folder / "odd.parquet")
+    recipe = toy_recipe(folder, paths=("odd.parquet",))
+    (source,), left_out = recipe.sources, LeftOut()
+    rows = [row for table in source.tables(source.parts()[0], left_out, 2) for row in table.to_pylist()]
+    assert [(row["prompt"], row["answer"]) for row in rows] == [("1", "b"), (None, "c")]
+    assert left_out == {"text that is not UTF-8": [f"{folder}/odd.parquet, row 1"]}
 
 
 def rows_of(recipe: Recipe) -> list[dict[str, Any]]:
