@@ -5,6 +5,7 @@ of the content are those of a message in transformers' chat templates. Media are
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -266,8 +267,8 @@ def samples_sha256(samples: Iterable[Sample]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or those of a video that is a folder of frames; none where it is not there."""
-    return [found for found in sorted([path, *path.rglob("*")]) if found.is_file()]
+    """The file, or those of a video that is a folder of frames; none where they are not there or cannot be read."""
+    return [found for found in sorted([path, *path.rglob("*")]) if found.is_file() and os.access(found, os.R_OK)]
 
 
 def _named(part: Part, hashes: Mapping[Path, str]) -> str:

@@ -118,3 +118,12 @@ def test_a_data_set_that_cannot_be_had_is_pinned_to_nothing() -> None:
         with pytest.raises(LabError, match=r"data set 'own_speech' cannot be had .* or a local folder"):
             pinned_revision("own_speech")
     assert not pin("own_speech").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(fetch, "sha256_of", refuse)
+    with pytest.raises(LabError, match=r"model/config\.json cannot be read: Permission denied"):
+        files_sha256(folder(tmp_path))
