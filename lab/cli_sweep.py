@@ -223,8 +223,7 @@ def schedule_add(
 
     seeds_of(seeds)
     more = _checked_options(ablation, rung, options)
-    entry = schedule.add(ablation, when, rung=rung, rows=rows, seeds=seeds, options=more)
-    typer.echo(f"{ablation.name} ({rung}) at {entry.when}; next: {entry.next_start:%Y-%m-%d %H:%M %Z}")
+    typer.echo(schedule.add(ablation, when, rung=rung, rows=rows, seeds=seeds, options=more))
 
 
 def _checked_options(ablation: "Ablation", rung: str, text: str) -> list[str]:
@@ -250,7 +249,7 @@ def schedule_list() -> None:
     from lab.study import schedule
 
     for entry in schedule.entries():
-        typer.echo(f"{entry.name} ({entry.rung}) at {entry.when}; next: {entry.next_start:%Y-%m-%d %H:%M %Z}")
+        typer.echo(entry)
         typer.echo(f"  {entry.command}")
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,32 @@ def write_notebook(path: Path, parameters: str = TOY_PARAMETERS, code: str = TOY
     }
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def saved_elsewhere(path: Path) -> dict[str, Any]:
+    """Write the notebook as JupyterLab saves it after it was run with another environment's kernel, and by papermill.
+
+    A cell is appended by Shift-Enter. Older notebooks have no ids, null for tags, and some editors a byte-order mark.
+    """
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for number, cell in enumerate(content["cells"]):
+        cell["metadata"] |= {"collapsed": False, "trusted": True, "jupyter": {"source_hidden": True}, "editable": True}
+        if cell["cell_type"] == "code":
+            shown = {"output_type": "stream", "name": "stdout", "text": ["of an earlier run\n"]}
+            cell |= {"execution_count": number, "outputs": [shown]}
+    content["cells"] += [
+        _code_cell("size = 7", "injected-parameters"),
+        {"cell_type": "raw", "metadata": {}, "source": "notes"},
+        {"cell_type": "markdown", "metadata": {"tags": None}, "attachments": {}, "source": "# More"},
+        _code_cell("") | {"execution_count": 9, "metadata": {"tags": None}},
+    ]
+    content["metadata"] = {
+        "kernelspec": {"display_name": "mine (conda)", "name": "conda-env-mine-py"},
+        "language_info": {"name": "python", "version": "3.12.1", "pygments_lexer": "ipython3"},
+        "widgets": {},
+    }
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8-sig")
+    return content
 
 
 def write_toy_project(root: Path) -> Path:

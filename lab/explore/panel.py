@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lab.errors import LabError
 from lab.explore.shown import text
-from lab.paper.style import paper_style
+from lab.paper.style import paper_style, with_all_letters
 
 Shown = Figure | str
 """A string is HTML: what stands in a corpus goes through `lab.explore.shown.text` first."""
@@ -73,6 +73,7 @@ def _widget(shown: Shown) -> Any:
     if isinstance(shown, str):
         return ipywidgets.HTML(shown)
     written = io.BytesIO()
-    shown.savefig(written, format="png", dpi=110)
+    with with_all_letters(shown):
+        shown.savefig(written, format="png", dpi=110)
     layout = {"max_width": "100%", "align_self": "flex-start"}
     return ipywidgets.Image(value=written.getvalue(), format="png", layout=layout)

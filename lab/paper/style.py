@@ -3,8 +3,9 @@
 Boxes and arrows for those that show how something is built.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,9 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.text import Text
 
 from lab.paths import whole
 
@@ -49,11 +52,18 @@ def style_of(at: int) -> SeriesStyle:
     return replace(STYLES[place], marker=other.marker, line=other.line)
 
 
+FONT = "DejaVu Sans"  # comes with matplotlib: the same letters on every machine
+OTHER_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
+    *("PingFang SC", "Hiragino Sans GB", "Heiti SC", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+)
+"""Families with Chinese and more, of Linux, macOS and Windows: taken is the first on a machine that has the letters."""
+
 # Any: matplotlib's stubs list every key as a literal of their own.
 RC_PARAMS: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same letters on every machine
+    "font.family": [FONT],
     "axes.titlesize": "medium",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -77,6 +87,50 @@ def paper_style() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def with_all_letters(figure: Figure) -> Iterator[None]:
+    """Show or write the figure in here: letters that its font lacks come from another one that this machine has.
+
+    Only texts with such letters change, so that any other figure has the same bytes on every machine. Letters that no
+    font has are named in one warning, and are empty boxes.
+    """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_ticklabels()  # makes those there are to be
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    lacking = {letter for text in texts for letter in text.get_text() if letter.isprintable()} - _letters(FONT)
+    found, boxes = _fonts_with(lacking) if lacking else ([], set())
+    for text in texts:
+        if found and not lacking.isdisjoint(text.get_text()):
+            text.set_fontfamily([*text.get_fontfamily(), *found])
+    if boxes:
+        warnings.warn(
+            f"no font for {' '.join(sorted(boxes))}: empty boxes stand for them in the figure; install a font that has "
+            f"them, for Chinese one of {', '.join(OTHER_FONTS)} (Debian, Ubuntu: apt install fonts-noto-cjk)",
+            stacklevel=3,
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # said above, once for all of them
+        yield
+
+
+def _letters(family: str) -> set[str]:
+    return set(map(chr, get_font(findfont(family)).get_charmap()))
+
+
+def _fonts_with(letters: set[str]) -> tuple[list[str], set[str]]:
+    """Families of this machine that have the letters between them, and the letters that none has."""
+    for path in {*findSystemFonts()} - {font.fname for font in fontManager.ttflist}:
+        with suppress(OSError, RuntimeError):  # matplotlib keeps its list for ever, so one that came later is not in it
+            fontManager.addfont(path)
+    found, there = [], {font.name for font in fontManager.ttflist}
+    for family in OTHER_FONTS:
+        if family in there and (has := letters & _letters(family)):
+            found.append(family)
+            letters = letters - has
+    return found, letters
+
+
 def draw_seeds(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
     """Single seeds as small points."""
     edge: Any = {"markeredgewidth": 0.4, "markeredgecolor": "white"}
@@ -92,7 +146,7 @@ def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
     written = []
     for ending, fields in own.items():
         path = stem.with_name(f"{stem.name}.{ending}")
-        with whole(path) as unfinished:
+        with whole(path) as unfinished, with_all_letters(figure):
             figure.savefig(unfinished, format=ending, metadata=fields)
         written.append(path)
     return written

@@ -2,11 +2,13 @@
 
 Importing torch, transformers and the rest anew takes about 10 s on two cores. Python's own fork server forks; where
 that is not safe (no Linux, CUDA initialised, threads) processes are fresh ones. IPython runs the cells in the process
-itself: nobody else speaks to it, so that it needs none of the sockets and threads of Jupyter's kernels.
+itself: nobody else speaks to it, so that it needs none of the sockets and threads of Jupyter's kernels. The kernel that
+a notebook was saved with is not started: the cells run in the environment of `lab`.
 """
 
 import atexit
 import base64
+import json
 import multiprocessing
 import os
 import re
@@ -30,6 +32,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from lab.study.limits import Limits, family
+from lab.study.parameters import read_notebook
 
 WATCH_SECONDS = 1.0
 DIED = "DeadProcess"
@@ -110,13 +113,16 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any], answer:
     papermill_engines.register("in_process", _engine())
     told = ("", "", "")
     try:
+        executed.write_text(json.dumps(read_notebook(notebook)), encoding="utf-8")  # papermill takes no null for tags
         papermill.execute_notebook(
-            str(notebook),
+            str(executed),
             str(executed),
             parameters=parameters,
             cwd=str(notebook.parent),
             progress_bar=False,
             engine_name="in_process",
+            kernel_name="python3",
+            language="python",
         )
     except Exception as error:
         told = (*reason_of(error), str(error))

@@ -24,6 +24,7 @@ DRIVER_PARAMETERS = ("run_id",)
 """Given by the sweep, not by the ablation: a notebook has each in its `parameters` cell, empty for use by hand."""
 
 _RUN_ID = 'run_id: str = ""  # MLflow run that the sweep opened; empty: a run of its own'
+_ADDED = "injected-parameters"
 _NO_OPTIONS = "field(default_factory=dict, hash=False)"
 _LINE = re.compile(r"    (\w+): .+? = (.+?)  # (.+)")
 
@@ -31,15 +32,22 @@ P = TypeVar("P", bound=Parameters)
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
-    """The notebook as JSON; a LabError where it is missing or is none."""
+    """The notebook as JSON; a LabError where it is missing or is none.
+
+    Left out are tags that are null, and the cell that papermill adds: found again, it is filled where it stands.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise LabError(f"notebook {path} is missing") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise LabError(f"{path} is not a notebook: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
         raise LabError(f"{path} is not a notebook: it has no cells")
+    for cell in content["cells"]:
+        if cell["metadata"].get("tags", ()) is None:
+            del cell["metadata"]["tags"]
+    content["cells"] = [cell for cell in content["cells"] if _ADDED not in cell["metadata"].get("tags", ())]
     return content
 
 
@@ -68,7 +76,7 @@ def imported_modules(notebook: Path) -> list[str]:
 
 def _tagged(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The one cell tagged `parameters`."""
-    tagged = [cell for cell in content["cells"] if "parameters" in cell.get("metadata", {}).get("tags", ())]
+    tagged = [cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", ())]
     if len(tagged) != 1:
         raise LabError(
             f"{path.name} has {len(tagged)} cells tagged 'parameters' where one is needed; without it papermill would "
@@ -94,7 +102,14 @@ def notebook_parameters(path: Path) -> list[str]:
 
 
 def check_notebook(notebook: Path, kind: type[Parameters]) -> None:
-    """Refuse a notebook whose parameters are not those of its kind of study, which would run on defaults of its own."""
+    """Refuse a notebook whose parameters are not those of its kind of study, which would run on defaults of its own.
+
+    So is one of another language than Python; the kernel's name does not matter (see `lab.study.kernels`).
+    """
+    metadata = read_notebook(notebook).get("metadata", {})
+    named = ((metadata.get("language_info") or {}).get("name"), (metadata.get("kernelspec") or {}).get("language"))
+    if (language := next(filter(None, named), "python")) != "python":
+        raise LabError(f"{notebook.name} was saved with a kernel of {language}; expected one of python")
     declared, wanted = notebook_parameters(notebook), [*kind.names(), *DRIVER_PARAMETERS]
     problems = [f"{name!r} is missing" for name in wanted if name not in declared]
     problems += [f"{name!r} is none of them" for name in declared if name not in wanted]
@@ -126,7 +141,7 @@ def parameters_cell(kind: type[Parameters]) -> str:
 
 
 def write_parameters(notebook: Path, kind: type[Parameters]) -> None:
-    """Write the parameters cell of a notebook anew; nothing else of it is changed.
+    """Write the parameters cell of a notebook anew; else nothing is changed but what `read_notebook` leaves out.
 
     Raises:
         LabError: as `read_notebook`, or it has not one such cell.

@@ -94,9 +94,9 @@ def notebook_code(notebook: Path) -> str:
     """
     code: list[str] = []
     for cell in read_notebook(notebook)["cells"]:
-        if cell["cell_type"] != "code" or "parameters" in (cell.get("metadata", {}).get("tags") or ()):
+        if cell["cell_type"] != "code" or "parameters" in cell["metadata"].get("tags", ()):
             continue
-        lines = cell_source(cell).splitlines()
+        lines = re.split(r"\r?\n", cell_source(cell))  # splitlines would cut a text at U+2028 as well
         if not _is_python(lines):
             lines = [_in_python(line) if _MAGIC.match(line) else line for line in lines]
         if not _is_python(lines):

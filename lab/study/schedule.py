@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -29,19 +30,35 @@ from lab.study.ablation import Ablation, cells
 from lab.study.plan import Display, clock, describe, reason
 from lab.study.sweep import Outcome, reproduce
 
-_LINE = re.compile(r"(?P<when>(?:\S+ ){4}\S+) (?P<command>.*) # omni-lab (?P<name>\S+) (?P<rung>\S+) (?P<checkout>.*)")
-FIELDS = "minute hour day-of-month month day-of-week, as in '0 2 * * *' (every night at two) or '30 1 * * mon-fri'"
+_LINE = re.compile(
+    r"\s*(?P<when>@\w+|[^\s#]\S*(?:\s+\S+){4})\s+(?P<command>.*)"
+    r" # omni-lab (?P<name>\S+) (?P<rung>\S+) (?P<checkout>.*)"
+)
+_ONE = r"(?:\d+|[A-Za-z]{3})"
+_ITEM = rf"(?:\*(?:/\d+)?|{_ONE}(?:-{_ONE}(?:/\d+)?)?)"
+_FIELD = re.compile(rf"{_ITEM}(?:,{_ITEM})*")  # CronSim reads more, as L, fri#2 and 5/15, which crons refuse or misread
+FIELDS = (
+    "minute hour day-of-month month day-of-week, as in '0 2 * * *' (every night at two) or '30 1 * * mon-fri'; a step "
+    "follows * or a range, as in '5-59/15 * * * *'"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduled:
-    """One line: which sweep of which checkout, when, and its next start in the user's time zone."""
+    """One line: which sweep of which checkout, when, and its next start in the user's time zone.
+
+    None where the line was changed by hand to what cron alone reads, as @daily.
+    """
 
     name: str
     rung: str
     when: str
     command: str
-    next_start: datetime
+    next_start: datetime | None
+
+    def __str__(self) -> str:
+        told = f"{self.next_start:%Y-%m-%d %H:%M %Z}" if self.next_start else "as cron reads it"
+        return f"{self.name} ({self.rung}) at {self.when}; next: {told}"
 
 
 def command_of(name: str, rung: str, rows: str, seeds: str | None, options: Sequence[str] = ()) -> str:
@@ -58,8 +75,8 @@ def command_of(name: str, rung: str, rows: str, seeds: str | None, options: Sequ
 def next_start(when: str, now: datetime | None = None) -> datetime:
     """When a line of these five fields starts next, in the user's time zone, which is cron's; a LabError if never."""
     try:
-        if len(when.split()) != 5:
-            raise CronSimError("another number of fields")
+        if len(when.split()) != 5 or not all(map(_FIELD.fullmatch, when.split())):
+            raise CronSimError("another number of fields, or a sign that not every cron knows")
         return next(CronSim(when, now or datetime.now().astimezone()))
     except (CronSimError, StopIteration) as error:  # the second: a day that never comes
         raise LabError(f"{when!r} is no time for cron; expected five fields: {FIELDS}") from error
@@ -111,11 +128,14 @@ def remove(name: str, rung: str) -> None:
 
 
 def _scheduled(line: str) -> Scheduled | None:
-    """What a line of this checkout's schedules; None for any other line."""
+    """What a line of this checkout's schedules; None for any other line, and for one that is commented out."""
     found = _LINE.fullmatch(line)
     if found is None or found["checkout"] != str(paths.repository_root()):
         return None
-    command, start = found["command"].replace(r"\%", "%"), next_start(found["when"])
+    start = None
+    with suppress(LabError):
+        start = next_start(found["when"])
+    command = found["command"].replace(r"\%", "%")
     return Scheduled(name=found["name"], rung=found["rung"], when=found["when"], command=command, next_start=start)
 
 

@@ -19,7 +19,7 @@ from lab.study import golden, leases, preparation, results, store, tracking
 from lab.study.ablation import Ablation, Cell, cells, load_module, notebook_path, typed
 from lab.study.driver import Driver, interruptible
 from lab.study.forecast import TRIAL, Budget, Forecast, Meter, check_budget, in_order, try_out
-from lab.study.identity import identify, is_prepared
+from lab.study.identity import identify, is_prepared, notebook_hash
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.machines import THIS_MACHINE, Machines
 from lab.study.parameters import check_notebook, imported_modules
@@ -71,12 +71,13 @@ def prepare_cells(
     """Check the chosen cells, prepare what they need, and give them their identity.
 
     Raises:
-        LabError: an unknown row or rung, parameters that do not fit the notebook, a results file changed by hand
-            (all before anything is fetched or started), or whatever the preparation lacks.
+        LabError: an unknown row or rung, parameters that do not fit the notebook, a notebook that is not Python, a
+            results file changed by hand (all before anything is fetched or started), or whatever the preparation lacks.
     """
     chosen = cells(ablation, rung, rows, seeds)
     notebook = notebook_path(ablation)
     check_notebook(notebook, type(ablation.base))
+    notebook_hash(notebook)  # refuses code that is not Python
     results.read_lines(ablation, rung)
     prepared = dict((prepare or load_prepare(ablation.name))(typed(ablation, chosen)))
     return identify(chosen, notebook, prepared), prepared

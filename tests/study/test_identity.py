@@ -8,8 +8,9 @@ from lab.errors import LabError
 from lab.study import identity
 from lab.study.ablation import Cell
 from lab.study.definitions import code_hash
+from lab.study.parameters import read_notebook
 from lab.study.reach import decides, our_modules
-from tests.conftest import TOY_CODE, write_notebook
+from tests.conftest import TOY_CODE, saved_elsewhere, write_notebook
 
 MODULE = '''"""What it is for."""
 RATE = 2
@@ -99,12 +100,26 @@ def test_a_notebooks_prose_and_comments_do_not_count_but_its_code_does(tmp_path:
     path.write_text(path.read_text().replace("Does a toy learn?", "Does it?"))
     assert identity.notebook_hash(path) == before
     assert identity.notebook_hash(write_notebook(path, code=TOY_CODE.replace("600", "601"))) != before
-    content = json.loads(write_notebook(path).read_text())
-    content["cells"].append({"cell_type": "code", "metadata": {"tags": None}, "outputs": [], "source": ""})
-    path.write_text(json.dumps(content))
-    assert identity.notebook_hash(path) == before
     magic = identity.notebook_hash(write_notebook(path, code="%matplotlib inline\n"))
     assert identity.notebook_hash(write_notebook(path, code="%matplotlib agg\n")) != magic
+
+
+def test_what_jupyterlab_and_editors_write_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "toy.ipynb"
+    before = identity.notebook_hash(write_notebook(path))
+    content = saved_elsewhere(path)
+    assert identity.notebook_hash(path) == before
+    assert "tags" not in read_notebook(path)["cells"][-1]["metadata"]
+    for number, cell in enumerate(content["cells"]):
+        cell["id"] = f"cell-{number}"
+        cell["source"] = cell["source"].replace("\n", "\r\n").splitlines(keepends=True)
+    path.write_text(json.dumps(content | {"nbformat_minor": 5}, indent=1).replace("\n", "\r\n") + "\r\n")
+    assert identity.notebook_hash(path) == before
+
+
+def test_a_line_separator_within_a_text_ends_no_line(tmp_path: Path) -> None:
+    said = identity.notebook_hash(write_notebook(tmp_path / "toy.ipynb", code="print('a\u2028b')"))
+    assert said != identity.notebook_hash(write_notebook(tmp_path / "toy.ipynb", code="print('a b')"))
 
 
 def test_what_changed_is_named(notebook: Path) -> None:

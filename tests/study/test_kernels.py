@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from lab.study import kernels
 from lab.study.kernels import execute, warm
 from lab.study.limits import DEFAULT_LIMITS, Limits
 from lab.study.parameters import imported_modules
+from tests.conftest import saved_elsewhere, write_notebook
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
 
@@ -100,6 +102,18 @@ def test_papermills_notebook_is_the_same_as_from_a_kernel_of_jupyters(
     assert "1 / 0" in text
     assert cells_of(executed) == plain
     assert any("image/png" in shown.get("data", {}) for cell in plain for shown in cell["outputs"])
+
+
+@linux
+def test_a_notebook_saved_with_another_kernel_runs_in_this_environment(forking: None, tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "study.ipynb", "size: int = 1", "import sys\nprint(size, sys.executable)")
+    content = saved_elsewhere(path)
+    executed = tmp_path / "executed.ipynb"
+    for metadata in (content["metadata"], {}, {"kernelspec": None}):
+        path.write_text(json.dumps(content | {"metadata": metadata}), encoding="utf-8-sig")
+        assert execute(path, executed, {"size": 2}, DEFAULT_LIMITS) == ("", "", "")
+        (printed,) = [cell["outputs"] for cell in cells_of(executed) if cell["outputs"]]
+        assert printed[0]["text"].split() == ["2", sys.executable]
 
 
 @linux

@@ -14,7 +14,7 @@ from lab.study.parameters import (
     write_parameters,
 )
 from lab.training.parameters import Parameters, SpeechParameters, VisionParameters
-from tests.conftest import TOY_PARAMETERS, write_notebook
+from tests.conftest import TOY_PARAMETERS, saved_elsewhere, write_notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,16 @@ def test_a_notebook_without_run_id_is_refused(tmp_path: Path) -> None:
     path = write_notebook(tmp_path / "toy.ipynb", parameters=TOY_PARAMETERS.replace("run_id", "run"))
     with pytest.raises(LabError, match="'run_id' is missing"):
         check_notebook(path, ToyParameters)
+
+
+def test_any_kernel_of_python_is_let_pass_and_no_other(notebook: Path) -> None:
+    content = saved_elsewhere(notebook)
+    check_notebook(notebook, ToyParameters)
+    named = [{"kernelspec": {"name": "ir", "language": "R"}}, {"kernelspec": None, "language_info": {"name": "R"}}]
+    for metadata in named:
+        notebook.write_text(json.dumps(content | {"metadata": metadata}))
+        with pytest.raises(LabError, match=r"toy.ipynb was saved with a kernel of R; expected one of python"):
+            check_notebook(notebook, ToyParameters)
 
 
 @pytest.mark.parametrize(

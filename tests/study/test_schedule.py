@@ -9,6 +9,7 @@ from lab.errors import LabError
 from lab.study import schedule
 from lab.study.ablation import load_ablation
 
+CRONSIMS_OWN = ("0 2 L * *", "0 2 LW * *", "0 2 * * fri#2", "0 2 * * 5L", "5/15 2 * * *")  # Debian's cron reads none
 OTHERS = "MAILTO=me@example.org\n# mine\n5 4 * * * echo 'not ours' # and a comment\n"
 
 
@@ -31,11 +32,30 @@ def test_a_line_is_added_listed_and_removed_and_the_others_stay(tab: Path, toy_p
         ("toy", "cpu", "0 2 * * *"),
         ("toy", "smoke", "30 1 * * mon-fri"),
     ]
+    assert added.next_start is not None
     assert added.next_start > datetime.now().astimezone()
     schedule.remove("toy", "cpu")
     assert [entry.rung for entry in schedule.entries()] == ["smoke"]
     schedule.remove("toy", "smoke")
     assert tab.read_text().strip() == OTHERS.strip()
+
+
+def test_a_line_that_was_changed_by_hand_is_still_ours_and_one_commented_out_is_not(tab: Path) -> None:
+    toy = load_ablation("toy")
+    schedule.add(toy, "0 2 * * *", rung="cpu", rows="main")
+    for when in ("@daily", "0~59 2 * * *", "0\t2 *  * *"):
+        written = tab.read_text()
+        tab.write_text(written.replace("0 2 * * *", when))
+        (entry,) = schedule.entries()
+        assert str(entry).startswith(f"toy (cpu) at {when}; next: {'20' if chr(9) in when else 'as cron reads it'}")
+        with pytest.raises(LabError, match="is scheduled already"):
+            schedule.add(toy, "0 3 * * *", rung="cpu", rows="main")
+        tab.write_text(written)
+    tab.write_text(tab.read_text().replace("0 2 * * *", "#0 2 * * *"))
+    assert schedule.entries() == []
+    schedule.add(toy, "*/5,7 1-5/2 * jan-mar 1,sun", rung="cpu", rows="main")
+    schedule.remove("toy", "cpu")
+    assert "#0 2 * * *" in tab.read_text()
 
 
 def test_another_checkouts_lines_are_not_ours(tab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +66,9 @@ def test_another_checkouts_lines_are_not_ours(tab: Path, monkeypatch: pytest.Mon
         schedule.remove("toy", "cpu")
 
 
-@pytest.mark.parametrize("when", ["", "0 2 * *", "0 2 * * * *", "61 2 * * *", "@daily", "0 2 31 2 *", "at two"])
+@pytest.mark.parametrize(
+    "when", ["", "0 2 * *", "0 2 * * * *", "61 2 * * *", "@daily", "0 2 31 2 *", "at two", *CRONSIMS_OWN]
+)
 def test_a_wrong_time_is_refused_with_the_fields(tab: Path, when: str) -> None:
     with pytest.raises(LabError, match=r"is no time for cron; expected five fields: minute hour day-of-month"):
         schedule.add(load_ablation("toy"), when, rung="cpu", rows="main")

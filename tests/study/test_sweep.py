@@ -149,6 +149,15 @@ def test_a_misspelt_parameter_is_refused_before_anything_is_prepared_or_made(toy
     assert not paths.mlruns_dir().exists()
 
 
+def test_a_notebook_that_is_not_python_is_refused_before_anything_is_prepared(toy_project: Path) -> None:
+    def never(parameters: list[dict[str, Any]]) -> Mapping[str, Any]:
+        raise AssertionError("prepared")
+
+    write_notebook(toy_project / "notebooks" / "toy.ipynb", code="cell_run?")
+    with pytest.raises(LabError, match=r"a cell of .*toy.ipynb is not Python.*cell_run\?"):
+        sweep.prepare_cells(load_ablation("toy"), "cpu", prepare=never)
+
+
 def test_an_ablation_without_prepare_and_a_wrong_number_of_workers_are_refused(toy_project: Path) -> None:
     path = toy_project / "ablations" / "toy.py"
     path.write_text(path.read_text().replace("def prepare", "def get_ready"))
