@@ -69,6 +69,11 @@ class FeatureStore:
         return int(self._counts[self._index[name]])
 
     @property
+    def problems(self) -> dict[str, str]:
+        """Parts that could not be read, of which nothing is kept, and why; until the store is made anew."""
+        return dict(self.manifest.get("problems", {}))
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """Of one row, the encoder's width last; of pixels height, width and 3."""
         return tuple(self.manifest["shape"])
@@ -133,10 +138,10 @@ def store_features(
     what is stored. `read` gives the part at a place in `ids`: a waveform, or views of frames; `encode` is the frozen
     encoder, None keeps what was read, for one that trains. Places are encoded in `order` (by length, so that a batch
     wastes little), together as many as have a `batch_size` in the unit of `size_of`. `progress` is told how many parts
-    of how many are done.
+    of how many are done. A part for which `read` raises a `LabError` is among the store's `problems`.
 
     Raises:
-        LabError: no parts, an id twice, or a full disk.
+        LabError: no parts, none that can be read, an id twice, or a full disk.
     """
     if not ids or len(set(ids)) < len(ids):
         raise LabError(f"features of {name!r} need ids of their own; got {len(ids)}, {len(set(ids))} of them different")
@@ -144,18 +149,26 @@ def store_features(
     stem = name.replace(":", "_").replace("/", "_")
     folder = cache_dir() / "features" / f"{stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
+    problems: dict[str, str] = {}
+
     def batches() -> Iterator[list[tuple[int, Rows]]]:
         batch: list[tuple[int, Rows]] = []
         for place in range(len(ids)) if order is None else order:
-            batch.append((place, read(place)))
+            try:
+                batch.append((place, read(place)))
+            except LabError as error:
+                problems[ids[place]] = str(error)
+                continue
             if sum(size_of(rows.values) for _, rows in batch) >= batch_size:
                 yield batch
                 batch = []
         if batch:
             yield batch
+        if len(problems) == len(ids):
+            raise LabError(next(iter(problems.values())))
 
     try:
-        make_folder(folder, lambda made: _write(made, ids, batches(), encode, key, progress))
+        make_folder(folder, lambda made: _write(made, ids, batches(), problems, encode, key, progress))
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LabError(f"no space is left for the features of {name!r} in {folder.parent}") from error
@@ -167,6 +180,7 @@ def _write(
     folder: Path,
     ids: Sequence[str],
     batches: Iterator[list[tuple[int, Rows]]],
+    problems: dict[str, str],
     encode: Encode | None,
     key: str,
     progress: Callable[[int, int], None] | None,
@@ -198,10 +212,10 @@ def _write(
                 written += len(kept)
             done += len(batch)
             if progress:
-                progress(done, len(ids))
+                progress(done + len(problems), len(ids))
     table = io.BytesIO()  # numpy itself does not say that a disk is full
     np.save(table, np.stack([starts, counts]))
     (folder / "rows.npy").write_bytes(table.getvalue())
     manifest = {"key": key, "ids": list(ids), "shape": shape, "dtype": dtype, "frames": frames}
-    manifest["sha256"] = digest.hexdigest()
+    manifest |= {"sha256": digest.hexdigest(), "problems": problems}
     (folder / "manifest.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")

@@ -164,12 +164,15 @@ class PackedEpochs:
     """The pack of every step, epoch after epoch.
 
     Every epoch packs anew, with another choice among samples of equal length, and shuffles the packs. All epochs have
-    equally many packs, because how full they get depends on the lengths alone.
+    equally many packs, because how full they get depends on the lengths alone. `extremes` are indices of a pack with
+    the longest sample and, where it is another one, of a pack with the most samples.
     """
 
     def __init__(self, *, lengths: Sequence[int], budget: int, seed: int, ids: Sequence[str] | None = None) -> None:
         first = pack_best_fit(lengths, budget, ids=ids)
         self.statistics = first.statistics()
+        # The longest sample is packed first.
+        self.extremes = [first[pack] for pack in sorted({0, int(np.diff(first.starts).argmax())})]
         self.seed = seed
         self._lengths, self._budget = first.lengths, budget
         # The latest epoch: what the next step nearly always needs again.

@@ -89,7 +89,7 @@ def certificate_panel(model: OmniModel, examples: Sequence[Example]) -> Panel:
 
     def show(attention: str, leak: bool) -> list[Shown]:
         packed = (lambda chosen, attention: as_one_text(model, chosen)) if leak else None
-        found = certify(model, examples, attention=attention, packed=packed)
+        found = certify(model, examples, attention=attention, packs=[examples], packed=packed)
         verdict = "passed" if found.passed else f"FAILED: {len(found.failed)} of {len(found.checks)} checks find leaks"
         return [f"<p><b>packing certificate {verdict}</b></p>{html_of(found)}"]
 

@@ -123,6 +123,9 @@ def packed_answers(
     """Logits, labels and losses of the answers at the ends of packed samples, one each: what `answer_loss` gives.
 
     The head runs on the scored tokens alone. `attention` is of `PACKED_ATTENTION`, or `auto`.
+
+    Raises:
+        LabError: a backend that this machine cannot run, or a model that `call_packed` refuses.
     """
     device = packed.embeddings.device
     counts = [len(answer) + 1 for answer in answers]

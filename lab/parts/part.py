@@ -67,6 +67,18 @@ def loading(what: str, expected: str) -> Iterator[None]:
         raise LabError(f"cannot load {what}: {why}; expected {expected}") from error
 
 
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Without dropout or batch statistics; after it, each module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def weights_sha256(module: nn.Module) -> str:
     """Hash names, shapes, types and values of a module's parameters and buffers, in the order of their names.
 

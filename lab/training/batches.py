@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from numpy import ndarray
 from torch import Tensor
 
 from lab.data.packing import PackedEpochs, PackingStatistics, bucketed_epoch, mixture, padding_share
@@ -18,6 +20,7 @@ from lab.errors import LabError, choose
 from lab.parts.joined_sequences import AnswerLoss
 from lab.parts.media_tokens import Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment
+from lab.parts.packed_attention import check_longest
 from lab.training.packing_certificate import NUM_SAMPLES, PackingCertificate, certify
 from lab.training.samples import SampleExamples
 from lab.training.stages import Stage
@@ -80,7 +83,8 @@ class KindBatches:
     its pack over the budget.
 
     Raises:
-        LabError: no examples, one that takes more tokens than a padded batch may have, or what `PackedEpochs` refuses.
+        LabError: no examples, one that takes more tokens than a padded batch may have, one that is longer than the
+            language model can keep apart in a pack, or what `PackedEpochs` refuses.
     """
 
     def __init__(self, data: SampleExamples, model: OmniModel, options: BatchOptions, *, seed: int) -> None:
@@ -88,9 +92,11 @@ class KindBatches:
         self.lengths = [data.num_tokens(index, model) for index in range(len(data))]
         if not self.lengths:
             raise LabError("there is no example to train on; expected at least one")
+        longest = int(np.argmax(self.lengths))
         self._packs: PackedEpochs | None = None
         self._certified = ""
         if options.packed:
+            check_longest(model.language_model, self.lengths[longest] - 1, f"example {data.ids[longest]!r}")
             self._packs = PackedEpochs(
                 # The end stands in no row: it is only ever a label.
                 lengths=[length - 1 for length in self.lengths],
@@ -99,7 +105,6 @@ class KindBatches:
                 ids=data.ids,
             )
             return
-        longest = int(np.argmax(self.lengths))
         if self.lengths[longest] > options.tokens:
             raise LabError(
                 f"example {data.ids[longest]!r} takes {self.lengths[longest]} tokens, more than {options.tokens}; "
@@ -120,13 +125,19 @@ class KindBatches:
     def certify(self, model: OmniModel, precision: str) -> PackingCertificate | None:
         """The certificate of the shortest examples of the first pack, the same one again where there are too few.
 
-        None where batches are padded. A leak is refused, as `PackingCertificate.require` names it.
+        The packs with the longest example and with the most are probed whole. None where batches are padded. A leak is
+        refused, as `PackingCertificate.require` names it.
         """
         if self._packs is None:
             return None
-        chosen = np.resize(self._packs.pack(0)[::-1], NUM_SAMPLES)
-        examples = [self._data.example(int(index), model) for index in chosen]
-        certificate = certify(model, examples, precision=precision).require()
+
+        def examples(chosen: Int[ndarray, " in_pack"]) -> list[Example]:
+            return [self._data.example(int(index), model) for index in chosen]
+
+        shortest = examples(np.resize(self._packs.pack(0)[::-1], NUM_SAMPLES))
+        # One after the other: the pictures of a pack may be large.
+        packs = map(examples, self._packs.extremes)
+        certificate = certify(model, shortest, precision=precision, packs=packs).require()
         self._certified = certificate.attention
         return certificate
 

@@ -6,7 +6,9 @@ of three samples is changed, and everything of its neighbours has to stay: posit
 losses, gradients. The changes are `text` (every token of content and answer becomes another), `features` (of its sounds
 and pictures; their number stays) and `length` (answer and text a token longer, a sound or video a frame shorter, which
 moves every later sample and window). Each sample has to be what it is alone, and the packed loss the mean of the single
-ones with every scored token counting the same, which is the weighting of `lab.training.loop.train`.
+ones with every scored token counting the same, which is the weighting of `lab.training.loop.train`. Three short samples
+do not show what depends on the length of a sample or of a pack (a window, chunks, positions that are scaled), so whole
+packs are probed too: the loss of each of their samples has to be what the model makes of it alone, unpacked.
 
 Where the same shapes are computed by the same exact kernels (`per_sample` on a CPU in float32) nothing may differ by a
 bit; elsewhere by `TOLERANCES`, relative to the largest value compared. On every backend no gradient at all may reach
@@ -14,14 +16,13 @@ another sample's embeddings.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lab.errors import LabError
@@ -29,10 +30,10 @@ from lab.parts.any_resolution import num_views
 from lab.parts.joined_sequences import PackedAnswers
 from lab.parts.media_tokens import Seen, Sound
 from lab.parts.omni_model import Example, OmniModel, Segment, Tokens
-from lab.parts.packed_attention import choose_packed_attention
+from lab.parts.packed_attention import TOLERANCES, choose_packed_attention
+from lab.parts.part import in_evaluation
 from lab.training.loop import choose_precision
 
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 NUM_SAMPLES = 3
 _CHANGED = 1
 # Of each parameter's gradient so many numbers are compared, evenly drawn: a 7B's would not fit several times.
@@ -102,13 +103,15 @@ def certify(
     *,
     attention: str = "auto",
     precision: str = "float32",
+    packs: Iterable[Sequence[Example]] = (),
     packed: Callable[..., PackedAnswers] | None = None,
 ) -> PackingCertificate:
     """Run the checks, in evaluation mode; the model's mode, gradients and weights stay what they were.
 
     Where nothing requires a gradient (a model that only scores), none is checked. It takes a forward pass for each
-    change and each of the three examples, and for each pass a backward pass an example. `attention` is of
-    `PACKED_ATTENTION` or `auto`, `precision` as the training will have it, and `packed` stands in for the model's own.
+    change and each of the three examples, and for each pass a backward pass an example; of each of the whole `packs` it
+    takes two forward passes and no backward pass. `attention` is of `PACKED_ATTENTION` or `auto`, `precision` as the
+    training will have it, and `packed` stands in for the model's own.
 
     Raises:
         LabError: another number of examples, or what packing refuses (a backend, a model).
@@ -125,7 +128,7 @@ def certify(
     pack = packed or model.packed
     checks: list[Check] = []
     idle: list[str] = []
-    with _in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=cast):
+    with in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=cast):
         answers = pack(examples, attention=backend)
         together = _traces(answers, parameters)
         alone = [_traces(pack([sample], attention=backend), parameters)[0] for sample in examples]
@@ -141,24 +144,13 @@ def certify(
                 idle.append(name)
             checks += _compare(f"{name} changed", moved, together, exact if same_shape else loose)
             together.insert(_CHANGED, before)
+        checks += [_compare_pack(model, pack, whole, backend, loose) for whole in packs]
     return PackingCertificate(
         attention=backend,
         precision=str(dtype).removeprefix("torch."),
         checks=tuple(checks),
         idle=tuple(idle),
     )
-
-
-@contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Without dropout or batch statistics, which would differ by themselves."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 # What is changed of a sample.
@@ -288,6 +280,18 @@ def _compare_mean(
         singles = [torch.cat(sample.gradients[-len(parameters) :]) for sample in alone]
         checks.append(Check("mean: gradients", _difference(found, torch.stack(singles).sum(0) / total), tolerance))
     return checks
+
+
+@torch.no_grad()
+def _compare_pack(
+    model: OmniModel, pack: Callable[..., PackedAnswers], examples: Sequence[Example], backend: str, tolerance: float
+) -> Check:
+    """A whole pack against each of its samples alone in the model's own attention, without a pack."""
+    answers = pack(examples, attention=backend)
+    alone = torch.cat([model([example]).loss for example in examples])
+    lengths = answers.packed.boundaries.lengths
+    where = f"pack of {sum(lengths)} tokens, {max(lengths)} the longest sample's"
+    return Check(f"{where}: loss", _difference(answers.loss.loss, alone), tolerance)
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -37,6 +37,7 @@ _VIEWS_AT_ONCE = 256
 _order: Any = lru_cache(maxsize=4096)(token_order)
 NOT_READABLE = "not in the language model's alphabet"
 TOO_LONG = "longer than the budget"
+UNREADABLE = "with media that cannot be read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +197,8 @@ class SampleExamples:
         """The same samples with the views of their pictures and videos kept, computed where they are not there yet.
 
         Kept is what the frozen encoder gives; without `features` pixels, for one that trains. `key` is everything that
-        a sample's pictures depend on but its id and how they are cut.
+        a sample's pictures depend on but its id and how they are cut. A sample of which something cannot be read is
+        left out and named.
         """
         size, tiling = encoder.image_size, self.tiling
         identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
@@ -208,7 +210,7 @@ class SampleExamples:
             size_of=len,
             progress=progress,
         )
-        return replace(self, store=store, image_size=size)
+        return replace(self._without_problems(store), store=store, image_size=size)
 
     def heard_by(
         self,
@@ -221,7 +223,7 @@ class SampleExamples:
         """The same samples with what a frozen encoder hears kept, computed where it is not there yet.
 
         There is a store for each of the `speeds` at which sounds are played; outside of training the first one counts.
-        `key` is everything that a sample's sounds depend on but its id.
+        `key` is everything that a sample's sounds depend on but its id. What cannot be read is left out, as above.
         """
 
         def stored(speed: float) -> FeatureStore:
@@ -233,7 +235,21 @@ class SampleExamples:
                 progress=progress,
             )
 
-        return replace(self, heard=tuple(map(stored, speeds)))
+        stores = tuple(map(stored, speeds))
+        return replace(self._without_problems(*stores), heard=stores)
+
+    def _without_problems(self, *stores: FeatureStore) -> "SampleExamples":
+        """The samples of which the stores have all parts."""
+        problems = {name: why for store in stores for name, why in store.problems.items()}
+        named = [[problems[name] for name, _ in _media(sample) if name in problems] for sample in self.samples]
+        whole = [sample for sample, own in zip(self.samples, named, strict=True) if not own]
+        told = [own[0] for own in named if own]
+        if not told:
+            return self
+        if not whole:
+            raise LabError(told[0])
+        reason = f"{UNREADABLE}; delete {stores[0].folder} to try again"
+        return replace(self, samples=whole, left_out={**self.left_out, reason: told})
 
     def _stored(
         self,
@@ -254,7 +270,13 @@ class SampleExamples:
             except LabError as error:
                 raise _of(sample, error) from error
 
-        order = None if length is None else sorted(range(len(parts)), key=lambda place: asked(place, length))
+        def length_of(place: int) -> int:
+            try:
+                return asked(place, length)  # type: ignore[arg-type]
+            except LabError:  # which `read` will say
+                return 0
+
+        order = None if length is None else sorted(range(len(parts)), key=length_of)
         ids = [name for _, name, _ in parts]
         return store_features(self.name, ids, lambda place: asked(place, read), encode, order=order, **options)
 

@@ -28,6 +28,7 @@ from lab.data.sample import Sample
 from lab.errors import LabError
 from lab.parts.language_models import ChatCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
+from lab.parts.packed_attention import check_longest
 from lab.paths import whole, write_whole
 from lab.training.loop import choose_precision
 from lab.training.samples import SampleExamples
@@ -184,11 +185,14 @@ def answer_losses(
     their tokens, the end left out. `ids` name the samples in messages, and `scorer` the model.
 
     Raises:
-        LabError: a sample longer than a pack, or a loss that is not finite, whose sample is named.
+        LabError: a sample longer than a pack or than the model can keep apart in one, or a loss that is not finite,
+            whose sample is named.
     """
     found = np.zeros(len(lengths))
     if not len(lengths):
         return found
+    longest = int(np.argmax(lengths))
+    check_longest(model.language_model, lengths[longest], f"sample {ids[longest]!r}")
     bfloat16 = choose_precision(options.precision, model.device) == "bfloat16"
     packs = pack_best_fit(list(lengths), options.budget_tokens, ids=ids)
     for number in range(len(packs)):

@@ -122,6 +122,12 @@ def test_another_seed_is_another_order_and_packs_do_not_come_in_order_of_length(
     assert counts not in (sorted(counts), sorted(counts, reverse=True))
 
 
+def test_the_extremes_are_a_pack_with_the_longest_sample_and_one_with_the_most():
+    order = epochs(lengths=[3, 10, 2, 9, 4], budget=10)
+    assert [pack.tolist() for pack in order.extremes] == [[1], [4, 0, 2]]
+    assert [pack.tolist() for pack in epochs(lengths=[3, 10, 2], budget=20).extremes] == [[1, 0, 2]]
+
+
 def test_one_sample_is_one_pack_in_every_step():
     assert steps(epochs(lengths=[5]), 3) == [[0], [0], [0]]
 

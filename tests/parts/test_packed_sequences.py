@@ -7,23 +7,96 @@ from torch import Tensor
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    DogeConfig,
+    DogeForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    InklingForCausalLM,
+    InklingTextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedModel,
 )
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import AnswerLoss, PackedSequence, answer_loss, pack_rows, packed_answers, pad_left
-from tests.parts.tiny_models import ARCHITECTURES, HIDDEN_SIZE, language_model
+from lab.parts.packed_attention import check_longest
+from tests.parts.tiny_models import ARCHITECTURES, HEADS, HIDDEN_SIZE, chunked, language_model, windowed
 
 WIDTH = {"vocab_size": 6, "hidden_size": HIDDEN_SIZE}
 SIZE = {**WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
 ANSWERS = [[0, 1, 2], [], [3], [2, 2, 1, 0]]
 LENGTHS = [9, 1, 4, 13]
 END = 5
+
+
+def long_rope(reach: int) -> PreTrainedModel:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+    sizes = {"max_position_embeddings": 64, "original_max_position_embeddings": reach, "pad_token_id": 0}
+    return Phi3ForCausalLM(Phi3Config(**HEADS, **sizes, rope_parameters=rope))
+
+
+def dynamic_rope(reach: int) -> PreTrainedModel:
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    return LlamaForCausalLM(LlamaConfig(**HEADS, max_position_embeddings=reach, rope_parameters=rope))
+
+
+# Models that pack samples up to some length, and how they say it.
+REACHING = {
+    "MistralForCausalLM looks back {} tokens": windowed,
+    "Llama4ForCausalLM attends in chunks of {} tokens": chunked,
+    "Phi3ForCausalLM has 'longrope' positions, whose frequencies change with the largest beyond {}": long_rope,
+    "LlamaForCausalLM has 'dynamic' positions, whose frequencies change with the largest beyond {}": dynamic_rope,
+}
+
+
+def doge(**options: Any) -> PreTrainedModel:
+    model = DogeForCausalLM(DogeConfig(**HEADS, **options))
+    for layer in model.model.layers:
+        torch.nn.init.constant_(layer.self_attn.A, 1.0)
+    return model
+
+
+def falcon_h1() -> PreTrainedModel:
+    mamba = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+    return FalconH1ForCausalLM(FalconH1Config(**HEADS, **mamba))
+
+
+def inkling() -> PreTrainedModel:
+    swa = {"swa_num_attention_heads": 2, "swa_num_key_value_heads": 1, "swa_head_dim": 8}
+    return InklingForCausalLM(InklingTextConfig(**HEADS, **swa))
+
+
+def falcon(**options: Any) -> PreTrainedModel:
+    return FalconForCausalLM(FalconConfig(**SIZE, bos_token_id=0, eos_token_id=0, **options))
+
+
+OUTSIDE = "without transformers' attention interface, so packed samples would leak into each other; do not pack it"
+REFUSED = {
+    "MptForCausalLM computes its attention by 'eager', which cannot keep packed samples apart": lambda: MptForCausalLM(
+        MptConfig(vocab_size=6, d_model=HIDDEN_SIZE, n_layers=2, n_heads=2)
+    ),
+    f"FalconForCausalLM computes 2 of its 2 layers {OUTSIDE}": falcon,
+    "FalconForCausalLM cannot be called on packed samples .ValueError: too many values to unpack": lambda: falcon(
+        alibi=True
+    ),
+    "DogeAttention attends with a mask of its own, which packed attention lacks": doge,
+    "DogeAttention attends with a mask of its own, which packed attention lacks; do not pack it": lambda: doge(
+        keep_window_size=4
+    ),
+    "FalconH1ForCausalLM carries something over from one packed sample to the next": falcon_h1,
+    "InklingAttention attends with position_bias, which packed attention lacks": inkling,
+}
 
 
 def packed_answer_loss(*given: Any, **options: Any) -> AnswerLoss:
@@ -122,17 +195,54 @@ def test_a_layer_outside_the_interface_is_refused(monkeypatch):
         packed_answer_loss(model, pack_rows(*rows_of()), ANSWERS, end_id=END)
 
 
-def test_a_window_is_allowed_where_no_sample_is_longer():
-    config = MistralConfig(**SIZE, intermediate_size=24, num_key_value_heads=1, sliding_window=13)
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_model_that_packs_wrongly_is_refused_with_one_sentence(message):
     torch.manual_seed(0)
-    model = MistralForCausalLM(config)
-    rows, positions = rows_of()
-    packed = packed_answer_loss(model, pack_rows(rows, positions), ANSWERS, end_id=END)
-    padded = answer_loss(model, pad_left(rows, positions), ANSWERS, end_id=END)
-    torch.testing.assert_close(packed.loss, padded.loss)
-    model.config.sliding_window = 12
-    with pytest.raises(LabError, match="MistralAttention looks back 12 tokens and a sample has 13"):
+    model = REFUSED[message]().eval()
+    own = model.config._attn_implementation
+    for _ in range(2):
+        with pytest.raises(LabError, match=message) as refused:
+            packed_answer_loss(model, pack_rows(*rows_of()), ANSWERS, end_id=END)
+    assert "\n" not in str(refused.value)
+    assert model.config._attn_implementation == own
+
+
+@pytest.mark.parametrize("message", REACHING)
+def test_samples_are_packed_that_a_model_reaches_over_and_no_longer_ones(message):
+    torch.manual_seed(0)
+    model = REACHING[message](13).eval()
+    rows, _ = rows_of()
+    positions = [torch.arange(length) for length in LENGTHS]
+    packed = packed_answer_loss(model, pack_rows(rows, positions), ANSWERS, end_id=END).loss
+    alone = [
+        answer_loss(model, pad_left([row], [own]), [answer], end_id=END).loss[0]
+        for row, own, answer in zip(rows, positions, ANSWERS, strict=True)
+    ]
+    torch.testing.assert_close(packed, torch.stack(alone))
+    check_longest(model, 13)
+    model = REACHING[message](12).eval()
+    with pytest.raises(LabError, match=f"sample 's1' has 13 tokens, and {message.format(12)}.*; do not pack it"):
+        check_longest(model, 13, "sample 's1'")
+    with pytest.raises(LabError, match=f"a sample has 13 tokens, and {message.format(12)}"):
         packed_answer_loss(model, pack_rows(rows, positions), ANSWERS, end_id=END)
+
+
+@pytest.mark.parametrize("build", [long_rope, dynamic_rope])
+def test_positions_that_jump_count_as_far_as_they_reach(build):
+    model, rows = build(13), rows_of([4, 5])[0]
+    positions = [torch.arange(4), torch.arange(5) * 4]
+    with pytest.raises(LabError, match=r"a sample has 17 positions, and .* beyond 13"):
+        packed_answer_loss(model, pack_rows(rows, positions), [[0], [1]], end_id=END)
+
+
+def test_a_window_that_the_configuration_does_not_tell_is_met_at_the_step():
+    model = windowed(13)
+    for layer in model.model.layers:
+        layer.self_attn.config = copy.deepcopy(model.config)
+        layer.self_attn.config._attn_implementation = "omni_lab"
+        layer.self_attn.config.sliding_window = 12
+    with pytest.raises(LabError, match="MistralAttention looks back 12 tokens and a sample has 13"):
+        packed_answer_loss(model, pack_rows(*rows_of()), ANSWERS, end_id=END)
 
 
 def test_attention_to_what_comes_later_is_refused():

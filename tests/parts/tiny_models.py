@@ -1,13 +1,18 @@
 """Random language models of a few thousand weights, and joined models on them, for the tests of several rooms."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -77,6 +82,30 @@ def gpt2(vocab_size: int) -> PreTrainedModel:
 
 
 ARCHITECTURES = {"qwen3": qwen3, "llama": llama, "gpt2": gpt2}
+
+
+HEADS = {
+    "vocab_size": 6,
+    "hidden_size": HIDDEN_SIZE,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "initializer_range": SPREAD,
+}
+
+
+def windowed(reach: int) -> PreTrainedModel:
+    """Every layer looks back so many tokens."""
+    return MistralForCausalLM(MistralConfig(**HEADS, sliding_window=reach)).eval()
+
+
+def chunked(reach: int, **options: Any) -> PreTrainedModel:
+    """A layer in chunks of so many tokens, then one that sees all and scales what it asks by its place in the row."""
+    layers = {"layer_types": ["chunked_attention", "full_attention"], "moe_layers": [], "intermediate_size_mlp": 24}
+    config = Llama4TextConfig(**HEADS, **layers, attention_chunk_size=reach, pad_token_id=0, **options)
+    return Llama4ForCausalLM(config).eval()
 
 
 def language_model(

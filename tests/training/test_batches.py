@@ -8,6 +8,7 @@ import torch
 
 from lab.errors import LabError
 from lab.parts.joined_sequences import pack_rows
+from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import PACKED_ATTENTION, PackedAttention, SampleBoundaries
 from lab.training.batches import BatchOptions, KindBatches, StageBatches
@@ -17,7 +18,7 @@ from lab.training.parameters import SpeechParameters
 from lab.training.samples import Augmentation, SampleExamples
 from lab.training.stage_training import _without_weights
 from lab.training.stages import Stage
-from tests.parts.tiny_models import language_model
+from tests.parts.tiny_models import chunked, language_model, windowed
 from tests.parts.tiny_vision import seeing_model
 from tests.speech import tiny_parameters
 from tests.training.staged import Ready
@@ -62,6 +63,34 @@ def test_a_single_text_can_be_packed(reader):
     batches = texts(reader, prompts=[[0, 1]], answers=[[2]])
     assert batches.certify(reader, "float32").passed
     assert batches.loss(reader, batches.read(3, reader)).num_tokens.tolist() == [2]
+
+
+def of(network) -> OmniModel:
+    return OmniModel(language_model=LanguageModel("tiny", network, CharacterCodec(alphabet="abcd"), ""))
+
+
+def test_an_example_longer_than_the_model_looks_back_is_refused_before_anything_is_packed():
+    prompts, answers = [[0, 1], [2] * 9, [3]], [[1], [2], []]
+    assert texts(of(windowed(11)), prompts, answers).statistics.num_packs == 1
+    told = "example 't1' has 11 tokens, and MistralForCausalLM looks back 10 tokens, .*; do not pack it"
+    with pytest.raises(LabError, match=told):
+        texts(of(windowed(10)), prompts, answers)
+
+
+def test_the_packs_with_the_longest_example_and_with_the_most_are_probed_whole():
+    torch.manual_seed(0)
+    model = of(chunked(64, no_rope_layers=[1, 0], floor_scale=50, attn_scale=1.0))
+    prompts, answers = [[0] * 20, *[[1]] * 20], [[1, 2]] * 21
+
+    def probed(tokens: int) -> list[str]:
+        checks = texts(model, prompts, answers, tokens=tokens).certify(model, "float32").checks
+        return [check.name for check in checks if check.name.startswith("pack of")]
+
+    # 23 and four of 4, then ten of 4.
+    told = "pack of {} tokens, {} the longest sample's: loss"
+    assert probed(40) == [told.format(39, 23), told.format(40, 4)]
+    with pytest.raises(LabError, match=f"packed samples are not kept apart .*: {told.format(103, 23)} by"):
+        probed(103)
 
 
 def test_no_pack_is_trained_on_without_its_certificate(reader, monkeypatch):

@@ -25,6 +25,7 @@ from tests.parts.tiny_models import (
     HIDDEN_SIZE,
     NUM_FEATURES,
     SPREAD,
+    chunked,
     heard,
     hearing_model,
     language_model,
@@ -195,6 +196,20 @@ def test_positions_that_do_not_start_anew_are_found(monkeypatch):
     assert found == {"alone: positions", "length changed: positions"}
     model = reads(language_model("gpt2", frames_per_token=None))
     assert {"alone: positions", "alone: logits"} <= failures(model, TEXTS)
+
+
+def test_what_depends_on_the_length_of_a_pack_is_found_in_a_whole_one():
+    torch.manual_seed(0)
+    # Scaled by the place in the pack, in steps of 24 tokens.
+    network = chunked(64, no_rope_layers=[1, 0], floor_scale=24, attn_scale=1.0)
+    model = reads(LanguageModel("llama4", network, CODEC, ""))
+    pack = [Example(content=[[0, 1, 2, 3] * n], answer=[2, 3]) for n in (4, 1, 1)]
+    certificate = certify(model, TEXTS, packs=[TEXTS, pack[1:]]).require()
+    assert [c.name for c in certificate.checks[-2:]] == [
+        "pack of 16 tokens, 6 the longest sample's: loss",
+        "pack of 14 tokens, 7 the longest sample's: loss",
+    ]
+    assert failures(model, TEXTS, packs=[TEXTS, pack]) == {"pack of 33 tokens, 19 the longest sample's: loss"}
 
 
 def test_labels_shifted_across_a_boundary_are_found():

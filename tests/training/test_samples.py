@@ -1,14 +1,18 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from lab.data.sample import Drawn, Image, Sample, Text, Video
+from lab.data.sample import Audio, Drawn, Image, Sample, Text, Video
 from lab.data.video import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import image_views, num_views, token_order
 from lab.parts.media_tokens import Seen
 from lab.parts.omni_model import OmniModel
 from lab.training.samples import SampleExamples, Tiling
+from tests.data.fakes import encoded, tone
 from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, seeing_model, tiny_encoder
 from tests.training.vision_splits import SQUARE, example, noise, split_of, various
 
@@ -163,9 +167,43 @@ def test_media_that_cannot_be_read_are_named_with_their_sample_and_source(tmp_pa
     examples = SampleExamples(samples=[example("x"), broken], name="broken")
     message = r"sample 's7' of 'a corpus': .*broken\.png is not an image that can be read"
     with pytest.raises(LabError, match=message):
-        examples.kept_by(tiny_encoder(), key="k")
+        replace(examples, samples=[broken]).kept_by(tiny_encoder(), key="k")
     with pytest.raises(LabError, match=message):
         examples.example(1, seeing_model(encoder=tiny_encoder()))
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_samples_with_media_that_cannot_be_read_are_left_out_of_what_is_kept_and_named(tmp_path, features):
+    asked = (Image(tmp_path / "gone.png"), Text("ab"))
+    gone, half = (
+        Sample(id=id, source="s", content=content) for id, content in (("g", asked), ("h", MIXED.content + asked))
+    )
+    encoder = tiny_encoder()
+    examples = SampleExamples(samples=[gone, MIXED, half, example("x")], name="some", left_out={"empty": ["e"]})
+    for _ in range(2):  # the second time from the store
+        kept = examples.kept_by(encoder, key="k", features=features)
+        assert [sample.id for sample in kept.samples] == [MIXED.id, "x"]
+        before, told = kept.left_out.items()
+        assert before == ("empty", ["e"])
+        assert told[0] == f"with media that cannot be read; delete {kept.store.folder} to try again"
+        assert told[1] == [f"sample {id!r} of 's': {tmp_path}/gone.png is not there" for id in "gh"]
+    alone = SampleExamples(samples=[MIXED, example("x")], name="alone").kept_by(encoder, key="k", features=features)
+    model = seeing_model(encoder=None if features else encoder)
+    losses = [one.example(i, model) for one in (kept, alone) for i in range(2)]
+    torch.testing.assert_close(model(losses[:2]).loss, model(losses[2:]).loss)
+    with pytest.raises(LabError, match=r"sample 'h' of 's': .*gone\.png is not there"):
+        replace(examples, samples=[half]).kept_by(encoder, key="k", features=features)
+
+
+def test_a_sound_that_cannot_be_read_is_left_out_of_what_is_heard(tmp_path):
+    encoder = SimpleNamespace(key="e", encode=lambda clips: [clip[::320, None] for clip in clips])
+    (tmp_path / "a.wav").write_bytes(encoded(tone(), 16000, "", "wav"))
+    sounds = [Sample(id=id, content=(Audio(tmp_path / f"{id}.wav"),), source="s") for id in ("gone", "a")]
+    heard = SampleExamples(samples=sounds, name="some").heard_by(encoder, key="k", speeds=(1.0, 0.9))
+    assert [sample.id for sample in heard.samples] == ["a"]
+    ((_, told),) = heard.left_out.items()
+    assert told == [f"sample 'gone' of 's': {tmp_path}/gone.wav is not there"]
+    assert [store.num_rows("a") for store in heard.heard] == [25, 28]
 
 
 def test_a_part_that_the_model_lacks_is_named_with_the_sample():

@@ -13,12 +13,12 @@ from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.data.instructions.instructions import instruction, table_of
 from lab.errors import LabError
 from lab.parts.joined_sequences import answer_loss, pad_left
-from lab.parts.language_models import LanguageModel
+from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.training import scored_sources, scoring
 from lab.training.samples import NOT_READABLE, TOO_LONG, SampleExamples
 from lab.training.scored_sources import score_source
 from lab.training.scoring import Scorer, ScoringOptions, text_model
-from tests.parts.tiny_models import ARCHITECTURES, language_model
+from tests.parts.tiny_models import ARCHITECTURES, language_model, windowed
 
 FLOAT32 = {"precision": "float32"}
 TEXTS = st.text("abcd", min_size=1, max_size=9)
@@ -72,6 +72,13 @@ def test_every_loss_is_what_the_sample_has_alone_with_and_without_its_prompt(tmp
     assert summary.num_tokens == sum(len(one.answer) + 1 for one in some())
     read = read_losses(tmp_path / "s")
     assert list(read.losses) == [found[f"i{n}"]["loss"] for n in range(7)]
+
+
+def test_a_sample_longer_than_the_model_looks_back_is_refused_by_its_name(tmp_path):
+    llm = LanguageModel("short sight", windowed(6), CharacterCodec(alphabet="abcd"), "0")
+    with pytest.raises(LabError, match="sample 'i4' has 8 tokens, and MistralForCausalLM looks back 6 tokens"):
+        score_instructions(some(), llm, tmp_path / "s", options=ScoringOptions(**FLOAT32))
+    assert not list(tmp_path.glob("s/*.parquet"))
 
 
 @how(max_examples=15, deadline=None)

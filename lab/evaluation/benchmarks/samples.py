@@ -116,6 +116,7 @@ class SampleBenchmark(Benchmark):
         """Load the model and ask it; what a Whisper has transcribed before is not asked again."""
         if self.folder is None:
             return self._transcribed(model, self._data(options), limit, progress)
+        from lab.data.filters.filtering import left_out_account
         from lab.evaluation.answering import answer
 
         loaded = open_saved(self.folder, device=options.get("device", "auto"))
@@ -124,6 +125,8 @@ class SampleBenchmark(Benchmark):
         asked, how = kind.open(source, loaded, cell_of(self.folder, options), limit or 0)
         items = answer(loaded, asked, how, progress=progress)
         told = {"how": type(how).__name__.lower()}
+        if asked.left_out:
+            told["left_out"] = left_out_account(asked.left_out)
         return scores_of_items(items), items.assign(score=1.0 - items["wrong_answers"]), told
 
     def _data(self, options: Options) -> str:
