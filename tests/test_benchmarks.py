@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+import benchmarks.intervals as intervals_benchmark
 import benchmarks.recipe as recipe_benchmark
 import benchmarks.video as video_benchmark
 from benchmarks.filled_store import TableClient, record
@@ -308,3 +310,23 @@ def test_a_recipe_benchmark_of_nothing_is_refused() -> None:
     for options in (["--samples", "99"], ["--workers", "0"]):
         with pytest.raises(LabError, match="needs --samples of at least 100 and --workers of at least 1"):
             recipe_benchmark.main(options)
+
+
+def test_the_interval_benchmark_covers_by_each_interval_and_none_is_below_the_least_possible(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["intervals.py", "--studies", "50"])
+    monkeypatch.setattr(intervals_benchmark, "FAMILIES", {"seeds": (0.04, 0.0, 0.0, 20)})
+    intervals_benchmark.main()
+    every, _, at_three = capsys.readouterr().out.partition("\n\n")
+    assert len(every.splitlines()) == 2 + len(intervals_benchmark.INTERVALS)
+    assert "| the studies' own | 9" in every
+    assert re.search(r"^\| seeds \| \d+\.\d%, 1\.00 \|.*\| 94\.5%, 0\.\d\d \|$", at_three, re.MULTILINE)
+
+
+def test_the_least_width_lies_between_the_normal_intervals_and_students() -> None:
+    # Without a part of the sentences the seeds' spread has a known floor; without one of seeds all is known but that.
+    for both, shared in ((1.0, 0.0), (0.5, 0.5), (0.1, 0.9)):
+        least = intervals_benchmark.least_width(0.0, both, shared)
+        assert stats.norm.ppf(0.9725) < least < stats.t.ppf(0.9725, 2)
+        assert intervals_benchmark.least_width(0.0, 4 * both, 4 * shared) == pytest.approx(2 * least, rel=1e-3)

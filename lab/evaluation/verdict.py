@@ -71,7 +71,7 @@ class MeasuredEffect:
         """Whether the items leave it open with seeds without end, wherever those that were run allow their mean to be.
 
         The present estimate alone would not tell: of simulated studies that it leaves open for ever at three seeds, 24
-        seeds decide 52% where the effect is two points and 89% where it is three (tests/evaluation/test_verdict.py).
+        decide about half where the effect is two points and nine in ten at three (tests/evaluation/test_verdict.py).
         """
         if self.effect.num_seeds == 1 or self._decided(self.effect, smallest_effect):
             return False

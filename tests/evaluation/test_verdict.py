@@ -141,7 +141,7 @@ def simulated(truth: float, first: int, seed_spread: float, repeats: int = 250) 
 @pytest.mark.parametrize("truth", [0.02, 0.03])
 def test_no_study_that_24_seeds_decide_is_called_hopeless_at_three(truth: float) -> None:
     told, decided, hopeless, _ = simulated(truth, 3, 0.028)
-    assert decided > told / 3 > 8  # the present estimate would say "never" of them: simulated, wrong of 52% and of 89%
+    assert decided > told / 3 > 8  # told "never" by the present estimate alone
     assert hopeless == 0
 
 

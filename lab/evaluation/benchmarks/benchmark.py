@@ -157,6 +157,16 @@ def scores_of_items(items: "pandas.DataFrame") -> tuple[Score, ...]:
     return (*exact, *(error_rate_score(items, rate) for rate in rates))
 
 
+def reply_text(given: object) -> str:
+    """What a model or judge replied as text that a file can hold; of several replies one a line, of none nothing.
+
+    A reply that was cut within an emoji ends in half of it (a surrogate without its pair), which becomes U+FFFD.
+    """
+    if isinstance(given, list):
+        return "\n".join(map(reply_text, given))
+    return str("" if given is None else given).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def whole_number(options: Options, name: str, default: int) -> int:
     """An option that counts something; a LabError where it is none."""
     given = options.get(name, str(default))

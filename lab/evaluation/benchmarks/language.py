@@ -28,6 +28,7 @@ from lab.evaluation.benchmarks.benchmark import (
     Score,
     mean_score,
     model_arguments,
+    reply_text,
     whole_number,
 )
 from lab.paths import cache_dir
@@ -193,9 +194,9 @@ def _line(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     likeliest = max(range(len(likelihoods)), key=likelihoods.__getitem__, default=0)
     return {
         "id": f"{task}/{sample['doc_id']}",
-        "asked": asked[0][0],
-        "answer": str(sample["target"]),
-        "given": str(asked[likeliest][1]).strip() if likelihoods else str(sample["filtered_resps"][0]),
+        "asked": reply_text(asked[0][0]),
+        "answer": reply_text(sample["target"]),
+        "given": reply_text(asked[likeliest][1]).strip() if likelihoods else reply_text(sample["filtered_resps"][0]),
         "score": float(sample["acc"]),
         "log_likelihoods": json.dumps(likelihoods),
     }

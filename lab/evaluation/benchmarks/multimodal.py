@@ -43,6 +43,7 @@ from lab.evaluation.benchmarks.benchmark import (
     Unit,
     mean_score,
     model_arguments,
+    reply_text,
     whole_number,
 )
 
@@ -277,12 +278,14 @@ class MultimodalBenchmark(Benchmark):
             lines.append(
                 {
                     "id": str(line.get("doc_id")) if len(self.tasks) == 1 else f"{task}/{line.get('doc_id')}",
-                    "asked": str(line.get("input", "")),
-                    "answer": str(line.get("target", "")),
-                    "given": _text(line.get("filtered_resps")),
+                    "asked": reply_text(line.get("input")),
+                    "answer": reply_text(line.get("target")),
+                    "given": reply_text(line.get("filtered_resps")),
                     "score": there[0].item(line) if there else None,
                     "task": task,
-                    "found": json.dumps({metric.key: line[metric.key] for metric in there}, ensure_ascii=False),
+                    "found": reply_text(
+                        json.dumps({metric.key: line[metric.key] for metric in there}, ensure_ascii=False)
+                    ),
                 }
             )
         answers = pd.DataFrame(lines)
@@ -353,7 +356,8 @@ def read_output(
         samples = {}
         for task in tasks:
             path = found[-1].with_name(found[-1].name.replace("_results.json", f"_samples_{task}.jsonl"))
-            lines = path.read_text(encoding="utf-8").splitlines()
+            # Not `splitlines`, which parts a line at signs that JSON lets stand in a text.
+            lines = path.read_text(encoding="utf-8").split("\n")
             samples[task] = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(f"lmms-eval's file {path.name} cannot be read: {error!r}") from error
@@ -444,7 +448,3 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _text(given: object) -> str:
-    return "\n".join(_text(one) for one in given) if isinstance(given, list) else str("" if given is None else given)

@@ -179,6 +179,18 @@ def test_results_that_lack_what_was_asked_are_refused(
         evaluate("real_world_qa", model, stand_in)
 
 
+def test_half_a_character_or_a_line_separator_in_a_reply_loses_nothing(stand_in: StandIn, model: str):
+    replies = ["cut \ud83d", "an emoji in halves \ud83d\ude00", "two\u2028lines"]
+    items = [{"exact_match": 1.0, "filtered_resps": [reply], "target": reply} for reply in replies]
+    stand_in.writes({"realworldqa": {"exact_match": 1.0}}, {"realworldqa": items})
+    files = stand_in.told["files"]
+    name = next(name for name in files if name.endswith("jsonl"))
+    stand_in.tell(files={**files, name: files[name].replace("\\u2028", "\u2028")})
+    found = evaluate("real_world_qa", model, stand_in)
+    shown = ["cut \ufffd", "an emoji in halves \U0001f600", "two\u2028lines"]
+    assert found.answers["given"].tolist() == found.answers["answer"].tolist() == shown
+
+
 def test_files_that_are_no_json_are_refused(stand_in: StandIn, model: str):
     stand_in.writes({"realworldqa": {"exact_match": 1.0}}, {"realworldqa": exact(1.0)})
     files = stand_in.told["files"]
