@@ -155,6 +155,16 @@ def test_transcripts_a_normaliser_empties_are_left_out_and_none_left_is_refused(
         open_split(corpus, "train", encoder, keep=lambda text: "", features=False)
 
 
+def test_what_only_brackets_hold_is_no_speech_though_the_language_model_could_write_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    corpus = load_corpus(write_corpus(tmp_path / "speech", spelled="({})".format))
+    encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
+    write, normalizer = transcript_writer("character"), NORMALIZERS["whisper_english"]
+    assert all(normalizer(write(one.answer)) for one in corpus.split("test"))
+    with pytest.raises(LabError, match="has no usable utterance in its test split"):
+        open_split(corpus, "test", encoder, write=write, keep=normalizer, features=False)
+
+
 def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
     encoder = open_audio_encoder(cell.audio_encoder)
     data = heard_data(cell, encoder)
