@@ -22,6 +22,8 @@ Options = Mapping[str, str]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
 
+_FAILED = "[LMMS_EVAL_REQUEST_FAILED"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -140,6 +142,24 @@ def error_rate_score(items: "pandas.DataFrame", counted: str) -> Score:
     # The ends are quantiles of draws; of a rate of 0 or 1 they are that very number, but for its last digits.
     low, high = min(found.low, found.estimate), max(found.high, found.estimate)
     return Score(metric=counted, value=found.estimate, low=low, high=high, better="lower", num_items=len(items))
+
+
+def unanswered(given: Sequence[str]) -> dict[str, str]:
+    """How many questions an endpoint left without a text, as a setting that only a run tells.
+
+    lm-eval and lmms-eval make an empty text of null content (a reasoning model that came to its limit) and of what a
+    content filter took, and score it as wrong; lmms-eval makes a text of its own of a request that failed.
+
+    Raises:
+        LabError: it left more than half.
+    """
+    left = sum(not text.strip() or text.startswith(_FAILED) for text in given)
+    if 2 * left > len(given):
+        raise LabError(
+            f"the endpoint gave no text for {left} of {len(given)} questions, which would count as wrong; give a "
+            "reasoning model more tokens, and look whether a content filter, a request limit or a timeout is at work"
+        )
+    return {"unanswered": f"{left} of {len(given)}, counted as wrong"}
 
 
 def scores_of_items(items: "pandas.DataFrame") -> tuple[Score, ...]:
