@@ -227,6 +227,6 @@ def _write(
     table = io.BytesIO()  # numpy itself does not say that a disk is full
     np.save(table, np.stack([starts, counts]))
     (folder / "rows.npy").write_bytes(table.getvalue())
-    manifest = {"key": key, "ids": list(ids), "shape": shape, "dtype": dtype, "frames": frames}
+    manifest: dict[str, Any] = {"key": key, "ids": list(ids), "shape": shape, "dtype": dtype, "frames": frames}
     manifest |= {"sha256": digest.hexdigest(), "problems": problems}
     (folder / "manifest.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")

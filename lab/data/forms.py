@@ -112,6 +112,8 @@ def as_row(given: Any) -> Row:
     """A row, or that of a line of JSON; a `Dropped` where it is none, or None stands for a row of broken text."""
     if given is None:
         raise Dropped(NOT_UTF8)
+    if isinstance(given, bytes) and b"\0" in given:
+        raise Dropped("line of UTF-16 where UTF-8 was expected")
     try:
         row = json.loads(given) if isinstance(given, bytes) else given
     except (ValueError, RecursionError):

@@ -245,7 +245,7 @@ def read_own_rows(name: str) -> tuple[Row, ...]:
     if not path.exists():
         return ()
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(paths.read_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LabError(f"{path} is no TOML file ({error}); mend or delete it") from error
     for key, entry in tables.items():
@@ -282,7 +282,7 @@ def save_own_row(ablation: Ablation, key: str, label: str, changes: Mapping[str,
     row = Row(key=key, label=label, changes=dict(changes), main=False)
     replace(ablation, rows=(*ablation.rows, row))  # refuses what does not fit
     path = own_rows_file(ablation.name)
-    before = path.read_text(encoding="utf-8").rstrip() + "\n\n" if path.exists() else ""
+    before = paths.read_text(path).rstrip() + "\n\n" if path.exists() else ""
     # A line break within a text would end it; JSON's other escapes are TOML's.
     written = ", ".join(f"{parameter} = {json.dumps(value)}" for parameter, value in changes.items())
     paths.write_whole(path, f"{before}[{key}]\nlabel = {json.dumps(label)}\nchanges = {{ {written} }}\n")

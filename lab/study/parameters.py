@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin
 
 from lab.errors import LabError
+from lab.paths import read_text
 from lab.training.parameters import Parameters
 
 DRIVER_PARAMETERS = ("run_id",)
@@ -37,7 +38,7 @@ def read_notebook(path: Path) -> dict[str, Any]:
     Left out are tags that are null, and the cell that papermill adds: found again, it is filled where it stands.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise LabError(f"notebook {path} is missing") from None
     except (ValueError, UnicodeDecodeError) as error:

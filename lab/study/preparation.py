@@ -304,6 +304,10 @@ def _make_speech(cell: SpeechParameters) -> Made:
     torch.set_num_threads(threads)
     named = {"corpus": cell.corpus, "out_of_domain_corpus": cell.out_of_domain_corpus}
     corpora = {key: load_corpus(name, num_utterances=cell.num_utterances) for key, name in named.items() if name}
+    for corpus in corpora.values():
+        if problems := corpus.manifest["problems"]:
+            counts = ", ".join(f"{count} {reason}" for reason, count in corpus.manifest["skipped"].items())
+            print(f"preparing: {corpus.name}, left out: {counts}; the first at fault: {problems[0]}", flush=True)
     made_of = {key: f"{corpus.name} {corpus.sha256}" for key, corpus in corpora.items()}
     ingredients = {
         **dict.fromkeys(named, "none"),

@@ -91,8 +91,10 @@ def open_split(
     Raises:
         LabError: nothing is left.
     """
+    # As the corpus has it first: a normaliser drops "(2 seconds of silence)" by its brackets, which nobody writes.
+    chosen = [one for one in corpus.split(split) if keep(one.answer)]
     # The right answer is what the language model can write of it: a perfect transcript has no error.
-    chosen = [replace(one, answer=write(one.answer)) for one in corpus.split(split)]
+    chosen = [replace(one, answer=write(one.answer)) for one in chosen]
     chosen = [one for one in chosen if one.answer and keep(one.answer)]
     chosen = [one for one in chosen if encoder.num_frames(one.sound.num_samples) >= MIN_FRAMES]
     if limit:
@@ -208,7 +210,7 @@ def image_branch_data(data: Mapping[str, SampleExamples]) -> dict[str, dict[str,
 
 def cell_audio_projector(parameters: SpeechParameters, hidden_size: int, output_size: int) -> AudioProjector:
     """A projector of a cell, afresh."""
-    budget = {"parameter_budget": parameters.parameter_budget} if parameters.parameter_budget else {}
+    budget: dict[str, Any] = {"parameter_budget": parameters.parameter_budget} if parameters.parameter_budget else {}
     return build_audio_projector(
         parameters.projector,
         hidden_size=hidden_size,

@@ -177,13 +177,16 @@ def train_stages(
     key = _key(stages, batches, options.accumulate, seed, ancestry)
     kept = Checkpoint(path=checkpoint, key=key).stages_done() if checkpoint else None
     done = list(kept or ())
+    # Of all stages first, so that data which a later one refuses is found before anything is trained.
     of_stages: list[StageBatches] = []
-    changed: dict[str, None] = {}
-    for number, stage in enumerate(stages):
+    for stage in stages:
         given = {**data, **own_data.get(stage.name, {})}
         before = of_stages[-1].seen if of_stages else {}
-        here = StageBatches(given, model, stage, batches, seed=seed, accumulate=options.accumulate, before=before)
-        of_stages.append(here)
+        of_stages.append(
+            StageBatches(given, model, stage, batches, seed=seed, accumulate=options.accumulate, before=before)
+        )
+    changed: dict[str, None] = {}
+    for number, (stage, here) in enumerate(zip(stages, of_stages, strict=True)):
         changed |= dict.fromkeys(stage.changed)
         if number < len(done):
             ancestry = from_json([*as_json(ancestry), done[number]["link"]], f"checkpoint {checkpoint}")

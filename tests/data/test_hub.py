@@ -118,8 +118,17 @@ def test_a_line_of_metadata_that_cannot_be_used_is_its_recordings_own(dataset):
         "transcript that is no text": 1,
         "transcript with half a character": 1,
     }
-    (problem,) = corpus.manifest["problems"]
-    assert problem.endswith("test/gone.wav is not there")
+    *rows, missing = corpus.manifest["problems"]
+    assert rows == [
+        f"row 'test-0000000{number}' of {root}: {reason}"
+        for number, reason in (
+            (3, "transcript that is no text"),
+            (4, "transcript with half a character"),
+            (5, "line that is no JSON"),
+            (6, "no sound, image or video in the row"),
+        )
+    ]
+    assert missing.endswith("test/gone.wav is not there")
 
 
 def test_a_split_that_is_not_there_lists_the_choices(dataset):

@@ -86,3 +86,9 @@ def test_a_free_key_is_one_that_no_row_has(project):
     save_own_row(load_ablation("toy"), "first_2", "x", {"share": 0.1})
     assert free_key(load_ablation("toy"), "first") == "first_3"
     assert free_key(load_ablation("toy"), "?") == "row"
+
+
+def test_rows_may_begin_with_a_byte_order_mark(project):
+    own_rows_file("toy").write_text('[mine]\nlabel = "中"\nchanges = { share = 0.25 }\n', encoding="utf-8-sig")
+    save_own_row(load_ablation("toy"), "other", "other", CHANGES)
+    assert [row.label for row in load_ablation("toy").rows] == ["First", "中", "other"]

@@ -156,6 +156,17 @@ def test_what_was_prepared_moves_with_the_cache(cell, made, tmp_path, monkeypatc
     assert len(made) == 2
 
 
+def test_a_picture_that_cannot_be_read_is_left_out_and_named_and_the_rest_is_prepared(cell, tmp_path, capsys):
+    name = f"image_choices@{write_image_set(tmp_path / 'set')}"
+    (tmp_path / "set-pictures" / "red-40.png").unlink()
+    (tmp_path / "set-pictures" / "green-40.png").write_bytes(b"no picture")
+    prepare([replace(cell, curriculum="direct", test_source=name)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert line.startswith("preparing: image_choices@hub, left out: 2 with media that cannot be read; delete ")
+    assert "set-pictures/red-40.png is not there" in line
+    assert "set-pictures/green-40.png is not an image that can be read" in line
+
+
 def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
     folder = tmp_path / "folder"
     (folder / "inner").mkdir(parents=True)

@@ -91,6 +91,18 @@ def test_stages_that_were_killed_end_bit_equal_to_ones_that_were_not(tmp_path, k
     assert list(checkpoint.parent.iterdir()) == []
 
 
+def test_data_that_a_later_stage_refuses_is_found_before_the_first_trains():
+    steps: list[int] = []
+    with pytest.raises(LabError, match="stage 'three' has no example of 'captions' to train on"):
+        run(
+            Staged(),
+            *three_stages().values(),
+            own_data={"three": {"captions": Rows(0)}},
+            on_step=lambda step, loss: steps.append(step),
+        )
+    assert steps == []
+
+
 def test_the_steps_told_are_counted_over_all_stages():
     told: list[tuple[int, float]] = []
     _, record = staged(list(three_stages().values()), on_step=lambda *point: told.append(point))

@@ -118,7 +118,7 @@ def sentence_embeddings(
                 yield place, row.astype("<f2").tobytes()
 
     kept = Kept("sentence_embeddings", encoder.sha256, what=f"the embeddings of {encoder.name!r}")
-    keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    keys = [hashlib.sha256(text.encode()).digest() for text in texts]
     return np.frombuffer(b"".join(kept.values(keys, make)), dtype="<f2").reshape(len(texts), encoder.width)
 
 

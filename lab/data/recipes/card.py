@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
@@ -19,7 +18,7 @@ from lab.data.parquet import read_parquet
 from lab.data.recipes.engines import read_json, write_json
 from lab.data.recipes.recipe import Recipe
 from lab.errors import LabError
-from lab.paths import UNFINISHED, write_whole
+from lab.paths import scratch_folder, write_whole
 
 CARD = "card.json"
 PAGE = "README.md"
@@ -130,7 +129,7 @@ def publish(folder: Path, shards: Sequence[Path], card: Mapping[str, Any]) -> No
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         FileLock(folder.with_name(f".{folder.name}.lock")),
-        TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as scratch,
+        scratch_folder(folder) as scratch,
     ):
         check_free(folder)
         made = Path(scratch, "made")

@@ -17,6 +17,7 @@ Section 3 of the paper describes such a chain in prose (filters, deduplication, 
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -30,19 +31,30 @@ from lab.data.filters.step import Step
 from lab.data.filters.steps import STEPS
 from lab.data.recipes.sources import SOURCES, Source
 from lab.errors import LabError, choose
+from lab.paths import read_text
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe as it was declared; a shard has `shard_rows` rows when it is read, fewer once some are dropped."""
+    """A recipe as it was declared; a shard has `shard_rows` rows when it is read, fewer once some are dropped.
+
+    What is built lies in a folder of its name.
+
+    Raises:
+        LabError: a name that is no folder's, such as `../chats`.
+    """
 
     name: str
     description: str = ""
     shard_rows: Annotated[int, Field(ge=1)] = 50_000
     sources: tuple[Source, ...] = ()
     steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w .-]*", self.name):
+            raise LabError(f"name {self.name!r} is no folder's; use letters, digits, spaces and . _ -, as in 'chats-2'")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -52,7 +64,7 @@ def read_recipe(path: Path) -> Recipe:
         LabError: it is not there or no TOML, has no source, or an unknown, missing or mistyped name or parameter.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(path))
     except (FileNotFoundError, IsADirectoryError):
         raise LabError(f"there is no recipe file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

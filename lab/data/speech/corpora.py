@@ -33,7 +33,7 @@ from lab.paths import cache_dir, make_folder
 FORMAT_VERSION = 1
 DEFAULT_CORPUS = "default"
 _MIN_SECONDS = 0.2
-_NUM_PROBLEMS = 5
+_NUM_PROBLEMS = 100
 _OWN_SPLITS: dict[str, Split] = {"train": "train", "dev": "dev", "valid": "dev", "eval": "test", "test": "test"}
 
 # A sample with one sound, and its split where the source itself has splits; else the sentence decides.
@@ -44,8 +44,9 @@ Recording = tuple[Sample, Split | None]
 class Reading:
     """A corpus as its reader sees it.
 
-    `sources` maps a package or file to its SHA-256; `skipped` counts by reason what the reader could not pair and goes
-    on counting while `recordings` is consumed; what `held_out_speakers` say never stands in training.
+    `sources` maps a package or file to its SHA-256; `skipped` counts by reason what the reader could not pair or use,
+    and `problems` names what of it is at fault: both go on while `recordings` is consumed. What `held_out_speakers` say
+    never stands in training.
     """
 
     language: str
@@ -54,6 +55,7 @@ class Reading:
     recordings: Iterator[Recording]
     held_out_speakers: frozenset[str] = frozenset()
     skipped: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
 
 
 def spoken(id: str, text: str, sound: Drawn, *, speaker: str) -> Sample:
@@ -173,12 +175,13 @@ def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, 
     tested = {normalize_sentence(sample.answer) for sample, split in kept if split == "test"}
     clean = [one for one in kept if one[1] == "test" or normalize_sentence(one[0].answer) not in tested]
     skipped["sentence of this corpus's own test split"] += len(kept) - len(clean)
-    problems: list[str] = []
-    rows, audio_digest = _write_audio(folder / "audio.i16", name, clean, skipped, problems)
+    rows, audio_digest = _write_audio(folder / "audio.i16", name, clean, skipped, reading.problems)
     counted = {reason: count for reason, count in sorted(skipped.items()) if count}
     if not rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counted.items()) or "none"
-        raise LabError("; ".join([f"corpus {name!r} has no usable utterance; skipped: {reasons}", *problems[:1]]))
+        raise LabError(
+            "; ".join([f"corpus {name!r} has no usable utterance; skipped: {reasons}", *reading.problems[:1]])
+        )
     pd.DataFrame(rows).to_parquet(folder / "utterances.parquet", index=False)
     manifest = {
         "name": name,
@@ -190,7 +193,7 @@ def prepare(name: str, reading: Reading, folder: Path, *, options: Mapping[str, 
         "splits": {split: _counts([row for row in rows if row["split"] == split]) for split in SPLITS},
         "held_out_speakers": sorted(reading.held_out_speakers),
         "skipped": counted,
-        "problems": problems[:_NUM_PROBLEMS],
+        "problems": reading.problems[:_NUM_PROBLEMS],
         "options": options,
         "audio_sha256": audio_digest,
         "sha256": hashlib.sha256((json.dumps(rows) + audio_digest).encode()).hexdigest(),
@@ -272,6 +275,7 @@ def read_hub(
     chosen = [opened for name, opened in splits.items() if only in (None, name)]
     left_out = LeftOut()
     skipped: Counter[str] = Counter()
+    problems: list[str] = []
     form = FORMS["transcribe"]
     streams = [(opened.split, opened.samples(form, left_out, limit=limit)) for opened in chosen]
     # One split alone that says nothing but "train" is a data set without splits.
@@ -282,6 +286,7 @@ def read_hub(
             for sample in stream:
                 yield sample, None if alone else own_split(split)
         skipped.update(left_out.counts())
+        problems.extend(f"row {id!r} of {dataset}: {reason}" for reason, ids in left_out.items() for id in ids)
 
     return Reading(
         language=language,
@@ -289,6 +294,7 @@ def read_hub(
         sources={dataset: chosen[0].revision},
         recordings=recordings(),
         skipped=skipped,
+        problems=problems,
     )
 
 

@@ -22,6 +22,8 @@ Options = Mapping[str, str]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
 
+_FAILED = "[LMMS_EVAL_REQUEST_FAILED"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -142,6 +144,24 @@ def error_rate_score(items: "pandas.DataFrame", counted: str) -> Score:
     return Score(metric=counted, value=found.estimate, low=low, high=high, better="lower", num_items=len(items))
 
 
+def unanswered(given: Sequence[str]) -> dict[str, str]:
+    """How many questions an endpoint left without a text, as a setting that only a run tells.
+
+    lm-eval and lmms-eval make an empty text of null content (a reasoning model that came to its limit) and of what a
+    content filter took, and score it as wrong; lmms-eval makes a text of its own of a request that failed.
+
+    Raises:
+        LabError: it left more than half.
+    """
+    left = sum(not text.strip() or text.startswith(_FAILED) for text in given)
+    if 2 * left > len(given):
+        raise LabError(
+            f"the endpoint gave no text for {left} of {len(given)} questions, which would count as wrong; give a "
+            "reasoning model more tokens, and look whether a content filter, a request limit or a timeout is at work"
+        )
+    return {"unanswered": f"{left} of {len(given)}, counted as wrong"}
+
+
 def scores_of_items(items: "pandas.DataFrame") -> tuple[Score, ...]:
     """Of an item table: accuracy where there were choices (of each task too, where there are several), else rates."""
     from lab.evaluation.items import TRANSCRIBE
@@ -155,6 +175,16 @@ def scores_of_items(items: "pandas.DataFrame") -> tuple[Score, ...]:
     rates = ["word_error_rate", "character_error_rate"] if items["num_words"].any() else ["character_error_rate"]
     exact = () if set(items["task"]) == {TRANSCRIBE} else (accuracy(items, "exact_match"),)
     return (*exact, *(error_rate_score(items, rate) for rate in rates))
+
+
+def reply_text(given: object) -> str:
+    """What a model or judge replied as text that a file can hold; of several replies one a line, of none nothing.
+
+    A reply that was cut within an emoji ends in half of it (a surrogate without its pair), which becomes U+FFFD.
+    """
+    if isinstance(given, list):
+        return "\n".join(map(reply_text, given))
+    return str("" if given is None else given).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def whole_number(options: Options, name: str, default: int) -> int:

@@ -28,6 +28,8 @@ from lab.evaluation.benchmarks.benchmark import (
     Score,
     mean_score,
     model_arguments,
+    reply_text,
+    unanswered,
     whole_number,
 )
 from lab.paths import cache_dir
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     import pandas
 
 ASKING_VERSION = 1  # raise it when the same weights and request would give another likelihood
-# Model classes of lm-eval that ask an endpoint, so that there are no weights to be known.
-_ENDPOINTS = ("local-completions", "local-chat-completions", "openai-completions", "openai-chat-completions")
+# Model classes of lm-eval that ask an endpoint, so that there are no weights to be known; chats give no likelihoods.
+_ENDPOINTS = ("local-completions", "openai-completions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,12 @@ class LanguageBenchmark(Benchmark):
             "data": data_state(self.datasets) or self.source,
             **{name: options[name] for name in ("model_class", "model_args") if name in options},
         }
-        if (model_class := options.get("model_class", "")) in _ENDPOINTS:
+        if (model_class := options.get("model_class", "")).endswith("chat-completions"):
+            raise LabError(
+                f"model class {model_class!r} asks for chats, which give no likelihoods, and benchmark {self.name!r} "
+                f"compares those of the choices; take one of {', '.join(_ENDPOINTS)}, or weights"
+            )
+        if model_class in _ENDPOINTS:
             return Identity(model_key=f"{model_class}:{model}", settings=settings)
         known = {name: (one.source,) for name, one in LANGUAGE_MODELS.items()}
         return Identity(model_key=weights_key(model, known), settings=settings)
@@ -114,7 +121,8 @@ class LanguageBenchmark(Benchmark):
             ) from error
         answers = pd.DataFrame([_line(name, sample) for name, part in found["samples"].items() for sample in part])
         progress(total, total)
-        return (mean_score(answers["score"].tolist()),), answers, {}
+        told = unanswered(answers["given"].tolist()) if options.get("model_class") in _ENDPOINTS else {}
+        return (mean_score(answers["score"].tolist()),), answers, told
 
 
 def mmlu_few_shot_questions() -> dict[str, Any]:
@@ -154,7 +162,8 @@ def _opened(model: str, identity: Identity, options: Options, asked: Callable[[i
     device = str(choose_device(options.get("device", "auto")))
     arguments: dict[str, Any] = {"batch_size": whole_number(options, "batch_size", 1 if device == "cpu" else 8)}
     if model_class in _ENDPOINTS:
-        arguments |= {"model": model}
+        # With two at once lm-eval's timeout is of a whole request, with one of each silence: it never ends a slow drip.
+        arguments |= {"model": model, "num_concurrent": 2}
     else:
         arguments |= {**_weights(model), "dtype": identity.settings["precision"], "device": device}
     arguments |= simple_parse_args_string(options.get("model_args", ""))
@@ -193,9 +202,9 @@ def _line(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     likeliest = max(range(len(likelihoods)), key=likelihoods.__getitem__, default=0)
     return {
         "id": f"{task}/{sample['doc_id']}",
-        "asked": asked[0][0],
-        "answer": str(sample["target"]),
-        "given": str(asked[likeliest][1]).strip() if likelihoods else str(sample["filtered_resps"][0]),
+        "asked": reply_text(asked[0][0]),
+        "answer": reply_text(sample["target"]),
+        "given": reply_text(asked[likeliest][1]).strip() if likelihoods else reply_text(sample["filtered_resps"][0]),
         "score": float(sample["acc"]),
         "log_likelihoods": json.dumps(likelihoods),
     }

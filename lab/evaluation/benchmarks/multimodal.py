@@ -43,6 +43,8 @@ from lab.evaluation.benchmarks.benchmark import (
     Unit,
     mean_score,
     model_arguments,
+    reply_text,
+    unanswered,
     whole_number,
 )
 
@@ -222,7 +224,7 @@ class MultimodalBenchmark(Benchmark):
         kept = paths.cache_dir() / "lmms-eval"
         folder = kept / identity.key(self, limit)
         log = folder.with_name(f"{folder.name}.log")
-        asked = identity.settings
+        asked, asks = identity.settings, identity.settings["model_class"] in _ENDPOINTS
         named = str(Path(model).resolve()) if Path(model).is_dir() else model
         argument = _ARGUMENTS.get(asked["model_class"], "pretrained")
         command = [
@@ -240,7 +242,7 @@ class MultimodalBenchmark(Benchmark):
             environment = {_API: os.environ.get(_API, "openai")} if self.judge else {}
             run_lmms_eval([*command, "--output_path", str(output)], log, progress, environment)
             try:
-                self._read(output, whole=limit is None)
+                self._read(output, whole=limit is None, asks=asks)
             except LabError as error:
                 raise LabError(
                     f"benchmark {self.name!r}: {error}; lmms-eval's last lines: "
@@ -248,12 +250,15 @@ class MultimodalBenchmark(Benchmark):
                 ) from error
 
         paths.make_folder(folder, run)
-        scores, answers, told = self._read(folder, whole=limit is None)
+        scores, answers, told = self._read(folder, whole=limit is None, asks=asks)
         progress(len(answers), len(answers))
         return scores, answers, told
 
-    def _read(self, folder: Path, *, whole: bool) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
-        """Scores, the one that fills the paper's cells first, answers, and how many a judge has not marked."""
+    def _read(self, folder: Path, *, whole: bool, asks: bool) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
+        """Scores, the one that fills the paper's cells first, answers, and how many a judge has not marked.
+
+        Of an endpoint's (`asks`) also how many it left without a text.
+        """
         import pandas as pd
 
         results, samples = read_output(folder, self.tasks)
@@ -277,24 +282,27 @@ class MultimodalBenchmark(Benchmark):
             lines.append(
                 {
                     "id": str(line.get("doc_id")) if len(self.tasks) == 1 else f"{task}/{line.get('doc_id')}",
-                    "asked": str(line.get("input", "")),
-                    "answer": str(line.get("target", "")),
-                    "given": _text(line.get("filtered_resps")),
+                    "asked": reply_text(line.get("input")),
+                    "answer": reply_text(line.get("target")),
+                    "given": reply_text(line.get("filtered_resps")),
                     "score": there[0].item(line) if there else None,
                     "task": task,
-                    "found": json.dumps({metric.key: line[metric.key] for metric in there}, ensure_ascii=False),
+                    "found": reply_text(
+                        json.dumps({metric.key: line[metric.key] for metric in there}, ensure_ascii=False)
+                    ),
                 }
             )
         answers = pd.DataFrame(lines)
+        told = unanswered(answers["given"].tolist()) if asks else {}
         if not any(metric.marked_twice for metric in metrics.values()):
-            return tuple(scores), answers, {}
+            return tuple(scores), answers, told
         unmarked = int(answers["score"].isna().sum())
         if 2 * unmarked > len(answers):
             raise LabError(
                 f"the judge gave no mark to {unmarked} of {len(answers)} answers, and lmms-eval counts these as 0; a "
                 "score over the rest would say nothing of the model: take another judge"
             )
-        return tuple(scores), answers, {"unmarked": f"{unmarked} of {len(answers)}, counted as 0"}
+        return tuple(scores), answers, {**told, "unmarked": f"{unmarked} of {len(answers)}, counted as 0"}
 
 
 def _score(
@@ -353,7 +361,8 @@ def read_output(
         samples = {}
         for task in tasks:
             path = found[-1].with_name(found[-1].name.replace("_results.json", f"_samples_{task}.jsonl"))
-            lines = path.read_text(encoding="utf-8").splitlines()
+            # Not `splitlines`, which parts a line at signs that JSON lets stand in a text.
+            lines = path.read_text(encoding="utf-8").split("\n")
             samples[task] = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(f"lmms-eval's file {path.name} cannot be read: {error!r}") from error
@@ -444,7 +453,3 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _text(given: object) -> str:
-    return "\n".join(_text(one) for one in given) if isinstance(given, list) else str("" if given is None else given)

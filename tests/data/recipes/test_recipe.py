@@ -87,6 +87,31 @@ def test_a_mistaken_step_is_one_sentence_that_names_it(folder: Path, steps: str,
     assert "\n" not in str(raised.value).strip()
 
 
+@pytest.mark.parametrize("name", ["../../x", "a/b", r"a\\b", "..", "", ".hidden"])
+def test_a_name_that_leads_out_of_its_folder_is_refused(folder: Path, name: str) -> None:
+    (folder / "r.toml").write_text(f'name = "{name}"\n{FILES}')
+    with pytest.raises(LabError, match=r"recipe r.toml: name .* is no folder's; use letters, digits"):
+        read_recipe(folder / "r.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_recipe_may_begin_with_a_byte_order_mark(folder: Path, encoding: str) -> None:
+    (folder / "r.toml").write_text(f'name = "中 文-2.1"\n{FILES}', encoding=encoding)
+    assert read_recipe(folder / "r.toml").name == "中 文-2.1"
+
+
+def test_json_lines_of_utf_8_may_begin_with_a_mark_and_those_of_utf_16_are_named(folder: Path) -> None:
+    recipe = toy_recipe(folder, "")
+    rows = folder / "rows.jsonl"
+    text = rows.read_text(encoding="utf-8")
+    rows.write_text(text, encoding="utf-8-sig")
+    (table,) = recipe.sources[0].tables(str(rows), left_out := LeftOut(), 100)
+    assert (table.num_rows, left_out) == (30, {})
+    rows.write_text(text, encoding="utf-16")
+    with pytest.raises(LabError, match=r"has no rows in .*line of UTF-16 where UTF-8 was expected"):
+        check_recipe(recipe)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

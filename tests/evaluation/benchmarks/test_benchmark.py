@@ -1,7 +1,8 @@
 import pytest
 
 from lab.errors import LabError
-from lab.evaluation.benchmarks.benchmark import Fills, Identity, model_arguments, sampled
+from lab.evaluation.benchmarks import language
+from lab.evaluation.benchmarks.benchmark import Fills, Identity, model_arguments, reply_text, sampled
 from lab.evaluation.benchmarks.registry import BENCHMARKS, KINDS
 from lab.paper.evaluating import model_and_benchmarks
 from tests.evaluation.benchmarks.fakes import Guessing
@@ -53,3 +54,11 @@ def test_every_benchmark_says_what_it_is_asked_of_and_where_its_data_are():
         assert benchmark.models
         assert benchmark.source
     assert BENCHMARKS["mmlu"].cells == (Fills("table_1", "MMLU", "accuracy", "accuracy"),)
+
+
+def test_a_reply_is_text_that_a_file_can_hold_whatever_it_was_cut_in():
+    replies = (None, 3.5, ["a", "b"], "cut \ud83d", "\ud83d\ude00 \ud83dx")
+    assert [reply_text(one) for one in replies] == ["", "3.5", "a\nb", "cut \ufffd", "\U0001f600 \ufffdx"]
+    sample = {"arguments": [["asked \ud83d"]], "filtered_resps": ["\ude00"], "doc_id": 1, "target": "a", "acc": 0.0}
+    told = language._line("task", sample)
+    assert (told["asked"], told["given"]) == ("asked \ufffd", "\ufffd")

@@ -1,7 +1,11 @@
 import importlib.util
 import json
+import threading
+import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -202,6 +206,70 @@ def test_an_endpoints_model_is_known_by_its_class_and_name():
     found = FEW_SHOT.identify("own-model", options)
     assert found.model_key == "local-completions:own-model"
     assert found.settings["model_args"] == "base_url=http://localhost:1/v1/completions"
+
+
+class Server(ThreadingHTTPServer):
+    """Answers completions: an echo with likelihoods of words, of which A is the likeliest; or a byte each 0.2 s."""
+
+    daemon_threads = True
+
+    def __init__(self, drips: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), self.answer)
+        self.drips = drips
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def answer(self, *given: Any) -> BaseHTTPRequestHandler:
+        return Handler(*given)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        (words,) = asked["prompt"]
+        likelihoods = [-1.0] * (len(words) - 1) + [-0.5 if words[-1] == VOCABULARY["A"] else -2.0, 0.0]
+        logprobs = {"token_logprobs": likelihoods, "top_logprobs": [{"x": 0.0}] * len(likelihoods)}
+        body = json.dumps({"choices": [{"index": 0, "logprobs": logprobs}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        for place in range(len(body)) if self.server.drips else ():
+            self.wfile.write(body[place : place + 1])
+            self.wfile.flush()
+            time.sleep(0.2)
+        if not self.server.drips:
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def at(server: Server, model: str, more: str = "") -> dict[str, str]:
+    place = f"http://127.0.0.1:{server.server_address[1]}/v1/completions"
+    return {**CPU, "model_class": "local-completions", "model_args": f"base_url={place},tokenizer={model}{more}"}
+
+
+@pytest.mark.slow
+def test_an_endpoint_is_asked_and_one_that_drips_is_timed_out(model, questions):
+    with Server() as server:
+        found = asked(FEW_SHOT, "own-model", at(server, model))
+        assert set(found.answers["given"]) == {"A"}
+        assert found.settings["unanswered"] == "0 of 10, counted as wrong"
+        server.shutdown()
+    begun = time.monotonic()
+    with Server(drips=True) as server:
+        with pytest.raises(LabError, match=r"cannot ask 'own-model' its task"):
+            asked(FEW_SHOT, "own-model", at(server, model, ",timeout=1,max_retries=1"), limit=1)
+        server.shutdown()
+    assert time.monotonic() - begun < 20  # the drip takes 40 s
+
+
+def test_chats_are_refused_before_anything_is_loaded():
+    options = {**CPU, "model_class": "local-chat-completions"}
+    with pytest.raises(LabError, match=r"'local-chat-completions' asks for chats.*one of local-completions, openai-"):
+        FEW_SHOT.identify("own-model", options)
 
 
 def test_bad_input_is_refused_before_anything_is_loaded(model, monkeypatch):

@@ -179,6 +179,18 @@ def test_results_that_lack_what_was_asked_are_refused(
         evaluate("real_world_qa", model, stand_in)
 
 
+def test_half_a_character_or_a_line_separator_in_a_reply_loses_nothing(stand_in: StandIn, model: str):
+    replies = ["cut \ud83d", "an emoji in halves \ud83d\ude00", "two\u2028lines"]
+    items = [{"exact_match": 1.0, "filtered_resps": [reply], "target": reply} for reply in replies]
+    stand_in.writes({"realworldqa": {"exact_match": 1.0}}, {"realworldqa": items})
+    files = stand_in.told["files"]
+    name = next(name for name in files if name.endswith("jsonl"))
+    stand_in.tell(files={**files, name: files[name].replace("\\u2028", "\u2028")})
+    found = evaluate("real_world_qa", model, stand_in)
+    shown = ["cut \ufffd", "an emoji in halves \U0001f600", "two\u2028lines"]
+    assert found.answers["given"].tolist() == found.answers["answer"].tolist() == shown
+
+
 def test_files_that_are_no_json_are_refused(stand_in: StandIn, model: str):
     stand_in.writes({"realworldqa": {"exact_match": 1.0}}, {"realworldqa": exact(1.0)})
     files = stand_in.told["files"]
@@ -350,6 +362,7 @@ def test_an_endpoints_model_is_known_by_its_name_and_takes_another_argument(
     assert found.model_key == "openai_compatible:gpt-4o"
     assert "model_version=gpt-4o" in stand_in.asked()[0]
     assert found.settings["endpoint"] == "as in model_args, or the class's default"
+    assert found.settings["unanswered"] == "0 of 2, counted as wrong"
     monkeypatch.setenv("OPENAI_API_BASE", "http://localhost:1/v1")
     check = BENCHMARKS["real_world_qa"].identify
     settings = check("gpt-4o", options(stand_in, model_class="openai")).settings
@@ -408,6 +421,21 @@ def test_speech_translation_has_lmms_evals_bleu(stand_in: StandIn, model: str):
     (bleu,) = evaluate("covost2_zh2en", model, stand_in).scores
     assert (bleu.metric, bleu.value, bleu.unit, bleu.num_items) == ("bleu", 23.4, "points", 2)
     assert (bleu.low, bleu.high) == pytest.approx((21.44, 25.36), abs=1e-3)
+
+
+def test_what_an_endpoint_leaves_without_a_text_is_counted_and_more_than_half_of_it_is_refused(
+    stand_in: StandIn, model: str
+):
+    replies = [[""], [None], "[LMMS_EVAL_REQUEST_FAILED after 5 retries] max_tokens is not supported", "A", " B ", "C"]
+    items = [{"exact_match": 0.0, "filtered_resps": reply} for reply in replies]
+    stand_in.writes({"realworldqa": {"exact_match": 0.0}}, {"realworldqa": items})
+    found = evaluate("real_world_qa", "gpt-4o", stand_in, model_class="openai")
+    assert found.settings["unanswered"] == "3 of 6, counted as wrong"
+    assert found.answers["given"].tolist()[:2] == ["", ""]
+    assert "unanswered" not in evaluate("real_world_qa", model, stand_in).settings  # weights that say nothing are wrong
+    stand_in.writes({"realworldqa": {"exact_match": 0.0}}, {"realworldqa": items[:5]})
+    with pytest.raises(LabError, match=r"the endpoint gave no text for 3 of 5 questions.*content filter"):
+        evaluate("real_world_qa", "gpt-5", stand_in, model_class="openai")
 
 
 def chat(stand_in: StandIn, model: str, replies: Sequence[Sequence[str]], value: float) -> Found:
