@@ -1,18 +1,16 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from lab.data.sample import Audio, Drawn, Image, Sample, Text, Video
+from lab.data.sample import Drawn, Image, Sample, Text, Video
 from lab.data.video import Sight
 from lab.errors import LabError
 from lab.parts.any_resolution import image_views, num_views, token_order
 from lab.parts.media_tokens import Seen
 from lab.parts.omni_model import OmniModel
 from lab.training.samples import SampleExamples, Tiling
-from tests.data.fakes import encoded, tone
 from tests.parts.tiny_vision import BRANCHES, GRID, IMAGE_SIZE, NUM_CHANNELS, seeing_model, tiny_encoder
 from tests.training.vision_splits import SQUARE, example, noise, split_of, various
 
@@ -193,17 +191,6 @@ def test_samples_with_media_that_cannot_be_read_are_left_out_of_what_is_kept_and
     torch.testing.assert_close(model(losses[:2]).loss, model(losses[2:]).loss)
     with pytest.raises(LabError, match=r"sample 'h' of 's': .*gone\.png is not there"):
         replace(examples, samples=[half]).kept_by(encoder, key="k", features=features)
-
-
-def test_a_sound_that_cannot_be_read_is_left_out_of_what_is_heard(tmp_path):
-    encoder = SimpleNamespace(key="e", encode=lambda clips: [clip[::320, None] for clip in clips])
-    (tmp_path / "a.wav").write_bytes(encoded(tone(), 16000, "", "wav"))
-    sounds = [Sample(id=id, content=(Audio(tmp_path / f"{id}.wav"),), source="s") for id in ("gone", "a")]
-    heard = SampleExamples(samples=sounds, name="some").heard_by(encoder, key="k", speeds=(1.0, 0.9))
-    assert [sample.id for sample in heard.samples] == ["a"]
-    ((_, told),) = heard.left_out.items()
-    assert told == [f"sample 'gone' of 's': {tmp_path}/gone.wav is not there"]
-    assert [store.num_rows("a") for store in heard.heard] == [25, 28]
 
 
 def test_a_part_that_the_model_lacks_is_named_with_the_sample():

@@ -173,12 +173,17 @@ def test_a_sequence_over_the_limit_is_refused_with_its_utterance(cell):
         KindBatches(data[AUDIO], model, BatchOptions(tokens=20), seed=0)
 
 
-def test_a_sound_that_cannot_be_heard_is_named_with_its_sample_and_source(tmp_path):
+def test_a_sound_that_cannot_be_heard_is_left_out_and_named_with_its_sample_and_source(tmp_path):
     encoder = open_audio_encoder(write_whisper(tmp_path / "whisper"))
     good = Sample(id="a", content=(Audio(Drawn(tone, (0.5,))),), answer="x", source="toy")
     bad = Sample(id="b", content=(Audio(b"no sound"),), answer="x", source="toy")
+    kept = SampleExamples(samples=[bad, good], name="toy").heard_by(encoder, key="k", speeds=(1.0, 0.9))
+    assert kept.samples == [good]
+    assert [store.num_rows("a") for store in kept.heard] == [25, 28]
+    ((_, (told,)),) = kept.left_out.items()
+    assert told.startswith("sample 'b' of 'toy': audio bytes is not audio that can be read")
     with pytest.raises(LabError, match="sample 'b' of 'toy': audio bytes is not audio that can be read"):
-        SampleExamples(samples=[good, bad], name="toy").heard_by(encoder, key="k")
+        SampleExamples(samples=[bad], name="toy").heard_by(encoder, key="k")
 
 
 def test_a_sound_longer_than_the_window_is_not_heard_where_there_are_no_weights(cell):
