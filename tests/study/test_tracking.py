@@ -122,9 +122,7 @@ def test_a_run_whose_sweep_died_after_all_was_delivered_is_done(
 
 
 def test_what_a_study_prepared_is_kept_whole_or_refused(recorder: tracking.Recorder) -> None:
-    with pytest.raises(
-        LabError, match=r"'prepared' of study 'toy' has 8,001 letters, and MLflow keeps 8,000; run"
-    ):
+    with pytest.raises(LabError, match=r"'prepared' of study 'toy' has 8,001 letters, and MLflow keeps 8,000; run"):
         recorder.study("toy", "cpu", {"claim": "none", "prepared": "x" * 8001})
     assert tracking.find_study("toy", "cpu") is None
     run_id = recorder.study("toy", "cpu", {"prepared": "x" * 8000})
