@@ -216,6 +216,8 @@ def test_a_saved_model_gives_the_same_answers_and_losses(tmp_path: Path, sample:
     state = torch.get_rng_state()
     save_model(model, tmp_path / "model")
     loaded = load_model(tmp_path / "model")
+    assert loaded.audio_encoder.key == model.audio_encoder.key
+    assert loaded.vision_encoder.key == model.vision_encoder.key
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name

@@ -63,7 +63,7 @@ def media_file(media: Path | bytes | str) -> Path:
             raise LabError(f"{media} is not there{unpacked if media.is_relative_to(media_dir()) else ''}")
         return media
     key = media if isinstance(media, bytes) else media.encode()
-    suffix = "" if isinstance(media, bytes) else Path(media.partition("?")[0]).suffix
+    suffix = "" if isinstance(media, bytes) else Path(media.partition("?")[0]).suffix[:10]  # else no name of a file
     path = cache_dir() / "media" / f"{hashlib.sha256(key).hexdigest()}{suffix}"
     if not path.exists():
         write_whole(path, media if isinstance(media, bytes) else _downloaded(media))

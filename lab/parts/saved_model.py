@@ -115,7 +115,11 @@ def load_part(folder: Path, name: str, opener: Opener | None = None) -> Any:
         lacking, unknown = load_weights(network, folder / f"{name}{WEIGHTS}", strict=False)
     if wrong := sorted([*lacking, *unknown]):
         raise LabError(f"the weights of the {name} in the saved model {folder} do not fit it, first {wrong[0]}")
-    return replace(part, sha256=weights_sha256(network)) if isinstance(part, LanguageModel) else part
+    if isinstance(part, LanguageModel):
+        return replace(part, sha256=weights_sha256(network))
+    if isinstance(part, AudioEncoder | VisionEncoder):  # theirs is of the weights that they were built with
+        part.weights_sha256 = weights_sha256(part.whisper if isinstance(part, AudioEncoder) else part.backbone)
+    return part
 
 
 def _opened_sha256(part: NamedPart) -> str:

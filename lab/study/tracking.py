@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PUBLISH_SECONDS = 2.0  # between two writings of a run made by hand: nobody looks more often
 MAX_PUBLISHED = 1000  # metric points MLflow takes in one call
+MAX_TAG_LETTERS = 8000  # that MLflow keeps of a tag
 # Those of a cell that name data; the last that it has is what it is tested on.
 DATA_PARAMETERS = (
     "out_of_domain_corpus",
@@ -179,7 +180,8 @@ class Recorder:
         """Make a RUNNING run with its spool folder; tags get our prefix. Returns its id."""
         from mlflow.entities import Param
 
-        own = {f"{store.PREFIX}{tag}": str(value)[:8000] for tag, value in tags.items()}
+        # What is cut here is for people: ingredients.json has a cell's whole, and `study` refuses what it would cut.
+        own = {f"{store.PREFIX}{tag}": str(value)[:MAX_TAG_LETTERS] for tag, value in tags.items()}
         own["mlflow.source.git.commit"] = tags.get("git_commit", "unknown")
         if parent:
             own["mlflow.parentRunId"] = parent
@@ -217,7 +219,16 @@ class Recorder:
 
     @_writing()
     def study(self, ablation: str, rung: str, tags: Mapping[str, str]) -> str:
-        """The parent run of an ablation at a rung, made or found again, and set RUNNING with these tags."""
+        """The parent run of an ablation at a rung, made or found again, and set RUNNING with these tags.
+
+        Raises:
+            LabError: a tag that is longer than MLflow keeps: what was prepared is read from it again.
+        """
+        if long := [name for name, value in tags.items() if len(value) > MAX_TAG_LETTERS]:
+            raise LabError(
+                f"{long[0]!r} of study {ablation!r} has {len(tags[long[0]]):,} letters, and MLflow keeps "
+                f"{MAX_TAG_LETTERS:,}; run fewer rows at once (--rows)"
+            )
         named = {"kind": "study", "ablation": ablation, "rung": rung}
         with FileLock(paths.mlruns_dir() / "mlflow.db.lock"):
             found = find_study(ablation, rung)

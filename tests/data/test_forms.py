@@ -439,6 +439,8 @@ def test_what_an_address_leads_to_is_kept_once(web, cache):
     path = media_file(f"{address}/a.mp4?width=3")
     assert path.read_bytes() == b"a video"
     assert path.suffix == ".mp4"
+    (served / f"a.{'b' * 240}").write_bytes(b"another")
+    assert media_file(f"{address}/a.{'b' * 240}").read_bytes() == b"another"
     (served / "a.png").write_bytes(png())
     asked = Sample(id="a", content=(Image(f"{address}/a.png"),))
     assert asked.content[0].read().shape == (3, 4, 3)

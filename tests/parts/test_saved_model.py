@@ -48,6 +48,7 @@ def test_every_visual_projector_is_built_again_and_a_timm_encoder_with_its_grid(
     model = OmniModel(language_model=language_model(), visual_projector=tokens, vision_encoder=encoder).eval()
     loaded = assert_loads_again(model, tmp_path)
     assert loaded.vision_encoder.grid == encoder.grid
+    assert loaded.vision_encoder.key == encoder.key
     pixels = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     assert torch.equal(loaded.vision_encoder(pixels), encoder(pixels))
 

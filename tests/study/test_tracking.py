@@ -119,3 +119,14 @@ def test_a_run_whose_sweep_died_after_all_was_delivered_is_done(
         assert recorder.is_open(run_id)
     assert tracking.close_abandoned(recorder) == [run_id]
     assert [(run.status, run.results) for run in store.read_runs()] == [(status, {"error": 0.5})]
+
+
+def test_what_a_study_prepared_is_kept_whole_or_refused(recorder: tracking.Recorder) -> None:
+    with pytest.raises(LabError, match=r"'prepared' of study 'toy' has 8,001 letters, and MLflow keeps 8,000; run"):
+        recorder.study("toy", "cpu", {"claim": "none", "prepared": "x" * 8001})
+    assert tracking.find_study("toy", "cpu") is None
+    run_id = recorder.study("toy", "cpu", {"prepared": "x" * 8000})
+    assert len(store.read_runs()[0].tags["prepared"]) == 8000
+    with pytest.raises(LabError, match="MLflow keeps"):
+        recorder.study("toy", "cpu", {"prepared": "x" * 9000})
+    recorder.close(run_id, "FINISHED")

@@ -83,6 +83,24 @@ def test_the_card_says_what_went_in_and_why_each_step_dropped_what(folder: Path)
         assert told in page
 
 
+def test_the_card_names_the_rows_that_a_source_left_out(folder: Path) -> None:
+    (folder / "odd.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt": ["a"], "answer": "b"}\n{"prompt"')
+    out, card = build(toy_recipe(folder, paths=("odd.jsonl",)), workers=1)
+    (source,) = card["sources"]
+    assert (source["rows"], source["skipped"]) == (1, {"prompt that is no text": 1, "line that is no JSON": 1})
+    assert source["left_out"] == {
+        "prompt that is no text": [f"{folder}/odd.jsonl, line 2"],
+        "line that is no JSON": [f"{folder}/odd.jsonl, line 3"],
+    }
+    page = (out / "README.md").read_text()
+    assert f"Left out by s0, line that is no JSON:\n\n- `{folder}/odd.jsonl, line 3`\n" in page
+    (folder / "odd.jsonl").write_text('{"prompt": "a", "answer": "b"}\n' + "7\n" * 30)
+    _, card = build(toy_recipe(folder, paths=("odd.jsonl",)), workers=1)
+    (source,) = card["sources"]
+    assert source["skipped"] == {"line that is no JSON object": 30}
+    assert len(source["left_out"]["line that is no JSON object"]) == 5
+
+
 def test_packs_keep_to_the_budget_and_lie_in_one_piece(folder: Path) -> None:
     out, card = build(toy_recipe(folder, ALL_STEPS, paths=("rows.jsonl", "more.jsonl")), workers=1)
     shards = [pq.read_table(path).to_pylist() for path in sorted(out.glob("*.parquet"))]
