@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lab.data.features import FeatureStore
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import Text
-from lab.data.sources import SAMPLES_VERSION, open_samples, sources_sha256
+from lab.data.sample import Text, samples_sha256
+from lab.data.sources import HUB, SAMPLES_VERSION, open_samples, sources_sha256
 from lab.data.speech.corpora import Corpus, load_corpus
 from lab.data.splits import Split
 from lab.data.video import Sight
@@ -167,7 +167,9 @@ def open_seen_split(
         branch=cell_branch(parameters),
         left_out=left_out,
     )
-    key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}"
+    # Files that rows name may lie outside of a data set's own folder.
+    files = samples_sha256(samples) if HUB in source else ""
+    key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}{files}"
     return examples.kept_by(encoder, key=key, features=not parameters.train_encoder, progress=progress)
 
 

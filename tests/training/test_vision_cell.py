@@ -179,3 +179,13 @@ def test_what_a_cell_stores_lies_in_the_cache_and_is_not_made_again(cell, monkey
         assert split.store.folder == again[name].store.folder
         assert Path(split.store.folder, "manifest.json").is_file()
     assert len({split.store.folder for split in first.values()}) == 3
+
+
+def test_a_picture_beside_a_data_sets_folder_that_was_corrected_is_encoded_again(cell, tmp_path):
+    source = f"image_choices@{write_image_set(tmp_path / 'set')}"
+    asked = replace(cell, curriculum="direct", test_source=source)
+    encoder = open_vision_encoder(cell.vision_encoder)
+    before = seen_data(asked, encoder)["test"].store
+    picture = tmp_path / "set-pictures" / "red-40.png"
+    picture.write_bytes((tmp_path / "set-pictures" / "blue-40.png").read_bytes())
+    assert seen_data(asked, encoder)["test"].store.sha256 != before.sha256
