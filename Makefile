@@ -85,10 +85,10 @@ lab: $(INSTALLED) ## JupyterLab on this machine alone
 	  --LabApp.default_url=/lab/tree/notebooks/README.md
 
 mlflow: $(INSTALLED) ## MLflow's page of the tracked runs, on this machine alone
-	@test -f $(MLRUNS)/mlflow.db || { echo "error: $(MLRUNS)/mlflow.db is not there yet; run make study or make smoke first" >&2; exit 1; }
+	@test -f "$(MLRUNS)/mlflow.db" || { echo "error: $(MLRUNS)/mlflow.db is not there yet; run make study or make smoke first" >&2; exit 1; }
 	@echo "the runs: http://127.0.0.1:$(MLFLOW_PORT)/#/experiments/1/runs?workflowType=machine_learning"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(MLRUNS)/mlflow.db \
-	  --host 127.0.0.1 --port $(MLFLOW_PORT)
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri \
+	  "$$(OMNI_LAB_MLRUNS="$(MLRUNS)" $(BIN)/python -c 'from lab.study.store import *; ensure_store(); print(store_uri())')" --host 127.0.0.1 --port $(MLFLOW_PORT)
 
 docs: $(INSTALLED) ## the documentation as pages that open from files: site/index.html
 	OMNI_LAB_CHECKOUT="$(CURDIR)" PYTHONPATH="$(CURDIR)" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

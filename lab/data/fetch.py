@@ -14,12 +14,13 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
+from lab.data.kept import Kept
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, make_folder
 
@@ -91,6 +92,28 @@ def sha256_of(path: Path) -> str:
     """Hash a file without reading it whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_hashes(files: Sequence[Path]) -> list[str]:
+    """Hash files, in their order; one that is as long and as old as when it was read last is not read again.
+
+    Raises:
+        LabError: a file that cannot be read.
+    """
+
+    def state(path: Path) -> bytes:
+        status = path.stat()
+        told = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return hashlib.sha256(repr(told).encode()).digest()
+
+    def make(missing: list[int]) -> Iterator[tuple[int, str]]:
+        for place in missing:
+            try:
+                yield place, sha256_of(files[place])
+            except OSError as error:
+                raise LabError(f"{files[place]} cannot be read: {error.strerror or error}") from error
+
+    return Kept("file_hashes", what="the hashes of files").values(list(map(state, files)), make)
 
 
 def _fetch_into(package: Package, unpacked: Path) -> None:

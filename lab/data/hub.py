@@ -2,8 +2,9 @@
 
 Name: `hub:DATASET[:CONFIG[:SPLIT]]`, the split one of the data set's own. What is made of a row is a form
 (`lab.data.forms`). Videos mostly lie in archives beside the rows: unpack them into `lab.paths.media_dir()/OWNER/NAME`.
-Which state of a data set or a model is read is told before it is loaded: the newest commit of its repository, the
-SHA-256 of all files of a folder, or the pinned SHA-256 of a package.
+Which state of a data set or a model is read is told before it is loaded: the SHA-256 of all files of a folder, a commit
+of a repository, or the pinned SHA-256 of a package. A data set of the hub stays at the commit at which the cache first
+read it (`revisions/` in the cache), and `OWNER/NAME@COMMIT` names another one.
 """
 
 import hashlib
@@ -11,20 +12,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from lab.data.fetch import packages, sha256_of
+from lab.data.fetch import files_hashes, packages
 from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.forms import FORMS, Form, Row, as_row, as_text
 from lab.data.parquet import rows_of
 from lab.data.sample import Part, Sample, Video
 from lab.errors import LabError, choose, first_line
-from lab.paths import media_dir
+from lab.paths import cache_dir, media_dir, write_whole
 
 PREFIX = "hub:"
-NEWEST = "newest revision when it was read"
 _METADATA = "metadata.jsonl"
 _FILE_NAME = "file_name"
 # Rows that are looked at for the names of columns.
@@ -58,6 +60,8 @@ class HubSplit:
 
     dataset: str
     split: str
+    revision: str
+    """A commit, or "folder SHA-256"."""
     info: Any
     stream: Any = None
     files: tuple[str, ...] = ()
@@ -188,7 +192,7 @@ def parse_name(name: str) -> tuple[str, str | None, str | None]:
 
 
 def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit]:
-    """Open every split of a data set, whichever is named; `revision` pins a commit of the hub.
+    """Open every split of a data set, whichever is named, at a `revision` of the hub (None: as `pinned_revision`).
 
     Raises:
         LabError: a name of another form, no such data set, no access, no network, or a named split that is not there.
@@ -196,9 +200,11 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
     # Two seconds of import that only the hub needs.
     import datasets
 
-    dataset, config, split = parse_name(name)
+    named, config, split = parse_name(name)
+    state = revision or pinned_revision(named)
+    dataset, commit = (named, None) if Path(named).is_dir() else (named.partition("@")[0], state)
     try:
-        builder = datasets.load_dataset_builder(dataset, config, revision=revision)
+        builder = datasets.load_dataset_builder(dataset, config, revision=commit)
         files, media = _json_files(builder)
         streams = {} if files else builder.as_streaming_dataset()
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
@@ -206,10 +212,11 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
             f"data set {dataset!r} cannot be opened: {first_line(error)}; expected a hub name, with access and "
             "network, or a folder"
         ) from error
-    splits = {own: HubSplit(dataset, own, builder.info, files=named, media=media) for own, named in files.items()}
+    opened = partial(HubSplit, dataset, revision=state)
+    splits = {own: opened(own, info=builder.info, files=named, media=media) for own, named in files.items()}
     tables = isinstance(builder, datasets.ArrowBasedBuilder)
     for own, stream in streams.items():
-        splits[str(own)] = HubSplit(dataset, str(own), stream.info, stream, tables=tables)
+        splits[str(own)] = opened(str(own), info=stream.info, stream=stream, tables=tables)
     if split is not None:
         choose(splits, split, f"split of data set {dataset!r}:")
     return splits
@@ -247,7 +254,7 @@ def read_samples(name: str, *, form: str, revision: str | None = None, limit: in
     opened, left_out = open_split(name, revision=revision), LeftOut()
     rows = opened.samples(chosen, left_out, limit=limit)
     samples = (replace(sample, task=form, source=f"{form}@{name}") for sample in rows)
-    return SampleReading(name, opened.licence, {name: revision or NEWEST}, samples, left_out)
+    return SampleReading(name, opened.licence, {name: opened.revision}, samples, left_out)
 
 
 def _video_name(part: Part) -> str:
@@ -301,15 +308,34 @@ def data_revision(name: str) -> str:
         raise _unreachable("data set", name, error) from error
 
 
+def pin(name: str) -> Path:
+    """The file in the cache with the commit at which a data set of the hub is read; remove it to take the newest."""
+    return cache_dir() / "revisions" / f"{quote(name, safe='')}.txt"
+
+
+def pinned_revision(name: str) -> str:
+    """As `data_revision`, but of a hub's data set the commit that was its newest when this cache first read it.
+
+    So a study's preparation, its cells and its status speak of the same rows, with or without network.
+    """
+    if Path(name).is_dir():
+        return data_revision(name)
+    if not pin(name).exists():
+        write_whole(pin(name), data_revision(name))
+    return pin(name).read_text(encoding="utf-8")
+
+
 def data_state(datasets: Sequence[str]) -> str:
     """The data sets with their revisions, in words."""
     return "; ".join(f"{name} @ {data_revision(name)}" for name in datasets)
 
 
 def files_sha256(folder: Path) -> str:
-    """A hash of all files of a folder."""
+    """A hash of all files of a folder, by their names in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return _hashed([f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in files])
+    return _hashed(
+        [f"{path.relative_to(folder).as_posix()} {own}" for path, own in zip(files, files_hashes(files), strict=True)]
+    )
 
 
 def _hashed(parts: Sequence[str]) -> str:

@@ -5,7 +5,9 @@ of the content are those of a message in transformers' chat templates. Media are
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from lab.data.fetch import files_hashes
 from lab.data.images import read_image
 from lab.data.speech.audio import Clip, checked, read_audio
 from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video
@@ -222,19 +225,57 @@ def each_answer(conversation: Sample) -> Iterator[Sample]:
     yield replace(conversation, id=f"{conversation.id}-{turn}")
 
 
+class UniqueIds:
+    """The ids of a source in their order, with a number after one that was there before.
+
+    FLEURS names a sentence, which several people read; each of their recordings is a sample.
+
+    >>> list(map(UniqueIds("#"), ["7", "8", "7", "7#2"]))
+    ['7', '8', '7#2', '7#2#2']
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._times: Counter[str] = Counter()
+        self._given: set[str] = set()
+
+    def __call__(self, id: str) -> str:
+        """The next one."""
+        named = id
+        while named in self._given:
+            self._times[id] += 1
+            named = f"{id}{self._mark}{self._times[id] + 1}"
+        self._given.add(named)
+        return named
+
+
 def samples_sha256(samples: Iterable[Sample]) -> str:
-    """SHA-256 over all that the samples say, in their order; files and addresses by name, what is drawn by its id."""
-    digest = hashlib.sha256()
+    """SHA-256 over all that the samples say and show, in their order.
+
+    Files count by what is in them, wherever they lie; web addresses and what is not there by name, what is drawn by its
+    sample's id.
+    """
+    digest, samples = hashlib.sha256(), list(samples)
+    shown = [part.source for one in samples for part in one.content if not isinstance(part, Text)]
+    files = sorted({path for source in shown if isinstance(source, Path) for path in _files(source)})
+    hashes = dict(zip(files, files_hashes(files), strict=True)) if files else {}
     for one in samples:
-        content = [(part.type, part.role, _named(part)) for part in one.content]
+        content = [(part.type, part.role, _named(part, hashes)) for part in one.content]
         facts = (one.id, content, one.answer, one.choices, one.task, one.source, one.group)
         digest.update(repr(facts).encode())
     return digest.hexdigest()
 
 
-def _named(part: Part) -> str:
+def _files(path: Path) -> list[Path]:
+    """The file, or those of a video that is a folder of frames; none where they are not there or cannot be read."""
+    return [found for found in sorted([path, *path.rglob("*")]) if found.is_file() and os.access(found, os.R_OK)]
+
+
+def _named(part: Part, hashes: Mapping[Path, str]) -> str:
     if isinstance(part, Text):
         return part.text
     if isinstance(part.source, bytes):
         return hashlib.sha256(part.source).hexdigest()
+    if isinstance(part.source, Path) and (files := _files(part.source)):
+        return " ".join(hashes[path] for path in files)
     return "" if isinstance(part.source, Drawn | Clip) else str(part.source)

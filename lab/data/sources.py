@@ -7,15 +7,14 @@ in "next_qa@hub:OWNER/NAME:config:split".
 
 import hashlib
 import inspect
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lab.data.fetch import packages
 from lab.data.filters.filtering import LeftOut, left_out_account
 from lab.data.forms import FORMS
-from lab.data.hub import PREFIX, read_samples
-from lab.data.sample import Image, Sample, Video
+from lab.data.hub import PREFIX, parse_name, pinned_revision, read_samples
+from lab.data.sample import Image, Sample, UniqueIds, Video
 from lab.data.splits import Split
 from lab.data.video import VIDEO_FRAME, Sight
 from lab.errors import LabError, choose
@@ -126,14 +125,12 @@ def _of_hub(form: str, name: str, split: Split, count: int) -> tuple[list[Sample
     named = name if name.count(":") > 2 else f"{name}{':' * (3 - name.count(':'))}{split}"
     reading = read_samples(named, form=form)
     found: list[Sample] = []
-    asked: Counter[str] = Counter()
+    ids = UniqueIds("-")
     for sample in reading.samples:
         if not any(isinstance(part, Image | Video) for part in sample.content):
             reading.left_out.add("neither picture nor video", sample.id)
             continue
-        asked[sample.id] += 1
-        number = f"-{asked[sample.id]}" if asked[sample.id] > 1 else ""
-        found.append(replace(sample, id=f"{form}-{sample.id}{number}"))
+        found.append(replace(sample, id=f"{form}-{ids(sample.id)}"))
         if len(found) == count:
             break
     if not found:
@@ -156,9 +153,10 @@ def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int
 
 
 def sources_sha256(source: str) -> str:
-    """A hash of the packages that a source's samples are made of; of a hub's data set, its name alone is known."""
+    """A hash of the packages that a source's samples are made of; of a hub's data set or a folder, of its state."""
     if HUB in source:
-        return hashlib.sha256(source.encode()).hexdigest()
+        state = pinned_revision(parse_name(source.partition(HUB)[2])[0])
+        return hashlib.sha256(f"{source} {state}".encode()).hexdigest()
     made_of = _known(source.partition(":")[0]).packages
     return hashlib.sha256("".join(packages()[name].sha256 for name in made_of).encode()).hexdigest()
 

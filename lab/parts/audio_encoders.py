@@ -55,8 +55,8 @@ class AudioEncoder(Built, nn.Module):
     attention no longer sees the rest of the silence: of recorded speech a frame's features are 25 to 44% of their
     distance from the clip's mean away from the padded ones (medians; cosine 0.90 to 0.97; `benchmarks/cropped.py`). The
     margin keeps the reflection with which the spectrogram begins and ends out of the audio, and gives the encoder the
-    silence it was trained to find. Either way only the clip's own frames are returned, and a clip's features do not
-    depend on what else stands in its batch.
+    silence it was trained to find. Either way only the clip's own frames are returned, and a clip's features depend on
+    what else stands in its batch by rounding alone.
 
     Raises:
         LabError: the front end has another number of mel bins than the encoder, or the window is unknown.

@@ -77,21 +77,32 @@ def prepare(cells: Sequence[Parameters]) -> Ingredients:
     identity = json.dumps([*distinct, folders, sources_hash(), pinned, *machine], sort_keys=True)
     memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else None
-    if known and all(Path(folder).exists() for folder in known["folders"]):
+    # Relative to the cache, which may have been moved or copied.
+    if known and all((cache_dir() / made).exists() for made in known["made"]):
         return dict(known["ingredients"])
     memo.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{memo}.lock"):
         for cell in distinct.values():
             check_cell(cell)
         ingredients, needed = _made(list(distinct.values()))
-        write_whole(memo, json.dumps({"ingredients": ingredients, "folders": needed}))
+        needed += _pins(name for cell in distinct.values() for name in _possible_folders(cell))
+        made = sorted({os.path.relpath(path, cache_dir()) for path in needed})
+        write_whole(memo, json.dumps({"ingredients": ingredients, "made": made}))
     return ingredients
+
+
+def _pins(names: Iterable[str]) -> list[str]:
+    """Where it is kept at which commit data sets of the hub are read: another commit, or none, is prepared again."""
+    from lab.data.hub import pin
+
+    return [str(pin(name)) for name in names if os.path.isfile(pin(name))]
 
 
 def folder_states(names: Iterable[str]) -> dict[str, list[tuple[str, int, int]]]:
     """What tells whether a folder among the names has changed: its files, their sizes and when they were written."""
     states = {}
-    for folder in (Path(name) for name in sorted({name for name in names if name and Path(name).is_dir()})):
+    # Not Path's own, which raises an error of a name that is too long, as a prompt may be.
+    for folder in (Path(name) for name in sorted({name for name in names if name and os.path.isdir(name)})):
         files = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
         states[str(folder)] = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
     return states
@@ -106,10 +117,10 @@ def check_cell(cell: Parameters) -> None:
 
 
 def _possible_folders(cell: Parameters) -> Iterator[str]:
-    """What may be a folder of the user's own: one that is changed is prepared again."""
+    """What may be a folder of the user's own, or a data set of the hub: one that is changed is prepared again."""
     for value in cell.as_dict().values():
         for part in value.split("+") if isinstance(value, str) else ():
-            yield from (part, part.partition("hub:")[2])
+            yield from (part, part.partition("hub:")[2].partition(":")[0])
 
 
 def _made(cells: Sequence[Any]) -> Made:

@@ -2,7 +2,8 @@
 
 Writing goes through MLflow's client. Reading does not: importing mlflow and connecting take 4 to 5 s, more than a sweep
 that finds everything done may take in all, and a second ledger beside the store could contradict it. The tables read
-here (runs, tags, experiments) are MLflow's own; a test holds this reader against MLflow's client.
+here (runs, tags, experiments) are MLflow's own; a test holds this reader against MLflow's client. MLflow keeps the
+place of artifacts as whole addresses, so those of a store that was moved or copied are written anew (`ensure_store`).
 
 Layout of `mlruns/`: `mlflow.db`; `artifacts/RUN_ID/artifacts/`; `notebooks/` (executed copies); `spool/RUN_ID/` (what a
 running cell has written and MLflow has not taken yet); `owners/` and `leases/` (see `lab.study.leases`); `logs/`.
@@ -11,6 +12,7 @@ running cell has written and MLflow has not taken yet); `owners/` and `leases/` 
 import json
 import logging
 import os
+import shlex
 import shutil
 import sqlite3
 import uuid
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -33,6 +36,8 @@ MODEL, DESCRIPTION = "model", "model.json"
 """The artifact of a run that kept its model, and the file by which a folder is known as one."""
 # Of ids in messages, enough of one to name a run, and runs in a message.
 _LETTERS, _LEAST_LETTERS, _SHOWN = 8, 4, 10
+# MLflow's tables and columns with an address in the folder of artifacts.
+_ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 FULL_BYTES = 1_000_000  # with less than that free, a database cannot be written any more
 
 
@@ -73,8 +78,10 @@ def database() -> Path:
 
 
 def store_uri(path: Path | None = None) -> str:
-    """The store as MLflow's tracking URI."""
-    return f"sqlite:///{path or database()}"
+    """The store as MLflow's tracking URI; a path with "%" or "?" in it is escaped."""
+    plain = str(path or database())
+    # The slashes too: MLflow makes the folders of an address as they are written, escaped ones beside the real ones.
+    return f"sqlite:///{quote(plain, safe='') if {*plain} & {*'%?'} else plain}"
 
 
 def trouble(error: BaseException | str) -> str:
@@ -85,11 +92,17 @@ def trouble(error: BaseException | str) -> str:
             return f"the disk is full ({reason}); free some space and run it again, nothing recorded is lost"
     if "db upgrade" in reason:
         return (
-            f"{database()} is of another MLflow; run `mlflow db upgrade {store_uri()}` where nothing else has it open"
+            f"{database()} is of another MLflow; run `mlflow db upgrade {shlex.quote(store_uri())}` where nothing else "
+            "has it open"
         )
     if any(sign in reason for sign in ("readonly", "read-only", "Read-only", "unable to open")):
         return f"{paths.mlruns_dir()} cannot be written ({reason}); make it writable, or name another: OMNI_LAB_MLRUNS"
-    return f"{database()} cannot be used ({reason}); restore it from a copy, or move {paths.mlruns_dir()} away"
+    if any(sign in reason for sign in ("not a database", "malformed", "no such table")):
+        return (
+            f"{database()} cannot be used ({reason}); restore it from a copy, or name another folder for new runs: "
+            f"OMNI_LAB_MLRUNS (keep {paths.mlruns_dir()}, which has the artifacts of all that was recorded)"
+        )
+    return f"{database()} cannot be used ({reason}); nothing that is recorded there is lost"
 
 
 def _open() -> sqlite3.Connection:
@@ -176,14 +189,28 @@ def read_curve(run_id: str, name: str) -> list[tuple[int, float]]:
     return sorted(spooled.items()) or [(int(step), float(value)) for step, value in points]
 
 
-def _experiment_id() -> str:
-    """The experiment's id; empty before it was made."""
-    (found,) = _query("SELECT experiment_id FROM experiments WHERE name = :name", name=EXPERIMENT)
-    return str(found[0][0]) if found else ""
+def _experiment() -> tuple[str, str]:
+    """The experiment's id and where its artifacts are said to be; both empty before it was made."""
+    (found,) = _query("SELECT experiment_id, artifact_location FROM experiments WHERE name = :name", name=EXPERIMENT)
+    return (str(found[0][0]), str(found[0][1])) if found else ("", "")
+
+
+def _move_artifacts(before: str, now: str) -> None:
+    """Write the addresses of artifacts anew that are in the folder `before`; all of them or none."""
+    try:
+        with closing(sqlite3.connect(database(), timeout=30)) as connection, connection:
+            for table, column in _ADDRESSES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = :now || substr({column}, length(:before) + 1) "
+                    f"WHERE substr({column} || '/', 1, length(:before) + 1) = :before || '/'",
+                    {"before": before, "now": now},
+                )
+    except sqlite3.DatabaseError as error:
+        raise LabError(f"the store was moved here from {before} and cannot be written: {trouble(error)}") from None
 
 
 def ensure_store() -> str:
-    """Make the store unless it is there; return the experiment's id.
+    """Make the store unless it is there, take note of where it is if it was moved; return the experiment's id.
 
     One process does it, under a lock, into a file of another name: processes that create one store together break it
     for good, and so does a creation that is killed half way. A store of an older MLflow is migrated by MLflow's own
@@ -194,10 +221,15 @@ def ensure_store() -> str:
     """
     folder = paths.mlruns_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    if found := _experiment_id():
+    here = (folder.resolve() / "artifacts").as_uri()
+    found, place = _experiment()
+    if found and place == here:
         return found
     with FileLock(folder / "mlflow.db.lock"):
-        if found := _experiment_id():
+        found, place = _experiment()
+        if found:
+            if place != here:
+                _move_artifacts(place, here)
             return found
         quiet_mlflow()
         from mlflow.tracking import MlflowClient
@@ -205,7 +237,7 @@ def ensure_store() -> str:
         fresh = folder / f"mlflow.db.{uuid.uuid4().hex}"
         try:
             client = MlflowClient(tracking_uri=store_uri(fresh))
-            made = client.create_experiment(EXPERIMENT, artifact_location=(folder.resolve() / "artifacts").as_uri())
+            made = client.create_experiment(EXPERIMENT, artifact_location=here)
             fresh.replace(database())
         finally:
             fresh.unlink(missing_ok=True)

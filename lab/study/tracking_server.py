@@ -32,7 +32,7 @@ def command_line(host: str, port: int) -> list[str]:
         *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
         *("--allowed-hosts", f"{host}:{port},localhost:{port},127.0.0.1:{port}"),
         *("--backend-store-uri", store.store_uri(store.database().resolve())),
-        *("--serve-artifacts", "--artifacts-destination", str((paths.mlruns_dir() / "artifacts").resolve())),
+        *("--serve-artifacts", "--artifacts-destination", (paths.mlruns_dir() / "artifacts").resolve().as_uri()),
     ]
 
 

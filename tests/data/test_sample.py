@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from PIL import Image as Picture
 
-from lab.data.sample import Audio, Drawn, Image, Sample, Text, Video, each_answer, samples_sha256
+from lab.data.sample import Audio, Drawn, Image, Sample, Text, UniqueIds, Video, each_answer, samples_sha256
 from lab.data.video import Sight
 from lab.errors import LabError
 from tests.data.fakes import tone
@@ -92,3 +92,29 @@ def test_the_hash_of_samples_changes_with_everything_that_they_say():
     hashes = {samples_sha256([replace(SEVERAL_TURNS, **{name: other})]) for name, other in changes.items()}
     assert len({*hashes, samples_sha256([SEVERAL_TURNS])}) == 7
     assert samples_sha256([SEVERAL_TURNS]) == samples_sha256([replace(SEVERAL_TURNS)])
+
+
+@pytest.mark.parametrize(
+    ("ids", "unique"),
+    [
+        (["7", "8", "7", "7"], ["7", "8", "7#2", "7#3"]),
+        (["7", "7", "7#2"], ["7", "7#2", "7#2#2"]),
+        (["7#2", "7", "7"], ["7#2", "7", "7#3"]),
+        (["", "", "a"], ["", "#2", "a"]),
+    ],
+)
+def test_an_id_that_comes_again_gets_a_number_that_no_other_has(ids: list[str], unique: list[str]) -> None:
+    assert list(map(UniqueIds("#"), ids)) == unique
+
+
+def test_samples_are_known_by_what_their_files_hold_wherever_these_lie(tmp_path: Path) -> None:
+    def known_as(name: str) -> str:
+        return samples_sha256([Sample(id="s", content=(Image(tmp_path / name / "a.png"), Video(tmp_path / name)))])
+
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"red")
+    assert known_as("here") == known_as("there")
+    (tmp_path / "there" / "a.png").write_bytes(b"tan")
+    assert known_as("here") != known_as("there")
+    assert known_as("gone") != known_as("nowhere")

@@ -7,7 +7,7 @@ import pytest
 from lab.data.filters.filtering import left_out_account
 from lab.data.forms import FORMS
 from lab.data.sample import Audio, Image, Part, Sample, Text, Video
-from lab.data.sources import SAMPLE_SOURCES, Largest, largest_sample, open_samples
+from lab.data.sources import SAMPLE_SOURCES, Largest, largest_sample, open_samples, sources_sha256
 from lab.data.video import Sight
 from lab.errors import LabError
 from tests.data.films import film, number_of
@@ -343,3 +343,24 @@ def test_no_sample_is_larger(source):
 def test_unknown_sources_are_named(source, message):
     with pytest.raises(LabError, match=message):
         largest(source)
+
+
+def test_the_state_of_a_data_set_of_ones_own_is_the_content_of_its_files(tmp_path):
+    source = (
+        f"image_caption@{write_rows(tmp_path / 'set', {'train': [{'id': 1, 'image': 'red-40.png', 'caption': 'a'}]})}"
+    )
+    coloured(tmp_path / "set", "red")
+    first = sources_sha256(source)
+    assert sources_sha256(source) == first
+    picture = tmp_path / "set" / "red-40.png"
+    was = picture.read_bytes()
+    picture.write_bytes(was[:-1] + bytes([was[-1] ^ 1]))
+    assert sources_sha256(source) != first
+    picture.write_bytes(was)
+    assert sources_sha256(source) == first
+
+
+def test_ids_that_come_again_are_unique_whatever_the_others_are(tmp_path):
+    rows = [{"id": name, "image": "red-40.png", "caption": "a"} for name in ("a", "a", "a-2")]
+    samples = opened("image_caption", write_rows(tmp_path / "set", {"train": rows}), "train", 3)
+    assert [sample.id for sample in samples] == ["image_caption-a", "image_caption-a-2", "image_caption-a-2-2"]

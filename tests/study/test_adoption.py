@@ -3,9 +3,7 @@
 import json
 import re
 import shutil
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,11 +83,6 @@ def study(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A copy of it, in place of ours; its checkout."""
     for name in ("checkout", "mlruns"):
         shutil.copytree(measured / name, tmp_path / name)
-    with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as connection:
-        moved = (str(measured / "mlruns"), str(tmp_path / "mlruns"))
-        connection.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", moved)
-        connection.execute("UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)", moved)
-        connection.commit()
     tracking_utils._artifact_repos_cache.clear()  # MLflow remembers where each run's artifacts were
     monkeypatch.setattr(sweep.Runner, "run", run_here)
     use_checkout(tmp_path / "checkout", monkeypatch)

@@ -2,11 +2,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 
 from lab import paths
-from lab.data import fetch, sources
+from lab.data import fetch, hub, sources
 from lab.errors import LabError
 from lab.study import preparation
 from lab.study.preparation import DECIDES_NOTHING, MAKES, folder_states, prepare
@@ -131,6 +132,30 @@ def test_a_data_set_of_ones_own_is_prepared_again_when_it_changes(cell, made, tm
     assert len(made) == 2
 
 
+def test_a_data_set_of_the_hub_is_prepared_again_when_its_commit_was_forgotten(cell, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "data_revision", lambda name: f"commit of {name}")
+    folder, real = write_image_set(tmp_path / "set").removeprefix("hub:"), datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **options: real(folder))
+    asked = replace(cell, curriculum="direct", test_source="image_choices@hub:owner/name")
+    before = prepare([asked])
+    assert prepare([asked]) == before
+    assert len(made) == 1
+    hub.pin("owner/name").unlink()
+    monkeypatch.setattr(hub, "data_revision", lambda name: "a newer commit")
+    assert prepare([asked])["test_source"] != before["test_source"]
+
+
+def test_what_was_prepared_moves_with_the_cache(cell, made, tmp_path, monkeypatch):
+    before = prepare([cell])
+    shutil.move(paths.cache_dir(), tmp_path / "moved")
+    monkeypatch.setenv("OMNI_LAB_CACHE", str(tmp_path / "moved"))
+    assert prepare([cell]) == before
+    assert len(made) == 1
+    shutil.rmtree(tmp_path / "moved" / "features")
+    prepare([cell])
+    assert len(made) == 2
+
+
 def test_a_picture_that_cannot_be_read_is_left_out_and_named_and_the_rest_is_prepared(cell, tmp_path, capsys):
     name = f"image_choices@{write_image_set(tmp_path / 'set')}"
     (tmp_path / "set-pictures" / "red-40.png").unlink()
@@ -146,7 +171,7 @@ def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
     folder = tmp_path / "folder"
     (folder / "inner").mkdir(parents=True)
     (folder / "inner" / "a.txt").write_text("one")
-    names = [str(folder), "", "google/siglip", str(folder / "inner" / "a.txt")]
+    names = [str(folder), "", "google/siglip", str(folder / "inner" / "a.txt"), "a long prompt " * 400]
     before = folder_states(names)
     assert before.keys() == {str(folder)}
     assert [entry[:2] for entry in before[str(folder)]] == [("inner/a.txt", 3)]

@@ -1,16 +1,20 @@
+import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.request import url2pathname
 
 import pytest
+from mlflow.tracking._tracking_service import utils as tracking_utils
 
 from lab import paths
 from lab.errors import LabError
-from lab.study import leases, store, tracking
+from lab.study import leases, store, tracking, tracking_server
 
 
 @pytest.mark.slow
@@ -87,6 +91,71 @@ def test_the_reader_agrees_with_mlflows_client(store_maker: Callable[[], None]) 
         assert str(run.artifact("x")).startswith(theirs.info.artifact_uri.removeprefix("file://"))
     assert runs[one].results == {"error": 0.1}
     assert runs[two].tags["error"] == "no reason"
+
+
+def record(name: str) -> tuple[str, Path]:
+    """A finished run with an artifact and a model, and where MLflow says that its artifacts are."""
+    recorder = tracking.Recorder()
+    run_id = recorder.start(name, {}, {"kind": "cell"})
+    run = tracking.cell_run(run_id, {})
+    run.log_json({"of": name}, "facts")
+    run.artifact("model").mkdir()
+    run.artifact("model/model.json").write_text("{}")
+    run.set_results({"error": 0.1})
+    recorder.finish(run_id, "FINISHED")
+    uri = recorder._client.get_run(run_id).info.artifact_uri
+    assert [file.path for file in recorder._client.list_artifacts(run_id)] == ["facts.json", "model"]
+    return run_id, Path(url2pathname(uri.removeprefix("file://")))
+
+
+@pytest.mark.parametrize("go", [Path.rename, shutil.copytree])
+def test_a_store_that_was_moved_or_copied_goes_on_where_it_is(
+    go: Callable[[Path, Path], None], store_maker: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_maker()
+    before = paths.mlruns_dir()
+    old, _ = record("old")
+    go(before, tmp_path / "moved here")
+    monkeypatch.setenv("OMNI_LAB_MLRUNS", str(tmp_path / "moved here"))
+    left = sorted(before.rglob("*"))
+    tracking_utils._artifact_repos_cache.clear()  # MLflow remembers where each run's artifacts were
+    new, place = record("new")
+    assert place == store.artifact(new, "").resolve()
+    assert json.loads(store.artifact(new, "facts.json").read_text()) == {"of": "new"}
+    assert sorted(before.rglob("*")) == left
+    client = tracking.Recorder()._client
+    assert [file.path for file in client.list_artifacts(old)] == ["facts.json", "model"]
+    here = (paths.mlruns_dir() / "artifacts").resolve().as_uri()
+    assert all(run.info.artifact_uri.startswith(f"{here}/") for run in map(client.get_run, (old, new)))
+    models = client.search_logged_models([client.get_experiment_by_name(store.EXPERIMENT).experiment_id])
+    assert len(models) == 2
+    assert all(model.artifact_location.startswith(f"{here}/models/") for model in models)
+
+
+@pytest.mark.parametrize("name", ["feature%2Fbeam%20search", "what?", "issue #7", "a:b@c"])
+def test_a_store_may_lie_on_any_path(
+    name: str, store_maker: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMNI_LAB_MLRUNS", str(tmp_path / name / "mlruns"))
+    store_maker()
+    run_id, place = record("one")
+    assert place == store.artifact(run_id, "").resolve()
+    assert [run.results for run in store.read_runs()] == [{"error": 0.1}]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.slow
+def test_a_server_serves_a_store_on_any_path(
+    store_maker: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMNI_LAB_MLRUNS", str(tmp_path / "feature%2Fx y?#" / "mlruns"))
+    store_maker()
+    run_id, _ = record("one")
+    server = tracking_server.TrackingServer("127.0.0.1")
+    try:
+        tracking_server.check_store(server.wait(), run_id)
+    finally:
+        server.stop()
 
 
 def test_a_run_is_abandoned_once_the_process_that_owns_it_is_gone(store_maker: Callable[[], None]) -> None:

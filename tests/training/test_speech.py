@@ -209,6 +209,18 @@ def test_sounds_of_any_source_are_kept_with_pictures_and_texts_around_them(cell)
     assert drawn == {35, 18}
 
 
+def test_a_second_sound_is_never_taken_for_that_of_another_sample(cell):
+    encoder = open_audio_encoder(cell.audio_encoder)
+    model = build(cell, encoder, heard_data(cell, encoder))
+    sounds = [Audio(Drawn(tone, (seconds,))) for seconds in (0.7, 0.5, 0.9)]
+    samples = [
+        Sample(id="a", content=tuple(sounds[:2]), answer="x", source="toy"),
+        Sample(id="a#1", content=(sounds[2],), answer="x", source="toy"),
+    ]
+    kept = SampleExamples(samples=samples, name="toy", write=str.strip).heard_by(encoder, key="k")
+    assert [kept.num_frames(place, model) for place in (0, 1)] == [60, 45]
+
+
 def test_augmentation_keeps_shape_and_masks_with_the_channel_means():
     rng = np.random.default_rng(0)
     frames, mean, std = np.ones((200, 3), np.float32), np.full(3, 7, np.float32), np.ones(3, np.float32)

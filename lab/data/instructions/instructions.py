@@ -19,9 +19,9 @@ import pyarrow as pa
 from lab.data.fetch import packages
 from lab.data.filters.filtering import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
-from lab.data.hub import NEWEST, PREFIX, HubSplit, SampleReading, open_split
+from lab.data.hub import PREFIX, HubSplit, SampleReading, open_split
 from lab.data.parquet import read_schema, text_batches
-from lab.data.sample import Sample, Text, each_answer
+from lab.data.sample import Sample, Text, UniqueIds, each_answer
 from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
 from lab.errors import LabError, choose
 
@@ -62,14 +62,17 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
     licences: list[str] = []
     pinned: dict[str, str] = {}
     streams: list[Iterator[Sample]] = []
+    names = UniqueIds("#")
     for part in name.split(JOIN):
         source, _, option = part.partition(":")
         choose(dict.fromkeys((*INSTRUCTION_SOURCES, "hub")), source, "source of instructions")
         if source == "hub":
             opened = open_split(f"{PREFIX}{option}", revision=revision, default="train")
             licences.append(opened.licence)
-            pinned[part] = revision or NEWEST
-            stream = _of_hub(opened, left_out)
+            pinned[part] = opened.revision
+            # Two configurations of one data set number their rows alike.
+            again = names(opened.name).removeprefix(opened.name)
+            stream = _of_hub(opened, left_out, name=f"{opened.dataset}{again}")
         else:
             package, reader = INSTRUCTION_SOURCES[source]
             licences.append(packages()[package].licence)
@@ -80,8 +83,11 @@ def read_instructions(name: str, *, limit: int | None = None, revision: str | No
     return SampleReading(name, licence, pinned, chain.from_iterable(streams), left_out)
 
 
-def _of_hub(opened: HubSplit, left_out: LeftOut) -> Iterator[Sample]:
-    """Every answer of a data set, in the form that its columns tell; a row is a group of its own."""
+def _of_hub(opened: HubSplit, left_out: LeftOut, *, name: str) -> Iterator[Sample]:
+    """Every answer of a data set, in the form that its columns tell; a row is a group of its own.
+
+    Ids begin with the `name`.
+    """
     present = opened.columns()
     form = next((FORMS[name] for name in _FORMS if not FORMS[name].missing(present)), None)
     if form is None:
@@ -89,7 +95,7 @@ def _of_hub(opened: HubSplit, left_out: LeftOut) -> Iterator[Sample]:
             f"data set {opened.name} is of no known form: its columns are {', '.join(present)}; expected "
             f"{' or '.join(TURNS)}, or a prompt ({', '.join(PROMPTS)}) and an answer ({', '.join(ANSWERS)})"
         )
-    rows = ((f"{opened.dataset}:{row.id}", row) for row in opened.samples(form, left_out))
+    rows = ((f"{name}:{row.id}", row) for row in opened.samples(form, left_out))
     return (one for id, row in rows for one in each_answer(replace(row, id=id, group=id, task="instruct")))
 
 

@@ -18,7 +18,7 @@ from lab.data.fetch import sha256_of
 from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.filters.step import one_of
 from lab.data.forms import as_row, as_text, is_null
-from lab.data.hub import NEWEST, SampleReading, data_revision, parse_name
+from lab.data.hub import SampleReading
 from lab.data.instructions.instructions import COLUMNS, in_batches, read_instructions, table_of
 from lab.data.parquet import text_batches
 from lab.errors import LabError, choose
@@ -158,7 +158,8 @@ class Files(Source):
 class Instructions(Source):
     """Prompts and answers by name, such as `chatterbot`, `bigbench:TASK` or `hub:OWNER/NAME`, several joined by `+`.
 
-    `revision` pins a commit of the hub; without it the newest is asked for at each build. `limit` takes the first rows.
+    `revision` names a commit of the hub; without it that is read at which the cache first read the data set. `limit`
+    takes the first rows.
     The licence is the sources' own. What they leave out (a pair said before, an empty answer) the card counts apart.
     """
 
@@ -177,10 +178,7 @@ class Instructions(Source):
 
     def identity(self, part: str) -> str:
         """The packages' hashes and the hub's revisions, and the limit."""
-        pinned = [
-            f"{name} {data_revision(parse_name(name)[0]) if version == NEWEST else version}"
-            for name, version in self._read().sources.items()
-        ]
+        pinned = [f"{name} {version}" for name, version in self._read().sources.items()]
         return f"{part}: {', '.join(pinned)}" + (f" (first {self.limit})" if self.limit else "")
 
     def tables(self, part: str, left_out: LeftOut, most: int) -> Iterator[pa.Table]:

@@ -22,8 +22,8 @@ import pandas as pd
 from lab.data.fetch import available, packages
 from lab.data.filters.filtering import LeftOut
 from lab.data.forms import FORMS
-from lab.data.hub import NEWEST, open_splits, parse_name
-from lab.data.sample import Audio, Drawn, Sample
+from lab.data.hub import open_splits, parse_name, pinned_revision
+from lab.data.sample import Audio, Drawn, Sample, UniqueIds
 from lab.data.speech.audio import PCM_SCALE, SAMPLING_RATE, Clip
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
 from lab.errors import LabError, choose
@@ -86,7 +86,7 @@ class Corpus:
         self.name: str = self.manifest["name"]
         self.sha256: str = self.manifest["sha256"]
         self._splits: list[Split] = table["split"].tolist()
-        rows = zip(unique(table["id"]), table.to_dict("records"), strict=True)
+        rows = zip(map(UniqueIds("#"), table["id"]), table.to_dict("records"), strict=True)
         self.samples = [
             Sample(
                 id=id,
@@ -104,31 +104,19 @@ class Corpus:
         return [sample for sample, split in zip(self.samples, self._splits, strict=True) if split == name]
 
 
-def unique(ids: Iterable[str]) -> list[str]:
-    """The ids, with a number behind those that come again: FLEURS names a sentence, which several people read.
-
-    >>> unique(["7", "8", "7"])
-    ['7', '8', '7#2']
-    """
-    seen: Counter[str] = Counter()
-    named = []
-    for one in ids:
-        seen[one] += 1
-        named.append(one if seen[one] == 1 else f"{one}#{seen[one]}")
-    return named
-
-
 @dataclass(frozen=True)
 class CorpusKind:
     """How a corpus is read; the hashes of `sources` and the versions of `installed` packages are part of its key.
 
-    `text_sources` asks what this machine has of the texts that voices read, where none are named.
+    `text_sources` asks what this machine has of the texts that voices read, where none are named. `state` tells, given
+    the options, which state of the user's data they name; it is part of the key as well.
     """
 
     read: Callable[..., Reading]
     sources: tuple[str, ...] = ()
     installed: tuple[str, ...] = ()
     text_sources: Callable[[], tuple[str, ...]] | None = None
+    state: Callable[..., str] | None = None
 
 
 def load_corpus(name: str, *, num_utterances: int = 0, **options: Any) -> Corpus:
@@ -264,6 +252,8 @@ def _resolve(read: Callable[..., Reading], name: str, options: Mapping[str, Any]
 def _key(name: str, kind: CorpusKind, options: Mapping[str, Any]) -> str:
     pinned = {source: packages()[source].sha256 for source in kind.sources}
     pinned.update({package: version(package) for package in kind.installed})
+    if kind.state is not None:
+        pinned["state"] = kind.state(**options)
     identity = json.dumps([FORMAT_VERSION, name, options, pinned], sort_keys=True, default=str)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
@@ -277,8 +267,8 @@ def read_hub(
 ) -> Reading:
     """Stream a data set of the hub, or a folder of the same form; at most `limit` recordings of each split.
 
-    Rows are of the form `transcribe`; `revision` pins a commit. The own splits of a data set hold (`validation` is dev,
-    all that begins with `test` is test); one without splits is split by sentence.
+    Rows are of the form `transcribe`; `revision` names a commit (None: as `pinned_revision`). The own splits of a data
+    set hold (`validation` is dev, all that begins with `test` is test); one without splits is split by sentence.
     """
     splits = open_splits(dataset, revision=revision)
     only = parse_name(dataset)[2]
@@ -301,7 +291,7 @@ def read_hub(
     return Reading(
         language=language,
         licence=chosen[0].licence,
-        sources={dataset: revision or NEWEST},
+        sources={dataset: chosen[0].revision},
         recordings=recordings(),
         skipped=skipped,
         problems=problems,
@@ -316,6 +306,10 @@ def own_split(name: str) -> Split:
     raise LabError(
         f"split {name!r} is of no known kind; expected a name that begins with one of: {', '.join(_OWN_SPLITS)}"
     )
+
+
+def _state(dataset: str, revision: str | None, **options: Any) -> str:
+    return revision or pinned_revision(parse_name(dataset)[0])
 
 
 def amazon_queen() -> CorpusKind:
@@ -350,7 +344,7 @@ def kokoro() -> CorpusKind:
 
 def data_set() -> CorpusKind:
     """Any data set of the Hugging Face hub with audio and text, or a folder of the same form."""
-    return CorpusKind(read_hub)
+    return CorpusKind(read_hub, state=_state)
 
 
 CORPORA: dict[str, Callable[[], CorpusKind]] = {

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from lab.data.hub import LETTERS, data_revision, files_sha256, weights_key
+from lab.data.hub import LETTERS, files_sha256, pinned_revision, weights_key
 from lab.data.kept import Kept
 from lab.data.normalizers import NORMALIZERS, Normalizer
 from lab.errors import LabError, choose
@@ -304,7 +304,7 @@ class SourceKind:
 
 
 def _hub_state(name: str) -> str:
-    return f"{name} @ {data_revision(name.partition(':')[0])}"
+    return f"{name} @ {pinned_revision(name.partition(':')[0])}"
 
 
 def _speech_state(source: str) -> str:
@@ -321,11 +321,7 @@ def _open_corpus(source: str, language: str) -> "Corpus":
     """A corpus; of the hub's the state that the settings name."""
     from lab.data.speech.corpora import load_corpus
 
-    if not source.startswith(HUB):
-        return load_corpus(source)
-    revision = data_revision(source.removeprefix(HUB).partition(":")[0])
-    pinned: dict[str, Any] = {} if revision.startswith("folder ") else {"revision": revision}
-    return load_corpus(source, language=language, **pinned)
+    return load_corpus(source, language=language) if source.startswith(HUB) else load_corpus(source)
 
 
 def _utterances(source: str, model: "OmniModel", cell: SavedCell, count: int) -> "tuple[SampleExamples, How]":

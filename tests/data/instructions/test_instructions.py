@@ -1,5 +1,6 @@
 import json
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -220,3 +221,11 @@ def test_every_task_of_bigbench_is_among_the_files_that_are_unpacked():
     for folder, _ in TASKS.values():
         path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{folder}/task.json"
         assert any(fnmatch(path, pattern) for pattern in packages()["bigbench"].members)
+
+
+def test_rows_of_two_configurations_of_one_data_set_have_ids_of_their_own(tmp_path, monkeypatch):
+    name = data_set(tmp_path, [{"prompt": "Say hello.", "response": "Hello."}])
+    real = datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda folder, config, **options: real(folder, **options))
+    ids = [one.id for one in read_instructions(f"{name}:en+{name}:zh").samples]
+    assert ids == [f"{tmp_path / 'data'}:train-00000000-0", f"{tmp_path / 'data'}#2:train-00000000-0"]

@@ -6,7 +6,7 @@ import pytest
 
 from lab.data.sample import Sample, Text
 from lab.data.speech import corpora
-from lab.data.speech.corpora import CORPORA, CorpusKind, default_corpus, load_corpus, unique
+from lab.data.speech.corpora import CORPORA, CorpusKind, default_corpus, load_corpus
 from lab.errors import LabError
 from lab.paths import cache_dir
 from tests.data.fakes import reading, recording, tone
@@ -115,7 +115,7 @@ def test_samples_of_one_sentence_are_one_group_and_an_id_that_comes_again_is_num
     monkeypatch.setitem(CORPORA, "toy", lambda: CorpusKind(lambda: reading(twice)))
     first, second, third = load_corpus("toy").samples
     assert first.group == second.group != third.group
-    assert [first.id, second.id, third.id] == unique(["7", "7", "7"]) == ["7", "7#2", "7#3"]
+    assert [first.id, second.id, third.id] == ["7", "7#2", "7#3"]
 
 
 def test_a_prepared_corpus_that_is_cut_off_is_named_when_it_is_read(toy):
