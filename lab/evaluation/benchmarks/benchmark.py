@@ -144,6 +144,10 @@ def error_rate_score(items: "pandas.DataFrame", counted: str) -> Score:
     return Score(metric=counted, value=found.estimate, low=low, high=high, better="lower", num_items=len(items))
 
 
+class Unanswered(LabError):
+    """An endpoint left more than half of the questions without a text."""
+
+
 def unanswered(given: Sequence[str]) -> dict[str, str]:
     """How many questions an endpoint left without a text, as a setting that only a run tells.
 
@@ -151,11 +155,11 @@ def unanswered(given: Sequence[str]) -> dict[str, str]:
     content filter took, and score it as wrong; lmms-eval makes a text of its own of a request that failed.
 
     Raises:
-        LabError: it left more than half.
+        Unanswered: it left more than half.
     """
     left = sum(not text.strip() or text.startswith(_FAILED) for text in given)
     if 2 * left > len(given):
-        raise LabError(
+        raise Unanswered(
             f"the endpoint gave no text for {left} of {len(given)} questions, which would count as wrong; give a "
             "reasoning model more tokens, and look whether a content filter, a request limit or a timeout is at work"
         )

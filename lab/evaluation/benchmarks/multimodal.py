@@ -40,6 +40,7 @@ from lab.evaluation.benchmarks.benchmark import (
     Options,
     Progress,
     Score,
+    Unanswered,
     Unit,
     mean_score,
     model_arguments,
@@ -224,6 +225,7 @@ class MultimodalBenchmark(Benchmark):
         kept = paths.cache_dir() / "lmms-eval"
         folder = kept / identity.key(self, limit)
         log = folder.with_name(f"{folder.name}.log")
+        responses = kept / "responses" / identity.key(self, None)
         asked, asks = identity.settings, identity.settings["model_class"] in _ENDPOINTS
         named = str(Path(model).resolve()) if Path(model).is_dir() else model
         argument = _ARGUMENTS.get(asked["model_class"], "pretrained")
@@ -233,7 +235,7 @@ class MultimodalBenchmark(Benchmark):
             *("--model_args", ",".join(filter(None, (f"{argument}={named}", asked["model_args"])))),
             *("--tasks", ",".join(self.tasks), "--batch_size", asked["batch_size"]),
             *("--log_samples", "--timezone", "UTC"),
-            *("--use_cache", str(kept / "responses" / identity.key(self, None))),
+            *("--use_cache", str(responses)),
             *(("--device", options["device"]) if "device" in options else ()),
             *(("--limit", str(limit)) if limit is not None else ()),
         ]
@@ -244,6 +246,9 @@ class MultimodalBenchmark(Benchmark):
             try:
                 self._read(output, whole=limit is None, asks=asks)
             except LabError as error:
+                if isinstance(error, Unanswered):  # what failed would be taken for the answers when it is asked again
+                    for one in responses.parent.glob(f"{responses.name}*"):
+                        shutil.rmtree(one) if one.is_dir() else one.unlink()
                 raise LabError(
                     f"benchmark {self.name!r}: {error}; lmms-eval's last lines: "
                     f"{last_lines(log.read_text(encoding='utf-8'))} (all of it: {log})"

@@ -434,8 +434,15 @@ def test_what_an_endpoint_leaves_without_a_text_is_counted_and_more_than_half_of
     assert found.answers["given"].tolist()[:2] == ["", ""]
     assert "unanswered" not in evaluate("real_world_qa", model, stand_in).settings  # weights that say nothing are wrong
     stand_in.writes({"realworldqa": {"exact_match": 0.0}}, {"realworldqa": items[:5]})
+    benchmark = BENCHMARKS["real_world_qa"]
+    key = benchmark.identify("gpt-5", options(stand_in, model_class="openai")).key(benchmark, None)
+    kept = [cache_dir() / "lmms-eval" / "responses" / name for name in (f"{key}/rank0.db", f"{key}_rank0.db", "other")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     with pytest.raises(LabError, match=r"the endpoint gave no text for 3 of 5 questions.*content filter"):
         evaluate("real_world_qa", "gpt-5", stand_in, model_class="openai")
+    assert [path.exists() for path in kept] == [False, False, True]
 
 
 def chat(stand_in: StandIn, model: str, replies: Sequence[Sequence[str]], value: float) -> Found:
