@@ -30,7 +30,7 @@ from lab.errors import LabError, choose
 from lab.paths import cache_dir, make_folder
 
 # Raise it when preparing changes, so that corpora prepared by older code are prepared again.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DEFAULT_CORPUS = "default"
 _MIN_SECONDS = 0.2
 _NUM_PROBLEMS = 100
