@@ -220,9 +220,7 @@ def test_content_that_stands_where_a_file_is_named_is_the_samples_own_error(fold
     (sample,), _ = samples_of(
         folder([{"image": "data:image/png;base64," + "A" * 5000, "caption": "a"}]), "image_caption"
     )
-    with pytest.raises(
-        LabError, match=r"data/data:image/.* cannot be read: File name too long; expected the path of a file"
-    ):
+    with pytest.raises(LabError, match="cannot be read: File name too long; expected the path of a file"):
         sample.content[0].read()
 
 

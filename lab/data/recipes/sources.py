@@ -66,6 +66,7 @@ def parquet(path: Path, most: int, types: Mapping[str, pa.DataType], left_out: L
 
 def json_lines(path: Path, most: int, types: Mapping[str, pa.DataType], left_out: LeftOut) -> Iterator[pa.Table]:
     """Rows of a JSON object a line; blank lines are passed over, one that is none or has no text is left out."""
+    seen: dict[str, pa.DataType] = {}  # by all rows so far: those of a batch may lack what others have
     with path.open("rb") as file:
         for lines in in_batches(((number, line) for number, line in enumerate(file, 1) if line.strip()), most):
             rows: list[dict[str, Any]] = []
@@ -75,7 +76,7 @@ def json_lines(path: Path, most: int, types: Mapping[str, pa.DataType], left_out
                 except Dropped as dropped:
                     left_out.add(str(dropped), f"{path}, line {number}")
             if rows:
-                seen = {name: types.get(name, pa.null()) for row in rows for name in row}
+                seen |= {name: types.get(name, pa.null()) for row in rows for name in row}
                 yield pa.Table.from_pylist(rows, pa.schema(seen))
 
 

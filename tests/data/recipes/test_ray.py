@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tqdm import tqdm
 
@@ -97,10 +99,15 @@ def test_a_node_that_is_killed_in_mid_recipe_loses_no_row(cluster: Any, on_this_
 @pytest.mark.timeout(900)
 def test_what_a_node_finds_wrong_is_one_sentence_here(cluster: Any, on_this_machine: tuple[Path, str]) -> None:
     folder, _ = on_this_machine
-    rows = [{"prompt": "a", "answer": "b"}] * 10_000 + [{"prompt": "a", "answer": [3]}]
-    write_rows(folder / "late.jsonl", rows)
-    with pytest.raises(LabError, match=r"column 'answer' of .*late\.jsonl is list<.*, expected string"):
-        build(toy_recipe(folder, paths=("late.jsonl",)), engine="ray", address=cluster.address)
+    table = pa.table({"prompt": ["a"] * 20_000, "answer": [f"b {number}" for number in range(20_000)]})
+    pq.write_table(table, folder / "late.parquet", row_group_size=10_000)
+    # Its first rows, which are looked at here, are whole.
+    damaged = pq.read_metadata(folder / "late.parquet").row_group(1).column(1).data_page_offset
+    with (folder / "late.parquet").open("r+b") as file:
+        file.seek(damaged)
+        file.write(b"\xff" * 1000)
+    with pytest.raises(LabError, match=r"late\.parquet"):
+        build(toy_recipe(folder, paths=("late.parquet",)), engine="ray", address=cluster.address)
 
 
 def test_a_missing_ray_is_told_with_its_extra(

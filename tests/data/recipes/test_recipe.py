@@ -9,7 +9,9 @@ import pytest
 
 from lab.data.filters.filtering import LeftOut
 from lab.data.filters.steps import LengthBetween, NotEmpty
+from lab.data.instructions.instructions import COLUMNS
 from lab.data.recipes.recipe import Recipe, check_recipe, read_recipe
+from lab.data.recipes.sources import json_lines
 from lab.errors import LabError
 from tests.data.recipe_files import planted_rows, toy_recipe, write_rows
 
@@ -207,6 +209,14 @@ def test_lines_that_are_no_row_are_left_out_and_named_with_their_number(folder: 
         LabError, match=r"'s0' has no rows in .*; left out: 1 line that is no JSON \(.*bad\.jsonl, line 1\)"
     ):
         check_recipe(toy_recipe(folder, paths=("bad.jsonl",)))
+
+
+def test_rows_of_a_later_batch_may_all_lack_what_others_have(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "answer": "b", "group": "c"}, {"prompt": "d", "answer": "e"}])
+    types = dict(zip(COLUMNS.names, COLUMNS.types, strict=True))
+    first, second = json_lines(tmp_path / "rows.jsonl", 1, types, LeftOut())
+    assert second.to_pylist() == [{"prompt": "d", "answer": "e", "group": None}]
+    assert second.schema == first.schema
 
 
 def test_rows_of_a_table_whose_text_is_none_are_left_out_or_nothing(folder: Path) -> None:
