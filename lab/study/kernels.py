@@ -31,6 +31,7 @@ from nbformat.v4 import new_output
 from traitlets import Type
 from traitlets.config import Config
 
+from lab import paths
 from lab.study.limits import Limits, family
 from lab.study.parameters import read_notebook
 
@@ -118,7 +119,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any], answer:
             str(executed),
             str(executed),
             parameters=parameters,
-            cwd=str(notebook.parent),
+            cwd=str(paths.repository_root()),  # in which a user names a folder of their own
             progress_bar=False,
             engine_name="in_process",
             kernel_name="python3",

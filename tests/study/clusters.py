@@ -22,9 +22,9 @@ DRIVER = [sys.executable, "-c", "from lab import cli; cli.main()"]
 
 
 def write_checkout(root: Path, seconds: float = 1.0) -> Path:
-    """The toy's checkout; its cells take some time, and write a line into notebooks/finished.txt when they end.
+    """The toy's checkout; its cells take some time, and write a line into finished.txt when they end.
 
-    None ends while there is a file notebooks/hold.
+    None ends while there is a file `hold`.
     """
     write_toy_project(root)
     code = TOY_CODE.replace(
@@ -38,7 +38,7 @@ def write_checkout(root: Path, seconds: float = 1.0) -> Path:
 
 def finished(root: Path) -> Counter[str]:
     """How often the notebook of each cell (size and seed) came to its end."""
-    path = root / "notebooks" / "finished.txt"
+    path = root / "finished.txt"
     return Counter(path.read_text().splitlines() if path.exists() else [])
 
 

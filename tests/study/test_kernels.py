@@ -14,6 +14,7 @@ import papermill
 import psutil
 import pytest
 
+from lab import paths
 from lab.study import kernels
 from lab.study.kernels import execute, warm
 from lab.study.limits import DEFAULT_LIMITS, Limits
@@ -95,7 +96,9 @@ def test_papermills_notebook_is_the_same_as_from_a_kernel_of_jupyters(
     notebook, executed = write(tmp_path / "study.ipynb"), tmp_path / "executed.ipynb"
     given = {"size": 3, "name": "x"}
     with pytest.raises(papermill.PapermillExecutionError, match="division by zero"):
-        papermill.execute_notebook(str(notebook), str(executed), given, cwd=str(tmp_path), progress_bar=False)
+        papermill.execute_notebook(
+            str(notebook), str(executed), given, cwd=str(paths.repository_root()), progress_bar=False
+        )
     plain = cells_of(executed)
     name, error, text = execute(notebook, executed, given, DEFAULT_LIMITS)
     assert (name, error) == ("ZeroDivisionError", "ZeroDivisionError: division by zero")

@@ -94,7 +94,7 @@ def test_a_node_that_dies_in_mid_sweep_loses_nothing_and_no_cell_is_done_twice(
     name = f"({doomed.node_id[:8]})"
 
     # A cell whose notebook ends while its node is killed may rightly be done twice: none does.
-    hold = driver.checkout / "notebooks" / "hold"
+    hold = driver.checkout / "hold"
     hold.touch()
 
     def kill() -> None:
