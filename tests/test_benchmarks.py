@@ -1,6 +1,7 @@
 """The stock side of the benchmark computes what ours does; the benchmark itself runs."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -330,3 +331,10 @@ def test_the_least_width_lies_between_the_normal_intervals_and_students() -> Non
         least = intervals_benchmark.least_width(0.0, both, shared)
         assert stats.norm.ppf(0.9725) < least < stats.t.ppf(0.9725, 2)
         assert intervals_benchmark.least_width(0.0, 4 * both, 4 * shared) == pytest.approx(2 * least, rel=1e-3)
+
+
+def test_what_benchmarks_share_is_found_wherever_one_is_started(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", "import benchmarks.sides"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
