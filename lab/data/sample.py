@@ -257,8 +257,10 @@ def samples_sha256(samples: Iterable[Sample]) -> str:
     """
     digest, samples = hashlib.sha256(), list(samples)
     shown = [part.source for one in samples for part in one.content if not isinstance(part, Text)]
-    files = sorted({path for source in shown if isinstance(source, Path) for path in _files(source)})
-    hashes = dict(zip(files, files_hashes(files), strict=True)) if files else {}
+    of_source = {source: _files(source) for source in {one for one in shown if isinstance(one, Path)}}
+    files = sorted({path for found in of_source.values() for path in found})
+    of_file = dict(zip(files, files_hashes(files), strict=True)) if files else {}
+    hashes = {source: " ".join(of_file[path] for path in found) for source, found in of_source.items()}
     for one in samples:
         content = [(part.type, part.role, _named(part, hashes)) for part in one.content]
         facts = (one.id, content, one.answer, one.choices, one.task, one.source, one.group)
@@ -276,6 +278,6 @@ def _named(part: Part, hashes: Mapping[Path, str]) -> str:
         return part.text
     if isinstance(part.source, bytes):
         return hashlib.sha256(part.source).hexdigest()
-    if isinstance(part.source, Path) and (files := _files(part.source)):
-        return " ".join(hashes[path] for path in files)
+    if isinstance(part.source, Path) and hashes[part.source]:
+        return hashes[part.source]
     return "" if isinstance(part.source, Drawn | Clip) else str(part.source)
