@@ -14,8 +14,6 @@ A study adds the `split`, and beside its test items the training losses that a f
 (`lab.evaluation.fault_removal`). Rates with intervals are counted from these columns (`lab.evaluation.statistics`).
 """
 
-from pathlib import Path
-
 import pandas as pd
 
 from lab.errors import LabError
@@ -24,32 +22,6 @@ TRANSCRIBE = "transcribe"
 """The task of a sample whose answer is what is said in it."""
 NAMES = ("source", "id", "group", "task", "asked", "answer", "given")
 """The columns that say what an item is, of every item table."""
-# What tables of runs before November 2026 call them: utterances, and questions with choices.
-_FORMER_NAMES = {
-    "corpus": "source",
-    "utterance": "id",
-    "question": "id",
-    "kind": "task",
-    "reference": "answer",
-    "reference_normalized": "answer_normalized",
-    "hypothesis": "given",
-    "hypothesis_normalized": "given_normalized",
-    "chosen": "given",
-}
-
-
-def read_items(path: Path) -> pd.DataFrame:
-    """Read the item table of a run, of a former version of the lab too."""
-    table = pd.read_parquet(path)
-    if "corpus" not in table:
-        return table
-    table = table.rename(columns=_FORMER_NAMES)
-    if "group" not in table:
-        return table.assign(group=table["answer_normalized"], task=TRANSCRIBE)
-    if "kept" in table:
-        seen = table["kept"].notna()
-        table = table.assign(fault=table["task"].where(seen), asked=table["prompt"].where(seen, table["asked"]))
-    return table
 
 
 def pooled(items: pd.DataFrame, errors: str, length: str) -> float:

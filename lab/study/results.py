@@ -189,8 +189,6 @@ def load_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None = 
     """
     import pandas
 
-    from lab.evaluation.items import read_items
-
     results = load_results(ablation, rung)
     if rows is not None:
         results = results[results["row"].isin(rows)]
@@ -203,7 +201,7 @@ def load_utterances(ablation: Ablation, rung: str, rows: Sequence[str] | None = 
                 f"{paths.mlruns_dir()}; run `lab reproduce {ablation.name} --rung {rung}` to measure them here"
             )
         own = {name: line[name] for name in ablation.varied if name in line}
-        tables.append(read_items(path).assign(row=line["row"], seed=line["seed"], **own))
+        tables.append(pandas.read_parquet(path).assign(row=line["row"], seed=line["seed"], **own))
     return pandas.concat(tables, ignore_index=True)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lab import paths
@@ -12,7 +13,7 @@ from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
 from lab.evaluation.answering import Transcribe, answer
 from lab.evaluation.benchmarks.samples import SampleBenchmark
-from lab.evaluation.items import NAMES, pooled, read_items
+from lab.evaluation.items import NAMES, pooled
 from lab.paper.evaluating import model_and_benchmarks
 from lab.parts.omni_model import OmniModel
 from lab.parts.saved_model import save_model
@@ -80,7 +81,7 @@ def test_a_kept_model_is_measured_on_any_corpus_as_its_cell_measures_it(kept: Ke
     settings = json.loads(line.settings)
     assert settings["normalizer.whisper_english"] == NORMALIZER.version
     assert settings["data"].endswith(f"@ folder {settings['data'].rpartition(' ')[2]}")
-    kept_items = read_items(store.artifact(line.run_id, "answers.parquet"))
+    kept_items = pd.read_parquet(store.artifact(line.run_id, "answers.parquet"))
     assert set(NAMES) <= set(kept_items)
     assert kept_items["given"].tolist() == items["given"].tolist()
     assert evaluated(kept.run_id, kept.cell.corpus) == Recorded(lines=done.lines, was_there=True)
