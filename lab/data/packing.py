@@ -102,6 +102,12 @@ class Packs:
             raise IndexError(f"pack {pack} of {len(self)}")
         return self.samples[self.starts[pack] : self.starts[pack + 1]]
 
+    @property
+    def extremes(self) -> list[Int[ndarray, " in_pack"]]:
+        """A pack with the longest sample and, where it is another one, a pack with the most samples."""
+        # The longest sample is packed first.
+        return [self[pack] for pack in sorted({0, int(np.diff(self.starts).argmax())})]
+
     def statistics(self) -> PackingStatistics:
         """How full the packs are."""
         tokens = int(self.lengths.sum())
@@ -164,15 +170,13 @@ class PackedEpochs:
     """The pack of every step, epoch after epoch.
 
     Every epoch packs anew, with another choice among samples of equal length, and shuffles the packs. All epochs have
-    equally many packs, because how full they get depends on the lengths alone. `extremes` are indices of a pack with
-    the longest sample and, where it is another one, of a pack with the most samples.
+    equally many packs, because how full they get depends on the lengths alone. `extremes` are those of the first epoch.
     """
 
     def __init__(self, *, lengths: Sequence[int], budget: int, seed: int, ids: Sequence[str] | None = None) -> None:
         first = pack_best_fit(lengths, budget, ids=ids)
         self.statistics = first.statistics()
-        # The longest sample is packed first.
-        self.extremes = [first[pack] for pack in sorted({0, int(np.diff(first.starts).argmax())})]
+        self.extremes = first.extremes
         self.seed = seed
         self._lengths, self._budget = first.lengths, budget
         # The latest epoch: what the next step nearly always needs again.

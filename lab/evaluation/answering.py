@@ -106,7 +106,7 @@ class Choose:
         """Score the choices of every sample.
 
         Raises:
-            LabError: a sample without choices, one longer than a pack, or in a pack a loss that is not finite.
+            LabError: a sample without choices, or of packs what `answer_losses` refuses.
         """
         for sample in asked.samples:
             if not sample.choices:

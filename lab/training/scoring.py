@@ -31,6 +31,7 @@ from lab.parts.omni_model import Example, OmniModel
 from lab.parts.packed_attention import check_longest
 from lab.paths import whole, write_whole
 from lab.training.loop import choose_precision
+from lab.training.packing_certificate import certify_packs
 from lab.training.samples import SampleExamples
 
 _KEY, _SKIPPED, _MODEL = b"omni_lab_key", b"omni_lab_skipped", b"omni_lab_model"
@@ -185,8 +186,8 @@ def answer_losses(
     their tokens, the end left out. `ids` name the samples in messages, and `scorer` the model.
 
     Raises:
-        LabError: a sample longer than a pack or than the model can keep apart in one, or a loss that is not finite,
-            whose sample is named.
+        LabError: a sample longer than a pack or than the model can keep apart in one, a model that computes one
+            otherwise in a pack than alone (`certify_packs`), or a loss that is not finite, whose sample is named.
     """
     found = np.zeros(len(lengths))
     if not len(lengths):
@@ -195,6 +196,9 @@ def answer_losses(
     check_longest(model.language_model, lengths[longest], f"sample {ids[longest]!r}")
     bfloat16 = choose_precision(options.precision, model.device) == "bfloat16"
     packs = pack_best_fit(list(lengths), options.budget_tokens, ids=ids)
+    # One after the other: the pictures of a pack may be large.
+    probed = (examples([int(place) for place in pack]) for pack in packs.extremes)
+    certify_packs(model, probed, precision=options.precision).require()
     for number in range(len(packs)):
         pack = packs[number]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):

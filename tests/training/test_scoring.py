@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY, read_losses
 from lab.data.instructions.instructions import instruction, table_of
 from lab.errors import LabError
+from lab.evaluation.answering import Choose, answer
 from lab.parts.joined_sequences import answer_loss, pad_left
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.training import scored_sources, scoring
 from lab.training.samples import NOT_READABLE, TOO_LONG, SampleExamples
 from lab.training.scored_sources import score_source
 from lab.training.scoring import Scorer, ScoringOptions, text_model
-from tests.parts.tiny_models import ARCHITECTURES, language_model, windowed
+from tests.parts.tiny_models import ARCHITECTURES, chunked, language_model, windowed
 
 FLOAT32 = {"precision": "float32"}
 TEXTS = st.text("abcd", min_size=1, max_size=9)
@@ -79,6 +81,22 @@ def test_a_sample_longer_than_the_model_looks_back_is_refused_by_its_name(tmp_pa
     with pytest.raises(LabError, match="sample 'i4' has 8 tokens, and MistralForCausalLM looks back 6 tokens"):
         score_instructions(some(), llm, tmp_path / "s", options=ScoringOptions(**FLOAT32))
     assert not list(tmp_path.glob("s/*.parquet"))
+
+
+def test_a_model_whose_losses_depend_on_the_pack_is_refused_where_samples_are_packed(tmp_path):
+    torch.manual_seed(0)
+    # Scaled by the place in the pack, in steps of 24 tokens; the few tokens of the first trial do not reach so far.
+    network = chunked(64, no_rope_layers=[1, 0], floor_scale=24, attn_scale=1.0)
+    llm = LanguageModel("scaled", network, CharacterCodec(alphabet="abcd"), "0")
+    refused = r"packed samples are not kept apart with attention 'per_sample' in float32: pack of \d+ tokens"
+    with pytest.raises(LabError, match=refused):
+        score_instructions(some(), llm, tmp_path / "s", options=ScoringOptions(budget_tokens=64, **FLOAT32))
+    assert not list(tmp_path.glob("s/*.parquet"))
+    asked = [replace(one, choices=(one.answer, "dddd")) for one in some()]
+    reads = SampleExamples(samples=asked, write=str.strip)
+    with pytest.raises(LabError, match=refused):
+        answer(text_model(llm), reads, Choose(pack_tokens=64))
+    assert len(answer(text_model(llm), reads, Choose())) == len(asked)
 
 
 @how(max_examples=15, deadline=None)
