@@ -161,7 +161,7 @@ def test_other_plain_sound_that_is_truncated_is_named(container):
     soundfile.write(buffer, tone(), 16000, format=container, subtype="PCM_16")
     data = buffer.getvalue()
     np.testing.assert_allclose(read_audio(data), tone(), atol=1e-4)
-    with pytest.raises(LabError, match="clip is truncated: .* are there"):
+    with pytest.raises(LabError, match=r"clip is truncated: .* are there"):
         read_audio(data[: len(data) // 2], name="clip")
 
 
