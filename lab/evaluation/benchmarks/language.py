@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ASKING_VERSION = 1  # raise it when the same weights and request would give another likelihood
 # Model classes of lm-eval that ask an endpoint, so that there are no weights to be known; chats give no likelihoods.
 _ENDPOINTS = ("local-completions", "openai-completions")
+_ENDS = "finish_reason"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,8 @@ class LanguageBenchmark(Benchmark):
         import pandas as pd
         from lm_eval import evaluate
 
+        from lab.evaluation.items import CUT
+
         # Its warnings of few-shot settings and chat templates say nothing of what is asked here.
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         try:
@@ -121,7 +124,14 @@ class LanguageBenchmark(Benchmark):
             ) from error
         answers = pd.DataFrame([_line(name, sample) for name, part in found["samples"].items() for sample in part])
         progress(total, total)
-        told = unanswered(answers["given"].tolist()) if options.get("model_class") in _ENDPOINTS else {}
+        if options.get("model_class") not in _ENDPOINTS:
+            return (mean_score(answers["score"].tolist()),), answers, {}
+        replies = [sample["resps"][0][0] for part in found["samples"].values() for sample in part]
+        cut = sum(lm.dbdict.get(f"{_ENDS} {reply}") == CUT for reply in replies if isinstance(reply, str))
+        told = {
+            **unanswered(answers["given"].tolist()),
+            "cut_off": f"{cut} of {len(answers)}, at their limit of tokens",
+        }
         return (mean_score(answers["score"].tolist()),), answers, told
 
 
@@ -180,6 +190,17 @@ def _opened(model: str, identity: Identity, options: Options, asked: Callable[[i
         asked(len(contexts))
 
     lm.cache_hook.add_partial = add_partial
+    if model_class in _ENDPOINTS:
+        parse = lm.parse_generations
+
+        def parse_generations(outputs: Any, **more: Any) -> Any:
+            """As lm-eval does, but the reason why a reply ends is kept beside the replies."""
+            for reply in outputs if isinstance(outputs, list) else [outputs]:
+                for choice in reply["choices"]:
+                    kept.dbdict[f"{_ENDS} {choice.get('text')}"] = choice.get("finish_reason")
+            return parse(outputs=outputs, **more)
+
+        lm.parse_generations = parse_generations
     return kept
 
 

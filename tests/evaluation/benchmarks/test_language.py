@@ -228,9 +228,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         (words,) = asked["prompt"]
+        if not asked.get("logprobs"):
+            text = {"index": 0, "text": f"{len(words)} words", "finish_reason": "length" if len(words) > 3 else "stop"}
+            return self.reply(json.dumps({"choices": [text]}).encode())
         likelihoods = [-1.0] * (len(words) - 1) + [-0.5 if words[-1] == VOCABULARY["A"] else -2.0, 0.0]
         logprobs = {"token_logprobs": likelihoods, "top_logprobs": [{"x": 0.0}] * len(likelihoods)}
-        body = json.dumps({"choices": [{"index": 0, "logprobs": logprobs}]}).encode()
+        return self.reply(json.dumps({"choices": [{"index": 0, "logprobs": logprobs}]}).encode())
+
+    def reply(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -257,6 +262,7 @@ def test_an_endpoint_is_asked_and_one_that_drips_is_timed_out(model, questions):
         found = asked(FEW_SHOT, "own-model", at(server, model))
         assert set(found.answers["given"]) == {"A"}
         assert found.settings["unanswered"] == "0 of 10, counted as wrong"
+        assert found.settings["cut_off"] == "0 of 10, at their limit of tokens"
         server.shutdown()
     begun = time.monotonic()
     with Server(drips=True) as server:
@@ -264,6 +270,23 @@ def test_an_endpoint_is_asked_and_one_that_drips_is_timed_out(model, questions):
             asked(FEW_SHOT, "own-model", at(server, model, ",timeout=1,max_retries=1"), limit=1)
         server.shutdown()
     assert time.monotonic() - begun < 20  # the drip takes 40 s
+
+
+@pytest.mark.slow
+def test_why_a_reply_of_an_endpoint_ends_is_kept_beside_it(model):
+    from lm_eval.api.instance import Instance
+
+    with Server() as server:
+        options = at(server, model)
+        identity = FEW_SHOT.identify("own-model", options)
+        for _ in range(2):  # the second time nobody is asked
+            lm = language._opened("own-model", identity, options, lambda done: None)
+            how = {"until": ["\n"], "max_gen_toks": 8}
+            texts = [" ".join(["red"] * count) for count in (2, 5)]
+            replies = lm.generate_until([Instance("generate_until", {}, (text, how), 0) for text in texts])
+            assert [lm.dbdict[f"finish_reason {reply}"] for reply in replies] == ["stop", "length"]
+            lm.dbdict.close()
+        server.shutdown()
 
 
 def test_chats_are_refused_before_anything_is_loaded():
