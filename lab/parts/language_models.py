@@ -198,9 +198,8 @@ def load_language_model(
             place, options = files[0].parent, {"gguf_file": files[0].name}
         tokenizer = AutoTokenizer.from_pretrained(str(place), **options)
         model = AutoModelForCausalLM.from_pretrained(str(place), dtype=dtype, **options).eval()
-    codec = SubwordCodec(tokenizer=tokenizer)
     sha256 = weights_sha256(model) if known is not None else _sha256(model, _tokenizer_facts(tokenizer))
-    return LanguageModel(name_or_path, model, codec, sha256)
+    return LanguageModel(name_or_path, model, SubwordCodec(tokenizer=tokenizer), sha256)
 
 
 def _sha256(model: PreTrainedModel, codec: Any) -> str:
