@@ -15,6 +15,10 @@ class LabError(Exception):
     """
 
 
+class TryAgain(LabError):
+    """What may go well another time as it stands: a network that is not there, a server that is busy."""
+
+
 def choose(choices: Mapping[str, T], name: str, what: str) -> T:
     """Return `choices[name]`.
 

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 from lab.data.filters.filtering import Dropped
-from lab.data.parquet import NOT_UTF8
 from lab.data.sample import Audio, Image, Media, Part, Role, Sample, Text, Video
 
 _VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")
@@ -109,9 +108,9 @@ def as_text(value: Any, what: str) -> str:
 
 
 def as_row(given: Any) -> Row:
-    """A row, or that of a line of JSON; a `Dropped` where it is none, or None stands for a row of broken text."""
-    if given is None:
-        raise Dropped(NOT_UTF8)
+    """A row, or that of a line of JSON; a `Dropped` where it is none, or where one stands in a row's place."""
+    if isinstance(given, Dropped):
+        raise given
     if isinstance(given, bytes) and b"\0" in given:
         raise Dropped("line of UTF-16 where UTF-8 was expected")
     try:

@@ -7,10 +7,14 @@ of a repository, or the pinned SHA-256 of a package. A data set of the hub stays
 read it (`revisions/` in the cache), and `OWNER/NAME@COMMIT` names another one.
 """
 
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -21,14 +25,15 @@ from urllib.parse import quote
 from lab.data.fetch import files_hashes, packages
 from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.forms import FORMS, Form, Row, as_row, as_text
-from lab.data.parquet import rows_of
+from lab.data.parquet import NOT_UTF8, parquet_rows, rows_of
 from lab.data.sample import Part, Sample, Video
 from lab.errors import LabError, choose, first_line
 from lab.paths import cache_dir, media_dir, write_whole
 
 PREFIX = "hub:"
-_METADATA = "metadata.jsonl"
 _FILE_NAME = "file_name"
+_UTF8 = "utf-8-sig"
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # Rows that are looked at for the names of columns.
 _FIRST_ROWS = 1000
 _ROWS_AT_ONCE = 16
@@ -52,10 +57,10 @@ class SampleReading:
 
 @dataclass(frozen=True)
 class HubSplit:
-    """One split of a data set, opened as a stream; or its JSON `files`, which are read here.
+    """One split of a data set, opened as a stream; or its `files`, whose rows are read here by `reader`.
 
-    `datasets` refuses a file of JSON for one line that is none, and writes a column anew whose values are of several
-    types. In metadata beside media, columns are named after the kind of `media`.
+    `datasets` refuses a file for one line that is none, and writes a column anew whose values are of several types. In
+    metadata beside media, columns are named after the kind of `media`.
     """
 
     dataset: str
@@ -65,6 +70,7 @@ class HubSplit:
     info: Any
     stream: Any = None
     files: tuple[str, ...] = ()
+    reader: Callable[[str], Iterator[Any]] | None = None
     media: str = ""
     tables: bool = False
     """Whether the stream is made of tables, of which a row can be broken without the others."""
@@ -81,24 +87,32 @@ class HubSplit:
 
     def columns(self) -> list[str]:
         """The names of its columns, asked before a row is read."""
+        seen: dict[str, None] = {}
+        why = "it is empty"
         try:
             if self.files:
-                seen: dict[str, None] = {}
-                for row in islice(self._json_rows(), _FIRST_ROWS):
-                    with suppress(Dropped):
+                for row in islice(self._own_rows(), _FIRST_ROWS):
+                    try:
                         seen |= dict.fromkeys(as_row(row))
-                return list(seen)
-            return list(self.stream.features or next(iter(self.stream.take(1)), {}))
+                    except Dropped as dropped:
+                        why = str(dropped)
+                    if seen and self.reader is not _json_rows:
+                        break
+            else:
+                seen = dict.fromkeys(self.stream.features or next(iter(self.stream.take(1)), {}))
         except Exception as error:  # `datasets` raises whatever its readers and the network raise
             raise LabError(
                 f"data set {self.name} cannot be read: {first_line(error)}; check access and network"
             ) from error
+        if not seen:
+            raise LabError(f"data set {self.name} has no row that can be read: {why}")
+        return list(seen)
 
     def rows(self, limit: int | None = None) -> Iterator[Any]:
         """Its rows, at most `limit`, as they are stored, for `as_row`: media are bytes or a path, never decoded."""
         number = 0
         try:
-            for row in islice(self._json_rows() if self.files else self._streamed(), limit):
+            for row in islice(self._own_rows() if self.files else self._streamed(), limit):
                 yield row
                 number += 1
         except Exception as error:  # as above
@@ -106,36 +120,28 @@ class HubSplit:
                 f"data set {self.name} broke off at row {number}: {first_line(error)}; check the network"
             ) from error
 
-    def _streamed(self) -> Iterator[Row | None]:
+    def _streamed(self) -> Iterator[Row | Dropped]:
         # With features, `datasets` wants torchcodec even for audio that it is told not to decode.
         self.stream.info.features = None
         if not self.tables:
             return iter(self.stream)
         return chain.from_iterable(map(rows_of, self.stream.with_format("arrow").iter(_ROWS_AT_ONCE)))
 
-    def _json_rows(self) -> Iterator[Row | bytes]:
-        """The lines of the files, and the rows of those that hold one list of all."""
-        from datasets import StreamingDownloadManager
-        from datasets.utils.file_utils import xopen
+    def _own_rows(self) -> Iterator[Any]:
+        assert self.reader is not None
+        for file in self.files:
+            for row in self.reader(file):
+                yield self._with_media(row, file) if self.media else row
 
-        manager = StreamingDownloadManager()
-        for file in manager.iter_files(manager.extract(list(self.files))):
-            with xopen(file, "rb") as lines:
-                for number, line in enumerate(lines):
-                    if not number and line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-                        yield from _one_list(line + lines.read())
-                    elif line.strip():
-                        yield self._with_media(line, file) if self.media else line
-
-    def _with_media(self, line: bytes, file: str) -> Row | bytes:
-        """A line of metadata: files that it names lie beside it."""
+    def _with_media(self, given: Any, file: str) -> Any:
+        """A row of metadata: files that it names lie beside it."""
         try:
-            row = dict(as_row(line))
+            row = dict(as_row(given))
         except Dropped:
-            return line
+            return given
         for name in [name for name in row if name.endswith(_FILE_NAME)]:
             column, place = name.removesuffix(_FILE_NAME).rstrip("_") or self.media, row.pop(name)
-            row[column] = {"path": f"{file.removesuffix(_METADATA)}{place}" if isinstance(place, str) else place}
+            row[column] = {"path": f"{file.rpartition('/')[0]}/{place}" if isinstance(place, str) else place}
         return row
 
     def samples(self, form: Form, left_out: LeftOut, *, limit: int | None = None) -> Iterator[Sample]:
@@ -174,12 +180,74 @@ class HubSplit:
         return samples()
 
 
+def _opened(file: str) -> Iterator[Any]:
+    """A file here or on the hub, unpacked where it is an archive of several."""
+    from datasets import StreamingDownloadManager
+    from datasets.utils.file_utils import xopen
+
+    manager = StreamingDownloadManager()
+    for one in manager.iter_files(manager.extract([file])):
+        with xopen(one, "rb") as lines:
+            yield lines
+
+
+def _json_rows(file: str) -> Iterator[Any]:
+    """The lines of a file, or the rows of one that holds one list of all."""
+    for lines in _opened(file):
+        for number, line in enumerate(lines):
+            if not number and line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                yield from _one_list(line + lines.read())
+            elif line.strip():
+                yield line
+
+
 def _one_list(content: bytes) -> list[Any]:
     """The rows of a file that holds one list; its lines where it only looks like one."""
     try:
         return list(json.loads(content))
     except ValueError:
         return content.splitlines()
+
+
+def _csv_rows(file: str, *, delimiter: str, encoding: str) -> Iterator[Row | Dropped]:
+    """The rows of a file whose first line names the columns; all is text, nothing is null."""
+    csv.field_size_limit(sys.maxsize)
+    for lines in _opened(file):
+        records = _records(io.TextIOWrapper(lines, encoding, "surrogateescape", newline=""), delimiter)
+        names = next(records, None)
+        if not isinstance(names, list) or _NO_TEXT.search("".join(names)):
+            yield Dropped(f"file without a first line of UTF-8 that names its columns ({file})")
+            continue
+        for fields in records:
+            if isinstance(fields, Dropped):
+                yield fields
+            elif _NO_TEXT.search("".join(fields)):
+                yield Dropped(NOT_UTF8)
+            elif len(fields) != len(names):
+                yield Dropped("line of another number of fields than the first")
+            else:
+                yield {name: field or None for name, field in zip(names, fields, strict=True)}
+
+
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[list[str] | Dropped]:
+    """The fields of each record; a quote that is not closed costs its own line, and the next begins another record."""
+    again: deque[str] = deque()
+    while True:
+        taken: list[str] = []
+
+        def following(taken: list[str] = taken) -> Iterator[str]:
+            while line := again.popleft() if again else next(lines, ""):
+                taken.append(line)
+                yield line
+
+        try:
+            if fields := next(csv.reader(following(), delimiter=delimiter, strict=True), None):
+                yield fields
+        except csv.Error:
+            again.extendleft(reversed(taken[1:]))
+            yield Dropped("line with a quote that is not closed, or not where its field begins and ends")
+        if not taken:
+            return
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:
@@ -205,15 +273,15 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
     dataset, commit = (named, None) if Path(named).is_dir() else (named.partition("@")[0], state)
     try:
         builder = datasets.load_dataset_builder(dataset, config, revision=commit)
-        files, media = _json_files(builder)
-        streams = {} if files else builder.as_streaming_dataset()
+        ours = _own_files(builder, is_folder=commit is None)
+        streams = {} if ours else builder.as_streaming_dataset()
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
         raise LabError(
             f"data set {dataset!r} cannot be opened: {first_line(error)}; expected a hub name, with access and "
             "network, or a folder"
         ) from error
     opened = partial(HubSplit, dataset, revision=state)
-    splits = {own: opened(own, info=builder.info, files=named, media=media) for own, named in files.items()}
+    splits = {own: opened(own, info=builder.info, **read) for own, read in ours.items()}
     tables = isinstance(builder, datasets.ArrowBasedBuilder)
     for own, stream in streams.items():
         splits[str(own)] = opened(str(own), info=stream.info, stream=stream, tables=tables)
@@ -222,18 +290,36 @@ def open_splits(name: str, *, revision: str | None = None) -> dict[str, HubSplit
     return splits
 
 
-def _json_files(builder: Any) -> tuple[dict[str, tuple[str, ...]], str]:
-    """The JSON files of each split, and of metadata beside media the kind of these; none where rows stand in others."""
+def _own_files(builder: Any, *, is_folder: bool) -> dict[str, dict[str, Any]]:
+    """The files of each split that are read here, and how (fields of `HubSplit`); none where rows stand in others.
+
+    A Parquet file of the hub is left to `datasets`: what is damaged of it is the network's.
+    """
+    from datasets.packaged_modules.csv.csv import Csv, CsvConfig
     from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
     from datasets.packaged_modules.json.json import Json
+    from datasets.packaged_modules.parquet.parquet import Parquet
 
-    named = {str(own): tuple(files) for own, files in (builder.config.data_files or {}).items()}
-    if isinstance(builder, Json) and builder.config.field is None:
-        return named, ""
-    found = {own: tuple(file for file in files if file.endswith(f"/{_METADATA}")) for own, files in named.items()}
-    if isinstance(builder, FolderBasedBuilder) and all(found.values()):
-        return found, builder.BASE_COLUMN_NAME
-    return {}, ""
+    config = builder.config
+    found: dict[str, Callable[[str], Iterator[Any]]] = {}
+    if isinstance(builder, Json) and config.field is None:
+        found = {"": _json_rows}
+    elif isinstance(builder, Csv) and len(config.sep or "") == 1:
+        usual = CsvConfig(sep=config.sep, encoding=config.encoding)
+        if config.pd_read_csv_kwargs == usual.pd_read_csv_kwargs:
+            found = {"": partial(_csv_rows, delimiter=config.sep, encoding=config.encoding or _UTF8)}
+    elif isinstance(builder, Parquet) and is_folder and config.columns is None and config.filters is None:
+        found = {".parquet": parquet_rows}
+    elif isinstance(builder, FolderBasedBuilder):
+        found = {"/metadata.jsonl": _json_rows, "/metadata.csv": partial(_csv_rows, delimiter=",", encoding=_UTF8)}
+        found |= {"/metadata.parquet": parquet_rows} if is_folder else {}
+    named = {str(own): tuple(files) for own, files in (config.data_files or {}).items()}
+    media = getattr(builder, "BASE_COLUMN_NAME", "")
+    for ending, reader in found.items():
+        ours = {own: tuple(file for file in files if file.endswith(ending)) for own, files in named.items()}
+        if all(ours.values()) and (media or ours == named):
+            return {own: {"files": files, "reader": reader, "media": media} for own, files in ours.items()}
+    return {}
 
 
 def open_split(name: str, *, revision: str | None = None, default: str | None = None) -> HubSplit:

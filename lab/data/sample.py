@@ -20,7 +20,7 @@ from lab.data.fetch import files_hashes
 from lab.data.images import read_image
 from lab.data.speech.audio import Clip, checked, read_audio
 from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video
-from lab.errors import LabError, first_line
+from lab.errors import LabError, TryAgain, first_line
 from lab.paths import cache_dir, media_dir, write_whole
 
 Role = Literal["system", "user", "assistant"]
@@ -49,6 +49,7 @@ def media_file(media: Path | bytes | str) -> Path:
     """A path to a picture, sound or video; bytes and what a web address leads to are kept in the cache, once.
 
     Raises:
+        TryAgain: the address cannot be read now, as the network or the server fails.
         LabError: there is no such file, what is named can be no file, or the address cannot be read.
     """
     if isinstance(media, Path):
@@ -77,7 +78,18 @@ def _downloaded(address: str) -> bytes:
         with xopen(address, "rb") as file:
             return bytes(file.read())
     except Exception as error:  # whatever the network raises
-        raise LabError(f"{address} cannot be read: {first_line(error)}; check the network and the address") from error
+        kind = LabError if _lasts(error) else TryAgain
+        raise kind(f"{address} cannot be read: {first_line(error)}; check the network and the address") from error
+
+
+def _lasts(error: BaseException) -> bool:
+    """Whether an address will not be read another time either: it is not there, or not for us."""
+    while error.__cause__ is not None:  # fsspec says of every error that the file is not there
+        error = error.__cause__
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return 400 <= status < 500 and status not in (408, 425, 429)
+    return isinstance(error, FileNotFoundError | PermissionError | ValueError)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lab.data.sample import Sample
 from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
-from lab.evaluation.items import TRANSCRIBE
+from lab.evaluation.items import CUT, STOPPED, TRANSCRIBE
 from lab.parts.decoding import decode
 from lab.parts.omni_model import OmniModel
 from lab.training.samples import NO_TILES, SampleExamples, Tiling
@@ -50,19 +50,21 @@ class Write:
     def answers(self, model: OmniModel, asked: SampleExamples, told: Progress) -> pd.DataFrame:
         """Decode and score every sample."""
         sizes = self.sizes(model, asked)
-        given, losses, counts = [""] * len(asked), [0.0] * len(asked), [0] * len(asked)
+        given, ends = [""] * len(asked), [""] * len(asked)
+        losses, counts = [0.0] * len(asked), [0] * len(asked)
         for batch in _batches(sizes, [1] * len(asked), self.batch_tokens, self.batch_size):
             read = model.read([asked.example(i, model) for i in batch])
             scored = model(read)
             limits = [self.limit(sizes[i]) for i in batch]
             found = decode(model, read, max_new_tokens=limits, num_beams=self.num_beams)
-            of_batch = zip(batch, found, scored.loss.tolist(), scored.num_tokens.tolist(), strict=True)
-            for i, tokens, loss, count in of_batch:
+            of_batch = zip(batch, found, limits, scored.loss.tolist(), scored.num_tokens.tolist(), strict=True)
+            for i, tokens, limit, loss, count in of_batch:
                 given[i], losses[i], counts[i] = model.codec.decode(tokens), loss, count
+                ends[i] = STOPPED if len(tokens) < limit else CUT
             told(sum(count > 0 for count in counts), len(asked))
         samples = asked.samples
         table = text_errors([one.answer for one in samples], given, self.normalizer, [one.id for one in samples])
-        return table.assign(num_choices=0, loss=losses, num_tokens=counts)
+        return table.assign(num_choices=0, loss=losses, num_tokens=counts, finish_reason=ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ class Choose:
                 }
             )
         uncounted = dict.fromkeys(("character_errors", "num_characters", "word_errors", "num_words"), 0)
-        return pd.DataFrame(lines).assign(num_questions=1, **uncounted)
+        return pd.DataFrame(lines).assign(num_questions=1, finish_reason="", **uncounted)
 
     def _padded(self, model: OmniModel, asked: SampleExamples, told: Progress) -> list[list[tuple[float, int]]]:
         """Loss and tokens of each choice; what stands before the choices is read once."""

@@ -5,6 +5,7 @@
 | `source`, `id`, `group`, `task` | the sample's; items of one group are no independent witnesses |
 | `asked`, `answer`, `given` | its text, the right answer, and what the model gave |
 | `answer_normalized`, `given_normalized` | both as they were compared |
+| `finish_reason` | `stop`, `length` where the answer was cut at its limit of tokens; empty where it was chosen |
 | `num_choices` | choices it had; 0 where the model wrote |
 | `wrong_answers` of `num_questions` | 0 or 1, of 1 |
 | `character_errors` of `num_characters`, `word_errors` of `num_words` | edits; 0 of 0 where they are not counted |
@@ -20,6 +21,8 @@ from lab.errors import LabError
 
 TRANSCRIBE = "transcribe"
 """The task of a sample whose answer is what is said in it."""
+STOPPED, CUT = "stop", "length"
+"""Why an answer ends, in the words of OpenAI's interface."""
 NAMES = ("source", "id", "group", "task", "asked", "answer", "given")
 """The columns that say what an item is, of every item table."""
 

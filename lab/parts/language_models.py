@@ -4,6 +4,7 @@ Section 3.3 of the paper (an unnamed 7B there; a 1.5B in its downsample-rate stu
 can stand here, and the small ones that the project pretrains itself (`lab.training.language_models`).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -130,7 +131,7 @@ TextCodec = CharacterCodec | WordCodec | SubwordCodec
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model, its codec, and the hash of its weights.
+    """A causal language model, its codec, and the hash of its weights, of one that has no name here of its codec too.
 
     `frames_per_token` is set on models that were pretrained with time-aligned positions (see `OmniModel`),
     `place_marks` on those that were pretrained with marks of place and time (see `lab.parts.media_tokens`).
@@ -184,7 +185,8 @@ def load_language_model(
             told = json.loads((place / CHARACTER_FILE).read_text(encoding="utf-8"))
             model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype).eval()
             codec = CharacterCodec(alphabet=told["alphabet"])
-            return LanguageModel(name_or_path, model, codec, weights_sha256(model), told["frames_per_token"])
+            sha256 = weights_sha256(model) if folder is not None else _sha256(model, told)
+            return LanguageModel(name_or_path, model, codec, sha256, told["frames_per_token"])
         options = {}
         if known is not None:
             files = sorted(place.rglob(known.pattern))
@@ -196,7 +198,20 @@ def load_language_model(
             place, options = files[0].parent, {"gguf_file": files[0].name}
         tokenizer = AutoTokenizer.from_pretrained(str(place), **options)
         model = AutoModelForCausalLM.from_pretrained(str(place), dtype=dtype, **options).eval()
-    return LanguageModel(name_or_path, model, SubwordCodec(tokenizer=tokenizer), weights_sha256(model))
+    codec = SubwordCodec(tokenizer=tokenizer)
+    sha256 = weights_sha256(model) if known is not None else _sha256(model, _tokenizer_facts(tokenizer))
+    return LanguageModel(name_or_path, model, codec, sha256)
+
+
+def _sha256(model: PreTrainedModel, codec: Any) -> str:
+    """Of a folder or of the hub: there a tokenizer can be corrected and the weights stay."""
+    return hashlib.sha256(f"{weights_sha256(model)} {codec!r}".encode()).hexdigest()
+
+
+def _tokenizer_facts(tokenizer: Any) -> list[Any]:
+    """How text becomes token ids, what the special ones are, and how a chat is written."""
+    cut = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    return [cut, sorted(tokenizer.special_tokens_map.items()), tokenizer.chat_template]
 
 
 LANGUAGE_MODELS: dict[str, LanguageModelSource] = {

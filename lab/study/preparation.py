@@ -37,7 +37,7 @@ Ingredients = dict[str, Any]
 """What a cell's data were made from, by parameter; of many cells by parameter and value."""
 
 Made = tuple[Ingredients, list[str]]
-"""Ingredients, and the folders that must still be there for them to count."""
+"""Ingredients, and the folders that must still be there, and the files as they are, for them to count."""
 
 _FILTER = ("loss_filter", "k", "fitted_by")
 _TRAINING = ("steps", "warmup_steps", "checkpoint_every")
@@ -78,7 +78,7 @@ def prepare(cells: Sequence[Parameters]) -> Ingredients:
     memo = cache_dir() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     known = json.loads(memo.read_text(encoding="utf-8")) if memo.is_file() else None
     # Relative to the cache, which may have been moved or copied.
-    if known and all((cache_dir() / made).exists() for made in known["made"]):
+    if known and all(_state(cache_dir() / made) == state for made, state in known["made"].items()):
         return dict(known["ingredients"])
     memo.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{memo}.lock"):
@@ -86,9 +86,18 @@ def prepare(cells: Sequence[Parameters]) -> Ingredients:
             check_cell(cell)
         ingredients, needed = _made(list(distinct.values()))
         needed += _pins(name for cell in distinct.values() for name in _possible_folders(cell))
-        made = sorted({os.path.relpath(path, cache_dir()) for path in needed})
+        cache = cache_dir()
+        names = {os.path.relpath(p, cache) if Path(p).is_relative_to(cache) else os.path.abspath(p) for p in needed}
+        made = {name: _state(cache / name) for name in sorted(names)}
         write_whole(memo, json.dumps({"ingredients": ingredients, "made": made}))
     return ingredients
+
+
+def _state(path: Path) -> list[int] | str:
+    """Whether a folder is there; of a file, what tells that it is another one now."""
+    if not path.is_file():
+        return "there" if path.exists() else "gone"
+    return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
 def _pins(names: Iterable[str]) -> list[str]:
@@ -325,12 +334,22 @@ def _sources(cell: SightedParameters) -> dict[str, str]:
     return {"images": cell.images, **videos, "test_source": cell.test_source}
 
 
-def _made_of(cell: SightedParameters, encoder: Any) -> Ingredients:
-    """The ingredients of what a cell is shown, and its vision encoder."""
-    from lab.data.sources import sources_sha256
+def _made_of(cell: SightedParameters, encoder: Any, splits: Iterable[Any]) -> tuple[Ingredients, list[str]]:
+    """The ingredients of what a cell is shown, and its vision encoder; and the files that rows of data sets name.
+
+    These files may lie outside of the data set's own folder, and count by what is in them.
+    """
+    from lab.data.sample import Text, samples_sha256
+    from lab.data.sources import HUB, sources_sha256
 
     made_of = {key: sources_sha256(source) if source else "none" for key, source in _sources(cell).items()}
-    return {**made_of, "vision_encoder": encoder.weights_sha256}
+    samples = [one for split in splits for one in split.samples if HUB in one.source]
+    for key, source in _sources(cell).items():
+        if HUB in source:
+            made_of[key] += f" {samples_sha256(one for one in samples if one.source.startswith(source))}"
+    shown = {part.source for one in samples for part in one.content if not isinstance(part, Text)}
+    files = [str(source) for source in shown if isinstance(source, Path)]
+    return {**made_of, "vision_encoder": encoder.weights_sha256}, files
 
 
 def _say_left_out(splits: Iterable[Any]) -> None:
@@ -350,7 +369,8 @@ def _make_vision(cell: VisionParameters) -> Made:
     encoder = open_vision_encoder(name, image_size=cell.image_size, stride=cell.stride, progress=told)
     data = seen_data(cell, encoder, progress=say("pictures and frames, samples"))
     _say_left_out(data.values())
-    return _made_of(cell, encoder), [str(split.store.folder) for split in data.values() if split.store]
+    ingredients, files = _made_of(cell, encoder, data.values())
+    return ingredients, [*files, *(str(split.store.folder) for split in data.values() if split.store)]
 
 
 def _make_pictures(cell: PictureTuningParameters) -> Made:
@@ -358,10 +378,11 @@ def _make_pictures(cell: PictureTuningParameters) -> Made:
     from lab.training.tuning import picture_tuning
 
     tuning = picture_tuning(cell, say=say)
-    _say_left_out((tuning.train, *tuning.held_out.values()))
-    ingredients = _made_of(cell, tuning.opened["vision_encoder"])
+    splits = (tuning.train, *tuning.held_out.values())
+    _say_left_out(splits)
+    ingredients, files = _made_of(cell, tuning.opened["vision_encoder"], splits)
     ingredients["images"] += f" {samples_sha256(tuning.train.samples)} {tuning.scorer_sha256}"
-    return ingredients, [*map(str, tuning.folders)]
+    return ingredients, [*files, *map(str, tuning.folders)]
 
 
 def _make_text(cell: TextTuningParameters) -> Made:

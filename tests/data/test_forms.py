@@ -15,7 +15,7 @@ from pyarrow import parquet
 from lab.data.forms import FORMS
 from lab.data.hub import read_samples
 from lab.data.sample import Image, Sample, Text, Video, media_file
-from lab.errors import LabError
+from lab.errors import LabError, TryAgain
 
 
 @pytest.fixture(autouse=True)
@@ -424,6 +424,11 @@ def web(tmp_path):
         def log_message(self, *args):
             pass
 
+        def send_head(self):
+            if "busy" in self.path:
+                return self.send_error(503)
+            return super().send_head()
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", tmp_path / "served"
@@ -451,3 +456,13 @@ def test_an_address_that_leads_nowhere_is_named_and_leaves_nothing(web, cache):
     with pytest.raises(LabError, match=r"/none\.mp4 cannot be read: .*check the network and the address"):
         media_file(f"{address}/none.mp4")
     assert list((cache / "media").glob("*")) == []
+
+
+def test_what_the_network_refuses_now_is_told_apart_from_what_is_not_there(web, cache):
+    address, _ = web
+    with pytest.raises(LabError) as gone:
+        media_file(f"{address}/none.mp4")
+    assert not isinstance(gone.value, TryAgain)
+    for passing in (f"{address}/busy.mp4", "http://127.0.0.1:9/a.mp4"):
+        with pytest.raises(TryAgain, match=r"\.mp4 cannot be read: .*check the network and the address"):
+            media_file(passing)

@@ -131,6 +131,105 @@ def test_a_line_of_metadata_that_cannot_be_used_is_its_recordings_own(dataset):
     assert missing.endswith("test/gone.wav is not there")
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_row_of_metadata_in_a_table_that_cannot_be_used_is_its_recordings_own(dataset, kind):
+    root = dataset(splits=("test",))
+    metadata = root / "test" / "metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    metadata.unlink()
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    if kind == "csv":
+        lines = [",".join(columns), *(",".join(row.values()) for row in rows)]
+        lines[3] += ",one more"
+        lines[4] = lines[4].replace("This", '"This')
+        data = "\n".join(lines).encode().replace(b"sentence number 4", b"sentence \xff 4")
+        reasons = {
+            "line of another number of fields than the first": 1,
+            "line with a quote that is not closed, or not where its field begins and ends": 1,
+            "text that is not UTF-8": 1,
+        }
+        (root / "test" / "metadata.csv").write_bytes(data)
+        lost = {2, 3, 4}
+    else:
+        path = root / "test" / "metadata.parquet"
+        parquet.write_table(pa.table(columns), path, row_group_size=4, compression="none", use_dictionary=False)
+        damage(path, 1)
+        reasons, lost = {f"row in a damaged part of a Parquet file ({path})": 4}, {4, 5, 6, 7}
+    corpus = load_corpus(f"hub:{root}")
+    assert [u.answer for u in corpus.samples] == [TEXTS["test"][n] for n in range(12) if n not in lost]
+    assert corpus.manifest["skipped"] == reasons
+    assert sorted(problem.partition("'")[2][:13] for problem in corpus.manifest["problems"]) == [
+        f"test-0000000{n}" for n in sorted(lost)
+    ]
+
+
+def damage(path: Path, group: int) -> None:
+    """Overwrite a row group of a Parquet file."""
+    columns = [parquet.read_metadata(path).row_group(group).column(n) for n in range(2)]
+    with path.open("r+b") as file:
+        for column in columns:
+            file.seek(column.dictionary_page_offset or column.data_page_offset)
+            file.write(b"\xff" * column.total_compressed_size)
+
+
+def test_a_damaged_file_of_several_is_its_rows_own_and_nothing_but_damage_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    clip = {"bytes": encoded(tone(0.4), 16000, "", "wav"), "path": "a.wav"}
+    root = tmp_path / "speech"
+    root.mkdir()
+    for number in range(3):
+        table = pa.table({"audio": [clip] * 2, "sentence": [f"Hello {number}.", f"Bye {number}."]})
+        parquet.write_table(table, root / f"test-0000{number}-of-00003.parquet", row_group_size=1)
+    first, second, third = sorted(root.iterdir())
+    second.write_bytes(second.read_bytes()[:-20])
+    damage(third, 0)
+    corpus = load_corpus(f"hub:{root}")
+    assert [u.answer for u in corpus.samples] == ["Hello 0.", "Bye 0.", "Bye 2."]
+    assert corpus.manifest["skipped"] == {
+        f"file that cannot be read as Parquet ({second})": 1,
+        f"row in a damaged part of a Parquet file ({third})": 1,
+    }
+    for path in (first, second, third):
+        path.write_bytes(b"PAR1")
+    with pytest.raises(LabError, match="speech:test has no row that can be read: file that cannot be read as"):
+        load_corpus(f"hub:{root}")
+
+
+def test_a_data_set_of_csv_is_read_line_by_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    root = tmp_path / "pairs"
+    root.mkdir()
+    told = [
+        "\ufeffprompt\tanswer",
+        "a\t007",
+        "b\tNone",
+        '"two\nlines"\t"a ""word"""',
+        "c\t",
+        "d",
+        "",
+        'e\t"open',
+        'f\t"1.10"',
+    ]
+    (root / "train.tsv").write_text("\n".join(told), encoding="utf-8")
+    reading = hub.read_samples(f"hub:{root}", form="pair")
+    assert [(one.question, one.answer) for one in reading.samples] == [
+        ("a", "007"),
+        ("b", "None"),
+        ("two\nlines", 'a "word"'),
+        ("f", "1.10"),
+    ]
+    assert reading.left_out == {
+        "a row of another shape": ["train-00000003"],
+        "line of another number of fields than the first": ["train-00000004"],
+        "line with a quote that is not closed, or not where its field begins and ends": ["train-00000005"],
+    }
+    (root / "train.tsv").write_bytes("prompt\tanswer\na\tb".encode("utf-16"))
+    with pytest.raises(
+        LabError, match="has no row that can be read: file without a first line of UTF-8 that names its"
+    ):
+        next(hub.read_samples(f"hub:{root}", form="pair").samples)
+
+
 def test_a_split_that_is_not_there_lists_the_choices(dataset):
     with pytest.raises(LabError, match=r"unknown split of data set .*: 'dev'; choose one of: .*validation"):
         load_corpus(f"hub:{dataset()}::dev")

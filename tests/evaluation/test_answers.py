@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
+from lab.data.normalizers import NORMALIZERS
 from lab.errors import LabError
-from lab.evaluation.answering import Choose, answer
+from lab.evaluation.answering import Choose, Write, answer
 from lab.evaluation.items import scores
 from lab.evaluation.statistics import resampled
+from lab.parts.decoding import decode
 from tests.parts.tiny_vision import seeing_model
 from tests.training.vision_splits import example, split_of, various
 
@@ -55,6 +57,7 @@ def test_the_likeliest_choice_is_taken_as_each_scored_alone_says(batch_tokens):
             "wrong_answers": int(chosen != one.answer),
             "num_questions": 1,
             "num_choices": len(one.choices),
+            "finish_reason": "",
             "loss": pytest.approx(alone[one.answer], rel=1e-4),
             "num_tokens": len(one.answer) + 1,
         }
@@ -71,6 +74,16 @@ def test_of_equally_likely_choices_the_first_is_taken():
     assert table["given"].tolist() == ["a", "c"]
     assert table["wrong_answers"].tolist() == [0, 1]
     assert table["loss"].tolist() == pytest.approx([2 * np.log(6)] * 2)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_an_answer_that_is_cut_at_its_limit_is_told_from_one_that_ends(num_beams):
+    model, split = seeing_model(), split_of(various("e", 12))
+    how = Write(normalizer=NORMALIZERS["lowercase_alphanumeric"], num_beams=num_beams, max_new_tokens=2)
+    table = answer(model, split, how)
+    asked = [split.example(index, model) for index in range(len(split))]
+    lengths = [len(tokens) for tokens in decode(model, asked, max_new_tokens=2, num_beams=num_beams)]
+    assert table["finish_reason"].tolist() == ["length" if length == 2 else "stop" for length in lengths]
 
 
 def test_measuring_neither_trains_nor_drops_out():

@@ -80,6 +80,8 @@ def test_a_kept_model_is_measured_on_any_corpus_as_its_cell_measures_it(kept: Ke
     assert (line.num_items, line.model) == (3, f"{kept.run_id[:8]} (a, r, seed 0)")
     settings = json.loads(line.settings)
     assert settings["normalizer.whisper_english"] == NORMALIZER.version
+    assert settings["cut_off"] == f"{(items['finish_reason'] == 'length').sum()} of 3, at their limit of tokens"
+    assert settings["unanswered"] == f"{(items['given'] == '').sum()} of 3, counted as wrong"
     assert settings["data"].endswith(f"@ folder {settings['data'].rpartition(' ')[2]}")
     kept_items = pd.read_parquet(store.artifact(line.run_id, "answers.parquet"))
     assert set(NAMES) <= set(kept_items)

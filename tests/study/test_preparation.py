@@ -132,6 +132,17 @@ def test_a_data_set_of_ones_own_is_prepared_again_when_it_changes(cell, made, tm
     assert len(made) == 2
 
 
+def test_a_picture_outside_of_its_data_set_is_an_ingredient_too(cell, made, tmp_path):
+    asked = replace(cell, curriculum="direct", test_source=f"image_choices@{write_image_set(tmp_path / 'set')}")
+    before = prepare([asked])
+    shutil.copy(tmp_path / "set-pictures" / "blue-40.png", tmp_path / "set-pictures" / "red-40.png")
+    after = prepare([asked])
+    assert len(made) == 2
+    assert [name for name in after if after[name] != before[name]] == ["test_source"]
+    prepare([asked])
+    assert len(made) == 2
+
+
 def test_a_data_set_of_the_hub_is_prepared_again_when_its_commit_was_forgotten(cell, made, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "data_revision", lambda name: f"commit of {name}")
     folder, real = write_image_set(tmp_path / "set").removeprefix("hub:"), datasets.load_dataset_builder

@@ -16,8 +16,10 @@ from lab.errors import LabError, reason
 
 SAMPLING_RATE = 16000
 PCM_SCALE = 32768.0
-# Who writes WAV into a pipe does not know its size: FFmpeg says 0xffffffff, SoX 0x7ffff000 rounded to whole samples.
-_UNKNOWN_WAVE_SIZE = 0x7FFF0000
+# Who writes WAV into a pipe does not know its size: FFmpeg says 0xffffffff, SoX 0x7ffff000 rounded to whole samples,
+# of AIFF 0x7f000000.
+_UNKNOWN_SIZE = 0x7F000000
+_TELL_LENGTH = ("aiff", "au", "nistsphere")
 # A sum of channels or a lossy codec passes 1 by little; samples that count to 32768 are another scale.
 _MAX_PEAK = 10.0
 # Of the energies of two mixes: 20 dB.
@@ -58,8 +60,8 @@ def read_audio(
 
     Raises:
         LabError: missing, empty, truncated or broken, not audio, without samples, or with samples that are not finite
-            or far outside [-1, 1]. A compressed stream without its length in the header, such as MP3, can lose whole
-            frames at its end unseen.
+            or far outside [-1, 1]. What does not have its length in the header, such as MP3, can lose whole frames at
+            its end unseen, and so can CAF and Wave64.
     """
     name = name or ("audio bytes" if isinstance(source, bytes) else str(source))
     try:
@@ -88,10 +90,13 @@ def decode_audio(
     """Decode one stream of an open container, from where it stands, as `read_audio` does with a whole file."""
     if stream.codec_context is None:
         raise LabError(f"{name} has sound that is coded in a way that FFmpeg does not know")
-    # A FLAC header says how long the audio is; for most others FFmpeg guesses from the size of the file.
+    # These headers say how long the audio is, unless it was written into a pipe; else FFmpeg mostly guesses from the
+    # size of the file.
     declared = None
-    if stream.codec.name == "flac" and stream.duration and stream.time_base:
+    if (stream.codec.name == "flac" or container.format.name in _TELL_LENGTH) and stream.duration and stream.time_base:
         declared = float(stream.duration * stream.time_base)
+        if declared * (stream.codec_context.bit_rate or 0) / 8 >= 0.99 * _UNKNOWN_SIZE:
+            declared = None
     # FFmpeg mixes stereo to mono by 0.71, not by half, which clips; so the channels stay and are mixed here. One beside
     # the other: of 8 and more channels apart, PyAV reads planes that are not there.
     resampler = av.AudioResampler(format="flt", rate=SAMPLING_RATE)
@@ -132,15 +137,20 @@ def checked(samples: Float[ndarray, " samples"], name: str) -> Float[ndarray, " 
 
 
 def _refuse_truncated_wave(data: bytes, name: str) -> None:
-    """FFmpeg silently shortens a WAV file whose data chunk is longer than the file, so its header is read here."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+    """FFmpeg silently shortens a WAV file whose data chunk is longer than the file, so its header is read here.
+
+    Of a RIFF above 4 GB (RF64, BW64) the size stands in a chunk of its own before all others.
+    """
+    if data[:4] not in (b"RIFF", b"RF64", b"BW64") or data[8:12] != b"WAVE":
         return
+    large = struct.unpack_from("<Q", data, 28)[0] if data[12:16] == b"ds64" and len(data) >= 36 else 0
     position = 12
     while position + 8 <= len(data):
         chunk, size = struct.unpack_from("<4sI", data, position)
         if chunk == b"data":
             present = len(data) - position - 8
-            if 0 < size < _UNKNOWN_WAVE_SIZE and present < size:
+            size, is_known = (large, True) if large and size == 0xFFFFFFFF else (size, size < _UNKNOWN_SIZE)
+            if is_known and present < size:
                 raise LabError(f"{name} is truncated: {present} of {size} bytes of audio are there")
             return
         position += 8 + size + size % 2

@@ -118,6 +118,7 @@ class SampleBenchmark(Benchmark):
             return self._transcribed(model, self._data(options), limit, progress)
         from lab.data.filters.filtering import left_out_account
         from lab.evaluation.answering import answer
+        from lab.evaluation.items import CUT
 
         loaded = open_saved(self.folder, device=options.get("device", "auto"))
         source = self._data(options)
@@ -125,6 +126,10 @@ class SampleBenchmark(Benchmark):
         asked, how = kind.open(source, loaded, cell_of(self.folder, options), limit or 0)
         items = answer(loaded, asked, how, progress=progress)
         told = {"how": type(how).__name__.lower()}
+        if items["finish_reason"].any():
+            cut, silent = (items["finish_reason"] == CUT).sum(), (items["given"].str.strip() == "").sum()
+            told["cut_off"] = f"{cut} of {len(items)}, at their limit of tokens"
+            told["unanswered"] = f"{silent} of {len(items)}, counted as wrong"
         if asked.left_out:
             told["left_out"] = left_out_account(asked.left_out)
         return scores_of_items(items), items.assign(score=1.0 - items["wrong_answers"]), told

@@ -99,14 +99,10 @@ def test_a_node_that_is_killed_in_mid_recipe_loses_no_row(cluster: Any, on_this_
 @pytest.mark.timeout(900)
 def test_what_a_node_finds_wrong_is_one_sentence_here(cluster: Any, on_this_machine: tuple[Path, str]) -> None:
     folder, _ = on_this_machine
-    table = pa.table({"prompt": ["a"] * 20_000, "answer": [f"b {number}" for number in range(20_000)]})
+    # Its first rows, which are looked at here, can be text.
+    table = pa.table({"prompt": ["a"] * 20_000, "answer": [b"b"] * 19_999 + [b"\xff"]})
     pq.write_table(table, folder / "late.parquet", row_group_size=10_000)
-    # Its first rows, which are looked at here, are whole.
-    damaged = pq.read_metadata(folder / "late.parquet").row_group(1).column(1).data_page_offset
-    with (folder / "late.parquet").open("r+b") as file:
-        file.seek(damaged)
-        file.write(b"\xff" * 1000)
-    with pytest.raises(LabError, match=r"late\.parquet"):
+    with pytest.raises(LabError, match=r"column 'answer' of .*late\.parquet is binary, expected string"):
         build(toy_recipe(folder, paths=("late.parquet",)), engine="ray", address=cluster.address)
 
 

@@ -289,15 +289,29 @@ def test_an_id_that_comes_twice_is_told(folder: Path) -> None:
         build(toy_recipe(folder, paths=("rows.jsonl", "more.jsonl")), workers=1)
 
 
-def test_damage_in_the_middle_of_a_file_is_told(folder: Path) -> None:
+def test_damage_in_the_middle_of_a_file_costs_its_rows_and_a_cut_file_its_own(folder: Path) -> None:
     rows = planted_rows(3000)
     pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=1000, compression="none")
     content = bytearray((folder / "rows.parquet").read_bytes())
     middle = len(content) // 2
     content[middle : middle + 4000] = bytes(4000)
     (folder / "rows.parquet").write_bytes(content)
-    with pytest.raises(LabError, match=r"rows\.parquet cannot be read as Parquet, it is damaged or cut short"):
-        build(toy_recipe(folder, paths=("rows.parquet",), shard_rows=500), workers=1)
+    (folder / "tables").mkdir()
+    (folder / "rows.parquet").rename(folder / "tables" / "a.parquet")
+    pq.write_table(pa.table({"prompt": ["p"], "answer": ["a"]}), folder / "tables" / "c.parquet")
+    (folder / "tables" / "b.parquet").write_bytes((folder / "tables" / "c.parquet").read_bytes()[:-20])
+    out, card = build(toy_recipe(folder, paths=("tables",), shard_rows=300), workers=1)
+    (source,) = card["sources"]
+    assert source["skipped"] == {
+        "row in a damaged part of a Parquet file": 1000,
+        "file that cannot be read as Parquet": 1,
+    }
+    lost, cut = source["left_out"].values()
+    first = int(lost[0].removeprefix(f"{folder}/tables/a.parquet, row "))
+    assert first == 1000
+    assert cut == [f"{folder}/tables/b.parquet"]
+    assert [row["id"] for row in rows_of(out)][999:1001] == ["r999", "r2000"]
+    assert card["rows"] == 2001
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(folder: Path) -> None:

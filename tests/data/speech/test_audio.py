@@ -155,6 +155,24 @@ def test_a_truncated_file_is_named(container, kept):
         read_audio(data[: max(40, int(len(data) * kept))], name=f"clip.{container}")
 
 
+@pytest.mark.parametrize("container", ["RF64", "AIFF", "AU", "NIST"])
+def test_other_plain_sound_that_is_truncated_is_named(container):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(), 16000, format=container, subtype="PCM_16")
+    data = buffer.getvalue()
+    np.testing.assert_allclose(read_audio(data), tone(), atol=1e-4)
+    with pytest.raises(LabError, match=r"clip is truncated: .* are there"):
+        read_audio(data[: len(data) // 2], name="clip")
+
+
+@pytest.mark.parametrize("size", [0x7F000000, 0x7FFFF000, 0xFFFFFFFF])
+def test_other_plain_sound_that_was_written_into_a_pipe_is_read_to_its_end(size):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(), 16000, format="AU", subtype="PCM_16")
+    data = buffer.getvalue()
+    np.testing.assert_array_equal(read_audio(data[:8] + struct.pack(">I", size) + data[12:]), read_audio(data))
+
+
 def test_a_file_with_zero_samples_is_named():
     with pytest.raises(LabError, match=r"silence.wav (holds zero audio samples|is not audio)"):
         read_audio(encoded(np.zeros(0, np.float32), 16000, "", "wav"), name="silence.wav")
