@@ -41,8 +41,8 @@ def main() -> None:
         drawn = random.Random(0).sample(samples, min(count, len(samples)))
         waveforms = [sample.sound.read() for sample in drawn]
         for name in AUDIO_ENCODERS:
-            both = [open_audio_encoder(name, window=window).encode(waveforms) for window in ("cropped", "padded")]
-            found = np.array([compare(*features) for features in zip(*both, strict=True)])
+            cropped, padded = (open_audio_encoder(name, window=window) for window in ("cropped", "padded"))
+            found = np.array([compare(cropped.encode(one), padded.encode(one)) for one in waveforms])
             line = f"{corpus:14}{name:18}"
             for (median, least, most), width in zip(
                 zip(np.median(found, axis=0), found.min(axis=0), found.max(axis=0), strict=True), (11, 8), strict=True

@@ -84,7 +84,8 @@ def _write_start(parameters: SpeechParameters, path: Path) -> float:
     save_file({**weights, "feature_mean": ours.feature_mean, "feature_std": ours.feature_std}, path)
     sample = train.samples[:: max(1, len(train) // SAMPLE_UTTERANCES)][:SAMPLE_UTTERANCES]
     begun = time.perf_counter()
-    encoder.encode([one.sound.read() for one in sample])
+    for one in sample:
+        encoder.encode(one.sound.read())
     return (time.perf_counter() - begun) / len(sample) * len(train)
 
 

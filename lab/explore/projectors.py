@@ -87,7 +87,7 @@ class StudiedCells:
     def _encoded(self, corpus: str, key: str) -> tuple[ndarray, ndarray, ndarray]:
         waveform = choose(choose(self.tests, corpus, "corpus"), key, f"test utterance of {corpus}:").sound.read()
         mel, _ = self.encoder.front_end([waveform])
-        return waveform, mel[0].numpy(), self.encoder.encode([waveform])[0]
+        return waveform, mel[0].numpy(), self.encoder.encode(waveform)
 
     @torch.no_grad()
     def heard(self, row: str, corpus: str, key: str) -> Projected:

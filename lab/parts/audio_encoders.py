@@ -44,7 +44,7 @@ SILENT_SECONDS = 2
 # Twice what fast English has; a decoder that loops on noise is stopped there.
 MAX_TOKENS_PER_SECOND = 12.0
 RECOGNITION_VERSION = 1  # part of every key: raise it when the same weights and audio would give another transcript
-FEATURES_VERSION = 1  # part of every key: raise it when the same weights and audio would give other features
+FEATURES_VERSION = 2  # part of every key: raise it when the same weights and audio would give other features
 
 
 class AudioEncoder(Built, nn.Module):
@@ -165,38 +165,23 @@ class AudioEncoder(Built, nn.Module):
         return whisper.layer_norm(hidden)[:, : int(lengths.max())], lengths
 
     @torch.no_grad()
-    def encode(self, waveforms: Sequence[np.ndarray], *, batch_seconds: float = 30.0) -> list[np.ndarray]:
-        """Features of each clip, float32 [frames, hidden_size], with frames = ceil(samples / 320).
+    def encode(self, waveform: np.ndarray) -> Float[np.ndarray, "frames hidden_size"]:
+        """Features of one clip, float32, with frames = ceil(samples / 320).
 
-        Clips of like length share a batch of at most `batch_seconds` of audio, padding included. A clip over 30 s is
-        cut into consecutive windows of 30 s, which are encoded on their own and joined.
+        It stands alone, so that what is kept of it hangs on no other clip. One over 30 s is cut into consecutive
+        windows of 30 s, which are encoded one by one and joined.
 
         Raises:
-            LabError: a clip is not mono or shorter than 400 samples; the message names its index.
+            LabError: the clip is not mono or shorter than 400 samples.
         """
-        window_samples = self.max_frames * self.samples_per_frame
-        pieces: list[tuple[int, np.ndarray]] = []
-        for index, clip in enumerate(waveforms):
-            self._check(index, clip)
-            pieces += [(index, clip[start : start + window_samples]) for start in range(0, len(clip), window_samples)]
-        batches: list[list[int]] = []
-        for position in sorted(range(len(pieces)), key=lambda position: len(pieces[position][1])):
-            attended = int(self._attended(torch.tensor(self.num_frames(len(pieces[position][1])))))
-            if batches and (len(batches[-1]) + 1) * attended <= batch_seconds * self.frames_per_second:
-                batches[-1].append(position)
-            else:
-                batches.append([position])
-        encoded: dict[int, np.ndarray] = {}
-        for batch in batches:
-            clips = [pieces[position][1] for position in batch]
-            lengths = torch.tensor([self.num_frames(len(clip)) for clip in clips])
-            features, _ = self(self._spectrograms(clips), lengths)
-            for position, frames, length in zip(batch, features.float().cpu().numpy(), lengths.tolist(), strict=True):
-                encoded[position] = frames[:length].copy()
-        joined: list[list[np.ndarray]] = [[] for _ in waveforms]
-        for position, (index, _) in enumerate(pieces):
-            joined[index].append(encoded[position])
-        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in joined]
+        self._check(0, waveform)
+        window = self.max_frames * self.samples_per_frame
+        encoded = []
+        for start in range(0, len(waveform), window):
+            piece = waveform[start : start + window]
+            features, _ = self(self._spectrograms([piece]), torch.tensor([self.num_frames(len(piece))]))
+            encoded.append(features[0].float().cpu().numpy())
+        return np.concatenate(encoded)
 
     def _attended(self, lengths: Tensor) -> Tensor:
         """Frames that attention sees of clips of `lengths` frames."""

@@ -324,8 +324,8 @@ def _make_speech(cell: SpeechParameters) -> Made:
         "audio_encoder": encoder.key,
         "normalizer": NORMALIZERS[cell.normalizer].version,
     }
-    stores = [str(store.folder) for split in data.values() for store in split.heard]
-    return ingredients, [*(str(corpus.folder) for corpus in corpora.values()), *stores]
+    kept = [str(one) for split in data.values() for store in split.heard for one in store.folders]
+    return ingredients, [*(str(corpus.folder) for corpus in corpora.values()), *kept]
 
 
 def _sources(cell: SightedParameters) -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from lab.data.features import Encode, FeatureStore, Rows, joined, store_features
+from lab.data.features import FeatureStore, Rows, store_features
 from lab.data.sample import Audio, Image, Sample, Text, Video, samples_sha256
 from lab.data.speech.audio import change_speed
 from lab.data.video import PAPER_SIGHT, Sight
@@ -32,7 +32,6 @@ from lab.training.named_parts import writer_of
 T = TypeVar("T")
 # What stands for a part that is no text while a chat template is filled in; no text has it.
 _MARK = "\ufffc"
-_VIEWS_AT_ONCE = 256
 # Any, for mypy: of a cached function it knows no arguments.
 _order: Any = lru_cache(maxsize=4096)(token_order)
 NOT_READABLE = "not in the language model's alphabet"
@@ -203,11 +202,10 @@ class SampleExamples:
         size, tiling = encoder.image_size, self.tiling
         identity = json.dumps([key, size, tiling.max_tiles, tiling.fit, encoder.key if features else "pixels"])
         store = self._stored(
+            (Image, Video),
             lambda part: _cut(part, self.sight, tiling, size),
-            joined(encoder.encode) if features else None,
             key=hashlib.sha256(identity.encode()).hexdigest(),
-            batch_size=_VIEWS_AT_ONCE,
-            size_of=len,
+            encode=encoder.encode if features else None,
             progress=progress,
         )
         return replace(self._without_problems(store), store=store, image_size=size)
@@ -228,9 +226,8 @@ class SampleExamples:
 
         def stored(speed: float) -> FeatureStore:
             return self._stored(
-                lambda part: Rows(change_speed(part.read(), speed)),
-                encoder.encode,
-                length=lambda part: part.num_samples,
+                Audio,
+                lambda part: Rows(encoder.encode(change_speed(part.read(), speed))),
                 key=json.dumps([key, encoder.key, speed]),
                 progress=progress,
             )
@@ -251,34 +248,19 @@ class SampleExamples:
         reason = f"{UNREADABLE}; delete {stores[0].folder} to try again"
         return replace(self, samples=whole, left_out={**self.left_out, reason: told})
 
-    def _stored(
-        self,
-        read: Callable[[Any], Rows],
-        encode: Encode | None,
-        *,
-        length: Callable[[Any], int] | None = None,
-        **options: Any,
-    ) -> FeatureStore:
-        """What is made of the sounds, shortest first, where a `length` tells how long one is; else of what is seen."""
+    def _stored(self, kind: type | tuple[type, ...], read: Callable[[Any], Rows], **options: Any) -> FeatureStore:
+        """What is made of the parts of one kind."""
         parts = [(sample, name, part) for sample in self.samples for name, part in _media(sample)]
-        parts = [entry for entry in parts if isinstance(entry[2], Audio) == (length is not None)]
+        parts = [entry for entry in parts if isinstance(entry[2], kind)]
 
-        def asked(place: int, ask: Callable[[Any], T]) -> T:
+        def read_one(place: int) -> Rows:
             sample, _, part = parts[place]
             try:
-                return ask(part)
+                return read(part)
             except LabError as error:
                 raise _of(sample, error) from error
 
-        def length_of(place: int) -> int:
-            try:
-                return asked(place, length)  # type: ignore[arg-type]
-            except LabError:  # which `read` will say
-                return 0
-
-        order = None if length is None else sorted(range(len(parts)), key=length_of)
-        ids = [name for _, name, _ in parts]
-        return store_features(self.name, ids, lambda place: asked(place, read), encode, order=order, **options)
+        return store_features(self.name, [name for _, name, _ in parts], read_one, **options)
 
     def _example(
         self, sample: Sample, model: OmniModel, *, read: bool, rng: np.random.Generator | None = None
@@ -378,7 +360,7 @@ def _waveform(part: Audio, model: OmniModel) -> Sound:
                 "batches have no weights to hear it with; train with workers 0"
             )
         # A longer sound is heard window by window, which is not trained through.
-        return Sound(torch.from_numpy(encoder.encode([waveform])[0]))
+        return Sound(torch.from_numpy(encoder.encode(waveform)))
     return Sound(torch.from_numpy(waveform))
 
 

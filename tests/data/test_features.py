@@ -1,5 +1,4 @@
 import errno
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 
 from lab.data import features
-from lab.data.features import FeatureStore, Rows, joined, store_features
+from lab.data.features import FeatureStore, Rows, store_features
 from lab.errors import LabError
 from lab.paths import cache_dir
 
@@ -40,22 +39,19 @@ def grid_of(pixels: np.ndarray) -> np.ndarray:
     return (pixels.reshape(len(pixels), 2, 3, 18)[..., :4] / 7).astype(np.float32)
 
 
-encode = joined(grid_of)
-
-
-def keep_views(name: str = "s", ids=IDS, read=see, encode=encode, *, key: str = "k", batch_size: int = 256, **options):
-    return store_features(name, ids, read, encode, key=key, batch_size=batch_size, size_of=len, **options)
+def keep_views(name: str = "s", ids=IDS, read=see, encode=grid_of, *, key: str = "k", **options):
+    return store_features(name, ids, read, encode=encode, key=key, **options)
 
 
 class Listener:
-    """Cuts samples into frames of 20 ms; three statistics of each. Remembers how long the sounds of a batch were."""
+    """Cuts samples into frames of 20 ms; three statistics of each. Remembers how long the sounds were."""
 
     def __init__(self) -> None:
-        self.calls: list[list[int]] = []
+        self.calls: list[int] = []
 
-    def __call__(self, clips: list[np.ndarray]) -> list[np.ndarray]:
-        self.calls.append([len(clip) for clip in clips])
-        return [self.frames(clip) for clip in clips]
+    def __call__(self, clip: np.ndarray) -> np.ndarray:
+        self.calls.append(len(clip))
+        return self.frames(clip)
 
     @staticmethod
     def frames(clip: np.ndarray) -> np.ndarray:
@@ -63,30 +59,25 @@ class Listener:
         return np.stack([windows.mean(1), windows.std(1), windows.max(1)], axis=1).astype(np.float32)
 
 
-def waveform(place: int) -> np.ndarray:
-    return np.random.default_rng(place).normal(0, 0.1, round(SECONDS[CLIPS[place]] * 16000)).astype(np.float32)
+def waveform(name: str) -> np.ndarray:
+    return np.random.default_rng(CLIPS.index(name)).normal(0, 0.1, round(SECONDS[name] * 16000)).astype(np.float32)
 
 
-def hear(place: int) -> Rows:
-    return Rows(waveform(place))
-
-
-def by_length() -> list[int]:
-    return sorted(range(len(CLIPS)), key=lambda place: SECONDS[CLIPS[place]])
-
-
-def keep_sounds(encode: Callable | None = None, *, key: str = "k", **options) -> FeatureStore:
-    return store_features("fake:set/x", CLIPS, hear, encode or Listener(), key=key, order=by_length(), **options)
+def keep_sounds(encode: Callable | None = None, clips=CLIPS, *, key: str = "k", **options) -> FeatureStore:
+    heard = encode or Listener()
+    return store_features("fake:set/x", clips, lambda place: Rows(heard(waveform(clips[place]))), key=key, **options)
 
 
 def folders() -> list[Path]:
-    return [path for path in (cache_dir() / "features").glob("*") if path.suffix != ".lock"]
+    """Those of stores that hold something whole."""
+    return [path.parent.parent for path in (cache_dir() / "features").glob("*/*/manifest.json")]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 256])
-@pytest.mark.parametrize(("kept", "dtype"), [(encode, np.float16), (None, np.uint8)])
-def test_each_picture_gives_back_what_was_seen_of_it(batch_size, kept: Callable | None, dtype):
-    store = keep_views(encode=kept, batch_size=batch_size)
+@pytest.mark.parametrize("together", [1, 3, 256])
+@pytest.mark.parametrize(("kept", "dtype"), [(grid_of, np.float16), (None, np.uint8)])
+def test_each_picture_gives_back_what_was_seen_of_it(together, kept: Callable | None, dtype, monkeypatch):
+    monkeypatch.setattr(features, "_VIEWS_TOGETHER", together)
+    store = keep_views(encode=kept)
     assert store.row_shape == ((2, 3, 4) if kept else (SIZE, SIZE, 3))
     for name in reversed(IDS):
         given, found = frames_of(name), store[name]
@@ -99,13 +90,12 @@ def test_each_picture_gives_back_what_was_seen_of_it(batch_size, kept: Callable 
         store["e"]
 
 
-@pytest.mark.parametrize("batch_size", [512, 2, 1])
-def test_each_sound_gives_what_the_encoder_gave_in_half_precision(batch_size):
-    store = keep_sounds(batch_size=batch_size)
-    for place, name in enumerate(CLIPS):
-        expected = Listener.frames(waveform(place)).astype(np.float16)
+def test_each_sound_gives_what_the_encoder_gave_in_half_precision():
+    store = keep_sounds()
+    for name in CLIPS:
+        expected = Listener.frames(waveform(name)).astype(np.float16)
         assert store[name].values.dtype == np.float16
-        assert store.num_rows(name) == len(expected) == len(waveform(place)) // SAMPLES_A_FRAME
+        assert store.num_rows(name) == len(expected) == len(waveform(name)) // SAMPLES_A_FRAME
         np.testing.assert_array_equal(store[name].values, expected)
     assert store.row_shape == (3,)
 
@@ -116,12 +106,38 @@ def test_values_are_a_read_only_view_of_the_file():
     assert not values.flags.writeable
 
 
-def test_sounds_are_encoded_beside_others_of_their_length():
+def test_a_sound_is_encoded_once_whoever_asks_for_it_beside_whatever_else():
     encoder, done = Listener(), []
-    keep_sounds(encoder, batch_size=2, progress=lambda *counts: done.append(counts))
-    shortest_first = sorted(len(waveform(place)) for place in range(5))
-    assert encoder.calls == [shortest_first[:2], shortest_first[2:4], shortest_first[4:]]
-    assert done == [(2, 5), (4, 5), (5, 5)]
+    few = keep_sounds(encoder, CLIPS[1:3], progress=lambda *counts: done.append(counts))
+    every = keep_sounds(encoder, progress=lambda *counts: done.append(counts))
+    assert [len(waveform(name)) for name in (*CLIPS[1:3], *CLIPS[:1], *CLIPS[3:])] == encoder.calls
+    assert done == [(1, 2), (2, 2), (1, 3), (2, 3), (3, 3)]
+    turned = keep_sounds(encoder, CLIPS[::-1])
+    assert len(encoder.calls) == 5
+    for store in (few, turned):
+        for name in store._parts:
+            np.testing.assert_array_equal(store[name].values, every[name].values)
+    assert few.folder == every.folder == turned.folder
+    assert len({few.sha256, every.sha256, turned.sha256}) == 3
+    assert every.sha256 == keep_sounds(key="of another").sha256
+
+
+def test_statistics_of_a_list_do_not_depend_on_what_else_is_kept():
+    alone = keep_sounds(clips=CLIPS[2:], key="alone")
+    keep_sounds()
+    among = keep_sounds(clips=CLIPS[2:])
+    np.testing.assert_array_equal(alone.mean_and_std(max_rows=70), among.mean_and_std(max_rows=70))
+
+
+def test_a_sound_that_cannot_be_read_is_a_problem_of_the_lists_that_have_it():
+    def bad(clip: np.ndarray) -> np.ndarray:
+        if len(clip) == len(waveform("clip1")):
+            raise LabError("clip1 is broken")
+        return Listener.frames(clip)
+
+    assert keep_sounds(bad).problems == {"clip1": "clip1 is broken"}
+    assert keep_sounds(refuse, CLIPS[2:]).problems == {}
+    assert keep_sounds(refuse, CLIPS[:2]).problems == {"clip1": "clip1 is broken"}
 
 
 def test_a_store_is_computed_once_and_opened_by_name_ids_and_key():
@@ -144,10 +160,10 @@ def test_a_store_is_computed_once_and_opened_by_name_ids_and_key():
 def test_the_hash_is_of_the_values_and_not_of_the_key():
     one, other = (keep_views(key=key) for key in "kl")
     assert one.sha256 == other.sha256
-    assert keep_views(encode=joined(lambda pixels: grid_of(pixels) + 1), key="m").sha256 != one.sha256
+    assert keep_views(encode=lambda pixels: grid_of(pixels) + 1, key="m").sha256 != one.sha256
 
 
-@pytest.mark.parametrize("kept", [encode, None])
+@pytest.mark.parametrize("kept", [grid_of, None])
 def test_a_store_of_pictures_of_which_nothing_is_seen_knows_what_views_are_like(kept):
     nothing = Rows(np.zeros((0, SIZE, SIZE, 3), dtype=np.uint8), (), (SIZE, SIZE))
     store = keep_views(read=lambda place: nothing, encode=kept)
@@ -165,13 +181,14 @@ def test_names_of_sources_with_options_make_one_folder():
     assert store.folder.name.startswith("scenes_8-48_x-")
 
 
-def test_views_are_encoded_when_enough_are_together():
+def test_views_are_encoded_when_enough_are_together(monkeypatch):
+    monkeypatch.setattr(features, "_VIEWS_TOGETHER", 2)
     told: list[tuple[int, int]] = []
-    keep_views(batch_size=2, progress=lambda done, of: told.append((done, of)))
+    keep_views(progress=lambda done, of: told.append((done, of)))
     assert told == [(1, 4), (3, 4), (4, 4)]
 
 
-@pytest.mark.parametrize("part", ["values.bin", "rows.npy", "manifest.json"])
+@pytest.mark.parametrize("part", ["values.bin", "manifest.json"])
 def test_full_disk_is_one_sentence_and_leaves_nothing(monkeypatch, part):
     plain_open = Path.open
 
@@ -213,12 +230,12 @@ def test_a_store_left_unfinished_is_not_opened():
         keep_sounds(interrupted)
     assert folders() == []
     # And one whose process was killed, so that nobody tidied up after it.
-    left = cache_dir() / "features" / ".part-killed" / "store"
+    left = keep_sounds(key="other").folder.parent / ".part-killed" / "store"
     left.mkdir(parents=True)
     (left / "values.bin").write_bytes(b"\0" * 6)
     encoder = Listener()
     assert keep_sounds(encoder)["clip0"].values.any()
-    assert len(encoder.calls) == 1
+    assert len(encoder.calls) == 5
 
 
 def test_no_parts_and_ids_twice_are_refused():
@@ -230,7 +247,7 @@ def test_no_parts_and_ids_twice_are_refused():
 
 def test_statistics_are_of_each_channel_and_never_zero(monkeypatch):
     monkeypatch.setattr(features, "_ROWS_AT_ONCE", 2)
-    store = keep_views(encode=joined(lambda pixels: grid_of(pixels) * (1, 0, -2, 1)))
+    store = keep_views(encode=lambda pixels: grid_of(pixels) * (1, 0, -2, 1))
     values = np.concatenate([store[name].values.reshape(-1, 4) for name in IDS]).astype(np.float64)
     mean, std = store.mean_and_std(max_rows=100, spread=True)
     assert (mean.dtype, std.dtype) == (np.float32, np.float32)
@@ -254,11 +271,3 @@ def test_statistics_of_the_first_rows_end_with_the_part_that_fills_them(max_rows
     mean, std = store.mean_and_std(max_rows=max_rows)
     np.testing.assert_allclose(mean, frames.mean(0), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(std, np.maximum(frames.std(0), 1e-4), rtol=1e-6)
-
-
-def test_the_manifest_says_what_is_there():
-    store = keep_views()
-    manifest = json.loads((store.folder / "manifest.json").read_text())
-    assert manifest["ids"] == IDS
-    assert manifest["key"] == "k"
-    assert FeatureStore(store.folder).sha256 == store.sha256

@@ -111,9 +111,11 @@ def test_views_are_computed_once_and_anew_for_what_they_hang_on():
     open_split(branch="visual_projector", write=str.upper)
     open_split(tiling=Tiling(unpad=True))
     assert seen == [3]  # how tokens are laid out is no matter of views
-    for options in ({"tiling": Tiling(max_tiles=2)}, {"tiling": Tiling(fit="stretch")}, {"features": False}):
+    for options in ({"tiling": Tiling(max_tiles=2)}, {"tiling": Tiling(fit="stretch")}):
         open_split(**options)
-    assert seen == [3] * 4
+    assert seen == [3] * 3
+    open_split(features=False)
+    assert seen == [3, 3, 3, 1, 2, 3]  # pixels are kept by sample
 
 
 def test_questions_and_answers_are_written_as_the_language_model_writes():
