@@ -19,9 +19,10 @@ from standins.pages.chart_questions import chart_questions
 from standins.pages.charts import CHART_TABLES, HEIGHT, WIDTH, Chart, make_chart, render_chart
 from standins.pages.rendered_text import PAGES, TRANSCRIBE, Page, make_page, questions, render, transcript
 from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS
-from standins.scenes.questions import KINDS, still_scene, video_scene
+from standins.scenes.questions import KINDS, STILL_KINDS, make_scene, still_scene, video_scene
 from standins.scenes.scene import Scene, frames
 from standins.scenes.stage import SceneOptions
+from standins.scenes.stills import described
 
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
 # Where a source names none.
@@ -72,6 +73,48 @@ def still_samples(split: Split, count: int) -> list[Sample]:
     seed = choose(FIRST_SEED, split, "split")
     made = (still_scene(i, seed=seed, split=split) for i in range(count))
     return [_asking(scene.question, Image(Drawn(_still, (scene,))), scene.id, scene.twins) for scene in made]
+
+
+def description_samples(split: Split, count: int) -> list[Sample]:
+    """The same stills, to be described."""
+    seed = choose(FIRST_SEED, split, "split")
+    return [
+        Sample(
+            id=f"{scene.id}-described",
+            group=scene.twins,
+            task="describe",
+            content=(Image(Drawn(_still, (scene,))), Text("Describe the picture.")),
+            answer=described(scene),
+        )
+        for scene in (still_scene(i, seed=seed, split=split) for i in range(count))
+    ]
+
+
+def interleaved_samples(split: Split, count: int) -> list[Sample]:
+    """Documents of three pictures of one thing each, all but the last with its name behind it."""
+    seed, answers = choose(FIRST_SEED, split, "split"), STILL_KINDS["what"].answers
+    scenes = [
+        # Not its twins, which show the choices of one question.
+        [make_scene(answers * (3 * i + n) + n, seed=seed, split=split, kinds=("what",)) for n in range(3)]
+        for i in range(count)
+    ]
+    found = []
+    for shown in scenes:
+        pictures = [Image(Drawn(_still, (scene,))) for scene in shown]
+        names = [Text(f"This is a {scene.question.answer}.") for scene in shown[:-1]]
+        content = (pictures[0], names[0], pictures[1], names[1], pictures[2], Text("This is a"))
+        last = shown[-1]
+        found.append(
+            Sample(
+                id=f"{last.id}-document",
+                group=last.twins,
+                task="continue",
+                content=content,
+                answer=last.question.answer,
+                choices=last.question.choices,
+            )
+        )
+    return found
 
 
 def page_samples(split: Split, count: int, pages: str = PAGE_KIND) -> list[Sample]:
@@ -141,6 +184,8 @@ def _largest_chart(sight: Sight, kinds: str = "") -> Largest:
 _PICTURES = (STAMPS, EMOJI_PICTURES, EMOJI_NAMES)
 SCENES = SampleSource(read=scene_samples, largest=_largest_scene, packages=_PICTURES)
 STILLS = SampleSource(read=still_samples, largest=_largest_still, packages=_PICTURES)
+DESCRIPTIONS = SampleSource(read=description_samples, largest=_largest_still, packages=_PICTURES)
+INTERLEAVED = SampleSource(read=interleaved_samples, largest=_largest_still, packages=_PICTURES)
 PAGES_OF_TEXT = SampleSource(read=page_samples, largest=_largest_page, packages=("fonts-wqy-microhei",))
 TRANSCRIPTS = SampleSource(read=transcript_samples, largest=_largest_page, packages=PAGES_OF_TEXT.packages)
 CHARTS_OF_TABLES = SampleSource(read=chart_samples, largest=_largest_chart, packages=())

@@ -1,4 +1,6 @@
-"""Cross-modal samples: image and prompt stay, a quarter of the answer is spoken, the rest is to be written (section 3).
+"""Cross-modal samples: what is written of others is heard, and the controls that tell whether eye and ear are used.
+
+Section 3 of the paper: image and prompt stay, a quarter of the answer is spoken, the rest is to be written.
 
 The paper speaks the first quarter with 44 timbres; a video brings its own sound track instead. Places in a text count
 characters from the start; words part at blanks, Chinese between characters.
@@ -6,16 +8,21 @@ characters from the start; words part at blanks, Chinese between characters.
 
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
-from lab.data.sample import Audio, Drawn, Image, Sample, Video, media_file
-from lab.data.speech.spoken_prompts import Speakers
+from lab.data.sample import Audio, Drawn, Image, Sample, Text, Video, media_file
+from lab.data.sources import OuterSource, check_source, open_samples, sources_sha256
+from lab.data.speech.spoken_prompts import ENGINES, Speakers, timbres
+from lab.data.splits import Split, held_out_speakers
 from lab.data.video import read_sound
-from lab.errors import LabError
+from lab.errors import LabError, choose
 
 _SPOKEN_SHARE = 0.25
+_HELD_OUT_VOICES = 0.2
 _MIN_UNITS = 4
 # Han, kana and their extensions: scripts without blanks between words.
 _UNSPACED = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
@@ -61,6 +68,118 @@ def with_own_sound(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sam
         return replace(sample, content=(*sample.content[:at], Audio(videos[0].source), *sample.content[at:]))
 
     return made_of_each(samples, make, left_out)
+
+
+def with_spoken_question(samples: Iterable[Sample], speakers: Speakers, left_out: LeftOut) -> Iterator[Sample]:
+    """The last thing that is written of each sample is heard instead; what has nothing written is left out and named.
+
+    It is said when it is read.
+    """
+
+    def make(sample: Sample) -> Sample:
+        places = [place for place, part in enumerate(sample.content) if isinstance(part, Text) and part.text.strip()]
+        if not places:
+            raise Dropped("nothing written to say")
+        asked = sample.content[places[-1]]
+        assert isinstance(asked, Text)
+        said = replace(speakers.say(sample.id, asked.text), role=asked.role)
+        return replace(sample, content=(*sample.content[: places[-1]], said, *sample.content[places[-1] + 1 :]))
+
+    return made_of_each(samples, make, left_out)
+
+
+def with_swapped_media(samples: Sequence[Sample], kinds: Sequence[str]) -> list[Sample]:
+    """Each sample with the media of these `kinds` of a sample of another group; all else is its own.
+
+    A model that uses them is then right as often as one that guesses. The other sample is the next one of another group
+    that has as many media of the kinds, after the last one comes the first.
+
+    Raises:
+        LabError: there is no such sample.
+    """
+    found = []
+    for place, sample in enumerate(samples):
+        own = _media(sample, kinds)
+        after = (*samples[place + 1 :], *samples[:place])
+        other = next((one for one in after if one.group != sample.group and len(_media(one, kinds)) == len(own)), None)
+        if other is None or not own:
+            raise LabError(
+                f"the {' and '.join(kinds)} of sample {sample.id!r} cannot be swapped; expected samples of several "
+                "groups with as many of them"
+            )
+        given = iter(_media(other, kinds))
+        content = tuple(replace(next(given), role=part.role) if part.type in kinds else part for part in sample.content)
+        # What is kept of media is kept by their sample's id.
+        found.append(replace(sample, id=f"{sample.id}-swapped", content=content))
+    return found
+
+
+def without_media(sample: Sample, kinds: Sequence[str]) -> Sample:
+    """A sample without its media of these kinds; where nothing is left, nothing is asked."""
+    left = tuple(part for part in sample.content if part.type not in kinds)
+    return replace(sample, id=f"{sample.id}-lacking", content=left or (Text(""),))
+
+
+def _media(sample: Sample, kinds: Sequence[str]) -> list[Audio | Image | Video]:
+    return [part for part in sample.content if not isinstance(part, Text) and part.type in kinds]
+
+
+def _kinds(media: str) -> list[str]:
+    kinds = {one.type: one.type for one in (Audio, Image, Video)}
+    return [choose(kinds, one, "kind of media") for one in media.split("+")]
+
+
+def _voices(engines: str, split: Split) -> tuple[str, ...]:
+    """The English voices of engines joined by `+` on one side: who speaks in a test is not heard in training."""
+    every = timbres("en", engines.split("+"))
+    held_out = held_out_speakers(every, _HELD_OUT_VOICES)
+    return tuple(voice for voice in every if (voice in held_out) == (split != "train"))
+
+
+def _said(
+    make: Callable[[Iterable[Sample], Speakers, LeftOut], Iterator[Sample]],
+    split: Split,
+    count: int,
+    inner: str,
+    engines: str,
+) -> tuple[list[Sample], LeftOut]:
+    samples, left_out = open_samples(inner, split, count)
+    return list(make(samples, Speakers(_voices(engines, split)), left_out)), left_out
+
+
+def _changed(
+    change: Callable[[list[Sample], list[str]], list[Sample]], split: Split, count: int, inner: str, media: str
+) -> tuple[list[Sample], LeftOut]:
+    samples, left_out = open_samples(inner, split, count)
+    return change(samples, _kinds(media)), left_out
+
+
+def _check_said(inner: str, engines: str) -> None:
+    _voices(engines, "train")
+    check_source(inner)
+
+
+def _check_changed(inner: str, media: str) -> None:
+    _kinds(media)
+    check_source(inner)
+
+
+def _said_state(inner: str, engines: str) -> str:
+    return " ".join((sources_sha256(inner), *(ENGINES[name]().version for name in engines.split("+"))))
+
+
+_SAID: dict[str, Any] = {"check": _check_said, "state": _said_state, "options": ("ENGINES",)}
+_CHANGED: dict[str, Any] = {
+    "check": _check_changed,
+    "state": lambda inner, media: sources_sha256(inner),
+    "options": ("MEDIA",),
+}
+SPOKEN = OuterSource(read=partial(_said, with_spoken_question), **_SAID)
+QUARTERS = OuterSource(read=partial(_said, spoken_quarters), **_SAID)
+SWAPPED = OuterSource(read=partial(_changed, with_swapped_media), **_CHANGED)
+LACKING = OuterSource(
+    read=partial(_changed, lambda samples, kinds: [without_media(one, kinds) for one in samples]), **_CHANGED
+)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from filelock import FileLock
 from jaxtyping import Float
 from numpy import ndarray
 
-from lab.errors import LabError
+from lab.errors import LabError, TryAgain
 from lab.paths import cache_dir, make_folder
 
 FORMAT_VERSION = 2
@@ -148,6 +148,7 @@ def store_features(
     all.
 
     Raises:
+        TryAgain: a part cannot be read now; nothing is kept.
         LabError: no parts, none that can be read, an id twice, or a full disk.
     """
     if not ids:
@@ -198,6 +199,8 @@ def _write(
         for place in places:
             try:
                 batch[ids[place]] = read(place)
+            except TryAgain:
+                raise
             except LabError as error:
                 problems[ids[place]] = str(error)
                 continue

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,8 @@ from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video
 from lab.errors import LabError, TryAgain, first_line
 from lab.paths import cache_dir, media_dir, write_whole
 
+TRANSCRIBE = "transcribe"
+"""The task of a sample whose answer is what is said in it."""
 Role = Literal["system", "user", "assistant"]
 
 
@@ -118,8 +121,15 @@ class Audio:
 
     @property
     def num_samples(self) -> int:
-        """How long it is; it is read to know it, unless it stands in a prepared corpus."""
-        return self.source.num_samples if isinstance(self.source, Clip) else len(self.read())
+        """How long it is; it is read to know it, of what is said once, unless it stands in a prepared corpus."""
+        if isinstance(self.source, Clip):
+            return self.source.num_samples
+        return _drawn_samples(self) if isinstance(self.source, Drawn) else len(self.read())
+
+
+@lru_cache(maxsize=100_000)
+def _drawn_samples(sound: Audio) -> int:
+    return len(sound.read())
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Samples of pictures and video from named sources: what a study trains on and is measured by.
+"""Samples from named sources: what a study trains on and is measured by.
 
 Section 3 of the paper: captions and instructions for images, OCR and charts, ShareGPT4Video, WebVid, ActivityNet-QA,
-NExT-QA. A source is named with its options, as in "scenes:8-48:2-6", or by a form of the hub's data and a data set, as
-in "next_qa@hub:OWNER/NAME:config:split".
+NExT-QA, speech, text. A source is named with its options, as in "scenes:8-48:2-6", or by a form of the hub's data and a
+data set, as in "next_qa@hub:OWNER/NAME:config:split". Behind some names stands that of other data, which they open or
+change: "speech:amazon_queen", "spoken:espeak:stills" (`OUTER_SOURCES`).
 """
 
 import hashlib
@@ -73,6 +74,20 @@ def transcripts() -> SampleSource:
     return TRANSCRIPTS
 
 
+def descriptions() -> SampleSource:
+    """The same stills, to be described: what there is, how large and where."""
+    from standins.questions import DESCRIPTIONS
+
+    return DESCRIPTIONS
+
+
+def interleaved() -> SampleSource:
+    """Documents of three pictures, each but the last with its name behind it; the last one's is to be written."""
+    from standins.questions import INTERLEAVED
+
+    return INTERLEAVED
+
+
 def charts() -> SampleSource:
     """Charts of random tables, seen at their own size; KINDS as in `charts:bar,pie`. One question a chart."""
     from standins.questions import CHARTS_OF_TABLES
@@ -83,6 +98,8 @@ def charts() -> SampleSource:
 SAMPLE_SOURCES: dict[str, Callable[[], SampleSource]] = {
     "scenes": scenes,
     "stills": stills,
+    "descriptions": descriptions,
+    "interleaved": interleaved,
     "pages": pages,
     "transcripts": transcripts,
     "charts": charts,
@@ -90,15 +107,98 @@ SAMPLE_SOURCES: dict[str, Callable[[], SampleSource]] = {
 """Named as in "scenes" or "scenes:8-48:2-6"; what follows colons are the options in their order."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OuterSource:
+    """A name before that of other data: it opens these, or changes their samples.
+
+    `read` takes split, count, the other name and its own options. `check` and `state` take the last two, to refuse what
+    there is not, and to tell what its samples are made of. `options` name what stands between the two names.
+    """
+
+    read: Callable[..., tuple[list[Sample], LeftOut]]
+    check: Callable[..., None]
+    state: Callable[..., str]
+    options: tuple[str, ...] = ()
+
+
+def speech() -> OuterSource:
+    """A corpus of speech, as in `speech:amazon_queen` or `speech:hub:OWNER/NAME`: utterances to be transcribed."""
+    from lab.data.speech.corpora import UTTERANCES
+
+    return UTTERANCES
+
+
+def text() -> OuterSource:
+    """Instructions of text alone, as in `text:bigbench:plurals+chatterbot`."""
+    from lab.data.instructions.instructions import INSTRUCTIONS
+
+    return INSTRUCTIONS
+
+
+def spoken() -> OuterSource:
+    """The last thing that is written of each sample is said by a voice of ENGINES, as in `spoken:espeak:stills`."""
+    from lab.data.cross_modal import SPOKEN
+
+    return SPOKEN
+
+
+def quarters() -> OuterSource:
+    """The first quarter of each answer is heard, the rest is to be written, as in `quarters:espeak:descriptions`."""
+    from lab.data.cross_modal import QUARTERS
+
+    return QUARTERS
+
+
+def swapped() -> OuterSource:
+    """A control: the MEDIA of each sample are those of a sample of another group, as in `swapped:image:stills`."""
+    from lab.data.cross_modal import SWAPPED
+
+    return SWAPPED
+
+
+def lacking() -> OuterSource:
+    """A control: samples without their MEDIA, as in `lacking:audio+image:spoken:espeak:stills`."""
+    from lab.data.cross_modal import LACKING
+
+    return LACKING
+
+
+OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
+    "speech": speech,
+    "text": text,
+    "spoken": spoken,
+    "quarters": quarters,
+    "swapped": swapped,
+    "lacking": lacking,
+}
+"""Named with their options and other data behind, as in "spoken:espeak:stills"."""
+
+
 def is_source(name: str) -> bool:
-    """Whether a name is one of pictures or video, as far as its form tells."""
-    return HUB in name or name.partition(":")[0] in SAMPLE_SOURCES
+    """Whether a name is one of samples of any media, as far as its form tells."""
+    return HUB in name or name.partition(":")[0] in {**SAMPLE_SOURCES, **OUTER_SOURCES}
+
+
+def _outer(name: str) -> tuple[OuterSource, tuple[str, ...]] | None:
+    """Of a name before other data what it is, and its arguments: the other name, and the options."""
+    first, *rest = name.split(":")
+    if first not in OUTER_SOURCES:
+        return None
+    outer = OUTER_SOURCES[first]()
+    options, inner = rest[: len(outer.options)], ":".join(rest[len(outer.options) :])
+    if not inner:
+        expected = ":".join((first, *outer.options, "DATA"))
+        raise LabError(f"{name!r} names no data; expected {expected}")
+    return outer, (inner, *options)
 
 
 def check_source(name: str) -> None:
     """Refuse a name that no source has, before anything is read."""
     form, hub, _ = name.partition(HUB)
-    if hub:
+    if found := _outer(name):
+        outer, given = found
+        outer.check(*given)
+    elif hub:
         choose(FORMS, form, "form of a data set")
     else:
         _known(name.partition(":")[0])
@@ -111,6 +211,10 @@ def open_samples(source: str, split: Split, count: int) -> tuple[list[Sample], L
         LabError: an unknown source, options that it does not take, or no sample that can be used.
     """
     form, hub, dataset = source.partition(HUB)
+    if found := _outer(source):
+        outer, given = found
+        samples, left_out = outer.read(split, count, *given)
+        return [replace(sample, source=source) for sample in samples], left_out
     if hub:
         return _of_hub(form, f"{PREFIX}{dataset}", split, count)
     name, *options = source.split(":")
@@ -144,6 +248,8 @@ def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int
     Images of the hub have any size, so one is taken to fill `max_tiles` tiles of `image_size` pixels, one below the
     other; a video is taken to be long enough for all frames that `sight` allows.
     """
+    if found := _outer(source):
+        return largest_sample(found[1][0], sight, is_video=is_video, image_size=image_size, max_tiles=max_tiles)
     if HUB in source:
         if is_video:
             return Largest(sight.max_frames, VIDEO_FRAME)
@@ -154,6 +260,9 @@ def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int
 
 def sources_sha256(source: str) -> str:
     """A hash of the packages that a source's samples are made of; of a hub's data set or a folder, of its state."""
+    if found := _outer(source):
+        outer, given = found
+        return hashlib.sha256(f"{source} {outer.state(*given)}".encode()).hexdigest()
     if HUB in source:
         state = pinned_revision(parse_name(source.partition(HUB)[2])[0])
         return hashlib.sha256(f"{source} {state}".encode()).hexdigest()
@@ -162,4 +271,5 @@ def sources_sha256(source: str) -> str:
 
 
 def _known(name: str) -> SampleSource:
-    return choose(SAMPLE_SOURCES, name, "source of pictures or video")()
+    choose(dict.fromkeys((*SAMPLE_SOURCES, *OUTER_SOURCES)), name, "source of samples")
+    return SAMPLE_SOURCES[name]()

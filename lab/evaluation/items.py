@@ -15,12 +15,12 @@ A study adds the `split`, and beside its test items the training losses that a f
 (`lab.evaluation.fault_removal`). Rates with intervals are counted from these columns (`lab.evaluation.statistics`).
 """
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from lab.errors import LabError
 
-TRANSCRIBE = "transcribe"
-"""The task of a sample whose answer is what is said in it."""
 STOPPED, CUT = "stop", "length"
 """Why an answer ends, in the words of OpenAI's interface."""
 NAMES = ("source", "id", "group", "task", "asked", "answer", "given")
@@ -61,3 +61,8 @@ def scores(items: pd.DataFrame, split: str) -> dict[str, float]:
     if items["num_words"].any():
         measured[f"{split}_word_error_rate"] = pooled(items, "word_errors", "num_words")
     return measured
+
+
+def scores_of_tests(tests: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """The scores of several tests, under names that begin with theirs."""
+    return {name: value for test, items in tests.items() for name, value in scores(items, test).items()}

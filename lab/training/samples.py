@@ -121,6 +121,10 @@ class SampleExamples:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def holds(self, *kinds: type) -> bool:
+        """Whether parts of these kinds are in any sample."""
+        return any(isinstance(part, kinds) for sample in self.samples for part in sample.content)
+
     @property
     def ids(self) -> Sequence[str]:
         """The samples' own."""
@@ -319,7 +323,7 @@ class SampleExamples:
 
 def _of(sample: Sample, error: LabError) -> LabError:
     where = f" of {sample.source!r}" if sample.source else ""
-    return LabError(f"sample {sample.id!r}{where}: {error}")
+    return type(error)(f"sample {sample.id!r}{where}: {error}")
 
 
 def _media(sample: Sample) -> Iterator[tuple[str, Audio | Image | Video]]:

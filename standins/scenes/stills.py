@@ -6,13 +6,14 @@ answer, as `standins.scenes.questions` says.
 
 from standins.drawn import Question
 from standins.scenes.courses import NUMBERS
-from standins.scenes.scene import Actor
+from standins.scenes.scene import THOUSAND, Actor, Scene
 from standins.scenes.stage import Spot, Stage, Twin, standing
 
 PLACES: dict[str, Spot] = {"left": (200, 500), "right": (800, 500), "top": (500, 200), "bottom": (500, 800)}
 CHOICES = 4
 _CORNERS: tuple[Spot, ...] = ((220, 220), (780, 220), (220, 780), (780, 780))
 _SHAKE = 50
+_LARGE = 350
 
 
 def _shaken(stage: Stage, spot: Spot) -> Spot:
@@ -84,3 +85,22 @@ def larger(stage: Stage) -> list[Twin]:
         ]
         twins.append(Twin(0, actors, Question("larger", text, (a, b), answer)))
     return twins
+
+
+def described(scene: Scene) -> str:
+    """What there is, how large and where, from left to right: "a small cat on the left and a large ball in the middle".
+
+    Sizes are told where things stand together; thirds of the frame tell places.
+    """
+    return " and ".join(_told(actor) for actor in sorted(scene.actors, key=lambda one: (one.keys[0].x, one.keys[0].y)))
+
+
+def _told(actor: Actor) -> str:
+    key = actor.keys[0]
+    places = (_third(key.y, ("at the top", "", "at the bottom")), _third(key.x, ("on the left", "", "on the right")))
+    where = " ".join(filter(None, places)) or "in the middle"
+    return f"a {'large' if key.size > _LARGE else 'small'} {actor.word} {where}"
+
+
+def _third(place: int, words: tuple[str, str, str]) -> str:
+    return words[min(max(place * 3 // THOUSAND, 0), 2)]

@@ -1,14 +1,32 @@
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lab.data.cross_modal import spoken_quarters, with_own_sound
+from lab.data.cross_modal import (
+    spoken_quarters,
+    with_own_sound,
+    with_spoken_question,
+    with_swapped_media,
+    without_media,
+)
 from lab.data.filters.filtering import LeftOut
 from lab.data.sample import Audio, Image, Sample, Text, Video
+from lab.data.sources import check_source, largest_sample, open_samples, sources_sha256
 from lab.data.speech.spoken_prompts import Speakers, timbres
+from lab.data.splits import SPLITS
+from lab.data.video import Sight
+from lab.errors import LabError
+from standins.drawn import Question
+from standins.pictures.pictures import Picture
+from standins.scenes.scene import Actor, Background, Scene
+from standins.scenes.stage import standing
+from standins.scenes.stills import described
 from tests.data.fakes import tone
 from tests.data.films import film
+from tests.vision import draw_stand_ins
 
 CAPTION = "A brown dog runs over the green hill to its small house."
 
@@ -76,3 +94,78 @@ def test_a_video_brings_its_own_sound_and_the_rest_is_counted(tmp_path):
         "sound that cannot be read": ["broken", "gone"],
         "not of one video with a file": ["still"],
     }
+
+
+def asked(number: int, group: str) -> Sample:
+    return Sample(
+        id=f"q{number}",
+        group=group,
+        content=(Image(Path(f"{number}.png")), Text(f"What is number {number}?")),
+        answer="a",
+        choices=("a", "b"),
+    )
+
+
+def test_the_last_thing_written_is_said_and_choices_stay():
+    (made,) = with_spoken_question([asked(1, "g")], Speakers(timbres("en")), LeftOut())
+    picture, sound = made.content
+    assert (picture, made.answer, made.choices) == (Image(Path("1.png")), "a", ("a", "b"))
+    assert sound.source.given[0] == "What is number 1?"
+    left_out = LeftOut()
+    silent = replace(asked(2, "g"), content=(Image(Path("2.png")), Text(" ")))
+    assert list(with_spoken_question([silent], Speakers(timbres("en")), left_out)) == []
+    assert left_out == {"nothing written to say": ["q2"]}
+
+
+def test_swapped_pictures_are_those_of_another_group_and_all_else_stays():
+    samples = [asked(n, group) for n, group in enumerate("aabb")]
+    swapped = with_swapped_media(samples, ["image"])
+    assert [one.content[0].source.stem for one in swapped] == ["2", "2", "0", "0"]
+    assert [one.content[1] for one in swapped] == [one.content[1] for one in samples]
+    assert not {one.id for one in swapped} & {one.id for one in samples}
+    assert [one.group for one in swapped] == list("aabb")
+    for alone in (samples[:2], [replace(one, content=(Text("a"),)) for one in samples]):
+        with pytest.raises(LabError, match="the image of sample 'q0' cannot be swapped; expected samples of several"):
+            with_swapped_media(alone, ["image"])
+
+
+def test_without_its_media_nothing_may_be_left_to_ask():
+    left = without_media(asked(1, "g"), ["image"])
+    assert left.content == (Text("What is number 1?"),)
+    assert without_media(replace(left, content=(Image(Path("1.png")),)), ["image"]).content == (Text(""),)
+
+
+def test_sources_before_other_data_open_change_and_refuse_them(tmp_path, monkeypatch):
+    draw_stand_ins(tmp_path / "things", monkeypatch)
+    plain, _ = open_samples("stills", "test", 8)
+    source = "swapped:audio:spoken:espeak:stills"
+    changed, _ = open_samples(source, "test", 8)
+    assert [one.source for one in changed] == [source] * 8
+    assert [one.answer for one in changed] == [one.answer for one in plain]
+    heard = {split: {s.sound.speaker for s in open_samples("spoken:espeak:stills", split, 60)[0]} for split in SPLITS}
+    assert not heard["train"] & heard["test"]
+    assert sources_sha256("spoken:espeak:stills") != sources_sha256("stills")
+    sight = {"is_video": False, "image_size": 96, "max_tiles": 1}
+    assert largest_sample(source, Sight(), **sight) == largest_sample("stills", Sight(), **sight)
+    for name, message in {
+        "spoken": "'spoken' names no data; expected spoken:ENGINES:DATA",
+        "swapped:text:stills": "unknown kind of media 'text'",
+        "spoken:hal:stills": "unknown engine 'hal'",
+        "spoken:espeak:films": "unknown source of samples 'films'",
+        "speech:radio": "unknown corpus 'radio'",
+        "text:novels": "unknown source of instructions 'novels'",
+    }.items():
+        with pytest.raises(LabError, match=message):
+            check_source(name)
+
+
+def test_a_described_still_says_what_can_be_seen_from_left_to_right():
+    picture = Picture("p", Path("p.png"), "a cat", "", "stamps")
+    actors = tuple(
+        Actor(picture, word, standing(spot, size))
+        for word, spot, size in (("dog", (500, 500), 600), ("cat", (100, 900), 200), ("car", (900, 500), 300))
+    )
+    scene = Scene("s", "train", 0, Background("plain", (0, 0, 0), (0, 0, 0)), actors, Question("what", "", ("a",), "a"))
+    assert described(scene) == (
+        "a small cat at the bottom on the left and a large dog in the middle and a small car on the right"
+    )

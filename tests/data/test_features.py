@@ -7,7 +7,7 @@ import pytest
 
 from lab.data import features
 from lab.data.features import FeatureStore, Rows, store_features
-from lab.errors import LabError
+from lab.errors import LabError, TryAgain
 from lab.paths import cache_dir
 
 # Of pictures and videos: frames of each, and of sounds: seconds, not in order of length and no multiple of a frame.
@@ -138,6 +138,15 @@ def test_a_sound_that_cannot_be_read_is_a_problem_of_the_lists_that_have_it():
     assert keep_sounds(bad).problems == {"clip1": "clip1 is broken"}
     assert keep_sounds(refuse, CLIPS[2:]).problems == {}
     assert keep_sounds(refuse, CLIPS[:2]).problems == {"clip1": "clip1 is broken"}
+
+
+def test_what_may_be_read_another_time_is_no_problem_that_is_kept():
+    def away(clip: np.ndarray) -> np.ndarray:
+        raise TryAgain("the server is busy")
+
+    with pytest.raises(TryAgain, match="busy"):
+        keep_sounds(away)
+    assert keep_sounds().problems == {}
 
 
 def test_a_store_is_computed_once_and_opened_by_name_ids_and_key():

@@ -335,7 +335,7 @@ def test_no_sample_is_larger(source):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("pictures", "unknown source of pictures or video 'pictures'"),
+        ("pictures", "unknown source of samples 'pictures'"),
         ("pages:poems", "unknown kind of page 'poems'"),
         ("scenes:long", "'long' is no range of seconds"),
     ],

@@ -22,6 +22,7 @@ from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import PREFIX, HubSplit, SampleReading, open_split
 from lab.data.parquet import read_schema, text_batches
 from lab.data.sample import Sample, Text, UniqueIds, each_answer
+from lab.data.sources import OuterSource
 from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
 from lab.errors import LabError, choose
 
@@ -205,6 +206,24 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
     return found
 
 
+def _held_in(split: Split, count: int, name: str) -> tuple[list[Sample], LeftOut]:
+    """Of one side, drawn evenly from all of it."""
+    reading = read_instructions(name)
+    found = split_instructions(reading.samples)[choose({one: one for one in SPLITS}, split, "split")]
+    places = np.random.default_rng(len(found)).permutation(len(found))[: count or None]
+    chosen = [found[place] for place in sorted(places.tolist())]
+    return [replace(one, task=one.source.rpartition(":")[2]) for one in chosen], reading.left_out
+
+
+def _check(name: str) -> None:
+    for part in name.split(JOIN):
+        choose(dict.fromkeys((*INSTRUCTION_SOURCES, "hub")), part.partition(":")[0], "source of instructions")
+
+
+def _state(name: str) -> str:
+    return str(dict(read_instructions(name).sources))
+
+
 def chatterbot() -> Reader:
     """The conversations of chatterbot-corpus: every turn is asked for, given the one before it."""
     from standins.instructions import chatterbot
@@ -232,3 +251,6 @@ INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[], Reader]]] = {
     "bigbench": ("bigbench", bigbench),
 }
 """The package of each source, and what reads it."""
+
+INSTRUCTIONS = OuterSource(read=_held_in, check=_check, state=_state)
+"""A source of samples of text alone; what stands behind its name is one of instructions."""

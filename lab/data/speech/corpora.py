@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,8 @@ from lab.data.fetch import available, packages
 from lab.data.filters.filtering import LeftOut
 from lab.data.forms import FORMS
 from lab.data.hub import open_splits, parse_name, pinned_revision
-from lab.data.sample import Audio, Drawn, Sample, UniqueIds
+from lab.data.sample import TRANSCRIBE, Audio, Drawn, Sample, UniqueIds
+from lab.data.sources import OuterSource
 from lab.data.speech.audio import PCM_SCALE, SAMPLING_RATE, Clip
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
 from lab.errors import LabError, choose
@@ -60,7 +61,7 @@ class Reading:
 
 def spoken(id: str, text: str, sound: Drawn, *, speaker: str) -> Sample:
     """A sentence and the sound of it, which is made or decoded when it is read."""
-    return Sample(id=id, content=(Audio(sound, speaker=speaker),), answer=text, task="transcribe")
+    return Sample(id=id, content=(Audio(sound, speaker=speaker),), answer=text, task=TRANSCRIBE)
 
 
 class Corpus:
@@ -92,7 +93,7 @@ class Corpus:
                 id=id,
                 content=(Audio(Clip(audio, row["start"], row["num_samples"]), speaker=row["speaker"]),),
                 answer=row["text"],
-                task="transcribe",
+                task=TRANSCRIBE,
                 source=self.name,
                 group=normalize_sentence(row["text"]),
             )
@@ -145,6 +146,24 @@ def load_corpus(name: str, *, num_utterances: int = 0, **options: Any) -> Corpus
     except OSError as error:
         why = "no space is left on the disk" if error.errno == errno.ENOSPC else error.strerror or error
         raise LabError(f"corpus {name!r} cannot be prepared in {root}: {why}") from error
+
+
+def drawn(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """So many of them, always the same, in their order; all where `count` is 0.
+
+    By hash, because corpora are in the order of their recording: the first would not stand for the rest.
+    """
+    by_hash = sorted(samples, key=lambda one: hashlib.sha256(one.id.encode()).hexdigest())
+    taken = {one.id for one in by_hash[: count or None]}
+    return [one for one in samples if one.id in taken]
+
+
+def _utterances(split: Split, count: int, corpus: str) -> tuple[list[Sample], LeftOut]:
+    return drawn(load_corpus(corpus).split(choose({one: one for one in SPLITS}, split, "split")), count), LeftOut()
+
+
+def _check(corpus: str) -> None:
+    choose({**CORPORA, DEFAULT_CORPUS: None}, corpus.partition(":")[0], "corpus")
 
 
 def default_corpus() -> str:
@@ -354,3 +373,6 @@ CORPORA: dict[str, Callable[[], CorpusKind]] = {
     "kokoro": kokoro,
     "hub": data_set,
 }
+
+UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256)
+"""A source of samples that are utterances; what stands behind its name is a corpus."""

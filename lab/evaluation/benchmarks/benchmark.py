@@ -168,7 +168,7 @@ def unanswered(given: Sequence[str]) -> dict[str, str]:
 
 def scores_of_items(items: "pandas.DataFrame") -> tuple[Score, ...]:
     """Of an item table: accuracy where there were choices (of each task too, where there are several), else rates."""
-    from lab.evaluation.items import TRANSCRIBE
+    from lab.data.sample import TRANSCRIBE
 
     def accuracy(items: "pandas.DataFrame", metric: str) -> Score:
         return mean_score((1 - items["wrong_answers"]).tolist(), items["group"].tolist(), metric=metric)
