@@ -79,14 +79,23 @@ def processor() -> str:
     return platform.processor()
 
 
+def value_key(value: Any) -> Any:
+    """What stands for a parameter's value where prepared things are looked up: itself, or the JSON of a mapping."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
+
+
 def is_prepared(cell: Cell, prepared: Mapping[str, Any]) -> bool:
     """Whether the prepared mappings hold what this cell's parameters name (see `identify`)."""
-    return all(cell.parameters.get(name) in value for name, value in prepared.items() if isinstance(value, Mapping))
+    return all(
+        value_key(cell.parameters.get(name)) in value for name, value in prepared.items() if isinstance(value, Mapping)
+    )
 
 
 def _prepared_for(cell: Cell, prepared: Mapping[str, Any]) -> dict[str, Any]:
     """The prepared ingredients that concern this cell (see `identify`)."""
-    chosen = {name: cell.parameters.get(name) for name, value in prepared.items() if isinstance(value, Mapping)}
+    chosen = {
+        name: value_key(cell.parameters.get(name)) for name, value in prepared.items() if isinstance(value, Mapping)
+    }
     for name, value in chosen.items():
         if value not in prepared[name]:
             raise LabError(f"nothing was prepared for {name} = {value!r}, which {cell.title} needs")
@@ -125,6 +134,15 @@ def changed_ingredients(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 def checkpoint_of(notebook: str, parameters: Mapping[str, Any]) -> Path:
     """Where a cell's checkpoint lies: one place for the same parameters, code and packages; a killed cell goes on."""
+    return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{_made_by(notebook, parameters, parameters)}.safetensors"
+
+
+def stages_folder(notebook: str, parameters: Mapping[str, Any]) -> Path:
+    """Where the weights after the stages of a cell stay, which cells share that begin with the same stages."""
+    shared = {name: value for name, value in parameters.items() if name not in ("stages", "steps", "seed")}
+    return paths.mlruns_dir() / "stages" / f"{notebook}-{_made_by(notebook, parameters, shared)}"
+
+
+def _made_by(notebook: str, parameters: Mapping[str, Any], deciding: Mapping[str, Any]) -> str:
     code = reached_by_notebook(paths.repository_root() / "notebooks" / f"{notebook}.ipynb")(parameters)
-    key = _key({"parameters": dict(parameters), "packages": package_versions(), "code": code})
-    return paths.mlruns_dir() / "checkpoints" / f"{notebook}-{key}.safetensors"
+    return _key({"parameters": dict(deciding), "packages": package_versions(), "code": code})

@@ -7,7 +7,7 @@ results, and the saved model.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lab.study.identity import checkpoint_of
+from lab.study.identity import checkpoint_of, stages_folder
 from lab.study.tracking import cell_run
 from lab.training.parameters import Parameters
 
@@ -40,6 +40,8 @@ class OpenCell:
         self._steps: set[int] = set()  # whose loss is written
         self.told = {"checkpoint": checkpoint_of(notebook, parameters.as_dict()), "on_step": self._write_loss}
         """What a training is told: where an interrupted one is kept, and whom it tells its steps."""
+        self.shared = {"kept": stages_folder(notebook, parameters.as_dict())}
+        """What a training of several stages is told besides: where other cells find those that they begin with too."""
 
     def _write_loss(self, step: int, loss: float) -> None:
         self._steps.add(step)

@@ -31,6 +31,7 @@ from lab.errors import LabError
 
 EXPERIMENT = "omni-lab"
 PREFIX = "omni_lab."
+_TAG_LETTERS = 7_000
 """Of every tag that the sweep reads back."""
 MODEL, DESCRIPTION = "model", "model.json"
 """The artifact of a run that kept its model, and the file by which a folder is known as one."""
@@ -60,11 +61,19 @@ class RunRecord:
     @cached_property
     def results(self) -> dict[str, float]:
         """The measured numbers of a finished cell."""
-        return dict(json.loads(self.tags.get("results", "{}")))
+        written = [self.tags[name] for name in sorted(self.tags) if name.partition(".")[0] == "results"]
+        return dict(json.loads("".join(written) or "{}"))
 
     def artifact(self, name: str) -> Path:
         """Where that artifact of it lies on this machine."""
         return artifact(self.run_id, name)
+
+
+def results_tags(results: Mapping[str, float]) -> dict[str, str]:
+    """The tags that hold a cell's measured numbers as JSON: several, as MLflow cuts one behind its 8,000th letter."""
+    written = json.dumps(dict(results))
+    places = range(0, len(written), _TAG_LETTERS)
+    return {f"results.{at // _TAG_LETTERS:03}" if at else "results": written[at : at + _TAG_LETTERS] for at in places}
 
 
 def artifact(run_id: str, name: str) -> Path:

@@ -275,7 +275,7 @@ class Recorder:
         linked = self._log_model(run_id) if (spool / "artifacts" / "model").is_dir() else {}
         now = int(time.time() * 1000)
         metrics = [Metric(name, results[name], now, 0, **linked) for name in results]
-        tags = _tags({"results": json.dumps(results), "delivered": status})
+        tags = _tags({**store.results_tags(results), "delivered": status})
         self._client.log_batch(run_id, metrics=metrics, tags=tags)
         return results
 

@@ -56,7 +56,7 @@ class Checkpoint:
         metadata = {"seconds": repr(record.seconds), "key": self.key, "earlier": json.dumps(self.earlier)}
         write_tensors(self.path, tensors, metadata)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingRecord:
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> TrainingRecord:
         """Restore what was saved and return what the run has gone through; nothing where nothing was saved.
 
         Raises:
@@ -81,7 +81,8 @@ class Checkpoint:
             if name.startswith("optimizer."):
                 _, index, entry = name.split(".", 2)
                 state.setdefault(int(index), {})[entry] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if optimizer:
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["generator.torch"])
         if "generator.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["generator.cuda"])

@@ -207,6 +207,10 @@ def _backward(
         total, num_tokens = total + float(loss.detach()), num_tokens + float(tokens)
         if not math.isfinite(total):
             raise LabError(f"the loss is {total} {where}")
+        if not loss.requires_grad:
+            raise LabError(
+                f"nothing that trains takes part in the loss {where}; mix data that pass through what trains"
+            )
         if number == 0:
             optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,8 @@ class StagesRecord(TrainingRecord):
     """Of each stage."""
     certificates: list[dict[str, Any]] = field(default_factory=list)
     """Of packs, one a stage and kind of data."""
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By stage, what `after_stage` gave."""
 
     def results(self) -> dict[str, float]:
         """What stands in every study's results file; no loss where nothing was trained."""
@@ -152,6 +154,8 @@ def train_stages(
     ancestry: Ancestry = (),
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    after_stage: Callable[[], Mapping[str, float]] | None = None,
+    kept: Path | None = None,
 ) -> StagesRecord:
     """Train each stage's parts in turn, each at its learning rate on the stage's schedule; the rest is frozen.
 
@@ -166,6 +170,10 @@ def train_stages(
         own_data: by stage and kind, what a stage sees in place of `data`.
         ancestry: of the weights that the model holds, as a record of their training has it.
         on_step: told each step, counted over all stages, and its loss.
+        after_stage: measures the model after each stage; what it gives is kept with the checkpoint.
+        kept: a folder in which the weights after every stage but the last stay. Cells whose first stages, data, start
+            and seed are the same train these once. What the folder's name must tell is the code, the packages, and what
+            `options` and `after_stage` depend on.
 
     Raises:
         LabError: a stage that does not start from the one before it, a checkpoint of other stages, data or start, or
@@ -174,9 +182,10 @@ def train_stages(
     _check_order(stages, ancestry)
     parts, device = model.parts(), model.device
     reader = _without_weights(model) if options.num_workers(device) else model
-    key = _key(stages, batches, options.accumulate, seed, ancestry)
-    kept = Checkpoint(path=checkpoint, key=key).stages_done() if checkpoint else None
-    done = list(kept or ())
+    key_of = partial(_key, batches=batches, accumulate=options.accumulate, seed=seed, ancestry=ancestry)
+    key = key_of(stages)
+    interrupted = Checkpoint(path=checkpoint, key=key).stages_done() if checkpoint else None
+    done = list(interrupted or ())
     # Of all stages first, so that data which a later one refuses is found before anything is trained.
     of_stages: list[StageBatches] = []
     for stage in stages:
@@ -185,6 +194,11 @@ def train_stages(
         of_stages.append(
             StageBatches(given, model, stage, batches, seed=seed, accumulate=options.accumulate, before=before)
         )
+    prefixes = _prefixes(kept, model, stages, key_of, data, own_data) if kept else []
+    there = [number for number, prefix in enumerate(prefixes) if prefix.path.exists()]
+    if interrupted is None and there:
+        done = prefixes[there[-1]].stages_done() or []
+        prefixes[there[-1]].load(model, None)
     changed: dict[str, None] = {}
     for number, (stage, here) in enumerate(zip(stages, of_stages, strict=True)):
         changed |= dict.fromkeys(stage.changed)
@@ -194,7 +208,7 @@ def train_stages(
         steps_before = sum(len(facts["losses"]) for facts in done)
         groups = apply_stage(parts, stage)
         point = Checkpoint(path=checkpoint, key=key, parts=tuple(changed), earlier=done) if checkpoint else None
-        if kept is None or number != len(kept):
+        if interrupted is None or number != len(interrupted):
             for part, other in stage.starts_as.items():
                 parts[part].load_state_dict(parts[other].state_dict())
             if point and number:
@@ -215,7 +229,10 @@ def train_stages(
         ancestry = with_stage(ancestry, stage, parts)
         facts = {"losses": own.losses, "learning_rates": own.learning_rates, "seconds": own.seconds}
         told = [{"stage": stage.name, "kind": kind, **one.artifact()} for kind, one in certificates.items()]
-        done.append({**facts, "certificates": told, "link": as_json(ancestry)[-1]})
+        measured = dict(after_stage()) if after_stage else {}
+        done.append({**facts, "certificates": told, "link": as_json(ancestry)[-1], "measured": measured})
+        if number < len(prefixes):
+            replace(prefixes[number], earlier=done).save(model, None, TrainingRecord())
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return StagesRecord(
@@ -226,7 +243,30 @@ def train_stages(
         ancestry=ancestry,
         batches=of_stages,
         certificates=[one for facts in done for one in facts["certificates"]],
+        measured={facts["link"]["stage"]: facts["measured"] for facts in done},
     )
+
+
+def _prefixes(
+    folder: Path,
+    model: OmniModel,
+    stages: Sequence[Stage],
+    key_of: Callable[[Sequence[Stage]], str],
+    data: Mapping[str, SampleExamples],
+    own_data: Mapping[str, Mapping[str, SampleExamples]],
+) -> list[Checkpoint]:
+    """Where what the first stages made is kept, of one, of two and so on, of all but the last."""
+    start = [_sha256(part.state_dict()) for part in model.parts().values()]
+    seen: list[list[str]] = []
+    changed: dict[str, None] = {}
+    found = []
+    for number, stage in enumerate(stages[:-1], 1):
+        given = {**data, **own_data.get(stage.name, {})}
+        seen.append([given[kind].sha256 for kind in stage.data])
+        changed |= dict.fromkeys(stage.changed)
+        name = hashlib.sha256(json.dumps([key_of(stages[:number]), start, seen]).encode()).hexdigest()[:16]
+        found.append(Checkpoint(path=folder / f"{name}.safetensors", key=name, parts=tuple(changed)))
+    return found
 
 
 def _without_weights(model: OmniModel) -> OmniModel:
