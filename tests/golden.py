@@ -33,6 +33,8 @@ ROWS = {
     "visual_projector": ("concat", "c_abstractor"),
     "video_frames": ("frames_8", "anyres_8"),
     "video_pretraining": ("direct", "staged"),
+    "baichuan_omni": ("small_rates", "small_rates"),
+    "omni_alignment": ("joint", "projectors_only"),
 }
 SMALL = {"pretraining_steps": 20, "precision": "float32", "device": "cpu"}
 TEXT_NOTEBOOK = "character_lm"

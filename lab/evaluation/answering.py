@@ -4,18 +4,18 @@ Section 4 of the paper (word error rate, accuracy). The line is that of `lab.eva
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
 
 from lab.data.normalizers import Normalizer, text_errors
-from lab.data.sample import Sample
+from lab.data.sample import TRANSCRIBE, Sample
 from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError
 from lab.evaluation.benchmarks.benchmark import Progress
-from lab.evaluation.items import CUT, STOPPED, TRANSCRIBE
+from lab.evaluation.items import CUT, STOPPED
 from lab.parts.decoding import decode
 from lab.parts.omni_model import OmniModel
 from lab.training.samples import NO_TILES, SampleExamples, Tiling
@@ -173,6 +173,14 @@ class Choose:
 How = Write | Choose
 
 
+def how_asked(asked: SampleExamples, normalizer: Normalizer, *, num_beams: int = 1) -> How:
+    """As the task is: what is said is transcribed, what has choices chosen, all else written."""
+    if all(one.choices for one in asked.samples):
+        return Choose()
+    kind = Transcribe if all(one.task == TRANSCRIBE for one in asked.samples) else Write
+    return kind(normalizer=normalizer, num_beams=num_beams)
+
+
 @torch.inference_mode()
 def answer(model: OmniModel, asked: SampleExamples, how: How, *, progress: Progress | None = None) -> pd.DataFrame:
     """Ask a model about every sample; one line each, in their order, with the columns of `lab.evaluation.items`.
@@ -193,6 +201,15 @@ def answer(model: OmniModel, asked: SampleExamples, how: How, *, progress: Progr
     ]
     found = how.answers(model, asked, progress or (lambda done, total: None))
     return pd.DataFrame(facts).assign(**{name: found[name] for name in found})
+
+
+def answer_tests(
+    model: OmniModel, tests: Mapping[str, SampleExamples], normalizer: Normalizer, *, most: int | None = None
+) -> dict[str, pd.DataFrame]:
+    """Several tests by name, or the first items of each, each asked as its task is; `test` is a column more."""
+    few = {name: replace(test, samples=test.samples[:most]) for name, test in tests.items()}
+    found = {name: answer(model, test, how_asked(test, normalizer)) for name, test in few.items()}
+    return {name: items.assign(split="test", test=name) for name, items in found.items()}
 
 
 def ask(

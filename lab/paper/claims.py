@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lab.errors import LabError
-from lab.paper.measured import Measured, load_rows
+from lab.paper.measured import Measured, load_rows, of_test
 from lab.study.ablation import Ablation, load_module
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Comparison:
     smallest_effect: float = 0.01
     """The smallest effect that would matter, as a fraction (0.01: one percentage point)."""
     label: str = ""
+    test: str = ""
+    """Of a study with several tests, the one that it is about."""
 
     cell_columns: ClassVar[tuple[str, ...]] = ("row",)
     """The columns that tell its cells apart."""
@@ -49,7 +51,7 @@ class Comparison:
 
     def items(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
         """What its rows answered, at the seeds that all of them have; a LabError where they share none."""
-        return common_seeds(frame[frame["row"].isin(self.rows)])
+        return common_seeds(of_test(frame[frame["row"].isin(self.rows)], self.test))
 
     def effect(self, frame: "pandas.DataFrame", confidence: float = 0.95) -> "MeasuredEffect":
         """What is claimed to be above 0: a LabError as `items`, or where a row was not run."""
@@ -73,7 +75,7 @@ class Comparison:
         metric = METRICS[self.metric]
         places = [*self.cell_columns, "seed", "id"]
         lines = self.items(frame)[[*places, metric.errors, metric.length]].sort_values(places)
-        asked = {name: value for name, value in vars(self).items() if name != "label"}
+        asked = {name: value for name, value in vars(self).items() if name != "label" and value != ""}
         text = f"{json.dumps(asked, sort_keys=True)}\n{lines.to_csv(index=False, lineterminator=chr(10))}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -54,7 +54,7 @@ class Measured:
         if not column.interval:
             return None
         try:
-            found = bootstrap_interval(self.utterances, row, metric=column.interval)
+            found = bootstrap_interval(of_test(self.utterances, column.test), row, metric=column.interval)
         except LabError:
             return None
         if column.better == "lower":
@@ -69,6 +69,11 @@ class Measured:
 
         column = next((column for column in self.ablation.columns if column.interval), None)
         return (column, METRICS[column.interval]) if column else None
+
+
+def of_test(items: "pandas.DataFrame", test: str) -> "pandas.DataFrame":
+    """The items of one test of a study that has several; all where none is named."""
+    return items[items["test"] == test] if test else items
 
 
 def load_measured(ablation: Ablation, rung: str) -> Measured:

@@ -70,9 +70,9 @@ def score_column(measured: Measured) -> Column:
     return measured.counted[0]
 
 
-def row_scores(measured: Measured) -> list[RowScore]:
-    """The rows that were run, in the order of their declaration."""
-    column = score_column(measured)
+def row_scores(measured: Measured, column: Column | None = None) -> list[RowScore]:
+    """The rows that were run, in the order of their declaration; of the counted column where none is given."""
+    column = column or score_column(measured)
     scores = []
     for row in measured.ablation.rows:
         if values := measured.values(row.key, column.metric, column.scale):
@@ -125,7 +125,7 @@ def draw_rows(measured: Measured, title: str, beneath: Beneath | None = None) ->
         top, foot = parts
     widths = (1.9, 1.0) if shown else (1.0,)
     panels = top.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
-    _draw_scores(panels[0].subplots(), scores, mean_chance(measured))
+    draw_scores(panels[0].subplots(), scores, mean_chance(measured))
     panels[0].suptitle(panel_title(measured), x=0.02, ha="left", fontsize="medium")
     for panel in panels[1:]:
         _draw_stars(panel.subplots(), shown)
@@ -155,7 +155,7 @@ def _label_lines(axes: Axes, labels: Sequence[str], letters: int, **look: Any) -
     return heights
 
 
-def _draw_scores(axes: Axes, scores: Sequence[RowScore], chance: float | None) -> None:
+def draw_scores(axes: Axes, scores: Sequence[RowScore], chance: float | None) -> None:
     """The mean with its interval, and the single seeds beneath it; yardsticks in grey."""
     if chance is not None:
         axes.axvline(chance, color=GREY, linestyle=DASHES, linewidth=1.0, zorder=1)

@@ -69,6 +69,8 @@ class Column:
     scale: float = 1.0
     interval: str = ""
     """The rate of `lab.evaluation.statistics.METRICS` that it is, or is one minus of: it is shown with an interval."""
+    test: str = ""
+    """Of a study with several tests, the one that it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)

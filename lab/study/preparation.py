@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,11 @@ from filelock import FileLock
 from lab.data.fetch import packages, sha256_of
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, write_whole
-from lab.study.identity import package_versions, processor
+from lab.study.identity import package_versions, processor, value_key
 from lab.study.limits import visible_gpus
 from lab.study.reach import sources_hash
 from lab.training.parameters import (
+    OmniParameters,
     Parameters,
     PictureTuningParameters,
     SightedParameters,
@@ -55,6 +57,7 @@ DECIDES_NOTHING: Mapping[type[Parameters], Sequence[str]] = {
     ),
     TextTuningParameters: ("num_choices", "budget_tokens", "measure_dev", *_FILTER, *_TRAINING, *_RATES),
     PictureTuningParameters: (*_FILTER, *_TRAINING),
+    OmniParameters: ("num_between", "positions", "batch_tokens", "packed", *_TRAINING, *_RATES),
 }
 """Parameters of which what is made depends on none: cells that differ in these alone share it."""
 
@@ -127,7 +130,10 @@ def check_cell(cell: Parameters) -> None:
 
 def _possible_folders(cell: Parameters) -> Iterator[str]:
     """What may be a folder of the user's own, or a data set of the hub: one that is changed is prepared again."""
-    for value in cell.as_dict().values():
+    values = [
+        one for value in cell.as_dict().values() for one in (value.values() if isinstance(value, dict) else [value])
+    ]
+    for value in values:
         for part in value.split("+") if isinstance(value, str) else ():
             yield from (part, part.partition("hub:")[2].partition(":")[0])
 
@@ -142,7 +148,7 @@ def _made(cells: Sequence[Any]) -> Made:
             made, own = _by_kind(MAKES, cell)(cell)
             folders += own
             for name, value in {**made, **computed_with(cell)}.items():
-                ingredients.setdefault(name, {})[getattr(cell, name)] = value
+                ingredients.setdefault(name, {})[value_key(getattr(cell, name))] = value
         return ingredients, folders
 
     ingredients, folders = _with_language_models(list(wanted), make)
@@ -289,11 +295,25 @@ def _check_tuning(cell: TuningParameters) -> None:
         _check_language_model(cell.scorer)
 
 
+def _check_omni(cell: OmniParameters) -> None:
+    from lab.data.sources import check_source
+
+    _check_speech(cell.hearing)
+    _check_sight(replace(cell.seeing, images="", videos="", test_source=""))
+    for source in (*cell.data.values(), *cell.tests.values()):
+        check_source(source)
+    for name in cell.hears.keys() & cell.sees.keys() & {*TrainedParameters.names()}:
+        raise LabError(f"{name} is of the whole model; give it beside `hears` and `sees`")
+    if cell.num_samples < 1 or cell.num_test < 1:
+        raise LabError(f"num_samples is {cell.num_samples} and num_test {cell.num_test}; expected at least 1 each")
+
+
 CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {
     TrainedParameters: _check_trained,
     SpeechParameters: _check_speech,
     SightedParameters: _check_sight,
     TuningParameters: _check_tuning,
+    OmniParameters: _check_omni,
 }
 
 
@@ -398,9 +418,32 @@ def _make_text(cell: TextTuningParameters) -> Made:
     return ingredients, [*map(str, tuning.folders)]
 
 
+def _make_omni(cell: OmniParameters) -> Made:
+    from lab.data.normalizers import NORMALIZERS
+    from lab.data.sources import sources_sha256
+    from lab.training.cell import omni_data
+    from lab.training.named_parts import open_encoders
+
+    encoders = open_encoders(cell, progress=say(f"{cell.seeing.vision_encoder}, steps"))
+    data = omni_data(cell, encoders, progress=say("pictures, frames and sounds, samples"))
+    stores = [one for own in (data.kinds, data.tests, data.kept, *data.own.values()) for one in own.values()]
+    _say_left_out([*data.kinds.values(), *data.tests.values()])
+    ingredients = {
+        **{
+            name: str({key: sources_sha256(one) for key, one in getattr(cell, name).items()})
+            for name in ("data", "tests")
+        },
+        "hears": f"{encoders['audio_encoder'].key} {NORMALIZERS[cell.hearing.normalizer].version}",
+        "sees": encoders["vision_encoder"].weights_sha256,
+    }
+    kept = [store for one in stores for store in (*one.heard, *filter(None, [one.store]))]
+    return ingredients, sorted({str(store.folder) for store in kept})
+
+
 MAKES: Mapping[type[Parameters], Callable[[Any], Made]] = {
     SpeechParameters: _make_speech,
     VisionParameters: _make_vision,
     TextTuningParameters: _make_text,
     PictureTuningParameters: _make_pictures,
+    OmniParameters: _make_omni,
 }

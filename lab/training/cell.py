@@ -7,7 +7,7 @@ video, and the images that it is trained on first or beside, through the video p
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from lab.data.features import FeatureStore
+from lab.data.filters.filtering import LeftOut
+from lab.data.instructions.instructions import with_choices
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import Text, samples_sha256
+from lab.data.sample import TRANSCRIBE, Audio, Image, Sample, Text, Video, samples_sha256
 from lab.data.sources import HUB, SAMPLES_VERSION, open_samples, sources_sha256
 from lab.data.speech.corpora import Corpus, load_corpus
 from lab.data.splits import Split
@@ -32,6 +34,7 @@ from lab.parts.visual_projectors import VisualProjector, build_visual_projector
 from lab.training.batches import BatchOptions
 from lab.training.named_parts import transcript_writer
 from lab.training.parameters import (
+    OmniParameters,
     PictureTuningParameters,
     SightedParameters,
     SpeechParameters,
@@ -39,8 +42,8 @@ from lab.training.parameters import (
     TrainedParameters,
     VisionParameters,
 )
-from lab.training.samples import Augmentation, SampleExamples, Tiling
-from lab.training.stages import Stage
+from lab.training.samples import NOT_READABLE, Augmentation, SampleExamples, Tiling
+from lab.training.stages import PAPER_STAGES, PARTS, Stage
 
 IMAGE, VIDEO, AUDIO, INSTRUCTIONS = "image_text", "video_text", "asr_audio_text", "instructions"
 """Kinds of data that stages mix; under these names a cell's data hold what is trained on."""
@@ -153,24 +156,32 @@ def open_seen_split(
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleExamples:
     """The first samples of one side of a source, seen as a cell sees them."""
-    sight = Sight(
-        frame_size=parameters.frame_size,
-        frames_per_second=parameters.frames_per_second,
-        max_frames=parameters.max_frames,
-    )
-    samples, left_out = open_samples(source, split, count)
-    examples = SampleExamples(
+    examples = _seen(parameters, source, *open_samples(source, split, count))
+    features = not parameters.train_encoder
+    return examples.kept_by(encoder, key=_state(source, examples), features=features, progress=progress)
+
+
+def _seen(parameters: VisionParameters, source: str, samples: list[Sample], left_out: LeftOut) -> SampleExamples:
+    """Samples as a cell that sees shows them."""
+    return SampleExamples(
         samples=samples,
         name=source.partition(":")[0].replace("/", "_"),
-        sight=sight,
+        sight=Sight(
+            frame_size=parameters.frame_size,
+            frames_per_second=parameters.frames_per_second,
+            max_frames=parameters.max_frames,
+        ),
         tiling=Tiling(max_tiles=parameters.max_tiles, fit=parameters.fit, unpad=parameters.unpad),
         branch=cell_branch(parameters),
         left_out=left_out,
     )
+
+
+def _state(source: str, examples: SampleExamples) -> str:
+    """All that what is kept of a source's samples depends on, but their ids."""
     # Files that rows name may lie outside of a data set's own folder.
-    files = samples_sha256(samples) if HUB in source else ""
-    key = f"{SAMPLES_VERSION} {source} {sight} {sources_sha256(source)}{files}"
-    return examples.kept_by(encoder, key=key, features=not parameters.train_encoder, progress=progress)
+    files = samples_sha256(examples.samples) if HUB in source else ""
+    return f"{SAMPLES_VERSION} {source} {examples.sight} {sources_sha256(source)}{files}"
 
 
 def cell_kinds(parameters: VisionParameters) -> set[str]:
@@ -289,6 +300,153 @@ def _statistics(kept: FeatureStore | None, **rows: Any) -> dict[str, Tensor]:
     return {name: torch.from_numpy(one) for name, one in zip(("feature_mean", "feature_std"), found, strict=False)}
 
 
+ENCODERS = ("audio_encoder", "vision_encoder")
+_CHANGES = ("data", "schedule", "starts_as")
+# First samples of a kind of data by which features of an encoder that trains are standardised, as it begins.
+_STATISTICS_SAMPLES = 256
+_TEXT_CHOICES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class OmniData:
+    """What a cell of the whole model trains on and is asked.
+
+    `own` has what each stage sees of the `kinds`: before an encoder trains, features that are kept. `kept` are those by
+    which channels are standardised, by the encoder.
+    """
+
+    kinds: Mapping[str, SampleExamples]
+    own: Mapping[str, Mapping[str, SampleExamples]]
+    tests: Mapping[str, SampleExamples]
+    kept: Mapping[str, SampleExamples]
+
+
+def open_source(
+    parameters: OmniParameters, encoders: Mapping[str, Any], source: str, split: Split, count: int, **options: Any
+) -> SampleExamples:
+    """The first samples of one side of any source, pictures and frames as pixels that are kept.
+
+    What is said is written as the language model writes it; what it cannot write at all is left out.
+    """
+    every, left_out = open_samples(source, split, count)
+    write = transcript_writer(parameters.language_model)
+    samples = []
+    for one in every:
+        said = [one.answer, *one.choices, *(part.text for part in one.content if isinstance(part, Text) and part.text)]
+        if not all(map(write, said)):
+            left_out.add(NOT_READABLE, one.id)
+        else:
+            samples.append(replace(one, answer=write(one.answer)) if one.task == TRANSCRIBE else one)
+    found = replace(_seen(parameters.seeing, source, samples, left_out), branch=None, split=split)
+    if not found.holds(Image, Video):
+        return found
+    return found.kept_by(encoders["vision_encoder"], key=_state(source, found), features=False, **options)
+
+
+def _with_features(found: SampleExamples, encoders: Mapping[str, Any], **options: Any) -> SampleExamples:
+    """The same samples with the features of frozen encoders."""
+    if found.holds(Audio):
+        found = found.heard_by(encoders["audio_encoder"], key=_state(found.samples[0].source, found), **options)
+    if found.holds(Image, Video):
+        key = _state(found.samples[0].source, found)
+        found = found.kept_by(encoders["vision_encoder"], key=key, **options)
+    return found
+
+
+def omni_data(
+    parameters: OmniParameters,
+    encoders: Mapping[str, Any],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> OmniData:
+    """Everything that the stages of a cell mix, and its tests; questions about text alone get choices."""
+    opened = partial(open_source, parameters, encoders, progress=progress)
+    stages = cell_stages(parameters)
+    used = dict.fromkeys(kind for stage in stages for kind in stage.data)
+    for kind in used:
+        choose(parameters.data, kind, "kind of data, of those in `data`:")
+    kinds = {kind: opened(parameters.data[kind], "train", parameters.num_samples) for kind in used}
+    own: dict[str, dict[str, SampleExamples]] = {}
+    trained: set[str] = set()
+    for stage in stages:
+        trained |= set(stage.trained) & set(ENCODERS)
+        given = {kind: kinds[kind] for kind in stage.data}
+        if not trained:
+            given = {kind: _with_features(one, encoders, progress=progress) for kind, one in given.items()}
+        if "video_projector" in stage.trained and "visual_projector" not in stage.trained:
+            # As in the paper's video branch: its images pass through the projector that it trains.
+            given = {kind: replace(one, branch="video_projector") for kind, one in given.items()}
+        own[stage.name] = given
+    tests = {name: opened(source, "test", parameters.num_test) for name, source in parameters.tests.items()}
+    write = transcript_writer(parameters.language_model)
+    for name, test in tests.items():
+        if not test.holds(Audio, Image, Video) and not all(one.choices for one in test.samples):
+            of_tasks = [replace(one, source=one.task) for one in test.samples]
+            tests[name] = replace(test, samples=with_choices(of_tasks, write, num_choices=_TEXT_CHOICES))
+    kept = {}
+    for encoder, media in zip(ENCODERS, ((Audio,), (Image, Video)), strict=True):
+        if first := next((one for one in kinds.values() if one.holds(*media)), None):
+            few = replace(first, samples=first.samples[:_STATISTICS_SAMPLES])
+            kept[encoder] = _with_features(few, encoders, progress=progress)
+    return OmniData(kinds=kinds, own=own, tests=tests, kept=kept)
+
+
+def omni_model(
+    parameters: OmniParameters, encoders: Mapping[str, Any], language_model: LanguageModel, data: OmniData
+) -> OmniModel:
+    """The whole model, its projectors afresh and its encoders inside; else as `hearing_model`."""
+    kept = data.kept
+    heard = {AUDIO: kept["audio_encoder"]} if "audio_encoder" in kept else {}
+    seen = {IMAGE: kept["vision_encoder"]} if "vision_encoder" in kept else {}
+    hearing = hearing_model(parameters.hearing, encoders["audio_encoder"], language_model, heard)
+    seeing = seeing_model(parameters.seeing, encoders["vision_encoder"], language_model, seen)
+    return OmniModel(
+        language_model=language_model,
+        audio_projector=hearing.audio_projector,
+        visual_projector=seeing.visual_projector,
+        video_projector=seeing.video_projector,
+        **encoders,
+        positions=parameters.positions,
+    )
+
+
+def _omni_stages(parameters: OmniParameters) -> tuple[Stage, ...]:
+    """The paper's stages with what the cell says of them, each from those before it.
+
+    A cell gives a stage its `share` of the steps, and may give its `data`, its `schedule`, what it `starts_as`, and
+    further `frozen` parts. Learning rates are the cell's, else the paper's.
+    """
+    stages: list[Stage] = []
+    for name, told in parameters.stages.items():
+        paper = choose(PAPER_STAGES, name, "stage")
+        for one in told:
+            choose(dict.fromkeys(("share", "frozen", *_CHANGES)), one, f"what is told of stage {name!r}:")
+        if not 0 < (share := told.get("share", 0)) <= 1:
+            raise LabError(f"share of stage {name!r} is {share}; expected a share of the steps, above 0 and at most 1")
+        rates = {**paper.learning_rates, **parameters.learning_rates.get(name, {})}
+        rates = {part: rate for part, rate in rates.items() if part not in told.get("frozen", ())}
+        before = [one.name for one in stages]
+        parents = (*(one for one in paper.starts_from or () if one in before), *before[-1:])
+        changes = {one: told[one] for one in _CHANGES if one in told}
+        stages.append(
+            replace(
+                paper,
+                learning_rates=rates,
+                frozen=tuple(part for part in PARTS if part not in rates),
+                steps=max(1, round(share * parameters.steps)),
+                starts_from=tuple(dict.fromkeys(parents)),
+                **{"schedule": paper.schedule or "cosine", **changes},
+            )
+        )
+        for part in rates:
+            stages[-1].peak(part)
+    for name in parameters.learning_rates:
+        choose(PAPER_STAGES, name, "stage of a learning rate:")
+    if not stages:
+        raise LabError(f"a cell of the whole model has no stage; give at least one of: {', '.join(PAPER_STAGES)}")
+    return tuple(stages)
+
+
 def cell_branch(parameters: VisionParameters) -> Branch:
     """The projector that a cell studies: the video branch's where it has video."""
     return "video_projector" if parameters.videos else "visual_projector"
@@ -296,6 +454,8 @@ def cell_branch(parameters: VisionParameters) -> Branch:
 
 def cell_batches(parameters: TrainedParameters) -> BatchOptions:
     """What a batch of a cell holds."""
+    if isinstance(parameters, OmniParameters):
+        return BatchOptions(tokens=parameters.batch_tokens, packed=parameters.packed)
     if isinstance(parameters, SpeechParameters):
         if parameters.pack_tokens:
             return BatchOptions(tokens=parameters.pack_tokens, packed=True)
@@ -313,6 +473,8 @@ def cell_stages(parameters: TrainedParameters) -> tuple[Stage, ...]:
         LabError: as `Stage`; of a curriculum, an unknown one, a share outside 0 to 1, too few steps for its stages, or
             a start of the video projector that the cell has not the steps for.
     """
+    if isinstance(parameters, OmniParameters):
+        return _omni_stages(parameters)
     if isinstance(parameters, SpeechParameters):
         rates = {"audio_projector": parameters.learning_rate}
         if parameters.train_encoder:

@@ -32,6 +32,7 @@ from lab.parts.vision_encoders import (
     load_timm,
     load_vision_encoder,
 )
+from lab.training.parameters import OmniParameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,3 +204,15 @@ def vision_backbone_without_weights(name: str, *, image_size: int = 0, stride: i
             raise LabError(f"vision encoder {name!r} is a {config.model_type} model; expected SigLIP, or {TIMM}NAME")
         siglip = SiglipVisionModel(getattr(config, "vision_config", config))
         return SiglipBackbone(siglip=siglip, image_size=image_size)
+
+
+def open_encoders(
+    parameters: OmniParameters, *, progress: Callable[[int, int, float], None] | None = None
+) -> dict[str, Any]:
+    """The encoders of a cell of the whole model, frozen, by part."""
+    hears, sees = parameters.hearing, parameters.seeing
+    size: dict[str, Any] = {"image_size": sees.image_size, "stride": sees.stride}
+    return {
+        "audio_encoder": open_audio_encoder(hears.audio_encoder, window=hears.encoder_window),
+        "vision_encoder": open_vision_encoder(sees.vision_encoder, **size, progress=progress),
+    }

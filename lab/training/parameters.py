@@ -154,6 +154,35 @@ class VisionParameters(SightedParameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OmniParameters(TrainedParameters):
+    """A study of the whole model: stages one after the other, each from the last one's weights, on mixtures of data."""
+
+    stages: dict[str, Any] = field(default_factory=dict, hash=False)  # of PAPER_STAGES, each its share, data, frozen
+    learning_rates: dict[str, Any] = field(default_factory=dict, hash=False)  # by stage and part; else the paper's
+    data: dict[str, Any] = field(default_factory=dict, hash=False)  # source of each kind of data that stages mix
+    tests: dict[str, Any] = field(default_factory=dict, hash=False)  # source of each test, by its name
+    hears: dict[str, Any] = field(default_factory=dict, hash=False)  # what differs from SpeechParameters
+    sees: dict[str, Any] = field(default_factory=dict, hash=False)  # what differs from VisionParameters
+    num_samples: int = 2000  # of each kind of data at most
+    num_test: int = 300  # items of each test at most
+    num_between: int = 60  # items of each test at most that are asked after every stage; 0: none
+    positions: Literal["auto", "sequential", "time_aligned"] = "auto"  # auto: as the language model was pretrained
+    steps: int = 2000  # training steps of a run with all stages
+    batch_tokens: int = 1200  # language-model tokens a step, about
+    packed: bool = False  # a step is one pack of batch_tokens instead of a padded batch
+
+    @property
+    def hearing(self) -> SpeechParameters:
+        """As of a study of speech, what it does not share with this one."""
+        return SpeechParameters(language_model=self.language_model, **self.hears)
+
+    @property
+    def seeing(self) -> VisionParameters:
+        """As of a study of pictures and video."""
+        return VisionParameters(language_model=self.language_model, **self.sees)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningParameters(TrainedParameters):
     """What the studies of loss filters share: planted faults, the filter, and fine-tuning in packs."""
 

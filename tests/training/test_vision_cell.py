@@ -93,7 +93,7 @@ def test_unknown_names_of_a_cell_are_refused(cell):
     with pytest.raises(LabError, match=r"unknown curriculum 'stage' \(did you mean 'staged'\?\)"):
         cell_stages(replace(cell, curriculum="stage"))
     encoder = open_vision_encoder(cell.vision_encoder)
-    with pytest.raises(LabError, match=r"unknown source of pictures or video 'still'.*did you mean 'stills'"):
+    with pytest.raises(LabError, match=r"unknown source of samples 'still'.*did you mean 'stills'"):
         seen_data(replace(cell, images="still"), encoder)
 
 

@@ -229,7 +229,7 @@ def score_transcripts(said: list[tuple[str, str, str]], language: str) -> "tuple
         LabError: no utterance is left.
     """
     from lab.data.normalizers import text_errors
-    from lab.evaluation.items import TRANSCRIBE
+    from lab.data.sample import TRANSCRIBE
 
     normalizers = normalizers_of(language)
     kept = [one for one in said if all(normalizer(one[1]) for normalizer in normalizers)]
@@ -269,6 +269,8 @@ class SavedCell:
 
     heard: SpeechParameters
     seen: VisionParameters
+    whole: bool
+    """Whether pictures and videos pass through projectors of their own."""
     normalizer: Normalizer
     num_beams: int
     num_choices: int
@@ -284,6 +286,8 @@ def cell_of(folder: Path, options: Options) -> SavedCell:
     from lab.parts.saved_model import read_description
 
     told = read_description(folder).get("cell", {})
+    # Of a cell of the whole model what it hears and sees with stands apart.
+    told = {**told, **told.get("hears", {}), **told.get("sees", {})} if "stages" in told else told
 
     def typed(usual: P) -> P:
         return replace(usual, **{name: told[name] for name in usual.names() if name in told})
@@ -292,6 +296,7 @@ def cell_of(folder: Path, options: Options) -> SavedCell:
     return SavedCell(
         heard=heard,
         seen=seen,
+        whole="stages" in told,
         normalizer=choose(NORMALIZERS, options.get("normalizer", heard.normalizer), "normaliser"),
         num_beams=whole_number(options, "num_beams", heard.num_beams),
         num_choices=whole_number(options, "num_choices", typed(TextTuningParameters()).num_choices),
@@ -361,6 +366,7 @@ def _questions(source: str, model: "OmniModel", cell: SavedCell, count: int) -> 
 
     encoder = model.part("vision_encoder", "pictures or videos")
     found = open_seen_split(cell.seen, encoder, source, "test", count or cell.seen.num_test)
+    found = replace(found, branch=None) if cell.whole else found
     if all(one.choices for one in found.samples):
         return found, Choose()
     limits = {"num_beams": cell.num_beams, "max_new_tokens": cell.max_new_tokens}
@@ -408,16 +414,16 @@ def kind_of(source: str, parts: Mapping[str, Any]) -> str:
         LabError: it is of none; the message lists the choices.
     """
     from lab.data.instructions.instructions import INSTRUCTION_SOURCES
-    from lab.data.sources import SAMPLE_SOURCES
+    from lab.data.sources import OUTER_SOURCES, SAMPLE_SOURCES
     from lab.data.speech.corpora import CORPORA
 
-    if f"@{HUB}" in source:
+    if f"@{HUB}" in source and source.partition(":")[0] not in OUTER_SOURCES:
         return "pictures or video"
     if source.startswith(HUB):
         return "speech" if "audio_projector" in parts else "instructions"
     names = {
         **dict.fromkeys(CORPORA, "speech"),
-        **dict.fromkeys(SAMPLE_SOURCES, "pictures or video"),
+        **dict.fromkeys({*SAMPLE_SOURCES, *OUTER_SOURCES} - {"speech", "text"}, "pictures or video"),
         **dict.fromkeys(INSTRUCTION_SOURCES, "instructions"),
     }
     forms = {f"{form}OWNER/NAME": "" for form in (HUB, f"FORM@{HUB}")}

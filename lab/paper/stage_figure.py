@@ -1,0 +1,75 @@
+"""Studies of the whole model as figures: a panel a test, by row, or stage after stage.
+
+Scores are in the units of the table.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lab.paper.measured import Measured
+from lab.paper.row_figure import RowScore, draw_scores, row_scores, write_footnote, write_heading
+from lab.paper.style import GREY, WIDTH, draw_seeds, style_of
+from lab.study.ablation import Column
+from lab.training.stages import PAPER_STAGES
+
+_ACROSS = 2
+
+
+def draw_tests(measured: Measured, title: str) -> Figure:
+    """The rows that were run, test by test; the line is what guessing gives."""
+
+    def draw(axes: Axes, column: Column, first: bool) -> None:
+        scores: Sequence[RowScore] = row_scores(measured, column)
+        draw_scores(axes, scores, _chance(measured, column))
+        if not first:
+            axes.set_yticklabels([])
+
+    return _panels(measured, title, draw, height=0.5 + 0.33 * measured.results["row"].nunique())
+
+
+def draw_stages(measured: Measured, title: str) -> Figure:
+    """The score of each row after each stage, of the items that are asked between stages."""
+
+    def draw(axes: Axes, column: Column, first: bool) -> None:
+        stages = [name for name in PAPER_STAGES if f"after_{name}_{column.metric}" in measured.results]
+        for at, row in enumerate(row for row in measured.ablation.rows if measured.seeds(row.key)):
+            look = style_of(at)
+            values = [measured.values(row.key, f"after_{name}_{column.metric}", column.scale) for name in stages]
+            drawn: Any = {"color": look.colour, "marker": look.marker, "linestyle": look.line, "label": row.label}
+            axes.plot(range(len(stages)), [fmean(own) for own in values], **drawn)
+            for place, own in enumerate(values):
+                draw_seeds(axes, [place] * len(own), own, look.colour)
+        if (chance := _chance(measured, column)) is not None:
+            axes.axhline(chance, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        axes.set_xticks(np.arange(len(stages)), [name.replace("_", " ") for name in stages], rotation=30, ha="right")
+        axes.set_ylabel(f"{column.label} ({column.unit})", fontsize="small")
+        if first:
+            axes.legend(fontsize="small")
+
+    return _panels(measured, title, draw, height=2.3)
+
+
+def _panels(measured: Measured, title: str, draw: Callable[[Axes, Column, bool], None], *, height: float) -> Figure:
+    shown = [column for column in measured.ablation.columns if column.test]
+    down = -(-len(shown) // _ACROSS)
+    figure = Figure(figsize=(WIDTH, 1.1 + down * height), layout="constrained")
+    panels = figure.subplots(down, _ACROSS, squeeze=False)
+    for at, axes in enumerate(panels.flat):
+        if at < len(shown):
+            draw(axes, shown[at], at % _ACROSS == 0)
+            axes.set_title(f"{shown[at].label} ({shown[at].better} is better)", fontsize="medium")
+        else:
+            axes.set_visible(False)
+    write_heading(figure, measured, title)
+    write_footnote(figure, measured)
+    return figure
+
+
+def _chance(measured: Measured, column: Column) -> float | None:
+    name = f"{column.test}_chance"
+    return float(measured.results[name].mean()) * column.scale if name in measured.results else None
