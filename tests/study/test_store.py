@@ -207,3 +207,13 @@ def test_a_run_that_ends_well_while_somebody_looks_for_the_dead_is_not_killed(
     assert tracking.close_abandoned(recorder) == []
     (run,) = store.read_runs()
     assert (run.status, run.results) == ("FINISHED", {"error": 1.0})
+
+
+def test_results_longer_than_a_tag_are_read_back_whole():
+    results = {f"metric_{number:04}": number / 3 for number in range(1000)}
+    tags = store.results_tags(results)
+    assert len(tags) > 1
+    assert all(len(value) <= 8000 for value in tags.values())
+    assert store.RunRecord("run", "FINISHED", 0.0, 1.0, {**tags, "key": "0"}).results == results
+    assert store.RunRecord("run", "FINISHED", 0.0, 1.0, store.results_tags({"a": 1.0})).results == {"a": 1.0}
+    assert store.RunRecord("run", "RUNNING", 0.0, None, {}).results == {}
