@@ -298,14 +298,15 @@ def _check_tuning(cell: TuningParameters) -> None:
 def _check_omni(cell: OmniParameters) -> None:
     from lab.data.sources import check_source
 
+    for part in ("hears", "sees"):
+        if shared := sorted({*getattr(cell, part)} & {*TrainedParameters.names()}):
+            raise LabError(f"{shared[0]} in {part!r} is of the whole model; give it as a parameter of its own")
+    if cell.num_samples < 1 or cell.num_test < 1:
+        raise LabError(f"num_samples is {cell.num_samples} and num_test {cell.num_test}; expected at least 1 each")
     _check_speech(cell.hearing)
     _check_sight(replace(cell.seeing, images="", videos="", test_source=""))
     for source in (*cell.data.values(), *cell.tests.values()):
         check_source(source)
-    for name in cell.hears.keys() & cell.sees.keys() & {*TrainedParameters.names()}:
-        raise LabError(f"{name} is of the whole model; give it beside `hears` and `sees`")
-    if cell.num_samples < 1 or cell.num_test < 1:
-        raise LabError(f"num_samples is {cell.num_samples} and num_test {cell.num_test}; expected at least 1 each")
 
 
 CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lab.data.features import FeatureStore
-from lab.data.filters.filtering import LeftOut
+from lab.data.filters.filtering import LeftOut, left_out_account
 from lab.data.instructions.instructions import with_choices
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import TRANSCRIBE, Audio, Image, Sample, Text, Video, samples_sha256
@@ -327,6 +327,9 @@ def open_source(
     """The first samples of one side of any source, pictures and frames as pixels that are kept.
 
     What is said is written as the language model writes it; what it cannot write at all is left out.
+
+    Raises:
+        LabError: as `open_samples`, or the language model can write none of the samples.
     """
     every, left_out = open_samples(source, split, count)
     write = transcript_writer(parameters.language_model)
@@ -337,6 +340,8 @@ def open_source(
             left_out.add(NOT_READABLE, one.id)
         else:
             samples.append(replace(one, answer=write(one.answer)) if one.task == TRANSCRIBE else one)
+    if not samples:
+        raise LabError(f"{source!r} has no {split} sample that can be used; {left_out_account(left_out)}")
     found = replace(_seen(parameters.seeing, source, samples, left_out), branch=None, split=split)
     if not found.holds(Image, Video):
         return found
@@ -359,7 +364,11 @@ def omni_data(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> OmniData:
-    """Everything that the stages of a cell mix, and its tests; questions about text alone get choices."""
+    """Everything that the stages of a cell mix, and its tests; questions about text alone get choices.
+
+    Raises:
+        LabError: a kind of data that the cell does not name, or as `open_source` and `cell_stages`.
+    """
     opened = partial(open_source, parameters, encoders, progress=progress)
     stages = cell_stages(parameters)
     used = dict.fromkeys(kind for stage in stages for kind in stage.data)

@@ -13,6 +13,7 @@ from lab.evaluation.answering import Choose, Transcribe, Write, answer_tests, as
 from lab.evaluation.benchmarks.samples import open_saved
 from lab.evaluation.items import scores_of_tests
 from lab.parts.saved_model import save_model
+from lab.study.preparation import check_cell
 from lab.training.cell import cell_batches, cell_stages, omni_data, omni_model
 from lab.training.loop import TrainingOptions
 from lab.training.named_parts import open_encoders, open_language_model
@@ -215,3 +216,25 @@ def test_a_saved_cell_hears_and_sees_at_once(cell, tmp_path):
 def test_stages_that_cannot_be_are_refused_before_anything_is_made(cell, changes, message):
     with pytest.raises(LabError, match=message):
         omni_data(replace(cell, **changes), {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hears": {"language_model": "words"}}, "language_model in 'hears' is of the whole model"),
+        ({"num_samples": 0}, "num_samples is 0 and num_test 3; expected at least 1 each"),
+        ({"hears": {"projector": "gmlp"}}, "unknown audio projector 'gmlp'"),
+        ({"sees": {"projector": "mlps"}}, "unknown visual projector 'mlps'"),
+        ({"tests": {"music": "songs"}}, "unknown source of samples 'songs'"),
+        ({"data": {"captions": "spoken:espeak"}}, "'spoken:espeak' names no data; expected spoken:ENGINES:DATA"),
+    ],
+)
+def test_a_cell_that_cannot_be_is_refused_before_anything_is_made(cell, changes, message):
+    with pytest.raises(LabError, match=message):
+        check_cell(replace(cell, **changes))
+
+
+def test_data_of_which_the_language_model_writes_nothing_is_refused(cell, monkeypatch):
+    monkeypatch.setattr("lab.training.cell.transcript_writer", lambda name: lambda text: "")
+    with pytest.raises(LabError, match="'descriptions' has no train sample that can be used; left out: 8 not in the"):
+        omni_data(cell, {})
