@@ -33,7 +33,7 @@ def draw_tests(measured: Measured, title: str) -> Figure:
 
 
 def draw_stages(measured: Measured, title: str) -> Figure:
-    """The score of each row after each stage, of the items that are asked between stages."""
+    """The score of each row after each stage, of the items that are asked between stages; dashed is chance."""
 
     def draw(axes: Axes, column: Column, first: bool) -> None:
         stages = [name for name in PAPER_STAGES if f"after_{name}_{column.metric}" in measured.results]
@@ -47,11 +47,13 @@ def draw_stages(measured: Measured, title: str) -> Figure:
         if (chance := _chance(measured, column)) is not None:
             axes.axhline(chance, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.set_xticks(np.arange(len(stages)), [name.replace("_", " ") for name in stages], rotation=30, ha="right")
-        axes.set_ylabel(f"{column.label} ({column.unit})", fontsize="small")
-        if first:
-            axes.legend(fontsize="small")
+        axes.set_ylabel(column.unit, fontsize="small")
+        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
 
-    return _panels(measured, title, draw, height=2.3)
+    asked = measured.ablation.resolve(measured.ablation.rows[0].key, measured.rung).as_dict()["num_between"]
+    figure = _panels(measured, f"{title}: the first {asked} items of each test", draw, height=2.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize="small")
+    return figure
 
 
 def _panels(measured: Measured, title: str, draw: Callable[[Axes, Column, bool], None], *, height: float) -> Figure:
