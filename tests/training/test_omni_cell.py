@@ -222,6 +222,7 @@ def test_stages_that_cannot_be_are_refused_before_anything_is_made(cell, changes
     ("changes", "message"),
     [
         ({"hears": {"language_model": "words"}}, "language_model in 'hears' is of the whole model"),
+        ({"learning_rate": 3e-4}, "learning_rate is 0.0003; of the whole model every stage has its own"),
         ({"num_samples": 0}, "num_samples is 0 and num_test 3; expected at least 1 each"),
         ({"hears": {"projector": "gmlp"}}, "unknown audio projector 'gmlp'"),
         ({"sees": {"projector": "mlps"}}, "unknown visual projector 'mlps'"),
