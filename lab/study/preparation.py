@@ -303,7 +303,7 @@ def _check_omni(cell: OmniParameters) -> None:
             raise LabError(f"{shared[0]} in {part!r} is of the whole model; give it as a parameter of its own")
     if cell.learning_rate != OmniParameters.learning_rate:
         raise LabError(
-            f"learning_rate is {cell.learning_rate}; of the whole model every stage has its own: give them by `learning_rates`"
+            f"learning_rate is {cell.learning_rate}; of the whole model every stage has its own (`learning_rates`)"
         )
     if cell.num_samples < 1 or cell.num_test < 1:
         raise LabError(f"num_samples is {cell.num_samples} and num_test {cell.num_test}; expected at least 1 each")

@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,10 @@ from lab.parts.joined_sequences import AnswerLoss
 from lab.paths import repository_root
 from lab.study.ablation import load_ablation
 from lab.training import loop
+from lab.training.cell import cell_stages
 from lab.training.checkpoints import Checkpoint, TrainingRecord
 from lab.training.loop import TrainingOptions, has_fast_bfloat16, open_accelerator, peak_memory_bytes, train
+from lab.training.parameters import OmniParameters
 from tests.parts.tiny_models import heard, hearing_model
 from tests.training.runs import Regression, counted
 
