@@ -42,7 +42,7 @@ class TrainingOptions:
     "bfloat16" or "auto": bfloat16 where the machine has it in hardware. `fused` is AdamW's: one pass over memory
     instead of many, which counts at 28M parameters; its rounding is another. `weight_decay` is of all that trains,
     norms, biases and embeddings too, as AdamW has it; common practice exempts these. Over a whole run it takes at most
-    steps * learning rate * decay off a weight: 1.2% in any cell of the `cpu` rungs, 10% in any of `paper`. A step sees
+    steps * learning rate * decay off a weight: 1.4% in any cell of the `cpu` rungs, 10% in any of `paper`. A step sees
     `accumulate` batches, one after the other, as if they were one large batch. `gradient_checkpointing` computes the
     layers of transformers' models anew in the backward pass instead of keeping what is inside them: less memory, a
     third more time. `workers` are processes that read batches ahead; where None, there are none on a CPU and
