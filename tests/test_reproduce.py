@@ -85,7 +85,7 @@ def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(study):
     assert prepare([cell]) == first
     shutil.rmtree(paths.cache_dir() / "features")
     assert prepare([cell]) == first
-    assert list((paths.cache_dir() / "features").glob("*/values.bin"))
+    assert list((paths.cache_dir() / "features").glob("*/*/values.bin"))
 
 
 def test_unknown_names_are_refused_before_anything_is_prepared(study):
