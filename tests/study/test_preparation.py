@@ -63,7 +63,7 @@ def test_what_was_prepared_is_remembered_and_made_again_when_it_is_gone(cell, ma
     shutil.rmtree(paths.cache_dir() / "features")
     assert prepare([cell]) == first
     assert len(made) == 2
-    assert len(list((paths.cache_dir() / "features").glob("*/values.bin"))) == 3
+    assert len(list((paths.cache_dir() / "features").glob("*/*/values.bin"))) == 3
 
 
 def test_every_ingredient_is_named_by_the_parameters_value(cell):
