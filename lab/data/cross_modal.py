@@ -19,7 +19,7 @@ from lab.data.sources import OuterSource, check_source, open_samples, sources_sh
 from lab.data.speech.spoken_prompts import ENGINES, Speakers, timbres
 from lab.data.splits import Split, held_out_speakers
 from lab.data.video import read_sound
-from lab.errors import LabError, choose
+from lab.errors import LabError, TryAgain, choose
 
 _SPOKEN_SHARE = 0.25
 _HELD_OUT_VOICES = 0.2
@@ -60,6 +60,8 @@ def with_own_sound(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sam
             raise Dropped("not of one video with a file")
         try:
             sound = read_sound(media_file(videos[0].source))
+        except TryAgain:
+            raise
         except LabError as error:
             raise Dropped("sound that cannot be read") from error
         if sound is None:

@@ -6,10 +6,9 @@ A store is `cache_dir()/features/NAME-KEY/`, in half precision; of an encoder th
 
 What an encoder gives of a part is rounded otherwise in other company: of Whisper tiny.en on a CPU up to 1.3% of the
 values differ in half precision. So a sound is encoded alone, and a store of sounds or pixels holds parts by their ids:
-whoever asks for a list computes what is missing, in a folder of its own in the store. Alone, Whisper takes 1.15 times
-as long on a CPU. Small pictures would take more: EfficientNet-Lite0 1.3 to 1.9 times as long at 96 pixels and 2.4 to
-4.0 at 64, a small SigLIP 2.0 to 2.8 (on one core, and on two). So features of what is seen are computed in batches, and
-their store is of a whole list, which shares nothing with others.
+whoever asks for a list computes what is missing, in a folder of its own in the store. A second of sound is work enough
+for a processor, a small picture alone is not. So features of what is seen are computed in batches, and their store is
+of a whole list, which shares nothing with others.
 """
 
 import errno

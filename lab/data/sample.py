@@ -81,8 +81,8 @@ def _downloaded(address: str) -> bytes:
         with xopen(address, "rb") as file:
             return bytes(file.read())
     except Exception as error:  # whatever the network raises
-        kind = LabError if _lasts(error) else TryAgain
-        raise kind(f"{address} cannot be read: {first_line(error)}; check the network and the address") from error
+        told = f"{address} cannot be read: {first_line(error)}; check the network and the address"
+        raise (LabError(told) if _lasts(error) else TryAgain(f"{told}, and try again")) from error
 
 
 def _lasts(error: BaseException) -> bool:

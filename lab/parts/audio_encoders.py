@@ -29,7 +29,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.errors import LabError
-from lab.parts.part import Built, loading, weights_sha256
+from lab.parts.part import Built, loading, tokenizer_facts, weights_sha256
 
 Window = Literal["padded", "cropped"]
 
@@ -206,7 +206,7 @@ class SpeechRecognizer:
     clips; where the decoder then finds no end, it is tried once more with silence up to 30 s. Timestamps and all other
     special tokens are barred; what Whisper's own decoding does besides (several temperatures, a list of symbols that
     are not speech) is left out: what needs that does not agree with its text. `language` is that of the speech, as
-    Whisper names it (`en`, `zh`).
+    Whisper names it (`en`, `zh`). `read_with` stands in the key for a tokenizer and a front end that can be corrected.
 
     Raises:
         LabError: a language that these weights do not know.
@@ -219,10 +219,11 @@ class SpeechRecognizer:
         tokenizer: PreTrainedTokenizerBase,
         feature_extractor: WhisperFeatureExtractor,
         language: str,
+        read_with: str = "",
     ) -> None:
         self.whisper = whisper.requires_grad_(False).eval()
         self.tokenizer = tokenizer
-        self.language = language
+        self.language, self._read_with = language, read_with
         self.encoder = AudioEncoder(
             whisper=whisper.model.encoder, feature_extractor=feature_extractor, window="cropped"
         ).freeze()
@@ -242,7 +243,7 @@ class SpeechRecognizer:
     def key(self) -> str:
         """Names everything that the transcript of a waveform depends on; transcripts kept on disk stand under it."""
         weights = weights_sha256(self.whisper)[:16]
-        return f"whisper-{weights}-{self.language}-greedy-{RECOGNITION_VERSION}"
+        return f"whisper-{weights}-{self.language}-greedy-{RECOGNITION_VERSION}{self._read_with}"
 
     @torch.no_grad()
     def transcribe(self, waveforms: Sequence[np.ndarray], *, batch_seconds: float = 60.0) -> list[str]:
@@ -397,6 +398,14 @@ def load_speech_recognizer(name_or_path: str | Path, *, language: str = "en") ->
         tokenizer: PreTrainedTokenizerBase = (
             AUDIO_ENCODERS[name]().tokenizer() if name in AUDIO_ENCODERS else AutoTokenizer.from_pretrained(name)
         )
+    read_with = ""
+    if name not in AUDIO_ENCODERS:  # there both can be corrected, and the weights stay
+        facts = [tokenizer_facts(tokenizer), feature_extractor.to_json_string()]
+        read_with = f"-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
     return SpeechRecognizer(
-        whisper=whisper, tokenizer=tokenizer, feature_extractor=feature_extractor, language=language
+        whisper=whisper,
+        tokenizer=tokenizer,
+        feature_extractor=feature_extractor,
+        language=language,
+        read_with=read_with,
     )

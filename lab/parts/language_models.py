@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lab.errors import LabError
-from lab.parts.part import Built, loading, weights_sha256
+from lab.parts.part import Built, loading, tokenizer_facts, weights_sha256
 
 CHARACTER_FILE = "characters.json"
 
@@ -198,19 +198,13 @@ def load_language_model(
             place, options = files[0].parent, {"gguf_file": files[0].name}
         tokenizer = AutoTokenizer.from_pretrained(str(place), **options)
         model = AutoModelForCausalLM.from_pretrained(str(place), dtype=dtype, **options).eval()
-    sha256 = weights_sha256(model) if known is not None else _sha256(model, _tokenizer_facts(tokenizer))
+    sha256 = weights_sha256(model) if known is not None else _sha256(model, tokenizer_facts(tokenizer))
     return LanguageModel(name_or_path, model, SubwordCodec(tokenizer=tokenizer), sha256)
 
 
 def _sha256(model: PreTrainedModel, codec: Any) -> str:
     """Of a folder or of the hub: there a tokenizer can be corrected and the weights stay."""
     return hashlib.sha256(f"{weights_sha256(model)} {codec!r}".encode()).hexdigest()
-
-
-def _tokenizer_facts(tokenizer: Any) -> list[Any]:
-    """How text becomes token ids, what the special ones are, and how a chat is written."""
-    cut = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
-    return [cut, sorted(tokenizer.special_tokens_map.items()), tokenizer.chat_template]
 
 
 LANGUAGE_MODELS: dict[str, LanguageModelSource] = {

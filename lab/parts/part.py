@@ -91,3 +91,9 @@ def weights_sha256(module: nn.Module) -> str:
             # Flat first, because a tensor without axes (BatchNorm's counter) cannot be viewed as bytes.
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def tokenizer_facts(tokenizer: Any) -> list[Any]:
+    """How text becomes token ids, what the special ones are, and how a chat is written."""
+    cut = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    return [cut, sorted(tokenizer.special_tokens_map.items()), tokenizer.chat_template]

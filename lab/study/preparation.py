@@ -395,7 +395,10 @@ def _make_vision(cell: VisionParameters) -> Made:
     data = seen_data(cell, encoder, progress=say("pictures and frames, samples"))
     _say_left_out(data.values())
     ingredients, files = _made_of(cell, encoder, data.values())
-    return ingredients, [*files, *(str(split.store.folder) for split in data.values() if split.store)]
+    return ingredients, [
+        *files,
+        *(str(folder) for split in data.values() if split.store for folder in split.store.folders),
+    ]
 
 
 def _make_pictures(cell: PictureTuningParameters) -> Made:
@@ -425,6 +428,7 @@ def _make_text(cell: TextTuningParameters) -> Made:
 
 def _make_omni(cell: OmniParameters) -> Made:
     from lab.data.normalizers import NORMALIZERS
+    from lab.data.sample import samples_sha256
     from lab.data.sources import sources_sha256
     from lab.training.cell import omni_data
     from lab.training.named_parts import open_encoders
@@ -434,15 +438,17 @@ def _make_omni(cell: OmniParameters) -> Made:
     stores = [one for own in (data.kinds, data.tests, data.kept, *data.own.values()) for one in own.values()]
     _say_left_out([*data.kinds.values(), *data.tests.values()])
     ingredients = {
-        **{
-            name: str({key: sources_sha256(one) for key, one in getattr(cell, name).items()})
-            for name in ("data", "tests")
-        },
+        "data": str({key: sources_sha256(source) for key, source in cell.data.items()}),
+        # Files that rows of a data set name may lie outside of its folder, and count by what is in them.
+        "stages": str({kind: samples_sha256(split.samples) for kind, split in data.kinds.items()}),
+        "tests": str(
+            {key: f"{sources_sha256(cell.tests[key])} {samples_sha256(t.samples)}" for key, t in data.tests.items()}
+        ),
         "hears": f"{encoders['audio_encoder'].key} {NORMALIZERS[cell.hearing.normalizer].version}",
         "sees": encoders["vision_encoder"].weights_sha256,
     }
     kept = [store for one in stores for store in (*one.heard, *filter(None, [one.store]))]
-    return ingredients, sorted({str(store.folder) for store in kept})
+    return ingredients, sorted({str(folder) for store in kept for folder in store.folders})
 
 
 MAKES: Mapping[type[Parameters], Callable[[Any], Made]] = {

@@ -31,8 +31,8 @@ from lab.errors import LabError
 
 EXPERIMENT = "omni-lab"
 PREFIX = "omni_lab."
-_TAG_LETTERS = 7_000
 """Of every tag that the sweep reads back."""
+_TAG_LETTERS = 7_000
 MODEL, DESCRIPTION = "model", "model.json"
 """The artifact of a run that kept its model, and the file by which a folder is known as one."""
 # Of ids in messages, enough of one to name a run, and runs in a message.

@@ -249,7 +249,8 @@ class SampleExamples:
             return self
         if not whole:
             raise LabError(told[0])
-        reason = f"{UNREADABLE}; delete {stores[0].folder} to try again"
+        folders = " and ".join(sorted({str(store.folder) for store in stores if store.problems}))
+        reason = f"{UNREADABLE}; delete {folders} to try again"
         return replace(self, samples=whole, left_out={**self.left_out, reason: told})
 
     def _stored(self, kind: type | tuple[type, ...], read: Callable[[Any], Rows], **options: Any) -> FeatureStore:

@@ -1,4 +1,6 @@
 import errno
+import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,6 +233,11 @@ def test_what_fails_while_reading_is_raised_as_it_is_and_leaves_nothing():
     assert folders() == []
 
 
+def dies_at_the_third_clip() -> Callable[[np.ndarray], np.ndarray]:
+    encoder = Listener()
+    return lambda clip: encoder(clip) if len(encoder.calls) < 2 else os._exit(9)
+
+
 def test_a_store_left_unfinished_is_not_opened():
     def interrupted(clips):
         raise KeyboardInterrupt
@@ -238,13 +245,17 @@ def test_a_store_left_unfinished_is_not_opened():
     with pytest.raises(KeyboardInterrupt):
         keep_sounds(interrupted)
     assert folders() == []
-    # And one whose process was killed, so that nobody tidied up after it.
-    left = keep_sounds(key="other").folder.parent / ".part-killed" / "store"
-    left.mkdir(parents=True)
-    (left / "values.bin").write_bytes(b"\0" * 6)
+    # And one whose process was killed after two clips, so that nobody tidied up after it.
+    killed = multiprocessing.get_context("fork").Process(target=keep_sounds, args=(dies_at_the_third_clip(),))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == 9
+    assert list((cache_dir() / "features").rglob("values.bin"))
+    assert folders() == []
     encoder = Listener()
     assert keep_sounds(encoder)["clip0"].values.any()
     assert len(encoder.calls) == 5
+    assert len(list((cache_dir() / "features").rglob("values.bin"))) == 1
 
 
 def test_no_parts_and_ids_twice_are_refused():

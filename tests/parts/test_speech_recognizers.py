@@ -4,7 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from tokenizers import Tokenizer, models
+from transformers import (
+    PreTrainedTokenizerFast,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 
 from lab.errors import LabError
 from lab.parts.audio_encoders import AUDIO_ENCODERS, SpeechRecognizer, load_speech_recognizer
@@ -129,6 +135,22 @@ def test_the_key_tells_weights_and_language_apart():
     assert first.key == again.key
     other = recognizer(whisper=tiny_whisper(51_865), language="zh")
     assert other.key != first.key
+
+
+def test_a_corrected_tokenizer_or_front_end_is_another_recognizer_of_the_same_weights(tmp_path: Path):
+    tiny_whisper().save_pretrained(tmp_path)
+    front_end = WhisperFeatureExtractor(feature_size=80)
+    front_end.save_pretrained(tmp_path)
+    words = {"<unk>": 0, "<|startoftranscript|>": 1, "<|notimestamps|>": 2, "<|endoftext|>": 3, "a": 4, "b": 5}
+    keys = []
+    for spelt, hop_length in (("a", 160), ("a", 160), ("A", 160), ("A", 80)):
+        written = {spelt if word == "a" else word: number for word, number in words.items()}
+        plain = Tokenizer(models.WordLevel(written, unk_token="<unk>"))
+        PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>").save_pretrained(tmp_path)
+        WhisperFeatureExtractor(feature_size=80, hop_length=hop_length).save_pretrained(tmp_path)
+        keys.append(load_speech_recognizer(tmp_path).key)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 800), np.float32), np.zeros(0, np.float32)])

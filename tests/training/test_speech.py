@@ -106,6 +106,24 @@ def test_stored_features_are_what_the_encoder_gives(cell):
         assert np.array_equal(frames.astype(np.float16), sound.values.numpy().astype(np.float16))
 
 
+def test_a_clip_is_encoded_once_and_its_features_are_the_same_in_whatever_list(cell, monkeypatch):
+    encoder = open_audio_encoder(cell.audio_encoder)
+    corpus, calls = load_corpus(cell.corpus), []
+    encode = type(encoder).encode
+    monkeypatch.setattr(type(encoder), "encode", lambda self, clip: calls.append(len(clip)) or encode(self, clip))
+    few = open_split(corpus, "train", encoder, limit=3)
+    assert len(calls) == 3
+    every = open_split(corpus, "train", encoder)
+    assert len(calls) == len(every) > 3
+    written_otherwise = open_split(corpus, "train", encoder, write=str.upper, prompt="say")
+    assert len(calls) == len(every)
+    for one in few.samples:
+        kept = [split.heard[0][one.id].values for split in (few, every, written_otherwise)]
+        assert np.array_equal(kept[0], kept[1])
+        assert np.array_equal(kept[0], kept[2])
+        assert np.array_equal(kept[0], encode(encoder, one.sound.read()).astype(np.float16))
+
+
 def test_the_prompt_stands_before_every_sound(cell):
     encoder = open_audio_encoder(cell.audio_encoder)
     data = heard_data(replace(cell, prompt="abc"), encoder)[AUDIO]

@@ -27,7 +27,7 @@ from lab.data.sample import TRANSCRIBE, Audio, Drawn, Sample, UniqueIds
 from lab.data.sources import OuterSource
 from lab.data.speech.audio import PCM_SCALE, SAMPLING_RATE, Clip
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
-from lab.errors import LabError, choose
+from lab.errors import LabError, TryAgain, choose
 from lab.paths import cache_dir, make_folder
 
 # Raise it when preparing changes, so that corpora prepared by older code are prepared again.
@@ -232,6 +232,8 @@ def _write_audio(
             sound = sample.sound
             try:
                 samples = sound.read()
+            except TryAgain:  # what is left out here stays so
+                raise
             except LabError as error:
                 skipped["audio that cannot be read"] += 1
                 problems.append(f"sample {sample.id!r} of corpus {name!r}: {error}")

@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from lab.data.sample import Sample, Text
+from lab.data.sample import Audio, Sample, Text
 from lab.data.speech import corpora
 from lab.data.speech.corpora import CORPORA, CorpusKind, default_corpus, load_corpus
-from lab.errors import LabError
+from lab.errors import LabError, TryAgain
 from lab.paths import cache_dir
 from tests.data.fakes import reading, recording, tone
 
@@ -93,6 +93,15 @@ def test_what_cannot_be_used_is_left_out_and_counted(monkeypatch):
         "text empty after normalisation": 1,
     }
     assert corpus.manifest["problems"] == ["sample 'c' of corpus 'toy': clip is truncated"]
+
+
+def test_a_network_that_fails_leaves_nothing_out_of_what_is_kept(toy, monkeypatch):
+    away = Sample(id="a", content=(Audio("http://127.0.0.1:9/a.wav"),), answer="somewhere else")
+    monkeypatch.setitem(CORPORA, "web", lambda: CorpusKind(lambda: reading([*recordings(), (away, None)])))
+    with pytest.raises(TryAgain, match=r"127\.0\.0\.1:9/a\.wav cannot be read: .*, and try again$"):
+        load_corpus("web")
+    monkeypatch.setattr(Audio, "read", lambda _: tone())
+    assert len(load_corpus("web").samples) == 9
 
 
 def test_where_no_sound_can_be_read_the_first_is_named(monkeypatch):
