@@ -80,8 +80,8 @@ def processor() -> str:
 
 
 def value_key(value: Any) -> Any:
-    """What stands for a parameter's value where prepared things are looked up: itself, or the JSON of a mapping."""
-    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
+    """What stands for a parameter's value where prepared things are looked up: itself, or the hash of a mapping."""
+    return digest(json.dumps(value, sort_keys=True)) if isinstance(value, Mapping) else value
 
 
 def is_prepared(cell: Cell, prepared: Mapping[str, Any]) -> bool:
@@ -98,7 +98,7 @@ def _prepared_for(cell: Cell, prepared: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name, value in chosen.items():
         if value not in prepared[name]:
-            raise LabError(f"nothing was prepared for {name} = {value!r}, which {cell.title} needs")
+            raise LabError(f"nothing was prepared for {name} = {cell.parameters.get(name)!r}, which {cell.title} needs")
     return {name: value[chosen[name]] if name in chosen else value for name, value in prepared.items()}
 
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 from lab.data.fetch import packages, sha256_of
 from lab.errors import LabError, choose
 from lab.paths import cache_dir, write_whole
+from lab.study.definitions import digest
 from lab.study.identity import package_versions, processor, value_key
 from lab.study.limits import visible_gpus
 from lab.study.reach import sources_hash
@@ -438,11 +439,11 @@ def _make_omni(cell: OmniParameters) -> Made:
     stores = [one for own in (data.kinds, data.tests, data.kept, *data.own.values()) for one in own.values()]
     _say_left_out([*data.kinds.values(), *data.tests.values()])
     ingredients = {
-        "data": str({key: sources_sha256(source) for key, source in cell.data.items()}),
+        "data": str({key: digest(sources_sha256(source)) for key, source in cell.data.items()}),
         # Files that rows of a data set name may lie outside of its folder, and count by what is in them.
-        "stages": str({kind: samples_sha256(split.samples) for kind, split in data.kinds.items()}),
+        "stages": str({kind: digest(samples_sha256(split.samples)) for kind, split in data.kinds.items()}),
         "tests": str(
-            {key: f"{sources_sha256(cell.tests[key])} {samples_sha256(t.samples)}" for key, t in data.tests.items()}
+            {key: digest(sources_sha256(cell.tests[key]) + samples_sha256(t.samples)) for key, t in data.tests.items()}
         ),
         "hears": f"{encoders['audio_encoder'].key} {NORMALIZERS[cell.hearing.normalizer].version}",
         "sees": encoders["vision_encoder"].weights_sha256,

@@ -71,6 +71,15 @@ def test_a_changed_corpus_is_another_cell_and_another_corpus_is_not(notebook: Pa
     assert key_of(notebook, cell(), {"corpus": {"espeak": "a2", "asterisk": "bb"}}) != before
 
 
+def test_what_belongs_to_a_mapping_is_found_by_a_short_key(notebook: Path) -> None:
+    told = [{"stages": {f"stage_{n}": {"share": n}}} for n in range(200, 202)]
+    prepared = {"stages": {identity.value_key(one["stages"]): f"kept {n}" for n, one in enumerate(told)}}
+    cells = identity.identify([cell(**one) for one in told], notebook, prepared)
+    assert [one.ingredients["prepared.stages"] for one in cells] == ["kept 0", "kept 1"]
+    # MLflow keeps few letters of what a study with many rows was given.
+    assert {len(key) for key in prepared["stages"]} == {16}
+
+
 def test_a_corpus_that_was_not_prepared_is_named(notebook: Path) -> None:
     with pytest.raises(LabError, match="nothing was prepared for corpus = 'espeak', which small, seed 0 needs"):
         key_of(notebook, cell(), {"corpus": {"asterisk": "bb"}})
