@@ -376,5 +376,5 @@ CORPORA: dict[str, Callable[[], CorpusKind]] = {
     "hub": data_set,
 }
 
-UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256)
+UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256, opens=True)
 """A source of samples that are utterances; what stands behind its name is a corpus."""
