@@ -183,6 +183,7 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
     """Held-out instructions as questions: the right answer first among answers to others, always the same.
 
     Others are drawn among the `4 * num_choices` of nearest length of its source, of all sources where that has too few.
+    One that has choices of its own keeps them.
     Answers are brought by `write` into the form that the language model reads. The task is the source's own.
     """
     if num_choices < 2:
@@ -190,6 +191,10 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
     found = []
     for index, one in enumerate(instructions):
         right = write(one.answer)
+        task = one.source.rpartition(":")[2]
+        if one.choices:
+            found.append(replace(one, task=task, answer=right, choices=tuple(map(write, one.choices))))
+            continue
         rng = np.random.default_rng([index, len(instructions)])
         others: list[str] = []
         for among in (one.source, None):
@@ -201,7 +206,6 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
                 f"{len(instructions)} instructions have {len(others) + 1} different answers, too few for "
                 f"{num_choices} choices; raise num_test"
             )
-        task = one.source.rpartition(":")[2]
         found.append(replace(one, task=task, answer=right, choices=(right, *others)))
     return found
 
