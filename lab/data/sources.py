@@ -163,6 +163,13 @@ def lacking() -> OuterSource:
     return LACKING
 
 
+def kept() -> OuterSource:
+    """Training samples that pass FILTERS of SAMPLE_FILTERS, as in `kept:said+known:DATA`, `kept:random=loss:DATA`."""
+    from lab.training.sample_filters import KEPT
+
+    return KEPT
+
+
 OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "speech": speech,
     "text": text,
@@ -170,6 +177,7 @@ OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "quarters": quarters,
     "swapped": swapped,
     "lacking": lacking,
+    "kept": kept,
 }
 """Named with their options and other data behind, as in "spoken:espeak:stills"."""
 
