@@ -113,7 +113,7 @@ def by_loss(samples: Sequence[Sample], value: float) -> Filtered:
     """The paper's: a Gaussian is fitted to the losses of the source, and what lies beyond mean +- `value` sd goes."""
     losses = answer_loss(samples)
     read = np.flatnonzero(np.isfinite(losses))
-    found = filter_losses(Losses([samples[i].id for i in read], losses[read]), "gaussian", k=value)
+    found = filter_losses(Losses([samples[int(i)].id for i in read], losses[read]), "gaussian", k=value)
     reasons = np.full(len(samples), "without a loss", dtype=object)
     reasons[read] = found.reasons
     return Filtered([one.id for one in samples], reasons, name="loss", parameters={"k": value})
