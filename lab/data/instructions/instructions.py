@@ -45,11 +45,11 @@ def instruction(*, id: str, prompt: str, answer: str, source: str, group: str = 
 def read_instructions(name: str, *, limit: int | None = None, revision: str | None = None) -> SampleReading:
     """Stream the instructions of a source, or of several joined by `+`.
 
-    Names: `chatterbot[:LANGUAGE]`, `mmlu`, `bigbench[:TASK,TASK]`, `hub:DATASET[:CONFIG[:SPLIT]]` (`train` where no
-    split is named), a data set of the form `messages` or `pair`; every answer of a longer conversation is one
-    instruction. Of a package, a pair that was there before (but for case and punctuation) is left out; of the hub
-    nothing is, so that a corpus of any size passes in bounded memory. Empty prompts and answers are left out
-    everywhere. All is counted and named.
+    Names: `chatterbot[:LANGUAGE]`, `conversations[:LANGUAGE]`, `mmlu`, `bigbench[:TASK,TASK]`, `manners[:TASK,TASK]`,
+    `hub:DATASET[:CONFIG[:SPLIT]]` (`train` where no split is named), a data set of the form `messages` or `pair`; every
+    answer of a longer conversation is one instruction. Of a package, a pair that was there before (but for case and
+    punctuation) is left out; of the hub nothing is, so that a corpus of any size passes in bounded memory. Empty
+    prompts and answers are left out everywhere. All is counted and named.
 
     At most `limit` instructions of each source are read; `revision` is a commit of the hub's.
 
@@ -235,6 +235,13 @@ def chatterbot() -> Reader:
     return chatterbot.instructions
 
 
+def conversations() -> Reader:
+    """The same conversations: what was answered after several turns."""
+    from standins.instructions import chatterbot
+
+    return chatterbot.conversations
+
+
 def mmlu() -> Reader:
     """The few-shot questions of MMLU that lm-eval carries, with their choices."""
     from standins.instructions import mmlu
@@ -249,10 +256,19 @@ def bigbench() -> Reader:
     return bigbench.instructions
 
 
+def manners() -> Reader:
+    """The same tasks after a system message that says how the answer is to be written."""
+    from standins.instructions import bigbench
+
+    return bigbench.manners
+
+
 INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[], Reader]]] = {
     "chatterbot": ("chatterbot-corpus", chatterbot),
+    "conversations": ("chatterbot-corpus", conversations),
     "mmlu": ("lm-eval", mmlu),
     "bigbench": ("bigbench", bigbench),
+    "manners": ("bigbench", manners),
 }
 """The package of each source, and what reads it."""
 

@@ -138,6 +138,48 @@ def test_a_task_of_bigbench_gives_its_first_target_or_its_best_choice():
     assert reading.left_out.counts() == {"example without one best answer": 1}
 
 
+def test_what_was_answered_after_several_turns_is_one_sample_in_turns_of_the_groups_of_its_pairs(talks):
+    pairs_groups = {one.id: one.group for one in read_instructions("chatterbot").samples}
+    found = list(read_instructions("conversations").samples)
+    assert [[(part.role, part.text) for part in one.content] for one in found] == [
+        [("user", "Hello there"), ("assistant", "Hi."), ("user", "How are you today?")],
+    ]
+    assert [one.answer for one in found] == ["Fine."]
+    assert all(pairs_groups[one.id.removesuffix("-turns")] == one.group for one in found)
+
+
+def test_of_a_long_conversation_the_last_turns_are_read_from_one_of_the_users():
+    turns = "".join(f"  - turn {number}\n" for number in range(1, 9))
+    talk = f"conversations:\n- - turn 0\n{turns}"
+    installed("chatterbot-corpus", {"chatterbot_corpus/data/english/talk.yml": talk.encode()})
+    told = [
+        ([part.text.removeprefix("turn ") for part in one.content], one.answer)
+        for one in read_instructions("conversations").samples
+    ]
+    assert told[:3] == [(["0", "1", "2"], "turn 3"), (["1", "2", "3"], "turn 4"), (["0", "1", "2", "3", "4"], "turn 5")]
+    assert told[-1] == (["3", "4", "5", "6", "7"], "turn 8")
+
+
+def test_a_system_message_says_how_the_answer_is_written_and_the_answer_is_written_so():
+    bigbench(
+        [{"input": word, "target": f"{word}s"} for word in ("cat", "dog", "cow", "hen", "pig", "ant", "bee", "elk")]
+    )
+    plain = {one.id: one for one in read_instructions("bigbench:plurals").samples}
+    found = list(read_instructions("manners:plurals").samples)
+    assert len({one.content[0].text for one in found}) > 2
+    for one in found:
+        before = plain[one.id.removesuffix("-manner")]
+        assert (one.content[0].role, one.content[1:], one.group) == ("system", before.content, before.group)
+        word = before.answer
+        written = {
+            "Spell the answer.": " ".join(word),
+            "Say the answer twice.": f"{word} {word}",
+            "Write the answer from its end.": word[::-1],
+            "Be polite.": f"{word}, thank you",
+        }
+        assert one.answer == written[one.content[0].text]
+
+
 def test_of_a_later_task_of_bigbench_few_scored_choices_are_the_samples_and_stay_so_when_it_is_asked():
     examples = [
         {"input": "Jo kicked the ball.", "target_scores": {"plausible": 1, "implausible": 0}},
