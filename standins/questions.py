@@ -4,29 +4,36 @@ What is asked of test data was never trained on: things, backgrounds, combinatio
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from lab.data.filters.filtering import LeftOut
 from lab.data.sample import Drawn, Image, Sample, Text, Video
-from lab.data.sources import Largest, SampleSource
+from lab.data.sources import Largest, OuterSource, SampleSource, check_source, open_samples, sources_sha256
 from lab.data.splits import Split
 from lab.data.video import Sight, VideoFrames
 from lab.errors import LabError, choose
+from standins.drawn import generator, offered
 from standins.pages.chart_questions import chart_questions
 from standins.pages.charts import CHART_TABLES, HEIGHT, WIDTH, Chart, make_chart, render_chart
+from standins.pages.page_values import draw_values, result
 from standins.pages.rendered_text import PAGES, TRANSCRIBE, Page, make_page, questions, render, transcript
 from standins.pictures.pictures import EMOJI_NAMES, EMOJI_PICTURES, STAMPS
 from standins.scenes.questions import KINDS, STILL_KINDS, make_scene, still_scene, video_scene
-from standins.scenes.scene import Scene, frames
+from standins.scenes.scene import THOUSAND, Scene, frames, standing_box
 from standins.scenes.stage import SceneOptions
 from standins.scenes.stills import described
+from standins.texts import in_words
 
 FIRST_SEED = {"train": 1, "dev": 2, "test": 3}
 # Where a source names none.
 SCENE_SECONDS, PAGE_KIND = "8-48", "labelled"
+_MATHS_CHOICES = 4
+_GRID = (10, 1000)
 
 Pixels = UInt8[ndarray, "height width 3"]
 
@@ -90,6 +97,63 @@ def description_samples(split: Split, count: int) -> list[Sample]:
     ]
 
 
+def grounding_samples(split: Split, count: int, grid: str = "100") -> list[Sample]:
+    """Stills of which a thing is to be found: its box as left, top, right and bottom, "35 5 65 35".
+
+    Places are counted from 0 at the left or top to `grid` at the right or bottom, so of 100 they are whole percent. The
+    other choices are where the thing stands in the scene's twins, so who does not see it is at chance.
+    """
+    if not grid.isascii() or not grid.isdigit() or not _GRID[0] <= int(grid) <= _GRID[1]:
+        raise LabError(f"the grid of a box is {grid!r}; expected a whole number from {_GRID[0]} to {_GRID[1]}")
+    seed, twins = choose(FIRST_SEED, split, "split"), STILL_KINDS["where"].answers
+    found = []
+    for index in range(count):
+        first = index // twins * twins
+        made = [make_scene(first + n, seed=seed, split=split, kinds=("where",)) for n in range(twins)]
+        scene = made[index % twins]
+        boxes = {one.question.answer: _in_grid(standing_box(one.actors[-1]), int(grid)) for one in made}
+        asked = f"Where is the {scene.actors[-1].word}? Give its left, top, right and bottom, from 0 to {grid}."
+        found.append(
+            Sample(
+                id=f"{scene.id}-box",
+                group=scene.twins,
+                task="box",
+                content=(Image(Drawn(_still, (scene,))), Text(asked)),
+                answer=boxes[scene.question.answer],
+                choices=tuple(boxes[place] for place in scene.question.choices),
+            )
+        )
+    return found
+
+
+def _in_grid(box: tuple[int, ...], grid: int) -> str:
+    return " ".join(str(round(grid * place / THOUSAND)) for place in box)
+
+
+def maths_samples(split: Split, count: int) -> list[Sample]:
+    """Pictures of a sum, a difference or a product, to be worked out; the same numbers are on one side of the split."""
+    found = []
+    for page in _pages(split, count, "maths"):
+        rng = generator(page.seed, page.index, split, first=tuple(b"maths"))
+        (entry,), answer = page.entries, result(page.entries[0].value)
+        others: dict[int, str] = {}
+        while len(others) < _MATHS_CHOICES - 1:
+            (other,) = draw_values(page.kind, rng, count=1, split=split)
+            if result(other) != answer:
+                others[result(other)] = other
+        found.append(
+            Sample(
+                id=f"{page.id}-solved",
+                group=f"maths-{entry.value}",
+                task=page.kind,
+                content=(Image(Drawn(_own_size, (render, page))), Text("What does it come to?")),
+                answer=str(answer),
+                choices=offered(rng, str(answer), list(map(str, others))),
+            )
+        )
+    return found
+
+
 def interleaved_samples(split: Split, count: int) -> list[Sample]:
     """Documents of three pictures of one thing each, all but the last with its name behind it."""
     seed, answers = choose(FIRST_SEED, split, "split"), STILL_KINDS["what"].answers
@@ -142,14 +206,19 @@ def _pages(split: Split, count: int, pages: str) -> list[Page]:
     return [make_page(settings, seed=seed, index=index, split=split) for index in range(count)]
 
 
-def chart_samples(split: Split, count: int, kinds: str = "") -> list[Sample]:
-    """Charts of random tables, at their own size; `kinds` as in "bar,pie", all where empty. One question a chart."""
+def chart_samples(split: Split, count: int, kinds: str = "", questions: str = "") -> list[Sample]:
+    """Charts of random tables, at their own size; `kinds` as in "bar,pie", all where empty. One question a chart.
+
+    `questions` are kinds of these, as in "comparison,trend"; where empty, all but what was added later (a trend).
+    """
     chosen = kinds.split(",") if kinds else list(CHART_TABLES)
     seed = choose(FIRST_SEED, split, "split")
     found = []
     for index in range(count):
         chart = make_chart(chosen, seed=seed, index=index, split=split)
-        asked = chart_questions(chart)
+        asked = chart_questions(chart, questions.split(",") if questions else ())
+        if not asked:
+            raise LabError(f"a chart of kind {chart.kind!r} has no question of kind {questions!r}; name other kinds")
         one = asked[index // len(chosen) % len(asked)]  # so that every kind of chart is asked everything
         found.append(_asking(one, Image(Drawn(_own_size, (render_chart, chart))), chart.id))
     return found
@@ -177,7 +246,21 @@ def _largest_page(sight: Sight, pages: str = PAGE_KIND) -> Largest:
     return Largest(1, (settings.height[1], settings.width[1]))
 
 
-def _largest_chart(sight: Sight, kinds: str = "") -> Largest:
+def _worded(split: Split, count: int, inner: str) -> tuple[list[Sample], LeftOut]:
+    """Samples whose whole numbers are written in words, for a language model without digits."""
+    samples, left_out = open_samples(inner, split, count)
+    return [
+        replace(
+            one,
+            content=tuple(replace(p, text=in_words(p.text)) if isinstance(p, Text) else p for p in one.content),
+            answer=in_words(one.answer),
+            choices=tuple(map(in_words, one.choices)),
+        )
+        for one in samples
+    ], left_out
+
+
+def _largest_chart(sight: Sight, kinds: str = "", questions: str = "") -> Largest:
     return Largest(1, (HEIGHT[1], WIDTH[1]))
 
 
@@ -185,7 +268,10 @@ _PICTURES = (STAMPS, EMOJI_PICTURES, EMOJI_NAMES)
 SCENES = SampleSource(read=scene_samples, largest=_largest_scene, packages=_PICTURES)
 STILLS = SampleSource(read=still_samples, largest=_largest_still, packages=_PICTURES)
 DESCRIPTIONS = SampleSource(read=description_samples, largest=_largest_still, packages=_PICTURES)
+GROUNDING = SampleSource(read=grounding_samples, largest=lambda sight, *grid: _largest_still(sight), packages=_PICTURES)
 INTERLEAVED = SampleSource(read=interleaved_samples, largest=_largest_still, packages=_PICTURES)
 PAGES_OF_TEXT = SampleSource(read=page_samples, largest=_largest_page, packages=("fonts-wqy-microhei",))
 TRANSCRIPTS = SampleSource(read=transcript_samples, largest=_largest_page, packages=PAGES_OF_TEXT.packages)
+MATHS = SampleSource(read=maths_samples, largest=lambda sight: _largest_page(sight, "maths"), packages=())
 CHARTS_OF_TABLES = SampleSource(read=chart_samples, largest=_largest_chart, packages=())
+WORDED = OuterSource(read=_worded, check=check_source, state=sources_sha256)

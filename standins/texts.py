@@ -32,6 +32,36 @@ _SPEAKER = re.compile(r"^\s*[A-Z]:\s+")
 _LETTER = re.compile(r"[a-z]")
 
 
+_NUMBER = re.compile(r"(?<![\w.,-])\d+(?!\w|[.,]\d)")
+_UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+
+def in_words(text: str) -> str:
+    """Return the text with each whole number that stands alone in words; all others stay as they are.
+
+    >>> in_words("Is 1,024 or 640 the 2nd of 019?")
+    'Is 1,024 or six hundred forty the 2nd of zero one nine?'
+    """
+    return _NUMBER.sub(lambda found: _told(found.group()), text)
+
+
+def _told(digits: str) -> str:
+    if digits.startswith("0"):
+        return " ".join(_UNITS[int(digit)] for digit in digits)
+    number = int(digits)
+    if number < len(_UNITS):
+        return _UNITS[number]
+    sizes = ((1_000_000, "million"), (1000, "thousand"), (100, "hundred"), (10, ""))
+    size, name = next(one for one in sizes if number >= one[0])
+    many, rest = divmod(number, size)
+    words = [_told(str(many)), name] if name else [_TENS[many - 2]]
+    return " ".join([*words, *([_told(str(rest))] if rest else [])])
+
+
 def to_alphabet(text: str, *, punctuation: bool = True) -> str:
     """Return the text in `ALPHABET`: lower case, typographic marks made plain, whatever else is there dropped.
 

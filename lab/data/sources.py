@@ -81,6 +81,20 @@ def descriptions() -> SampleSource:
     return DESCRIPTIONS
 
 
+def grounding() -> SampleSource:
+    """The same stills, of which a thing is to be found: its box, "35 5 65 35" of percent; GRID as in `grounding:10`."""
+    from standins.questions import GROUNDING
+
+    return GROUNDING
+
+
+def maths() -> SampleSource:
+    """Pictures of sums, differences and products, to be worked out."""
+    from standins.questions import MATHS
+
+    return MATHS
+
+
 def interleaved() -> SampleSource:
     """Documents of three pictures, each but the last with its name behind it; the last one's is to be written."""
     from standins.questions import INTERLEAVED
@@ -89,7 +103,7 @@ def interleaved() -> SampleSource:
 
 
 def charts() -> SampleSource:
-    """Charts of random tables, seen at their own size; KINDS as in `charts:bar,pie`. One question a chart."""
+    """Charts of random tables, seen at their own size; KINDS and QUESTIONS as in `charts:bar,line:comparison,trend`."""
     from standins.questions import CHARTS_OF_TABLES
 
     return CHARTS_OF_TABLES
@@ -99,6 +113,8 @@ SAMPLE_SOURCES: dict[str, Callable[[], SampleSource]] = {
     "scenes": scenes,
     "stills": stills,
     "descriptions": descriptions,
+    "grounding": grounding,
+    "maths": maths,
     "interleaved": interleaved,
     "pages": pages,
     "transcripts": transcripts,
@@ -172,6 +188,20 @@ def lacking() -> OuterSource:
     return LACKING
 
 
+def kept() -> OuterSource:
+    """Training samples that pass FILTERS of SAMPLE_FILTERS, as in `kept:said+known:DATA`, `kept:random=loss:DATA`."""
+    from lab.training.sample_filters import KEPT
+
+    return KEPT
+
+
+def worded() -> OuterSource:
+    """Numbers are written in words, for a language model without digits, as in `worded:maths`."""
+    from standins.questions import WORDED
+
+    return WORDED
+
+
 OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "speech": speech,
     "text": text,
@@ -180,6 +210,8 @@ OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "quarters": quarters,
     "swapped": swapped,
     "lacking": lacking,
+    "worded": worded,
+    "kept": kept,
 }
 """Named with their options and other data behind, as in "spoken:espeak:stills"."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from lab.errors import choose
 from standins.drawn import Question, offered
 from standins.pages.charts import NUM_LEVELS, Chart, chart_generator
 
@@ -23,18 +24,21 @@ _WORDING = {
     "count": "How many values are above {threshold}?",
     "comparison": "Which has the larger value, {name} or {other}?",
     "total": "What do the parts of {name} add up to?",
+    "trend": "Does it rise or fall from the first year to the last?",
 }
 _NUM_CHOICES = 4
 
 
-def chart_questions(chart: Chart) -> tuple[Question, ...]:
+def chart_questions(chart: Chart, kinds: Sequence[str] = ()) -> tuple[Question, ...]:
     """Ask one question of every kind that the chart has, each about one series of it, drawn.
 
-    A comparison has two choices, every other question four.
+    A comparison and a trend have two choices, every other question four. `kinds` are keys of `CHART_QUESTIONS`, those
+    of `FIRST` where there are none.
     """
+    wanted = {kind: choose(CHART_QUESTIONS, kind, "kind of question about a chart") for kind in kinds or FIRST}
     asked = []
     for place, (kind, ask) in enumerate(CHART_QUESTIONS.items()):
-        if kind == "total" and chart.kind != "stacked_bar":
+        if kind not in wanted or _ONLY_OF.get(kind, chart.kind) != chart.kind:
             continue
         rng = chart_generator(chart.seed, chart.index, chart.split, _QUESTIONS, place)
         row = int(rng.integers(len(chart.series)))
@@ -102,6 +106,11 @@ def _total(rng: np.random.Generator, chart: Chart, row: Sequence[int]) -> _Asked
     return {"name": chart.categories[order[0]]}, str(totals[order[0]]), [str(totals[i]) for i in order[1:]]
 
 
+def _trend(rng: np.random.Generator, chart: Chart, row: Sequence[int]) -> _Asked:
+    answer, other = ("rise", "fall") if row[-1] > row[0] else ("fall", "rise")
+    return {}, answer, [other]
+
+
 CHART_QUESTIONS: Mapping[str, Callable[[np.random.Generator, Chart, Sequence[int]], _Asked]] = {
     "reading": _reading,
     "largest": _largest,
@@ -110,4 +119,9 @@ CHART_QUESTIONS: Mapping[str, Callable[[np.random.Generator, Chart, Sequence[int
     "count": _count,
     "comparison": _comparison,
     "total": _total,
+    "trend": _trend,
 }
+_ONLY_OF = {"total": "stacked_bar", "trend": "line"}
+
+FIRST = ("reading", "largest", "smallest", "difference", "count", "comparison", "total")
+"""What is asked where no kind is named; it stays so when kinds are added."""

@@ -1,8 +1,10 @@
 """What is written on rendered pages: strings without meaning, and words, held out by their hash.
 
 Digits, letters and characters are uniform and independent, so that nothing but the page tells which one stands there.
+Sums, differences and products are of whole numbers, and none comes to less than nothing.
 """
 
+import operator
 import string
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
@@ -67,10 +69,34 @@ def _joined(signs: str) -> Callable[[np.random.Generator, str, int], str]:
     return lambda rng, language, length: "".join(signs[i] for i in rng.integers(0, len(signs), length))
 
 
+def _reckoned(sign: str, low: int, high: int) -> Callable[[np.random.Generator, str, int], str]:
+    def draw(rng: np.random.Generator, language: str, length: int) -> str:
+        first, second = sorted(rng.integers(low, high + 1, 2).tolist(), reverse=sign == "-" or bool(rng.integers(2)))
+        return f"{first} {sign} {second}"
+
+    return draw
+
+
+_OPERATIONS = {"+": operator.add, "-": operator.sub, "×": operator.mul}
+
+
+def result(value: str) -> int:
+    """What a sum, difference or product comes to.
+
+    >>> result("7 + 5"), result("7 × 5")
+    (12, 35)
+    """
+    first, sign, second = value.split()
+    return int(_OPERATIONS[sign](int(first), int(second)))
+
+
 VALUES: Mapping[str, Callable[[np.random.Generator, str, int], str]] = {
     "number": _joined(string.digits),
     "letters": _joined(string.ascii_lowercase),
     "word": lambda rng, language, length: words(language)[int(rng.integers(len(words(language))))],
+    "sum": _reckoned("+", 1, 20),
+    "difference": _reckoned("-", 1, 20),
+    "product": _reckoned("×", 2, 10),
     "characters": lambda rng, language, length: _joined(characters())(rng, language, length),
 }
 """What is drawn, given a language and a length."""

@@ -213,5 +213,9 @@ PAGES: Mapping[str, PageSettings] = {
     "labelled": PageSettings(),
     "labelled_small": PageSettings(width=(128, 192), height=(128, 192), text_height=(8, 10), num_entries=(2, 4)),
     "words": PageSettings(values=("number", "letters", "word")),
+    # One sum, difference or product, to be worked out.
+    "maths": replace(
+        _EASY, width=(128, 128), height=(128, 128), text_height=(10, 14), values=("sum", "difference", "product")
+    ),
     "chinese": PageSettings(language="zh", values=("number", "characters"), text_height=(12, 18), value_length=(2, 3)),
 }

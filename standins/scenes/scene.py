@@ -220,6 +220,15 @@ def frame(scene: Scene, seconds: float, size: int) -> UInt8[ndarray, "size size 
     return np.array(image)
 
 
+def standing_box(actor: Actor) -> tuple[int, int, int, int]:
+    """Where a thing stands as a scene begins: left, top, right and bottom, in thousandths of the frame."""
+    state, cutout = actor.state(0), _cutout(actor.picture.path)
+    half = [state.size * side // max(cutout.size) // 2 for side in cutout.size]
+    corners = (state.x - half[0], state.y - half[1], state.x + half[0], state.y + half[1])
+    left, top, right, bottom = (min(max(place, 0), THOUSAND) for place in corners)
+    return left, top, right, bottom
+
+
 def frames(scene: Scene, seconds: ndarray, size: int) -> UInt8[ndarray, "frames size size 3"]:
     """Draw several moments."""
     return np.stack([frame(scene, float(moment), size) for moment in seconds])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ from lab.data.sources import SAMPLE_SOURCES, open_samples
 from lab.data.splits import SPLITS
 from lab.data.video import Sight
 from lab.errors import LabError
+from standins.pages.charts import make_chart
 from standins.pages.rendered_text import PAGES, make_page, render, transcript
 from standins.questions import FIRST_SEED
 from standins.scenes import casts as scene_casts
 from standins.scenes import questions as scene_questions
 from standins.scenes.casts import cast_of
 from standins.scenes.scene import frame
+from standins.texts import in_words
 from tests.standins.scene_pictures import stand_ins
 
 SIGHT = Sight(frame_size=16)
@@ -131,6 +134,86 @@ def test_every_kind_of_chart_is_asked_every_kind_of_question():
     assert of_bars[0].content[0].read().shape[2] == 3
 
 
+def test_of_charts_the_kinds_of_question_can_be_named_and_a_trend_is_none_of_those_asked_otherwise():
+    named = opened("charts:bar,pie:comparison,reading", "train", 12)
+    assert {one.task for one in named} == {"comparison", "reading"}
+    assert "trend" not in {one.task for one in opened("charts:line", "train", 24)}
+    for number, one in enumerate(opened("charts:line:trend", "train", 12)):
+        chart = make_chart(["line"], seed=FIRST_SEED["train"], index=number, split="train")
+        name = one.question.partition(":")[0].removeprefix("For ")
+        row = chart.values[chart.series.index(name) if name in chart.series else 0]
+        assert (one.answer, sorted(one.choices)) == ("rise" if row[-1] > row[0] else "fall", ["fall", "rise"])
+
+
+def test_a_box_holds_the_thing_that_is_asked_for_and_nothing_of_it_lies_outside():
+    for one in opened("grounding:1000", "train", 8):
+        (scene,) = one.content[0].source.given
+        size = 250
+        alone, empty = (
+            frame(replace(scene, actors=actors), 0.0, size).astype(int) for actors in (scene.actors[-1:], ())
+        )
+        rows, columns = np.nonzero((alone != empty).any(axis=2))
+        ink = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / size
+        box = np.array([int(place) for place in one.answer.split()]) / 1000
+        np.testing.assert_allclose(box, ink, atol=3 / size)
+        assert scene.actors[-1].word in one.question
+
+
+def test_where_a_thing_stands_is_at_chance_without_the_picture():
+    answers: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for one in opened("grounding", "train", 24):
+        answers.setdefault((one.question, one.choices), []).append(one.answer)
+    assert all(sorted(found) == sorted(choices) for (_, choices), found in answers.items())
+
+
+@pytest.mark.parametrize("grid", ["9", "1001", "ten", "-10", "²"])
+def test_a_grid_that_is_none_is_refused(grid):
+    with pytest.raises(LabError, match=r"the grid of a box is .*; expected a whole number from 10 to 1000"):
+        opened(f"grounding:{grid}", "train", 1)
+
+
+def test_what_a_sum_a_difference_or_a_product_comes_to_is_the_answer():
+    found = opened("maths", "test", 60)
+    assert {one.task for one in found} == {"sum", "difference", "product"}
+    for one in found:
+        page = one.content[0].source.given[-1]
+        assert int(one.answer) == eval(page.entries[0].value.replace("×", "*")) >= 0
+        assert len(one.choices) == 4
+
+
+def test_numbers_are_written_in_words_and_nothing_else_is_changed():
+    for source in ("maths", "grounding:10", "charts:pie:reading", "stills"):
+        for one, worded in zip(opened(source, "dev", 6), opened(f"worded:{source}", "dev", 6), strict=True):
+            assert (worded.id, worded.group, worded.content[0]) == (one.id, one.group, one.content[0])
+            told = " ".join([worded.question, worded.answer, *worded.choices])
+            assert not any(sign.isdigit() for sign in told)
+            assert len(set(worded.choices)) == len(one.choices)
+            if source == "stills":
+                assert (worded.question, worded.answer) == (one.question, one.answer)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("0", "zero"),
+        ("13", "thirteen"),
+        ("20", "twenty"),
+        ("99", "ninety nine"),
+        ("100", "one hundred"),
+        ("512", "five hundred twelve"),
+        ("3040", "three thousand forty"),
+        ("1000001", "one million one"),
+        ("007", "zero zero seven"),
+        ("-5", "-5"),
+        ("2.5", "2.5"),
+        ("1,000", "1,000"),
+        ("2nd", "2nd"),
+    ],
+)
+def test_a_whole_number_that_stands_alone_is_told_in_words(number, words):
+    assert in_words(f"({number}?)") == f"({words}?)"
+
+
 def test_a_page_is_written_down_line_by_line():
     for number, one in enumerate(opened("transcripts", "train", 4)):
         page = make_page(PAGES["labelled"], seed=FIRST_SEED["train"], index=number, split="train")
@@ -162,6 +245,9 @@ def test_sight_out_of_range_is_refused(changes, numbers):
         ("scenes:8-9:2-3:moves:5", "has 4 options; source 'scenes' takes at most 3"),
         ("scenes:8-9:2-3:jumps", "unknown kind of question 'jumps'; choose one of: before, "),
         ("charts:radar", "unknown kind of chart 'radar'"),
+        ("charts:bar:colour", "unknown kind of question about a chart 'colour'"),
+        ("charts:pie:trend", "a chart of kind 'pie' has no question of kind 'trend'"),
+        ("worded", "'worded' names no data; expected worded:DATA"),
         ("pages:hard", "unknown kind of page 'hard'.*labelled"),
         ("scenes:8", "'8' is no range of seconds; expected two numbers as in '8-48'"),
         ("scenes:8-9:a-b", "'a-b' is no range of seconds"),

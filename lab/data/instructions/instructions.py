@@ -54,11 +54,11 @@ def instruction(*, id: str, prompt: str, answer: str, source: str, group: str = 
 def read_instructions(name: str, *, limit: int | None = None, revision: str | None = None) -> SampleReading:
     """Stream the instructions of a source, or of several joined by `+`.
 
-    Names: `chatterbot[:LANGUAGE]`, `mmlu`, `bigbench[:TASK,TASK]`, `hub:DATASET[:CONFIG[:SPLIT]]` (`train` where no
-    split is named), a data set of the form `messages` or `pair`; every answer of a longer conversation is one
-    instruction. Of a package, a pair that was there before (but for case and punctuation) is left out; of the hub
-    nothing is, so that a corpus of any size passes in bounded memory. Empty prompts and answers are left out
-    everywhere. All is counted and named.
+    Names: `chatterbot[:LANGUAGE]`, `conversations[:LANGUAGE]`, `mmlu`, `bigbench[:TASK,TASK]`, `manners[:TASK,TASK]`,
+    `hub:DATASET[:CONFIG[:SPLIT]]` (`train` where no split is named), a data set of the form `messages` or `pair`; every
+    answer of a longer conversation is one instruction. Of a package, a pair that was there before (but for case and
+    punctuation) is left out; of the hub nothing is, so that a corpus of any size passes in bounded memory. Empty
+    prompts and answers are left out everywhere. All is counted and named.
 
     At most `limit` instructions of each source are read; `revision` is a commit of the hub's.
 
@@ -226,6 +226,7 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
     """Held-out instructions as questions: the right answer first among answers to others, always the same.
 
     Others are drawn among the `4 * num_choices` of nearest length of its source, of all sources where that has too few.
+    One that has choices of its own keeps them.
     Answers are brought by `write` into the form that the language model reads. The task is the source's own.
     """
     if num_choices < 2:
@@ -233,6 +234,10 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
     found = []
     for index, one in enumerate(instructions):
         right = write(one.answer)
+        task = one.source.rpartition(":")[2]
+        if one.choices:
+            found.append(replace(one, task=task, answer=right, choices=tuple(map(write, one.choices))))
+            continue
         rng = np.random.default_rng([index, len(instructions)])
         others: list[str] = []
         for among in (one.source, None):
@@ -244,7 +249,6 @@ def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *,
                 f"{len(instructions)} instructions have {len(others) + 1} different answers, too few for "
                 f"{num_choices} choices; raise num_test"
             )
-        task = one.source.rpartition(":")[2]
         found.append(replace(one, task=task, answer=right, choices=(right, *others)))
     return found
 
@@ -279,6 +283,13 @@ def chatterbot() -> Reader:
     return chatterbot.instructions
 
 
+def conversations() -> Reader:
+    """The same conversations: what was answered after several turns."""
+    from standins.instructions import chatterbot
+
+    return chatterbot.conversations
+
+
 def mmlu() -> Reader:
     """The few-shot questions of MMLU that lm-eval carries, with their choices."""
     from standins.instructions import mmlu
@@ -293,10 +304,19 @@ def bigbench() -> Reader:
     return bigbench.instructions
 
 
+def manners() -> Reader:
+    """The same tasks after a system message that says how the answer is to be written."""
+    from standins.instructions import bigbench
+
+    return bigbench.manners
+
+
 INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[], Reader]]] = {
     "chatterbot": ("chatterbot-corpus", chatterbot),
+    "conversations": ("chatterbot-corpus", conversations),
     "mmlu": ("lm-eval", mmlu),
     "bigbench": ("bigbench", bigbench),
+    "manners": ("bigbench", manners),
 }
 """The package of each source, and what reads it."""
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -12,10 +13,11 @@ from lab.data.instructions.instructions import (
     read_instructions,
     split_instructions,
     split_of_group,
+    with_choices,
 )
 from lab.data.sample import Text
 from lab.errors import LabError
-from standins.instructions.bigbench import TASKS
+from standins.instructions.bigbench import FIRST, TASKS
 from tests.data.fakes import installed
 
 TALKS = """
@@ -69,8 +71,9 @@ def talks():
 
 
 def bigbench(examples, task="plurals"):
-    path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{TASKS[task][0]}/task.json"
-    installed("bigbench", {path: json.dumps({"examples": examples}).encode()})
+    folder, _, package = TASKS[task]
+    path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{folder}/task.json"
+    installed(package, {path: json.dumps({"examples": examples}).encode()})
 
 
 def data_set(tmp_path, rows, name="data"):
@@ -135,6 +138,62 @@ def test_a_task_of_bigbench_gives_its_first_target_or_its_best_choice():
     assert reading.left_out.counts() == {"example without one best answer": 1}
 
 
+def test_what_was_answered_after_several_turns_is_one_sample_in_turns_of_the_groups_of_its_pairs(talks):
+    pairs_groups = {one.id: one.group for one in read_instructions("chatterbot").samples}
+    found = list(read_instructions("conversations").samples)
+    assert [[(part.role, part.text) for part in one.content] for one in found] == [
+        [("user", "Hello there"), ("assistant", "Hi."), ("user", "How are you today?")],
+    ]
+    assert [one.answer for one in found] == ["Fine."]
+    assert all(pairs_groups[one.id.removesuffix("-turns")] == one.group for one in found)
+
+
+def test_of_a_long_conversation_the_last_turns_are_read_from_one_of_the_users():
+    turns = "".join(f"  - turn {number}\n" for number in range(1, 9))
+    talk = f"conversations:\n- - turn 0\n{turns}"
+    installed("chatterbot-corpus", {"chatterbot_corpus/data/english/talk.yml": talk.encode()})
+    told = [
+        ([part.text.removeprefix("turn ") for part in one.content], one.answer)
+        for one in read_instructions("conversations").samples
+    ]
+    assert told[:3] == [(["0", "1", "2"], "turn 3"), (["1", "2", "3"], "turn 4"), (["0", "1", "2", "3", "4"], "turn 5")]
+    assert told[-1] == (["3", "4", "5", "6", "7"], "turn 8")
+
+
+def test_a_system_message_says_how_the_answer_is_written_and_the_answer_is_written_so():
+    bigbench(
+        [{"input": word, "target": f"{word}s"} for word in ("cat", "dog", "cow", "hen", "pig", "ant", "bee", "elk")]
+    )
+    plain = {one.id: one for one in read_instructions("bigbench:plurals").samples}
+    found = list(read_instructions("manners:plurals").samples)
+    assert len({one.content[0].text for one in found}) > 2
+    for one in found:
+        before = plain[one.id.removesuffix("-manner")]
+        assert (one.content[0].role, one.content[1:], one.group) == ("system", before.content, before.group)
+        word = before.answer
+        written = {
+            "Spell the answer.": " ".join(word),
+            "Say the answer twice.": f"{word} {word}",
+            "Write the answer from its end.": word[::-1],
+            "Be polite.": f"{word}, thank you",
+        }
+        assert one.answer == written[one.content[0].text]
+
+
+def test_of_a_later_task_of_bigbench_few_scored_choices_are_the_samples_and_stay_so_when_it_is_asked():
+    examples = [
+        {"input": "Jo kicked the ball.", "target_scores": {"plausible": 1, "implausible": 0}},
+        {"input": "Jo passed the puck.", "target_scores": dict.fromkeys("bcde", 0) | {"a": 1}},
+        {"input": "Jo ran.", "target": "plausible"},
+    ]
+    bigbench(examples, "sports")
+    found = list(read_instructions("bigbench:sports").samples)
+    assert [one.choices for one in found] == [("plausible", "implausible"), (), ()]
+    asked = with_choices([*found, *(replace(found[2], answer=a) for a in ("so", "no"))], str, num_choices=4)
+    assert asked[0].choices == ("plausible", "implausible")
+    assert [len(one.choices) for one in asked[1:]] == [4] * 4
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
@@ -177,7 +236,7 @@ def test_what_cannot_be_read_is_named(talks, tmp_path):
         list(read_instructions("chatterbot:klingon").samples)
     with pytest.raises(LabError, match="source 'mmlu' has no option, so not 'easy'"):
         list(read_instructions("mmlu:easy").samples)
-    with pytest.raises(LabError, match="unknown task of bigbench 'poems'; choose one of: facts"):
+    with pytest.raises(LabError, match=r"unknown task of bigbench 'poems'; choose one of: .*facts"):
         list(read_instructions("bigbench:poems").samples)
     with pytest.raises(LabError, match="limit is 0; expected at least 1"):
         read_instructions("chatterbot", limit=0)
@@ -218,9 +277,15 @@ def test_every_sources_package_is_pinned_with_a_licence(name):
 def test_every_task_of_bigbench_is_among_the_files_that_are_unpacked():
     from fnmatch import fnmatch
 
-    for folder, _ in TASKS.values():
+    for folder, _, package in TASKS.values():
         path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{folder}/task.json"
-        assert any(fnmatch(path, pattern) for pattern in packages()["bigbench"].members)
+        assert any(fnmatch(path, pattern) for pattern in packages()[package].members)
+
+
+def test_tasks_added_to_bigbench_change_neither_its_archive_nor_what_its_name_alone_means():
+    assert packages()["bigbench-more"].sha256 == packages()["bigbench"].sha256
+    assert packages()["bigbench-more"].licence == packages()["bigbench"].licence
+    assert [name for name, (_, _, package) in TASKS.items() if package == "bigbench"] == list(FIRST)
 
 
 def test_rows_of_two_configurations_of_one_data_set_have_ids_of_their_own(tmp_path, monkeypatch):
