@@ -158,6 +158,8 @@ def _changed(
 
 def _check_said(inner: str, engines: str) -> None:
     _voices(engines, "train")
+    for name in engines.split("+"):
+        ENGINES[name]().check()
     check_source(inner)
 
 

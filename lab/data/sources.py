@@ -128,13 +128,15 @@ class OuterSource:
     """A name before that of other data: it opens these, or changes their samples.
 
     `read` takes split, count, the other name and its own options. `check` and `state` take the last two, to refuse what
-    there is not, and to tell what its samples are made of. `options` name what stands between the two names.
+    there is not, and to tell what its samples are made of. `options` name what stands between the two names. One that
+    `opens` data finds them by a name of its own kind, which is none of a source of samples.
     """
 
     read: Callable[..., tuple[list[Sample], LeftOut]]
     check: Callable[..., None]
     state: Callable[..., str]
     options: tuple[str, ...] = ()
+    opens: bool = False
 
 
 def speech() -> OuterSource:
@@ -149,6 +151,13 @@ def text() -> OuterSource:
     from lab.data.instructions.instructions import INSTRUCTIONS
 
     return INSTRUCTIONS
+
+
+def built() -> OuterSource:
+    """What `lab data build` built, by the recipe's name or a folder, as in `built:sft`; of each side what is of it."""
+    from lab.data.recipes.card import BUILT
+
+    return BUILT
 
 
 def spoken() -> OuterSource:
@@ -179,6 +188,13 @@ def lacking() -> OuterSource:
     return LACKING
 
 
+def kept() -> OuterSource:
+    """Training samples that pass FILTERS of SAMPLE_FILTERS, as in `kept:said+known:DATA`, `kept:random=loss:DATA`."""
+    from lab.training.sample_filters import KEPT
+
+    return KEPT
+
+
 def worded() -> OuterSource:
     """Numbers are written in words, for a language model without digits, as in `worded:maths`."""
     from standins.questions import WORDED
@@ -189,11 +205,13 @@ def worded() -> OuterSource:
 OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "speech": speech,
     "text": text,
+    "built": built,
     "spoken": spoken,
     "quarters": quarters,
     "swapped": swapped,
     "lacking": lacking,
     "worded": worded,
+    "kept": kept,
 }
 """Named with their options and other data behind, as in "spoken:espeak:stills"."""
 
@@ -269,12 +287,13 @@ def _of_hub(form: str, name: str, split: Split, count: int) -> tuple[list[Sample
 def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int, max_tiles: int) -> Largest:
     """The most that `open_samples` gives of a sample of that source, known before any of it is there.
 
-    Images of the hub have any size, so one is taken to fill `max_tiles` tiles of `image_size` pixels, one below the
-    other; a video is taken to be long enough for all frames that `sight` allows.
+    Images of the hub and of what is built have any size, so one is taken to fill `max_tiles` tiles of `image_size`
+    pixels, one below the other; a video is taken to be long enough for all frames that `sight` allows.
     """
-    if found := _outer(source):
+    found = _outer(source)
+    if found and not found[0].opens:
         return largest_sample(found[1][0], sight, is_video=is_video, image_size=image_size, max_tiles=max_tiles)
-    if HUB in source:
+    if found or HUB in source:
         if is_video:
             return Largest(sight.max_frames, VIDEO_FRAME)
         return Largest(1, (max_tiles * image_size, image_size))

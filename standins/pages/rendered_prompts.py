@@ -4,7 +4,6 @@ Sizes are in pixels. The picture is as wide as asked and as high as its lines ne
 """
 
 import hashlib
-import io
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from lab.data.cross_modal import break_places, is_han
 from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
+from lab.data.images import png
 from lab.data.sample import Image as Picture
 from lab.data.sample import Sample, Text
 from lab.errors import LabError
@@ -116,14 +116,7 @@ def prompt_samples(instructions: Iterable[Sample], left_out: LeftOut, *, seed: i
             drawn = render_prompt(instruction.asked, sample=instruction.id, seed=seed)
         except LabError as error:
             raise Dropped("prompt that cannot be drawn") from error
-        content = (Picture(_png(drawn.pixels)), Text(QUESTION[drawn.language]))
+        content = (Picture(png(drawn.pixels)), Text(QUESTION[drawn.language]))
         return replace(instruction, content=content, source="prompts")
 
     return made_of_each(instructions, make, left_out)
-
-
-def _png(pixels: UInt8[ndarray, "height width 3"]) -> bytes:
-    """The file of a picture, without loss; weakly compressed, because drawing is not to wait for it."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

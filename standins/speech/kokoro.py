@@ -137,14 +137,19 @@ def read(
     )
 
 
+def check_installed() -> None:
+    """Refuse a machine on which Kokoro cannot speak English, before it is asked to."""
+    _extra("onnxruntime")
+
+
 def _extra(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         extra = "kokoro-zh" if module.startswith("misaki") else "kokoro"
         raise LabError(
-            f"the corpus kokoro needs {module.partition('.')[0]}: run pip install 'omni-lab[{extra}]', "
-            "or take the corpus espeak, which needs nothing more"
+            f"kokoro needs {module.partition('.')[0]}: run pip install 'omni-lab[{extra}]', "
+            "or take espeak, which needs nothing more"
         ) from error
 
 

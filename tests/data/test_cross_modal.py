@@ -1,6 +1,8 @@
+import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -157,6 +159,17 @@ def test_sources_before_other_data_open_change_and_refuse_them(tmp_path, monkeyp
     }.items():
         with pytest.raises(LabError, match=message):
             check_source(name)
+
+
+@pytest.mark.parametrize("source", ["spoken:espeak+kokoro:stills", "quarters:kokoro:stills", "speech:kokoro"])
+def test_an_engine_that_is_not_installed_is_refused_before_it_speaks(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        LabError, match=r"kokoro needs onnxruntime: run pip install 'omni-lab\[kokoro\]', or take espeak"
+    ):
+        check_source(source)
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    check_source(source)
 
 
 def test_a_described_still_says_what_can_be_seen_from_left_to_right():

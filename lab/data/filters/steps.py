@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int
 from numpy import ndarray
 from pydantic import Field
@@ -18,7 +19,8 @@ from lab.data.filters.loss_filters import LossFilterStep
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
-from lab.data.filters.step import LENGTHS, Columns, Step, hash_texts, one_of, text_lengths
+from lab.data.filters.step import LENGTHS, Columns, Step, hash_texts, media, one_of, text_lengths
+from lab.data.instructions.instructions import media_of
 from lab.data.packing import pack_best_fit
 from lab.errors import LabError
 
@@ -27,14 +29,18 @@ Seed = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True, kw_only=True)
 class NotEmpty(Step):
-    """Drop rows of which one of `columns` is null, empty or blank."""
+    """Drop rows of which one of `columns` is null, empty or blank; media are a prompt too."""
 
     columns: Columns = ("prompt", "answer")
     use: ClassVar[str] = "not_empty"
+    version: ClassVar[int] = 2
 
     def judge(self, known: pa.Table) -> Reasons:
         """The first column that is empty; nothing but blanks is empty."""
-        return first_reason({f"empty {name}": text_lengths(known, [name], "words") == 0 for name in self.columns})
+        empty = {name: text_lengths(known, [name], "words") == 0 for name in self.columns}
+        if "prompt" in empty:
+            empty["prompt"] &= pc.equal(media(known), "").to_numpy(zero_copy_only=False)
+        return first_reason({f"empty {name}": holds for name, holds in empty.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +69,17 @@ class LengthBetween(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class ExactDuplicates(Step):
-    """Of rows with the same texts in `columns`, keep the first; 16 bytes a row are held."""
+    """Of rows with the same texts in `columns`, keep the first; 16 bytes a row are held. Media belong to the prompt."""
 
     columns: Columns = ("prompt", "answer")
     use: ClassVar[str] = "exact_duplicates"
+    version: ClassVar[int] = 2
     whole_corpus: ClassVar[bool] = True
 
     def sketch(self, rows: pa.Table) -> pa.Table:
         """128 bits of hash."""
-        hashes = hash_texts(rows, self.columns)
+        names = [*self.columns, *(["media"] if "prompt" in self.columns else [])]
+        hashes = hash_texts(rows.append_column("media", media(rows)), names)
         return pa.table({"one": hashes[:, 0], "other": hashes[:, 1]})
 
     def judge(self, known: pa.Table) -> Reasons:
@@ -107,7 +115,8 @@ class Pack(Step):
     """Join rows to packs of at most `budget`: rows of one pack become neighbours, with its number in `pack`.
 
     A row's length is that of its `columns` in `unit` (a key of `LENGTHS`) and `extra` for what a template adds. Rows
-    longer than the budget are dropped, and so are those of length 0. Packs do not cross shards, so that a pack is read
+    longer than the budget are dropped, and so are those of length 0; one with media, whose tokens only a model can
+    count, is a `LabError` (training packs those itself). Packs do not cross shards, so that a pack is read
     in one piece: `pack` counts from 0 in each shard.
     """
 
@@ -120,6 +129,9 @@ class Pack(Step):
 
     def judge(self, known: pa.Table) -> Reasons:
         """A row that fills a pack alone stays; none is cut short."""
+        if any(shown := media_of(known)):
+            id = next(id for id, found in zip(known["id"].to_pylist(), shown, strict=True) if found)
+            raise LabError(f"row {id!r} holds media, whose tokens only a model can count; leave out the step pack")
         lengths, long = self._lengths(known), f"longer than the budget of {self.budget} {self.unit}"
         return first_reason({"nothing in it": lengths <= 0, long: lengths > self.budget})
 

@@ -26,6 +26,7 @@ from lab.data.hub import open_splits, parse_name, pinned_revision
 from lab.data.sample import TRANSCRIBE, Audio, Drawn, Sample, UniqueIds
 from lab.data.sources import OuterSource
 from lab.data.speech.audio import PCM_SCALE, SAMPLING_RATE, Clip
+from lab.data.speech.spoken_prompts import ENGINES
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
 from lab.errors import LabError, TryAgain, choose
 from lab.paths import cache_dir, make_folder
@@ -163,7 +164,10 @@ def _utterances(split: Split, count: int, corpus: str) -> tuple[list[Sample], Le
 
 
 def _check(corpus: str) -> None:
-    choose({**CORPORA, DEFAULT_CORPUS: None}, corpus.partition(":")[0], "corpus")
+    name = corpus.partition(":")[0]
+    choose({**CORPORA, DEFAULT_CORPUS: None}, name, "corpus")
+    if name in ENGINES:
+        ENGINES[name]().check()
 
 
 def default_corpus() -> str:
@@ -376,5 +380,5 @@ CORPORA: dict[str, Callable[[], CorpusKind]] = {
     "hub": data_set,
 }
 
-UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256)
+UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256, opens=True)
 """A source of samples that are utterances; what stands behind its name is a corpus."""

@@ -30,11 +30,15 @@ _MIN_SPEED, _MAX_SPEED = 0.5, 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechEngine:
-    """A way to speak: its voices by language, `speak(text, voice, speed)` at 16 kHz, and its version."""
+    """A way to speak: its voices by language, `speak(text, voice, speed)` at 16 kHz, and its version.
+
+    `check` is a LabError where something that it speaks with is not installed.
+    """
 
     voices: Mapping[str, tuple[str, ...]]
     speak: Callable[[str, str, float], Float[ndarray, " samples"]]
     version: str
+    check: Callable[[], None] = lambda: None
 
 
 def timbres(language: str, engines: Sequence[str] = ("espeak",)) -> tuple[str, ...]:
@@ -141,7 +145,8 @@ def kokoro() -> SpeechEngine:
         return kokoro.synthesize(text, voice, speed=speed)
 
     pinned = "".join(packages()[source].sha256 for source in kokoro.SOURCES)
-    return SpeechEngine(voices=kokoro.VOICES, speak=speak, version=hashlib.sha256(pinned.encode()).hexdigest()[:16])
+    state = hashlib.sha256(pinned.encode()).hexdigest()[:16]
+    return SpeechEngine(voices=kokoro.VOICES, speak=speak, version=state, check=kokoro.check_installed)
 
 
 ENGINES: Mapping[str, Callable[[], SpeechEngine]] = {"espeak": espeak, "kokoro": kokoro}

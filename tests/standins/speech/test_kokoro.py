@@ -114,7 +114,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     kokoro._session.cache_clear()
     with pytest.raises(
-        LabError, match=r"needs onnxruntime: run pip install 'omni-lab\[kokoro\]', or take the corpus espeak"
+        LabError, match=r"needs onnxruntime: run pip install 'omni-lab\[kokoro\]', or take espeak, which"
     ):
         load_corpus("kokoro", text_sources=("chatterbot",))
     monkeypatch.setitem(sys.modules, "misaki.zh", None)
