@@ -154,7 +154,7 @@ def loss() -> SampleFilter:
 
     def judge(samples: Sequence[Sample], k: float) -> Filtered:
         losses = answer_loss(samples)
-        reasons = np.where(np.isfinite(losses), None, "without a loss")
+        reasons = first_reason({"without a loss": ~np.isfinite(losses)})
         tasks: dict[tuple[str, str], list[int]] = {}
         for place in np.flatnonzero(np.isfinite(losses)).tolist():
             tasks.setdefault(samples[place].kind, []).append(place)
