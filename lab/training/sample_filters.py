@@ -33,9 +33,8 @@ from lab.data.filters.speech_agreement import filter_speech, listen
 from lab.data.instructions.instructions import with_choices
 from lab.data.kept import Kept
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import TRANSCRIBE, Audio, Drawn, Sample, Text, samples_sha256
+from lab.data.sample import TRANSCRIBE, Audio, Sample, Text, samples_sha256
 from lab.data.sources import OuterSource, check_source, open_samples, sources_sha256
-from lab.data.speech.spoken_prompts import spoken_clip
 from lab.data.splits import Split
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AUDIO_ENCODERS, SpeechRecognizer, load_speech_recognizer
@@ -127,17 +126,10 @@ def _pinned(*sources: str) -> str:
     return " ".join(packages()[source].sha256 for source in sources)
 
 
-def _words_of(part: object) -> str | None:
-    """What a voice says in a part of a sample; None where it is anything else."""
-    drawn = part.source if isinstance(part, Audio) else None
-    return str(drawn.given[0]) if isinstance(drawn, Drawn) and drawn.draw is spoken_clip else None
-
-
 def in_words(sample: Sample) -> Sample:
     """The same sample with all that voices say in it written."""
-    said = [(part, _words_of(part)) for part in sample.content]
-    content = tuple(part if words is None else Text(words, part.role) for part, words in said)
-    return replace(sample, content=content)
+    voices = ((part, part.text if isinstance(part, Audio) else "") for part in sample.content)
+    return replace(sample, content=tuple(Text(words, part.role) if words else part for part, words in voices))
 
 
 def _account(samples: Sequence[Sample], reasons: Reasons, name: str, value: float) -> Filtered:
@@ -226,8 +218,8 @@ def said() -> SampleFilter:
     """
 
     def sounds(sample: Sample) -> list[tuple[Audio, str]]:
-        voices = [(part, _words_of(part)) for part in sample.content if isinstance(part, Audio)]
-        return [(part, words) for part, words in voices if words is not None] or _transcribed(sample)
+        voices = [(part, part.text) for part in sample.content if isinstance(part, Audio) and part.text]
+        return voices or _transcribed(sample)
 
     def judge(samples: Sequence[Sample], most: float) -> Filtered:
         return _account(samples, _heard(samples, sounds, max_error_rate=most), "said", most)

@@ -1,7 +1,6 @@
 """Filters of samples by models, before any source: planted cases go, as many go at random, and tests stay whole."""
 
 import hashlib
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from lab.data.filters.loss_filters import LOSS_COLUMNS, SUMMARY
 from lab.data.sample import TRANSCRIBE, Audio, Drawn, Image, Sample, Text
 from lab.data.sources import check_source, open_samples, sources_sha256
-from lab.data.speech.spoken_prompts import Speakers, clip_path
+from lab.data.speech.spoken_prompts import Speakers
 from lab.errors import LabError
 from lab.training import sample_filters
 from lab.training.sample_filters import SampleFilter, filter_of
@@ -240,16 +239,10 @@ def tone(text, voice, speed):
 
 
 def spoken(number, text, task="which"):
-    said = Audio(Drawn(tone, (text, 1600 * (number + 2), 1.0)))
+    said = Audio(Drawn(tone, (text, 1600 * (number + 2), 1.0)), text=text)
     return Sample(id=f"said-{number}", content=(Image(Drawn(drawn, ())), said), answer="left", task=task)
 
 
-@pytest.fixture
-def voices(monkeypatch):
-    monkeypatch.setattr(sample_filters, "spoken_clip", tone)
-
-
-@pytest.mark.usefixtures("voices")
 def test_of_several_sounds_all_that_voices_say_has_to_be_heard_and_a_sound_track_is_none_of_it(monkeypatch):
     track = Audio(Drawn(drawn, ("no words",)))
     both = [spoken(0, "where is the cat").content[1], spoken(1, "in the box").content[1]]
@@ -258,7 +251,6 @@ def test_of_several_sounds_all_that_voices_say_has_to_be_heard_and_a_sound_track
     assert list(filtered("said", samples).keep) == [True, False, False, True]
 
 
-@pytest.mark.usefixtures("voices")
 def test_speech_that_is_heard_otherwise_goes(monkeypatch):
     samples = [spoken(0, "where is the cat"), spoken(1, "where is the dog"), pair(2, "a", "b")]
     monkeypatch.setattr(sample_filters, "_recognizer", lambda: Ears("where is the cat", "wear is a dock"))
@@ -288,17 +280,7 @@ def test_the_packaged_models_judge_planted_cases():
         replace(spoken(n, ""), content=(VOICES.say(str(n), text),))
         for n, text in enumerate(("where is the large red ball", "what can be seen in the picture"))
     ]
-    said[0].sound.read()
-    wrong = replace(said[1], id="wrong", content=(VOICES.say("wrong", "nothing like it"),))
-    clips = [clip_path(*one.sound.source.given) for one in (said[0], wrong)]
-    clips[1].parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(*clips)
+    wrong = replace(
+        said[1], id="wrong", content=(Audio(Drawn(lambda: said[0].sound.read(), ()), text="nothing like it"),)
+    )
     assert list(filtered("said=0.3", [*said, wrong]).keep) == [True, True, False]
-    towns = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo"}
-    towns |= {"Greece": "Athens", "Egypt": "Cairo", "Peru": "Lima", "Cuba": "Havana"}
-    pairs = [
-        pair(n, f"What is the capital of {country}?", f"The capital of {country} is {town}.")
-        for n, (country, town) in enumerate(towns.items())
-    ]
-    made_up = pair(9, "What is the capital of Norway?", "Zebra quartz, if you please, fold.")
-    assert not filtered("loss", [*pairs, made_up]).keep[-1]
