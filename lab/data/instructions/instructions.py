@@ -22,7 +22,7 @@ from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import PREFIX, HubSplit, SampleReading, open_split
 from lab.data.parquet import read_schema, text_batches
 from lab.data.sample import Sample, Text, UniqueIds, each_answer
-from lab.data.sources import OuterSource
+from lab.data.sources import Largest, OuterSource
 from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
 from lab.errors import LabError, choose
 
@@ -272,5 +272,5 @@ INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[], Reader]]] = {
 }
 """The package of each source, and what reads it."""
 
-INSTRUCTIONS = OuterSource(read=_held_in, check=_check, state=_state)
+INSTRUCTIONS = OuterSource(read=_held_in, check=_check, state=_state, largest=lambda inside, inner: Largest())
 """A source of samples of text alone; what stands behind its name is one of instructions."""
