@@ -83,7 +83,11 @@ ablation = Ablation(
         Row(
             key="projectors_only",
             label="Control: joint, the projectors alone trained",
-            changes=after_branches(frozen=[*ENCODERS, "language_model"]),
+            # Text alone passes through no projector, so it would train nothing.
+            changes=after_branches(
+                frozen=[*ENCODERS, "language_model"],
+                data={kind: share for kind, share in ALIGNMENT["data"].items() if kind != "pure_text"},
+            ),
         ),
         Row(key="branches", label="Baseline: the branches, no further training", changes={"stages": dict(BRANCHES)}),
     ),

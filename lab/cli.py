@@ -98,8 +98,8 @@ def scale(
     ablation: Study,
     rung: Rung = "paper",
     rows: Rows = "main",
-    seconds: Annotated[float | None, typer.Option(help="Of audio in each utterance (30); speech only.")] = None,
-    question_tokens: Annotated[int | None, typer.Option(help="Of each question (64); pictures and video only.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of each sound (30).")] = None,
+    question_tokens: Annotated[int | None, typer.Option(help="Of each question (64); not of speech.")] = None,
     answer_tokens: Annotated[int | None, typer.Option(help="Of each answer (128).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at once (the rung's).")] = None,
     precision: Annotated[

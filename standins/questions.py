@@ -234,11 +234,12 @@ def seconds_range(text: str) -> tuple[float, float]:
 
 
 def _largest_scene(sight: Sight, seconds: str = SCENE_SECONDS, *options: str) -> Largest:
-    return Largest(len(sight.moments(seconds_range(seconds)[1])), (sight.frame_size, sight.frame_size))
+    size = (sight.frame_size, sight.frame_size)
+    return Largest(len(sight.moments(seconds_range(seconds)[1])), size, is_video=True)
 
 
-def _largest_still(sight: Sight) -> Largest:
-    return Largest(1, (sight.frame_size, sight.frame_size))
+def _largest_still(sight: Sight, pictures: int = 1) -> Largest:
+    return Largest(pictures, (sight.frame_size, sight.frame_size))
 
 
 def _largest_page(sight: Sight, pages: str = PAGE_KIND) -> Largest:
@@ -269,7 +270,9 @@ SCENES = SampleSource(read=scene_samples, largest=_largest_scene, packages=_PICT
 STILLS = SampleSource(read=still_samples, largest=_largest_still, packages=_PICTURES)
 DESCRIPTIONS = SampleSource(read=description_samples, largest=_largest_still, packages=_PICTURES)
 GROUNDING = SampleSource(read=grounding_samples, largest=lambda sight, *grid: _largest_still(sight), packages=_PICTURES)
-INTERLEAVED = SampleSource(read=interleaved_samples, largest=_largest_still, packages=_PICTURES)
+INTERLEAVED = SampleSource(
+    read=interleaved_samples, largest=lambda sight: _largest_still(sight, pictures=3), packages=_PICTURES
+)
 PAGES_OF_TEXT = SampleSource(read=page_samples, largest=_largest_page, packages=("fonts-wqy-microhei",))
 TRANSCRIPTS = SampleSource(read=transcript_samples, largest=_largest_page, packages=PAGES_OF_TEXT.packages)
 MATHS = SampleSource(read=maths_samples, largest=lambda sight: _largest_page(sight, "maths"), packages=())

@@ -15,7 +15,7 @@ from typing import Any
 
 from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
 from lab.data.sample import Audio, Drawn, Image, Part, Sample, Text, Video, media_file
-from lab.data.sources import OuterSource, check_source, open_samples, sources_sha256
+from lab.data.sources import Largest, OuterSource, check_source, open_samples, sources_sha256
 from lab.data.speech.spoken_prompts import ENGINES, Speakers, timbres
 from lab.data.splits import Split, held_out_speakers
 from lab.data.video import read_sound
@@ -183,18 +183,36 @@ def _said_state(inner: str, engines: str) -> str:
     return " ".join((sources_sha256(inner), *(ENGINES[name]().version for name in engines.split("+"))))
 
 
+def _said_largest(inside: Callable[[str], Largest], inner: str, engines: str, *, asked: bool = True) -> Largest:
+    found = inside(inner)
+    return replace(found, sounds=found.sounds + 1, asked=found.asked and asked)
+
+
+def _sounding_largest(inside: Callable[[str], Largest], inner: str) -> Largest:
+    found = inside(inner)
+    return replace(found, sounds=found.sounds + 1)
+
+
+def _lacking_largest(inside: Callable[[str], Largest], inner: str, media: str) -> Largest:
+    found, kinds = inside(inner), _kinds(media)
+    frames = 0 if ("video" if found.is_video else "image") in kinds else found.frames
+    return replace(found, frames=frames, sounds=0 if "audio" in kinds else found.sounds)
+
+
 _SAID: dict[str, Any] = {"check": _check_said, "state": _said_state, "options": ("ENGINES",)}
 _CHANGED: dict[str, Any] = {
     "check": _check_changed,
     "state": lambda inner, media: sources_sha256(inner),
     "options": ("MEDIA",),
 }
-SPOKEN = OuterSource(read=partial(_said, with_spoken_question), **_SAID)
-QUARTERS = OuterSource(read=partial(_said, spoken_quarters), **_SAID)
-SOUNDING = OuterSource(read=_sounding, check=check_source, state=sources_sha256)
+SPOKEN = OuterSource(read=partial(_said, with_spoken_question), largest=partial(_said_largest, asked=False), **_SAID)
+QUARTERS = OuterSource(read=partial(_said, spoken_quarters), largest=_said_largest, **_SAID)
+SOUNDING = OuterSource(read=_sounding, check=check_source, state=sources_sha256, largest=_sounding_largest)
 SWAPPED = OuterSource(read=partial(_changed, with_swapped_media), **_CHANGED)
 LACKING = OuterSource(
-    read=partial(_changed, lambda samples, kinds: [without_media(one, kinds) for one in samples]), **_CHANGED
+    read=partial(_changed, lambda samples, kinds: [without_media(one, kinds) for one in samples]),
+    largest=_lacking_largest,
+    **_CHANGED,
 )
 
 

@@ -60,12 +60,14 @@ class Form:
     """Which columns a row needs (each one of several names), and what is made of it.
 
     `read(row, root)` gives a sample without id, or raises a `Dropped` for a row that does not fit; `root` is the folder
-    of relative paths. The first of `ids` that a row has names its sample, else its number does.
+    of relative paths. The first of `ids` that a row has names its sample, else its number does. `is_video` of a form
+    that always holds a video.
     """
 
     required: tuple[tuple[str, ...], ...]
     read: Callable[[Row, Path], Sample]
     ids: tuple[str, ...] = _IDS
+    is_video: bool = False
 
     def missing(self, present: Sequence[str]) -> list[tuple[str, ...]]:
         """Which of the required columns a data set lacks."""
@@ -271,8 +273,8 @@ FORMS: Mapping[str, Form] = {
     "conversation": Form((("conversations",),), _conversation),
     "image_caption": Form((("image",), ("caption",)), _image_caption),
     "image_choices": Form((("image",), ("question",), ("answer",)), _image_choices),
-    "sharegpt4video": Form((("video_path",), ("captions",)), _sharegpt4video),
-    "webvid": Form((("contentUrl", "video"), ("name",)), _webvid),
-    "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), _activitynet_qa),
-    "next_qa": Form((("video",), ("question",), ("answer",)), _next_qa),
+    "sharegpt4video": Form((("video_path",), ("captions",)), _sharegpt4video, is_video=True),
+    "webvid": Form((("contentUrl", "video"), ("name",)), _webvid, is_video=True),
+    "activitynet_qa": Form((("video_name",), ("question",), ("answer",)), _activitynet_qa, is_video=True),
+    "next_qa": Form((("video",), ("question",), ("answer",)), _next_qa, is_video=True),
 }

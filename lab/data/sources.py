@@ -28,10 +28,16 @@ HUB = f"@{PREFIX}"
 
 @dataclass(frozen=True)
 class Largest:
-    """Frames of the largest sample of a source, and their height and width in pixels."""
+    """What the largest sample of a source holds: frames, their height and width in pixels, sounds, a question in text.
 
-    frames: int
-    frame_size: tuple[int, int]
+    Frames of a picture are pictures.
+    """
+
+    frames: int = 0
+    frame_size: tuple[int, int] = (0, 0)
+    is_video: bool = False
+    sounds: int = 0
+    asked: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +134,15 @@ class OuterSource:
     """A name before that of other data: it opens these, or changes their samples.
 
     `read` takes split, count, the other name and its own options. `check` and `state` take the last two, to refuse what
-    there is not, and to tell what its samples are made of. `options` name what stands between the two names. Pictures
-    are as large as those of the other samples, or of `any_size`.
+    there is not, and to tell what its samples are made of; `largest` takes them behind what tells the `Largest` of the
+    other name, None where pictures are of any size. `options` name what stands between the two names.
     """
 
     read: Callable[..., tuple[list[Sample], LeftOut]]
     check: Callable[..., None]
     state: Callable[..., str]
+    largest: Callable[..., Largest] | None = lambda inside, inner, *options: inside(inner)
     options: tuple[str, ...] = ()
-    any_size: bool = False
 
 
 def speech() -> OuterSource:
@@ -304,14 +310,18 @@ def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int
     """The most that `open_samples` gives of a sample of that source, known before any of it is there.
 
     Images of the hub and of what is built have any size, so one is taken to fill `max_tiles` tiles of `image_size`
-    pixels, one below the other; a video is taken to be long enough for all frames that `sight` allows.
+    pixels, one below the other; a video is taken to be long enough for all frames that `sight` allows. `is_video` is
+    for data that may hold either.
     """
-    found = _outer(source)
-    if found and not found[0].any_size:
-        return largest_sample(found[1][0], sight, is_video=is_video, image_size=image_size, max_tiles=max_tiles)
-    if found or HUB in source:
-        if is_video:
-            return Largest(sight.max_frames, VIDEO_FRAME)
+    if found := _outer(source):
+        outer, given = found
+        size = {"image_size": image_size, "max_tiles": max_tiles}
+        if outer.largest is not None:
+            return outer.largest(lambda inner: largest_sample(inner, sight, is_video=is_video, **size), *given)
+    form, hub, _ = source.partition(HUB)
+    if found or hub:
+        if is_video or (hub and choose(FORMS, form, "form of a data set").is_video):
+            return Largest(sight.max_frames, VIDEO_FRAME, is_video=True)
         return Largest(1, (max_tiles * image_size, image_size))
     name, *options = source.split(":")
     return _known(name).largest(sight, *options)

@@ -4,10 +4,10 @@ Sections 2 and 3 of the paper. Nothing is fetched and nothing is given memory. U
 window, sizes of pictures and numbers of frames follow from the sources' names, and the lengths of texts are ours.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,38 +17,47 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lab.data.sources import Largest, largest_sample
 from lab.data.video import Sight
-from lab.errors import LabError
+from lab.errors import LabError, choose
 from lab.parts.any_resolution import best_grid, num_views, token_order
 from lab.parts.audio_encoders import AudioEncoder
 from lab.parts.known_configurations import known_configuration
 from lab.parts.language_models import CharacterCodec, LanguageModel
 from lab.parts.media_tokens import Seen, Sound
-from lab.parts.omni_model import Example, OmniModel, Segment
+from lab.parts.omni_model import BRANCHES, Example, OmniModel, Segment
 from lab.parts.vision_encoders import VisionEncoder
-from lab.training.cell import IMAGE, VIDEO, cell_visual_projector, hearing_model, seeing_model
+from lab.training.batches import BatchOptions
+from lab.training.cell import (
+    AUDIO,
+    ENCODERS,
+    IMAGE,
+    INSTRUCTIONS,
+    VIDEO,
+    cell_batches,
+    cell_stages,
+    cell_visual_projector,
+    hearing_model,
+    seeing_model,
+)
 from lab.training.memory import PRECISIONS, Memory, trace
 from lab.training.named_parts import language_model_without_weights, vision_backbone_without_weights
 from lab.training.parameters import (
-    Parameters,
+    OmniParameters,
     PictureTuningParameters,
-    SightedParameters,
     SpeechParameters,
+    TextTuningParameters,
     VisionParameters,
 )
-from lab.training.scoring import text_model
+from lab.training.stages import PARTS
 from lab.training.tuning import as_vision
 
-SPEECH, TEXT = "asr_audio_text", "instruction_pairs"
-SOURCES = {IMAGE: "images", VIDEO: "videos"}
-PACKED = ("budget_tokens", "pack_tokens")
 WINDOW_SECONDS = 30.0
 
 # What decides a step; rows of a study that differ in anything else take the same.
 _DECIDING = (
-    *("audio_encoder", "encoder_window", "downsample_rate", "parameter_budget", "projector_options", "prompt"),
+    *("audio_encoder", "encoder_window", "downsample_rate", "parameter_budget", "prompt"),
     *("vision_encoder", "image_size", "stride", "pool_size", "padding", "marks_places"),
-    *("images", "videos", "frame_size", "frames_per_second", "max_frames", "max_tiles", "fit", "unpad", "newline"),
-    *("projector", "language_model", "batch_size", "batch_tokens", "budget_tokens", "pack_tokens", "max_tokens"),
+    *("frame_size", "frames_per_second", "max_frames", "max_tiles", "fit", "unpad", "newline"),
+    *("projector", "projector_options"),
 )
 
 
@@ -81,35 +90,85 @@ class Asked:
         return "all" if self.answer_tokens is None else self.answer_tokens
 
 
-class TrainedRoute(NamedTuple):
-    """A kind of data, the projector that it passes through (none: text), and the parts that train."""
+@dataclass(frozen=True)
+class TrainedRoute:
+    """A kind of data, its source, the parts that train, and whether encoders compute features in the step.
 
-    kind: str
-    branch: str
+    All that is seen passes through the projector that `branch` names; empty: pictures and video each through their own.
+    """
+
+    kind: str = field(compare=False)
+    source: str
     trained: tuple[str, ...]
+    computed: bool
+    branch: str = ""
+
+    @classmethod
+    def of(cls, kind: str, source: str, trained: Iterable[str], *, computed: bool) -> "TrainedRoute":
+        """That of a stage which trains these parts."""
+        parts = tuple(part for part in PARTS if part in trained)
+        return cls(kind, source, parts, computed, "video_projector" if {*BRANCHES} & {*parts} == {BRANCHES[1]} else "")
+
+
+def sources(cell: Any) -> Mapping[str, str]:
+    """The source of each kind of data that a cell may train on."""
+    if isinstance(cell, OmniParameters):
+        return cell.data
+    if isinstance(cell, SpeechParameters):
+        return {AUDIO: f"speech:{cell.corpus}"}
+    if isinstance(cell, TextTuningParameters):
+        return {INSTRUCTIONS: f"text:{cell.instructions}"}
+    found = {IMAGE: cell.images, VIDEO: getattr(cell, "videos", "")}
+    return {kind: source for kind, source in found.items() if source}
+
+
+def routes(cell: Any) -> dict[str, list[TrainedRoute]]:
+    """What each stage of a cell trains on; a LabError where it names no source for that, or as `cell_stages`."""
+    found, computed = {}, False
+    for stage in cell_stages(cell):
+        computed = computed or bool({*ENCODERS} & {*stage.trained})
+        given = {kind: choose(sources(cell), kind, "kind of data of this cell:") for kind in stage.data}
+        found[stage.name] = [
+            TrainedRoute.of(kind, source, stage.trained, computed=computed) for kind, source in given.items()
+        ]
+    return found
+
+
+def senses(cell: Any) -> tuple[SpeechParameters | None, VisionParameters | None]:
+    """How a cell hears, as one of a study of speech, and how it sees, as one of pictures and video."""
+    if isinstance(cell, OmniParameters):
+        return cell.hearing, cell.seeing
+    sees = as_vision(cell) if isinstance(cell, PictureTuningParameters) else cell
+    return cell if isinstance(cell, SpeechParameters) else None, sees if isinstance(sees, VisionParameters) else None
 
 
 @dataclass(frozen=True)
 class TracedStep:
     """One step of a cell on the largest batch of one kind of data; a scoring of it where nothing trains."""
 
-    parameters: Any
-    """Of its cell, those that decide nothing of it as by default; of one that sees, as a cell of pictures and video."""
+    language_model: str
+    hears: SpeechParameters | None
+    """What decides nothing of the step as by default; so in `sees`."""
+    sees: VisionParameters | None
+    whole: bool
+    """Encoders are parts of the model even where their features are computed once."""
+    batches: BatchOptions
+    text_tokens: int
+    """Of the longest sample in a pack of text alone; 0: it holds other samples."""
     leg: TrainedRoute
-    limit: str
-    """The parameter that says how many tokens a batch or pack has, or at most a sample."""
-    tokens: int
-    """What it says."""
     asked: Asked
     precision: str
 
     @classmethod
-    def of(cls, cell: Parameters, leg: TrainedRoute, limit: str, asked: Asked, precision: str) -> "TracedStep":
+    def of(cls, cell: Any, leg: TrainedRoute, asked: Asked, precision: str) -> "TracedStep":
         """A step of the cell with these parameters."""
-        tokens = getattr(cell, limit)
-        cell = as_vision(cell) if isinstance(cell, PictureTuningParameters) else cell
-        deciding = {name: value for name, value in cell.as_dict().items() if name in _DECIDING}
-        return cls(type(cell)(**deciding), leg, limit, tokens, asked, precision)
+        hears, sees = (
+            one and type(one)(**{name: value for name, value in one.as_dict().items() if name in _DECIDING})
+            for one in senses(cell)
+        )
+        whole, text = isinstance(cell, OmniParameters), isinstance(cell, TextTuningParameters)
+        longest = min(cell.budget_tokens, cell.max_tokens) if text else 0
+        return cls(cell.language_model, hears, sees, whole, cell_batches(cell), longest, leg, asked, precision)
 
     @property
     def memory(self) -> Memory:
@@ -122,23 +181,24 @@ class TracedStep:
         return _traced(self, checkpointing=True)
 
     @property
-    def seen(self) -> Largest:
-        """Frames and their size of its largest sample."""
-        cell = self.parameters
-        sight = Sight(**{name: getattr(cell, name) for name in ("frame_size", "frames_per_second", "max_frames")})
-        source, is_video = getattr(cell, SOURCES[self.leg.kind]), self.leg.kind == VIDEO
-        size = build_encoders(cell)["vision_encoder"].image_size
-        return largest_sample(source, sight, is_video=is_video, image_size=size, max_tiles=cell.max_tiles)
+    def largest(self) -> Largest:
+        """What its largest sample holds."""
+        sees = self.sees or VisionParameters()
+        sight = Sight(**{name: getattr(sees, name) for name in ("frame_size", "frames_per_second", "max_frames")})
+        size = build_encoders(None, sees)["vision_encoder"].image_size if self.sees else 0
+        is_video, source = self.leg.kind == VIDEO, self.leg.source
+        return largest_sample(source, sight, is_video=is_video, image_size=size, max_tiles=sees.max_tiles)
 
     @property
     def frame_tokens(self) -> int:
         """Tokens of a frame of its largest sample; 0 where nothing is seen."""
-        cell, seen = self.parameters, self.seen
-        encoder = build_encoders(cell)["vision_encoder"]
+        if self.sees is None or not (seen := self.largest).frames:
+            return 0
+        encoder = build_encoders(None, self.sees)["vision_encoder"]
         with torch.device("meta"):
-            view_grid = cell_visual_projector(cell, 1, 1).output_grid(*encoder.grid)
-        how = {"image_size": encoder.image_size, "view_grid": view_grid, **_tiling(cell)}
-        return len(token_order(*seen.frame_size, **how)) if seen.frames else 0
+            view_grid = cell_visual_projector(self.sees, 1, 1).output_grid(*encoder.grid)
+        how = {"image_size": encoder.image_size, "view_grid": view_grid, **_tiling(self.sees)}
+        return len(token_order(*seen.frame_size, **how))
 
 
 def _tiling(cell: VisionParameters) -> dict[str, Any]:
@@ -147,18 +207,18 @@ def _tiling(cell: VisionParameters) -> dict[str, Any]:
 
 @cache
 def _traced(step: TracedStep, *, checkpointing: bool) -> Memory:
-    parameters = step.parameters
-    encoders = build_encoders(parameters)
+    encoders = build_encoders(step.hears, step.sees)
     # Found before the trace, in which timm could build no network: it reads numbers out of tensors.
-    seen = step.seen if step.leg.kind in SOURCES else None
+    largest = step.largest
+    inside = {name: encoder for name, encoder in encoders.items() if step.whole or name in step.leg.trained}
     return trace(
-        _build_model(parameters, encoders, step.leg.trained),
-        partial(_largest_batch, step, encoders, seen),
+        _build_model(step, encoders, inside),
+        partial(_largest_batch, step, encoders, largest),
         trained=step.leg.trained,
         precision=PRECISIONS[step.precision],
-        packed=step.limit in PACKED,
+        packed=step.batches.packed,
         checkpointing=checkpointing,
-        outside={name: encoder for name, encoder in encoders.items() if name not in step.leg.trained},
+        outside={name: encoder for name, encoder in encoders.items() if name not in inside},
     )
 
 
@@ -172,61 +232,70 @@ class MelShapes(WhisperFeatureExtractor):
         return {"input_features": torch.empty(len(waveforms), self.feature_size, max_length // self.hop_length)}
 
 
-def build_encoders(parameters: Any) -> dict[str, Any]:
+def build_encoders(hears: SpeechParameters | None, sees: VisionParameters | None) -> dict[str, Any]:
     """The encoders that a cell names, by part; a LabError where one is unknown, or hears or sees nothing."""
     found: dict[str, Any] = {}
-    if isinstance(parameters, SpeechParameters):
-        name = parameters.audio_encoder
+    if hears:
+        name = hears.audio_encoder
         config: Any = known_configuration(name)
         if config.model_type != "whisper":
             raise LabError(f"audio encoder {name!r} is a {config.model_type} model; expected Whisper")
         with torch.device("meta"):
             whisper = WhisperEncoder(config)
         whisper.embed_positions.requires_grad_(False)  # fixed sinusoids
-        front_end = MelShapes(feature_size=config.num_mel_bins)
-        window = parameters.encoder_window
+        front_end, window = MelShapes(feature_size=config.num_mel_bins), hears.encoder_window
         found["audio_encoder"] = AudioEncoder(whisper=whisper, feature_extractor=front_end, window=window)
-    if isinstance(parameters, SightedParameters):
-        name, size, stride = parameters.vision_encoder, parameters.image_size, parameters.stride
-        backbone = vision_backbone_without_weights(name, image_size=size, stride=stride)
+    if sees:
+        name = sees.vision_encoder
+        backbone = vision_backbone_without_weights(name, image_size=sees.image_size, stride=sees.stride)
         found["vision_encoder"] = VisionEncoder(backbone=backbone, name=name, mean=(0.5,) * 3, std=(0.5,) * 3)
     return found
 
 
-def _build_model(parameters: Any, encoders: Mapping[str, Any], trained: tuple[str, ...]) -> OmniModel:
-    """The model of a cell, with its encoder inside where that trains."""
-    name = parameters.language_model
+def _build_model(step: TracedStep, encoders: Mapping[str, Any], inside: Mapping[str, Any]) -> OmniModel:
+    """The model of a cell, with the encoders inside that it trains or runs."""
+    name = step.language_model
     language_model = LanguageModel(name, language_model_without_weights(name), CharacterCodec(alphabet=""), "")
-    if not encoders:
-        return text_model(language_model)
-    ((part, encoder),) = encoders.items()
-    build: Any = hearing_model if part == "audio_encoder" else seeing_model
+    projectors: dict[str, Any] = {}
     with torch.device("meta"):
-        model: OmniModel = build(replace(parameters, train_encoder=part in trained), encoder, language_model, {})
-    return model
+        if step.hears:
+            hearing = hearing_model(step.hears, encoders["audio_encoder"], language_model, {})
+            projectors["audio_projector"] = hearing.audio_projector
+        if step.sees:
+            seeing = seeing_model(step.sees, encoders["vision_encoder"], language_model, {})
+            projectors |= {branch: getattr(seeing, branch) for branch in BRANCHES}
+        return OmniModel(language_model=language_model, **projectors, **inside)
 
 
-def _largest_batch(
-    step: TracedStep, encoders: Mapping[str, Any], seen: Largest | None, model: OmniModel
-) -> list[Example]:
-    asked, limit, kind, parameters = step.asked, step.tokens, step.leg.kind, step.parameters
-    if kind == TEXT:
+def _largest_batch(step: TracedStep, encoders: Mapping[str, Any], largest: Largest, model: OmniModel) -> list[Example]:
+    asked, limit, leg = step.asked, step.batches.tokens, step.leg
+    if step.text_tokens:
         scored = limit if asked.answer_tokens is None else asked.answer_tokens
-        return _pack_of_text(limit, min(limit, parameters.max_tokens), scored)
+        return _pack_of_text(limit, step.text_tokens, scored)
+    branch: Any = leg.branch or BRANCHES[largest.is_video]
+    passed = {"language_model": True, "vision_encoder": largest.frames, branch: largest.frames}
+    passed |= dict.fromkeys(("audio_encoder", "audio_projector"), largest.sounds)
+    if leg.trained and not any(passed.get(part) for part in leg.trained):
+        raise LabError(f"{leg.kind} passes through nothing that trains: {', '.join(leg.trained)}")
 
     def example(answer_tokens: int) -> Example:
-        content: list[Segment]
-        if seen:
-            content = [_seen(step, seen, encoders["vision_encoder"], model), [0] * asked.question_tokens]
-        else:
+        content: list[Segment] = []
+        if step.hears and not step.whole:
             # Without the tokenizer, which would have to be fetched: some four letters a token.
-            content = [[0] * -(-len(parameters.prompt) // 4), _sound(step, encoders["audio_encoder"])]
+            content.append([0] * -(-len(step.hears.prompt) // 4))
+        if largest.frames:
+            content.append(_seen(step, largest, branch, encoders["vision_encoder"], model))
+        content += [_sound(step, encoders["audio_encoder"]) for _ in range(largest.sounds)]
+        content += [[0] * asked.question_tokens] if largest.asked else []
         return Example(content=content, answer=[0] * answer_tokens)
 
     if (tokens := model.num_tokens(example(asked.answer))) > limit:
-        raise LabError(f"a sample of {kind} takes {tokens} tokens, more than {step.limit} ({limit})")
-    given = 0 if step.limit in PACKED else parameters.batch_size
-    count = asked.batch_size or given or max(1, round(limit / tokens))
+        batch = "pack" if step.batches.packed else "batch"
+        what = "tokens or seconds" if largest.sounds else "tokens"
+        raise LabError(
+            f"a sample of {leg.kind} takes {tokens} tokens, more than the {limit} of a {batch}; ask for fewer {what}"
+        )
+    count = asked.batch_size or step.batches.size or max(1, round(limit / tokens))
     # The last is shorter, since some always are: where all are of one length a padded batch has no mask.
     last = max(0, asked.answer - (count > 1))
     return [example(asked.answer) for _ in range(count - 1)] + [example(last)]
@@ -234,27 +303,25 @@ def _largest_batch(
 
 def _sound(step: TracedStep, encoder: AudioEncoder) -> Sound:
     frames = round(step.asked.seconds * encoder.frames_per_second)
-    if "audio_encoder" not in step.leg.trained:
+    if not step.leg.computed:
         return Sound(torch.empty(frames, encoder.hidden_size))
     with unset_fake_temporarily():  # a waveform is numpy's on its way to the front end
         return Sound(torch.empty(1).expand(frames * encoder.samples_per_frame))
 
 
-def _seen(step: TracedStep, seen: Largest, encoder: VisionEncoder, model: OmniModel) -> Seen:
-    branch: Any = step.leg.branch
+def _seen(step: TracedStep, largest: Largest, branch: Any, encoder: VisionEncoder, model: OmniModel) -> Seen:
+    assert step.sees
     size = encoder.image_size
-    if not seen.frames and "language_model" not in step.leg.trained:
-        raise LabError(f"nothing is seen, so nothing can train of: {', '.join(sorted(step.leg.trained))}")
-    grid = best_grid(*seen.frame_size, image_size=size, max_tiles=step.parameters.max_tiles)
-    count = seen.frames * num_views(grid)
+    grid = best_grid(*largest.frame_size, image_size=size, max_tiles=step.sees.max_tiles)
+    count = largest.frames * num_views(grid)
     views = torch.empty(count, *encoder.grid, encoder.hidden_size)
-    if "vision_encoder" in step.leg.trained:
+    if step.leg.computed:
         views = torch.empty(count, size, size, 3, dtype=torch.uint8)
     order = None
     if num_views(grid) > 1:
-        how = {"image_size": size, "view_grid": model.view_grid(branch, views), **_tiling(step.parameters)}
-        order = token_order(*seen.frame_size, **how)
-    return Seen(views=views, seconds=(0.0,) * seen.frames, branch=branch, grid=grid, order=order)
+        how = {"image_size": size, "view_grid": model.view_grid(branch, views), **_tiling(step.sees)}
+        order = token_order(*largest.frame_size, **how)
+    return Seen(views=views, seconds=(0.0,) * largest.frames, branch=branch, grid=grid, order=order)
 
 
 def _pack_of_text(budget: int, longest: int, scored: int) -> list[Example]:

@@ -7,16 +7,18 @@ the meta device, and `lab.training.memory` traces a step. Sizes are printed in G
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from lab.errors import LabError, choose
 from lab.study.ablation import Ablation, cells
-from lab.study.largest_batch import SOURCES, SPEECH, TEXT, Asked, TracedStep, TrainedRoute
-from lab.training.cell import IMAGE, IMAGE_BRANCH, VIDEO, cell_branch, cell_stages
+from lab.study.largest_batch import Asked, TracedStep, TrainedRoute, routes, senses, sources
+from lab.training.cell import AUDIO, ENCODERS, IMAGE, VIDEO
 from lab.training.memory import PRECISIONS, Memory, PartMemory
 from lab.training.parameters import (
+    OmniParameters,
     Parameters,
     PictureTuningParameters,
     SpeechParameters,
@@ -27,30 +29,17 @@ from lab.training.parameters import (
 from lab.training.stages import PAPER_STAGES
 from lab.training.tuning import scored_tokens
 
-PROJECTORS = {SPEECH: ("audio_projector",), IMAGE: ("visual_projector", "video_projector"), VIDEO: ("video_projector",)}
+PROJECTORS = {AUDIO: ("audio_projector",), IMAGE: ("visual_projector", "video_projector"), VIDEO: ("video_projector",)}
 """Kinds of data, and the projectors that they may pass through."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A kind of study: what of `Asked` it takes, what its cells train on, what limits a batch, what a batch is of."""
+    """A kind of study: what of `Asked` it takes, and what a batch is of."""
 
     name: str
     options: tuple[str, ...]
-    legs: Callable[[Any], Iterable[TrainedRoute]]
-    limit: str
     batch: str
-
-
-def _hears(parameters: SpeechParameters) -> list[TrainedRoute]:
-    encoder = ("audio_encoder",) if parameters.train_encoder else ()
-    return [TrainedRoute(SPEECH, "audio_projector", (*encoder, "audio_projector"))]
-
-
-def _sees(parameters: VisionParameters) -> Iterable[TrainedRoute]:
-    for stage in cell_stages(parameters):
-        branch = "visual_projector" if stage.name == IMAGE_BRANCH else cell_branch(parameters)
-        yield from (TrainedRoute(kind, branch, stage.trained) for kind in stage.data)
 
 
 _PICTURES = (
@@ -60,30 +49,23 @@ STUDIES: dict[type[Parameters], Study] = {
     SpeechParameters: Study(
         "a study of speech",
         ("seconds", "answer_tokens", "batch_size"),
-        _hears,
-        "max_tokens",
         "utterances of {0.seconds:g} s, with a prompt of some 4 letters a token and {0.answer} tokens of answer",
     ),
     PictureTuningParameters: Study(
-        "a study of packed instructions",
-        ("question_tokens", "answer_tokens"),
-        lambda parameters: [TrainedRoute(IMAGE, "visual_projector", cell_stages(parameters)[1].trained)],
-        "budget_tokens",
-        f"a pack of {_PICTURES}",
+        "a study of packed instructions", ("question_tokens", "answer_tokens"), f"a pack of {_PICTURES}"
     ),
     VisionParameters: Study(
-        "a study of pictures or video",
-        ("question_tokens", "answer_tokens", "batch_size"),
-        _sees,
-        "batch_tokens",
-        _PICTURES,
+        "a study of pictures or video", ("question_tokens", "answer_tokens", "batch_size"), _PICTURES
     ),
     TextTuningParameters: Study(
         "a study of packed instructions",
         ("answer_tokens",),
-        lambda parameters: [TrainedRoute(TEXT, "", ("language_model",))],
-        "budget_tokens",
         "a pack of samples as long as they may be, of which {0.scored} tokens are of answers",
+    ),
+    OmniParameters: Study(
+        "a study of the whole model",
+        ("seconds", "question_tokens", "answer_tokens"),
+        f"of one kind of data, {_PICTURES}, sounds of {{0.seconds:g}} s",
     ),
 }
 """Kinds of studies, by their parameters."""
@@ -107,8 +89,8 @@ class Need:
         step = self.longest
         tokens, batch = f"{step.memory.tokens:,}", f"{self.memory.batch_size} {self.dearest.leg.kind}"
         frames = {}
-        if step.leg.kind in SOURCES:
-            frames = {"tokens a frame": f"{step.frame_tokens:,}", "frames": f"{step.seen.frames}"}
+        if step.sees:
+            frames = {"tokens a frame": f"{step.frame_tokens:,}", "frames": f"{step.largest.frames}"}
         return {**frames, "tokens a sample": tokens, "dearest batch": batch}
 
 
@@ -130,25 +112,36 @@ class Scale:
 
     @cached_property
     def _rows(self) -> Counted:
-        return self._counted({row: partial(self.study.legs, cell) for row, cell in self.cells.items()}, self.cells)
+        def every(cell: Any) -> Iterable[TrainedRoute]:
+            return chain.from_iterable(routes(cell).values())
+
+        return self._counted({row: partial(every, cell) for row, cell in self.cells.items()}, self.cells)
 
     @cached_property
     def _stages(self) -> Counted:
         cell = self.cells[self.dearest]
-        kinds = [SPEECH] if isinstance(cell, SpeechParameters) else []
-        kinds += [kind for kind, source in SOURCES.items() if getattr(cell, source, "")]
-        parts = [part.name for part in self.rows[self.dearest].memory.parts]
-        legs: dict[str, Callable[[], Iterable[TrainedRoute]]] = {}
-        for stage in PAPER_STAGES.values():
-            trained = tuple(part for part in parts if part in stage.trained)
-            if own := [TrainedRoute(k, b, trained) for k in kinds for b in PROJECTORS[k] if b in stage.parts]:
-                legs[stage.name] = partial(list, own)
+        if self.whole:
+            own = routes(cell)
+        else:
+            kinds = {kind: source for kind, source in sources(cell).items() if kind in PROJECTORS}
+            parts = [part.name for part in self.rows[self.dearest].memory.parts]
+            own = {}
+            for stage in PAPER_STAGES.values():
+                trained = [part for part in parts if part in stage.trained]
+                route = partial(TrainedRoute.of, trained=trained, computed=bool({*ENCODERS} & {*trained}))
+                own[stage.name] = [route(k, s) for k, s in kinds.items() if {*PROJECTORS[k]} & {*stage.parts}]
+        legs = {stage: partial(list, given) for stage, given in own.items() if given}
         return self._counted(legs, dict.fromkeys(legs, cell))
 
     rows = property(lambda self: self._rows[0], doc="Those that can be built at this rung.")
     refused = property(lambda self: self._rows[1], doc="Why a row cannot.")
     stages = property(lambda self: self._stages[0], doc="Those of the paper that have the parts of the dearest row.")
     refused_stages = property(lambda self: self._stages[1], doc="Why a stage cannot be counted with it.")
+
+    @property
+    def whole(self) -> bool:
+        """It is of the whole model, whose cells have the paper's stages themselves."""
+        return isinstance(next(iter(self.cells.values())), OmniParameters)
 
     @cached_property
     def dearest(self) -> str:
@@ -159,7 +152,8 @@ class Scale:
     def models(self) -> str:
         """The names of what the rows are made of."""
         names = ("audio_encoder", "vision_encoder", "language_model", "scorer")
-        there = [[getattr(cell, name) for cell in self.cells.values() if hasattr(cell, name)] for name in names]
+        told = [one for cell in self.cells.values() for one in (*senses(cell), cell) if one]
+        there = [[getattr(one, name) for one in told if hasattr(one, name)] for name in names]
         return " and ".join(" or ".join(dict.fromkeys(values)) for values in there if values)
 
     @cached_property
@@ -172,8 +166,9 @@ class Scale:
         if isinstance(cell, TextTuningParameters):
             scorer, tokens = cell.scorer, scored_tokens(cell)
             cell = replace(cell, language_model=scorer, budget_tokens=tokens, max_tokens=tokens)
+        leg = replace(self.rows[self.dearest].dearest.leg, trained=())
         try:
-            memory = self._step(cell, self.rows[self.dearest].dearest.leg._replace(trained=())).memory
+            memory = TracedStep.of(cell, leg, self.asked, self.precision).memory
         except LabError as error:
             return f"Scoring before it cannot be counted: {error}"
         count = sum(part.parameters for part in memory.parts if part.weights)
@@ -183,16 +178,13 @@ class Scale:
             f"{cell.budget_tokens:,} tokens."
         )
 
-    def _step(self, cell: Any, leg: TrainedRoute) -> TracedStep:
-        limit = "pack_tokens" if getattr(cell, "pack_tokens", 0) else self.study.limit
-        return TracedStep.of(cell, leg, limit, self.asked, self.precision)
-
     def _counted(self, legs: Mapping[str, Callable[[], Iterable[TrainedRoute]]], cells: Mapping[str, Any]) -> Counted:
         found: dict[str, Need] = {}
         refused: dict[str, str] = {}
         for name, of_cell in legs.items():
             try:
-                steps = [self._step(cells[name], leg) for leg in dict.fromkeys(of_cell())]
+                legs_of = dict.fromkeys(of_cell())
+                steps = [TracedStep.of(cells[name], leg, self.asked, self.precision) for leg in legs_of]
                 dearest = max(steps, key=lambda step: step.memory.total)
                 found[name] = Need(dearest, max(steps, key=lambda step: step.memory.tokens))
             except LabError as error:
@@ -253,7 +245,9 @@ def table(found: Scale) -> str:
     if found.stages or found.refused_stages:  # no stage of the paper has the parts of a study of text
         stages = [
             "",
-            f"By stage of the paper, with {found.dearest}'s projector; parts of other branches not counted",
+            f"By stage, {found.dearest}"
+            if found.whole
+            else f"By stage of the paper, with {found.dearest}'s projector; parts of other branches not counted",
             *_aligned({name: _line(need) for name, need in found.stages.items()}),
             *(f"{stage} cannot be counted with it: {reason}" for stage, reason in found.refused_stages.items()),
         ]

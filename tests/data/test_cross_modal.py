@@ -17,10 +17,9 @@ from lab.data.cross_modal import (
 )
 from lab.data.filters.filtering import LeftOut
 from lab.data.sample import Audio, Image, Sample, Text, Video
-from lab.data.sources import check_source, largest_sample, open_samples, sources_sha256
+from lab.data.sources import check_source, open_samples, sources_sha256
 from lab.data.speech.spoken_prompts import Speakers, timbres
 from lab.data.splits import SPLITS
-from lab.data.video import Sight
 from lab.errors import LabError
 from standins.drawn import Question
 from standins.pictures.pictures import Picture
@@ -160,8 +159,6 @@ def test_sources_before_other_data_open_change_and_refuse_them(tmp_path, monkeyp
     heard = {split: {s.sound.speaker for s in open_samples("spoken:espeak:stills", split, 60)[0]} for split in SPLITS}
     assert not heard["train"] & heard["test"]
     assert sources_sha256("spoken:espeak:stills") != sources_sha256("stills")
-    sight = {"is_video": False, "image_size": 96, "max_tiles": 1}
-    assert largest_sample(source, Sight(), **sight) == largest_sample("stills", Sight(), **sight)
     for name, message in {
         "spoken": "'spoken' names no data; expected spoken:ENGINES:DATA",
         "swapped:text:stills": "unknown kind of media 'text'",

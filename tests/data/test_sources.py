@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -303,7 +304,9 @@ def largest(source: str, *, is_video: bool = False, sight: Sight = SIGHT, max_ti
 
 
 def test_a_video_of_the_hub_has_all_frames_at_the_size_that_reading_leaves():
-    assert largest("next_qa@hub:lmms-lab/NExTQA:MC", is_video=True) == Largest(48, (384, 768))
+    every = Largest(48, (384, 768), is_video=True)
+    assert largest("next_qa@hub:lmms-lab/NExTQA:MC") == every
+    assert largest("conversation@hub:lmms-lab/LLaVA-Video-178K", is_video=True) == every
 
 
 def test_an_image_of_the_hub_fills_as_many_tiles_as_there_may_be():
@@ -313,10 +316,22 @@ def test_an_image_of_the_hub_fills_as_many_tiles_as_there_may_be():
 
 
 @pytest.mark.parametrize(
-    ("source", "frames"), [("scenes", 48), ("scenes:8-12:2-4", 12), ("scenes:2-9", 9), ("stills", 1)]
+    ("source", "frames"),
+    [("scenes", 48), ("scenes:8-12:2-4", 12), ("scenes:2-9", 9), ("stills", 1), ("interleaved", 3)],
 )
-def test_a_scene_has_a_frame_a_second_of_its_longest(source, frames):
-    assert largest(source, is_video=True) == Largest(frames, (96, 96))
+def test_a_scene_has_a_frame_a_second_of_its_longest_and_a_document_three_pictures(source, frames):
+    assert largest(source) == Largest(frames, (96, 96), is_video=source.startswith("scenes"))
+
+
+def test_names_before_other_data_add_sounds_and_take_media_away():
+    still = Largest(1, (96, 96))
+    assert largest("speech:hub:openslr/librispeech_asr:clean") == Largest(sounds=1, asked=False)
+    assert largest("text:hub:HuggingFaceH4/ultrachat_200k:default:train_sft") == Largest()
+    assert largest("spoken:espeak:stills") == replace(still, sounds=1, asked=False)
+    assert largest("quarters:kokoro:stills") == largest("swapped:image:quarters:kokoro:stills")
+    assert largest("quarters:kokoro:stills") == replace(still, sounds=1)
+    assert largest("lacking:audio:quarters:kokoro:stills") == largest("lacking:video:stills") == still
+    assert largest("lacking:image:stills") == replace(still, frames=0)
 
 
 def test_a_page_is_as_large_as_its_kind_may_be():

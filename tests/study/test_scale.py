@@ -149,7 +149,7 @@ def test_local_folder_is_counted(study, tmp_path):
         ({}, {"seconds": 31}, "seconds is 31; expected above 0 and at most the encoder's 30"),
         ({}, {"precision": "fp8"}, "unknown precision 'fp8'; choose one of: bfloat16, bfloat16_weights, float32"),
         ({}, {"rows": ["conv"]}, "unknown row of 'conv_gmlp_rate'"),
-        ({}, {"answer_tokens": 5000}, r"a sample of asr_audio_text takes 5752 tokens, more than max_tokens \(4096\)"),
+        ({}, {"answer_tokens": 5000}, r"a sample of asr_audio_text takes 5752 tokens, more than the 4096 of a batch"),
         ({"language_model": "Qwen/Qwen9-7B"}, {}, r"unknown configuration \(a known hub name.*'Qwen/Qwen9-7B'"),
         ({"audio_encoder": "Qwen/Qwen2.5-7B"}, {}, "'Qwen/Qwen2.5-7B' is a qwen2 model; expected Whisper"),
     ],

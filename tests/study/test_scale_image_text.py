@@ -33,5 +33,5 @@ def test_the_small_rung_counts_the_models_of_the_project():
 def test_a_batch_of_samples_is_refused_and_a_sample_longer_than_a_pack():
     with pytest.raises(LabError, match="batch_size is 4, but a study of packed instructions has none"):
         scale(load_ablation(STUDY), "paper", batch_size=4)
-    with pytest.raises(LabError, match=r"row 'none'.*more than budget_tokens .65536"):
+    with pytest.raises(LabError, match=r"row 'none'.*more than the 65536 of a pack"):
         scale(load_ablation(STUDY), "paper", ["none"], answer_tokens=70_000)

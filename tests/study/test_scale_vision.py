@@ -58,7 +58,7 @@ def test_tokens_of_a_sample_and_samples_of_a_batch(projector, frame):
     row = scale(study, "cpu", [projector], question_tokens=50, answer_tokens=20).rows[projector]
     assert (row.shown["tokens a frame"], row.shown["frames"]) == (str(frame), "1")
     assert row.memory.tokens == frame + 50 + 1 + 20 + 1
-    limit = row.dearest.parameters.batch_tokens
+    limit = row.dearest.batches.tokens
     assert row.memory.batch_size == round(limit / row.memory.tokens)
 
 
@@ -118,14 +118,14 @@ def test_stages_are_the_papers_of_image_and_video():
 def test_a_row_in_which_nothing_can_train_is_told_apart():
     found = scale(load_ablation("video_pretraining"), "gpu", ["direct", "text_only"])
     assert list(found.rows) == ["direct"]
-    assert found.refused == {"text_only": "nothing is seen, so nothing can train of: video_projector"}
+    assert found.refused == {"text_only": "video_text passes through nothing that trains: video_projector"}
 
 
 def test_a_stage_in_which_nothing_can_train_is_told_apart():
     found = scale(changed(load_ablation("video_pretraining"), images=""), "cpu", ["text_only"])
     assert list(found.rows) == ["text_only"]  # its language model trains
     assert list(found.stages) == ["omni_alignment", "sft"]
-    assert "video cannot be counted with it: nothing is seen" in table(found)
+    assert "video cannot be counted with it: video_text passes through nothing that trains" in table(found)
 
 
 @pytest.mark.slow

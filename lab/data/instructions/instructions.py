@@ -23,7 +23,7 @@ from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import PREFIX, HubSplit, SampleReading, open_split
 from lab.data.parquet import read_schema, text_batches
 from lab.data.sample import Audio, Image, Part, Sample, Text, UniqueIds, Video, each_answer, kept_media
-from lab.data.sources import OuterSource
+from lab.data.sources import Largest, OuterSource
 from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
 from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError, choose
@@ -322,5 +322,5 @@ INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[], Reader]]] = {
 }
 """The package of each source, and what reads it."""
 
-INSTRUCTIONS = OuterSource(read=_held_in, check=_check, state=_state, any_size=True)
+INSTRUCTIONS = OuterSource(read=_held_in, check=_check, state=_state, largest=lambda inside, inner: Largest())
 """A source of samples of text alone; what stands behind its name is one of instructions."""

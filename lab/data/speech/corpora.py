@@ -24,7 +24,7 @@ from lab.data.filters.filtering import LeftOut
 from lab.data.forms import FORMS
 from lab.data.hub import open_splits, parse_name, pinned_revision
 from lab.data.sample import TRANSCRIBE, Audio, Drawn, Sample, UniqueIds
-from lab.data.sources import OuterSource
+from lab.data.sources import Largest, OuterSource
 from lab.data.speech.audio import PCM_SCALE, SAMPLING_RATE, Clip
 from lab.data.speech.spoken_prompts import ENGINES
 from lab.data.splits import SPLITS, Split, assign_split, normalize_sentence
@@ -380,5 +380,10 @@ CORPORA: dict[str, Callable[[], CorpusKind]] = {
     "hub": data_set,
 }
 
-UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256, any_size=True)
+UTTERANCES = OuterSource(
+    read=_utterances,
+    check=_check,
+    state=lambda corpus: load_corpus(corpus).sha256,
+    largest=lambda inside, corpus: Largest(sounds=1, asked=False),
+)
 """A source of samples that are utterances; what stands behind its name is a corpus."""
