@@ -29,6 +29,7 @@ from lab.data.filters.semantic_duplicates import (
     load_sentence_encoder,
     sentence_embeddings,
 )
+from lab.data.filters.sound_filters import SOUND_MEASURES, judge_sounds
 from lab.data.filters.speech_agreement import filter_speech, listen
 from lab.data.instructions.instructions import with_choices
 from lab.data.kept import Kept
@@ -38,13 +39,14 @@ from lab.data.sources import OuterSource, check_source, open_samples, sources_sh
 from lab.data.splits import Split
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AUDIO_ENCODERS, SpeechRecognizer, load_speech_recognizer
-from lab.parts.language_models import LANGUAGE_MODELS, as_chat_model
+from lab.parts.language_models import as_chat_model
 from lab.paths import cache_dir
-from lab.training.named_parts import open_language_model
+from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model
 from lab.training.scoring import Scorer, ScoringOptions, score, text_scorer
 
 RANDOM, JOIN, VALUE = "random", "+", "="
-SCORER, RECOGNIZER, SENTENCES = "smollm2_135m", "whisper_tiny_en", "minilm"
+# The scorer is the model that the studies fine-tune, as in the paper.
+SCORER, RECOGNIZER, SENTENCES = "character", "whisper_tiny_en", "minilm"
 _KNOWN_CHOICES = 4
 # To so few losses of a task no Gaussian is fitted.
 _FEWEST_TO_FIT = 8
@@ -109,7 +111,7 @@ def answer_loss(samples: Sequence[Sample]) -> Float[ndarray, " samples"]:
             )
     # On every machine the same samples stay.
     options = ScoringOptions(part_samples=256, precision="float32")
-    key = json.dumps([_pinned(LANGUAGE_MODELS[SCORER].source), options.budget_tokens, samples_sha256(words)])
+    key = json.dumps([_scorer_state(), options.budget_tokens, samples_sha256(words)])
     folder = cache_dir() / "scores" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not (folder / SUMMARY).exists():
         score(_scorer(), words, folder, options=options)
@@ -120,6 +122,11 @@ def answer_loss(samples: Sequence[Sample]) -> Float[ndarray, " samples"]:
 def _read(path: Path) -> Iterable[tuple[str, float]]:
     table = pq.read_table(path, columns=["id", "loss"])
     return zip(table["id"].to_pylist(), table["loss"].to_pylist(), strict=True)
+
+
+def _scorer_state() -> str:
+    own = OWN_LANGUAGE_MODELS[SCORER]()
+    return own.folder(own.default_steps).name
 
 
 def _pinned(*sources: str) -> str:
@@ -156,7 +163,7 @@ def loss() -> SampleFilter:
                 reasons[places] = filter_losses(own, "gaussian", k=k).reasons
         return _account(samples, reasons, "loss", k)
 
-    return SampleFilter(judge=judge, value=1.0, state=lambda: _pinned(LANGUAGE_MODELS[SCORER].source))
+    return SampleFilter(judge=judge, value=1.0, state=_scorer_state)
 
 
 def known() -> SampleFilter:
@@ -184,7 +191,7 @@ def known() -> SampleFilter:
             reasons.append("without a loss" if np.isnan(losses).any() else "not known" if likelier else None)
         return _account(samples, reasons, "known", nats)
 
-    return SampleFilter(judge=judge, value=0.0, state=lambda: _pinned(LANGUAGE_MODELS[SCORER].source))
+    return SampleFilter(judge=judge, value=0.0, state=_scorer_state)
 
 
 def distinct() -> SampleFilter:
@@ -254,12 +261,52 @@ def _heard(
     return reasons
 
 
+def _measured(name: str) -> SampleFilter:
+    measure = SOUND_MEASURES[name]
+    return SampleFilter(
+        judge=partial(judge_sounds, name),
+        value=measure.value,
+        state=lambda: _pinned(*measure.packages),
+        most=min(measure.most, sys.float_info.max),
+    )
+
+
+def voice() -> SampleFilter:
+    """Sounds go in which somebody speaks for less than this share, such as noise and music."""
+    return _measured("voice")
+
+
+def speakers() -> SampleFilter:
+    """Sounds go in which more people speak than this."""
+    return _measured("speakers")
+
+
+def snr() -> SampleFilter:
+    """Sounds go whose speech is louder than the noise by fewer decibels than this."""
+    return _measured("snr")
+
+
+def clipping() -> SampleFilter:
+    """Sounds go of which a larger share of the samples stands at either end of the scale."""
+    return _measured("clipping")
+
+
+def bandwidth() -> SampleFilter:
+    """Sounds go that hold nothing above this frequency, Hz."""
+    return _measured("bandwidth")
+
+
 SAMPLE_FILTERS: dict[str, Callable[[], SampleFilter]] = {
     "loss": loss,
     "known": known,
     "distinct": distinct,
     "said": said,
     "hard": hard,
+    "voice": voice,
+    "speakers": speakers,
+    "snr": snr,
+    "clipping": clipping,
+    "bandwidth": bandwidth,
 }
 """Named with their thresholds where they are not their own, as in "said" or "said=0.1"."""
 

@@ -133,5 +133,5 @@ def _state(inner: str) -> str:
     return f"{sources_sha256(inner)} {packages()['fonts-wqy-microhei'].sha256}"
 
 
-DRAWN = OuterSource(read=_read, check=check_source, state=_state, any_size=True)
+DRAWN = OuterSource(read=_read, check=check_source, state=_state, largest=None)
 """A source of samples whose questions are pictures."""
