@@ -1,7 +1,10 @@
 """`lab data build` and `lab data card`, and the recipes of this checkout."""
 
 import json
+import re
 import sys
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,8 +12,13 @@ import pytest
 
 from lab import cli
 from lab.data.fetch import packages
+from lab.data.filters.filtering import Filtered
 from lab.data.recipes.recipe import read_recipe
+from lab.data.sample import Sample
+from lab.data.sources import open_samples
 from lab.paths import cache_dir, mlruns_dir, repository_root
+from lab.training import sample_filters
+from lab.training.sample_filters import SampleFilter
 from tests.data.recipe_files import ALL_STEPS, planted_rows, toy_recipe, write_rows
 
 RECIPES = sorted((repository_root() / "recipes").glob("*.toml"))
@@ -76,6 +84,33 @@ def test_every_recipe_of_this_checkout_can_be_read(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.name == path.stem
     assert recipe.description.endswith(".")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_packages")
+def test_the_sft_recipe_feeds_every_medium_through_every_filter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged: dict[str, Counter[str]] = {}
+
+    def judge(name: str, samples: list[Sample], value: float) -> Filtered:
+        judged[name] = Counter(one.source.partition(":")[0] for one in samples)
+        return Filtered([one.id for one in samples], ["first", *[None] * (len(samples) - 1)], name=name)
+
+    planted = {name: SampleFilter(judge=partial(judge, name), value=1.0) for name in sample_filters.SAMPLE_FILTERS}
+    monkeypatch.setattr(sample_filters, "SAMPLE_FILTERS", planted)
+    text = (repository_root() / "recipes" / "sft.toml").read_text(encoding="utf-8")
+    (tmp_path / "sft.toml").write_text(re.sub(r"count = \d+", "count = 3", text), encoding="utf-8")
+    assert call(monkeypatch, "build", str(tmp_path / "sft.toml"), "--workers", "1") == 0
+    assert "rows and card" in capsys.readouterr().out
+    whole = {"text": 6, "stills": 3, "spoken": 3, "quarters": 3, "transcripts": 3, "charts": 3, "drawn": 3, "speech": 3}
+    assert judged["said"] == whole
+    assert set(judged) == {"said", "hard", "known", "distinct"}
+    assert set(judged["known"]) == {"text"}
+    found, _ = open_samples("built:sft", "train", 0)
+    assert len(found) == 27 - 4
+    kinds = Counter(" ".join(part.type for part in one.content) for one in found)
+    assert {"text", "image text", "image audio", "image text audio", "audio"} <= set(kinds)
 
 
 TALK = """
