@@ -298,6 +298,7 @@ def _check_tuning(cell: TuningParameters) -> None:
 
 def _check_omni(cell: OmniParameters) -> None:
     from lab.data.sources import check_source
+    from lab.training.cell import cell_stages, kind_source
 
     for part in ("hears", "sees"):
         if shared := sorted({*getattr(cell, part)} & {*TrainedParameters.names()}):
@@ -310,7 +311,8 @@ def _check_omni(cell: OmniParameters) -> None:
         raise LabError(f"num_samples is {cell.num_samples} and num_test {cell.num_test}; expected at least 1 each")
     _check_speech(cell.hearing)
     _check_sight(replace(cell.seeing, images="", videos="", test_source=""))
-    for source in (*cell.data.values(), *cell.tests.values()):
+    mixed = [kind_source(cell, kind) for stage in cell_stages(cell) for kind in stage.data]
+    for source in (*mixed, *cell.data.values(), *cell.tests.values()):
         check_source(source)
 
 
