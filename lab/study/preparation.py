@@ -311,9 +311,10 @@ def _check_omni(cell: OmniParameters) -> None:
         raise LabError(f"num_samples is {cell.num_samples} and num_test {cell.num_test}; expected at least 1 each")
     _check_speech(cell.hearing)
     _check_sight(replace(cell.seeing, images="", videos="", test_source=""))
-    mixed = [kind_source(cell, kind) for stage in cell_stages(cell) for kind in stage.data]
-    for source in (*mixed, *cell.data.values(), *cell.tests.values()):
+    for source in (*cell.data.values(), *cell.tests.values()):
         check_source(source)
+    for kind in (kind for stage in cell_stages(cell) for kind in stage.data):
+        check_source(kind_source(cell, kind))
 
 
 CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {

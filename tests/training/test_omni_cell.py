@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.filters.filtering import Filtered
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Audio, Image, Sample, Text
 from lab.errors import LabError
@@ -14,10 +15,12 @@ from lab.evaluation.benchmarks.samples import open_saved
 from lab.evaluation.items import scores_of_tests
 from lab.parts.saved_model import save_model
 from lab.study.preparation import check_cell
+from lab.training import sample_filters
 from lab.training.cell import cell_batches, cell_stages, omni_data, omni_model
 from lab.training.loop import TrainingOptions
 from lab.training.named_parts import open_encoders, open_language_model
 from lab.training.parameters import OmniParameters
+from lab.training.sample_filters import SampleFilter
 from lab.training.stage_training import train_stages
 from tests import speech, vision
 
