@@ -31,13 +31,14 @@ WRITTEN = tuple(name for name, task in TASKS.items() if task.kind in ("text", "i
 # Whose right answers are facts or sense, so that one can know them.
 FACTS = ("facts", "wikidata", "situations", "goals", "sports", "colours", "beliefs", "elements", "anachronisms")
 SAID = tuple(name for name, task in TASKS.items() if "spoken" in task.kind or "heard" in task.kind)
-# By filter: the tasks that it cleans, the row's label, and the test that it is judged by.
-FILTERS: dict[str, tuple[Sequence[str], str, str]] = {
-    "loss": (WRITTEN, "Loss within a standard deviation (the paper's filter)", "text"),
-    "known": (FACTS, "Without unknown knowledge", "text"),
-    "distinct": (WRITTEN, "Instructions that mean the same once", "text"),
-    "said": (SAID, "Without speech that a recogniser reads otherwise", "spoken"),
-    "hard": (("speech",), "Without easy speech", "speech"),
+# By row: the filter, the tasks that it cleans, the row's label, and the test that it is judged by. Of eSpeak's short
+# prompts a recogniser reads so few without an error that half of the words have to be right, not four of five.
+FILTERS: dict[str, tuple[str, Sequence[str], str, str]] = {
+    "loss": ("loss", WRITTEN, "Loss within a standard deviation (the paper's filter)", "text"),
+    "known": ("known", FACTS, "Without unknown knowledge", "text"),
+    "distinct": ("distinct", WRITTEN, "Instructions that mean the same once", "text"),
+    "said": ("said=0.5", SAID, "Without speech that a recogniser reads otherwise", "spoken"),
+    "hard": ("hard", ("speech",), "Without easy speech", "speech"),
 }
 
 
@@ -103,10 +104,10 @@ ablation = Ablation(
         Row(key="equal", label="Drawn equally", changes=tuned("equal")),
         *(
             Row(key=key, label=label, changes=tuned(told=told, names=names))
-            for name, (names, filter_label, _) in FILTERS.items()
+            for name, (chosen, names, filter_label, _) in FILTERS.items()
             for key, label, told in (
-                (name, filter_label, name),
-                (f"random_{name}", f"Control: as many at random as by {name!r}", f"random={name}"),
+                (name, filter_label, chosen),
+                (f"random_{name}", f"Control: as many at random as by {name!r}", f"random={chosen}"),
             )
         ),
     ),
@@ -143,7 +144,7 @@ contrasts = (
     ),
     *(
         _against(row, name, test, f"{test}, filter {name!r}: against {told}")
-        for name, (_, _, test) in FILTERS.items()
+        for name, (*_, test) in FILTERS.items()
         for row, told in (("all", "all data"), (f"random_{name}", "as many removed at random"))
     ),
 )
