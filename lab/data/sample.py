@@ -106,11 +106,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Audio:
-    """A sound, of any file that FFmpeg reads, or a stretch of a prepared corpus; of a video its sound track."""
+    """A sound, of any file that FFmpeg reads, or a stretch of a prepared corpus; of a video its sound track.
+
+    `text` is what a voice was given to say, where one was.
+    """
 
     source: Media | Clip
     role: Role = "user"
     speaker: str = ""
+    text: str = ""
     type: ClassVar[str] = "audio"
 
     def read(self) -> Float[ndarray, " samples"]:

@@ -128,15 +128,15 @@ class OuterSource:
     """A name before that of other data: it opens these, or changes their samples.
 
     `read` takes split, count, the other name and its own options. `check` and `state` take the last two, to refuse what
-    there is not, and to tell what its samples are made of. `options` name what stands between the two names. One that
-    `opens` data finds them by a name of its own kind, which is none of a source of samples.
+    there is not, and to tell what its samples are made of. `options` name what stands between the two names. Pictures
+    are as large as those of the other samples, or of `any_size`.
     """
 
     read: Callable[..., tuple[list[Sample], LeftOut]]
     check: Callable[..., None]
     state: Callable[..., str]
     options: tuple[str, ...] = ()
-    opens: bool = False
+    any_size: bool = False
 
 
 def speech() -> OuterSource:
@@ -174,6 +174,20 @@ def quarters() -> OuterSource:
     return QUARTERS
 
 
+def sounding() -> OuterSource:
+    """Each video's own sound track is heard after it, as in `sounding:next_qa@hub:OWNER/NAME`."""
+    from lab.data.cross_modal import SOUNDING
+
+    return SOUNDING
+
+
+def drawn() -> OuterSource:
+    """The last thing that is written of each sample is drawn as a picture to be read, as in `drawn:text:bigbench`."""
+    from standins.pages.rendered_prompts import DRAWN
+
+    return DRAWN
+
+
 def swapped() -> OuterSource:
     """A control: the MEDIA of each sample are those of a sample of another group, as in `swapped:image:stills`."""
     from lab.data.cross_modal import SWAPPED
@@ -208,6 +222,8 @@ OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "built": built,
     "spoken": spoken,
     "quarters": quarters,
+    "sounding": sounding,
+    "drawn": drawn,
     "swapped": swapped,
     "lacking": lacking,
     "worded": worded,
@@ -291,7 +307,7 @@ def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int
     pixels, one below the other; a video is taken to be long enough for all frames that `sight` allows.
     """
     found = _outer(source)
-    if found and not found[0].opens:
+    if found and not found[0].any_size:
         return largest_sample(found[1][0], sight, is_video=is_video, image_size=image_size, max_tiles=max_tiles)
     if found or HUB in source:
         if is_video:

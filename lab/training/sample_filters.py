@@ -25,7 +25,7 @@ from lab.data.filters.speech_agreement import filter_speech, listen
 from lab.data.instructions.instructions import with_choices
 from lab.data.kept import Kept
 from lab.data.normalizers import NORMALIZERS
-from lab.data.sample import TRANSCRIBE, Audio, Drawn, Sample, Text, samples_sha256
+from lab.data.sample import TRANSCRIBE, Audio, Sample, Text, samples_sha256
 from lab.data.sources import OuterSource, check_source, open_samples, sources_sha256
 from lab.data.splits import Split
 from lab.errors import LabError, choose
@@ -161,10 +161,8 @@ def hard(samples: Sequence[Sample], value: float) -> Filtered:
 
 def _given(sample: Sample) -> str | None:
     """What is said in it: of what a voice says the text, of an utterance its transcript."""
-    for part in sample.content:
-        if isinstance(part, Audio) and isinstance(part.source, Drawn):
-            return str(part.source.given[0])
-    return sample.answer if sample.task == TRANSCRIBE else None
+    given = [part.text for part in sample.content if isinstance(part, Audio) and part.text]
+    return given[0] if given else sample.answer if sample.task == TRANSCRIBE else None
 
 
 def _heard(samples: Sequence[Sample], text: Callable[[Sample], str | None], name: str, **bounds: float) -> Filtered:
@@ -244,10 +242,15 @@ def _check_kept(inner: str, filters: str) -> None:
     check_source(inner)
 
 
-def _state(inner: str, filters: str) -> str:
+def filters_state(filters: str) -> str:
+    """The filters, and the hashes of the models that judge."""
     names = [part for told in filters.split(JOIN) for part in told.split(VALUE) if part in SAMPLE_FILTERS]
     models = [packages()[_PACKAGES[model]].sha256 for name in names for model in SAMPLE_FILTERS[name].packages]
-    return " ".join((sources_sha256(inner), filters, *models))
+    return " ".join((filters, *models))
+
+
+def _state(inner: str, filters: str) -> str:
+    return f"{sources_sha256(inner)} {filters_state(filters)}"
 
 
 KEPT = OuterSource(read=_read_kept, check=_check_kept, state=_state, options=("FILTERS",))

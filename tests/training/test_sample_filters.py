@@ -140,7 +140,7 @@ def tone(text, voice, speed):
 
 
 def spoken(number, text, task="which"):
-    said = Audio(Drawn(tone, (text, 1600 * (number + 2), 1.0)))
+    said = Audio(Drawn(tone, (text, 1600 * (number + 2), 1.0)), text=text)
     return Sample(id=f"said-{number}", content=(Image(Drawn(drawn, ())), said), answer="left", task=task)
 
 
@@ -174,7 +174,9 @@ def test_the_packaged_models_judge_planted_cases():
         replace(spoken(n, ""), content=(voices.say(str(n), text),))
         for n, text in enumerate(("where is the large red ball", "what can be seen in the picture"))
     ]
-    wrong = replace(said[1], id="wrong", content=(Audio(Drawn(lambda *_: said[0].sound.read(), ("nothing like it",))),))
+    wrong = replace(
+        said[1], id="wrong", content=(Audio(Drawn(lambda: said[0].sound.read(), ()), text="nothing like it"),)
+    )
     assert list(filter_of("said=0.3")([*said, wrong]).keep) == [True, True, False]
     pairs = [pair(n, f"Say {word}.", word) for n, word in enumerate(("one", "two", "three", "four", "five", "six"))]
     swapped = pair(9, "one", "Say the number that comes before two, if you please, zebra quartz.")

@@ -3,7 +3,7 @@
 None needs more memory than a shard and a hash of 16 bytes a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -14,15 +14,17 @@ from jaxtyping import Int
 from numpy import ndarray
 from pydantic import Field
 
-from lab.data.filters.filtering import Reasons, first_reason
+from lab.data.filters.filtering import Filtered, Reasons, first_reason
 from lab.data.filters.loss_filters import LossFilterStep
 from lab.data.filters.near_duplicates import NearDuplicates
 from lab.data.filters.quality import Quality
 from lab.data.filters.semantic_duplicates import SemanticDuplicates
 from lab.data.filters.step import LENGTHS, Columns, Step, hash_texts, media, one_of, text_lengths
-from lab.data.instructions.instructions import media_of
+from lab.data.instructions.instructions import media_of, samples_of
 from lab.data.packing import pack_best_fit
+from lab.data.sample import Sample
 from lab.errors import LabError
+from lab.paths import cache_dir
 
 Seed = Annotated[int, Field(ge=0)]
 
@@ -149,6 +151,44 @@ class Pack(Step):
         return text_lengths(rows, self.columns, self.unit) + self.extra
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleFilterStep(Step):
+    """Keep what a filter of samples keeps, a key of `SAMPLE_FILTERS`, at its `value`; models read and hear the rows.
+
+    Of rows whose source begins with none of `sources` all stay; without `sources` every row is judged.
+    """
+
+    filter: str
+    value: float | None = None
+    sources: tuple[str, ...] = ()
+    use: ClassVar[str] = "samples"
+    whole_corpus: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._filter()
+
+    def _filter(self) -> tuple[Callable[[Sequence[Sample]], Filtered], str]:
+        from lab.training.sample_filters import filter_of, filters_state
+
+        told = self.filter if self.value is None else f"{self.filter}={self.value}"
+        return filter_of(told), filters_state(told)
+
+    def identity(self) -> str:
+        """The hashes of the models."""
+        return self._filter()[1]
+
+    def judge(self, known: pa.Table) -> Reasons:
+        """The filter's reasons, over all rows of its sources at once."""
+        rows = known.to_pylist()
+        places = [at for at, row in enumerate(rows) if (row["source"] or "").startswith(self.sources or "")]
+        if not places:
+            there = ", ".join(sorted({str(row["source"]) for row in rows}))
+            raise LabError(f"no row is of {', '.join(self.sources)}; the sources of rows are: {there}")
+        reasons = np.full(len(rows), None, dtype=object)
+        reasons[places] = self._filter()[0](list(samples_of((rows[at] for at in places), cache_dir()))).reasons
+        return reasons
+
+
 STEPS: Mapping[str, type[Step]] = {
     step.use: step
     for step in (
@@ -159,6 +199,7 @@ STEPS: Mapping[str, type[Step]] = {
         SemanticDuplicates,
         Quality,
         LossFilterStep,
+        SampleFilterStep,
         RandomSample,
         Pack,
     )

@@ -31,7 +31,8 @@ from lab.errors import LabError, choose
 JOIN = "+"
 _FORMS = ("messages", "pair")
 NEEDED = ("id", "prompt", "answer", "source", "group")
-_MESSAGES = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "type", "content", "speaker")]))
+_OF_SOUNDS = ("speaker", "text")
+_MESSAGES = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "type", "content", *_OF_SOUNDS)]))
 COLUMNS = pa.schema(
     [
         *((name, pa.string()) for name in (*NEEDED, "task")),
@@ -161,7 +162,8 @@ def _row(sample: Sample, sight: Sight, split: Split | None) -> dict[str, Any]:
 
 def _turn(part: Part, sight: Sight) -> dict[str, str | None]:
     content = part.text if isinstance(part, Text) else kept_media(part, sight)
-    return {"role": part.role, "type": part.type, "content": content, "speaker": getattr(part, "speaker", None) or None}
+    told = {name: getattr(part, name) or None for name in _OF_SOUNDS} if isinstance(part, Audio) else {}
+    return {"role": part.role, "type": part.type, "content": content, **told}
 
 
 def media_of(rows: pa.Table) -> list[list[str]]:
@@ -200,7 +202,7 @@ def _part(turn: Mapping[str, Any], folder: Path) -> Part:
     part = choose(parts, turn.get("type") or Text.type, "type of a message's part")
     content = turn["content"] or ""
     given = content if part is Text or "://" in content else folder / content
-    return part(given, turn["role"], *([turn.get("speaker") or ""] if part is Audio else []))
+    return part(given, turn["role"], *(turn.get(name) or "" for name in _OF_SOUNDS if part is Audio))
 
 
 def read_instruction_table(path: Path, left_out: LeftOut) -> Iterator[Sample]:
@@ -320,5 +322,5 @@ INSTRUCTION_SOURCES: dict[str, tuple[str, Callable[[], Reader]]] = {
 }
 """The package of each source, and what reads it."""
 
-INSTRUCTIONS = OuterSource(read=_held_in, check=_check, state=_state, opens=True)
+INSTRUCTIONS = OuterSource(read=_held_in, check=_check, state=_state, any_size=True)
 """A source of samples of text alone; what stands behind its name is one of instructions."""

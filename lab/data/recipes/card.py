@@ -205,6 +205,6 @@ BUILT = OuterSource(
     read=_of_side,
     check=_check,
     state=lambda name: read_card(_folder(name))["rows_hash"],
-    opens=True,
+    any_size=True,
 )
 """A source of samples of what was built; what stands behind its name is a recipe's name or a folder."""

@@ -380,5 +380,5 @@ CORPORA: dict[str, Callable[[], CorpusKind]] = {
     "hub": data_set,
 }
 
-UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256, opens=True)
+UTTERANCES = OuterSource(read=_utterances, check=_check, state=lambda corpus: load_corpus(corpus).sha256, any_size=True)
 """A source of samples that are utterances; what stands behind its name is a corpus."""

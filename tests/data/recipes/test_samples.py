@@ -18,6 +18,7 @@ from PIL import Image as Picture
 
 from lab import paths
 from lab.data import sources as sample_sources
+from lab.data.filters.filtering import Filtered
 from lab.data.filters.steps import ExactDuplicates, NotEmpty, Pack
 from lab.data.instructions.instructions import split_of_group, table_of
 from lab.data.recipes.card import read_card
@@ -30,6 +31,8 @@ from lab.data.splits import SPLITS
 from lab.data.video import Sight, VideoFrames
 from lab.errors import LabError
 from lab.paths import cache_dir
+from lab.training import sample_filters
+from lab.training.sample_filters import SampleFilter
 from tests.data.fakes import tone
 
 RECIPE = """
@@ -75,7 +78,7 @@ def every_kind(folder: Path) -> list[Sample]:
         Text("What is this?"),
         Text("A cat.", "assistant"),
         Video(Drawn(film, (2.5,))),
-        Audio(Drawn(tone, (0.25,)), speaker="anna"),
+        Audio(Drawn(tone, (0.25,)), speaker="anna", text="a tone"),
     )
     asked = {"task": "what", "source": "toy"}
     return [
@@ -261,6 +264,29 @@ def test_a_sample_whose_media_cannot_be_had_is_left_out_and_all_of_them_are_an_e
 def test_a_bad_name_is_told_before_anything_is_read(tmp_path: Path, changes: tuple[str, str], message: str) -> None:
     with pytest.raises(LabError, match=message):
         recipe(tmp_path, RECIPE.replace(*changes))
+
+
+def test_a_filter_of_samples_is_a_step(toy: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[list[Sample]] = []
+
+    def short(samples: list[Sample], value: float) -> Filtered:
+        judged.append(samples)
+        sounds = [[part for part in one.content if isinstance(part, Audio)] for one in samples]
+        reasons = ["short" if found and found[0].num_samples < value else None for found in sounds]
+        return Filtered([one.id for one in samples], reasons, name="short")
+
+    monkeypatch.setattr(sample_filters, "SAMPLE_FILTERS", {"short": SampleFilter(judge=short, value=1000.0)})
+    step = '[[step]]\nuse = "samples"\nfilter = "short"\n'
+    _, card = build(recipe(tmp_path, RECIPE + step), workers=1)
+    assert card["steps"][1]["dropped"] == {"short": 1}
+    assert [(one.id, one.choices) for one in judged[0]] == [(f"toy-{one.id}", one.choices) for one in toy]
+    assert judged[0][0].content[5].text == "a tone"  # type: ignore[union-attr]
+    _, card = build(recipe(tmp_path, RECIPE + step + 'value = 4100\nsources = ["toy"]\n'), workers=1)
+    assert card["steps"][1]["dropped"] == {"short": 2}
+    with pytest.raises(LabError, match=r"step 2 \(samples\): no row is of text; the sources of rows are: toy"):
+        build(recipe(tmp_path, RECIPE + step + 'sources = ["text"]\n'), workers=1)
+    with pytest.raises(LabError, match=r"step 2 \(samples\) of recipe shown\.toml: unknown filter of samples 'shor'"):
+        recipe(tmp_path, RECIPE + step.replace("short", "shor"))
 
 
 def test_files_that_hold_media_are_read_as_samples_or_not_at_all(toy: list[Sample], tmp_path: Path) -> None:
