@@ -222,6 +222,22 @@ def worded() -> OuterSource:
     return WORDED
 
 
+def first() -> OuterSource:
+    """The first COUNT samples of a side, or as many as are asked for if these are fewer, as in `first:240:stills`."""
+
+    def check(inner: str, most: str) -> None:
+        if not most.isdecimal() or not int(most):
+            raise LabError(f"COUNT of {f'first:{most}:{inner}'!r} is {most!r}; expected a number of at least 1")
+        check_source(inner)
+
+    return OuterSource(
+        read=lambda split, count, inner, most: open_samples(inner, split, min(count, int(most))),
+        check=check,
+        state=lambda inner, most: sources_sha256(inner),
+        options=("COUNT",),
+    )
+
+
 OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "speech": speech,
     "text": text,
@@ -234,6 +250,7 @@ OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "lacking": lacking,
     "worded": worded,
     "kept": kept,
+    "first": first,
 }
 """Named with their options and other data behind, as in "spoken:espeak:stills"."""
 

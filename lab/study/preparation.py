@@ -298,6 +298,7 @@ def _check_tuning(cell: TuningParameters) -> None:
 
 def _check_omni(cell: OmniParameters) -> None:
     from lab.data.sources import check_source
+    from lab.training.cell import cell_stages, kind_source
 
     for part in ("hears", "sees"):
         if shared := sorted({*getattr(cell, part)} & {*TrainedParameters.names()}):
@@ -312,6 +313,8 @@ def _check_omni(cell: OmniParameters) -> None:
     _check_sight(replace(cell.seeing, images="", videos="", test_source=""))
     for source in (*cell.data.values(), *cell.tests.values()):
         check_source(source)
+    for kind in (kind for stage in cell_stages(cell) for kind in stage.data):
+        check_source(kind_source(cell, kind))
 
 
 CHECKS: Mapping[type[Parameters], Callable[[Any], None]] = {

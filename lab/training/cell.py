@@ -348,6 +348,16 @@ def open_source(
     return found.kept_by(encoders["vision_encoder"], key=_state(source, found), features=False, **options)
 
 
+def kind_source(parameters: OmniParameters, kind: str) -> str:
+    """The source of a kind of data that a stage mixes: one of `data`, or behind what changes it, as in `kept:loss:vqa`.
+
+    Raises:
+        LabError: `data` has no such kind.
+    """
+    changed, colon, name = kind.rpartition(":")
+    return f"{changed}{colon}{choose(parameters.data, name, 'kind of data, of those in `data`:')}"
+
+
 def _with_features(found: SampleExamples, encoders: Mapping[str, Any], **options: Any) -> SampleExamples:
     """The same samples with the features of frozen encoders."""
     if found.holds(Audio):
@@ -371,10 +381,8 @@ def omni_data(
     """
     opened = partial(open_source, parameters, encoders, progress=progress)
     stages = cell_stages(parameters)
-    used = dict.fromkeys(kind for stage in stages for kind in stage.data)
-    for kind in used:
-        choose(parameters.data, kind, "kind of data, of those in `data`:")
-    kinds = {kind: opened(parameters.data[kind], "train", parameters.num_samples) for kind in used}
+    used = {kind: kind_source(parameters, kind) for stage in stages for kind in stage.data}
+    kinds = {kind: opened(source, "train", parameters.num_samples) for kind, source in used.items()}
     own: dict[str, dict[str, SampleExamples]] = {}
     trained: set[str] = set()
     for stage in stages:

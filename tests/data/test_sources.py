@@ -8,7 +8,7 @@ import pytest
 from lab.data.filters.filtering import left_out_account
 from lab.data.forms import FORMS
 from lab.data.sample import Audio, Image, Part, Sample, Text, Video
-from lab.data.sources import SAMPLE_SOURCES, Largest, largest_sample, open_samples, sources_sha256
+from lab.data.sources import SAMPLE_SOURCES, Largest, check_source, largest_sample, open_samples, sources_sha256
 from lab.data.video import Sight
 from lab.errors import LabError
 from tests.data.films import film, number_of
@@ -379,3 +379,25 @@ def test_ids_that_come_again_are_unique_whatever_the_others_are(tmp_path):
     rows = [{"id": name, "image": "red-40.png", "caption": "a"} for name in ("a", "a", "a-2")]
     samples = opened("image_caption", write_rows(tmp_path / "set", {"train": rows}), "train", 3)
     assert [sample.id for sample in samples] == ["image_caption-a", "image_caption-a-2", "image_caption-a-2-2"]
+
+
+@pytest.mark.usefixtures("shared_packages")
+def test_the_first_of_a_source_are_as_many_as_either_asks_for():
+    every = [one.id for one in open_samples("stills", "train", 5)[0]]
+    assert [one.id for one in open_samples("first:3:stills", "train", 5)[0]] == every[:3]
+    assert [one.id for one in open_samples("first:9:stills", "train", 5)[0]] == every
+    assert sources_sha256("first:3:stills") != sources_sha256("first:4:stills")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("first:0:stills", "COUNT of 'first:0:stills' is '0'; expected a number of at least 1"),
+        ("first:few:stills", "is 'few'; expected a number"),
+        ("first:3:stils", "did you mean 'stills'"),
+        ("first:3", "'first:3' names no data; expected first:COUNT:DATA"),
+    ],
+)
+def test_a_count_that_is_none_is_refused(name, message):
+    with pytest.raises(LabError, match=message):
+        check_source(name)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.filters.filtering import Filtered
 from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Audio, Image, Sample, Text
 from lab.errors import LabError
@@ -14,10 +15,12 @@ from lab.evaluation.benchmarks.samples import open_saved
 from lab.evaluation.items import scores_of_tests
 from lab.parts.saved_model import save_model
 from lab.study.preparation import check_cell
+from lab.training import sample_filters
 from lab.training.cell import cell_batches, cell_stages, omni_data, omni_model
 from lab.training.loop import TrainingOptions
 from lab.training.named_parts import open_encoders, open_language_model
 from lab.training.parameters import OmniParameters
+from lab.training.sample_filters import SampleFilter
 from lab.training.stage_training import train_stages
 from tests import speech, vision
 
@@ -201,6 +204,22 @@ def test_a_saved_cell_hears_and_sees_at_once(cell, tmp_path):
     assert ask(loaded, sample, **sight) == ask(model, sample, **sight)
 
 
+def test_a_stage_mixes_a_kind_behind_a_filter(cell, monkeypatch):
+    first = SampleFilter(
+        judge=lambda samples, value: Filtered(
+            [one.id for one in samples], [None if place < value else "late" for place in range(len(samples))], name="x"
+        ),
+        value=2.0,
+    )
+    monkeypatch.setattr(sample_filters, "SAMPLE_FILTERS", {"first": first})
+    stages = {"image_1": {"share": 1, "data": {"captions": 1.0, "kept:first=3:captions": 1.0}}}
+    told = replace(cell, stages=stages, tests={})
+    check_cell(told)
+    kinds = omni_data(told, open_encoders(told)).kinds
+    assert list(kinds) == ["captions", "kept:first=3:captions"]
+    assert kinds["kept:first=3:captions"].ids == kinds["captions"].ids[:3]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -228,6 +247,8 @@ def test_stages_that_cannot_be_are_refused_before_anything_is_made(cell, changes
         ({"sees": {"projector": "mlps"}}, "unknown visual projector 'mlps'"),
         ({"tests": {"music": "songs"}}, "unknown source of samples 'songs'"),
         ({"data": {"captions": "spoken:espeak"}}, "'spoken:espeak' names no data; expected spoken:ENGINES:DATA"),
+        ({"stages": {"image_1": {"share": 1, "data": {"kept:lost:vqa": 1}}}}, "unknown filter of samples 'lost'"),
+        ({"stages": {"image_1": {"share": 1, "data": {"kept:loss:films": 1}}}}, "of those in `data`: 'films'"),
     ],
 )
 def test_a_cell_that_cannot_be_is_refused_before_anything_is_made(cell, changes, message):
