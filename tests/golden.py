@@ -35,6 +35,7 @@ ROWS = {
     "video_pretraining": ("direct", "staged"),
     "baichuan_omni": ("small_rates", "small_rates"),
     "omni_alignment": ("joint", "projectors_only"),
+    "sft": ("square_root", "hard"),
 }
 SMALL = {"pretraining_steps": 20, "precision": "float32", "device": "cpu"}
 TEXT_NOTEBOOK = "character_lm"

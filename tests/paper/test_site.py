@@ -16,6 +16,7 @@ from lab.training.stages import PAPER_STAGES
 
 NO_COMPONENTS = {
     "lab.data.fetch.CLIENTS": "programs that download",
+    "lab.data.filters.sound_filters.SOUND_MEASURES": "shown as filters of samples",
     "lab.data.recipes.engines.ENGINES": "where a recipe is worked on",
     "lab.data.filters.step.LENGTHS": "units of one step",
     "standins.scenes.scene.PATTERNS": "backgrounds of scenes",

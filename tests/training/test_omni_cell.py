@@ -210,8 +210,9 @@ def test_a_stage_mixes_a_kind_behind_a_filter(cell, monkeypatch):
             [one.id for one in samples], [None if place < value else "late" for place in range(len(samples))], name="x"
         ),
         value=2.0,
+        state=lambda: "model 1",
     )
-    monkeypatch.setattr(sample_filters, "SAMPLE_FILTERS", {"first": first})
+    monkeypatch.setattr(sample_filters, "SAMPLE_FILTERS", {"first": lambda: first})
     stages = {"image_1": {"share": 1, "data": {"captions": 1.0, "kept:first=3:captions": 1.0}}}
     told = replace(cell, stages=stages, tests={})
     check_cell(told)

@@ -163,7 +163,7 @@ def test_what_the_scorer_does_not_know_goes(monkeypatch):
 
 def test_a_scorer_of_text_refuses_what_is_seen():
     seen = replace(pair(0, "what is this?", "a cat"), content=(Image(Drawn(drawn, ())), Text("what is this?")))
-    with pytest.raises(LabError, match="sample 'pair-0' of 'pairs' holds image; the scorer 'smollm2_135m' reads text"):
+    with pytest.raises(LabError, match="sample 'pair-0' of 'pairs' holds image; the scorer 'character' reads text"):
         sample_filters.answer_loss([seen])
 
 

@@ -24,7 +24,7 @@ from lab.data.filters.filtering import Filtered, first_reason
 from lab.data.filters.speech_agreement import MIN_SECONDS, UNREADABLE
 from lab.data.sample import Audio, Sample
 from lab.data.speech.audio import SAMPLING_RATE
-from lab.errors import LabError
+from lab.errors import LabError, TryAgain
 
 SILERO, RESEMBLYZER = "silero-vad", "resemblyzer"
 NO_SPEECH = "no speech"
@@ -199,6 +199,8 @@ def judge_sounds(name: str, samples: Sequence[Sample], value: float) -> Filtered
 def _why(measure: SoundMeasure, part: Audio, value: float) -> str | None:
     try:
         sound = part.read()
+    except TryAgain:
+        raise
     except LabError:
         return UNREADABLE
     if len(sound) < MIN_SECONDS * SAMPLING_RATE:
