@@ -162,10 +162,11 @@ class TracedStep:
     @classmethod
     def of(cls, cell: Any, leg: TrainedRoute, asked: Asked, precision: str) -> "TracedStep":
         """A step of the cell with these parameters."""
-        hears, sees = (
+        own: Any = (
             one and type(one)(**{name: value for name, value in one.as_dict().items() if name in _DECIDING})
             for one in senses(cell)
         )
+        hears, sees = own
         whole, text = isinstance(cell, OmniParameters), isinstance(cell, TextTuningParameters)
         longest = min(cell.budget_tokens, cell.max_tokens) if text else 0
         return cls(cell.language_model, hears, sees, whole, cell_batches(cell), longest, leg, asked, precision)

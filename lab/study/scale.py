@@ -130,7 +130,7 @@ class Scale:
                 trained = [part for part in parts if part in stage.trained]
                 route = partial(TrainedRoute.of, trained=trained, computed=bool({*ENCODERS} & {*trained}))
                 own[stage.name] = [route(k, s) for k, s in kinds.items() if {*PROJECTORS[k]} & {*stage.parts}]
-        legs = {stage: partial(list, given) for stage, given in own.items() if given}
+        legs: dict[str, Any] = {stage: partial(list, given) for stage, given in own.items() if given}
         return self._counted(legs, dict.fromkeys(legs, cell))
 
     rows = property(lambda self: self._rows[0], doc="Those that can be built at this rung.")

@@ -53,7 +53,7 @@ def measured(name: str, *, better: float = 0.0) -> Measured:
     )
 
 
-@pytest.mark.parametrize("name", ["baichuan_omni", "omni_alignment"])
+@pytest.mark.parametrize("name", ["baichuan_omni", "omni_alignment", "sft"])
 def test_every_test_has_a_panel_with_every_row(name):
     found = measured(name)
     shown = [column for column in found.ablation.columns if column.test]

@@ -82,7 +82,7 @@ def test_a_batch_too_small_for_a_sound_says_what_would_fit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["baichuan_omni", "omni_alignment"])
+@pytest.mark.parametrize("name", ["baichuan_omni", "omni_alignment", "sft"])
 @pytest.mark.parametrize("rung", ["cpu", "gpu", "paper", "smoke"])
 def test_every_row_of_every_rung_is_counted(name, rung):
     found = scale(load_ablation(name), rung, "all", seconds=6)

@@ -108,7 +108,7 @@ def speaker_embeddings(sound: Sound) -> Float[ndarray, "windows 256"]:
         return np.empty((0, 256), np.float32)
     said = said * max(1.0, _LOUDNESS / (float(np.sqrt(np.mean(said**2))) + 1e-9))
     said = np.pad(said, (0, max(0, _WINDOW * _HOP - len(said))))
-    bank = {"num_frequency_bins": _FFT // 2 + 1, "num_mel_filters": 40, "sampling_rate": SAMPLING_RATE}
+    bank: dict[str, Any] = {"num_frequency_bins": _FFT // 2 + 1, "num_mel_filters": 40, "sampling_rate": SAMPLING_RATE}
     filters = mel_filter_bank(**bank, min_frequency=0, max_frequency=8000, norm="slaney", mel_scale="slaney")
     hann = window_function(_FFT, "hann")
     mel = spectrogram(said, hann, _FFT, _HOP, power=2.0, mel_filters=filters, pad_mode="constant").T
