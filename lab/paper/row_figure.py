@@ -26,7 +26,6 @@ from lab.paper.style import GREY, STYLES, WIDTH, SeriesStyle, draw_seeds, style_
 from lab.study.ablation import Ablation, Column, Reported
 from lab.study.results import load_utterances
 
-CHANCE = "test_chance"
 # What a label begins with where the row is no contender but what contenders are held against.
 YARDSTICKS = ("Baseline", "Control")
 DASHES = (0, (4, 3))
@@ -82,11 +81,11 @@ def row_scores(measured: Measured, column: Column | None = None) -> list[RowScor
     return scores
 
 
-def mean_chance(measured: Measured) -> float | None:
-    """What guessing gives, over all cells; None where it was not measured."""
-    if CHANCE not in measured.results:
-        return None
-    return float(measured.results[CHANCE].mean()) * score_column(measured).scale
+def mean_chance(measured: Measured, column: Column | None = None) -> float | None:
+    """What guessing gives, over all cells, at a column (else the counted one); None where it was not measured."""
+    column = column or score_column(measured)
+    name = f"{column.test or 'test'}_chance"
+    return float(measured.results[name].mean()) * column.scale if name in measured.results else None
 
 
 def panel_title(measured: Measured) -> str:

@@ -3,7 +3,7 @@
 Scores are in the units of the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.paper.measured import Measured
-from lab.paper.row_figure import RowScore, draw_scores, row_scores, write_footnote, write_heading
+from lab.paper.row_figure import DASHES, draw_scores, mean_chance, row_scores, write_footnote, write_heading
 from lab.paper.style import GREY, WIDTH, draw_seeds, style_of
 from lab.study.ablation import Column
 from lab.training.stages import PAPER_STAGES
@@ -24,8 +24,7 @@ def draw_tests(measured: Measured, title: str) -> Figure:
     """The rows that were run, test by test; the line is what guessing gives."""
 
     def draw(axes: Axes, column: Column, first: bool) -> None:
-        scores: Sequence[RowScore] = row_scores(measured, column)
-        draw_scores(axes, scores, _chance(measured, column))
+        draw_scores(axes, row_scores(measured, column), mean_chance(measured, column))
         if not first:
             axes.set_yticklabels([])
 
@@ -44,8 +43,8 @@ def draw_stages(measured: Measured, title: str) -> Figure:
             axes.plot(range(len(stages)), [fmean(own) for own in values], **drawn)
             for place, own in enumerate(values):
                 draw_seeds(axes, [place] * len(own), own, look.colour)
-        if (chance := _chance(measured, column)) is not None:
-            axes.axhline(chance, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        if (chance := mean_chance(measured, column)) is not None:
+            axes.axhline(chance, color=GREY, linewidth=1.0, linestyle=DASHES)
         axes.set_xticks(np.arange(len(stages)), [name.replace("_", " ") for name in stages], rotation=30, ha="right")
         axes.set_ylabel(column.unit, fontsize="small")
         axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
@@ -70,8 +69,3 @@ def _panels(measured: Measured, title: str, draw: Callable[[Axes, Column, bool],
     write_heading(figure, measured, title)
     write_footnote(figure, measured)
     return figure
-
-
-def _chance(measured: Measured, column: Column) -> float | None:
-    name = f"{column.test}_chance"
-    return float(measured.results[name].mean()) * column.scale if name in measured.results else None
