@@ -28,7 +28,7 @@ def draw_tests(measured: Measured, title: str) -> Figure:
         if not first:
             axes.set_yticklabels([])
 
-    return _panels(measured, title, draw, height=0.5 + 0.33 * measured.results["row"].nunique())
+    return _panels(measured, title, draw, height=0.8 + 0.42 * measured.results["row"].nunique())
 
 
 def draw_stages(measured: Measured, title: str) -> Figure:
@@ -63,7 +63,7 @@ def _panels(measured: Measured, title: str, draw: Callable[[Axes, Column, bool],
     for at, axes in enumerate(panels.flat):
         if at < len(shown):
             draw(axes, shown[at], at % _ACROSS == 0)
-            axes.set_title(f"{shown[at].label} ({shown[at].better} is better)", fontsize="medium")
+            axes.set_title(f"{shown[at].label}\n({shown[at].better} is better)", fontsize="medium")
         else:
             axes.set_visible(False)
     write_heading(figure, measured, title)
