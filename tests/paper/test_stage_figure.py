@@ -61,7 +61,7 @@ def test_every_test_has_a_panel_with_every_row(name):
         figure = load_script(REPOSITORY / "figures" / f"{name}.py").draw(found)
         FigureCanvasAgg(figure).draw()
     panels = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title(loc="left").partition(" (")[0] for axes in panels] == [column.label for column in shown]
+    assert [axes.get_title(loc="left").partition("\n")[0] for axes in panels] == [column.label for column in shown]
     for axes in panels:
         assert len(axes.lines) >= len(found.ablation.rows)
 
