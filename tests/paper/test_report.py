@@ -96,9 +96,9 @@ def test_a_figure_that_is_old_is_named_at_the_top(checkout: Path) -> None:
 def test_studies_stand_in_the_papers_order_with_their_rows_and_logs() -> None:
     page = results()
     assert re.findall(r'<h2 id="(\w+)">', page) == [
-        *("baichuan_omni", "loss_filter", "loss_filter_images", "omni_alignment", "sft"),
+        *("baichuan_omni", "loss_filter", "loss_filter_images", "omni_alignment"),
         *("visual_encoder", "visual_projector", "anyres", "video_frames"),
-        *("video_pretraining", "conv_gmlp_rate", "paper"),
+        *("video_pretraining", "conv_gmlp_rate", "sft", "paper"),
     ]
     row = "<td>c_abstractor</td><td>C-Abstractor</td><td>projector = &#39;c_abstractor&#39;</td><td>yes</td>"
     assert row in page
