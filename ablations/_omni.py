@@ -54,6 +54,8 @@ PAPER_RATES: Mapping[str, Any] = MappingProxyType(
     }
 )
 
+# What so small a model can learn of video: where a way ends, and which way it goes (the log).
+VIDEO = "scenes:4-6:2-2:ends,direction"
 _TEXT = "bigbench:plurals,past,questions,negations,wikidata"
 BASE = OmniParameters(
     data={
@@ -62,7 +64,7 @@ BASE = OmniParameters(
         "interleaved": "interleaved",
         "pure_text": f"text:{_TEXT}+chatterbot",
         "image_text": "stills",
-        "video_text": "scenes:8-12:2-4",
+        "video_text": VIDEO,
         "asr_audio_text": "speech:default",
         "audio_text": "speech:default",
         "spoken_vqa": "spoken:espeak:stills",
@@ -70,7 +72,7 @@ BASE = OmniParameters(
     },
     tests={
         "pictures": "stills",
-        "video": "scenes:8-12:2-4",
+        "video": VIDEO,
         "speech": "speech:default",
         "text": f"text:{_TEXT}",
         "spoken": "spoken:espeak:stills",
@@ -79,7 +81,7 @@ BASE = OmniParameters(
     num_test=240,
     num_between=60,
     steps=1600,
-    batch_tokens=1200,
+    batch_tokens=600,
     checkpoint_every=100,
 )
 

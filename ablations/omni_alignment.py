@@ -53,7 +53,7 @@ def with_controls(tests: Mapping[str, str], descriptions: str) -> dict[str, str]
     }
 
 
-_CPU = {"learning_rates": dict(SMALL_RATES), "tests": with_controls(BASE.tests, "descriptions")}
+_CPU = {"num_between": 0, "learning_rates": dict(SMALL_RATES), "tests": with_controls(BASE.tests, "descriptions")}
 _HUB = {
     "learning_rates": dict(PAPER_RATES),
     "tests": with_controls(GPU["tests"], GPU["data"]["captions"]),

@@ -20,8 +20,8 @@ from lab.data.sample import Drawn, Sample
 from lab.data.speech.corpora import spoken
 from lab.data.speech.spoken_prompts import ENGINES, Speakers, timbres
 from lab.errors import LabError
-from lab.evaluation.benchmarks.samples import KeptTranscripts
 from lab.parts.audio_encoders import load_speech_recognizer
+from lab.training.sample_filters import KeptTranscripts
 from standins.texts import chatterbot_sentences, sentences
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
-from lab.data.sample import Audio, Drawn, Image, Sample, Text, Video, media_file
+from lab.data.sample import Audio, Drawn, Image, Part, Sample, Text, Video, media_file
 from lab.data.sources import Largest, OuterSource, check_source, open_samples, sources_sha256
 from lab.data.speech.spoken_prompts import ENGINES, Speakers, timbres
 from lab.data.splits import Split, held_out_speakers
@@ -73,19 +73,25 @@ def with_own_sound(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sam
 
 
 def with_spoken_question(samples: Iterable[Sample], speakers: Speakers, left_out: LeftOut) -> Iterator[Sample]:
-    """The last thing that is written of each sample is heard instead; what has nothing written is left out and named.
+    """The last thing that is written of each sample is heard instead; it is said when it is read."""
+    return with_last_text(
+        samples, lambda sample, asked: (replace(speakers.say(sample.id, asked.text), role=asked.role),), left_out
+    )
 
-    It is said when it is read.
-    """
+
+def with_last_text(
+    samples: Iterable[Sample], change: Callable[[Sample, Text], tuple[Part, ...]], left_out: LeftOut
+) -> Iterator[Sample]:
+    """The last thing that is written of each sample is changed; what has nothing written is left out and named."""
 
     def make(sample: Sample) -> Sample:
         places = [place for place, part in enumerate(sample.content) if isinstance(part, Text) and part.text.strip()]
         if not places:
-            raise Dropped("nothing written to say")
+            raise Dropped("nothing written")
         asked = sample.content[places[-1]]
         assert isinstance(asked, Text)
-        said = replace(speakers.say(sample.id, asked.text), role=asked.role)
-        return replace(sample, content=(*sample.content[: places[-1]], said, *sample.content[places[-1] + 1 :]))
+        made = change(sample, asked)
+        return replace(sample, content=(*sample.content[: places[-1]], *made, *sample.content[places[-1] + 1 :]))
 
     return made_of_each(samples, make, left_out)
 
@@ -149,6 +155,11 @@ def _said(
     return list(make(samples, Speakers(_voices(engines, split)), left_out)), left_out
 
 
+def _sounding(split: Split, count: int, inner: str) -> tuple[list[Sample], LeftOut]:
+    samples, left_out = open_samples(inner, split, count)
+    return list(with_own_sound(samples, left_out)), left_out
+
+
 def _changed(
     change: Callable[[list[Sample], list[str]], list[Sample]], split: Split, count: int, inner: str, media: str
 ) -> tuple[list[Sample], LeftOut]:
@@ -191,6 +202,12 @@ _CHANGED: dict[str, Any] = {
 }
 SPOKEN = OuterSource(read=partial(_said, with_spoken_question), largest=partial(_said_largest, asked=False), **_SAID)
 QUARTERS = OuterSource(read=partial(_said, spoken_quarters), largest=_said_largest, **_SAID)
+SOUNDING = OuterSource(
+    read=_sounding,
+    check=check_source,
+    state=sources_sha256,
+    largest=lambda inside, inner: replace(inside(inner), sounds=1),
+)
 SWAPPED = OuterSource(read=partial(_changed, with_swapped_media), **_CHANGED)
 LACKING = OuterSource(
     read=partial(_changed, lambda samples, kinds: [without_media(one, kinds) for one in samples]),

@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image, ImageOps
 
 from lab.errors import LabError
@@ -91,6 +93,13 @@ def as_rgba(image: Image.Image, name: str) -> Image.Image:
 def on_white(cutout: Image.Image) -> Image.Image:
     """Lay RGBA on white; the result is RGB."""
     return Image.alpha_composite(Image.new("RGBA", cutout.size, "white"), cutout).convert("RGB")
+
+
+def png(pixels: UInt8[ndarray, "height width 3"]) -> bytes:
+    """The file of a picture, without loss; weakly compressed, because nothing is to wait for it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def fit_within(height: int, width: int, max_height: int, max_width: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,11 +18,11 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from lab.data.fetch import files_hashes
-from lab.data.images import read_image
-from lab.data.speech.audio import Clip, checked, read_audio
-from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video
+from lab.data.images import png, read_image
+from lab.data.speech.audio import Clip, checked, encoded, read_audio
+from lab.data.video import PAPER_SIGHT, Sight, VideoFrames, read_video, write_frames
 from lab.errors import LabError, TryAgain, first_line
-from lab.paths import cache_dir, media_dir, write_whole
+from lab.paths import cache_dir, make_folder, media_dir, write_whole
 
 TRANSCRIBE = "transcribe"
 """The task of a sample whose answer is what is said in it."""
@@ -106,11 +106,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Audio:
-    """A sound, of any file that FFmpeg reads, or a stretch of a prepared corpus; of a video its sound track."""
+    """A sound, of any file that FFmpeg reads, or a stretch of a prepared corpus; of a video its sound track.
+
+    `text` is what a voice was given to say, where one was.
+    """
 
     source: Media | Clip
     role: Role = "user"
     speaker: str = ""
+    text: str = ""
     type: ClassVar[str] = "audio"
 
     def read(self) -> Float[ndarray, " samples"]:
@@ -165,6 +169,39 @@ class Video:
 
 
 Part = Text | Audio | Image | Video
+
+
+def kept_media(part: Audio | Image | Video, sight: Sight) -> str:
+    """Where a part's media lie: a file's whole path, a web address, or a path in the cache, as of its folder.
+
+    What is drawn (for `sight`), a stretch of a prepared corpus and bytes are written into the cache without loss, once,
+    under a hash of what is in them: sounds as `encoded` does, a picture as PNG, a video as a folder of such frames.
+
+    Raises:
+        LabError: there is no such file, what is drawn cannot be, or a video of which nothing is seen.
+    """
+    if isinstance(part.source, str):
+        return part.source
+    if isinstance(part.source, Path):
+        return str(media_file(part.source).absolute())
+    if isinstance(part.source, bytes):
+        return media_file(part.source).relative_to(cache_dir()).as_posix()
+    made = part.read() if isinstance(part, Audio) else part.read(sight)
+    arrays = (made.frames, made.seconds, np.array(made.duration_seconds)) if isinstance(made, VideoFrames) else (made,)
+    digest = hashlib.sha256(part.type.encode())
+    for values in arrays:
+        digest.update(f"{values.dtype} {values.shape}".encode() + np.ascontiguousarray(values).tobytes())
+    path = cache_dir() / "media" / digest.hexdigest()
+    if isinstance(made, VideoFrames):
+        if not len(made.frames):
+            raise LabError(f"of a video nothing is seen at {sight}; expected max_frames of at least 1")
+        make_folder(path, partial(write_frames, made))
+    else:
+        suffix, content = encoded(made) if isinstance(part, Audio) else (".png", png(made))
+        path = path.with_suffix(suffix)
+        if not path.exists():
+            write_whole(path, content)
+    return path.relative_to(cache_dir()).as_posix()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,7 @@ class OuterSource:
 
     `read` takes split, count, the other name and its own options. `check` and `state` take the last two, to refuse what
     there is not, and to tell what its samples are made of; `largest` takes them behind what tells the `Largest` of the
-    other name. `options` name what stands between the two names.
+    other name, of whose size pictures are unless they are of `any_size`. `options` name what stands between the names.
     """
 
     read: Callable[..., tuple[list[Sample], LeftOut]]
@@ -143,6 +143,7 @@ class OuterSource:
     state: Callable[..., str]
     largest: Callable[..., Largest] = lambda inside, inner, *options: inside(inner)
     options: tuple[str, ...] = ()
+    any_size: bool = False
 
 
 def speech() -> OuterSource:
@@ -159,6 +160,13 @@ def text() -> OuterSource:
     return INSTRUCTIONS
 
 
+def built() -> OuterSource:
+    """What `lab data build` built, by the recipe's name or a folder, as in `built:sft`; of each side what is of it."""
+    from lab.data.recipes.card import BUILT
+
+    return BUILT
+
+
 def spoken() -> OuterSource:
     """The last thing that is written of each sample is said by a voice of ENGINES, as in `spoken:espeak:stills`."""
     from lab.data.cross_modal import SPOKEN
@@ -171,6 +179,20 @@ def quarters() -> OuterSource:
     from lab.data.cross_modal import QUARTERS
 
     return QUARTERS
+
+
+def sounding() -> OuterSource:
+    """Each video's own sound track is heard after it, as in `sounding:next_qa@hub:OWNER/NAME`."""
+    from lab.data.cross_modal import SOUNDING
+
+    return SOUNDING
+
+
+def drawn() -> OuterSource:
+    """The last thing that is written of each sample is drawn as a picture to be read, as in `drawn:text:bigbench`."""
+    from standins.pages.rendered_prompts import DRAWN
+
+    return DRAWN
 
 
 def swapped() -> OuterSource:
@@ -187,6 +209,13 @@ def lacking() -> OuterSource:
     return LACKING
 
 
+def kept() -> OuterSource:
+    """Training samples that pass FILTERS of SAMPLE_FILTERS, as in `kept:said+known:DATA`, `kept:random=loss:DATA`."""
+    from lab.training.sample_filters import KEPT
+
+    return KEPT
+
+
 def worded() -> OuterSource:
     """Numbers are written in words, for a language model without digits, as in `worded:maths`."""
     from standins.questions import WORDED
@@ -197,11 +226,15 @@ def worded() -> OuterSource:
 OUTER_SOURCES: dict[str, Callable[[], OuterSource]] = {
     "speech": speech,
     "text": text,
+    "built": built,
     "spoken": spoken,
     "quarters": quarters,
+    "sounding": sounding,
+    "drawn": drawn,
     "swapped": swapped,
     "lacking": lacking,
     "worded": worded,
+    "kept": kept,
 }
 """Named with their options and other data behind, as in "spoken:espeak:stills"."""
 
@@ -277,17 +310,17 @@ def _of_hub(form: str, name: str, split: Split, count: int) -> tuple[list[Sample
 def largest_sample(source: str, sight: Sight, *, is_video: bool, image_size: int, max_tiles: int) -> Largest:
     """The most that `open_samples` gives of a sample of that source, known before any of it is there.
 
-    Images of the hub have any size, so one is taken to fill `max_tiles` tiles of `image_size` pixels, one below the
-    other; a video is taken to be long enough for all frames that `sight` allows. `is_video` is for forms of the hub
-    that hold either.
+    Images of the hub and of what is built have any size, so one is taken to fill `max_tiles` tiles of `image_size`
+    pixels, one below the other; a video is taken to be long enough for all frames that `sight` allows. `is_video` is
+    for sources that hold either.
     """
-    if found := _outer(source):
+    found, (form, hub, _) = _outer(source), source.partition(HUB)
+    if found and not found[0].any_size:
         outer, given = found
         size = {"image_size": image_size, "max_tiles": max_tiles}
         return outer.largest(lambda inner: largest_sample(inner, sight, is_video=is_video, **size), *given)
-    form, hub, _ = source.partition(HUB)
-    if hub:
-        if is_video or choose(FORMS, form, "form of a data set").is_video:
+    if found or hub:
+        if is_video or (not found and choose(FORMS, form, "form of a data set").is_video):
             return Largest(sight.max_frames, VIDEO_FRAME, is_video=True)
         return Largest(1, (max_tiles * image_size, image_size))
     name, *options = source.split(":")

@@ -5,6 +5,7 @@ A frame of a file can be decoded from the key frame before it on. So decoding ju
 no other frame refers to, and stops at the last frame that is wanted before the next key frame that is.
 """
 
+import json
 import math
 import os
 import re
@@ -25,7 +26,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from PIL.Image import Image
 
-from lab.data.images import MAX_PIXELS, as_rgba, fit_within, on_white, open_image, read_image
+from lab.data.images import MAX_PIXELS, as_rgba, fit_within, on_white, open_image, png, read_image
 from lab.data.speech.audio import decode_audio
 from lab.errors import LabError, reason
 
@@ -37,6 +38,7 @@ _ROUNDING_SECONDS = 6e-4
 # What browsers show for an animation's duration that is zero or missing.
 _DEFAULT_SECONDS = 0.1
 _FRAME_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_MOMENTS = "moments.json"
 # Decoders that know from a packet's head whether any frame refers to it, so that leaving it out changes no other pixel;
 # HEVC's mark holds for one temporal layer only.
 _SKIPPING = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -102,8 +104,9 @@ class VideoFrames:
 def read_video(path: Path, sight: Sight = PAPER_SIGHT) -> VideoFrames:
     """Read the frames shown at a sight's moments, shrunk to fit with their aspect kept, turned as the file says.
 
-    Where an animation is transparent, white shows. A folder's frames come at the rate at which they are looked at, in
-    the order of the numbers in their names. Memory grows with the chosen frames, not with the length of the video.
+    Where an animation is transparent, white shows. A folder's frames come in the order of the numbers in their
+    names, at the rate at which they are looked at unless its `moments.json` says when they begin. Memory grows with the
+    chosen frames, not with the length of the video.
 
     Raises:
         LabError: missing, not a video, without frames, without a moving picture (sound or text only), truncated or
@@ -120,6 +123,14 @@ def read_video(path: Path, sight: Sight = PAPER_SIGHT) -> VideoFrames:
         raise
     except Exception as error:  # of broken bytes PyAV raises more than FFmpeg's errors
         raise LabError(f"{path} is not a video that can be read ({reason(error)})") from error
+
+
+def write_frames(video: VideoFrames, folder: Path) -> None:
+    """Write a video into a folder: its frames as PNG, and in `moments.json` when each begins and the last one ends."""
+    for number, frame in enumerate(video.frames):
+        (folder / f"frame_{number}.png").write_bytes(png(frame))
+    moments = [*video.seconds.tolist(), video.duration_seconds]
+    (folder / _MOMENTS).write_text(json.dumps(moments), encoding="utf-8")
 
 
 def read_sound(path: Path) -> Float[ndarray, " samples"] | None:
@@ -161,6 +172,10 @@ def _read_folder(folder: Path, sight: Sight) -> VideoFrames:
     if not files:
         raise LabError(f"{folder} holds no video frames; expected files that end in {', '.join(_FRAME_SUFFIXES)}")
     starts = np.arange(len(files) + 1) / sight.frames_per_second
+    if (moments := folder / _MOMENTS).exists():
+        starts = np.array(json.loads(moments.read_text(encoding="utf-8")), dtype=np.float64)
+        if len(starts) != len(files) + 1:
+            raise LabError(f"{folder} holds {len(files)} frames; expected {len(starts) - 1}, as its {_MOMENTS} says")
     return _shown(
         folder, sight, starts, lambda numbers: {place: _fitted(read_image(files[place])) for place in numbers}
     )

@@ -40,8 +40,8 @@ def conversations(language: str, left_out: LeftOut) -> Iterator[Sample]:
             left_out.add("empty turn", f"{key}-turns")
         else:
             content = tuple(Text(text, "assistant" if place % 2 else "user") for place, text in enumerate(turns))
-            told = {"source": "conversations", "task": "converse", "group": group}
-            yield Sample(id=f"{key}-turns", content=content, answer=answer.strip(), **told)
+            id, source = f"{key}-turns", "conversations"
+            yield Sample(id=id, content=content, answer=answer.strip(), source=source, task="converse", group=group)
 
 
 def _turns(language: str, left_out: LeftOut) -> Iterator[tuple[str, list[str], str, str]]:

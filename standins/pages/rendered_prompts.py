@@ -4,10 +4,9 @@ Sizes are in pixels. The picture is as wide as asked and as high as its lines ne
 """
 
 import hashlib
-import io
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,10 +15,14 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from lab.data.cross_modal import break_places, is_han
-from lab.data.filters.filtering import Dropped, LeftOut, made_of_each
+from lab.data.cross_modal import break_places, is_han, with_last_text
+from lab.data.fetch import packages
+from lab.data.filters.filtering import Dropped, LeftOut
+from lab.data.images import png
 from lab.data.sample import Image as Picture
-from lab.data.sample import Sample, Text
+from lab.data.sample import Part, Sample, Text
+from lab.data.sources import OuterSource, check_source, open_samples, sources_sha256
+from lab.data.splits import Split
 from lab.errors import LabError
 from standins.pages.fonts import TYPEFACES, row_extent, sized_font, typefaces_for
 
@@ -105,25 +108,30 @@ def _wrapped(text: str, length: Callable[[str], float], room: float) -> list[str
     return [*lines, text]
 
 
-def prompt_samples(instructions: Iterable[Sample], left_out: LeftOut, *, seed: int = 0) -> Iterator[Sample]:
-    """Draw the prompt of each instruction as a picture; the answer stays.
+def prompt_samples(samples: Iterable[Sample], left_out: LeftOut, *, seed: int = 0) -> Iterator[Sample]:
+    """The last thing that is written of each sample is drawn as a picture; the answer stays.
 
-    Prompts that cannot be drawn (empty, too long, signs that no typeface has) are left out and named.
+    What cannot be drawn (nothing written, too long, signs that no typeface has) is left out and named.
     """
 
-    def make(instruction: Sample) -> Sample:
+    def draw(sample: Sample, asked: Text) -> tuple[Part, ...]:
         try:
-            drawn = render_prompt(instruction.asked, sample=instruction.id, seed=seed)
+            drawn = render_prompt(asked.text, sample=sample.id, seed=seed)
         except LabError as error:
             raise Dropped("prompt that cannot be drawn") from error
-        content = (Picture(_png(drawn.pixels)), Text(QUESTION[drawn.language]))
-        return replace(instruction, content=content, source="prompts")
+        return Picture(png(drawn.pixels), asked.role), Text(QUESTION[drawn.language], asked.role)
 
-    return made_of_each(instructions, make, left_out)
+    return with_last_text(samples, draw, left_out)
 
 
-def _png(pixels: UInt8[ndarray, "height width 3"]) -> bytes:
-    """The file of a picture, without loss; weakly compressed, because drawing is not to wait for it."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+def _read(split: Split, count: int, inner: str) -> tuple[list[Sample], LeftOut]:
+    samples, left_out = open_samples(inner, split, count)
+    return list(prompt_samples(samples, left_out)), left_out
+
+
+def _state(inner: str) -> str:
+    return f"{sources_sha256(inner)} {packages()['fonts-wqy-microhei'].sha256}"
+
+
+DRAWN = OuterSource(read=_read, check=check_source, state=_state, any_size=True)
+"""A source of samples whose questions are pictures."""

@@ -5,9 +5,10 @@ Each function makes a group of twins, one for each answer, as `standins.scenes.q
 
 from standins.drawn import Question
 from standins.scenes.scene import THOUSAND, Actor, Key
-from standins.scenes.stage import ROUND_TRIP, Stage, Twin, bouncing, leaving, moving, standing, visiting
+from standins.scenes.stage import ROUND_TRIP, Spot, Stage, Twin, bouncing, leaving, moving, standing, visiting
 
 NUMBERS = ("one", "two", "three")
+PLACES: dict[str, Spot] = {"left": (200, 500), "right": (800, 500), "top": (500, 200), "bottom": (500, 800)}
 _VISITS = 4
 DIRECTIONS = ("left", "right", "up", "down")
 # Broad enough that a small thing behind them is not seen, and always drawn whole.
@@ -62,6 +63,18 @@ def direction(stage: Stage) -> list[Twin]:
         mover = Actor(picture, words[0], moving(start, end, span, size))
         actors = [*others, mover] if in_front else [mover, *others]
         twins.append(Twin(milliseconds, actors, Question("direction", text, choices, way)))
+    return twins
+
+
+def ends(stage: Stage) -> list[Twin]:
+    """A thing goes from one side of the frame to another: each side is an end, and the start of another twin's way."""
+    (word,), size, (milliseconds, (span,)) = stage.words(1), stage.size(), stage.events(1)
+    picture, choices, ring = stage.picture(word), tuple(stage.dice.shuffled(PLACES)), stage.dice.shuffled(PLACES)
+    text = stage.dice.pick((f"Where is the {word} at the end?", f"On which side does the {word} end?"))
+    twins = []
+    for start, end in zip(ring, (*ring[1:], ring[0]), strict=True):
+        mover = Actor(picture, word, moving(PLACES[start], PLACES[end], span, size))
+        twins.append(Twin(milliseconds, [mover], Question("ends", text, choices, end)))
     return twins
 
 

@@ -15,8 +15,10 @@ from lab.errors import choose
 from standins.scenes.casts import Cast, Dice, draw_background, standard_cast
 from standins.scenes.courses import (
     NUMBERS,
+    PLACES,
     came_first,
     direction,
+    ends,
     hides,
     how_many,
     just_before,
@@ -27,7 +29,7 @@ from standins.scenes.courses import (
 )
 from standins.scenes.scene import Scene
 from standins.scenes.stage import SceneOptions, Stage, Twin
-from standins.scenes.stills import CHOICES, PLACES, larger, number, what, where
+from standins.scenes.stills import CHOICES, larger, number, what, where
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ STILL_KINDS: dict[str, Kind] = {
     "larger": Kind(2, larger),
 }
 
+# Asked only where a source names them: the end of a video is one moment that tells the answer.
+FURTHER_KINDS: dict[str, Kind] = {"ends": Kind(len(PLACES), ends)}
+
 
 def make_scene(
     index: int,
@@ -74,7 +79,7 @@ def make_scene(
     from `standins.scenes.casts.cast_of` of the same split, by default the stamps and emoji.
     """
     place, kind_name = index // len(kinds), kinds[index % len(kinds)]
-    kind = choose({**KINDS, **STILL_KINDS}, kind_name, "kind of question")
+    kind = choose({**KINDS, **STILL_KINDS, **FURTHER_KINDS}, kind_name, "kind of question")
     group, member = divmod(place, kind.answers)
     # The kind's name, not its place in a table, so that a new kind changes no other.
     dice = Dice(seed, SPLITS.index(split), group, *kind_name.encode())

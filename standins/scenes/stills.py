@@ -5,11 +5,10 @@ answer, as `standins.scenes.questions` says.
 """
 
 from standins.drawn import Question
-from standins.scenes.courses import NUMBERS
+from standins.scenes.courses import NUMBERS, PLACES
 from standins.scenes.scene import THOUSAND, Actor, Scene
 from standins.scenes.stage import Spot, Stage, Twin, standing
 
-PLACES: dict[str, Spot] = {"left": (200, 500), "right": (800, 500), "top": (500, 200), "bottom": (500, 800)}
 CHOICES = 4
 _CORNERS: tuple[Spot, ...] = ((220, 220), (780, 220), (220, 780), (780, 780))
 _SHAKE = 50

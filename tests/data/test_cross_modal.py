@@ -1,3 +1,4 @@
+import json
 import sys
 from dataclasses import replace
 from itertools import count
@@ -97,6 +98,18 @@ def test_a_video_brings_its_own_sound_and_the_rest_is_counted(tmp_path):
     }
 
 
+def test_a_source_of_videos_is_heard_by_name(tmp_path):
+    film(tmp_path / "loud.mp4", sound=tone(1.0, 22050), sound_rate=22050)
+    film(tmp_path / "mute.mp4")
+    rows = [{"video": f"{name}.mp4", "question": "What?", "answer": "a"} for name in ("loud", "mute")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = f"sounding:next_qa@hub:{tmp_path}"
+    check_source(source)
+    (made,), left_out = open_samples(source, "train", 9)
+    assert [part.type for part in made.content] == ["video", "audio", "text"]
+    assert len(left_out["video without sound"]) == 1
+
+
 def asked(number: int, group: str) -> Sample:
     return Sample(
         id=f"q{number}",
@@ -115,7 +128,7 @@ def test_the_last_thing_written_is_said_and_choices_stay():
     left_out = LeftOut()
     silent = replace(asked(2, "g"), content=(Image(Path("2.png")), Text(" ")))
     assert list(with_spoken_question([silent], Speakers(timbres("en")), left_out)) == []
-    assert left_out == {"nothing written to say": ["q2"]}
+    assert left_out == {"nothing written": ["q2"]}
 
 
 def test_swapped_pictures_are_those_of_another_group_and_all_else_stays():

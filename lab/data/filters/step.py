@@ -20,7 +20,7 @@ from numpy import ndarray
 from pydantic import AfterValidator, Field
 
 from lab.data.filters.filtering import Filtered, Reasons
-from lab.data.instructions.instructions import COLUMNS
+from lab.data.instructions.instructions import COLUMNS, media_of
 from lab.errors import choose
 
 
@@ -81,6 +81,11 @@ class Step(ABC):
     def arrange(self, kept: pa.Table) -> tuple[pa.Table, dict[str, float]]:
         """Give the rows that stay another order or further columns, never another number; and numbers for the card."""
         return kept, {}
+
+
+def media(rows: pa.Table) -> pa.Array:
+    """What each row shows and lets hear, as one text; empty where it holds text alone."""
+    return pa.array(["\n".join(found) for found in media_of(rows)], pa.string())
 
 
 def joined(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:

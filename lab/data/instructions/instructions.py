@@ -2,8 +2,9 @@
 
 Section 3 of the paper (about 600,000 fine-tuning pairs) and 4 (accuracy). Who has another corpus writes it as a table:
 Parquet with `id, prompt, answer, source, group`, `task` and `messages` where there is more to tell. Filters and recipes
-read `prompt`, all that was said before the answer. `messages` are the turns of a longer conversation (`role`,
-`content`), empty for a prompt of one turn.
+read `prompt`, all that was written before the answer. `messages` are the parts of any other content, empty for a prompt
+of one turn: `role`, `type` (text where there is none) and `content`, of a medium where it lies, from the folder of the
+table on.
 """
 
 import hashlib
@@ -21,16 +22,25 @@ from lab.data.filters.filtering import LeftOut
 from lab.data.forms import ANSWERS, FORMS, PROMPTS, TURNS
 from lab.data.hub import PREFIX, HubSplit, SampleReading, open_split
 from lab.data.parquet import read_schema, text_batches
-from lab.data.sample import Sample, Text, UniqueIds, each_answer
+from lab.data.sample import Audio, Image, Part, Sample, Text, UniqueIds, Video, each_answer, kept_media
 from lab.data.sources import Largest, OuterSource
 from lab.data.splits import SPLITS, Split, normalize_sentence, split_of_hash
+from lab.data.video import PAPER_SIGHT, Sight
 from lab.errors import LabError, choose
 
 JOIN = "+"
 _FORMS = ("messages", "pair")
 NEEDED = ("id", "prompt", "answer", "source", "group")
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-COLUMNS = pa.schema([*((name, pa.string()) for name in (*NEEDED, "task")), ("messages", _MESSAGES)])
+_OF_SOUNDS = ("speaker", "text")
+_MESSAGES = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "type", "content", *_OF_SOUNDS)]))
+COLUMNS = pa.schema(
+    [
+        *((name, pa.string()) for name in (*NEEDED, "task")),
+        ("messages", _MESSAGES),
+        ("choices", pa.list_(pa.string())),
+        ("split", pa.string()),
+    ]
+)
 _BATCH_ROWS = 8192
 Item = TypeVar("Item")
 # Of an option of the source, and where what is left out is counted.
@@ -137,28 +147,62 @@ def in_batches(samples: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def table_of(samples: Sequence[Sample]) -> pa.Table:
-    """Instructions as rows; one that holds more than text is a `LabError`."""
-    return pa.Table.from_pylist([_row(one) for one in samples], COLUMNS)
+def table_of(samples: Iterable[Sample], sight: Sight = PAPER_SIGHT, *, split: Split | None = None) -> pa.Table:
+    """Samples as rows, those of one side of their source; their media lie where `kept_media` says."""
+    return pa.Table.from_pylist([_row(one, sight, split) for one in samples], COLUMNS)
 
 
-def _row(sample: Sample) -> dict[str, Any]:
-    turns = []
-    for part in sample.content:
-        if not isinstance(part, Text):
-            raise LabError(f"sample {sample.id!r} of {sample.source!r} holds {part.type}; a table has text alone")
-        turns.append({"role": part.role, "content": part.text})
+def _row(sample: Sample, sight: Sight, split: Split | None) -> dict[str, Any]:
+    plain = sample.content == (Text(sample.asked),)
+    messages = None if plain else [_turn(part, sight) for part in sample.content]
     facts = {name: getattr(sample, name) for name in ("id", "answer", "source", "group", "task")}
-    return {**facts, "prompt": sample.asked, "messages": turns if len(turns) > 1 else None}
+    choices = list(sample.choices) or None
+    return {**facts, "prompt": sample.asked, "messages": messages, "choices": choices, "split": split}
 
 
-def _sample(row: Mapping[str, Any]) -> Sample:
+def _turn(part: Part, sight: Sight) -> dict[str, str | None]:
+    content = part.text if isinstance(part, Text) else kept_media(part, sight)
+    told = {name: getattr(part, name) or None for name in _OF_SOUNDS} if isinstance(part, Audio) else {}
+    return {"role": part.role, "type": part.type, "content": content, **told}
+
+
+def media_of(rows: pa.Table) -> list[list[str]]:
+    """Where the media of each row lie; nothing of text alone."""
+    if "messages" not in rows.column_names:
+        return [[] for _ in range(rows.num_rows)]
+    return [
+        [turn["content"] for turn in turns or () if turn.get("type") not in (None, Text.type)]
+        for turns in rows["messages"].to_pylist()
+    ]
+
+
+def is_inside(content: str) -> bool:
+    """Whether media lie in the folder of their table, and move with it."""
+    return "://" not in content and not Path(content).is_absolute()
+
+
+def samples_of(rows: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[Sample]:
+    """The samples of rows whose media lie in `folder`.
+
+    Raises:
+        LabError: a part of a type that there is not, or an answer that is none of the choices.
+    """
+    return (_sample(row, folder) for row in rows)
+
+
+def _sample(row: Mapping[str, Any], folder: Path) -> Sample:
     told: dict[str, Any] = {name: row.get(name) or "" for name in (*NEEDED, "task")}
-    if not row.get("messages"):
-        return instruction(**told)
-    content = tuple(Text(turn["content"] or "", turn["role"]) for turn in row["messages"])
-    del told["prompt"]
-    return Sample(content=content, **told)
+    asked = Text(told.pop("prompt"))
+    content = tuple(_part(turn, folder) for turn in row.get("messages") or ()) or (asked,)
+    return Sample(content=content, choices=tuple(row.get("choices") or ()), **told)
+
+
+def _part(turn: Mapping[str, Any], folder: Path) -> Part:
+    parts: dict[str, Callable[..., Part]] = {part.type: part for part in (Text, Audio, Image, Video)}
+    part = choose(parts, turn.get("type") or Text.type, "type of a message's part")
+    content = turn["content"] or ""
+    given = content if part is Text or "://" in content else folder / content
+    return part(given, turn["role"], *(turn.get(name) or "" for name in _OF_SOUNDS if part is Audio))
 
 
 def read_instruction_table(path: Path, left_out: LeftOut) -> Iterator[Sample]:
@@ -176,7 +220,8 @@ def read_instruction_table(path: Path, left_out: LeftOut) -> Iterator[Sample]:
                 f"columns {', '.join(NEEDED)}"
             )
     columns = [name for name in COLUMNS.names if name in schema.names]
-    return (_sample(row) for table in text_batches(path, _BATCH_ROWS, left_out, columns) for row in table.to_pylist())
+    tables = text_batches(path, _BATCH_ROWS, left_out, columns)
+    return chain.from_iterable(samples_of(table.to_pylist(), path.parent) for table in tables)
 
 
 def with_choices(instructions: Sequence[Sample], write: Callable[[str], str], *, num_choices: int) -> list[Sample]:
@@ -214,9 +259,14 @@ def _held_in(split: Split, count: int, name: str) -> tuple[list[Sample], LeftOut
     """Of one side, drawn evenly from all of it."""
     reading = read_instructions(name)
     found = split_instructions(reading.samples)[choose({one: one for one in SPLITS}, split, "split")]
-    places = np.random.default_rng(len(found)).permutation(len(found))[: count or None]
-    chosen = [found[place] for place in sorted(places.tolist())]
-    return [replace(one, task=one.source.rpartition(":")[2]) for one in chosen], reading.left_out
+    chosen = [replace(one, task=one.source.rpartition(":")[2]) for one in drawn_evenly(found, count)]
+    return chosen, reading.left_out
+
+
+def drawn_evenly(samples: Sequence[Item], count: int) -> list[Item]:
+    """So many of them in their order, drawn from all, always the same; 0: all."""
+    places = np.random.default_rng(len(samples)).permutation(len(samples))[: count or None]
+    return [samples[place] for place in sorted(places.tolist())]
 
 
 def _check(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The folder of built data: its rows as Parquet, and the card that says where they come from.
+"""The folder of built data: its rows as Parquet, their media, and the card that says where they come from.
 
 A card has what went in, what each step dropped and why, licences, hashes, versions: what a study of a filter cites.
 `card.json` has everything, `README.md` the same to be read (a folder of the hub shows it), and
@@ -12,16 +12,24 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock
 
+from lab.data.filters.filtering import LeftOut
+from lab.data.instructions.instructions import drawn_evenly, is_inside, media_of, samples_of, split_of_group
 from lab.data.parquet import read_parquet
 from lab.data.recipes.engines import read_json, write_json
 from lab.data.recipes.recipe import Recipe
+from lab.data.sample import Sample, media_file
+from lab.data.sources import OuterSource
+from lab.data.splits import Split
 from lab.errors import LabError
-from lab.paths import scratch_folder, write_whole
+from lab.paths import cache_dir, mlruns_dir, scratch_folder, write_whole
 
 CARD = "card.json"
 PAGE = "README.md"
+# Else `datasets` takes a folder with many pictures for one of pictures.
+_DATA_FILES = '---\nconfigs:\n- config_name: default\n  data_files: "*.parquet"\n---\n'
 PACKAGES = ("omni-lab", "pyarrow", "numpy", "datasets", "datasketch", "faiss-cpu", "ray")
 
 
@@ -136,26 +144,67 @@ def publish(folder: Path, shards: Sequence[Path], card: Mapping[str, Any]) -> No
         made.mkdir()
         for number, shard in enumerate(shards):
             shutil.copyfile(shard, made / f"shard-{number:05d}.parquet")
+            for content in _own_media(read_parquet([shard], ["messages"])):
+                if not (made / content).exists():
+                    (made / content).parent.mkdir(exist_ok=True)
+                    kept = media_file(cache_dir() / content)
+                    (shutil.copytree if kept.is_dir() else shutil.copyfile)(kept, made / content)
         write_json(made / CARD, card)
-        write_whole(made / PAGE, page(card))
+        write_whole(made / PAGE, _DATA_FILES + page(card))
         if folder.exists():
             folder.rename(Path(scratch, "former"))
         made.rename(folder)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a folder, after a look at whether its rows are all there.
+    """The card of a folder, after a look at whether its rows and their media are all there.
 
     Raises:
-        LabError: the folder has no card, a damaged shard, or other rows than the card says.
+        LabError: the folder has no card, a damaged shard, other rows than the card says, or no longer all media.
     """
     card: dict[str, Any] | None = read_json(folder / CARD) if folder.is_dir() else None
     if card is None:
         raise LabError(f"{folder} has no {CARD}; expected a folder that `lab data build` made")
     shards = sorted(folder.glob("*.parquet"))
-    rows = len(read_parquet(shards, ["id"])) if shards else 0
-    if rows != card["rows"]:
+    table = read_parquet(shards, ["id", "messages"]) if shards else pa.table({})
+    if table.num_rows != card["rows"]:
         raise LabError(
-            f"{folder} has {rows} rows in {len(shards)} shards, its card says {card['rows']}; build it again"
+            f"{folder} has {table.num_rows} rows in {len(shards)} shards, its card says {card['rows']}; build it again"
         )
+    if gone := [content for content in _own_media(table) if not (folder / content).exists()]:
+        raise LabError(f"{folder / gone[0]} is not there, as are {len(gone) - 1} other media of rows; build it again")
     return card
+
+
+def _own_media(rows: pa.Table) -> list[str]:
+    """The media that lie in the folder of these rows, each once."""
+    return sorted({content for found in media_of(rows) for content in found if is_inside(content)})
+
+
+def _folder(name: str) -> Path:
+    """Of a recipe's name or of a folder."""
+    built = mlruns_dir() / "data" / name
+    return built if built.is_dir() else Path(name)
+
+
+def _of_side(split: Split, count: int, name: str) -> tuple[list[Sample], LeftOut]:
+    """Rows of that side, or whose group is where their source has no sides; drawn evenly from all."""
+    folder, card = _folder(name), read_card(_folder(name))
+    rows = read_parquet(sorted(folder.glob("*.parquet"))).to_pylist()
+    found = [row for row in rows if (row.get("split") or split_of_group(row["group"])) == split]
+    if not found:
+        raise LabError(f"{folder} has {card['rows']} rows and none of the side {split!r}; name it in a source's split")
+    return list(samples_of(drawn_evenly(found, count), folder)), LeftOut()
+
+
+def _check(name: str) -> None:
+    read_card(_folder(name))
+
+
+BUILT = OuterSource(
+    read=_of_side,
+    check=_check,
+    state=lambda name: read_card(_folder(name))["rows_hash"],
+    any_size=True,
+)
+"""A source of samples of what was built; what stands behind its name is a recipe's name or a folder."""

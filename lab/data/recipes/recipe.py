@@ -125,7 +125,7 @@ def check_recipe(recipe: Recipe) -> None:
     for source in recipe.sources:
         parts = source.parts()
         left_out = LeftOut()
-        first = [next(source.tables(part, left_out, recipe.shard_rows), None) for part in parts]
+        first = [next(source.tables(part, left_out, 1), None) for part in parts]
         if not any(first):
             told = f"; {left_out_account(left_out)}" if left_out else ""
             raise LabError(f"source {source.name!r} has no rows in {', '.join(parts) or 'anything'}{told}")

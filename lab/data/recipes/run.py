@@ -35,7 +35,7 @@ from lab.data.recipes.sources import Source
 from lab.errors import LabError, choose
 from lab.paths import UNFINISHED, cache_dir, mlruns_dir, whole
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 8
 STAGE = "stage.json"
 # In a stage's folder: what its later tasks read. It goes when the stage is whole.
 SKETCHES = "sketches"

@@ -1,12 +1,12 @@
-"""Where a recipe's rows come from, by name: files of one's own, and instructions of the project's and the hub's.
+"""Where a recipe's rows come from, by name: files of one's own, instructions, and samples of any media.
 
 All rows have the columns `lab.data.instructions.instructions.COLUMNS`, so that what is built reads as samples again. A
 further kind of source is a class and a line at the foot, a further kind of file a function and a line.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +19,16 @@ from lab.data.filters.filtering import Dropped, LeftOut
 from lab.data.filters.step import one_of
 from lab.data.forms import as_row, as_text, is_null
 from lab.data.hub import SampleReading
-from lab.data.instructions.instructions import COLUMNS, in_batches, read_instructions, table_of
+from lab.data.instructions.instructions import COLUMNS, in_batches, media_of, read_instructions, table_of
 from lab.data.parquet import text_batches
-from lab.errors import LabError, choose
+from lab.data.sample import Sample
+from lab.data.sources import SAMPLES_VERSION, check_source, open_samples, sources_sha256
+from lab.data.splits import Split
+from lab.data.video import PAPER_SIGHT, Sight
+from lab.errors import LabError, TryAgain, choose
 
+# Files have other things under these names too: they are read where `columns` names them.
+_NAMED = ("choices", "split")
 Column = Annotated[str, one_of(dict.fromkeys(COLUMNS.names), "column of a recipe's rows")]
 
 
@@ -86,9 +92,14 @@ def _typed(value: Any, kind: pa.DataType | None, name: str) -> Any:
         return None
     if kind == pa.string():
         return as_text(value, name)
+    if kind == pa.list_(pa.string()) and isinstance(value, list):
+        return [as_text(one, name) for one in value]
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
         raise Dropped(f"{name} that are no turns")
-    return [{key: as_text(turn.get(key), "turn") for key in ("role", "content")} for turn in value]
+    return [
+        {key: as_text(turn.get(key), "turn") for key in ("role", "content", *({"type"} & turn.keys()))}
+        for turn in value
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +137,19 @@ class Files(Source):
     def tables(self, part: str, left_out: LeftOut, most: int) -> Iterator[pa.Table]:
         """The rows of one file."""
         first = 0
-        types = {self.columns.get(name, name): kind for name, kind in zip(COLUMNS.names, COLUMNS.types, strict=True)}
+        columns = zip(COLUMNS.names, COLUMNS.types, strict=True)
+        types = {theirs: kind for name, kind in columns if (theirs := self._theirs(name))}
         for table in FILE_READERS[Path(part).suffix](Path(part), most, types, left_out):
             yield self._with_our_columns(table, part, first)
             first += table.num_rows
 
+    def _theirs(self, name: str) -> str:
+        return self.columns.get(name, "" if name in _NAMED else name)
+
     def _with_our_columns(self, table: pa.Table, part: str, first: int) -> pa.Table:
         columns = {}
         for name, kind in zip(COLUMNS.names, COLUMNS.types, strict=True):
-            theirs = self.columns.get(name, name)
+            theirs = self._theirs(name)
             there = theirs in table.column_names
             if not there and (name in self.columns or name in ("prompt", "answer")):
                 raise LabError(
@@ -152,7 +167,13 @@ class Files(Source):
         columns["id"] = pc.coalesce(columns["id"], made)
         columns["source"] = pc.coalesce(columns["source"], self.name)
         columns["group"] = pc.coalesce(columns["group"], columns["id"])
-        return pa.table(columns, schema=COLUMNS)
+        rows = pa.table(columns, schema=COLUMNS)
+        if any(media_of(rows)):
+            raise LabError(
+                f"source {self.name!r}: {part} has messages with media; read what was built as a source of samples, "
+                'as in data = "built:FOLDER"'
+            )
+        return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +213,61 @@ class Instructions(Source):
         return read_instructions(self.corpus, limit=self.limit, revision=self.revision)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Samples(Source):
+    """The first `count` samples of one side of what `open_samples` opens, as in `data = "spoken:espeak:stills"`.
+
+    Media that are drawn become files, as a `Sight` of these numbers sees them. An id begins with the source's name, as
+    other sources may show the same things; groups stay, so that these are known to be the same. A sample whose media
+    cannot be had is left out and counted. The licence has to be told.
+    """
+
+    data: str
+    count: Annotated[int, Field(ge=1)]
+    split: Split = "train"
+    frame_size: int = PAPER_SIGHT.frame_size
+    frames_per_second: float = PAPER_SIGHT.frames_per_second
+    max_frames: Annotated[int, Field(ge=1)] = PAPER_SIGHT.max_frames
+
+    def __post_init__(self) -> None:
+        check_source(self.data)
+        self._sight()
+
+    def _sight(self) -> Sight:
+        return Sight(frame_size=self.frame_size, frames_per_second=self.frames_per_second, max_frames=self.max_frames)
+
+    def parts(self) -> list[str]:
+        """One stream."""
+        return [self.data]
+
+    def identity(self, part: str) -> str:
+        """What the samples are made of, and which and how much of them is taken."""
+        made_of = f"{SAMPLES_VERSION} {sources_sha256(part)}"
+        return f"{part}: {made_of} (first {self.count} of {self.split}, as {self.name}, {self._sight()})"
+
+    def tables(self, part: str, left_out: LeftOut, most: int) -> Iterator[pa.Table]:
+        """One row a sample."""
+        samples, missing = open_samples(part, self.split, self.count)
+        left_out.update(missing)
+        for batch in in_batches(self._rows(samples, left_out), most):
+            yield pa.concat_tables(batch).combine_chunks()
+
+    def _rows(self, samples: Sequence[Sample], left_out: LeftOut) -> Iterator[pa.Table]:
+        lacking = 0
+        for one in samples:
+            try:
+                yield table_of([replace(one, id=f"{self.name}-{one.id}")], self._sight(), split=self.split)
+            except TryAgain:
+                raise
+            except LabError:
+                left_out.add("media that cannot be had", one.id)
+                if (lacking := lacking + 1) == len(samples):
+                    raise
+
+
 FILE_READERS: Mapping[str, Callable[[Path, int, Mapping[str, pa.DataType], LeftOut], Iterator[pa.Table]]] = {
     ".parquet": parquet,
     ".jsonl": json_lines,
     ".ndjson": json_lines,
 }
-SOURCES: Mapping[str, type[Source]] = {"files": Files, "instructions": Instructions}
+SOURCES: Mapping[str, type[Source]] = {"files": Files, "instructions": Instructions, "samples": Samples}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.signal import resample_poly
@@ -155,6 +156,16 @@ def _refuse_truncated_wave(data: bytes, name: str) -> None:
             return
         position += 8 + size + size % 2
     raise LabError(f"{name} is truncated: a WAV file without a data chunk")
+
+
+def encoded(samples: Float[ndarray, " samples"]) -> tuple[str, bytes]:
+    """A file's ending and bytes that read as these samples of 16 kHz: FLAC, or WAV where 16 bits would lose some."""
+    steps = samples.astype(np.float32) * np.float32(PCM_SCALE)
+    fits = np.array_equal(np.clip(np.rint(steps), -PCM_SCALE, PCM_SCALE - 1), steps)
+    kind, values, subtype = ("FLAC", steps.astype(np.int16), "PCM_16") if fits else ("WAV", samples, "FLOAT")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, values, SAMPLING_RATE, format=kind, subtype=subtype)
+    return f".{kind.lower()}", buffer.getvalue()
 
 
 def resample(

@@ -82,7 +82,7 @@ class Speakers:
         """The sound of a text for the sample of that id; it is spoken when it is read."""
         voice = self.voices[self._drawn("voice", sample) % len(self.voices)]
         speed = self.speeds[self._drawn("speed", sample) % len(self.speeds)]
-        return Audio(Drawn(spoken_clip, (text, voice, speed)), speaker=voice)
+        return Audio(Drawn(spoken_clip, (text, voice, speed)), speaker=voice, text=text)
 
     def _drawn(self, what: str, sample: str) -> int:
         digest = hashlib.sha256(json.dumps([what, self.seed, sample]).encode()).digest()

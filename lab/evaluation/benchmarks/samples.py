@@ -18,14 +18,12 @@ CER is; for Fleurs test-zh and KeSpeech, whose one rate the table calls WER and 
 are counted.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lab.data.hub import LETTERS, files_sha256, pinned_revision, weights_key
-from lab.data.kept import Kept
 from lab.data.normalizers import NORMALIZERS, Normalizer
 from lab.errors import LabError, choose
 from lab.evaluation.benchmarks.benchmark import (
@@ -42,12 +40,9 @@ from lab.training.parameters import Parameters, SpeechParameters, TextTuningPara
 
 if TYPE_CHECKING:
     import pandas
-    from jaxtyping import Float
-    from numpy import ndarray
 
     from lab.data.speech.corpora import Corpus
     from lab.evaluation.answering import How
-    from lab.parts.audio_encoders import SpeechRecognizer
     from lab.parts.omni_model import OmniModel
     from lab.training.samples import SampleExamples
 
@@ -169,6 +164,7 @@ class SampleBenchmark(Benchmark):
         self, model: str, data: str, limit: int | None, progress: Progress
     ) -> "tuple[tuple[Score, ...], pandas.DataFrame, Options]":
         from lab.parts.audio_encoders import load_speech_recognizer
+        from lab.training.sample_filters import KeptTranscripts
 
         corpus = _open_corpus(data, self.language)
         tested = corpus.split("test")
@@ -188,25 +184,6 @@ class SampleBenchmark(Benchmark):
         scores, answers = score_transcripts(said, self.language)
         left_out = f"{len(chosen) - len(answers)} of {len(chosen)} without words to say"
         return scores, answers.assign(source=corpus.name), {"corpus_sha256": corpus.sha256, "left_out": left_out}
-
-
-class KeptTranscripts:
-    """The transcripts of a recogniser called `name`: each clip (known by its samples) is heard once, whoever asks."""
-
-    def __init__(self, recognizer: "SpeechRecognizer", *, name: str) -> None:
-        self.kept = Kept("transcripts", name, recognizer.key, what=f"the transcripts of {name!r}")
-        self._recognizer = recognizer
-
-    def transcribe(self, waveforms: "Sequence[Float[ndarray, ' samples']]") -> list[str]:
-        """The transcript of each 16 kHz clip, in their order; all that are new are heard before the first is kept."""
-
-        def make(missing: list[int]) -> Iterable[tuple[int, str]]:
-            # From short to long: the recogniser puts clips of one length in a batch.
-            order = sorted(missing, key=lambda place: len(waveforms[place]))
-            return zip(order, self._recognizer.transcribe([waveforms[place] for place in order]), strict=True)
-
-        keys = [hashlib.sha256(f"{clip.dtype.str}\n".encode() + clip.tobytes()).digest() for clip in waveforms]
-        return self.kept.values(keys, make)
 
 
 def normalizers_of(language: str) -> tuple[Normalizer, ...]:

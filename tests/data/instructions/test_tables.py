@@ -4,7 +4,7 @@ import pytest
 
 from lab.data.filters.filtering import LeftOut
 from lab.data.instructions.instructions import in_batches, instruction, read_instruction_table, table_of
-from lab.data.sample import Audio, Sample, Text
+from lab.data.sample import Sample, Text
 from lab.errors import LabError
 
 
@@ -23,6 +23,8 @@ def test_what_is_written_is_read(tmp_path):
         "group",
         "task",
         "messages",
+        "choices",
+        "split",
     ]
 
 
@@ -54,9 +56,20 @@ def test_a_row_whose_text_is_not_utf_8_is_left_out_and_named(tmp_path):
     assert left_out == {"text that is not UTF-8": [f"{tmp_path}/a.parquet, row {n}" for n in (1, 3)]}
 
 
-def test_a_sample_that_is_more_than_text_has_no_row():
-    with pytest.raises(LabError, match="sample 'a' of 's' holds audio; a table has text alone"):
-        table_of([Sample(id="a", content=(Audio(b""),), source="s")])
+def test_choices_and_a_single_turn_of_another_role_are_read_as_they_were(tmp_path):
+    rule = Sample(id="a", content=(Text("Be kind.", "system"),), answer="b", choices=("b", "c"), source="s")
+    pq.write_table(table_of([rule, *some(1)]), tmp_path / "a.parquet")
+    assert list(read_instruction_table(tmp_path / "a.parquet", LeftOut())) == [rule, *some(1)]
+
+
+def test_a_part_of_a_type_that_there_is_not_is_told(tmp_path):
+    row = {**dict.fromkeys(("id", "prompt", "answer", "source", "group"), "a")}
+    pq.write_table(
+        pa.Table.from_pylist([{**row, "messages": [{"role": "user", "type": "sound", "content": "a.wav"}]}]),
+        tmp_path / "a.parquet",
+    )
+    with pytest.raises(LabError, match="unknown type of a message's part 'sound'; choose one of: audio, image, text"):
+        list(read_instruction_table(tmp_path / "a.parquet", LeftOut()))
 
 
 def test_batches_hold_everything_once():

@@ -238,6 +238,7 @@ def test_every_row_has_the_columns_of_an_instruction_however_they_are_stored(fol
     texts = pa.array(["a", "a"])
     for number, kind in enumerate([pa.string(), pa.large_string(), pa.string_view()]):
         columns = {"prompt": texts.cast(kind), "answer": texts.dictionary_encode() if number else pa.array([1, 2])}
+        columns |= {"choices": pa.array([{"text": "a"}] * 2), "split": texts}  # something else: none are named
         pq.write_table(pa.table(columns), folder / f"p{number}.parquet")
     rows = rows_of(toy_recipe(folder, paths=("p*.parquet",)))
     assert rows[0] == {
@@ -248,6 +249,8 @@ def test_every_row_has_the_columns_of_an_instruction_however_they_are_stored(fol
         "group": "s0-0-000000000",
         "task": None,
         "messages": None,
+        "choices": None,
+        "split": None,
     }
     assert [row["answer"] for row in rows] == ["1", "2", "a", "a", "a", "a"]
     assert len({row["id"] for row in rows}) == 6

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from lab.data.filters.filtering import LeftOut
 from lab.data.sample import Sample, Text
+from lab.data.sources import largest_sample, open_samples
+from lab.data.video import Sight
 from lab.errors import LabError
 from standins.pages import rendered_prompts
 from standins.pages.fonts import sized_font, typefaces_for
@@ -96,4 +98,17 @@ def test_a_prompt_becomes_the_picture_and_the_answer_stays():
     assert found[0].question == "Do what the picture says."
     pixels = found[0].content[0].read()
     np.testing.assert_array_equal(pixels, render_prompt("Name a colour.", sample="a", seed=3).pixels)
-    assert left_out == {"prompt that cannot be drawn": ["b", "c"]}
+    assert left_out == {"nothing written": ["b"], "prompt that cannot be drawn": ["c"]}
+
+
+@pytest.mark.usefixtures("shared_packages")
+def test_the_last_question_of_any_source_is_drawn():
+    plain, _ = open_samples("stills", "train", 2)
+    made, left_out = open_samples("drawn:stills", "train", 2)
+    for before, after in zip(plain, made, strict=True):
+        still, page, told = after.content
+        assert (still, told) == (before.content[0], Text("Do what the picture says."))
+        np.testing.assert_array_equal(page.read(), render_prompt(before.question, sample=before.id).pixels)
+        assert (after.answer, after.choices) == (before.answer, before.choices)
+    assert left_out == {}
+    assert largest_sample("drawn:stills", Sight(), is_video=False, image_size=100, max_tiles=9).frame_size == (900, 100)

@@ -7,7 +7,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from lab.errors import LabError
 from standins.scenes.casts import THING_CLASSES, cast_of
-from standins.scenes.courses import DIRECTIONS, NUMBERS
+from standins.scenes.courses import DIRECTIONS, NUMBERS, PLACES
 from standins.scenes.questions import KINDS, video_scene
 from standins.scenes.scene import THOUSAND
 from standins.scenes.stage import SceneOptions
@@ -199,6 +199,15 @@ def test_ends_of_a_way_are_the_same_for_opposite_directions():
         for one, other in ((left, right), (up, down)):
             for moment in (0, one.seconds):
                 assert one.states(moment) == other.states(moment)
+
+
+def test_every_side_is_once_the_end_of_a_way_and_once_the_start():
+    for group in zip(*[iter(scenes("ends", 48))] * 4, strict=True):
+        ways = [[(key.x, key.y) for key in scene.actors[0].keys] for scene in group]
+        assert [way[-1] for way in ways] == [PLACES[scene.question.answer] for scene in group]
+        assert sorted(way[0] for way in ways) == sorted(way[-1] for way in ways) == sorted(PLACES.values())
+        assert all(way[0] != way[-1] for way in ways)
+        assert len({(scene.question.text, scene.question.choices) for scene in group}) == 1
 
 
 def test_size_twins_are_one_course_backwards():

@@ -13,8 +13,8 @@ from lab.data.normalizers import NORMALIZERS
 from lab.data.sample import Drawn
 from lab.data.speech.corpora import spoken
 from lab.errors import LabError
-from lab.evaluation.benchmarks.samples import KeptTranscripts
 from lab.paths import cache_dir
+from lab.training.sample_filters import KeptTranscripts
 
 ENGLISH = NORMALIZERS["whisper_english"]
 
@@ -117,7 +117,7 @@ def test_transcripts_of_another_recogniser_are_not_taken(key, name):
 PROGRAM = """
 import os, signal, sys, time
 import numpy as np
-from lab.evaluation.benchmarks.samples import KeptTranscripts
+from lab.training.sample_filters import KeptTranscripts
 
 class Slow:
     key = "weights-a-en"
