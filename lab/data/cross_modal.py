@@ -188,11 +188,6 @@ def _said_largest(inside: Callable[[str], Largest], inner: str, engines: str, *,
     return replace(found, sounds=found.sounds + 1, asked=found.asked and asked)
 
 
-def _sounding_largest(inside: Callable[[str], Largest], inner: str) -> Largest:
-    found = inside(inner)
-    return replace(found, sounds=found.sounds + 1)
-
-
 def _lacking_largest(inside: Callable[[str], Largest], inner: str, media: str) -> Largest:
     found, kinds = inside(inner), _kinds(media)
     frames = 0 if ("video" if found.is_video else "image") in kinds else found.frames
@@ -207,7 +202,12 @@ _CHANGED: dict[str, Any] = {
 }
 SPOKEN = OuterSource(read=partial(_said, with_spoken_question), largest=partial(_said_largest, asked=False), **_SAID)
 QUARTERS = OuterSource(read=partial(_said, spoken_quarters), largest=_said_largest, **_SAID)
-SOUNDING = OuterSource(read=_sounding, check=check_source, state=sources_sha256, largest=_sounding_largest)
+SOUNDING = OuterSource(
+    read=_sounding,
+    check=check_source,
+    state=sources_sha256,
+    largest=lambda inside, inner: replace(inside(inner), sounds=1),
+)
 SWAPPED = OuterSource(read=partial(_changed, with_swapped_media), **_CHANGED)
 LACKING = OuterSource(
     read=partial(_changed, lambda samples, kinds: [without_media(one, kinds) for one in samples]),

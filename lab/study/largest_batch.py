@@ -279,6 +279,8 @@ def _largest_batch(step: TracedStep, encoders: Mapping[str, Any], largest: Large
     if leg.trained and not any(passed.get(part) for part in leg.trained):
         raise LabError(f"{leg.kind} passes through nothing that trains: {', '.join(leg.trained)}")
 
+    frames = round(asked.seconds * encoders["audio_encoder"].frames_per_second) if largest.sounds else 0
+
     def example(answer_tokens: int) -> Example:
         content: list[Segment] = []
         if step.hears and not step.whole:
@@ -286,24 +288,25 @@ def _largest_batch(step: TracedStep, encoders: Mapping[str, Any], largest: Large
             content.append([0] * -(-len(step.hears.prompt) // 4))
         if largest.frames:
             content.append(_seen(step, largest, branch, encoders["vision_encoder"], model))
-        content += [_sound(step, encoders["audio_encoder"]) for _ in range(largest.sounds)]
+        content += [_sound(step, encoders["audio_encoder"], frames) for _ in range(largest.sounds)]
         content += [[0] * asked.question_tokens] if largest.asked else []
         return Example(content=content, answer=[0] * answer_tokens)
 
-    if (tokens := model.num_tokens(example(asked.answer))) > limit:
+    tokens = model.num_tokens(example(asked.answer))
+    if step.whole and tokens > limit and largest.sounds:
+        # Its corpora hold shorter sounds too: the longest that a batch holds.
+        frames = max(0, frames - (tokens - limit) * model.part("audio_projector", "sounds").projector.downsample_rate)
+        tokens = min(tokens, limit) if frames else tokens
+    if tokens > limit:
         batch = "pack" if step.batches.packed else "batch"
-        what = "tokens or seconds" if largest.sounds else "tokens"
-        raise LabError(
-            f"a sample of {leg.kind} takes {tokens} tokens, more than the {limit} of a {batch}; ask for fewer {what}"
-        )
+        raise LabError(f"a sample of {leg.kind} takes {tokens} tokens, more than the {limit} of a {batch}")
     count = asked.batch_size or step.batches.size or max(1, round(limit / tokens))
     # The last is shorter, since some always are: where all are of one length a padded batch has no mask.
     last = max(0, asked.answer - (count > 1))
     return [example(asked.answer) for _ in range(count - 1)] + [example(last)]
 
 
-def _sound(step: TracedStep, encoder: AudioEncoder) -> Sound:
-    frames = round(step.asked.seconds * encoder.frames_per_second)
+def _sound(step: TracedStep, encoder: AudioEncoder, frames: int) -> Sound:
     if not step.leg.computed:
         return Sound(torch.empty(frames, encoder.hidden_size))
     with unset_fake_temporarily():  # a waveform is numpy's on its way to the front end

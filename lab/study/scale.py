@@ -65,7 +65,7 @@ STUDIES: dict[type[Parameters], Study] = {
     OmniParameters: Study(
         "a study of the whole model",
         ("seconds", "question_tokens", "answer_tokens"),
-        f"of one kind of data, {_PICTURES}, sounds of {{0.seconds:g}} s",
+        f"of one kind of data, {_PICTURES}, sounds of {{0.seconds:g}} s or as long as a batch holds",
     ),
 }
 """Kinds of studies, by their parameters."""

@@ -29,16 +29,23 @@ def test_a_sample_holds_what_its_source_has_and_a_batch_as_many_as_its_tokens():
     tokens = {"captions": 9 + 194, "vqa": 9 + 194, "interleaved": 3 * 9 + 194, "pure_text": 194}
     found = steps("cpu", "image_3")
     assert {kind: step.memory.tokens for kind, step in found.items()} == tokens
+    limit = cell("cpu").batch_tokens
     assert {kind: step.memory.batch_size for kind, step in found.items()} == {
-        kind: round(1200 / count) for kind, count in tokens.items()
+        kind: round(limit / count) for kind, count in tokens.items()
     }
-    heard = steps("cpu", "omni_alignment", question_tokens=40)
+    heard = steps("cpu", "omni_alignment", question_tokens=40, seconds=4)
     assert [heard[kind].memory.tokens for kind in ("audio_text", "spoken_vqa", "quarters", "video_text")] == [
-        750 + 130,
-        9 + 750 + 130,  # what is said is not written
-        9 + 750 + 40 + 130,
-        8 * 9 + 40 + 130,
+        100 + 130,
+        9 + 100 + 130,  # what is said is not written
+        9 + 100 + 40 + 130,
+        heard["video_text"].largest.frames * 9 + 40 + 130,
     ]
+
+
+def test_a_sound_is_no_longer_than_a_batch_holds():
+    (heard,) = steps("cpu", "audio").values()
+    assert heard.memory.tokens == cell("cpu").batch_tokens < 750 + 130
+    assert heard.memory.batch_size == 1
 
 
 def test_a_part_is_there_in_every_stage_and_takes_what_it_does_in_it():
@@ -60,7 +67,7 @@ def test_a_part_is_there_in_every_stage_and_takes_what_it_does_in_it():
 
 def test_stages_of_a_row_are_its_own():
     study = load_ablation("omni_alignment")
-    found = scale(study, "smoke", ["branches"], seconds=4)
+    found = scale(study, "smoke", ["branches"])
     assert list(found.stages) == ["image_1", "image_2", "image_3", "video", "audio"]
     assert "By stage, branches" in table(found)
     assert found.models == "whisper_tiny_en and efficientnet_lite0 and character"
@@ -74,18 +81,19 @@ def test_a_kind_of_data_that_trains_nothing_is_told():
         _ = TracedStep.of(own, text, Asked(), "float32").memory
 
 
-def test_a_batch_too_small_for_a_sound_says_what_would_fit():
-    with pytest.raises(LabError, match="more than the 600 of a batch; ask for fewer tokens or seconds"):
-        scale(load_ablation("baichuan_omni"), "smoke", ["small_rates"])
+def test_what_no_batch_of_it_holds_or_it_has_not_is_refused():
+    study = load_ablation("baichuan_omni")
+    with pytest.raises(LabError, match="a sample of captions takes 1075 tokens, more than the 600 of a batch"):
+        scale(study, "smoke", ["small_rates"], answer_tokens=1000)
     with pytest.raises(LabError, match="batch_size is 2, but a study of the whole model has none"):
-        scale(load_ablation("baichuan_omni"), "smoke", ["small_rates"], batch_size=2)
+        scale(study, "smoke", ["small_rates"], batch_size=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["baichuan_omni", "omni_alignment", "sft"])
 @pytest.mark.parametrize("rung", ["cpu", "gpu", "paper", "smoke"])
 def test_every_row_of_every_rung_is_counted(name, rung):
-    found = scale(load_ablation(name), rung, "all", seconds=6)
+    found = scale(load_ablation(name), rung, "all")
     assert not found.refused
     assert not found.refused_stages
     largest = 3e9 if rung in ("cpu", "smoke") else 2e12
