@@ -96,8 +96,7 @@ def test_what_no_batch_of_it_holds_or_it_has_not_is_refused():
     ("name", "row"), [("baichuan_omni", "paper_rates"), ("omni_alignment", "joint"), ("sft", "none")]
 )
 @pytest.mark.parametrize("rung", ["cpu", "smoke"])
-def test_a_row_of_every_study_is_counted(study, rung):
-    name, row = study.split()
+def test_a_row_of_every_study_is_counted(name, row, rung):
     found = scale(load_ablation(name), rung, [row])
     assert not found.refused
     assert not found.refused_stages
