@@ -51,7 +51,7 @@ def test_another_source_is_scored_from_its_first_picture(cell, tmp_path):
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_is_made(cell, tmp_path):
-    with pytest.raises(LabError, match=r"unknown source of samples 'chatterbot' .*; choose one of: charts"):
+    with pytest.raises(LabError, match=r"unknown source of samples 'chatterbot' .*; choose one of: built, charts"):
         score_source("chatterbot", tmp_path, model=cell)
     with pytest.raises(LabError, match="limit is 0; expected at least 1, or none for all"):
         score_source("stills", tmp_path, model=cell, limit=0)

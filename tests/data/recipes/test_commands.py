@@ -97,7 +97,10 @@ def test_the_sft_recipe_feeds_every_medium_through_every_filter(
         judged[name] = Counter(one.source.partition(":")[0] for one in samples)
         return Filtered([one.id for one in samples], ["first", *[None] * (len(samples) - 1)], name=name)
 
-    planted = {name: SampleFilter(judge=partial(judge, name), value=1.0) for name in sample_filters.SAMPLE_FILTERS}
+    planted = {
+        name: partial(SampleFilter, judge=partial(judge, name), value=1.0, state=lambda: "model 1")
+        for name in sample_filters.SAMPLE_FILTERS
+    }
     monkeypatch.setattr(sample_filters, "SAMPLE_FILTERS", planted)
     text = (repository_root() / "recipes" / "sft.toml").read_text(encoding="utf-8")
     (tmp_path / "sft.toml").write_text(re.sub(r"count = \d+", "count = 3", text), encoding="utf-8")
