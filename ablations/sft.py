@@ -26,7 +26,7 @@ from lab.paper.ledger.cells import reported
 from lab.study.ablation import Ablation, Row, Trial
 
 SHARE = 0.35
-# So many of each task, of which a run draws a few hundred: filters that listen take half a second for each.
+# So many of each task: filters that listen hear each of them, and a run draws few of a task.
 SOURCES = {name: f"first:240:{task.source}" for name, task in TASKS.items()}
 WRITTEN = tuple(name for name, task in TASKS.items() if task.kind in ("text", "instructions"))
 # Whose right answers are facts or sense, so that one can know them.

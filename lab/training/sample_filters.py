@@ -39,7 +39,6 @@ from lab.data.sources import OuterSource, check_source, open_samples, sources_sh
 from lab.data.splits import Split
 from lab.errors import LabError, choose
 from lab.parts.audio_encoders import AUDIO_ENCODERS, SpeechRecognizer, load_speech_recognizer
-from lab.parts.language_models import as_chat_model
 from lab.paths import cache_dir
 from lab.training.named_parts import OWN_LANGUAGE_MODELS, open_language_model
 from lab.training.scoring import Scorer, ScoringOptions, score, text_scorer
@@ -91,7 +90,7 @@ def _recognizer() -> KeptTranscripts:
 
 @cache
 def _scorer() -> Scorer:
-    return text_scorer(as_chat_model(open_language_model(SCORER)), torch.device("cpu"))
+    return text_scorer(open_language_model(SCORER), torch.device("cpu"))
 
 
 def answer_loss(samples: Sequence[Sample]) -> Float[ndarray, " samples"]:
